@@ -1,0 +1,221 @@
+"""SessionDoc owns a session's Yjs document: the one place where foreign bytes meet the CRDT library.
+
+It knows nothing of peers, frames or rules. Whatever changes the document, it hands back the *delta* (what
+the document says changed, as an update) and remembers *where* the change was (:class:`Touched`), so that
+nobody ever has to walk the whole document to find out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pycrdt import Doc, MapEvent, TransactionEvent, merge_updates
+
+from crdt_sessions.errors import MalformedUpdate, PanickedUpdate
+from crdt_sessions.model import layout
+
+Result = TypeVar("Result")
+
+_EMPTY_UPDATE = b"\x00\x00"
+
+
+@dataclass(slots=True)
+class Touched:
+    """Where a transaction changed the document."""
+
+    meta: set[str] = field(default_factory=set)
+    """Keys of ``meta``."""
+
+    messages: dict[str, set[str]] = field(default_factory=dict)
+    """Message id to the keys of the message map that were set; empty if only something deeper changed."""
+
+    runs: set[str] = field(default_factory=set)
+    """Run ids."""
+
+
+class SessionDoc:
+    """A session's document, guarded.
+
+    Args:
+        client_id: the Yjs client id for changes made here; must be fresh and random for every load,
+            since a reused id whose last updates were lost makes replicas diverge for good.
+    """
+
+    def __init__(self, client_id: int) -> None:
+        self.doc: Doc[Any] = Doc(client_id=client_id)
+        self._deltas: list[bytes] = []
+        self._touched = Touched()
+        deltas, roots = self._deltas, layout.roots(self.doc)
+        meta, messages, runs = roots.meta, roots.messages, roots.runs
+
+        # Observers only take notes: an exception in one would leave the mutating call after the change (P9),
+        # and they are closures without self because pycrdt keeps them alive (P10).
+        def note_delta(event: TransactionEvent) -> None:
+            deltas.append(event.update)
+
+        self.roots = roots
+        self._subscriptions: list[tuple[Any, Any]] = [(self.doc, self.doc.observe(note_delta))]
+        for root, note in (
+            (meta, _note_meta),
+            (messages, _note_messages),
+            (runs, _note_runs),
+        ):
+            self._subscriptions.append((root, root.observe_deep(_bind(note, self._touched))))
+
+    def close(self) -> None:
+        """Release the native subscriptions; without this the document is never freed."""
+        for target, subscription in self._subscriptions:
+            target.unobserve(subscription)
+        self._subscriptions.clear()
+
+    def apply(self, update: bytes) -> bytes | None:
+        """Apply a foreign update; return what changed, or None if nothing visible did.
+
+        None means: a duplicate, or an update that waits for one that has not arrived. :meth:`contains`
+        tells the two apart.
+
+        Raises:
+            MalformedUpdate: the library rejected the bytes; nothing was applied.
+            PanickedUpdate: the library panicked; whether something was applied is unknown.
+        """
+        if update == _EMPTY_UPDATE:
+            return None
+        apply_guarded(self.doc, update)
+        return self._take_delta()
+
+    def edit(self, change: Callable[[SessionDoc], Result], origin: str = "local") -> tuple[Result, bytes | None]:
+        """Run *change* in one transaction; return its result and what changed."""
+        with self.doc.transaction(origin=origin):
+            result = change(self)
+        return result, self._take_delta()
+
+    def take_touched(self) -> Touched:
+        """Return where the document changed since the last call."""
+        taken = Touched(self._touched.meta.copy(), self._touched.messages.copy(), self._touched.runs.copy())
+        self._touched.meta.clear()
+        self._touched.messages.clear()
+        self._touched.runs.clear()
+        return taken
+
+    def state_vector(self) -> bytes:
+        """Return what this replica has, encoded."""
+        return self.doc.get_state()
+
+    def encode(self, state_vector: bytes | None = None) -> bytes:
+        """Return the document as an update, or what a replica with *state_vector* lacks.
+
+        Updates that wait for a gap are not part of it.
+
+        Raises:
+            MalformedUpdate: *state_vector* cannot be decoded.
+        """
+        if state_vector is None:
+            return self.doc.get_update()
+        return _guarded(lambda: self.doc.get_update(state_vector), size=len(state_vector))
+
+    def contains(self, update: bytes) -> bool:
+        """Tell whether the document already holds all of *update*. A wrong "no" is possible, a wrong "yes" is not."""
+        return update == _EMPTY_UPDATE or contains(self.encode(), update)
+
+    def _take_delta(self) -> bytes | None:
+        if not self._deltas:
+            return None
+        delta = self._deltas[0] if len(self._deltas) == 1 else merge_updates(*self._deltas)
+        self._deltas.clear()
+        return delta
+
+
+def apply_guarded(doc: Doc[Any], update: bytes) -> None:
+    """Apply foreign bytes to *doc*. The only call of ``apply_update`` in the code base.
+
+    Raises:
+        MalformedUpdate: the library rejected the bytes.
+        PanickedUpdate: the library panicked on them.
+    """
+    _guarded(lambda: doc.apply_update(update), size=len(update))
+
+
+def merge(updates: Iterable[bytes]) -> bytes:
+    """Return one update that says what *updates* say, gaps included.
+
+    Raises:
+        MalformedUpdate: one of them cannot be decoded.
+    """
+    listed = [update for update in updates if update != _EMPTY_UPDATE]
+    if not listed:
+        return _EMPTY_UPDATE
+    if len(listed) == 1:
+        return listed[0]
+    return _guarded(lambda: merge_updates(*listed), size=sum(map(len, listed)))
+
+
+def contains(full: bytes, update: bytes) -> bool:
+    """Tell whether *full*, an encoded document, already holds all of *update*."""
+    merged = merge((full, update))
+    return merged == full or merged == _guarded(lambda: merge_updates(full, _EMPTY_UPDATE), size=len(full))
+
+
+def fold(updates: Iterable[bytes]) -> bytes:
+    """Return the smallest update we can make that holds everything in *updates*.
+
+    A document re-encodes its history much tighter than a merge does, but forgets updates that wait for a
+    gap; so those are merged in again.
+
+    Raises:
+        UpdateError: one of them cannot be applied.
+    """
+    rows = list(updates)
+    scratch: Doc[Any] = Doc()
+    for row in rows:
+        apply_guarded(scratch, row)
+    encoded = scratch.get_update()
+    merged = merge(rows)
+    return encoded if contains(encoded, merged) else merge((encoded, merged))
+
+
+def _guarded(call: Callable[[], Result], *, size: int) -> Result:
+    try:
+        return call()
+    except ValueError as error:
+        raise MalformedUpdate(size=size) from error
+    except BaseException as error:
+        # pyo3's PanicException is a BaseException that cannot be imported; cancellation and interrupts pass.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise PanickedUpdate(size=size) from error
+
+
+_Event = Any  # pycrdt's stubs give events no attributes
+
+
+def _bind(note: Callable[[Touched, _Event], None], touched: Touched) -> Callable[[list[Any]], None]:
+    def observer(events: list[Any]) -> None:
+        for event in events:
+            note(touched, event)
+
+    return observer
+
+
+def _note_meta(touched: Touched, event: _Event) -> None:
+    touched.meta.update(_keys(event) if not event.path else [str(event.path[0])])
+
+
+def _note_messages(touched: Touched, event: _Event) -> None:
+    path = event.path
+    if not path:
+        for message_id in _keys(event):
+            touched.messages.setdefault(message_id, set()).add("*")
+    else:
+        keys = touched.messages.setdefault(str(path[0]), set())
+        if len(path) == 1:
+            keys.update(_keys(event))
+
+
+def _note_runs(touched: Touched, event: _Event) -> None:
+    touched.runs.update(_keys(event) if not event.path else [str(event.path[0])])
+
+
+def _keys(event: _Event) -> list[str]:
+    return list(event.keys) if isinstance(event, MapEvent) else []

@@ -1,0 +1,80 @@
+"""Layout 1: the names of the root types, and what a new session's document begins with.
+
+Roots that are not named here are welcome: an editor may bind ``getText("draft")`` in the same document.
+The server keeps and syncs what it does not know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pycrdt import Doc, Map
+
+from crdt_sessions.ids import Millis, SessionId
+from crdt_sessions.model.values import Meta
+
+LAYOUT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """The root maps of a session document."""
+
+    meta: Map[Any]
+    messages: Map[Any]
+    runs: Map[Any]
+    state: Map[Any]
+    artifacts: Map[Any]
+    receipts: Map[Any]
+
+
+def roots(doc: Doc[Any]) -> Roots:
+    """Return the root maps of *doc*. Naming a root changes nothing in the document."""
+    return Roots(*(doc.get(name, type=Map) for name in Roots.__slots__))
+
+
+def settled_meta(session: SessionId, generation: int, created_at: Millis, status: str) -> dict[str, Any]:
+    """Return the keys of ``meta`` that the server writes and nobody else may change."""
+    return {
+        "layout": LAYOUT,
+        "sessionId": session,
+        "generation": generation,
+        "createdAt": created_at,
+        "status": status,
+    }
+
+
+def seed(
+    session: SessionId,
+    *,
+    generation: int,
+    created_at: Millis,
+    client_id: int,
+    title: str | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> bytes:
+    """Return the update a new session begins with.
+
+    It is stored in the transaction that creates the session, so it exists once: a document that is seeded
+    twice holds everything twice.
+    """
+    doc: Doc[Any] = Doc(client_id=client_id)
+    meta = roots(doc).meta
+    with doc.transaction():
+        for key, value in settled_meta(session, generation, created_at, "active").items():
+            meta[key] = value
+        if title is not None:
+            meta["title"] = title
+        if metadata is not None:
+            meta["metadata"] = metadata
+    return doc.get_update()
+
+
+def read_meta(doc: Doc[Any]) -> Meta:
+    """Return ``meta`` as a value.
+
+    Raises:
+        pydantic.ValidationError: it is not what layout 1 says.
+    """
+    return Meta.model_validate(dict(roots(doc).meta.items()))

@@ -1,0 +1,197 @@
+"""``messages``: the conversation, as typed views over the document.
+
+A view is a key and the document; it holds no copy. ``to_value()`` takes a copy in JSON form.
+Documents are written by many hands, so reading never fails on one bad entry: what layout 1 cannot
+describe is skipped (a message without a valid head, a part of unknown shape).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pycrdt import Array, Map, Text
+from pydantic import TypeAdapter, ValidationError
+
+from crdt_sessions.errors import NotFound
+from crdt_sessions.model.document import SessionDoc
+from crdt_sessions.model.streams import PartStream, ToolStream
+from crdt_sessions.model.values import Message, MessageHead, Part, TextPart, Value
+
+_PART: TypeAdapter[Part] = TypeAdapter(Part)
+
+
+class Messages:
+    """The messages of a session."""
+
+    def __init__(self, document: SessionDoc) -> None:
+        self._document = document
+        self._root = document.roots.messages
+
+    def __len__(self) -> int:
+        return len(self._root)
+
+    def __contains__(self, message_id: object) -> bool:
+        return isinstance(message_id, str) and message_id in self._root
+
+    def add(self, head: MessageHead, parts: list[Value] | None = None, *, run_id: str | None = None) -> MessageView:
+        """Add a message; if its id is taken, return the message that is there (ids are idempotency keys).
+
+        Args:
+            head: what is written once.
+            parts: complete parts. Streamed ones are opened on the view.
+            run_id: the run that writes this message.
+        """
+        if head.id not in self._root:
+            entry: dict[str, Any] = {
+                "head": head.json_value(),
+                "parts": Array([_part_map(part) for part in parts or []]),
+            }
+            if run_id is not None:
+                entry["runId"] = run_id
+            self._root[head.id] = Map(entry)
+        return self[head.id]
+
+    def __getitem__(self, message_id: str) -> MessageView:
+        """Return the view of a message.
+
+        Raises:
+            NotFound: there is no such message.
+        """
+        entry = self._root.get(message_id)
+        if not isinstance(entry, Map):
+            raise NotFound(what="message", id=message_id)
+        return MessageView(message_id, entry)
+
+    def ids(self) -> list[str]:
+        """Return the ids of all entries, in no order."""
+        return list(self._root.keys())
+
+    def ordered(self) -> list[Message]:
+        """Return all messages in the session's order: by ``seq``; without one last, by creation time, then id."""
+        return sorted(self._values(), key=order)
+
+    def _values(self) -> Iterator[Message]:
+        for message_id in self.ids():
+            value = self.value(message_id)
+            if value is not None:
+                yield value
+
+    def value(self, message_id: str) -> Message | None:
+        """Return a message in JSON form, or None if there is none that layout 1 can describe."""
+        entry = self._root.get(message_id)
+        return MessageView(message_id, entry).to_value() if isinstance(entry, Map) else None
+
+
+def order(message: Message) -> tuple[bool, int, str]:
+    """Return the key by which messages are ordered."""
+    return (True, message.created_at, message.id) if message.seq is None else (False, message.seq, message.id)
+
+
+class MessageView:
+    """One message in the document."""
+
+    def __init__(self, id: str, entry: Map[Any]) -> None:
+        self.id = id
+        self._entry = entry
+
+    @property
+    def head(self) -> MessageHead | None:
+        """What was written once, or None if it is missing or not valid."""
+        value = self._entry.get("head")
+        try:
+            head = MessageHead.model_validate(value)
+        except ValidationError:
+            return None
+        return head if head.id == self.id else None
+
+    @property
+    def seq(self) -> int | None:
+        """The message's place in the session's order, or None while the server has not given one."""
+        value = self._entry.get("seq")
+        return int(value) if isinstance(value, int | float) and value == int(value) else None
+
+    @seq.setter
+    def seq(self, value: int | None) -> None:
+        if value is None:
+            self._entry.pop("seq", None)
+        else:
+            self._entry["seq"] = value
+
+    @property
+    def run_id(self) -> str | None:
+        """The run that writes this message."""
+        value = self._entry.get("runId")
+        return value if isinstance(value, str) else None
+
+    @run_id.setter
+    def run_id(self, value: str) -> None:
+        self._entry["runId"] = value
+
+    @property
+    def parts(self) -> Array[Any]:
+        """The parts, as the shared array; created if a careless writer left it out."""
+        parts = self._entry.get("parts")
+        if not isinstance(parts, Array):
+            self._entry["parts"] = Array([])
+            parts = self._entry["parts"]
+        return parts
+
+    def add_part(self, part: Value) -> None:
+        """Append a complete part."""
+        self.parts.append(_part_map(part))
+
+    def open_text(self, type: str = "text") -> PartStream:
+        """Append an empty ``text`` or ``reasoning`` part and return its stream buffer."""
+        return PartStream.open(self.parts, type)
+
+    def open_tool(self, tool_call_id: str, tool_name: str) -> ToolStream:
+        """Append a ``tool`` part whose input is about to be streamed."""
+        return ToolStream.open(self.parts, tool_call_id, tool_name)
+
+    def resume_text(self) -> PartStream | None:
+        """Return the stream buffer that a former writer left open at the end of the message, if it did."""
+        return PartStream.resume(self.parts)
+
+    def close_parts(self) -> None:
+        """Mark every part that is still streaming as done: its writer is gone."""
+        for part in self.parts:
+            if isinstance(part, Map) and part.get("state") == "streaming":
+                part["state"] = "done"
+            elif isinstance(part, Map) and part.get("state") == "input-streaming":
+                part["state"] = "input-available"
+
+    def to_value(self) -> Message | None:
+        """Return the message in JSON form, or None if its head is missing or not valid."""
+        head = self.head
+        if head is None:
+            return None
+        parts = self._entry.get("parts")
+        return Message(
+            **head.model_dump(),
+            seq=self.seq,
+            run_id=self.run_id,
+            parts=[part for part in map(_part_value, parts) if part is not None] if isinstance(parts, Array) else [],
+        )
+
+
+def _part_map(part: Value) -> Map[Any]:
+    value = part.json_value()
+    for key in ("text", "inputText", "transcript"):
+        if isinstance(value.get(key), str):
+            value[key] = Text(value[key])
+    return Map(value)
+
+
+def _part_value(part: Any) -> TextPart | Any | None:
+    if not isinstance(part, Map):
+        return None
+    value = {key: str(item) if isinstance(item, Text) else _plain(item) for key, item in part.items()}
+    try:
+        return _PART.validate_python(value)
+    except ValidationError:
+        return None
+
+
+def _plain(value: Any) -> Any:
+    return value.to_py() if isinstance(value, Map | Array) else value

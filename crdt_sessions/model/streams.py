@@ -1,0 +1,100 @@
+"""Stream buffers: the ``Text`` inside a part that a running agent appends to.
+
+One writer, append-only, one contiguous run of items: that is what makes a thousand tokens cost about 5 kB.
+Appending costs time in proportion to the buffer's length, so a long buffer goes on in a further part
+marked ``continues``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pycrdt import Array, Map, Text
+
+SEGMENT_BYTES = 16 * 1024
+"""UTF-8 bytes after which a buffer goes on in a further part."""
+
+
+class PartStream:
+    """An open ``text`` or ``reasoning`` part, and the further parts it goes on in.
+
+    Every method is to be called inside a transaction of the document (:meth:`SessionDoc.edit`).
+    """
+
+    def __init__(self, parts: Array[Any], part: Map[Any]) -> None:
+        self._parts = parts
+        self._part = part
+        self._text: Text = part["text"]
+
+    @classmethod
+    def open(cls, parts: Array[Any], type: str) -> PartStream:
+        """Append an empty part of *type* (``text`` or ``reasoning``)."""
+        parts.append(Map({"type": type, "text": Text(""), "state": "streaming"}))
+        return cls(parts, parts[len(parts) - 1])
+
+    @classmethod
+    def resume(cls, parts: Array[Any]) -> PartStream | None:
+        """Return the last part if it is a text part that is still streaming."""
+        last = parts[len(parts) - 1] if len(parts) else None
+        if isinstance(last, Map) and last.get("state") == "streaming" and isinstance(last.get("text"), Text):
+            return cls(parts, last)
+        return None
+
+    @property
+    def type(self) -> str:
+        """``text`` or ``reasoning``."""
+        return str(self._part["type"])
+
+    def append(self, text: str) -> None:
+        """Append *text*, which must not end inside a surrogate pair."""
+        if not text:
+            return
+        if len(self._text) >= SEGMENT_BYTES:
+            self._part["state"] = "done"
+            self._parts.append(Map({"type": self.type, "text": Text(""), "state": "streaming", "continues": True}))
+            self._part = self._parts[len(self._parts) - 1]
+            self._text = self._part["text"]
+        self._text += text
+
+    def close(self) -> None:
+        """Mark the part as done."""
+        if self._part["state"] != "done":
+            self._part["state"] = "done"
+
+
+class ToolStream:
+    """An open ``tool`` part. Every method is to be called inside a transaction of the document."""
+
+    def __init__(self, part: Map[Any]) -> None:
+        self._part = part
+        self._input: Text = part["inputText"]
+
+    @classmethod
+    def open(cls, parts: Array[Any], tool_call_id: str, tool_name: str) -> ToolStream:
+        """Append a tool part whose input is about to be streamed."""
+        part = {"type": "tool", "toolCallId": tool_call_id, "toolName": tool_name}
+        parts.append(Map({**part, "inputText": Text(""), "state": "input-streaming"}))
+        return cls(parts[len(parts) - 1])
+
+    def append(self, text: str) -> None:
+        """Append to the input as the model writes it."""
+        if text:
+            self._input += text
+
+    def close(self, input: Any = None, *, error: str | None = None) -> None:
+        """Mark the input as complete.
+
+        Args:
+            input: the parsed input, if it could be parsed.
+            error: why it could not; the part then ends in ``output-error``.
+        """
+        if input is not None:
+            self._part["input"] = input
+        if error is not None:
+            self._part["errorText"] = error
+        self._part["state"] = "input-available" if error is None else "output-error"
+
+    def output(self, value: Any) -> None:
+        """Record what the tool returned."""
+        self._part["output"] = value
+        self._part["state"] = "output-available"

@@ -1,0 +1,232 @@
+"""The JSON values of a session document, and the JSON form of the document itself.
+
+Keys are camelCase: JavaScript reads them as much as Python does. Times are integer milliseconds since the
+Unix epoch. Unknown keys are kept, so that a newer peer's additions survive an older one.
+``schemas/v1/`` holds these models as JSON Schema.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+Kind = Literal["human", "agent", "service", "device"]
+Role = Literal["user", "assistant", "system", "tool"]
+SessionStatus = Literal["active", "closed", "archived"]
+StreamState = Literal["streaming", "done"]
+ToolState = Literal["input-streaming", "input-available", "output-available", "output-error"]
+RunStatus = Literal["queued", "running", "suspended", "completed", "failed", "cancelled", "interrupted"]
+Trigger = Literal["submit", "regenerate", "continue"]
+Activity = Literal["idle", "typing", "thinking", "speaking", "streaming"]
+
+TERMINAL_STATUSES: frozenset[RunStatus] = frozenset({"completed", "failed", "cancelled", "interrupted"})
+
+MessageId = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Value(BaseModel):
+    """The base of all values: camelCase outside, snake_case inside, unknown keys kept."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow")
+
+    def json_value(self) -> dict[str, Any]:
+        """Return the value as it stands in the document: camelCase, absent optional keys left out."""
+        return self.model_dump(by_alias=True, exclude_none=True, mode="json")
+
+
+class Author(Value):
+    """Who wrote something."""
+
+    id: str = Field(min_length=1, max_length=200)
+    name: str = Field(default="", max_length=200)
+    kind: Kind = "human"
+
+
+class Meta(Value):
+    """``meta``: what the session is. All but title and metadata is written by the server."""
+
+    layout: int
+    session_id: str
+    generation: int
+    created_at: int
+    status: SessionStatus = "active"
+    title: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class MessageHead(Value):
+    """``messages[id].head``: written once, by whoever creates the message."""
+
+    id: MessageId
+    role: Role
+    author: Author
+    parent: MessageId | None = None
+    created_at: int
+    modality: str | None = None
+    reply_to: MessageId | None = None
+    steers: str | None = None
+
+    def json_value(self) -> dict[str, Any]:
+        """Return the value as it stands in the document; ``parent`` is always there."""
+        return {"parent": None} | super().json_value()
+
+
+class TextPart(Value):
+    """Text, or what the model thought on the way to it."""
+
+    type: Literal["text", "reasoning"]
+    text: str
+    state: StreamState = "done"
+    continues: bool | None = None
+    """True if this part goes on where the one before it stopped: buffers are split at about 16 KiB."""
+
+
+class ToolPart(Value):
+    """A call of a tool: its streamed input, then its output."""
+
+    type: Literal["tool"]
+    tool_call_id: str
+    tool_name: str
+    input_text: str = ""
+    input: Any = None
+    state: ToolState = "input-available"
+    output: Any = None
+    error_text: str | None = None
+
+
+class ValuePart(Value):
+    """A file, a source, application data or audio: one JSON value."""
+
+    type: Literal["file", "source", "data", "audio"]
+    value: Any = None
+    transcript: str | None = None
+
+
+Part = Annotated[TextPart | ToolPart | ValuePart, Field(discriminator="type")]
+
+
+class Message(MessageHead):
+    """A message in JSON form: head, order, run and parts in one object."""
+
+    seq: int | None = None
+    run_id: str | None = None
+    parts: list[Part] = Field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The text parts, joined."""
+        return "".join(part.text for part in self.parts if isinstance(part, TextPart) and part.type == "text")
+
+    @property
+    def done(self) -> bool:
+        """Whether no part is still being written."""
+        return not any(part.state in ("streaming", "input-streaming") for part in self.parts if _streams(part))
+
+
+def _streams(part: TextPart | ToolPart | ValuePart) -> bool:
+    return not isinstance(part, ValuePart)
+
+
+class RunRequest(Value):
+    """``runs[id].request``: somebody asks an agent to answer."""
+
+    message_id: MessageId
+    agent: str = "*"
+    trigger: Trigger = "submit"
+    created_at: int
+
+
+class RunError(Value):
+    """What went wrong, for programs and for people."""
+
+    code: str
+    message: str = ""
+
+
+class RunResult(Value):
+    """``runs[id].result``: what the agent says of its run. The server settles status and outcome from it."""
+
+    status: Literal["running", "completed", "failed", "cancelled"]
+    reason: str | None = None
+    error: RunError | None = None
+    at: int
+
+
+class RunOutcome(Value):
+    """``runs[id].outcome``: how the run ended. Written once, by the server."""
+
+    reason: str
+    error: RunError | None = None
+    ended_at: int
+
+
+class Run(Value):
+    """A run in JSON form."""
+
+    id: str
+    request: RunRequest | None = None
+    result: RunResult | None = None
+    status: RunStatus | None = None
+    outcome: RunOutcome | None = None
+    output: str | None = None
+
+
+class ArtifactHead(Value):
+    """``artifacts[id].head``: written once, by whoever creates the artifact."""
+
+    id: str
+    title: str = ""
+    media_type: str = "text/plain"
+    author: Author | None = None
+    created_at: int
+
+
+class Artifact(ArtifactHead):
+    """An artifact in JSON form. Rich content (an XML fragment) is given as XML."""
+
+    content: str = ""
+
+
+class PresenceUser(Value):
+    """The person or program behind a presence."""
+
+    id: str | None = None
+    name: str = ""
+    color: str | None = None
+
+
+class Presence(Value):
+    """An awareness state: who is here and what they do. Never stored, never in the document."""
+
+    user: PresenceUser = PresenceUser()
+    kind: Kind = "human"
+    device: str | None = None
+    activity: Activity = "idle"
+    modality: str | None = None
+    run_id: str | None = None
+
+
+class SessionExport(Value):
+    """A whole session in JSON form."""
+
+    meta: Meta
+    messages: list[Message] = Field(default_factory=list)
+    runs: list[Run] = Field(default_factory=list)
+    state: dict[str, Any] = Field(default_factory=dict)
+    artifacts: list[Artifact] = Field(default_factory=list)
+    receipts: dict[str, int] = Field(default_factory=dict)
+
+
+SCHEMAS: dict[str, type[Value]] = {
+    "author": Author,
+    "meta": Meta,
+    "message-head": MessageHead,
+    "message": Message,
+    "run": Run,
+    "artifact": Artifact,
+    "presence": Presence,
+    "session": SessionExport,
+}
+"""File name in ``schemas/v1/`` to model."""

@@ -1,0 +1,38 @@
+"""Bytes to values and back: the y-websocket dialect. Pure; knows neither documents nor sessions."""
+
+from crdt_sessions.wire.awareness import AwarenessEntry, decode_awareness, encode_awareness
+from crdt_sessions.wire.closing import Closing, closing_for
+from crdt_sessions.wire.frames import (
+    EMPTY_UPDATE,
+    KEEPALIVE,
+    Ack,
+    AwarenessFrame,
+    Frame,
+    PermissionDenied,
+    QueryAwareness,
+    SyncStep1,
+    SyncStep2,
+    Update,
+    decode,
+    encode,
+)
+
+__all__ = [
+    "EMPTY_UPDATE",
+    "KEEPALIVE",
+    "Ack",
+    "AwarenessEntry",
+    "AwarenessFrame",
+    "Closing",
+    "Frame",
+    "PermissionDenied",
+    "QueryAwareness",
+    "SyncStep1",
+    "SyncStep2",
+    "Update",
+    "closing_for",
+    "decode",
+    "decode_awareness",
+    "encode",
+    "encode_awareness",
+]

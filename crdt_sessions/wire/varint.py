@@ -1,0 +1,102 @@
+"""lib0's primitives: variable-length unsigned integers, buffers, strings; read strictly.
+
+The encoding is that of lib0 (``encoding.js``, ``decoding.js``): base 128, low seven bits first, the high
+bit set on every byte but the last. JavaScript holds integers up to 2**53 - 1, so nothing longer is read
+or written.
+"""
+
+from __future__ import annotations
+
+from crdt_sessions.errors import BadText, TruncatedFrame, VarintTooLong
+
+MAX_VARUINT = 2**53 - 1
+_MAX_VARUINT_BYTES = 8
+
+
+class Reader:
+    """A cursor over immutable bytes. Every method returns exactly what was asked for or raises."""
+
+    __slots__ = ("_data", "_end", "_position")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._position = 0
+        self._end = len(data)
+
+    @property
+    def remaining(self) -> int:
+        """Number of bytes not read yet."""
+        return self._end - self._position
+
+    def varuint(self) -> int:
+        """Read an unsigned integer of at most 2**53 - 1.
+
+        Raises:
+            TruncatedFrame: the bytes end inside the integer.
+            VarintTooLong: it is longer than 8 bytes or exceeds 2**53 - 1.
+        """
+        value = 0
+        for index in range(_MAX_VARUINT_BYTES):
+            if self._position >= self._end:
+                raise TruncatedFrame(wanted=1, available=0)
+            byte = self._data[self._position]
+            self._position += 1
+            value |= (byte & 0x7F) << (7 * index)
+            if byte < 0x80:
+                if value > MAX_VARUINT:
+                    raise VarintTooLong
+                return value
+        raise VarintTooLong
+
+    def take(self, count: int) -> bytes:
+        """Return exactly *count* bytes.
+
+        Raises:
+            TruncatedFrame: fewer are left.
+        """
+        if count > self.remaining:
+            raise TruncatedFrame(wanted=count, available=self.remaining)
+        start = self._position
+        self._position += count
+        return self._data[start : self._position]
+
+    def buffer(self) -> bytes:
+        """Read a length and that many bytes."""
+        return self.take(self.varuint())
+
+    def string(self) -> str:
+        """Read a length in bytes and that much UTF-8.
+
+        Raises:
+            BadText: the bytes are not UTF-8.
+        """
+        try:
+            return self.buffer().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise BadText(what=f"not UTF-8: {error.reason}") from error
+
+
+def varuint(value: int) -> bytes:
+    """Encode an unsigned integer of at most 2**53 - 1.
+
+    Raises:
+        ValueError: *value* is negative or larger.
+    """
+    if not 0 <= value <= MAX_VARUINT:
+        raise ValueError(f"{value} is not in 0 .. 2**53 - 1")
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def buffer(data: bytes) -> bytes:
+    """Encode *data* behind its length."""
+    return varuint(len(data)) + data
+
+
+def string(text: str) -> bytes:
+    """Encode *text* as UTF-8 behind its length in bytes."""
+    return buffer(text.encode("utf-8"))
