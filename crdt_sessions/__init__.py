@@ -1,0 +1,1 @@
+"""Durable sessions: one shared Yjs document, presence and a lifecycle."""

@@ -93,6 +93,9 @@ class MalformedUpdate(UpdateError):
 class PanickedUpdate(UpdateError):
     """The CRDT library panicked on the bytes."""
 
+    applied = False
+    """Whether the document changed before the panic, so that it cannot be trusted any more."""
+
 
 class TooLarge(CrdtSessionsError):
     """Something is over its limit."""

@@ -1,7 +1,7 @@
 """What is in a session document: layout 1 as typed views over pycrdt, pydantic for the JSON values. No I/O."""
 
 from crdt_sessions.model.document import SessionDoc, Touched, contains, fold, merge
-from crdt_sessions.model.layout import LAYOUT, seed, settled_meta
+from crdt_sessions.model.layout import LAYOUT, ROOT_NAMES, seed, settled_meta
 from crdt_sessions.model.messages import Messages, MessageView, order
 from crdt_sessions.model.session import Artifacts, Runs, SessionView
 from crdt_sessions.model.streams import SEGMENT_BYTES, PartStream, ToolStream
@@ -30,6 +30,7 @@ from crdt_sessions.model.values import (
 
 __all__ = [
     "LAYOUT",
+    "ROOT_NAMES",
     "SCHEMAS",
     "SEGMENT_BYTES",
     "TERMINAL_STATUSES",

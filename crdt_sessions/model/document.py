@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pycrdt import Doc, MapEvent, TransactionEvent, merge_updates
+from pycrdt import Doc, TransactionEvent, merge_updates
 
 from crdt_sessions.errors import MalformedUpdate, PanickedUpdate
 from crdt_sessions.model import layout
@@ -78,11 +78,18 @@ class SessionDoc:
 
         Raises:
             MalformedUpdate: the library rejected the bytes; nothing was applied.
-            PanickedUpdate: the library panicked; whether something was applied is unknown.
+            PanickedUpdate: the library panicked; its ``applied`` says whether the document moved all the same.
         """
         if update == _EMPTY_UPDATE:
             return None
-        apply_guarded(self.doc, update)
+        before = self.doc.get_state()
+        try:
+            apply_guarded(self.doc, update)
+        except PanickedUpdate as error:
+            error.applied = bool(self._deltas) or self.doc.get_state() != before
+            self._deltas.clear()
+            self.take_touched()
+            raise
         return self._take_delta()
 
     def edit(self, change: Callable[[SessionDoc], Result], origin: str = "local") -> tuple[Result, bytes | None]:
@@ -217,5 +224,5 @@ def _note_runs(touched: Touched, event: _Event) -> None:
     touched.runs.update(_keys(event) if not event.path else [str(event.path[0])])
 
 
-def _keys(event: _Event) -> list[str]:
-    return list(event.keys) if isinstance(event, MapEvent) else []
+def _keys(event: Any) -> list[str]:
+    return [str(key) for key in getattr(event, "keys", ())]  # only a MapEvent has keys

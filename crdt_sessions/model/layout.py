@@ -6,7 +6,7 @@ The server keeps and syncs what it does not know.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from pycrdt import Doc, Map
@@ -29,9 +29,13 @@ class Roots:
     receipts: Map[Any]
 
 
+ROOT_NAMES: tuple[str, ...] = tuple(field.name for field in fields(Roots))
+"""The names of layout 1's root maps."""
+
+
 def roots(doc: Doc[Any]) -> Roots:
     """Return the root maps of *doc*. Naming a root changes nothing in the document."""
-    return Roots(*(doc.get(name, type=Map) for name in Roots.__slots__))
+    return Roots(*(doc.get(name, type=Map) for name in ROOT_NAMES))
 
 
 def settled_meta(session: SessionId, generation: int, created_at: Millis, status: str) -> dict[str, Any]:

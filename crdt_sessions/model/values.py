@@ -122,11 +122,9 @@ class Message(MessageHead):
     @property
     def done(self) -> bool:
         """Whether no part is still being written."""
-        return not any(part.state in ("streaming", "input-streaming") for part in self.parts if _streams(part))
-
-
-def _streams(part: TextPart | ToolPart | ValuePart) -> bool:
-    return not isinstance(part, ValuePart)
+        return not any(
+            part.state in ("streaming", "input-streaming") for part in self.parts if not isinstance(part, ValuePart)
+        )
 
 
 class RunRequest(Value):

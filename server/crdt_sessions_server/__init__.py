@@ -1,0 +1,1 @@
+"""The service: crdt-sessions over HTTP and WebSocket."""

@@ -1,0 +1,37 @@
+"""The engine and the steward: events in, effects out; and the replica at the other end. Pure."""
+
+from crdt_sessions.sync.engine import SessionEngine
+from crdt_sessions.sync.events import (
+    ClosePeer,
+    Committed,
+    Describe,
+    Effect,
+    Event,
+    FrameReceived,
+    PeerJoined,
+    PeerLeft,
+    Persist,
+    Ready,
+    Reload,
+    Tick,
+)
+from crdt_sessions.sync.replica import Replica
+from crdt_sessions.sync.steward import Steward
+
+__all__ = [
+    "ClosePeer",
+    "Committed",
+    "Describe",
+    "Effect",
+    "Event",
+    "FrameReceived",
+    "PeerJoined",
+    "PeerLeft",
+    "Persist",
+    "Ready",
+    "Reload",
+    "Replica",
+    "SessionEngine",
+    "Steward",
+    "Tick",
+]

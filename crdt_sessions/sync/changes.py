@@ -1,0 +1,38 @@
+"""When each thing in a session last changed, so that a reader with a cursor finds what is new at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from crdt_sessions.ids import Seq
+from crdt_sessions.model import Touched
+
+Subject = tuple[str, str]
+"""``("message", id)``, ``("run", id)`` or ``("meta", "")``."""
+
+
+class ChangeIndex:
+    """Subjects in the order of their last change."""
+
+    def __init__(self) -> None:
+        self._last: dict[Subject, Seq] = {}
+
+    def note(self, touched: Touched, seq: Seq) -> None:
+        """Record that the subjects in *touched* changed with log entry *seq*."""
+        subjects: list[Subject] = [("message", message_id) for message_id in touched.messages]
+        subjects += [("run", run_id) for run_id in touched.runs]
+        if touched.meta:
+            subjects.append(("meta", ""))
+        for subject in subjects:
+            self._last.pop(subject, None)  # re-inserted last: a dict iterates in order of insertion
+            self._last[subject] = seq
+
+    def since(self, seq: Seq) -> list[Subject]:
+        """Return the subjects that changed after *seq*, oldest change first."""
+        return list(self._newest_first(seq))[::-1]
+
+    def _newest_first(self, seq: Seq) -> Iterator[Subject]:
+        for subject in reversed(self._last):
+            if self._last[subject] <= seq:
+                return
+            yield subject

@@ -1,0 +1,383 @@
+"""The session engine: events in, effects out.
+
+It holds one Yjs document, the peers attached to it, the log they read and the roster of who is present.
+It never sends, stores, sleeps or looks at a clock. The runtime performs the effects in the order given,
+feeds the outcomes back as events, and lets each connection :meth:`~SessionEngine.take` what it is owed.
+
+Invariants:
+
+1. An update is applied before it is persisted, so bytes that the CRDT rejects are never stored.
+2. The store gets the accepted bytes, peers get what the document says changed: an update that waits for
+   another survives a restart, and an echo is neither stored nor sent.
+3. A peer is sent no Update before its SyncStep1 was answered.
+4. An update is broadcast, and acknowledged, only after its row was committed.
+5. What a peer is owed is a cursor into shared state: nobody has a queue that can grow.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, assert_never
+
+from crdt_sessions.errors import (
+    AccessDenied,
+    CrdtSessionsError,
+    PanickedUpdate,
+    SessionClosed,
+    TooLarge,
+    TooSlow,
+    UnknownFrame,
+    UpdateError,
+    WireError,
+)
+from crdt_sessions.ids import Millis, PeerId, Seq
+from crdt_sessions.limits import Limits, Timing
+from crdt_sessions.model import SessionDoc, SessionView, Touched
+from crdt_sessions.sync.awareness import Roster
+from crdt_sessions.sync.changes import ChangeIndex
+from crdt_sessions.sync.events import (
+    ClosePeer,
+    Committed,
+    Describe,
+    Effect,
+    Event,
+    FrameReceived,
+    PeerJoined,
+    PeerLeft,
+    Persist,
+    Ready,
+    Reload,
+    Tick,
+)
+from crdt_sessions.sync.log import UpdateLog
+from crdt_sessions.sync.steward import Steward, Write
+from crdt_sessions.wire import (
+    KEEPALIVE,
+    Ack,
+    AwarenessFrame,
+    Frame,
+    PermissionDenied,
+    QueryAwareness,
+    SyncStep1,
+    SyncStep2,
+    Update,
+    decode,
+    decode_awareness,
+    encode,
+)
+
+Result = TypeVar("Result")
+
+_VECTOR_EVERY = 64
+"""How many log entries a peer's remembered state vector may lag; it is only needed once it falls off the log."""
+
+
+@dataclass(slots=True)
+class _Peer:
+    """What the engine knows of one connection."""
+
+    principal: str
+    can_write: bool
+    heard: Millis
+    told: Millis
+    presence_version: int = 0
+    greeted: bool = False
+    step1: bytes | None = None
+    """The state vector of a SyncStep1 that is not answered yet."""
+    cursor: Seq | None = None
+    """Last log entry the peer has; None until its SyncStep1 was answered."""
+    vector: tuple[Seq, bytes] = (Seq(0), b"\x00")
+    """A lower bound of what the peer has: (log entry, state vector)."""
+    acks: deque[tuple[Seq, bytes]] = field(default_factory=deque)
+    """Payloads to return once the log entry is committed."""
+
+
+class SessionEngine:
+    """One live session, without I/O.
+
+    Args:
+        session: the session's id, for errors.
+        document: the loaded document.
+        after: the last row the document was loaded from.
+        settled_meta: the server's keys of ``meta``, as on record.
+        limits: sizes.
+        timing: periods.
+
+    Call :meth:`start` once before anything else.
+    """
+
+    def __init__(
+        self,
+        session: str,
+        document: SessionDoc,
+        *,
+        after: Seq,
+        settled_meta: dict[str, Any],
+        limits: Limits | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        self.session = session
+        self.document = document
+        self.view = SessionView(document)
+        self.limits = limits or Limits()
+        self.timing = timing or Timing()
+        self.log = UpdateLog(after, self.limits.log_bytes)
+        self.roster = Roster(self.limits, self.timing)
+        self.changes = ChangeIndex()
+        self._steward = Steward(settled_meta)
+        self._peers: dict[PeerId, _Peer] = {}
+        self._size_bound = len(document.encode())
+
+    # -- events ----------------------------------------------------------------------------------------------
+
+    def start(self, now: Millis) -> list[Effect]:
+        """Settle what the loaded document left open. Call once, first."""
+        self.document.take_touched()
+        messages: dict[str, set[str]] = {message_id: set() for message_id in self.view.messages.ids()}
+        everything = Touched({"title"}, messages, set(self.view.runs.ids()))
+        self.changes.note(everything, self.log.head)
+        return self._write(self._steward.decide(self.document, self._steward.read(self.document), now))
+
+    def handle(self, event: Event, now: Millis) -> list[Effect]:
+        """Take *event* and return what the runtime must now do, in order."""
+        match event:
+            case PeerJoined(peer, principal, can_write):
+                self._peers[peer] = _Peer(principal, can_write, heard=now, told=now)
+                return [Ready(peer)]
+            case FrameReceived(peer, data):
+                return self._receive(peer, data, now)
+            case PeerLeft(peer, abrupt):
+                self._peers.pop(peer, None)
+                return self._presence(lambda: self.roster.leave(peer, now, abrupt=abrupt))
+            case Committed(seq):
+                self.log.commit(seq)
+                return [Ready(None)]
+            case Tick():
+                return [*self._presence(lambda: self.roster.tick(now)), *self._watch(now)]
+            case _:
+                assert_never(event)
+
+    def edit(
+        self, change: Callable[[SessionView], Result], now: Millis, *, administrative: bool = False
+    ) -> tuple[Result, list[Effect]]:
+        """Change the document from within the server; return the change's result and the effects.
+
+        Args:
+            change: called once, inside a transaction.
+            now: the time.
+            administrative: whether the change may be made to a closed session.
+
+        Raises:
+            SessionClosed: the session takes no more writes.
+        """
+        if not (self.writable or administrative):
+            raise SessionClosed(session=self.session)
+        result, delta = self.document.edit(lambda _: change(self.view))
+        effects = [] if delta is None else [self._persist(delta, delta, None), *self._settle(now)]
+        return result, effects
+
+    def apply(self, update: bytes, now: Millis) -> list[Effect]:
+        """Merge an update that came by another way than a peer's frame (HTTP, an import).
+
+        Raises:
+            SessionClosed: the session takes no more writes.
+            TooLarge: the document would exceed its limit.
+            UpdateError: the update cannot be decoded; nothing was applied.
+        """
+        if not self.writable and not self.document.contains(update):
+            raise SessionClosed(session=self.session)
+        return self._merge(update, None, now)
+
+    def set_status(self, status: str, now: Millis) -> list[Effect]:
+        """Open or close the session; ``active`` is the only status in which it takes writes."""
+        self._steward.record_meta("status", status)
+        return self._write(self._steward.decide(self.document, Touched(meta={"status"}), now))
+
+    @property
+    def writable(self) -> bool:
+        """Whether the session takes writes."""
+        return self.document.roots.meta.get("status") == "active"
+
+    @property
+    def peers(self) -> int:
+        """Number of attached connections."""
+        return len(self._peers)
+
+    # -- what a peer is owed -----------------------------------------------------------------------------------
+
+    def take(self, peer_id: PeerId, now: Millis) -> list[bytes]:
+        """Return the frames *peer_id* is owed now, and consider them sent."""
+        peer = self._peers.get(peer_id)
+        if peer is None:
+            return []
+        frames = [*self._sync_frames(peer_id, peer), *self._ack_frames(peer)]
+        if peer.cursor is not None:
+            frames += self._presence_frames(peer_id, peer)
+        if not frames and now - peer.told >= self.timing.keepalive_s * 1000:
+            frames.append(KEEPALIVE)
+        if frames:
+            peer.told = now
+        return frames
+
+    def _sync_frames(self, peer_id: PeerId, peer: _Peer) -> Iterable[bytes]:
+        if not peer.greeted:
+            peer.greeted = True
+            yield encode(SyncStep1(self.document.state_vector()))
+        if peer.step1 is not None:
+            asked, peer.step1 = peer.step1, None
+            yield encode(SyncStep2(self.document.encode(asked)))
+            peer.cursor = self.log.head
+            peer.vector = (peer.cursor, self.document.state_vector())
+        if peer.cursor is None:
+            return
+        if peer.cursor < self.log.start:  # fell off: resync from the document
+            yield encode(Update(self.document.encode(peer.vector[1])))
+            peer.cursor = self.log.head
+            peer.vector = (peer.cursor, self.document.state_vector())
+        while (portion := self.log.portion(peer.cursor, peer_id)) is not None:
+            peer.cursor = portion.cursor
+            if portion.frame is not None:
+                yield portion.frame
+        self._remember(peer)
+
+    def _remember(self, peer: _Peer) -> None:
+        """Note what the peer has, if it has all there is: only then is it what the document has."""
+        if peer.cursor == self.log.head and peer.cursor >= peer.vector[0] + _VECTOR_EVERY:
+            peer.vector = (peer.cursor, self.document.state_vector())
+
+    def _ack_frames(self, peer: _Peer) -> Iterable[bytes]:
+        while peer.acks and peer.acks[0][0] <= self.log.tail:
+            yield encode(Ack(peer.acks.popleft()[1]))
+
+    def _presence_frames(self, peer_id: PeerId, peer: _Peer) -> list[bytes]:
+        since, peer.presence_version = peer.presence_version, self.roster.version
+        frame = self.roster.frame_since(since, peer_id) if since < self.roster.version else None
+        return [] if frame is None else [frame]
+
+    # -- frames --------------------------------------------------------------------------------------------------
+
+    def _receive(self, peer_id: PeerId, data: bytes, now: Millis) -> list[Effect]:
+        peer = self._peers.get(peer_id)
+        if peer is None:
+            return []
+        peer.heard = now
+        effects: list[Effect] = []
+        try:
+            if len(data) > self.limits.max_frame_bytes:
+                raise TooLarge(what="a frame", size=len(data), limit=self.limits.max_frame_bytes)
+            for frame in decode(data):
+                effects += self._dispatch(peer_id, peer, frame, now)
+        except (WireError, UpdateError, TooLarge, TooSlow, AccessDenied, SessionClosed) as error:
+            del self._peers[peer_id]  # nothing more is taken from it; the roster hears of PeerLeft later
+            effects += self._refuse(peer_id, error)
+        return effects
+
+    def _refuse(self, peer_id: PeerId, error: CrdtSessionsError) -> list[Effect]:
+        effects: list[Effect] = [ClosePeer(peer_id, error)]
+        if isinstance(error, PanickedUpdate) and error.applied:
+            effects.append(Reload(error))
+        return effects
+
+    def _dispatch(self, peer_id: PeerId, peer: _Peer, frame: Frame, now: Millis) -> list[Effect]:
+        match frame:
+            case SyncStep1(state_vector):
+                self.document.encode(state_vector)  # refuse what cannot be decoded before it is asked for
+                peer.step1 = state_vector
+                return [Ready(peer_id)]
+            case SyncStep2(update) | Update(update):
+                self._check_may_write(peer, update)
+                return self._merge(update, peer_id, now)
+            case AwarenessFrame(payload):
+                return self._hear(peer_id, peer, payload, now)
+            case QueryAwareness():
+                peer.presence_version = 0
+                return [Ready(peer_id)]
+            case Ack(payload):
+                return self._promise(peer_id, peer, payload)
+            case PermissionDenied():
+                raise UnknownFrame(kind=2)  # only a server says that
+            case _:
+                assert_never(frame)
+
+    def _check_may_write(self, peer: _Peer, update: bytes) -> None:
+        if peer.can_write and self.writable:
+            return
+        if not self.document.contains(update):
+            if peer.can_write:
+                raise SessionClosed(session=self.session)
+            raise AccessDenied(what="this connection is read-only")
+
+    def _promise(self, peer_id: PeerId, peer: _Peer, payload: bytes) -> list[Effect]:
+        if len(payload) > self.limits.max_ack_bytes:
+            raise TooLarge(what="an acknowledgement", size=len(payload), limit=self.limits.max_ack_bytes)
+        if len(peer.acks) >= self.limits.max_unread_acks:
+            raise TooSlow(what="too many acknowledgements are unread")
+        peer.acks.append((self.log.head, payload))
+        return [Ready(peer_id)]
+
+    def _hear(self, peer_id: PeerId, peer: _Peer, payload: bytes, now: Millis) -> list[Effect]:
+        entries = decode_awareness(payload)
+        for entry in entries:
+            if len(entry.state) > self.limits.max_presence_bytes:
+                raise TooLarge(what="a presence", size=len(entry.state), limit=self.limits.max_presence_bytes)
+        return self._presence(lambda: self.roster.hear(peer_id, peer.principal, entries, now))
+
+    def _presence(self, change: Callable[[], None]) -> list[Effect]:
+        before = self.roster.version
+        change()
+        return [Ready(None)] if self.roster.version != before else []
+
+    def _watch(self, now: Millis) -> list[Effect]:
+        effects: list[Effect] = []
+        for peer_id, peer in self._peers.items():
+            silent = now - peer.heard >= self.timing.silent_peer_s * 1000
+            if silent and self.roster.announces(peer_id):
+                effects.append(ClosePeer(peer_id, TooSlow(what="the presence was not renewed")))
+            elif now - peer.told >= self.timing.keepalive_s * 1000:
+                effects.append(Ready(peer_id))
+        return effects
+
+    # -- the document ----------------------------------------------------------------------------------------------
+
+    def _merge(self, update: bytes, author: PeerId | None, now: Millis) -> list[Effect]:
+        self._check_size(len(update))
+        delta = self.document.apply(update)
+        if delta is None:
+            if self.document.contains(update):
+                return []  # an echo: it is stored already, or on its way
+            return [self._persist(update, None, author)]  # it waits for one that has not arrived
+        return [self._persist(update, delta, author), *self._settle(now)]
+
+    def _check_size(self, growth: int) -> None:
+        limit = self.limits.max_document_bytes
+        if self._size_bound + growth > limit:
+            self._size_bound = len(self.document.encode())
+            if self._size_bound + growth > limit:
+                raise TooLarge(what="the document", size=self._size_bound + growth, limit=limit)
+
+    def _persist(self, update: bytes, delta: bytes | None, author: PeerId | None) -> Persist:
+        self._size_bound += len(update)
+        return Persist(self.log.append(delta, author), update)
+
+    def _settle(self, now: Millis) -> list[Effect]:
+        """Note what changed and let the steward decide, after a change of the document."""
+        touched = self.document.take_touched()
+        self.changes.note(touched, self.log.head)
+        effects: list[Effect] = []
+        if "title" in touched.meta:
+            title = self.document.roots.meta.get("title")
+            effects.append(Describe(title if isinstance(title, str) else None))
+        return effects + self._write(self._steward.decide(self.document, touched, now))
+
+    def _write(self, writes: Iterable[Write]) -> list[Effect]:
+        listed = list(writes)
+        if not listed:
+            return []
+        _, delta = self.document.edit(lambda _: [write(self.view) for write in listed], origin="steward")
+        if delta is None:
+            return []
+        effect = self._persist(delta, delta, None)
+        self.changes.note(self.document.take_touched(), self.log.head)
+        return [effect]

@@ -1,0 +1,88 @@
+"""What happens to a session, and what the runtime must do about it: the engine's whole vocabulary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crdt_sessions.errors import CrdtSessionsError
+from crdt_sessions.ids import PeerId, Seq
+
+
+@dataclass(frozen=True, slots=True)
+class PeerJoined:
+    """A connection was accepted."""
+
+    peer: PeerId
+    principal: str
+    can_write: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class FrameReceived:
+    """A peer sent one WebSocket message."""
+
+    peer: PeerId
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLeft:
+    """A connection ended; *abrupt* if it broke rather than being closed."""
+
+    peer: PeerId
+    abrupt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The store holds every update up to and including *seq*."""
+
+    seq: Seq
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed."""
+
+
+Event = PeerJoined | FrameReceived | PeerLeft | Committed | Tick
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Store *update* as row *seq*, then report :class:`Committed`."""
+
+    seq: Seq
+    update: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """There may be frames for *peer*, or for everybody if None: call :meth:`SessionEngine.take`."""
+
+    peer: PeerId | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClosePeer:
+    """Close one connection because of *error*."""
+
+    peer: PeerId
+    error: CrdtSessionsError
+
+
+@dataclass(frozen=True, slots=True)
+class Describe:
+    """The session's title changed; the list of sessions should say so."""
+
+    title: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """The document in memory cannot be trusted any more: drop it and load it from the store."""
+
+    error: CrdtSessionsError
+
+
+Effect = Persist | Ready | ClosePeer | Describe | Reload

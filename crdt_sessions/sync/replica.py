@@ -1,0 +1,235 @@
+"""The other end of the protocol: one peer's replica of a session, without I/O.
+
+The Python client and the peers of the simulated network are this class. It says what to send on a
+connection, takes what arrives, keeps local changes until they are acknowledged, and counts what is durable.
+
+Invariants:
+
+1. Local changes wait until the server's SyncStep1 was answered; the answer carries all that is missing there.
+2. :attr:`durable` never exceeds what the server acknowledged by returning a type 102 frame that was sent after it.
+3. Its own presence is announced with a raised clock after every connect: peers that remember it as gone at
+   the old clock would not see it return.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar, assert_never
+
+from crdt_sessions.errors import TooLarge
+from crdt_sessions.ids import ClientId, Millis
+from crdt_sessions.limits import Limits, Timing
+from crdt_sessions.model import SessionDoc, SessionView, Touched, merge
+from crdt_sessions.sync.awareness import AwarenessTable
+from crdt_sessions.wire import (
+    Ack,
+    AwarenessEntry,
+    AwarenessFrame,
+    Frame,
+    PermissionDenied,
+    QueryAwareness,
+    SyncStep1,
+    SyncStep2,
+    Update,
+    decode,
+    decode_awareness,
+    encode,
+    encode_awareness,
+)
+from crdt_sessions.wire.awareness import GONE
+from crdt_sessions.wire.varint import Reader, varuint
+
+Result = TypeVar("Result")
+
+_RENEW_MS = 15_000  # y-protocols renews at half of the 30 s after which others forget
+
+
+class Replica:
+    """A peer's replica.
+
+    Args:
+        client_id: fresh and random for every process that holds it.
+        limits: sizes; a larger frame than ``max_frame_bytes`` would be refused by the server.
+        timing: periods.
+    """
+
+    def __init__(self, client_id: int, *, limits: Limits | None = None, timing: Timing | None = None) -> None:
+        self.client_id = ClientId(client_id)
+        self.document = SessionDoc(client_id)
+        self.view = SessionView(self.document)
+        self.limits = limits or Limits()
+        self.timing = timing or Timing()
+        self.awareness = AwarenessTable()
+        self.connected = False
+        self.synced = False
+        """Whether, on this connection, both sides have answered each other."""
+        self.version = 0
+        """Number of local changes made so far."""
+        self.durable = 0
+        """Number of local changes known to be on the server's disk."""
+        self.denied: str | None = None
+        """What the server gave as a reason, if it denied permission."""
+        self._state: dict[str, Any] | None = None
+        self._clock = 0
+        self._announced: Millis = Millis(0)
+        self._announce = False
+        self._answered = False
+        self._received = False
+        self._probed = 0
+        self._replies: list[Frame] = []
+        self._local: list[bytes] = []
+        self._incoming: list[bytes] = []
+
+    def close(self) -> None:
+        """Release the document."""
+        self.document.close()
+
+    # -- the connection --------------------------------------------------------------------------------------
+
+    def open(self, now: Millis) -> None:
+        """Note that a connection is open; :meth:`take` then says what to send."""
+        self.connected, self.synced = True, False
+        self._answered = self._received = False
+        self._probed = self.durable
+        self._replies = [SyncStep1(self.document.state_vector())]
+        self._clock += 1
+        self._announce = self._state is not None
+
+    def lost(self, now: Millis) -> None:
+        """Note that the connection is gone. Local changes stay; everybody else's presence does not."""
+        self.connected = self.synced = False
+        for client in list(self.awareness.present()):
+            if client != self.client_id:
+                self.awareness.remove(client, now)
+
+    def receive(self, data: bytes, now: Millis) -> None:
+        """Take one WebSocket message.
+
+        Raises:
+            WireError, UpdateError: the server sent what cannot be understood; the connection should be dropped.
+        """
+        for frame in decode(data):
+            self._dispatch(frame, now)
+
+    def take(self, now: Millis) -> list[bytes]:
+        """Return the frames to send now, and consider them sent. Nothing is sent while there is no connection."""
+        if not self.connected:
+            return []
+        frames, self._replies = self._replies, []
+        if self._answered:
+            if self._local:
+                frames.append(Update(merge(self._local)))
+                self._local.clear()
+            if self._probed < self.version:
+                self._probed = self.version
+                frames.append(Ack(varuint(self.version)))
+        if self._state is not None and now - self._announced >= _RENEW_MS:
+            self._clock += 1
+            self._announce = True
+        if self._announce:
+            frames.append(self._announcement(now))
+        return [self._checked(encode(frame)) for frame in frames]
+
+    # -- changes ---------------------------------------------------------------------------------------------
+
+    def edit(self, change: Callable[[SessionView], Result]) -> Result:
+        """Change the document in one transaction; the change is sent when there is a connection."""
+        result, delta = self.document.edit(lambda _: change(self.view))
+        if delta is not None:
+            self._keep(delta)
+        return result
+
+    def restore(self, update: bytes) -> None:
+        """Apply an update from a local store, before the first connection.
+
+        Raises:
+            UpdateError: it cannot be decoded.
+        """
+        self.document.apply(update)
+
+    def restored_unacknowledged(self) -> None:
+        """Note that the restored document may hold changes the server has not acknowledged."""
+        self.version += 1
+
+    def set_presence(self, state: dict[str, Any] | None) -> None:
+        """Say who one is and what one does; None leaves.
+
+        Raises:
+            ValueError: *state* is not JSON.
+        """
+        json.dumps(state, allow_nan=False)
+        self._state = state
+        self._clock += 1
+        self._announce = True
+
+    def presences(self) -> dict[ClientId, dict[str, Any]]:
+        """Return the presence of everybody else."""
+        states = {client: json.loads(text) for client, text in self.awareness.present().items()}
+        return {
+            client: state for client, state in states.items() if client != self.client_id and isinstance(state, dict)
+        }
+
+    def take_incoming(self) -> list[bytes]:
+        """Return the updates received, and the local ones made, since the last call: what a local store keeps."""
+        taken, self._incoming = self._incoming, []
+        return taken
+
+    def take_touched(self) -> Touched:
+        """Return where the document changed since the last call."""
+        return self.document.take_touched()
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    def _keep(self, delta: bytes) -> None:
+        self.version += 1
+        self._incoming.append(delta)
+        if self.connected and self._answered:
+            self._local.append(delta)  # otherwise the answer to the server's SyncStep1 will carry it
+
+    def _dispatch(self, frame: Frame, now: Millis) -> None:
+        match frame:
+            case SyncStep1(state_vector):
+                self._replies.append(SyncStep2(self.document.encode(state_vector)))
+                self._local.clear()
+                self._answered = True
+                self._probed = self.durable
+                self.synced = self._received
+            case SyncStep2(update):
+                self._merge(update)
+                self._received = True
+                self.synced = self._answered
+            case Update(update):
+                self._merge(update)
+            case AwarenessFrame(payload):
+                self._hear(payload, now)
+            case QueryAwareness():
+                self._announce = self._state is not None
+            case PermissionDenied(reason):
+                self.denied = reason
+            case Ack(payload):
+                self.durable = max(self.durable, Reader(payload).varuint())
+            case _:
+                assert_never(frame)
+
+    def _merge(self, update: bytes) -> None:
+        if self.document.apply(update) is not None or not self.document.contains(update):
+            self._incoming.append(update)
+
+    def _hear(self, payload: bytes, now: Millis) -> None:
+        for entry in decode_awareness(payload):
+            if entry.client_id != self.client_id:
+                self.awareness.accept(entry, now)
+            elif entry.gone and self._state is not None and entry.clock >= self._clock:
+                self._clock = entry.clock + 1  # somebody thinks we left
+                self._announce = True
+
+    def _announcement(self, now: Millis) -> Frame:
+        self._announced, self._announce = now, False
+        text = GONE if self._state is None else json.dumps(self._state, allow_nan=False)
+        return AwarenessFrame(encode_awareness([AwarenessEntry(self.client_id, self._clock, text)]))
+
+    def _checked(self, data: bytes) -> bytes:
+        if len(data) > self.limits.max_frame_bytes:
+            raise TooLarge(what="a frame", size=len(data), limit=self.limits.max_frame_bytes)
+        return data

@@ -1,0 +1,271 @@
+"""A simulated network: one server, named peers, messages held until somebody delivers them.
+
+Everything is synchronous and nothing sleeps: a schedule is a list of calls, chosen by a test or by
+Hypothesis. The server is the real :class:`SessionEngine` over a simulated disk that can crash between an
+append and its commit; the peers are real :class:`Replica` objects.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pycrdt import Snapshot, Text
+
+from crdt_sessions.errors import CrdtSessionsError
+from crdt_sessions.ids import Millis, PeerId, Seq, SessionId
+from crdt_sessions.limits import Limits, Timing
+from crdt_sessions.model import ROOT_NAMES, SessionDoc, SessionView, fold, seed, settled_meta
+from crdt_sessions.sync import (
+    ClosePeer,
+    Committed,
+    Effect,
+    Event,
+    FrameReceived,
+    PeerJoined,
+    PeerLeft,
+    Persist,
+    Ready,
+    Replica,
+    SessionEngine,
+    Tick,
+)
+from crdt_sessions.wire.varint import Reader
+
+Result = TypeVar("Result")
+
+_SESSION = SessionId("simulated")
+_SYNC_UPDATES = (b"\x00\x01", b"\x00\x02")
+
+
+@dataclass
+class SimPeer:
+    """A named peer: its replica and what is in flight in both directions."""
+
+    replica: Replica
+    connection: PeerId | None = None
+    uplink: deque[bytes] = field(default_factory=deque)
+    downlink: deque[bytes] = field(default_factory=deque)
+    closed_by: CrdtSessionsError | None = None
+    """Why the server closed this peer, if it did."""
+
+
+class SimNetwork:
+    """One session, its server and its peers.
+
+    Args:
+        limits: of the server and the peers.
+        timing: of the server and the peers.
+        engine_class: the engine under test; tests pass a broken one to see that they notice.
+    """
+
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        timing: Timing | None = None,
+        engine_class: type[SessionEngine] = SessionEngine,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.timing = timing or Timing()
+        self.now = Millis(1_700_000_000_000)
+        self.peers: dict[str, SimPeer] = {}
+        self.restarts = 0
+        self._engine_class = engine_class
+        self._ids = 0
+        self._created = self.now
+        self.rows: list[tuple[Seq, bytes]] = [
+            (Seq(1), seed(_SESSION, generation=1, created_at=self.now, client_id=1))
+        ]
+        """What is on the simulated disk."""
+        self.unwritten: list[Persist] = []
+        """What was handed to the disk and is not committed."""
+        self.engine = self._load()
+
+    # -- peers -------------------------------------------------------------------------------------------------
+
+    def add(self, name: str) -> SimPeer:
+        """Add a peer, not connected yet."""
+        self._ids += 1
+        self.peers[name] = SimPeer(Replica(1000 + self._ids, limits=self.limits, timing=self.timing))
+        return self.peers[name]
+
+    def connect(self, name: str, *, can_write: bool = True) -> None:
+        """Connect a peer; nothing happens if it is connected."""
+        peer = self.peers[name]
+        if peer.connection is not None:
+            return
+        self._ids += 1
+        peer.connection, peer.closed_by = PeerId(self._ids), None
+        peer.replica.open(self.now)
+        self._handle(PeerJoined(peer.connection, name, can_write))
+        self._pump(peer)
+
+    def drop(self, name: str, *, abrupt: bool = True) -> None:
+        """Cut a peer's connection; what is in flight is lost."""
+        peer = self.peers[name]
+        if peer.connection is None:
+            return
+        connection, peer.connection = peer.connection, None
+        peer.uplink.clear()
+        peer.downlink.clear()
+        peer.replica.lost(self.now)
+        self._handle(PeerLeft(connection, abrupt))
+
+    def edit(self, name: str, change: Callable[[SessionView], Result]) -> Result:
+        """Let a peer change its replica."""
+        peer = self.peers[name]
+        result = peer.replica.edit(change)
+        self._pump(peer)
+        return result
+
+    def deliver(self, name: str, *, up: bool) -> bool:
+        """Deliver the oldest message in flight from (*up*) or to a peer; tell whether there was one."""
+        peer = self.peers[name]
+        queue = peer.uplink if up else peer.downlink
+        if not queue or peer.connection is None:
+            return False
+        data = queue.popleft()
+        if up:
+            self._handle(FrameReceived(peer.connection, data))
+        else:
+            peer.replica.receive(data, self.now)
+        self._pump(peer)
+        return True
+
+    def duplicate(self, name: str, *, up: bool) -> None:
+        """Put a copy of the newest update in flight behind it."""
+        queue = self.peers[name].uplink if up else self.peers[name].downlink
+        if queue and queue[-1].startswith(_SYNC_UPDATES):
+            queue.append(queue[-1])
+
+    def reorder(self, name: str, *, up: bool) -> None:
+        """Swap the two oldest messages in flight if both are updates."""
+        queue = self.peers[name].uplink if up else self.peers[name].downlink
+        if len(queue) > 1 and queue[0].startswith(_SYNC_UPDATES) and queue[1].startswith(_SYNC_UPDATES):
+            queue[0], queue[1] = queue[1], queue[0]
+
+    # -- the server ----------------------------------------------------------------------------------------------
+
+    def commit(self) -> None:
+        """Let the disk commit everything handed to it."""
+        if self.unwritten:
+            written, self.unwritten = self.unwritten, []
+            self.rows += [(effect.seq, effect.update) for effect in written]
+            self._handle(Committed(written[-1].seq))
+
+    def crash(self) -> None:
+        """Kill the server: memory and whatever is not committed are gone. It starts again from its rows."""
+        self.unwritten = []
+        for name in self.peers:
+            self._cut(name)
+        self.engine.document.close()
+        self.restarts += 1
+        self.engine = self._load()
+
+    def compact(self) -> None:
+        """Fold the rows on disk into a snapshot."""
+        self.rows = [(self.rows[-1][0], fold(update for _, update in self.rows))]
+
+    def pass_time(self, seconds: float) -> None:
+        """Advance the clock and let everybody look at it."""
+        self.now = Millis(self.now + int(seconds * 1000))
+        self._handle(Tick())
+        for peer in self.peers.values():
+            self._pump(peer)
+
+    def run_until_quiet(self) -> None:
+        """Commit and deliver until nothing is in flight."""
+        moved = True
+        while moved:
+            self.commit()
+            for peer in self.peers.values():
+                self._pump(peer)
+            moved = bool(self.unwritten)
+            for name in self.peers:
+                for up in (True, False):
+                    while self.deliver(name, up=up):
+                        moved = True
+
+    # -- what to compare -----------------------------------------------------------------------------------------
+
+    def documents(self) -> dict[str, SessionDoc]:
+        """Return every replica by name, the server's as ``server``, and ``disk`` rebuilt from the rows."""
+        disk = SessionDoc(2)
+        for _, update in self.rows:
+            disk.apply(update)
+        return {
+            **{name: peer.replica.document for name, peer in self.peers.items()},
+            "server": self.engine.document,
+            "disk": disk,
+        }
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _load(self) -> SessionEngine:
+        document = SessionDoc(1_000_000 + self.restarts)
+        for _, update in self.rows:
+            document.apply(update)
+        engine = self._engine_class(
+            _SESSION,
+            document,
+            after=self.rows[-1][0],
+            settled_meta=settled_meta(_SESSION, 1, self._created, "active"),
+            limits=self.limits,
+            timing=self.timing,
+        )
+        self._perform(engine, engine.start(self.now))
+        return engine
+
+    def _handle(self, event: Event) -> None:
+        self._perform(self.engine, self.engine.handle(event, self.now))
+
+    def _perform(self, engine: SessionEngine, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Persist):
+                self.unwritten.append(effect)
+            elif isinstance(effect, ClosePeer):
+                self._close(effect)
+        if any(isinstance(effect, Ready) for effect in effects):
+            for peer in self.peers.values():
+                if peer.connection is not None:
+                    peer.downlink.extend(engine.take(peer.connection, self.now))
+
+    def _close(self, effect: ClosePeer) -> None:
+        for name, peer in self.peers.items():
+            if peer.connection == effect.peer:
+                peer.closed_by = effect.error
+                self._cut(name)
+                self.engine.handle(PeerLeft(effect.peer), self.now)
+
+    def _cut(self, name: str) -> None:
+        peer = self.peers[name]
+        if peer.connection is not None:
+            peer.connection = None
+            peer.uplink.clear()
+            peer.downlink.clear()
+            peer.replica.lost(self.now)
+
+    def _pump(self, peer: SimPeer) -> None:
+        if peer.connection is not None:
+            peer.uplink.extend(peer.replica.take(self.now))
+
+
+def content(document: SessionDoc) -> dict[str, Any]:
+    """Return what is equal on replicas that agree: state vector, delete set and JSON of layout 1's roots.
+
+    The free root text ``draft`` is part of it.
+    """
+    reader = Reader(Snapshot.from_doc(document.doc).encode())
+    deleted = {}
+    for _ in range(reader.varuint()):
+        client = reader.varuint()
+        deleted[client] = [(reader.varuint(), reader.varuint()) for _ in range(reader.varuint())]
+    return {
+        "deleted": deleted,
+        "state vector": {reader.varuint(): reader.varuint() for _ in range(reader.varuint())},
+        "json": {name: getattr(document.roots, name).to_py() for name in ROOT_NAMES},
+        "draft": str(document.doc.get("draft", type=Text)),
+    }

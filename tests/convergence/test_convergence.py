@@ -1,0 +1,55 @@
+"""Whatever the network, the disk and the peers do, everybody who drains agrees; and the test would notice."""
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from crdt_sessions.sync import SessionEngine
+from crdt_sessions.sync.log import Portion
+from crdt_sessions.testing import Convergence, SimNetwork
+from crdt_sessions.testing.convergence import broken
+
+TestConvergence = Convergence.TestCase
+
+
+class NoBroadcast(SessionEngine):
+    """Never shows a peer what another one wrote."""
+
+    def _sync_frames(self, peer_id, peer):
+        self.log.portion = lambda cursor, reader: None if cursor >= self.log.tail else Portion(self.log.tail, None)
+        return super()._sync_frames(peer_id, peer)
+
+
+class NoResync(SessionEngine):
+    """Never asks a returning peer what it did while it was away."""
+
+    def _sync_frames(self, peer_id, peer):
+        peer.greeted = True
+        return super()._sync_frames(peer_id, peer)
+
+
+class EarlyAck(SessionEngine):
+    """Acknowledges before the commit."""
+
+    def _ack_frames(self, peer):
+        tail, self.log.tail = self.log.tail, self.log.head
+        frames = list(super()._ack_frames(peer))
+        self.log.tail = tail
+        return frames
+
+
+@pytest.mark.parametrize("engine", [NoBroadcast, NoResync, EarlyAck])
+def test_a_broken_engine_is_noticed(engine: type[SessionEngine]) -> None:
+    machine = broken(lambda: SimNetwork(engine_class=engine))
+    with pytest.raises((AssertionError, ExceptionGroup)):
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=2000,
+                stateful_step_count=40,
+                deadline=None,
+                derandomize=True,
+                phases=(Phase.generate,),
+                database=None,
+            ),
+        )
