@@ -1,0 +1,66 @@
+"""The schema, as named steps. Each runs in the transaction that records it; a newer schema is refused."""
+
+from __future__ import annotations
+
+import aiosqlite
+
+from crdt_sessions.errors import NewerSchema
+
+STEPS: tuple[tuple[str, str], ...] = (
+    (
+        "sessions and their updates",
+        """
+        CREATE TABLE sessions (
+            id          TEXT PRIMARY KEY,
+            generation  INTEGER NOT NULL,
+            created_at  INTEGER NOT NULL,
+            updated_at  INTEGER NOT NULL,
+            status      TEXT NOT NULL,
+            title       TEXT,
+            last_seq    INTEGER NOT NULL,
+            deleted_at  INTEGER
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE updates (
+            session  TEXT NOT NULL REFERENCES sessions (id),
+            seq      INTEGER NOT NULL,
+            data     BLOB NOT NULL,
+            checksum INTEGER NOT NULL,
+            PRIMARY KEY (session, seq)
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE snapshots (
+            session  TEXT NOT NULL REFERENCES sessions (id),
+            seq      INTEGER NOT NULL,
+            data     BLOB NOT NULL,
+            checksum INTEGER NOT NULL,
+            PRIMARY KEY (session, seq)
+        ) STRICT;
+        """,
+    ),
+)
+"""Name and statements. Append only: a released step never changes."""
+
+
+async def migrate(connection: aiosqlite.Connection, path: str) -> None:
+    """Bring the database up to the newest schema, one transaction per step.
+
+    Raises:
+        NewerSchema: it is beyond what this release knows; nothing was changed.
+    """
+    async with connection.execute("PRAGMA user_version") as cursor:
+        found = await cursor.fetchone()
+    version = int(found[0]) if found else 0
+    if version > len(STEPS):
+        raise NewerSchema(path=path, found=version, known=len(STEPS))
+    for number, (_, statements) in enumerate(STEPS[version:], start=version + 1):
+        await connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in statements.split(";\n"):
+                if statement.strip():
+                    await connection.execute(statement)
+            await connection.execute(f"PRAGMA user_version = {number}")
+        except BaseException:
+            await connection.execute("ROLLBACK")
+            raise
+        await connection.execute("COMMIT")

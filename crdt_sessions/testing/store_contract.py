@@ -1,0 +1,204 @@
+"""The contract every :class:`UpdateStore` must meet, as a test class to inherit from.
+
+::
+
+    class TestMyStore(DurableStoreContract):
+        @asynccontextmanager
+        async def open(self, path):
+            async with MyStore(path / "x") as store:
+                yield store
+
+Needs pytest with anyio's plugin in ``auto`` mode, or any other runner of coroutine tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+
+from crdt_sessions.errors import SessionExists, SessionNotFound, StorageError
+from crdt_sessions.ids import Millis, Seq, SessionId
+from crdt_sessions.storage import Row, UpdateStore
+
+A, B = SessionId("a"), SessionId("b")
+NOW = Millis(1_700_000_000_000)
+
+
+def rows(first: int, *updates: bytes) -> list[Row]:
+    """Return rows numbered from *first*."""
+    return [Row(Seq(first + index), update) for index, update in enumerate(updates)]
+
+
+class StoreContract:
+    """What a store promises."""
+
+    def open(self, path: Path) -> AbstractAsyncContextManager[UpdateStore]:
+        """Open the store in the folder *path*; opening the same folder again finds the same sessions."""
+        raise NotImplementedError
+
+    async def _create(self, store: UpdateStore, session: SessionId = A) -> None:
+        await store.create(session, b"seed", generation=1, title="T", now=NOW)
+
+    async def test_a_new_session_holds_its_seed(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            record = await store.create(A, b"seed", generation=1, title="T", now=NOW)
+            assert record == await store.get(A)
+            stored = await store.load(A)
+            assert stored is not None
+            assert (list(stored.rows), stored.record, stored.last_seq) == (rows(1, b"seed"), record, 1)
+
+    async def test_what_does_not_exist_is_none(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            assert (await store.get(A), await store.load(A), await store.last_generation(A)) == (None, None, 0)
+            assert await store.sessions(after=None, limit=10) == []
+
+    async def test_creating_twice_is_refused_and_changes_nothing(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            await self._create(store)
+            for generation in (1, 2):
+                with pytest.raises(SessionExists):
+                    await store.create(A, b"other", generation=generation, title=None, now=NOW)
+            stored = await store.load(A)
+            assert stored is not None
+            assert list(stored.rows) == rows(1, b"seed")
+
+    async def test_of_racing_creators_one_wins(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            results = await asyncio.gather(
+                *(store.create(A, b"%d" % n, generation=1, title=None, now=NOW) for n in range(5)),
+                return_exceptions=True,
+            )
+            assert sum(isinstance(result, SessionExists) for result in results) == 4
+
+    async def test_rows_come_back_in_order(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            await self._create(store)
+            await self._create(store, B)
+            await store.append(A, rows(2, b"two", b"three"), now=Millis(NOW + 5))
+            await store.append(A, rows(4, b"", bytes(range(256))), now=Millis(NOW + 6))
+            stored = await store.load(A)
+            assert stored is not None
+            assert list(stored.rows) == rows(1, b"seed", b"two", b"three", b"", bytes(range(256)))
+            assert stored.record.updated_at == NOW + 6
+            other = await store.load(B)
+            assert other is not None
+            assert list(other.rows) == rows(1, b"seed")
+
+    @pytest.mark.parametrize("first", [1, 3])
+    async def test_rows_must_follow_the_last_one(self, tmp_path: Path, first: int) -> None:
+        async with self.open(tmp_path) as store:
+            await self._create(store)
+            with pytest.raises(StorageError):
+                await store.append(A, rows(first, b"x"), now=NOW)
+            with pytest.raises(StorageError):
+                await store.append(A, [Row(Seq(2), b"x"), Row(Seq(4), b"y")], now=NOW)
+            await store.append(A, rows(2, b"x"), now=NOW)
+
+    async def test_many_writers_at_once_lose_nothing(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            names = [SessionId(f"s{n}") for n in range(20)]
+            await asyncio.gather(*(self._create(store, name) for name in names))
+
+            async def write(name: SessionId) -> None:
+                for seq in range(2, 12):
+                    await store.append(name, rows(seq, b"%d" % seq), now=NOW)
+
+            await asyncio.gather(*map(write, names))
+            for name in names:
+                stored = await store.load(name)
+                assert stored is not None
+                assert [row.update for row in stored.rows[1:]] == [b"%d" % seq for seq in range(2, 12)]
+
+    async def test_one_writers_error_does_not_touch_the_others(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            await self._create(store)
+            results = await asyncio.gather(
+                store.append(A, rows(2, b"good"), now=NOW),
+                store.append(B, rows(2, b"no such session"), now=NOW),
+                store.append(A, rows(3, b"good too"), now=NOW),
+                return_exceptions=True,
+            )
+            assert [type(result) for result in results] == [type(None), SessionNotFound, type(None)]
+            stored = await store.load(A)
+            assert stored is not None
+            assert list(stored.rows) == rows(1, b"seed", b"good", b"good too")
+
+    async def test_a_snapshot_replaces_the_rows_before_it(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            await self._create(store)
+            await store.append(A, rows(2, b"x", b"y", b"z"), now=NOW)
+            await store.replace_with_snapshot(A, Row(Seq(3), b"folded"))
+            stored = await store.load(A)
+            assert stored is not None
+            assert list(stored.rows) == rows(3, b"folded", b"z")
+            await store.append(A, rows(5, b"w"), now=NOW)
+            await store.replace_with_snapshot(A, Row(Seq(5), b"again"))
+            stored = await store.load(A)
+            assert stored is not None
+            assert list(stored.rows) == rows(5, b"again")
+            await store.append(A, rows(6, b"v"), now=NOW)
+
+    async def test_sessions_are_listed_by_page(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            for name in ("b", "a", "c"):
+                await self._create(store, SessionId(name))
+            assert [record.id for record in await store.sessions(after=None, limit=2)] == ["a", "b"]
+            assert [record.id for record in await store.sessions(after=B, limit=2)] == ["c"]
+
+    async def test_a_record_can_be_described(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            await self._create(store)
+            await store.describe(A, title="New", now=NOW)
+            await store.describe(A, status="closed", now=Millis(NOW + 1))
+            record = await store.get(A)
+            assert record is not None
+            assert (record.title, record.status, record.updated_at) == ("New", "closed", NOW + 1)
+
+    async def test_what_is_deleted_stays_deleted_until_the_next_generation(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            await self._create(store)
+            await store.append(A, rows(2, b"x"), now=NOW)
+            await store.delete(A, now=NOW)
+            assert (await store.get(A), await store.load(A), await store.last_generation(A)) == (None, None, 1)
+            assert await store.sessions(after=None, limit=10) == []
+            with pytest.raises(SessionExists):
+                await self._create(store)
+            record = await store.create(A, b"fresh", generation=2, title=None, now=NOW)
+            stored = await store.load(A)
+            assert stored is not None
+            assert (record.generation, list(stored.rows)) == (2, rows(1, b"fresh"))
+
+    async def test_writes_to_an_unknown_session_are_refused(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            for write in (
+                store.append(A, rows(1, b"x"), now=NOW),
+                store.replace_with_snapshot(A, Row(Seq(1), b"x")),
+                store.describe(A, title="x", now=NOW),
+                store.delete(A, now=NOW),
+            ):
+                with pytest.raises(SessionNotFound):
+                    await write
+
+    async def test_a_store_that_works_says_so(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            await store.check()
+
+
+class DurableStoreContract(StoreContract):
+    """What a store that outlives its process promises beside."""
+
+    async def test_everything_survives_a_restart(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            await self._create(store)
+            await store.append(A, rows(2, b"x", b"y"), now=NOW)
+            await store.replace_with_snapshot(A, Row(Seq(2), b"folded"))
+            await self._create(store, B)
+            await store.delete(B, now=NOW)
+        async with self.open(tmp_path) as store:
+            stored = await store.load(A)
+            assert stored is not None
+            assert list(stored.rows) == rows(2, b"folded", b"y")
+            assert (await store.get(B), await store.last_generation(B)) == (None, 1)

@@ -1,0 +1,144 @@
+"""Every store meets the contract; SQLite's own promises beside it."""
+
+import sqlite3
+from contextlib import asynccontextmanager
+
+import pytest
+
+from crdt_sessions.errors import DamagedLog, DatabaseInUse, NewerSchema, StorageError
+from crdt_sessions.ids import Seq
+from crdt_sessions.storage import MemoryStore, Row, SqliteStore
+from crdt_sessions.storage.migrations import STEPS
+from crdt_sessions.testing.store_contract import NOW, A, DurableStoreContract, StoreContract, rows
+
+
+class TestMemoryStore(StoreContract):
+    @asynccontextmanager
+    async def open(self, path):
+        yield MemoryStore()
+
+
+class TestSqliteStore(DurableStoreContract):
+    @asynccontextmanager
+    async def open(self, path):
+        async with SqliteStore(path / "sessions.db") as store:
+            yield store
+
+
+async def _filled(path):
+    async with SqliteStore(path) as store:
+        await store.create(A, b"seed", generation=1, title=None, now=NOW)
+        await store.append(A, rows(2, b"two", b"three"), now=NOW)
+
+
+def _tamper(path, statement):
+    with sqlite3.connect(path) as connection:
+        connection.execute(statement)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "seq"),
+    [
+        ("UPDATE updates SET data = x'00' WHERE seq = 2", 2),
+        ("UPDATE updates SET seq = 9 WHERE seq = 3", 9),
+        ("DELETE FROM updates WHERE seq = 2", 2),
+        ("DELETE FROM updates WHERE seq = 3", 3),
+        ("DELETE FROM updates", 3),
+    ],
+)
+async def test_a_damaged_log_is_refused_not_served(tmp_path, statement, seq):
+    path = tmp_path / "s.db"
+    await _filled(path)
+    _tamper(path, statement)
+    async with SqliteStore(path) as store:
+        with pytest.raises(DamagedLog) as caught:
+            await store.load(A)
+        assert caught.value.seq == seq
+
+
+async def test_a_second_process_is_kept_out(tmp_path):
+    async with SqliteStore(tmp_path / "s.db"):
+        with pytest.raises(DatabaseInUse, match="in use by another process"):
+            await SqliteStore(tmp_path / "s.db").__aenter__()
+    async with SqliteStore(tmp_path / "s.db"):
+        pass
+
+
+async def test_a_newer_schema_is_left_alone(tmp_path):
+    path = tmp_path / "s.db"
+    await _filled(path)
+    _tamper(path, f"PRAGMA user_version = {len(STEPS) + 1}")
+    before = path.read_bytes()
+    with pytest.raises(NewerSchema, match="upgrade"):
+        await SqliteStore(path).__aenter__()
+    assert path.read_bytes() == before
+
+
+async def test_a_failed_migration_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "crdt_sessions.storage.migrations.STEPS", (*STEPS, ("broken", "CREATE TABLE x (y);\nNONSENSE;\n"))
+    )
+    path = tmp_path / "s.db"
+    with pytest.raises(StorageError):
+        await SqliteStore(path).__aenter__()
+    monkeypatch.undo()
+    async with SqliteStore(path) as store:  # the good step stands, the broken one left no trace
+        await store.create(A, b"seed", generation=1, title=None, now=NOW)
+    with sqlite3.connect(path) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(STEPS),)
+    connection.close()
+    assert tables == {"sessions", "updates", "snapshots"}
+
+
+async def test_a_locked_database_is_an_error_and_recovers_without_restart(tmp_path, monkeypatch):
+    monkeypatch.setattr("crdt_sessions.storage.sqlite._BUSY_MS", 20)
+    path = tmp_path / "s.db"
+    await _filled(path)
+    async with SqliteStore(path) as store:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageError, match="locked"):
+            await store.append(A, rows(4, b"four"), now=NOW)
+        with pytest.raises(StorageError):
+            await store.check()
+        other.execute("ROLLBACK")
+        other.close()
+        await store.check()
+        await store.append(A, rows(4, b"four"), now=NOW)
+        stored = await store.load(A)
+    assert [row.update for row in stored.rows] == [b"seed", b"two", b"three", b"four"]
+
+
+async def test_waiting_writes_share_a_transaction(tmp_path):
+    import asyncio
+
+    path = tmp_path / "s.db"
+    await _filled(path)
+    async with SqliteStore(path) as store:
+        begun = []
+        await store._write.set_trace_callback(lambda sql: begun.append(sql) if sql.startswith("BEGIN") else None)
+        await asyncio.gather(*(store.append(A, [Row(Seq(seq), b"x")], now=NOW) for seq in range(4, 104)))
+    assert len(begun) <= 3
+
+
+async def test_the_journal_is_wal_and_commits_reach_the_disk(tmp_path):
+    async with SqliteStore(tmp_path / "s.db") as store:
+        async with store._write.execute("PRAGMA journal_mode") as cursor:
+            assert await cursor.fetchone() == ("wal",)
+        async with store._write.execute("PRAGMA synchronous") as cursor:
+            assert await cursor.fetchone() == (2,)
+
+
+async def test_a_closed_store_says_so(tmp_path):
+    store = SqliteStore(tmp_path / "s.db")
+    await store.__aenter__()
+    await store.close()
+    with pytest.raises(StorageError, match="closed"):
+        await store.create(A, b"", generation=1, title=None, now=NOW)
+
+
+async def test_a_path_that_cannot_be_opened_says_so(tmp_path):
+    with pytest.raises(StorageError):
+        await SqliteStore(tmp_path / "missing" / "s.db").__aenter__()
