@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pycrdt import Doc, TransactionEvent, merge_updates
+from pycrdt import Doc, Snapshot, TransactionEvent, get_update, merge_updates
 
 from crdt_sessions.errors import MalformedUpdate, PanickedUpdate
 from crdt_sessions.model import layout
+from crdt_sessions.wire import EMPTY_UPDATE
+from crdt_sessions.wire.varint import Reader
 
 Result = TypeVar("Result")
-
-_EMPTY_UPDATE = b"\x00\x00"
 
 
 @dataclass(slots=True)
@@ -80,7 +80,7 @@ class SessionDoc:
             MalformedUpdate: the library rejected the bytes; nothing was applied.
             PanickedUpdate: the library panicked; its ``applied`` says whether the document moved all the same.
         """
-        if update == _EMPTY_UPDATE:
+        if update == EMPTY_UPDATE:
             return None
         before = self.doc.get_state()
         try:
@@ -123,15 +123,21 @@ class SessionDoc:
         return _guarded(lambda: self.doc.get_update(state_vector), size=len(state_vector))
 
     def contains(self, update: bytes) -> bool:
-        """Tell whether the document already holds all of *update*. A wrong "no" is possible, a wrong "yes" is not."""
-        return update == _EMPTY_UPDATE or contains(self.encode(), update)
+        """Tell whether the document already holds all of *update*.
+
+        A wrong "no" is possible, for what was integrated behind a gap; a wrong "yes" is not.
+
+        Raises:
+            UpdateError: *update* cannot be decoded.
+        """
+        return holds(self.doc, update)
 
     def _take_delta(self) -> bytes | None:
         if not self._deltas:
             return None
-        delta = self._deltas[0] if len(self._deltas) == 1 else merge_updates(*self._deltas)
+        delta = merge(self._deltas)
         self._deltas.clear()
-        return delta
+        return None if delta == EMPTY_UPDATE else delta  # empty: integrated, but behind a gap
 
 
 def apply_guarded(doc: Doc[Any], update: bytes) -> None:
@@ -150,36 +156,86 @@ def merge(updates: Iterable[bytes]) -> bytes:
     Raises:
         MalformedUpdate: one of them cannot be decoded.
     """
-    listed = [update for update in updates if update != _EMPTY_UPDATE]
+    listed = [update for update in updates if update != EMPTY_UPDATE]
     if not listed:
-        return _EMPTY_UPDATE
+        return EMPTY_UPDATE
     if len(listed) == 1:
         return listed[0]
     return _guarded(lambda: merge_updates(*listed), size=sum(map(len, listed)))
 
 
-def contains(full: bytes, update: bytes) -> bool:
-    """Tell whether *full*, an encoded document, already holds all of *update*."""
-    merged = merge((full, update))
-    return merged == full or merged == _guarded(lambda: merge_updates(full, _EMPTY_UPDATE), size=len(full))
+def holds(doc: Doc[Any], update: bytes) -> bool:
+    """Tell whether *doc* holds all of *update*; see :meth:`SessionDoc.contains`.
+
+    Comparing merged bytes would not do: the library writes the keys of JSON objects in random order.
+
+    Raises:
+        UpdateError: *update* cannot be decoded.
+    """
+    if update == EMPTY_UPDATE:
+        return True
+    unknown = Reader(_guarded(lambda: get_update(update, doc.get_state()), size=len(update)))
+    if unknown.varuint() != 0:  # clients with structs beyond the state vector
+        return False
+    deletions = _read_id_set(unknown)
+    if not deletions:
+        return True
+    known = version_of(doc).deleted
+    return all(
+        any(start <= clock and clock + length <= start + size for start, size in known.get(client, ()))
+        for client, ranges in deletions.items()
+        for clock, length in ranges
+    )
 
 
 def fold(updates: Iterable[bytes]) -> bytes:
-    """Return the smallest update we can make that holds everything in *updates*.
+    """Return the smallest update we can make that holds everything in *updates*, verified.
 
     A document re-encodes its history much tighter than a merge does, but forgets updates that wait for a
-    gap; so those are merged in again.
+    gap; so those are merged in again. A document loaded from the result has the same version as one loaded
+    from *updates*; otherwise nothing is returned.
 
     Raises:
-        UpdateError: one of them cannot be applied.
+        UpdateError: one of them cannot be applied, or the result would not be the same.
     """
     rows = list(updates)
     scratch: Doc[Any] = Doc()
     for row in rows:
         apply_guarded(scratch, row)
-    encoded = scratch.get_update()
-    merged = merge(rows)
-    return encoded if contains(encoded, merged) else merge((encoded, merged))
+    encoded, merged = scratch.get_update(), merge(rows)
+    folded = encoded if holds(scratch, merged) else merge((encoded, merged))
+    check: Doc[Any] = Doc()
+    apply_guarded(check, folded)
+    if version_of(check) != version_of(scratch):
+        raise MalformedUpdate(size=len(folded))
+    return folded
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a document has seen: equal for replicas that agree."""
+
+    clocks: dict[int, int]
+    """Client id to the number of structs integrated from it: the state vector."""
+    deleted: dict[int, list[tuple[int, int]]]
+    """Client id to deleted ranges (clock, length): the delete set."""
+
+
+def version_of(doc: Doc[Any]) -> Version:
+    """Return state vector and delete set of *doc*. Source: Yjs ``Snapshot.js``."""
+    reader = Reader(Snapshot.from_doc(doc).encode())
+    deleted = _read_id_set(reader)
+    clocks = {reader.varuint(): reader.varuint() for _ in range(reader.varuint())}
+    return Version(clocks, deleted)
+
+
+def _read_id_set(reader: Reader) -> dict[int, list[tuple[int, int]]]:
+    """Read ranges of struct ids by client. Source: Yjs ``DeleteSet.js``."""
+    ranges: dict[int, list[tuple[int, int]]] = {}
+    for _ in range(reader.varuint()):
+        client = reader.varuint()
+        ranges[client] = [(reader.varuint(), reader.varuint()) for _ in range(reader.varuint())]
+    return ranges
 
 
 def _guarded(call: Callable[[], Result], *, size: int) -> Result:

@@ -354,7 +354,7 @@ def _checksum(session: SessionId, row: Row) -> int:
 
 
 def _verified(session: SessionId, stored: Sequence[tuple[int, bytes, int]], last_seq: int) -> tuple[Row, ...]:
-    rows = []
+    rows: list[Row] = []
     for seq, data, checksum in stored:
         row = Row(Seq(seq), data)
         if _checksum(session, row) != checksum:

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pycrdt import Snapshot, Text
+from pycrdt import Text
 
 from crdt_sessions.errors import CrdtSessionsError
 from crdt_sessions.ids import Millis, PeerId, Seq, SessionId
 from crdt_sessions.limits import Limits, Timing
-from crdt_sessions.model import ROOT_NAMES, SessionDoc, SessionView, fold, seed, settled_meta
+from crdt_sessions.model import ROOT_NAMES, SessionDoc, SessionView, fold, seed, settled_meta, version_of
 from crdt_sessions.sync import (
     ClosePeer,
     Committed,
@@ -32,7 +32,6 @@ from crdt_sessions.sync import (
     SessionEngine,
     Tick,
 )
-from crdt_sessions.wire.varint import Reader
 
 Result = TypeVar("Result")
 
@@ -258,14 +257,10 @@ def content(document: SessionDoc) -> dict[str, Any]:
 
     The free root text ``draft`` is part of it.
     """
-    reader = Reader(Snapshot.from_doc(document.doc).encode())
-    deleted = {}
-    for _ in range(reader.varuint()):
-        client = reader.varuint()
-        deleted[client] = [(reader.varuint(), reader.varuint()) for _ in range(reader.varuint())]
+    version = version_of(document.doc)
     return {
-        "deleted": deleted,
-        "state vector": {reader.varuint(): reader.varuint() for _ in range(reader.varuint())},
+        "deleted": version.deleted,
+        "clocks": version.clocks,
         "json": {name: getattr(document.roots, name).to_py() for name in ROOT_NAMES},
         "draft": str(document.doc.get("draft", type=Text)),
     }

@@ -1,0 +1,370 @@
+"""The registry of live sessions: loads on demand, once for all who wait, and unloads what nobody uses.
+
+A session is absent, loading, active or draining. A join during a drain waits for its end and loads again;
+a load that fails is forgotten, so the next join tries anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from crdt_sessions.clock import Clock, SystemClock
+from crdt_sessions.errors import (
+    CrdtSessionsError,
+    DamagedLog,
+    SessionDeleted,
+    SessionExists,
+    SessionNotFound,
+    ShuttingDown,
+    UpdateError,
+    WrongGeneration,
+)
+from crdt_sessions.ids import Millis, SessionId
+from crdt_sessions.limits import Compaction, Limits, Timing
+from crdt_sessions.model import SessionDoc, merge, seed, settled_meta
+from crdt_sessions.runtime.channel import Channel
+from crdt_sessions.runtime.session import Session
+from crdt_sessions.storage import SessionRecord, StoredSession, UpdateStore
+from crdt_sessions.sync import SessionEngine
+from crdt_sessions.wire.closing import Closing, closing_for
+
+_log = logging.getLogger("crdt_sessions.registry")
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    loading: asyncio.Task[Session]
+    creates: bool
+    users: int = 0
+    idle_since: Millis | None = None
+    draining: asyncio.Task[None] | None = None
+
+    @property
+    def session(self) -> Session | None:
+        """The loaded session, if the load has ended well."""
+        done = self.loading.done() and not self.loading.cancelled() and self.loading.exception() is None
+        return self.loading.result() if done else None
+
+
+class SessionRegistry:
+    """All live sessions of a process. Use it as a context manager; leaving it stops every session.
+
+    Args:
+        store: opened by the caller, and closed by the caller after the registry.
+        clock: the only source of time.
+        limits: sizes.
+        timing: periods.
+        compaction: when rows are folded.
+        auto_create: whether joining a session that never existed creates it, as y-websocket clients expect.
+        rng: source of Yjs client ids, which must be fresh for every load.
+    """
+
+    def __init__(
+        self,
+        store: UpdateStore,
+        *,
+        clock: Clock | None = None,
+        limits: Limits | None = None,
+        timing: Timing | None = None,
+        compaction: Compaction | None = None,
+        auto_create: bool = True,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.store = store
+        self.clock = clock or SystemClock()
+        self.limits = limits or Limits()
+        self.timing = timing or Timing()
+        self.compaction = compaction or Compaction()
+        self.auto_create = auto_create
+        self._rng = rng or random.SystemRandom()
+        self._slots: dict[SessionId, _Slot] = {}
+        self._stopping = False
+        self._ticker: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> SessionRegistry:
+        self._ticker = asyncio.create_task(self._tick(), name="session ticker")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.shutdown()
+
+    @property
+    def live(self) -> list[Session]:
+        """The sessions in memory."""
+        return [session for slot in self._slots.values() if (session := slot.session) is not None]
+
+    # -- sessions ------------------------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        session_id: SessionId,
+        *,
+        title: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        content: bytes | None = None,
+    ) -> SessionRecord:
+        """Create a session; return its record once it is durable.
+
+        Args:
+            session_id: its name. One that was deleted becomes a new generation.
+            title: shown in lists.
+            metadata: the application's own.
+            content: a Yjs update to begin with.
+
+        Raises:
+            SessionExists: there is one of that name.
+            UpdateError: *content* cannot be decoded.
+            StorageError: it could not be stored.
+        """
+        if self._stopping:
+            raise ShuttingDown
+        if await self.store.get(session_id) is not None:
+            raise SessionExists(session=session_id)
+        now = self.clock.now()
+        generation = await self.store.last_generation(session_id) + 1
+        begin = seed(
+            session_id,
+            generation=generation,
+            created_at=now,
+            client_id=self._client_id(),
+            title=title,
+            metadata=metadata,
+        )
+        if content is not None:
+            begin = self._checked(merge((begin, content)))
+        return await self.store.create(session_id, begin, generation=generation, title=title, now=now)
+
+    @asynccontextmanager
+    async def open(self, session_id: SessionId, *, create: bool = False) -> AsyncIterator[Session]:
+        """Use a session: it is in memory for as long as the context lasts.
+
+        Args:
+            session_id: its name.
+            create: whether to create it if it never existed.
+
+        Raises:
+            SessionNotFound: there is none, or it was deleted.
+            StorageError: it cannot be loaded, or its log is damaged.
+            ShuttingDown: the process is about to stop.
+        """
+        slot = await self._enter(session_id, create=create)
+        try:
+            yield await asyncio.shield(slot.loading)
+        finally:
+            self._leave(session_id, slot)
+
+    async def serve(
+        self,
+        session_id: SessionId,
+        channel: Channel,
+        *,
+        principal: str = "anonymous",
+        can_write: bool = True,
+        generation: int | None = None,
+    ) -> Closing:
+        """Serve one peer until it leaves; return how its connection is to be closed.
+
+        Args:
+            session_id: the session; created if it never existed and the registry creates on join.
+            channel: the connection. A ``pycrdt.Channel`` will do.
+            principal: whose connection it is.
+            can_write: whether it may change the document.
+            generation: the generation the peer's history belongs to, if it says so.
+        """
+        try:
+            async with self.open(session_id, create=self.auto_create and can_write) as session:
+                ours = session.record.generation
+                if generation is not None and generation != ours:
+                    raise WrongGeneration(session=session_id, theirs=generation, ours=ours)
+                return await session.serve(channel, principal=principal, can_write=can_write)
+        except CrdtSessionsError as error:
+            return closing_for(error)
+
+    async def delete(self, session_id: SessionId) -> None:
+        """Delete a session for good: close its peers with 4404, drop it from memory and from the store.
+
+        Raises:
+            SessionNotFound: there is none.
+            StorageError: it could not be deleted.
+        """
+        slot = await self._enter(session_id)
+        slot.users -= 1
+        error = SessionDeleted(session=session_id)
+
+        async def end() -> None:
+            session = await slot.loading
+            session.close_peers(closing_for(error))
+            try:
+                await session.drain()
+                await self.store.delete(session_id, now=self.clock.now())
+            finally:
+                await self._drop(session_id, slot)
+
+        slot.draining = asyncio.create_task(end(), name=f"delete {session_id}")
+        await asyncio.shield(slot.draining)
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    async def shutdown(self) -> None:
+        """Stop: admit nobody, store everything, close every connection with 1012, drop every session."""
+        self._stopping = True
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.gather(self._ticker, return_exceptions=True)
+            self._ticker = None
+        slots = dict(self._slots)
+        await asyncio.gather(*(self._stop(session_id, slot) for session_id, slot in slots.items()))
+
+    async def _stop(self, session_id: SessionId, slot: _Slot) -> None:
+        if slot.draining is not None:
+            await asyncio.gather(slot.draining, return_exceptions=True)
+            return
+        await asyncio.gather(slot.loading, return_exceptions=True)
+        if (session := slot.session) is None:
+            return
+        try:
+            await session.stop(ShuttingDown())
+            await session.drain()
+        except CrdtSessionsError as error:
+            _log.error("lost what was not acknowledged: %s", error, extra={"session": session_id})
+        await self._drop(session_id, slot)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    async def _enter(self, session_id: SessionId, *, create: bool = False) -> _Slot:
+        """Return the slot of a loaded session, with one user more."""
+        while True:
+            if self._stopping:
+                raise ShuttingDown
+            slot = self._slots.get(session_id)
+            if slot is None:
+                slot = _Slot(asyncio.create_task(self._load(session_id, create=create)), create)
+                self._slots[session_id] = slot
+            if slot.draining is not None:
+                await asyncio.wait({slot.draining})
+                continue
+            slot.users += 1
+            try:
+                session = await asyncio.shield(slot.loading)
+            except SessionNotFound:
+                self._leave(session_id, slot)
+                if create and not slot.creates:  # we waited for somebody who would not create it
+                    continue
+                raise
+            except BaseException:
+                self._leave(session_id, slot)
+                raise
+            if session.failed is None and slot.draining is None:
+                return slot
+            self._leave(session_id, slot)
+
+    def _leave(self, session_id: SessionId, slot: _Slot) -> None:
+        slot.users -= 1
+        slot.idle_since = self.clock.now()
+        self._forget_if_unusable(session_id, slot)
+
+    def _forget_if_unusable(self, session_id: SessionId, slot: _Slot) -> None:
+        """Make room for a new load if this one failed, or its session did."""
+        if self._slots.get(session_id) is not slot or not slot.loading.done():
+            return
+        session = slot.session
+        if session is None:
+            del self._slots[session_id]
+        elif session.failed is not None and slot.draining is None:
+            slot.draining = asyncio.create_task(self._drop(session_id, slot))
+
+    async def _load(self, session_id: SessionId, *, create: bool) -> Session:
+        stored = await self.store.load(session_id)
+        if stored is None:
+            if await self.store.last_generation(session_id):
+                raise SessionDeleted(session=session_id)
+            if not create:
+                raise SessionNotFound(session=session_id)
+            with contextlib.suppress(SessionExists):  # somebody else was quicker
+                await self.create(session_id)
+            stored = await self.store.load(session_id)
+            if stored is None:
+                raise SessionNotFound(session=session_id)
+        session = self._revive(stored)
+        _log.debug("loaded", extra={"session": session_id, "rows": len(stored.rows)})
+        return session
+
+    def _revive(self, stored: StoredSession) -> Session:
+        record = stored.record
+        document = SessionDoc(self._client_id())
+        for row in stored.rows:
+            try:
+                document.apply(row.update)
+            except UpdateError as error:
+                document.close()
+                raise DamagedLog(session=record.id, seq=row.seq, why=str(error)) from error
+        engine = SessionEngine(
+            record.id,
+            document,
+            after=stored.last_seq,
+            settled_meta=settled_meta(record.id, record.generation, record.created_at, record.status),
+            limits=self.limits,
+            timing=self.timing,
+        )
+        session = Session(
+            record, engine, self.store, clock=self.clock, compaction=self.compaction, rows=len(stored.rows)
+        )
+        session.start()
+        return session
+
+    async def _drop(self, session_id: SessionId, slot: _Slot) -> None:
+        if (session := slot.session) is not None:
+            await session.close()
+        if self._slots.get(session_id) is slot:
+            del self._slots[session_id]
+
+    async def _tick(self) -> None:
+        while True:
+            await self.clock.sleep(self.timing.tick_s)
+            self._look_after_all()  # a call, so that the sleeping loop keeps no session alive in a local
+
+    def _look_after_all(self) -> None:
+        for session_id, slot in list(self._slots.items()):
+            self._look_after(session_id, slot)
+
+    def _look_after(self, session_id: SessionId, slot: _Slot) -> None:
+        session = slot.session
+        if session is None or slot.draining is not None:
+            return
+        session.tick()
+        self._forget_if_unusable(session_id, slot)
+        idle_before = self.clock.now() - self.timing.idle_unload_s * 1000
+        idle = slot.users == 0 and slot.idle_since is not None and slot.idle_since <= idle_before
+        if idle and slot.draining is None:
+            slot.draining = asyncio.create_task(self._unload(session_id, slot), name=f"unload {session_id}")
+
+    async def _unload(self, session_id: SessionId, slot: _Slot) -> None:
+        session = await slot.loading
+        try:
+            await session.drain()
+            _log.debug("unloaded", extra={"session": session_id})
+        except CrdtSessionsError as error:
+            _log.error("lost what was not acknowledged: %s", error, extra={"session": session_id})
+        finally:
+            await self._drop(session_id, slot)
+
+    def _checked(self, update: bytes) -> bytes:
+        document = SessionDoc(self._client_id())
+        try:
+            document.apply(update)
+        finally:
+            document.close()
+        return update
+
+    def _client_id(self) -> int:
+        return self._rng.randrange(1, 2**32)

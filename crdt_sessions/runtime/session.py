@@ -1,0 +1,397 @@
+"""One live session: performs the engine's effects and connects peers to it. The asyncio shell."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, assert_never
+
+from crdt_sessions.clock import Clock
+from crdt_sessions.errors import CrdtSessionsError, ShuttingDown, StorageError, TooSlow
+from crdt_sessions.ids import PeerId, Seq, SessionId
+from crdt_sessions.limits import Compaction
+from crdt_sessions.model import SessionView, fold
+from crdt_sessions.runtime.channel import Channel
+from crdt_sessions.runtime.pulse import Pulse
+from crdt_sessions.storage import Row, SessionRecord, UpdateStore
+from crdt_sessions.sync import (
+    ClosePeer,
+    Committed,
+    Describe,
+    Effect,
+    FrameReceived,
+    PeerJoined,
+    PeerLeft,
+    Persist,
+    Ready,
+    Reload,
+    SessionEngine,
+    Tick,
+)
+from crdt_sessions.wire.closing import NORMAL, Closing, closing_for
+
+Result = TypeVar("Result")
+
+_log = logging.getLogger("crdt_sessions.session")
+_peer_ids = itertools.count(1)
+_FAREWELL_S = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    peer: PeerId
+    channel: Channel
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    closing: asyncio.Future[Closing] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def close(self, closing: Closing) -> None:
+        if not self.closing.done():
+            self.closing.set_result(closing)
+
+
+class Session:
+    """A session in memory. Made by :class:`SessionRegistry`, which also decides when it goes.
+
+    Args:
+        record: what the store knows of it.
+        engine: started by :meth:`start`.
+        store: where rows go.
+        clock: the only source of time.
+        compaction: when rows are folded.
+        rows: number of rows the store holds of it.
+    """
+
+    def __init__(
+        self,
+        record: SessionRecord,
+        engine: SessionEngine,
+        store: UpdateStore,
+        *,
+        clock: Clock,
+        compaction: Compaction,
+        rows: int,
+    ) -> None:
+        self.id: SessionId = record.id
+        self.record = record
+        self.failed: CrdtSessionsError | None = None
+        """Why this session cannot be used any more, if so; it is to be loaded anew."""
+        self._engine = engine
+        self._store = store
+        self._clock = clock
+        self._compaction = compaction
+        self._rows = rows
+        self._connections: dict[PeerId, _Connection] = {}
+        self._unwritten: list[Row] = []
+        self._unwritten_bytes = 0
+        self._title: list[str | None] = []
+        self._flusher: asyncio.Task[None] | None = None
+        self._compacter: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._pulse = Pulse()
+
+    def start(self) -> None:
+        """Let the engine settle what the loaded document left open."""
+        self._perform(self._engine.start(self._clock.now()))
+
+    # -- for everybody -------------------------------------------------------------------------------------------
+
+    @property
+    def view(self) -> SessionView:
+        """The document, to read. Writes go through :meth:`edit`."""
+        return self._engine.view
+
+    @property
+    def engine(self) -> SessionEngine:
+        """The engine, to read."""
+        return self._engine
+
+    @property
+    def peers(self) -> int:
+        """Number of connections."""
+        return len(self._connections)
+
+    async def edit(self, change: Callable[[SessionView], Result], *, administrative: bool = False) -> Result:
+        """Change the document; return the change's result once it is durable.
+
+        Raises:
+            SessionClosed: the session takes no more writes (unless *administrative*).
+            StorageError: the change could not be stored; the session will be loaded anew without it.
+        """
+        self._raise_if_failed()
+        result, effects = self._engine.edit(change, self._clock.now(), administrative=administrative)
+        self._perform(effects)
+        await self.durable()
+        return result
+
+    async def apply(self, update: bytes) -> None:
+        """Merge a foreign update; return once it is durable.
+
+        Raises:
+            SessionClosed, TooLarge, UpdateError, StorageError: it was not stored.
+        """
+        self._raise_if_failed()
+        self._perform(self._engine.apply(update, self._clock.now()))
+        await self.durable()
+
+    async def set_status(self, status: str) -> None:
+        """Open or close the session for writes; return once it is durable."""
+        self._raise_if_failed()
+        await self._store.describe(self.id, status=status, now=self._clock.now())
+        self._perform(self._engine.set_status(status, self._clock.now()))
+        await self.durable()
+
+    async def durable(self) -> None:
+        """Return once everything applied so far is on disk.
+
+        Raises:
+            StorageError: it will not be.
+        """
+        head = self._engine.log.head
+
+        def reached() -> bool:
+            self._raise_if_failed()
+            return self._engine.log.tail >= head and not self._title
+
+        await self._pulse.until(reached)
+
+    async def changed(self, seq: Seq, presence: int) -> None:
+        """Return once there is something committed after *seq*, or a presence after version *presence*.
+
+        Raises:
+            ShuttingDown: the session is about to be closed.
+            StorageError: the session failed.
+        """
+
+        def reached() -> bool:
+            self._raise_if_failed()
+            if self._stopping:
+                raise ShuttingDown
+            return self._engine.log.tail > seq or self._engine.roster.version > presence
+
+        await self._pulse.until(reached)
+
+    async def export(self) -> bytes:
+        """Return everything stored of the session as one Yjs update, updates that wait for others included."""
+        await self.durable()
+        stored = await self._store.load(self.id)
+        return fold(row.update for row in stored.rows) if stored else fold(())
+
+    # -- peers ---------------------------------------------------------------------------------------------------
+
+    async def serve(self, channel: Channel, *, principal: str, can_write: bool) -> Closing:
+        """Speak the y-websocket protocol on *channel* until it ends; return how to close it."""
+        self._raise_if_failed()
+        if self._stopping:
+            raise ShuttingDown
+        connection = _Connection(PeerId(next(_peer_ids)), channel)
+        self._connections[connection.peer] = connection
+        abrupt = False
+        try:
+            self._perform(self._engine.handle(PeerJoined(connection.peer, principal, can_write), self._clock.now()))
+            closing = await self._converse(connection)
+            abrupt = closing is None
+            return closing or NORMAL
+        finally:
+            del self._connections[connection.peer]
+            self._perform(self._engine.handle(PeerLeft(connection.peer, abrupt), self._clock.now()))
+            self._pulse.beat()
+
+    async def _converse(self, connection: _Connection) -> Closing | None:
+        """Read and write until one of them ends; None if the connection broke."""
+        reader = asyncio.create_task(self._read(connection))
+        writer = asyncio.create_task(self._write(connection))
+        watch: set[asyncio.Future[Any]] = {reader, writer, connection.closing}
+        try:
+            await asyncio.wait(watch, return_when=asyncio.FIRST_COMPLETED)
+            if connection.closing.done():
+                reader.cancel()
+                if not connection.closing.result().permanent:  # it will come back: let it have what it is owed
+                    connection.wake.set()
+                    await asyncio.wait({writer}, timeout=_FAREWELL_S)
+                return connection.closing.result()
+        finally:
+            for task in (reader, writer):
+                task.cancel()
+            outcomes = await asyncio.gather(reader, writer, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, TooSlow):
+                return closing_for(outcome)
+            if isinstance(outcome, OSError):  # ConnectionError is one
+                return None
+            if isinstance(outcome, Exception):
+                raise outcome
+        return NORMAL
+
+    async def _read(self, connection: _Connection) -> None:
+        limit = self._engine.limits.max_uncommitted_bytes
+        async for data in connection.channel:
+            self._perform(self._engine.handle(FrameReceived(connection.peer, data), self._clock.now()))
+            if self._unwritten_bytes > limit:  # the disk is behind: take nothing more in until it caught up
+                await self._pulse.until(lambda: self._unwritten_bytes <= limit or self.failed is not None)
+
+    async def _write(self, connection: _Connection) -> None:
+        timeout = self._engine.timing.send_timeout_s
+        while True:
+            await connection.wake.wait()
+            frames = self._engine.take(connection.peer, self._clock.now())
+            if not frames:
+                if connection.closing.done():
+                    return
+                connection.wake.clear()
+            for frame in frames:
+                try:
+                    async with asyncio.timeout(timeout):
+                        await connection.channel.send(frame)
+                except TimeoutError as error:
+                    raise TooSlow(what=f"the peer did not read for {timeout:g} s") from error
+
+    # -- the life of a session -----------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Let the engine look at the clock."""
+        self._perform(self._engine.handle(Tick(), self._clock.now()))
+
+    def close_peers(self, closing: Closing) -> None:
+        """Close every connection."""
+        for connection in self._connections.values():
+            connection.close(closing)
+
+    async def stop(self, error: CrdtSessionsError) -> None:
+        """Admit nobody, store what there is, close every connection because of *error*; return when all are gone.
+
+        Raises:
+            StorageError: something that was not acknowledged could not be stored.
+        """
+        self._stopping = True
+        try:
+            await self.durable()
+        finally:
+            self.close_peers(closing_for(error))
+            self._pulse.beat()
+        await self._pulse.until(lambda: not self._connections)
+
+    async def drain(self) -> None:
+        """Store what there is and fold the rows if there are many; to be called when nobody uses the session.
+
+        Raises:
+            StorageError: something that was not acknowledged could not be stored.
+        """
+        self._stopping = True
+        await self.durable()
+        if self._compacter is not None:
+            await self._compacter
+        if self._rows >= self._compaction.min_rows_on_unload:
+            await self._compact()
+
+    async def close(self) -> None:
+        """Release the document. Nothing may use the session afterwards."""
+        for task in (self._flusher, self._compacter):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        self._engine.document.close()
+
+    # -- effects -------------------------------------------------------------------------------------------------
+
+    def _perform(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Persist(seq, update):
+                    self._unwritten.append(Row(seq, update))
+                    self._unwritten_bytes += len(update)
+                    self._flush_soon()
+                case Ready(None):
+                    for connection in self._connections.values():
+                        connection.wake.set()
+                    self._pulse.beat()
+                case Ready(peer):
+                    if peer in self._connections:
+                        self._connections[peer].wake.set()
+                case ClosePeer(peer, error):
+                    self._refuse(peer, error)
+                case Describe(title):
+                    self._title.append(title)
+                    self._flush_soon()
+                case Reload(error):
+                    self._fail(error, Closing(1012, "the session is loaded anew"))
+                case _:
+                    assert_never(effect)
+
+    def _refuse(self, peer: PeerId, error: CrdtSessionsError) -> None:
+        connection = self._connections.get(peer)
+        if connection is not None:
+            closing = closing_for(error)
+            _log.warning("peer refused: %s", error, extra={**self._about(connection), "close_code": closing.code})
+            connection.close(closing)
+
+    def _flush_soon(self) -> None:
+        if self._flusher is None and self.failed is None:
+            self._flusher = asyncio.create_task(self._flush(), name=f"flush {self.id}")
+            self._flusher.add_done_callback(self._flushed)
+
+    def _flushed(self, task: asyncio.Task[None]) -> None:
+        self._flusher = None
+        if not task.cancelled() and (error := task.exception()) is not None:  # a store broke its contract
+            _log.error("the store failed unexpectedly", exc_info=error, extra={"session": self.id})
+            self._fail(StorageError(f"the store failed: {error!r}"), Closing(4503, "storage unavailable"))
+        elif self._unwritten or self._title:
+            self._flush_soon()
+
+    async def _flush(self) -> None:
+        """Store what is not stored yet; what comes meanwhile goes with the next call."""
+        try:
+            while self._unwritten or self._title:
+                rows, self._unwritten = self._unwritten, []
+                titles = list(self._title)
+                if rows:
+                    await self._store.append(self.id, rows, now=self._clock.now())
+                if titles:
+                    await self._store.describe(self.id, title=titles[-1] or "", now=self._clock.now())
+                    del self._title[: len(titles)]
+                self._unwritten_bytes -= sum(len(row.update) for row in rows)
+                self._rows += len(rows)
+                if rows:
+                    self._perform(self._engine.handle(Committed(rows[-1].seq), self._clock.now()))
+                self._pulse.beat()
+        except CrdtSessionsError as error:
+            self._fail(error, closing_for(error))
+        if self._rows > self._compaction.max_rows and self._compacter is None and self.failed is None:
+            self._compacter = asyncio.create_task(self._compact_quietly(), name=f"compact {self.id}")
+
+    async def _compact_quietly(self) -> None:
+        try:
+            await self._compact()
+        except CrdtSessionsError as error:  # the rows stay as they are
+            _log.error("compaction failed: %s", error, extra={"session": self.id})
+        finally:
+            self._compacter = None
+
+    async def _compact(self) -> None:
+        stored = await self._store.load(self.id)
+        if stored is None or len(stored.rows) < 2:
+            return
+        snapshot = fold(row.update for row in stored.rows)
+        await self._store.replace_with_snapshot(self.id, Row(stored.last_seq, snapshot))
+        self._rows -= len(stored.rows) - 1
+        _log.info(
+            "compacted",
+            extra={"session": self.id, "rows": len(stored.rows), "snapshot_bytes": len(snapshot)},
+        )
+
+    def _fail(self, error: CrdtSessionsError, closing: Closing) -> None:
+        """Give the session up: memory may be ahead of the disk, and nothing in it was acknowledged."""
+        if self.failed is None:
+            self.failed = error
+            _log.error("session failed: %s", error, extra={"session": self.id})
+            self.close_peers(closing)
+            self._pulse.beat()
+
+    def _raise_if_failed(self) -> None:
+        if self.failed is not None:
+            raise self.failed
+
+    def _about(self, connection: _Connection) -> dict[str, object]:
+        return {"session": self.id, "peer": connection.peer}

@@ -1,0 +1,363 @@
+"""Loading once, unloading when idle, failing cleanly, stopping in order."""
+
+import asyncio
+import gc
+import weakref
+
+import pytest
+from pycrdt import Channel, Doc, Map, Provider, Text
+
+from crdt_sessions.errors import SessionDeleted, SessionExists, SessionNotFound, ShuttingDown, StorageError
+from crdt_sessions.ids import Seq, session_id
+from crdt_sessions.limits import Compaction, Limits, Timing
+from crdt_sessions.model import Author, MessageHead, TextPart
+from crdt_sessions.runtime import SessionRegistry
+from crdt_sessions.storage import MemoryStore, Row
+from crdt_sessions.testing import MemoryChannel, settle
+
+from .conftest import ROOM, Peer, peers
+
+
+def post(id, text, at=1):
+    head = MessageHead(id=id, role="user", author=Author(id="ann"), created_at=at)
+    return lambda view: view.messages.add(head, [TextPart(type="text", text=text)])
+
+
+async def test_two_peers_see_each_other_and_the_store_has_it(registry, store):
+    async with peers(registry, 2) as (one, two):
+        await one.edit(post("m1", "hello"))
+        await settle()
+        assert [m.text for m in two.replica.view.messages.ordered()] == ["hello"]
+        assert (one.replica.durable, one.replica.version) == (1, 1)
+    stored = await store.load(ROOM)
+    assert len(stored.rows) == 3  # seed, message, its place in the order
+
+
+async def test_a_hundred_simultaneous_joins_load_once(store, clock):
+    loads = 0
+
+    class Counting(MemoryStore):
+        async def load(self, session):
+            nonlocal loads
+            await asyncio.sleep(0)
+            loads += 1
+            return await super().load(session)
+
+    async with SessionRegistry(Counting(), clock=clock) as registry:
+        await registry.create(ROOM)
+
+        async def use():
+            async with registry.open(ROOM) as session:
+                return session
+
+        assert len(set(await asyncio.gather(*(use() for _ in range(100))))) == 1
+        assert loads == 1
+
+
+async def test_joining_creates_unless_told_otherwise(store, clock):
+    async with SessionRegistry(store, clock=clock, auto_create=False) as registry:
+        async with Peer(registry) as peer:
+            pass
+        assert peer.closing.code == 4404
+        async with Peer(registry, can_write=False) as peer:
+            pass
+        assert peer.closing.code == 4404
+    assert await store.get(ROOM) is None
+
+
+async def test_a_waiting_creator_is_not_refused_with_a_reader(registry):
+    async def read():
+        with pytest.raises(SessionNotFound):
+            async with registry.open(ROOM):
+                pass
+
+    async def write():
+        async with registry.open(ROOM, create=True) as session:
+            return session.id
+
+    assert (await asyncio.gather(read(), write()))[1] == ROOM
+
+
+async def test_an_idle_session_is_unloaded_folded_and_freed(registry, store, clock):
+    async with peers(registry, 1) as (peer,):
+        for n in range(60):
+            await peer.edit(post(f"m{n}", "x"))
+    (session,) = registry.live
+    gone = weakref.ref(session)
+    document = weakref.ref(session.engine.document)
+    await clock.advance(30)
+    assert registry.live == [session]
+    await clock.advance(40)
+    assert registry.live == []
+    assert len((await store.load(ROOM)).rows) == 1
+    del session
+    gc.collect()
+    assert (gone(), document()) == (None, None)
+    async with registry.open(ROOM) as again:
+        assert len(again.view.messages) == 60
+
+
+async def test_a_join_during_a_drain_waits_and_gets_everything(store, clock):
+    gate = asyncio.Event()
+
+    class Slow(MemoryStore):
+        async def replace_with_snapshot(self, session, snapshot):
+            await gate.wait()
+            await super().replace_with_snapshot(session, snapshot)
+
+    async with SessionRegistry(Slow(), clock=clock, compaction=Compaction(min_rows_on_unload=1)) as registry:
+        async with registry.open(ROOM, create=True) as session:
+            await session.edit(post("m1", "x"))
+        await clock.advance(120)
+        assert registry.live == [session]  # draining
+
+        async def join():
+            async with registry.open(ROOM) as fresh:
+                return fresh, [m.text for m in fresh.view.messages.ordered()]
+
+        joining = asyncio.create_task(join())
+        await settle()
+        assert not joining.done()
+        gate.set()
+        fresh, texts = await joining
+        assert fresh is not session
+        assert texts == ["x"]
+
+
+async def test_a_session_in_use_is_not_unloaded(registry, clock):
+    async with peers(registry, 1):
+        await clock.advance(600)
+        assert len(registry.live) == 1
+
+
+async def test_rows_are_folded_while_the_session_lives(store, clock):
+    async with SessionRegistry(store, clock=clock, compaction=Compaction(max_rows=20)) as registry:
+        async with registry.open(ROOM, create=True) as session:
+            for n in range(40):
+                await session.edit(post(f"m{n}", "x"))
+            await settle()
+            assert len((await store.load(ROOM)).rows) < 25
+            assert len(session.view.messages) == 40
+
+
+async def test_updates_that_wait_survive_compaction_and_restart(store, clock):
+    source, updates = Doc(client_id=5), []
+    source.observe(lambda event: updates.append(event.update))
+    text = source.get("draft", type=Text)
+    for letter in "abc":
+        text += letter
+
+    def draft(session):
+        return str(session.engine.document.doc.get("draft", type=Text))
+
+    async with SessionRegistry(store, clock=clock, compaction=Compaction(min_rows_on_unload=1)) as registry:
+        async with registry.open(ROOM, create=True) as session:
+            await session.apply(updates[0])
+            await session.apply(updates[2])  # waits for updates[1]
+            assert draft(session) == "a"
+    async with SessionRegistry(store, clock=clock) as registry, registry.open(ROOM) as session:
+        assert len((await store.load(ROOM)).rows) == 1
+        await session.apply(updates[1])
+        assert draft(session) == "abc"
+
+
+async def test_an_echo_is_not_stored(registry, store):
+    async with registry.open(ROOM, create=True) as session:
+        await session.edit(post("m1", "x"))
+        rows = len((await store.load(ROOM)).rows)
+        await session.apply(session.engine.document.encode())
+        assert len((await store.load(ROOM)).rows) == rows
+
+
+class Failing(MemoryStore):
+    broken = False
+
+    async def append(self, session, rows, *, now):
+        if self.broken:
+            raise StorageError("disk full")
+        await super().append(session, rows, now=now)
+
+
+async def test_a_failed_write_is_not_acknowledged_and_peers_may_come_back(clock):
+    store = Failing()
+    async with SessionRegistry(store, clock=clock) as registry:
+        async with Peer(registry) as peer:
+            store.broken = True
+            await peer.edit(post("m1", "kept by its author"))
+            await settle()
+            assert (peer.replica.durable, peer.replica.version) == (0, 1)
+        assert (peer.closing.code, peer.closing.permanent) == (4503, False)
+        store.broken = False
+        peer.replica.lost(clock.now())
+        async with peer:  # the same replica comes back and nothing is lost
+            await settle(100)
+            assert peer.replica.durable == 1
+    assert len((await store.load(ROOM)).rows) == 3
+
+
+async def test_an_edit_that_cannot_be_stored_raises_and_is_undone(clock):
+    store = Failing()
+    async with SessionRegistry(store, clock=clock) as registry:
+        async with registry.open(ROOM, create=True) as session:
+            store.broken = True
+            with pytest.raises(StorageError, match="disk full"):
+                await session.edit(post("m1", "x"))
+            with pytest.raises(StorageError):
+                await session.edit(post("m2", "x"))
+        store.broken = False
+        async with registry.open(ROOM) as session:
+            assert len(session.view.messages) == 0
+            await session.edit(post("m3", "x"))
+
+
+async def test_a_store_that_breaks_its_contract_fails_the_session_not_the_process(clock):
+    class Rude(MemoryStore):
+        async def append(self, session, rows, *, now):
+            raise RuntimeError("not a StorageError")
+
+    async with SessionRegistry(Rude(), clock=clock) as registry, registry.open(ROOM, create=True) as session:
+        with pytest.raises(StorageError, match="not a StorageError"):
+            await session.edit(post("m1", "x"))
+
+
+async def test_a_damaged_session_is_refused_and_others_are_not_touched(registry, store):
+    other = session_id("other")
+    await registry.create(ROOM)
+    await registry.create(other)
+    await store.append(ROOM, [Row(Seq(2), b"\xff\xff\xff")], now=1)
+    async with Peer(registry) as peer:
+        pass
+    assert peer.closing.code == 4503
+    async with Peer(registry, other) as peer:
+        await settle()
+        assert peer.replica.synced
+
+
+async def test_deleting_closes_peers_and_stays_deleted(registry, store):
+    async with Peer(registry) as peer:
+        await peer.edit(post("m1", "x"))
+        await registry.delete(ROOM)
+    assert peer.closing.code == 4404
+    assert await store.load(ROOM) is None
+    async with Peer(registry) as peer:
+        pass
+    assert peer.closing.code == 4404
+    with pytest.raises(SessionDeleted):
+        async with registry.open(ROOM, create=True):
+            pass
+    record = await registry.create(ROOM)
+    assert record.generation == 2
+    async with Peer(registry, generation=1) as peer:
+        pass
+    assert peer.closing.code == 4409
+
+
+async def test_creating_twice_is_refused(registry):
+    await registry.create(ROOM, title="One")
+    with pytest.raises(SessionExists):
+        await registry.create(ROOM)
+
+
+async def test_the_title_reaches_the_record(registry, store):
+    async with registry.open(ROOM, create=True) as session:
+        await session.edit(lambda view: view.set_title("Oslo"))
+        assert (await store.get(ROOM)).title == "Oslo"
+
+
+async def test_a_closed_session_is_read_only_until_reopened(registry, store):
+    async with registry.open(ROOM, create=True) as session:
+        await session.set_status("closed")
+        assert (await store.get(ROOM)).status == "closed"
+    async with Peer(registry) as peer:
+        await peer.edit(post("m1", "x"))
+        await settle()
+    assert peer.closing.code == 4403
+    async with registry.open(ROOM) as session:
+        assert session.view.meta.status == "closed"
+        await session.set_status("active")
+        await session.edit(post("m2", "x"))
+
+
+async def test_shutdown_stores_acknowledges_and_closes_with_1012(store, clock):
+    async with SessionRegistry(store, clock=clock) as registry:
+        async with Peer(registry) as one, Peer(registry) as two:
+            one.replica.edit(post("m1", "last words"))
+            for frame in one.replica.take(clock.now()):
+                await one.channel.send(frame)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await registry.shutdown()
+            await settle()
+            with pytest.raises(ShuttingDown):
+                async with registry.open(ROOM):
+                    pass
+        assert (one.closing.code, two.closing.code) == (1012, 1012)
+        assert registry.live == []
+    assert one.replica.durable == 1
+    assert len((await store.load(ROOM)).rows) == 3
+
+
+async def test_a_peer_that_does_not_read_is_closed_and_the_others_are_served(store, clock):
+    timing = Timing(send_timeout_s=0.05)
+    async with SessionRegistry(store, clock=clock, timing=timing) as registry:
+        near, far = MemoryChannel.pair(capacity=1)
+        serving = asyncio.create_task(registry.serve(ROOM, far))
+        await near.send(b"\x00\x00\x01\x00")
+        await settle()
+        async with Peer(registry) as writer, Peer(registry) as reader:
+            for n in range(20):
+                await writer.edit(post(f"m{n}", "x"))
+            await settle()
+            assert len(reader.replica.view.messages) == 20
+            closing = await serving
+            assert closing.code == 1013
+            assert not closing.permanent
+
+
+async def test_a_peer_that_fell_off_the_log_is_resynced(store, clock):
+    async with SessionRegistry(store, clock=clock, limits=Limits(log_bytes=500)) as registry:
+        near, far = MemoryChannel.pair(capacity=3)
+        serving = asyncio.create_task(registry.serve(ROOM, far))
+        from crdt_sessions.sync import Replica
+
+        slow = Replica(9999)
+        slow.open(clock.now())
+        await near.send(slow.take(clock.now())[0])
+        await settle()
+        async with Peer(registry) as writer:
+            for n in range(50):
+                await writer.edit(post(f"m{n}", "y" * 40))
+
+            async def read():
+                async for message in near:
+                    slow.receive(message, clock.now())
+
+            reading = asyncio.create_task(read())
+            await settle(100)
+            assert len(slow.view.messages) == 50
+            near.close()
+            await asyncio.gather(reading, serving)
+
+
+async def test_stock_pycrdt_providers_meet_through_a_session(registry):
+    """An embedding application hands over a pycrdt.Channel; two stock providers converge."""
+    docs, tasks = [Doc(), Doc()], []
+    async with asyncio.TaskGroup() as group:
+        nears = []
+        for doc in docs:
+            near, far = MemoryChannel.pair()
+            channel: Channel = near
+            nears.append(near)
+            tasks.append(group.create_task(registry.serve(ROOM, far)))
+            provider = Provider(doc, channel)
+            tasks.append(group.create_task(provider.start()))
+        await settle()
+        docs[0].get("state", type=Map)["x"] = 1
+        await settle(50)
+        docs[1].get("state", type=Map)["y"] = 2
+        await settle(50)
+        assert [doc.get("state", type=Map).to_py() for doc in docs] == [{"x": 1, "y": 2}] * 2
+        for near in nears:
+            near.close()
+        for task in tasks:
+            task.cancel()
