@@ -1,1 +1,28 @@
-"""Durable sessions: one shared Yjs document, presence and a lifecycle."""
+"""Durable sessions: one shared Yjs document, presence and a lifecycle.
+
+Three doors: an agent or any other Python peer (:func:`connect`, :class:`Agent`), an embedding application
+(:class:`SessionRegistry`), and the service (``crdt-sessions serve``, in ``crdt_sessions_server``).
+"""
+
+from crdt_sessions.client import Agent, AgentRun, MessageStream, SessionPeer, connect
+from crdt_sessions.errors import CrdtSessionsError
+from crdt_sessions.limits import Compaction, Limits, Timing
+from crdt_sessions.runtime import Session, SessionRegistry
+from crdt_sessions.storage import MemoryStore, SqliteStore, UpdateStore
+
+__all__ = [
+    "Agent",
+    "AgentRun",
+    "Compaction",
+    "CrdtSessionsError",
+    "Limits",
+    "MemoryStore",
+    "MessageStream",
+    "Session",
+    "SessionPeer",
+    "SessionRegistry",
+    "SqliteStore",
+    "Timing",
+    "UpdateStore",
+    "connect",
+]

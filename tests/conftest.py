@@ -2,7 +2,10 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.processes import Server
 
 _QUIET = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
 
@@ -14,3 +17,11 @@ settings.register_profile(
     "nightly", max_examples=10_000, stateful_step_count=200, deadline=None, suppress_health_check=_QUIET
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+@pytest.fixture
+def server(tmp_path):
+    """The service on a fresh database, as a process of its own."""
+    process = Server(tmp_path / "sessions.db")
+    yield process
+    process.close()

@@ -47,14 +47,21 @@ class PartStream:
 
     def append(self, text: str) -> None:
         """Append *text*, which must not end inside a surrogate pair."""
-        if not text:
-            return
-        if len(self._text) >= SEGMENT_BYTES:
-            self._part["state"] = "done"
-            self._parts.append(Map({"type": self.type, "text": Text(""), "state": "streaming", "continues": True}))
-            self._part = self._parts[len(self._parts) - 1]
-            self._text = self._part["text"]
-        self._text += text
+        while text:
+            room = SEGMENT_BYTES - len(self._text)
+            if room < 4:  # the longest character
+                self._continue()
+                continue
+            piece = text if len(text) * 4 <= room else text.encode()[:room].decode(errors="ignore")
+            self._text += piece
+            text = text[len(piece) :]
+
+    def _continue(self) -> None:
+        self._part["state"] = "done"
+        more = {"type": self.type, "text": Text(""), "state": "streaming", "continues": True}
+        self._parts.append(Map(more))
+        self._part = self._parts[len(self._parts) - 1]
+        self._text = self._part["text"]
 
     def close(self) -> None:
         """Mark the part as done."""

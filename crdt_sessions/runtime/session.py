@@ -14,8 +14,8 @@ from crdt_sessions.errors import CrdtSessionsError, ShuttingDown, StorageError, 
 from crdt_sessions.ids import PeerId, Seq, SessionId
 from crdt_sessions.limits import Compaction
 from crdt_sessions.model import SessionView, fold
+from crdt_sessions.pulse import Pulse
 from crdt_sessions.runtime.channel import Channel
-from crdt_sessions.runtime.pulse import Pulse
 from crdt_sessions.storage import Row, SessionRecord, UpdateStore
 from crdt_sessions.sync import (
     ClosePeer,

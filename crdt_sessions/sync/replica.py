@@ -170,6 +170,11 @@ class Replica:
             client: state for client, state in states.items() if client != self.client_id and isinstance(state, dict)
         }
 
+    @property
+    def has_incoming(self) -> bool:
+        """Whether :meth:`take_incoming` has something to return."""
+        return bool(self._incoming)
+
     def take_incoming(self) -> list[bytes]:
         """Return the updates received, and the local ones made, since the last call: what a local store keeps."""
         taken, self._incoming = self._incoming, []

@@ -10,10 +10,13 @@ class Pulse:
     """Wakes everybody who waits; each looks for itself whether what it waits for has come."""
 
     def __init__(self) -> None:
+        self.count = 0
+        """Number of beats so far."""
         self._event = asyncio.Event()
 
     def beat(self) -> None:
         """Wake everybody."""
+        self.count += 1
         event, self._event = self._event, asyncio.Event()
         event.set()
 

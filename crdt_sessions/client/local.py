@@ -1,0 +1,74 @@
+"""A peer's own copy of a session in a local SQLite file: work offline, die, come back and merge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crdt_sessions.clock import Clock
+from crdt_sessions.ids import Seq, SessionId
+from crdt_sessions.limits import Compaction
+from crdt_sessions.model import fold
+from crdt_sessions.storage import Row, SqliteStore
+from crdt_sessions.wire import EMPTY_UPDATE
+
+
+class LocalCopy:
+    """The updates of one session, as this peer knows them. Use it as a context manager.
+
+    Args:
+        path: the SQLite file; several sessions may share it, several processes may not.
+        session: which one.
+        clock: the only source of time.
+
+    Raises:
+        DatabaseInUse: (on entering) another process has the file.
+        StorageError: (on entering) it cannot be opened.
+    """
+
+    def __init__(self, path: Path, session: SessionId, clock: Clock) -> None:
+        self._store = SqliteStore(path)
+        self._session = session
+        self._clock = clock
+        self._seq = 0
+        self._rows = 0
+
+    async def __aenter__(self) -> LocalCopy:
+        await self._store.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._store.close()
+
+    async def load(self) -> list[bytes]:
+        """Return the updates kept so far.
+
+        Raises:
+            DamagedLog: the file is damaged; remove it to begin anew from the server.
+        """
+        stored = await self._store.load(self._session)
+        if stored is None:
+            await self._store.create(self._session, EMPTY_UPDATE, generation=1, title=None, now=self._clock.now())
+            self._seq, self._rows = 1, 1
+            return []
+        self._seq, self._rows = stored.last_seq, len(stored.rows)
+        return [row.update for row in stored.rows]
+
+    async def keep(self, updates: list[bytes]) -> None:
+        """Append updates; return once they are on disk.
+
+        Raises:
+            StorageError: they are not.
+        """
+        rows = [Row(Seq(self._seq + 1 + index), update) for index, update in enumerate(updates)]
+        await self._store.append(self._session, rows, now=self._clock.now())
+        self._seq += len(rows)
+        self._rows += len(rows)
+        if self._rows > Compaction().max_rows:
+            await self._fold()
+
+    async def _fold(self) -> None:
+        stored = await self._store.load(self._session)
+        if stored is not None:
+            snapshot = fold(row.update for row in stored.rows)
+            await self._store.replace_with_snapshot(self._session, Row(stored.last_seq, snapshot))
+            self._rows = 1

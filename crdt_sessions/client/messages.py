@@ -1,0 +1,53 @@
+"""The conversation, followed: messages as they are finished, or every change of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from crdt_sessions.model import Message
+
+if TYPE_CHECKING:
+    from crdt_sessions.client.session import SessionPeer
+
+
+class FollowedMessages:
+    """The messages of a session that a peer is connected to."""
+
+    def __init__(self, peer: SessionPeer) -> None:
+        self._peer = peer
+
+    def all(self) -> list[Message]:
+        """Return all messages in the session's order."""
+        return self._peer.view.messages.ordered()
+
+    async def follow(self) -> AsyncIterator[Message]:
+        """Yield every message once, in the session's order, when it is finished: those that are there, then new ones.
+
+        A message that is still being written holds back those behind it.
+
+        Raises:
+            ConnectionClosed: the server refused this peer for good.
+        """
+        seen: set[str] = set()
+        async for _ in self._peer.changes():
+            for message in self.all():
+                if message.id in seen:
+                    continue
+                if not message.done or message.seq is None:
+                    break
+                seen.add(message.id)
+                yield message
+
+    async def watch(self) -> AsyncIterator[Message]:
+        """Yield every message as it is now, and again each time it changes, tokens included.
+
+        Raises:
+            ConnectionClosed: the server refused this peer for good.
+        """
+        known: dict[str, Message] = {}
+        async for _ in self._peer.changes():
+            for message in self.all():
+                if known.get(message.id) != message:
+                    known[message.id] = message
+                    yield message

@@ -1,0 +1,173 @@
+"""The application: wiring only."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+from pathlib import Path
+
+from quart import Quart, Response, g, request, send_from_directory
+from quart_schema import Info, QuartSchema
+
+from crdt_sessions.clock import Clock
+from crdt_sessions.errors import AccessDenied
+from crdt_sessions.ids import session_id
+from crdt_sessions.runtime import SessionRegistry
+from crdt_sessions.storage import SqliteStore, UpdateStore
+from crdt_sessions_server import api, events, health, problems, transfer
+from crdt_sessions_server.asgi import same_origin
+from crdt_sessions_server.auth import Authorizer, Open, StaticTokens
+from crdt_sessions_server.settings import Settings
+from crdt_sessions_server.sync_endpoint import SyncEndpoint
+
+PAGE = Path(__file__).parent / "web"
+_NEED_NO_TOKEN = ("/healthz", "/readyz", "/openapi.json", "/demo")
+
+
+class Service:
+    """The Quart application with its registry, and the order in which they start and stop.
+
+    Use it as a context manager, or leave that to the ASGI server's lifespan.
+
+    Args:
+        settings: what the service was told.
+        store: where sessions are kept; the SQLite file of the settings if None.
+        authorizer: who may come in; what the settings say if None.
+        clock: for tests.
+
+    Raises:
+        ValueError: the settings contradict each other, or a file they name cannot be read.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: UpdateStore | None = None,
+        authorizer: Authorizer | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if authorizer is None:
+            authorizer = StaticTokens.from_file(settings.tokens_file) if settings.tokens_file else Open()
+            if settings.exposed:
+                raise ValueError(
+                    f"without tokens the service listens on this machine only, and {settings.host} is reachable"
+                    " from others: use --host 127.0.0.1, or give --tokens-file"
+                )
+        self._stack: AsyncExitStack | None = None
+        self._sqlite = SqliteStore(settings.database) if store is None else None
+        self.open = isinstance(authorizer, Open)
+        """Whether everybody on this machine is let in."""
+        self.registry = SessionRegistry(
+            store or self._sqlite,  # type: ignore[arg-type]  # one of them is there
+            clock=clock,
+            limits=settings.limits,
+            timing=settings.timing,
+            compaction=settings.compaction,
+            auto_create=settings.auto_create,
+        )
+        self.app = self._quart(settings, authorizer)
+        self.sync = SyncEndpoint(
+            self.app.asgi_app,  # type: ignore[arg-type]  # Quart types every event; ours is any ASGI application
+            self.registry,
+            authorizer,
+            allowed_origins=settings.allowed_origins,
+            loopback_only=self.open,
+        )
+        self.app.asgi_app = self.sync  # type: ignore[assignment]
+
+    async def __aenter__(self) -> Service:
+        async with AsyncExitStack() as stack:
+            if self._sqlite is not None:
+                await stack.enter_async_context(self._sqlite)
+            await stack.enter_async_context(self.registry)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            await stack.aclose()
+
+    async def stop(self) -> None:
+        """Store everything, close every connection with 1012, and return when all have been told."""
+        await self.registry.shutdown()
+        await self.sync.closed()
+
+    def _quart(self, settings: Settings, authorizer: Authorizer) -> Quart:
+        app = Quart("crdt_sessions_server", static_folder=None)
+        app.config["MAX_CONTENT_LENGTH"] = settings.limits.max_body_bytes
+        app.config["QUART_SCHEMA_PYDANTIC_DUMP_OPTIONS"] = {"by_alias": True, "exclude_none": True}
+        QuartSchema(
+            app,
+            openapi_path="/openapi.json",
+            swagger_ui_path=None,
+            redoc_ui_path=None,
+            scalar_ui_path=None,
+            info=Info(title="crdt-sessions", version=version("crdt-sessions")),
+            convert_casing=False,
+            conversion_preference="pydantic",
+        )
+        problems.install(app)
+        for routes in (health, api, events, transfer):
+            app.register_blueprint(routes.blueprint(self.registry))
+        _serve_page(app)
+
+        @app.before_request
+        async def authorize() -> None:
+            scope = dict(request.scope)
+            if not same_origin(scope, settings.allowed_origins, loopback_only=self.open):
+                raise AccessDenied(what="pages of another origin; see the setting allowed_origins")
+            if request.path == "/" or request.path.startswith(_NEED_NO_TOKEN):
+                return
+            header = request.headers.get("Authorization", "")
+            token = header[7:].strip() if header.lower().startswith("bearer ") else request.args.get("token")
+            name = (request.view_args or {}).get("name")
+            g.principal = await authorizer.authorize(token, session_id(name) if name else None)
+
+        @app.after_request
+        async def harden(response: Response) -> Response:
+            response.headers.setdefault("X-Content-Type-Options", "nosniff")
+            response.headers.setdefault("Referrer-Policy", "no-referrer")
+            origin = request.headers.get("Origin")
+            if origin in settings.allowed_origins:
+                response.headers["Access-Control-Allow-Origin"] = origin
+                response.headers["Vary"] = "Origin"
+            return response
+
+        @app.while_serving
+        async def lifespan() -> AsyncGenerator[None, None]:
+            if self._stack is not None:  # whoever serves this has entered it
+                yield
+                return
+            async with self:
+                yield
+
+        return app
+
+
+def create_app(settings: Settings | None = None) -> Quart:
+    """Return the service as an ASGI application, for any server: ``crdt_sessions_server.app:create_app()``."""
+    return Service(settings or Settings.load({})).app
+
+
+def _serve_page(app: Quart) -> None:
+    """Serve the demo page: static files, no Node on the user's machine."""
+
+    @app.get("/")
+    async def home() -> Response:
+        return await send_from_directory(PAGE, "index.html")
+
+    @app.get("/demo/<path:name>")
+    async def asset(name: str) -> Response:
+        return await send_from_directory(PAGE, name)
+
+    @app.after_request
+    async def content_security_policy(response: Response) -> Response:
+        if request.path == "/" or request.path.startswith("/demo/"):
+            response.headers["Content-Security-Policy"] = (
+                "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+                " connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+            )
+        return response

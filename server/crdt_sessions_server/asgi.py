@@ -1,0 +1,67 @@
+"""Small pieces of ASGI: types, headers, and how a request says who it is."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_BEARER_SUBPROTOCOL = "bearer."
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """Return a header's value, or None."""
+    for key, value in scope["headers"]:
+        if key.lower() == name:
+            return str(value.decode("latin-1"))
+    return None
+
+
+def query(scope: Scope) -> dict[str, str]:
+    """Return the query parameters, the last value of each."""
+    return {key: values[-1] for key, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
+
+
+def websocket_token(scope: Scope) -> tuple[str | None, str | None]:
+    """Return the token of a WebSocket request and the subprotocol to accept.
+
+    The token stands in the Authorization header, in the query parameter ``token``, or in an offered
+    subprotocol ``bearer.<token>``. Browsers fail a connection that offered subprotocols and got none back.
+    """
+    offered: list[str] = scope.get("subprotocols", [])
+    accepted = next((name for name in offered if not name.startswith(_BEARER_SUBPROTOCOL)), None)
+    if accepted is None and offered:
+        accepted = offered[0]
+    authorization = header(scope, b"authorization") or ""
+    if authorization.lower().startswith("bearer "):
+        return authorization[7:].strip(), accepted
+    if token := query(scope).get("token"):
+        return token, accepted
+    for name in offered:
+        if name.startswith(_BEARER_SUBPROTOCOL):
+            return name.removeprefix(_BEARER_SUBPROTOCOL), accepted
+    return None, accepted
+
+
+def same_origin(scope: Scope, allowed: tuple[str, ...], *, loopback_only: bool) -> bool:
+    """Tell whether a browser page may make this request.
+
+    Without an Origin header it is not a browser's. A page of this service, or of an allowed origin, may.
+    If the service is open to everybody on this machine (*loopback_only*), any page served from this machine
+    may, but the Host must be this machine's too: otherwise a page on the web could reach the service by
+    pointing its own name at 127.0.0.1.
+    """
+    host = header(scope, b"host") or ""
+    if loopback_only and urlsplit(f"//{host}").hostname not in _LOOPBACK:
+        return False
+    origin = header(scope, b"origin")
+    if origin is None or origin in allowed:
+        return True
+    parts = urlsplit(origin)
+    return parts.netloc == host or (loopback_only and parts.hostname in _LOOPBACK)

@@ -1,0 +1,79 @@
+"""The command line: ``crdt-sessions serve``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from crdt_sessions.errors import StorageError
+from crdt_sessions_server.serve import configure_logging, serve
+from crdt_sessions_server.settings import ENV_PREFIX, Settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parsed = _parser().parse_args(arguments)
+    flags = {
+        name: value for name, value in vars(parsed).items() if name in Settings.model_fields and value is not None
+    }
+    try:
+        settings = Settings.load(flags, parsed.config)
+    except (ValidationError, OSError, ValueError) as error:
+        return _fail(_explain(error))
+    configure_logging(settings)
+    try:
+        asyncio.run(serve(settings, announce=lambda url: _announce(url, settings)))
+    except (ValueError, StorageError) as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; try another --port")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="crdt-sessions", description="Durable sessions for humans and AI agents.")
+    parser.add_argument("--version", action="version", version=version("crdt-sessions"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser(
+        "serve",
+        help="run the service",
+        description="Run the service.",
+        epilog=f"Every flag can be given as {ENV_PREFIX}NAME in the environment, or as NAME in the --config file;"
+        " flags win over the environment, the environment over the file.",
+    )
+    command.add_argument("--config", type=Path, metavar="FILE", help="TOML file of settings")
+    for name, field in Settings.model_fields.items():
+        shown = "" if field.default is None or field.default == () else f" (default: {field.default})"
+        options: dict[str, Any] = {"help": (field.description or "").replace("%", "%%") + shown, "default": None}
+        if field.annotation is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        elif name == "allowed_origins":
+            options |= {"nargs": "*", "metavar": "ORIGIN"}
+        else:
+            options["metavar"] = name.upper()
+        command.add_argument(f"--{name.replace('_', '-')}", **options)
+    return parser
+
+
+def _announce(url: str, settings: Settings) -> None:
+    print(f"crdt-sessions serves {settings.database} on {url}", flush=True)
+    if settings.tokens_file is None:
+        print("no tokens are configured: everybody on this machine may read and write; others cannot connect")
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "\n".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+    return str(error)
+
+
+def _fail(message: str) -> int:
+    print(f"crdt-sessions: {message}", file=sys.stderr)
+    return 2

@@ -1,0 +1,118 @@
+"""Runs the service on Hypercorn and stops it in order, and in time, on every supported Python."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable
+
+import structlog
+from hypercorn.asyncio import serve as hypercorn_serve
+from hypercorn.config import Config
+
+from crdt_sessions_server.app import Service
+from crdt_sessions_server.settings import Settings
+
+_log = logging.getLogger("crdt_sessions.serve")
+_GRACE_S = 1.0
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send every logger's lines, with their ids, through one renderer to standard error."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
+
+
+async def serve(settings: Settings, *, announce: Callable[[str], None] = lambda _: None) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        settings: what the service was told.
+        announce: called once with the URL, when connections are accepted.
+
+    Raises:
+        ValueError: the settings contradict each other.
+        StorageError: the database cannot be used.
+        OSError: the address cannot be listened on.
+    """
+    listener = _listen(settings.host, settings.port)
+    async with Service(settings) as service:
+        await _serve(service, settings, listener, announce)
+
+
+async def _serve(
+    service: Service, settings: Settings, listener: socket.socket, announce: Callable[[str], None]
+) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+
+    async def until_stopped() -> None:
+        """Hypercorn's shutdown trigger: it must not return before every socket is closed (Python >= 3.12.1)."""
+        await stopping.wait()
+        try:
+            async with asyncio.timeout(settings.shutdown_s):
+                await service.stop()
+        except TimeoutError:
+            _log.error("gave up waiting for peers after %s s", settings.shutdown_s)
+
+    @service.app.before_serving
+    async def ready() -> None:
+        host, port = listener.getsockname()[:2]
+        announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    serving = asyncio.create_task(
+        hypercorn_serve(service.app, _configuration(settings, listener), shutdown_trigger=until_stopped)
+    )
+    stop_seen = asyncio.create_task(stopping.wait())
+    await asyncio.wait({serving, stop_seen}, return_when=asyncio.FIRST_COMPLETED)
+    stop_seen.cancel()
+    # An idle keep-alive connection can hold Hypercorn's server open for ever; nothing of ours is behind it.
+    await asyncio.wait({serving}, timeout=settings.shutdown_s + 2 * _GRACE_S)
+    if not serving.done():
+        serving.cancel()
+        await asyncio.wait({serving}, timeout=_GRACE_S)
+    if serving.done() and not serving.cancelled():
+        serving.result()
+
+
+def _configuration(settings: Settings, listener: socket.socket) -> Config:
+    config = Config()
+    config.bind = [f"fd://{listener.fileno()}"]
+    config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.graceful_timeout = _GRACE_S
+    config.websocket_max_message_size = 2 * settings.max_frame_bytes  # ours must speak first, with 4413
+    config.websocket_ping_interval = 20.0
+    return config
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.listen(1024)
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,108 @@
+"""Settings of the service: flags over environment over file over defaults."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from crdt_sessions.limits import Compaction, Limits, Timing
+
+ENV_PREFIX = "CRDT_SESSIONS_"
+
+
+class Settings(BaseSettings):
+    """Everything the service can be told. ``docs/reference/settings.md`` lists it."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    database: Path = Field(Path("sessions.db"), description="SQLite file; created if missing.")
+    tokens_file: Path | None = Field(
+        None, description="JSON file of tokens; without it everybody is let in, from this machine only."
+    )
+    auto_create: bool = Field(True, description="Whether joining a session that never existed creates it.")
+    allowed_origins: tuple[str, ...] = Field(
+        (), description="Web origins that may connect besides the service's own, such as https://app.example."
+    )
+    log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
+    max_frame_bytes: int = Field(
+        Limits().max_frame_bytes, ge=1024, description="Largest WebSocket message and update, in bytes."
+    )
+    max_document_bytes: int = Field(
+        Limits().max_document_bytes, ge=1024, description="Largest encoded document, in bytes."
+    )
+    idle_unload_s: float = Field(
+        Timing().idle_unload_s, ge=0, description="Seconds a session nobody uses stays in memory."
+    )
+    shutdown_s: float = Field(Timing().shutdown_s, gt=0, description="Seconds a stopping service may take.")
+    snapshot_rows: int = Field(
+        Compaction().max_rows, ge=2, description="Rows of a session after which they are folded into a snapshot."
+    )
+
+    @property
+    def limits(self) -> Limits:
+        """The sizes, as the library takes them."""
+        return Limits(
+            max_frame_bytes=self.max_frame_bytes,
+            max_document_bytes=self.max_document_bytes,
+            max_body_bytes=self.max_frame_bytes,
+        )
+
+    @property
+    def timing(self) -> Timing:
+        """The periods, as the library takes them."""
+        return Timing(idle_unload_s=self.idle_unload_s, shutdown_s=self.shutdown_s)
+
+    @property
+    def compaction(self) -> Compaction:
+        """When rows are folded, as the library takes it."""
+        return Compaction(max_rows=self.snapshot_rows)
+
+    @property
+    def loopback_only(self) -> bool:
+        """Whether only this machine can reach :attr:`host`."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def exposed(self) -> bool:
+        """Whether other machines could connect without a token: never allowed."""
+        return self.tokens_file is None and not self.loopback_only
+
+    @classmethod
+    def load(cls, flags: dict[str, Any], file: Path | None = None) -> Settings:
+        """Read the settings.
+
+        Args:
+            flags: what the command line gave.
+            file: a TOML file of settings.
+
+        Raises:
+            pydantic.ValidationError: a value is not valid, or a name is unknown.
+        """
+
+        class Configured(cls):  # type: ignore[valid-type, misc]
+            @classmethod
+            def settings_customise_sources(
+                cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+            ) -> tuple[PydanticBaseSettingsSource, ...]:
+                found = (sources["init_settings"], sources["env_settings"])
+                return (*found, TomlConfigSettingsSource(settings_cls, file)) if file else found
+
+        loaded: Settings = Configured(**flags)
+        return loaded

@@ -1,0 +1,141 @@
+"""``/v1/sync/<session>``: the y-websocket protocol as raw ASGI, in front of Quart.
+
+Quart would queue inbound frames without bound and cost a third of the throughput
+(``docs/decisions/0003-raw-asgi-sync-endpoint.md``). A refusal comes after the accept, as a close code: a 401
+before it reaches browsers as 1006, and they retry for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+from crdt_sessions.errors import AccessDenied, BadSessionId, CrdtSessionsError
+from crdt_sessions.ids import session_id
+from crdt_sessions.runtime import SessionRegistry
+from crdt_sessions.wire import Closing, PermissionDenied, closing_for, encode
+from crdt_sessions_server.asgi import App, Receive, Scope, Send, query, same_origin, websocket_token
+from crdt_sessions_server.auth import Authorizer
+
+PREFIX = "/v1/sync/"
+
+_log = logging.getLogger("crdt_sessions.sync_endpoint")
+_ORDERLY = {1000, 1001, 1005}  # closed by its owner; anything else broke
+
+
+class SyncEndpoint:
+    """The sync endpoint around another ASGI application.
+
+    Args:
+        app: everything else.
+        registry: the sessions.
+        authorizer: who may come in.
+        allowed_origins: web origins that may connect besides the service's own.
+        loopback_only: whether the service is open to everybody on this machine.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        registry: SessionRegistry,
+        authorizer: Authorizer,
+        *,
+        allowed_origins: tuple[str, ...] = (),
+        loopback_only: bool = False,
+    ) -> None:
+        self._app = app
+        self._registry = registry
+        self._authorizer = authorizer
+        self._allowed_origins = allowed_origins
+        self._loopback_only = loopback_only
+        self._serving: set[asyncio.Task[object]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] != "websocket" or not scope["path"].startswith(PREFIX):
+            await self._app(scope, receive, send)
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        try:
+            await self._serve(scope, receive, send)
+        finally:
+            self._serving.discard(task)
+
+    async def closed(self) -> None:
+        """Return once every connection has been told that it is closed."""
+        while self._serving:
+            await asyncio.wait(set(self._serving))
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connect = await receive()
+        if connect["type"] != "websocket.connect":
+            return
+        token, subprotocol = websocket_token(scope)
+        await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
+        channel = AsgiChannel(scope["path"], receive, send)
+        try:
+            closing = await self._admit(scope, token, channel)
+        except CrdtSessionsError as error:
+            closing = closing_for(error)
+            _log.info("connection refused: %s", error, extra={"path": scope["path"], "close_code": closing.code})
+        if not channel.ended:
+            if closing.code == closing_for(AccessDenied(what="")).code:
+                await send({"type": "websocket.send", "bytes": encode(PermissionDenied(closing.reason))})
+            await send({"type": "websocket.close", "code": closing.code, "reason": closing.reason})
+
+    async def _admit(self, scope: Scope, token: str | None, channel: AsgiChannel) -> Closing:
+        session = session_id(scope["path"].removeprefix(PREFIX))
+        if not same_origin(scope, self._allowed_origins, loopback_only=self._loopback_only):
+            raise AccessDenied(what="pages of another origin; see the setting allowed_origins")
+        principal = await self._authorizer.authorize(token, session)
+        return await self._registry.serve(
+            session,
+            channel,
+            principal=principal.id,
+            can_write=principal.can_write,
+            generation=_generation(scope),
+        )
+
+
+class AsgiChannel:
+    """An accepted ASGI WebSocket in ``pycrdt.Channel``'s shape."""
+
+    def __init__(self, path: str, receive: Receive, send: Send) -> None:
+        self.path = path
+        self.ended = False
+        """Whether the client has gone."""
+        self._receive = receive
+        self._send = send
+
+    async def send(self, message: bytes) -> None:
+        """Send one binary message; wait while the client does not read."""
+        await self._send({"type": "websocket.send", "bytes": message})
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield binary messages.
+
+        A text message is no protocol message and becomes an empty one, which the codec refuses.
+
+        Raises:
+            ConnectionError: the connection broke.
+        """
+        while True:
+            event = await self._receive()
+            if event["type"] == "websocket.disconnect":
+                self.ended = True
+                if event.get("code", 1005) not in _ORDERLY:
+                    raise ConnectionResetError(f"closed with {event.get('code')}")
+                return
+            yield event.get("bytes") or b""
+
+
+def _generation(scope: Scope) -> int | None:
+    text = query(scope).get("generation")
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise BadSessionId(text=f"generation={text}")
+    return int(text)

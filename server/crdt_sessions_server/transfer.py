@@ -1,0 +1,123 @@
+"""REST: export, import, and sync for clients that cannot hold a socket."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from quart import Blueprint, Response, request
+from quart_schema import tag, validate_querystring
+
+from crdt_sessions.errors import BadDocument, SessionExists, UnknownFrame
+from crdt_sessions.ids import SessionId, session_id
+from crdt_sessions.model import SessionExport, markdown
+from crdt_sessions.model.importing import document_from
+from crdt_sessions.runtime import SessionRegistry
+from crdt_sessions.storage import SessionRecord
+from crdt_sessions.wire import EMPTY_UPDATE, SyncStep1, SyncStep2, Update, decode, encode
+from crdt_sessions_server.api import session_info
+from crdt_sessions_server.auth import Principal, current_principal
+
+OCTETS = "application/octet-stream"
+
+
+class ExportQuery(BaseModel):
+    """In which form."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["json", "yjs", "markdown"] = "json"
+
+
+def blueprint(registry: SessionRegistry) -> Blueprint:
+    """Return the routes for whole documents."""
+    transfer = Blueprint("transfer", __name__, url_prefix="/v1/sessions")
+
+    @transfer.get("/<name>/export")
+    @tag(["transfer"])
+    @validate_querystring(ExportQuery)
+    async def export_session(name: str, query_args: ExportQuery) -> Response:
+        """Export a session: as JSON, as a Yjs update with all its history, or as a Markdown transcript."""
+        async with registry.open(session_id(name)) as session:
+            if query_args.format == "yjs":
+                return Response(await session.export(), content_type=OCTETS)
+            await session.durable()
+            export = session.view.export()
+        if query_args.format == "markdown":
+            return Response(markdown(export), content_type="text/markdown; charset=utf-8")
+        return Response(json.dumps(export.json_value(), ensure_ascii=False), content_type="application/json")
+
+    @transfer.post("/<name>/import")
+    @tag(["transfer"])
+    async def import_session(name: str) -> tuple[dict[str, Any], int]:
+        """Import a session.
+
+        A Yjs update (``application/octet-stream``) is merged into the session, which is created if need be.
+        A JSON export (``application/json``) becomes a new session; into an existing one it would duplicate
+        everything, so that is a 409.
+        """
+        current_principal().require_write()
+        wanted, body = session_id(name), await request.data
+        if request.mimetype == "application/json":
+            return session_info(await _import_json(registry, wanted, body)).model_dump(by_alias=True), 201
+        async with registry.open(wanted, create=True) as session:
+            await session.apply(body)
+            return session_info(session.record).model_dump(by_alias=True), 200
+
+    @transfer.post("/<name>/sync")
+    @tag(["transfer"])
+    async def sync_session(name: str) -> Response:
+        """Sync without a socket: protocol frames up, protocol frames down.
+
+        The body holds a SyncStep1 (what the client has) and any number of SyncStep2 or Update frames (what it
+        brings). The answer holds a SyncStep2 (what it lacks) and a SyncStep1 (what the server has). When the
+        answer arrives, what was brought is durable.
+        """
+        asked, brought = _parse(await request.data)
+        answer = await _exchange(registry, session_id(name), current_principal(), asked, brought)
+        return Response(answer, content_type=OCTETS)
+
+    return transfer
+
+
+async def _import_json(registry: SessionRegistry, wanted: SessionId, body: bytes) -> SessionRecord:
+    try:
+        export = SessionExport.model_validate_json(body)
+    except ValidationError as error:
+        raise BadDocument(why=f"not a session export: {error.errors()[0]['msg']}") from error
+    if await registry.store.get(wanted) is not None:
+        raise SessionExists(session=wanted)
+    content = document_from(export, client_id=secrets.randbelow(2**32 - 1) + 1)
+    return await registry.create(wanted, title=export.meta.title, metadata=export.meta.metadata, content=content)
+
+
+def _parse(body: bytes) -> tuple[bytes | None, list[bytes]]:
+    """Return the state vector and the updates in the body of a sync request."""
+    asked: bytes | None = None
+    brought: list[bytes] = []
+    for frame in decode(body):
+        if isinstance(frame, SyncStep1):
+            asked = frame.state_vector
+        elif isinstance(frame, SyncStep2 | Update):
+            brought.append(frame.update)
+        else:
+            raise UnknownFrame(kind=encode(frame)[0])
+    return asked, [update for update in brought if update != EMPTY_UPDATE]
+
+
+async def _exchange(
+    registry: SessionRegistry, wanted: SessionId, principal: Principal, asked: bytes | None, brought: list[bytes]
+) -> bytes:
+    async with registry.open(wanted, create=registry.auto_create and principal.can_write) as session:
+        document = session.engine.document
+        for update in brought:
+            if not document.contains(update):
+                principal.require_write()
+            await session.apply(update)
+        answer = encode(SyncStep1(document.state_vector()))
+        if asked is not None:
+            answer = encode(SyncStep2(document.encode(asked))) + answer
+        await session.durable()
+        return answer

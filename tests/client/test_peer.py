@@ -1,0 +1,208 @@
+"""Python peers against the real service."""
+
+import asyncio
+
+import pytest
+from pycrdt import Text
+
+from crdt_sessions import Agent, connect
+from crdt_sessions.errors import ConnectionClosed
+from crdt_sessions.model import text
+from tests.processes import Server
+
+
+async def test_two_peers_converse_and_see_each_other(server):
+    async with connect(server.url, "room", name="Ann", id="ann") as ann:
+        async with connect(server.url, "room", name="Bob", id="bob", device="phone") as bob:
+            posted = await ann.post("Plan my weekend")
+            assert ann.unacknowledged == 0
+            await bob.until(lambda: [m.text for m in bob.messages.all() if m.seq] == ["Plan my weekend"])
+            assert bob.messages.all()[0].author.name == "Ann"
+            await bob.post("Gladly", reply_to=posted.id)
+            await ann.until(lambda: len(ann.present()) == 1)
+            (presence,) = ann.present().values()
+            assert (presence.user.name, presence.device) == ("Bob", "phone")
+            bob.set_presence("typing")
+            await ann.until(lambda: [p.activity for p in ann.present().values()] == ["typing"])
+        await ann.until(lambda: ann.present() == {})
+
+
+async def test_posting_an_id_twice_is_posting_it_once(server):
+    async with connect(server.url, "room") as peer:
+        first = await peer.post("once", id="key")
+        again = await peer.post("twice", id="key")
+        assert (first.text, again.text, len(peer.messages.all())) == ("once", "once", 1)
+
+
+async def test_a_stream_is_seen_while_it_is_written_and_ends_once(server):
+    async with connect(server.url, "room", kind="agent", name="writer") as agent, connect(server.url, "room") as ann:
+        seen = []
+
+        async def watch():
+            async for message in ann.messages.watch():
+                if message.role == "assistant":
+                    seen.append(message.text)
+                    if message.done:
+                        return
+
+        watching = asyncio.create_task(watch())
+        async with agent.stream(run_id="r") as out:
+            await out.reason("hmm")
+            for word in ("Hallo", " Wörld", " 😀"):
+                await out.write(word)
+                await asyncio.sleep(0.05)
+            out.finish("stop")
+        await asyncio.wait_for(watching, 5)
+        assert seen[-1] == "Hallo Wörld 😀"
+        assert len(set(seen)) > 2
+        await ann.until(lambda: (run := ann.view.runs.value("r")) is not None and run.status == "completed")
+        run = ann.view.runs.value("r")
+        assert (run.outcome.reason, run.output) == ("stop", "r-out")
+        with pytest.raises(ValueError, match="ends once"):
+            async with agent.stream(run_id="r"):
+                pass
+
+
+async def test_a_failing_answer_keeps_what_it_wrote_and_says_why(server):
+    async with connect(server.url, "room") as peer:
+        with pytest.raises(RuntimeError):
+            async with peer.stream(run_id="r") as out:
+                await out.write("so far")
+                raise RuntimeError("no more")
+        await peer.until(lambda: peer.view.runs.value("r").status == "failed")
+        run = peer.view.runs.value("r")
+        assert (run.outcome.error.code, run.outcome.error.message) == ("RuntimeError", "no more")
+        assert (out.message.text, out.message.done) == ("so far", True)
+
+
+async def test_a_long_buffer_goes_on_in_further_parts(server):
+    async with connect(server.url, "room") as peer, connect(server.url, "room") as other:
+        words = [f"wörd{n} " for n in range(6000)]
+        async with peer.stream(run_id="r") as out:
+            for word in words:
+                await out.write(word)
+        await other.until(lambda: "r-out" in other.view.messages and other.view.messages.value("r-out").done)
+        message = other.view.messages.value("r-out")
+        assert message.text == "".join(words)
+        assert len(message.parts) > 2
+        assert [part.continues for part in message.parts] == [None] + [True] * (len(message.parts) - 1)
+
+
+async def test_surrogates_torn_apart_by_a_token_stream_are_joined(server):
+    async with connect(server.url, "room") as peer:
+        async with peer.stream(run_id="r") as out:
+            for token in ("a", "\ud83d", "\ude00", "b\ud83d"):
+                await out.write(token)
+        assert out.message.text == "a😀b\N{REPLACEMENT CHARACTER}"
+
+
+async def test_offline_edits_merge_and_nothing_is_acknowledged_meanwhile(server):
+    async with connect(server.url, "room", name="Ann") as ann, connect(server.url, "room") as bob:
+        ann.go_offline()
+        await ann.until(lambda: not ann.connected)
+        mine = await ann.post("written offline", wait=False)
+        await bob.post("meanwhile")
+        assert ann.unacknowledged == 1
+        ann.go_online()
+        await ann.durable()
+        await bob.until(lambda: mine.id in bob.view.messages)
+        await ann.until(lambda: len(ann.messages.all()) == 2)
+        await ann.until(lambda: ann.messages.all() == bob.messages.all())
+
+
+async def test_a_local_file_carries_a_peer_through_its_own_death(server, tmp_path):
+    file = tmp_path / "phone.db"
+    server.kill()
+    async with connect(server.url, "room", offline=file) as peer:
+        await peer.post("before I died", wait=False)
+        peer.edit(lambda view: text.insert(view.document.doc.get("draft", type=Text), 0, "é"))
+    revived = server.again()
+    try:
+        async with connect(server.url, "room", offline=file) as peer:
+            assert [m.text for m in peer.messages.all()] == ["before I died"]
+            await peer.durable()
+        async with connect(server.url, "room") as other:
+            assert [m.text for m in other.messages.all()] == ["before I died"]
+            assert str(other.view.document.doc.get("draft", type=Text)) == "é"
+    finally:
+        revived.close()
+
+
+async def test_a_restarted_server_is_found_again(server):
+    async with connect(server.url, "room") as peer:
+        await peer.post("one")
+        server.kill()
+        await peer.until(lambda: not peer.connected)
+        await peer.post("two", wait=False)
+        revived = server.again()
+        try:
+            await asyncio.wait_for(peer.durable(), 20)
+            async with connect(server.url, "room") as other:
+                assert [m.text for m in other.messages.all()] == ["one", "two"]
+        finally:
+            revived.close()
+
+
+async def test_a_permanent_refusal_ends_the_peer_with_its_reason(server):
+    with server.http() as http:
+        http.post("/v1/sessions", json={"id": "room"})
+        async with connect(server.url, "room") as peer:
+            http.delete("/v1/sessions/room")
+            with pytest.raises(ConnectionClosed) as caught:
+                await peer.until(lambda: False)
+            assert caught.value.code == 4404
+        with pytest.raises(ConnectionClosed):
+            async with connect(server.url, "room"):
+                pass
+
+
+def test_a_wrong_address_is_said_at_once():
+    with pytest.raises(ValueError, match="http://127"):
+        connect("localhost:8000", "room")
+
+
+async def test_follow_yields_finished_messages_in_order(server):
+    async with connect(server.url, "room") as peer:
+        await peer.post("one")
+        followed = []
+
+        async def follow():
+            async for message in peer.messages.follow():
+                followed.append(message.text)
+                if len(followed) == 3:
+                    return
+
+        following = asyncio.create_task(follow())
+        async with peer.stream(run_id="r") as out:
+            await out.write("two, slowly")
+            await peer.post("three")
+            await asyncio.sleep(0.1)
+            assert followed == ["one"]
+        await asyncio.wait_for(following, 5)
+        assert followed == ["one", "two, slowly", "three"]
+
+
+async def test_an_agent_answers_each_question_once_and_survives_a_bad_one(server):
+    agent = Agent(server.url, name="echo", sessions=["room"])
+
+    @agent.on_run
+    async def answer(run):
+        if run.message.text == "bad":
+            raise RuntimeError("cannot")
+        await run.out.write(f"{len(run.chat())}: {run.message.text}")
+
+    working = asyncio.create_task(agent.work())
+    async with connect(server.url, "room") as ann:
+        await ann.post("bad")
+        await ann.post("good")
+        await ann.until(lambda: sum(run.status in ("completed", "failed") for run in ann.view.runs.all()) == 2)
+        answers = [m.text for m in ann.messages.all() if m.role == "assistant"]
+        assert sorted(answers) == ["", "2: good"]
+        assert sorted(run.status for run in ann.view.runs.all()) == ["completed", "failed"]
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
+async def test_a_second_server_on_the_same_file_says_so(server):
+    with pytest.raises(AssertionError, match="in use by another process"):
+        Server(server.database)

@@ -1,0 +1,123 @@
+"""Real processes for tests: the service, and whatever else is started and killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parent.parent
+
+
+class Process:
+    """A child process whose output is collected and can be waited for."""
+
+    def __init__(self, *command, env=None, stdin=False):
+        self.lines: list[str] = []
+        self._arrived = threading.Condition()
+        self.child = subprocess.Popen(
+            [str(part) for part in command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        for line in self.child.stdout:
+            with self._arrived:
+                self.lines.append(line.rstrip("\n"))
+                self._arrived.notify_all()
+        with self._arrived:
+            self._arrived.notify_all()
+
+    def wait_for(self, pattern, timeout=20.0):
+        """Return the match of the first line that *pattern* is found in."""
+        found = None
+
+        def look():
+            nonlocal found
+            found = next((match for line in self.lines if (match := re.search(pattern, line))), None)
+            return found is not None or not self._reader.is_alive()
+
+        with self._arrived:
+            self._arrived.wait_for(look, timeout)
+        assert found is not None, f"no {pattern!r} in:\n" + "\n".join(self.lines)
+        return found
+
+    def kill(self):
+        """SIGKILL: no handler runs, no buffer is flushed."""
+        self.child.kill()
+        self._end()
+
+    def terminate(self, timeout=15.0):
+        """SIGTERM; return the exit status."""
+        self.child.send_signal(signal.SIGTERM)
+        return self._end(timeout)
+
+    def _end(self, timeout=15.0):
+        try:
+            return self.child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            self.child.wait()
+            raise
+        finally:
+            self._reader.join(5)
+            self.child.stdout.close()
+            if self.child.stdin:
+                self.child.stdin.close()
+
+    def close(self):
+        """Kill it if it runs."""
+        if self.child.poll() is None:
+            self.kill()
+        elif not self.child.stdout.closed:
+            self._end()
+
+
+class Server(Process):
+    """The service on a database file."""
+
+    def __init__(self, database, *flags, port=0, env=None):
+        self.database, self.flags, self.port = database, flags, port
+        super().__init__(
+            sys.executable, "-m", "crdt_sessions_server", "serve",
+            "--database", database, "--port", port, "--log-level", "warning", *flags,
+            env=env,
+        )  # fmt: skip
+        try:
+            self.url = self.wait_for(r"on (http://\S+)").group(1)
+        except AssertionError:
+            self.close()
+            raise
+        self.port = int(self.url.rsplit(":", 1)[1])
+
+    def again(self, *flags):
+        """Start it again on the same port and file."""
+        return Server(self.database, *(flags or self.flags), port=self.port)
+
+    @property
+    def ws(self):
+        return self.url.replace("http://", "ws://") + "/v1/sync"
+
+    def http(self, **options):
+        return httpx.Client(base_url=self.url, timeout=20, trust_env=False, **options)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
