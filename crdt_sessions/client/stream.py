@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 BATCH_S = 0.03
 """Tokens that arrive within this time of the last flush travel together; the first one travels at once."""
 
-_Key = tuple[str, str]
+_Key = tuple[str, int | str]
+"""A buffer: ``text`` or ``reasoning`` of a choice, or ``tool`` with its call id."""
 
 
 class MessageStream:
@@ -49,7 +50,7 @@ class MessageStream:
         self._resume = resume
         self._pending: list[tuple[_Key, str]] = []
         self._joiners: dict[_Key, SurrogateJoiner] = {}
-        self._part: tuple[_Key, PartStream] | None = None
+        self._parts: dict[int, tuple[str, PartStream]] = {}  # choice -> kind and the part that is open
         self._tools: dict[str, ToolStream] = {}
         self._timer: asyncio.Task[None] | None = None
         self._failure: tuple[str, RunError] | None = None
@@ -82,13 +83,13 @@ class MessageStream:
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    async def write(self, text: str) -> None:
-        """Append to the answer."""
-        await self._add(("text", ""), text)
+    async def write(self, text: str, *, choice: int = 0) -> None:
+        """Append to the answer; *choice* numbers alternatives that a model writes side by side."""
+        await self._add(("text", choice), text)
 
-    async def reason(self, text: str) -> None:
+    async def reason(self, text: str, *, choice: int = 0) -> None:
         """Append to what the model thinks on the way to the answer."""
-        await self._add(("reasoning", ""), text)
+        await self._add(("reasoning", choice), text)
 
     async def tool_input(self, call_id: str, name: str, text: str) -> None:
         """Append to the input of a tool call as the model writes it; the first call opens the part."""
@@ -155,7 +156,7 @@ class MessageStream:
         self.resumed = value.text if value is not None else ""
         open_part = message.resume_text() if self._resume else None
         if open_part is not None and open_part.type == "text":
-            self._part = (("text", ""), open_part)
+            self._parts[0] = ("text", open_part)
         else:  # what a model was thinking cannot be continued by another call of it
             message.close_parts()
         self._report(view, "running")
@@ -166,30 +167,30 @@ class MessageStream:
             self._buffer(view, key).append(self._joiners.setdefault(key, SurrogateJoiner()).feed(text))
 
     def _buffer(self, view: SessionView, key: _Key) -> PartStream | ToolStream:
-        kind, call_id = key
-        if kind == "tool":
-            return self._tools[call_id]
-        if self._part is None or self._part[0] != key:
-            self._close_part()
-            self._part = (key, view.messages[self.message_id].open_text(kind))
-        return self._part[1]
+        kind, which = key
+        if isinstance(which, str):
+            return self._tools[which]
+        if self._parts.get(which, ("",))[0] != kind:
+            self._close_part(which)
+            self._parts[which] = (kind, view.messages[self.message_id].open_text(kind, choice=which))
+        return self._parts[which][1]
 
     def _open_tool(self, view: SessionView, call_id: str, name: str) -> None:
         self._append(view)
         self._tools[call_id] = view.messages[self.message_id].open_tool(call_id, name)
 
-    def _close_part(self) -> None:
-        if self._part is not None:
-            key, part = self._part
-            if key in self._joiners:
-                part.append(self._joiners.pop(key).end())
+    def _close_part(self, choice: int) -> None:
+        if choice in self._parts:
+            kind, part = self._parts.pop(choice)
+            if (kind, choice) in self._joiners:
+                part.append(self._joiners.pop((kind, choice)).end())
             part.close()
-            self._part = None
 
     def _end(self, view: SessionView) -> None:
         """Close the parts and report the end, in one transaction."""
         self._append(view)
-        self._close_part()
+        for choice in list(self._parts):
+            self._close_part(choice)
         view.messages[self.message_id].close_parts()
         self._report(view, "completed" if self._failure is None else "failed")
 

@@ -141,9 +141,9 @@ class MessageView:
         """Append a complete part."""
         self.parts.append(_part_map(part))
 
-    def open_text(self, type: str = "text") -> PartStream:
+    def open_text(self, type: str = "text", *, choice: int = 0) -> PartStream:
         """Append an empty ``text`` or ``reasoning`` part and return its stream buffer."""
-        return PartStream.open(self.parts, type)
+        return PartStream.open(self.parts, type, choice)
 
     def open_tool(self, tool_call_id: str, tool_name: str) -> ToolStream:
         """Append a ``tool`` part whose input is about to be streamed."""

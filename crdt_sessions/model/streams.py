@@ -27,9 +27,10 @@ class PartStream:
         self._text: Text = part["text"]
 
     @classmethod
-    def open(cls, parts: Array[Any], type: str) -> PartStream:
-        """Append an empty part of *type* (``text`` or ``reasoning``)."""
-        parts.append(Map({"type": type, "text": Text(""), "state": "streaming"}))
+    def open(cls, parts: Array[Any], type: str, choice: int = 0) -> PartStream:
+        """Append an empty part of *type* (``text`` or ``reasoning``); *choice* numbers alternatives."""
+        part = {"type": type, "text": Text(""), "state": "streaming"}
+        parts.append(Map(part | ({"choice": choice} if choice else {})))
         return cls(parts, parts[len(parts) - 1])
 
     @classmethod
@@ -58,8 +59,9 @@ class PartStream:
 
     def _continue(self) -> None:
         self._part["state"] = "done"
+        choice = self._part.get("choice")
         more = {"type": self.type, "text": Text(""), "state": "streaming", "continues": True}
-        self._parts.append(Map(more))
+        self._parts.append(Map(more | ({"choice": choice} if choice else {})))
         self._part = self._parts[len(self._parts) - 1]
         self._text = self._part["text"]
 

@@ -81,6 +81,8 @@ class TextPart(Value):
     state: StreamState = "done"
     continues: bool | None = None
     """True if this part goes on where the one before it stopped: buffers are split at about 16 KiB."""
+    choice: int | None = None
+    """Which alternative this belongs to, where a model wrote several side by side; absent for the first."""
 
 
 class ToolPart(Value):
@@ -116,8 +118,13 @@ class Message(MessageHead):
 
     @property
     def text(self) -> str:
-        """The text parts, joined."""
-        return "".join(part.text for part in self.parts if isinstance(part, TextPart) and part.type == "text")
+        """The text parts of the first choice, joined."""
+        return self.text_of(0)
+
+    def text_of(self, choice: int, type: Literal["text", "reasoning"] = "text") -> str:
+        """Return the parts of *type* of one choice, joined."""
+        parts = (part for part in self.parts if isinstance(part, TextPart) and part.type == type)
+        return "".join(part.text for part in parts if (part.choice or 0) == choice)
 
     @property
     def done(self) -> bool:

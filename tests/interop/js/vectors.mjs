@@ -1,0 +1,91 @@
+// Writes schemas/vectors/*.json: frames and updates as real Yjs, y-protocols and lib0 encode them.
+import fs from 'node:fs'
+import path from 'node:path'
+import * as encoding from 'lib0/encoding'
+import * as Y from 'yjs'
+import * as awarenessProtocol from 'y-protocols/awareness'
+import * as syncProtocol from 'y-protocols/sync'
+
+const folder = path.resolve(process.argv[2])
+const hex = bytes => Buffer.from(bytes).toString('hex')
+const encoded = write => {
+  const encoder = encoding.createEncoder()
+  write(encoder)
+  return hex(encoding.toUint8Array(encoder))
+}
+const save = (name, about, vectors) =>
+  fs.writeFileSync(path.join(folder, `${name}.json`), JSON.stringify({ about, vectors }, null, 2) + '\n')
+
+save('varint', 'lib0 varUint: value and bytes', [0, 1, 127, 128, 255, 16383, 16384, 2 ** 31, 2 ** 32 - 1, 2 ** 53 - 1]
+  .map(value => ({ value, hex: encoded(encoder => encoding.writeVarUint(encoder, value)) })))
+
+save('string', 'lib0 varString: text and bytes; the length counts bytes', ['', 'a', 'é', '😀', 'é😀', '\u0000', 'ÿ'.repeat(70)]
+  .map(text => ({ text, hex: encoded(encoder => encoding.writeVarString(encoder, text)) })))
+
+const doc = new Y.Doc()
+doc.clientID = 1
+const updates = []
+doc.on('update', update => updates.push(update))
+const empty = new Y.Doc()
+const frames = [{ name: 'step1 of an empty document', type: 'SyncStep1', payload: hex(Y.encodeStateVector(empty)), hex: encoded(encoder => { encoding.writeVarUint(encoder, 0); syncProtocol.writeSyncStep1(encoder, empty) }) }]
+doc.getText('draft').insert(0, 'Grüße 😀')
+doc.getMap('state').set('list', [1, 2.5, 'x', null, true, { deep: { nested: [] } }])
+doc.getText('draft').delete(0, 3)
+frames.push(
+  { name: 'step1', type: 'SyncStep1', payload: hex(Y.encodeStateVector(doc)), hex: encoded(encoder => { encoding.writeVarUint(encoder, 0); syncProtocol.writeSyncStep1(encoder, doc) }) },
+  { name: 'step2 for an empty document', type: 'SyncStep2', payload: hex(Y.encodeStateAsUpdate(doc)), hex: encoded(encoder => { encoding.writeVarUint(encoder, 0); syncProtocol.writeSyncStep2(encoder, doc) }) },
+  ...updates.map((update, index) => ({ name: `update ${index}`, type: 'Update', payload: hex(update), hex: encoded(encoder => { encoding.writeVarUint(encoder, 0); syncProtocol.writeUpdate(encoder, update) }) })),
+  { name: 'query awareness', type: 'QueryAwareness', payload: '', hex: encoded(encoder => encoding.writeVarUint(encoder, 3)) },
+  { name: 'permission denied', type: 'PermissionDenied', payload: 'nöpe', hex: encoded(encoder => { encoding.writeVarUint(encoder, 2); encoding.writeVarUint(encoder, 0); encoding.writeVarString(encoder, 'nöpe') }) },
+  { name: 'type 102', type: 'Ack', payload: '0102ff', hex: encoded(encoder => { encoding.writeVarUint(encoder, 102); encoding.writeVarUint8Array(encoder, Buffer.from('0102ff', 'hex')) }) }
+)
+
+const awareness = new awarenessProtocol.Awareness(doc)
+const states = [{}, { user: { name: 'Ann é😀', color: '#a0c' }, cursor: null }, { activity: 'typing' }, null]
+const presences = states.map(state => {
+  awareness.setLocalState(state)
+  const payload = awarenessProtocol.encodeAwarenessUpdate(awareness, [1])
+  const entry = { clientId: 1, clock: awareness.meta.get(1).clock, state: JSON.stringify(state) }
+  frames.push({ name: `awareness ${entry.clock}`, type: 'AwarenessFrame', payload: hex(payload), hex: encoded(encoder => { encoding.writeVarUint(encoder, 1); encoding.writeVarUint8Array(encoder, payload) }) })
+  return { entries: [entry], hex: hex(payload) }
+})
+save('frames', 'y-websocket frames; payload is hexadecimal, text for PermissionDenied', frames)
+save('awareness', 'awareness payloads', presences)
+awareness.destroy()
+
+// A session document as a JavaScript client writes it, in steps, with what it must read as.
+const session = new Y.Doc()
+session.clientID = 2
+const steps = []
+session.on('update', update => steps.push(hex(update)))
+const part = (type, text, state) => {
+  const map = new Y.Map()
+  map.set('type', type)
+  map.set('text', new Y.Text(text))
+  map.set('state', state)
+  return map
+}
+session.transact(() => {
+  const message = new Y.Map()
+  message.set('head', { id: 'm1', role: 'user', author: { id: 'ann', name: 'Ann', kind: 'human' }, parent: null, createdAt: 1700000000000 })
+  message.set('parts', Y.Array.from([part('text', 'Wohin? 😀', 'done')]))
+  session.getMap('messages').set('m1', message)
+})
+session.getMap('runs').set('r1', new Y.Map([['request', { messageId: 'm1', agent: '*', trigger: 'submit', createdAt: 1700000000001 }]]))
+session.getMap('state').set('mode', 'draft')
+session.getMap('receipts').set('ann', 1)
+session.getText('draft').insert(0, 'free root')
+const answer = new Y.Map()
+session.transact(() => {
+  answer.set('head', { id: 'm2', role: 'assistant', author: { id: 'bot', name: 'Bot', kind: 'agent' }, parent: 'm1', createdAt: 1700000000002 })
+  answer.set('runId', 'r1')
+  answer.set('parts', Y.Array.from([part('reasoning', 'hm', 'done'), part('text', '', 'streaming')]))
+  session.getMap('messages').set('m2', answer)
+})
+for (const token of ['Nach', ' Öslo', ' 🚆']) { const text = answer.get('parts').get(1).get('text'); text.insert(text.length, token) }
+answer.get('parts').get(1).set('state', 'done')
+save('session', 'a session document in steps, and the JSON of its root maps at the end', [{
+  updates: steps,
+  json: Object.fromEntries(['messages', 'runs', 'state', 'receipts'].map(root => [root, session.getMap(root).toJSON()])),
+  draft: session.getText('draft').toString()
+}])
