@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 from hypercorn.asyncio import serve as hypercorn_serve
@@ -67,6 +68,13 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
+
+    def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # Connections whose client does not hang up are cancelled at the end; asyncio calls that an error.
+        if not (stopping.is_set() and isinstance(context.get("exception"), asyncio.CancelledError)):
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(report)
 
     async def until_stopped() -> None:
         """Hypercorn's shutdown trigger: it must not return before every socket is closed (Python >= 3.12.1)."""

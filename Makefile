@@ -1,0 +1,57 @@
+# `make demo` runs the demo, `make test` passes the tests; both set up what they need from a bare checkout.
+# PYTHON=python3.12 make test   chooses another interpreter.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PORT ?= 8000
+export HYPOTHESIS_PROFILE ?= dev
+
+.PHONY: demo test check fast setup node-setup page schemas lock nightly clean
+
+demo: $(VENV)/.ready                  ## the service, an agent and the page
+	$(BIN)/python examples/demo.py --port $(PORT)
+
+test: setup check                     ## everything: style, types, contracts, all tests
+	$(BIN)/pytest
+
+fast: $(VENV)/.ready check            ## what needs neither Node nor processes
+	$(BIN)/pytest -m "not interop and not browser and not crash and not slow"
+
+check: $(VENV)/.ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+nightly: setup
+	HYPOTHESIS_PROFILE=nightly $(BIN)/pytest tests/convergence tests/sync tests/wire --timeout 7200
+
+setup: $(VENV)/.ready node-setup
+
+$(VENV)/.ready: requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "python3 cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
+	@echo "installing Python packages into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+node-setup:                           ## Node packages and Chromium; what cannot be had is said, its tests are skipped
+	@sh scripts/setup_node.sh
+
+page: node-setup                      ## build the demo page from examples/web
+	npm --prefix examples/web run build
+
+schemas: setup                        ## regenerate schemas/
+	$(BIN)/python scripts/schemas.py
+	node tests/interop/js/vectors.mjs schemas/vectors
+
+lock: $(VENV)/.ready                  ## resolve requirements-dev.lock anew
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --group dev --generate-hashes \
+	  --no-emit-index-url --no-header --no-annotate --upgrade pyproject.toml -o requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) examples/web/node_modules tests/interop/js/node_modules

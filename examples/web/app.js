@@ -1,0 +1,205 @@
+// The demo page: a conversation with agents, who is present, and a document written together.
+import DOMPurify from 'dompurify'
+import { html, nothing, render } from 'lit-html'
+import { repeat } from 'lit-html/directives/repeat.js'
+import { unsafeHTML } from 'lit-html/directives/unsafe-html.js'
+import { marked } from 'marked'
+import { openEditor } from './editor.js'
+import { join, messages, post, present } from './session.js'
+
+const COLORS = ['#4b3ff0', '#0a8f6a', '#c2410c', '#b0128a', '#0369a1', '#7c5a00', '#9f1239', '#3f6212']
+const ADJECTIVES = ['Curious', 'Gentle', 'Swift', 'Quiet', 'Bright', 'Patient', 'Merry', 'Bold']
+const ANIMALS = ['Otter', 'Heron', 'Lynx', 'Wren', 'Badger', 'Fox', 'Seal', 'Owl']
+const SUGGESTIONS = ['Tell me something worth knowing', 'Write a short poem', 'How should I begin?']
+const TYPING_MS = 2500
+
+const any = list => list[Math.floor(Math.random() * list.length)]
+const me = JSON.parse(localStorage.getItem('crdt-sessions/me') ?? 'null') ??
+  { id: crypto.randomUUID(), name: `${any(ADJECTIVES)} ${any(ANIMALS)}`, color: any(COLORS) }
+const remember = () => localStorage.setItem('crdt-sessions/me', JSON.stringify(me))
+remember()
+const colors = () => ({ ...me, colorLight: `${me.color}33` })
+
+const name = new URLSearchParams(location.search).get('session') ?? 'demo'
+const root = document.getElementById('app')
+render(html`<p class="loading">Opening ${name}…</p>`, root)
+const session = await join(name, colors())
+const { doc, provider } = session
+document.title = `${name} · crdt-sessions`
+
+let offline = false
+let refused = null
+let kept = 0 // changes made here that no server has seen
+let follow = true // whether the conversation sticks to its end
+const rendered = new Map() // message id -> what it was rendered from, and the HTML
+
+provider.on('closed', () => draw())
+provider.on('connection-close', event => {
+  if (event && event.code >= 4400 && event.code < 4500) refused = event.reason || `refused (${event.code})`
+  draw()
+})
+provider.on('status', () => draw())
+provider.on('sync', synced => { if (synced) kept = 0; draw() })
+provider.awareness.on('change', () => draw())
+doc.on('update', (_, origin) => {
+  if (origin !== provider && !provider.synced) kept++
+  draw()
+})
+
+let typing
+function active (activity) {
+  clearTimeout(typing)
+  if (provider.awareness.getLocalState()?.activity !== activity) provider.awareness.setLocalStateField('activity', activity)
+  if (activity !== 'idle') typing = setTimeout(() => active('idle'), TYPING_MS)
+}
+
+function send (text) {
+  if (!text.trim()) return
+  post(doc, { id: me.id, name: me.name, kind: 'human' }, text.trim())
+  follow = true
+  active('idle')
+}
+
+function submit (event) {
+  event.preventDefault()
+  const field = event.target.elements.text
+  send(field.value)
+  field.value = ''
+  field.focus()
+}
+
+function keydown (event) {
+  if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) {
+    event.preventDefault()
+    event.target.form.requestSubmit()
+  }
+}
+
+function toggle (event) {
+  offline = event.target.checked
+  if (offline) provider.disconnect()
+  else provider.connect()
+  draw()
+}
+
+function rename (event) {
+  me.name = event.target.value.trim() || me.name
+  remember()
+  provider.awareness.setLocalStateField('user', colors())
+}
+
+// -- what is shown ---------------------------------------------------------------------------------------------
+
+const safe = text => unsafeHTML(DOMPurify.sanitize(marked.parse(text, { gfm: true, breaks: true })))
+
+function part (part) {
+  switch (part.type) {
+    case 'text':
+      return html`<div class="text">${safe(part.text)}</div>`
+    case 'reasoning':
+      return html`<details class="reasoning" ?open=${part.state === 'streaming'}><summary>${part.state === 'streaming' ? 'Thinking…' : 'Thoughts'}</summary><div>${part.text}</div></details>`
+    case 'tool':
+      return html`<details class="tool"><summary>Tool · ${part.toolName}${part.state === 'output-error' ? ' · failed' : ''}</summary><pre>${part.inputText}</pre>${part.errorText ? html`<p class="error">${part.errorText}</p>` : nothing}</details>`
+    default:
+      return html`<pre>${JSON.stringify(part.value, null, 2)}</pre>`
+  }
+}
+
+function ending (run) {
+  if (run?.status === 'failed') return html`<p class="error">Ended with an error: ${run.outcome?.error?.message ?? run.outcome?.reason}</p>`
+  if (run?.status === 'cancelled' || run?.status === 'interrupted') return html`<p class="note">${run.status}</p>`
+  if (run?.outcome?.reason === 'length' || run?.outcome?.reason === 'max_tokens') return html`<p class="note">Cut short by the model's limit</p>`
+  return nothing
+}
+
+function message (message) {
+  const key = JSON.stringify([message.parts, message.run, message.seq])
+  const known = rendered.get(message.id)
+  if (known?.key === key) return known.html
+  const writing = message.parts.some(part => part.state === 'streaming' || part.state === 'input-streaming')
+  const own = message.author?.id === me.id
+  const time = new Date(message.createdAt).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' })
+  const fresh = html`
+    <article class="message ${message.role} ${own ? 'own' : ''} ${writing ? 'writing' : ''}" data-id=${message.id}>
+      <header><b>${message.author?.name || message.author?.id}</b> <time>${time}</time>
+        ${message.seq === undefined ? html`<span class="waiting" title="Kept on this device until the service has it">not sent yet</span>` : nothing}</header>
+      ${message.parts.map(part)}${ending(message.run)}
+    </article>`
+  rendered.set(message.id, { key, html: fresh })
+  return fresh
+}
+
+const initials = name => name.split(/\s+/).map(word => [...word][0]).slice(0, 2).join('').toUpperCase()
+
+function person (person) {
+  const { user, kind, device, activity } = person
+  return html`
+    <li class=${kind} data-name=${user.name ?? ''}>
+      <span class="avatar" style="--color: ${COLORS.includes(user.color) ? user.color : '#475569'}">${kind === 'agent' ? '✦' : initials(user.name || '?')}</span>
+      <span>${person.own
+        ? html`<input class="name" .value=${user.name} @change=${rename} aria-label="Your name" maxlength="40">`
+        : html`<b>${user.name || user.id || 'somebody'}</b>`}
+        <small>${person.own ? 'you' : kind ?? 'peer'}${device ? ` · ${device}` : ''}</small></span>
+      <em class="activity ${activity}">${activity && activity !== 'idle' ? activity : ''}</em>
+    </li>`
+}
+
+function status () {
+  if (refused) return ['bad', refused]
+  if (provider.synced) return ['good', 'live']
+  const changes = kept === 0 ? '' : ` · ${kept} change${kept === 1 ? '' : 's'} kept here`
+  return ['away', (offline ? 'offline' : 'connecting…') + changes]
+}
+
+const page = html`
+  <header class="bar">
+    <h1><img src="/demo/icon.svg" alt=""> ${name}</h1>
+    <span id="status" role="status"></span>
+    <label class="switch"><input type="checkbox" id="offline" @change=${toggle}><i></i> Work offline</label>
+  </header>
+  <main>
+    <section class="conversation" aria-label="Conversation">
+      <div id="messages" aria-live="polite"></div>
+      <form @submit=${submit}>
+        <textarea name="text" rows="1" placeholder="Write to everybody here, people and agents" aria-label="Message"
+          @keydown=${keydown} @input=${() => active('typing')}></textarea>
+        <button>Send</button>
+      </form>
+    </section>
+    <aside>
+      <section class="present"><h2>Here now</h2><ul id="present"></ul></section>
+      <section class="scratch"><h2>Scratch document</h2><div id="editor"></div></section>
+    </aside>
+  </main>`
+
+render(page, root)
+root.querySelector('.loading')?.remove()
+const list = document.getElementById('messages')
+list.addEventListener('scroll', () => { follow = list.scrollHeight - list.scrollTop - list.clientHeight < 40 })
+openEditor(document.getElementById('editor'), session.draft, provider.awareness)
+
+const welcome = html`
+  <div class="welcome"><h2>One session, everybody in it</h2>
+    <p>Open this page in a second tab, or on the command line with <code>python examples/terminal_peer.py</code>.
+      Ask the agent something and watch the answer arrive in all of them. Go offline, go on writing, come back.</p>
+    <p>${SUGGESTIONS.map(text => html`<button type="button" @click=${() => send(text)}>${text}</button>`)}</p></div>`
+
+let drawing = false
+function draw () {
+  if (drawing) return
+  drawing = true
+  // A hidden tab gets no animation frames, but must not fall behind by more than a second.
+  const later = document.hidden ? task => setTimeout(task, 250) : requestAnimationFrame
+  later(() => {
+    drawing = false
+    const all = messages(doc)
+    render(all.length ? repeat(all, ({ id }) => id, message) : welcome, list)
+    if (follow) list.scrollTop = list.scrollHeight
+    render(repeat(present(provider), ({ client }) => client, person), document.getElementById('present'))
+    const [tone, text] = status()
+    const shown = document.getElementById('status')
+    shown.className = tone
+    shown.textContent = text
+  })
+}
+draw()
