@@ -20,8 +20,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 
 
-def start(*command: object, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, *map(str, command)], env={**os.environ, **(env or {})})
+def start(*command: object, env: dict[str, str] | None = None, quiet: bool = False) -> subprocess.Popen[bytes]:
+    output = subprocess.DEVNULL if quiet else None
+    return subprocess.Popen([sys.executable, *map(str, command)], env={**os.environ, **(env or {})}, stdout=output)
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes], seconds: float = 20.0) -> None:
@@ -62,7 +63,7 @@ def main() -> None:
         wait_for(options.port, parts[-1])
         if "OPENAI_BASE_URL" not in os.environ:
             port = free_port()
-            parts.append(start(HERE / "replay_server.py", "--port", port, "--rate", options.rate))
+            parts.append(start(HERE / "replay_server.py", "--port", port, "--rate", options.rate, quiet=True))
             wait_for(port, parts[-1])
             environment = {"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "none"}
         parts.append(start(HERE / "model_agent.py", "--url", url, "--session", options.session, env=environment))

@@ -15,7 +15,7 @@ from typing import Any
 from crdt_sessions.client.session import SessionPeer, connect
 from crdt_sessions.client.stream import MessageStream
 from crdt_sessions.errors import ConnectionClosed
-from crdt_sessions.model import TERMINAL_STATUSES, Message
+from crdt_sessions.model import Message
 
 _log = logging.getLogger("crdt_sessions.agent")
 
@@ -127,11 +127,7 @@ class Agent:
         for message in peer.messages.all():
             if message.role == "user" and message.done and message.seq is not None:
                 run = peer.view.runs.value(self._run_id(message))
-                ended = run is not None and (
-                    run.status in TERMINAL_STATUSES
-                    or (run.result is not None and run.result.status in TERMINAL_STATUSES)
-                )
-                if not ended:
+                if run is None or not run.over:
                     return message
         return None
 

@@ -34,10 +34,15 @@ class FollowedMessages:
             for message in self.all():
                 if message.id in seen:
                     continue
-                if not message.done or message.seq is None:
+                if message.seq is None or not self._finished(message):
                     break
                 seen.add(message.id)
                 yield message
+
+    def _finished(self, message: Message) -> bool:
+        """Whether nobody writes it any more: parts may all be closed while its run goes on."""
+        run = self._peer.view.runs.value(message.run_id) if message.run_id is not None else None
+        return message.done and (run is None or run.over)
 
     async def watch(self) -> AsyncIterator[Message]:
         """Yield every message as it is now, and again each time it changes, tokens included.

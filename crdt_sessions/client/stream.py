@@ -7,11 +7,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from crdt_sessions.model import (
-    TERMINAL_STATUSES,
     Message,
     MessageHead,
     PartStream,
-    Run,
     RunError,
     RunRequest,
     RunResult,
@@ -141,7 +139,7 @@ class MessageStream:
     def _begin(self, view: SessionView) -> None:
         view.runs.request(self.run_id, self._request)
         run = view.runs.value(self.run_id)
-        if run is not None and _over(run):
+        if run is not None and run.over:
             raise ValueError(f"run {self.run_id!r} has ended already; a run ends once")
         head = MessageHead(
             id=self.message_id,
@@ -200,10 +198,6 @@ class MessageStream:
             status=status, reason=reason if status != "running" else None, error=error, at=self._peer.now()
         )
         view.runs.report(self.run_id, result, output=self.message_id)
-
-
-def _over(run: Run) -> bool:
-    return run.status in TERMINAL_STATUSES or (run.result is not None and run.result.status in TERMINAL_STATUSES)
 
 
 def _joined(pending: list[tuple[_Key, str]]) -> list[tuple[_Key, str]]:

@@ -128,7 +128,7 @@ class Message(MessageHead):
 
     @property
     def done(self) -> bool:
-        """Whether no part is still being written."""
+        """Whether no part is being written right now. A run may still add parts; see :attr:`Run.over`."""
         return not any(
             part.state in ("streaming", "input-streaming") for part in self.parts if not isinstance(part, ValuePart)
         )
@@ -176,6 +176,12 @@ class Run(Value):
     status: RunStatus | None = None
     outcome: RunOutcome | None = None
     output: str | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended, or its agent says so and the server is about to settle it."""
+        reported = self.result is not None and self.result.status in TERMINAL_STATUSES
+        return reported or self.status in TERMINAL_STATUSES
 
 
 class ArtifactHead(Value):

@@ -1,0 +1,105 @@
+// Drives the demo page in a real Chromium, as two people in two tabs would. Prints what it saw as JSON.
+import fs from 'node:fs'
+import { createRequire } from 'node:module'
+import path from 'node:path'
+
+const require = createRequire(path.join(import.meta.dirname, '../interop/js/package.json'))
+const { chromium } = require('playwright-core')
+
+const [url, session, shots] = process.argv.slice(2)
+const executablePath = ['/usr/bin/chromium', '/usr/bin/google-chrome'].find(file => fs.existsSync(file))
+const browser = await chromium.launch({
+  executablePath,
+  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+})
+const seen = { errors: [] }
+const open = async (context, name) => {
+  await context.addInitScript(name => {
+    if (!localStorage.getItem('crdt-sessions/me')) localStorage.setItem('crdt-sessions/me', JSON.stringify({ id: name, name, color: name === 'Ann' ? '#4b3ff0' : '#c2410c' }))
+  }, name)
+  const page = await context.newPage()
+  page.on('pageerror', error => seen.errors.push(String(error)))
+  page.on('console', message => { if (message.type() === 'error') seen.errors.push(message.text()) })
+  await page.goto(`${url}/?session=${session}`)
+  await page.waitForSelector('#status.good')
+  return page
+}
+const size = { viewport: { width: 1280, height: 800 } }
+const laptop = await browser.newContext(size)
+const phone = await browser.newContext(size)
+const ann = await open(laptop, 'Ann')
+const bob = await open(phone, 'Bob')
+await ann.screenshot({ path: path.join(shots, 'welcome.png') })
+
+// presence: each sees the other, and the agent
+for (const [page, other] of [[ann, 'Bob'], [bob, 'Ann']]) {
+  await page.waitForSelector(`#present li[data-name="${other}"]`)
+  await page.waitForSelector('#present li.agent')
+}
+seen.presentForAnn = await ann.$$eval('#present li', items => items.length)
+
+// tokens arrive live in both
+const tokens = page => page.evaluate(() => new Promise(resolve => {
+  const lengths = new Set()
+  const timer = setInterval(() => {
+    const answer = document.querySelector('.message.assistant')
+    if (!answer) return
+    lengths.add(answer.textContent.length)
+    if (!answer.classList.contains('writing') && answer.querySelector('.text')) { clearInterval(timer); resolve(lengths.size) }
+  }, 30)
+}))
+const watching = [tokens(ann), tokens(bob)]
+await ann.fill('textarea', 'replay:openai-chat/deepseek-chat-emoji.sse')
+await bob.waitForFunction(() => [...document.querySelectorAll('.activity')].some(item => item.textContent === 'typing'))
+await ann.press('textarea', 'Enter')
+await ann.waitForSelector('.message.assistant.writing')
+await bob.waitForSelector('.activity.streaming:not(:empty)')
+await ann.waitForTimeout(900)
+await ann.screenshot({ path: path.join(shots, 'streaming.png') })
+seen.stepsSeen = await Promise.all(watching)
+
+// an offline tab: its edits merge when it is back
+await ann.locator('#offline').evaluate(box => box.click())
+await ann.waitForSelector('#status.away')
+await ann.fill('textarea', 'written offline')
+await ann.press('textarea', 'Enter')
+await ann.click('.cm-content')
+await ann.keyboard.type('Ann offline. ')
+await bob.click('.cm-content')
+await bob.keyboard.type('Bob online. ')
+await ann.waitForSelector('.waiting')
+await ann.waitForFunction(() => document.getElementById('status').textContent.includes('kept here'))
+seen.bobSawOffline = await bob.evaluate(() => document.body.textContent.includes('written offline'))
+await ann.screenshot({ path: path.join(shots, 'offline.png') })
+await ann.locator('#offline').evaluate(box => box.click())
+await ann.waitForSelector('#status.good')
+await bob.waitForFunction(() => document.body.textContent.includes('written offline'))
+for (const page of [ann, bob]) {
+  await page.waitForFunction(() => ['Ann offline.', 'Bob online.'].every(part => document.querySelector('.cm-content').textContent.includes(part)))
+  await page.waitForFunction(() => document.querySelectorAll('.waiting').length === 0)
+}
+await bob.waitForSelector('.cm-ySelectionCaret')
+await bob.waitForFunction(() => document.querySelectorAll('.message.assistant').length === 2 && !document.querySelector('.message.writing'), undefined, { timeout: 60000 })
+await bob.screenshot({ path: path.join(shots, 'merged.png') })
+
+// a reload keeps everything
+const text = page => page.evaluate(() => [...document.querySelectorAll('.message .text')].map(part => part.textContent))
+const draft = page => page.evaluate(() => [...document.querySelectorAll('.cm-line')].map(line => line.childNodes).flatMap(nodes => [...nodes].filter(node => !node.classList?.contains('cm-ySelectionCaret')).map(node => node.textContent)).join(''))
+const before = await text(bob)
+await bob.reload()
+await bob.waitForSelector('#status.good')
+await bob.waitForFunction(count => document.querySelectorAll('.message .text').length === count, before.length)
+seen.reloadKeeps = JSON.stringify(await text(bob)) === JSON.stringify(before)
+seen.texts = [await text(ann), await text(bob)]
+seen.drafts = [await draft(ann), await draft(bob)]
+seen.overflow = await ann.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth)
+
+// a narrow screen
+await bob.setViewportSize({ width: 390, height: 800 })
+await bob.waitForTimeout(200)
+seen.narrowOverflow = await bob.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth)
+await bob.screenshot({ path: path.join(shots, 'narrow.png') })
+await phone.close()
+await ann.waitForFunction(() => !document.querySelector('#present li[data-name="Bob"]'))
+console.log(JSON.stringify(seen))
+await browser.close()

@@ -1,0 +1,66 @@
+"""The demo page in a real browser: two tabs, an agent, an offline switch, a reload."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crdt_sessions_server.app import PAGE
+from examples.replay_server import recordings
+from tests.interop.node import AVAILABLE, WHY_NOT, needs_node
+from tests.processes import ROOT, Process, Server, free_port
+
+CHROMIUM = any(shutil.which(name) for name in ("chromium", "google-chrome"))
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not AVAILABLE, reason=WHY_NOT)
+@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium")
+def test_two_people_and_an_agent_share_the_page(tmp_path):
+    server = Server(tmp_path / "sessions.db")
+    port = free_port()
+    replay = Process(sys.executable, ROOT / "examples/replay_server.py", "--port", port, "--rate", "60")
+    replay.wait_for("Running on")
+    agent = Process(
+        sys.executable, ROOT / "examples/model_agent.py", "--url", server.url, "--session", "room",
+        env={"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "none"},
+    )  # fmt: skip
+    shots = Path(tmp_path / "shots")
+    shots.mkdir()
+    try:
+        done = subprocess.run(
+            ["node", ROOT / "tests/browser/page.mjs", server.url, "room", shots],
+            capture_output=True, text=True, timeout=150, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr + "\n".join(agent.lines + server.lines)
+        seen = json.loads(done.stdout.splitlines()[-1])
+    finally:
+        for process in (agent, replay, server):
+            process.close()
+    assert seen["errors"] == []
+    assert seen["presentForAnn"] == 3
+    assert min(seen["stepsSeen"]) > 10, "the answer came in one piece, not token by token"
+    assert not seen["bobSawOffline"]
+    assert seen["reloadKeeps"]
+    assert seen["texts"][0] == seen["texts"][1]
+    assert "written offline" in "".join(seen["texts"][0])
+    assert seen["drafts"][0] == seen["drafts"][1]
+    assert not seen["overflow"]
+    assert not seen["narrowOverflow"]
+    facts = recordings()["openai-chat/deepseek-chat-emoji.sse"].facts
+    assert len(seen["texts"][0][1]) > facts["text_chars"] * 0.8  # Markdown's own marks are not shown
+
+
+@pytest.mark.interop
+@needs_node
+def test_the_built_page_is_what_its_source_builds(tmp_path):
+    web = ROOT / "examples/web"
+    if not (web / "node_modules").is_dir():
+        pytest.skip("needs the packages of examples/web: make setup")
+    subprocess.run(["node", web / "build.mjs", tmp_path], check=True, timeout=60)
+    built = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    served = {path.name: path.read_bytes() for path in PAGE.iterdir()}
+    assert built == served, "the page in the package is stale: run make page"
