@@ -31,11 +31,11 @@ class NodePeers:
 
     def __call__(self, command, **options):
         """Run a command and return its result."""
-        id = next(self._ids)
-        self._process.child.stdin.write(json.dumps({"id": id, "command": command, **options}) + "\n")
+        call = next(self._ids)
+        self._process.child.stdin.write(json.dumps({"call": call, "command": command, **options}) + "\n")
         self._process.child.stdin.flush()
-        self._process.wait_for(rf'^\{{"id":{id},')
-        line = next(line for line in self._process.lines if line.startswith(f'{{"id":{id},'))
+        self._process.wait_for(rf'^\{{"call":{call},')
+        line = next(line for line in self._process.lines if line.startswith(f'{{"call":{call},'))
         answer = json.loads(line)
         self._process.lines.remove(line)
         assert "error" not in answer, answer.get("error")

@@ -63,10 +63,10 @@ const commands = {
 }
 
 readline.createInterface({ input: process.stdin }).on('line', async line => {
-  const { id, command, ...options } = JSON.parse(line)
+  const { call, command, ...options } = JSON.parse(line)
   try {
-    process.stdout.write(JSON.stringify({ id, result: (await commands[command](options)) ?? null }) + '\n')
+    process.stdout.write(JSON.stringify({ call, result: (await commands[command](options)) ?? null }) + '\n')
   } catch (error) {
-    process.stdout.write(JSON.stringify({ id, error: String(error.stack) }) + '\n')
+    process.stdout.write(JSON.stringify({ call, error: String(error.stack) }) + '\n')
   }
 }).on('close', () => process.exit(0))

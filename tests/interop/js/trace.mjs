@@ -9,7 +9,7 @@ import { WebsocketProvider } from 'y-websocket'
 const [file, url, room, drops] = process.argv.slice(2)
 const trace = JSON.parse(zlib.gunzipSync(fs.readFileSync(file)))
 const until = async condition => {
-  const deadline = Date.now() + 60_000
+  const deadline = Date.now() + 30_000
   while (!condition()) {
     if (Date.now() > deadline) throw new Error('timed out')
     await new Promise(resolve => setTimeout(resolve, 1))
@@ -21,7 +21,10 @@ const until = async condition => {
 const authors = Array.from({ length: trace.numAgents }, (_, n) => {
   const online = new Y.Doc()
   const provider = new WebsocketProvider(url, room, online, { WebSocketPolyfill: WebSocket, disableBc: true })
-  return { exact: new Y.Doc(), online, provider, has: new Set() }
+  const exact = new Y.Doc()
+  // The recorded text breaks ties by author: with ids in another order stock Yjs alone ends with another text.
+  exact.clientID = 1000 + n
+  return { exact, online, provider, has: new Set() }
 })
 const done = [] // per transaction: the update, its author and the author's clock behind it
 let seed = 7
@@ -74,7 +77,11 @@ const late = new Y.Doc()
 const lateProvider = new WebsocketProvider(url, room, late, { WebSocketPolyfill: WebSocket, disableBc: true })
 const replicas = [...authors.map(author => author.online), late]
 const same = () => replicas.every(doc => doc.getText('draft').toString() === trace.endContent)
-await until(same)
+await until(same).catch(() => {
+  const describe = doc => ({ length: doc.getText('draft').length, equal: doc.getText('draft').toString() === trace.endContent, pending: doc.store.pendingStructs !== null, clocks: [...Y.decodeStateVector(Y.encodeStateVector(doc))] })
+  console.error(JSON.stringify({ expected: trace.endContent.length, cuts, replicas: replicas.map(describe), exact: authors.map(author => describe(author.exact)) }))
+  process.exit(1)
+})
 console.log(JSON.stringify({ equal: same(), cuts, transactions: trace.txns.length }))
 for (const provider of [lateProvider, ...authors.map(author => author.provider)]) provider.destroy()
 process.exit(0)
