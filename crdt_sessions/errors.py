@@ -21,6 +21,7 @@
     ├── SessionClosed             it takes no more writes
     ├── WrongGeneration           the client's history belongs to an earlier session of that name
     ├── BadSessionId
+    ├── BadParameter              a query parameter that cannot be read
     ├── BadDocument               an import that is not a session document
     ├── NotFound                  a message, run or artifact that is not in the document
     ├── StorageError              the store failed; what was not acknowledged is not stored
@@ -180,6 +181,15 @@ class BadSessionId(CrdtSessionsError):
             "a session id is 1 to 128 characters of A-Z a-z 0-9 . _ ~ : @ - "
             f"and begins with a letter or digit, not {text[:80]!r}"
         )
+        self.text = text
+
+
+class BadParameter(CrdtSessionsError):
+    """A query parameter that cannot be read."""
+
+    def __init__(self, *, name: str, text: str) -> None:
+        super().__init__(f"the parameter {name} cannot be {text[:40]!r}")
+        self.name = name
         self.text = text
 
 

@@ -31,6 +31,7 @@ CLOSE_CODES: dict[type[errors.CrdtSessionsError], int] = {
     errors.WireError: 4400,
     errors.UpdateError: 4400,
     errors.BadSessionId: 4400,
+    errors.BadParameter: 4400,
     errors.NotAuthenticated: 4401,
     errors.AccessDenied: 4403,
     errors.SessionClosed: 4403,

@@ -17,6 +17,7 @@ STATUS: dict[type[errors.CrdtSessionsError], int] = {
     errors.UpdateError: 400,
     errors.BadDocument: 422,
     errors.BadSessionId: 422,
+    errors.BadParameter: 422,
     errors.NotAuthenticated: 401,
     errors.AccessDenied: 403,
     errors.SessionNotFound: 404,

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 
-from crdt_sessions.errors import AccessDenied, BadSessionId, CrdtSessionsError
+from crdt_sessions.errors import AccessDenied, BadParameter, CrdtSessionsError
 from crdt_sessions.ids import session_id
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.wire import Closing, PermissionDenied, closing_for, encode
@@ -137,5 +137,5 @@ def _generation(scope: Scope) -> int | None:
     if text is None:
         return None
     if not text.isascii() or not text.isdigit():
-        raise BadSessionId(text=f"generation={text}")
+        raise BadParameter(name="generation", text=text)
     return int(text)
