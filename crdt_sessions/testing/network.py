@@ -141,10 +141,13 @@ class SimNetwork:
             queue.append(queue[-1])
 
     def reorder(self, name: str, *, up: bool) -> None:
-        """Swap the two oldest messages in flight if both are updates."""
+        """Let the oldest update in flight be overtaken by all updates right behind it."""
         queue = self.peers[name].uplink if up else self.peers[name].downlink
-        if len(queue) > 1 and queue[0].startswith(_SYNC_UPDATES) and queue[1].startswith(_SYNC_UPDATES):
-            queue[0], queue[1] = queue[1], queue[0]
+        run = 0
+        while run < len(queue) and queue[run].startswith(_SYNC_UPDATES):
+            run += 1
+        if run > 1:
+            queue.insert(run - 1, queue.popleft())
 
     # -- the server ----------------------------------------------------------------------------------------------
 
