@@ -100,8 +100,10 @@ class SessionDoc:
         return self._take_delta()
 
     def _retry(self) -> None:
-        """Apply again what waits: the library keeps an update that lacks another, but does not always notice
-        when the other one arrives (docs/decisions/0005).
+        """Apply again what waits.
+
+        The library keeps an update that lacks another one, but does not always notice when that arrives
+        (docs/decisions/0005-waiting-updates.md).
         """
         progress = True
         while self._waiting != EMPTY_UPDATE and progress:

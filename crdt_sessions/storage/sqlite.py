@@ -8,6 +8,7 @@ returns after fsync.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -30,6 +31,8 @@ from crdt_sessions.ids import Millis, Seq, SessionId
 from crdt_sessions.storage.base import Row, SessionRecord, StoredSession
 from crdt_sessions.storage.lock import FileLock
 from crdt_sessions.storage.migrations import migrate
+
+_log = logging.getLogger("crdt_sessions.storage")
 
 _Job = Callable[[aiosqlite.Connection], Awaitable[Any]]
 
@@ -62,6 +65,7 @@ class SqliteStore:
         self._lock = FileLock(Path(f"{self.path}.lock"), self.path)
         self._queue: asyncio.Queue[_Queued | None] = asyncio.Queue()
         self._writer: asyncio.Task[None] | None = None
+        self._writing: list[_Queued] = []
         self._reading = asyncio.Lock()
         self._write: aiosqlite.Connection
         self._read: aiosqlite.Connection
@@ -81,6 +85,7 @@ class SqliteStore:
             self._lock.release()
             raise
         self._writer = asyncio.create_task(self._run(), name="sqlite writer")
+        self._writer.add_done_callback(self._writer_ended)
         return self
 
     async def __aexit__(
@@ -93,7 +98,7 @@ class SqliteStore:
         if self._writer is None:
             return
         self._queue.put_nowait(None)
-        await self._writer
+        await asyncio.wait({self._writer})
         self._writer = None
         await self._read.close()
         await self._write.close()
@@ -156,9 +161,9 @@ class SqliteStore:
             await _run(connection, "DELETE FROM updates WHERE session = ? AND seq <= ?", (session, snapshot.seq))
             await _run(
                 connection,
-                "DELETE FROM snapshots WHERE session = ?1 AND seq NOT IN"
-                " (SELECT seq FROM snapshots WHERE session = ?1 ORDER BY seq DESC LIMIT ?2)",
-                (session, _SNAPSHOTS_KEPT),
+                "DELETE FROM snapshots WHERE session = ? AND seq NOT IN"
+                " (SELECT seq FROM snapshots WHERE session = ? ORDER BY seq DESC LIMIT ?)",
+                (session, session, _SNAPSHOTS_KEPT),
             )
 
         await self._submit(job)
@@ -241,11 +246,11 @@ class SqliteStore:
             return None
         *record, last_seq = found[0]
         stored = await self._fetch(
-            "SELECT seq, data, checksum FROM (SELECT seq, data, checksum FROM snapshots WHERE session = ?1"
+            "SELECT seq, data, checksum FROM (SELECT seq, data, checksum FROM snapshots WHERE session = ?"
             " ORDER BY seq DESC LIMIT 1)"
             " UNION ALL SELECT seq, data, checksum FROM (SELECT seq, data, checksum FROM updates"
-            " WHERE session = ?1 ORDER BY seq)",
-            (session,),
+            " WHERE session = ? ORDER BY seq)",
+            (session, session),
         )
         return StoredSession(SessionRecord(*record), _verified(session, stored, last_seq))
 
@@ -261,7 +266,7 @@ class SqliteStore:
             return list(await cursor.fetchall())
 
     async def _submit(self, job: _Job) -> None:
-        if self._writer is None:
+        if self._writer is None or self._writer.done():
             raise StorageError("the store is closed")
         queued = _Queued(job, asyncio.get_running_loop().create_future())
         self._queue.put_nowait(queued)
@@ -275,10 +280,20 @@ class SqliteStore:
             while not self._queue.empty():
                 group.append(self._queue.get_nowait())
             closing = None in group
-            jobs = [queued for queued in group if queued is not None]
+            self._writing = jobs = [queued for queued in group if queued is not None]
             if jobs and not await self._commit(jobs) and len(jobs) > 1:
                 for queued in jobs:  # one of them failed; give each its own transaction and its own error
                     await self._commit([queued])
+
+    def _writer_ended(self, writer: asyncio.Task[None]) -> None:
+        """Leave nobody waiting, should the writer ever fail in a way that is not SQLite's."""
+        if writer.cancelled() or (error := writer.exception()) is None:
+            return
+        _log.error("the writer failed", exc_info=error)
+        waiting = [*self._writing, *(self._queue.get_nowait() for _ in range(self._queue.qsize()))]
+        for queued in waiting:
+            if queued is not None and not queued.done.done():
+                queued.done.set_exception(StorageError(f"the writer failed: {error!r}"))
 
     async def _commit(self, jobs: Sequence[_Queued]) -> bool:
         """Run *jobs* in one transaction; report success to all, or failure if there is only one."""

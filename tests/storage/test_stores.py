@@ -142,3 +142,19 @@ async def test_a_closed_store_says_so(tmp_path):
 async def test_a_path_that_cannot_be_opened_says_so(tmp_path):
     with pytest.raises(StorageError):
         await SqliteStore(tmp_path / "missing" / "s.db").__aenter__()
+
+
+async def test_nobody_waits_for_a_writer_that_failed(tmp_path):
+    import asyncio
+
+    async with SqliteStore(tmp_path / "s.db") as store:
+
+        async def bug(connection):
+            raise RuntimeError("not SQLite's")
+
+        results = await asyncio.gather(
+            store._submit(bug), store.create(A, b"", generation=1, title=None, now=NOW), return_exceptions=True
+        )
+        assert [type(result) for result in results] == [StorageError, StorageError]
+        with pytest.raises(StorageError, match="closed"):
+            await store.check()
