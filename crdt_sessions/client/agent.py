@@ -15,7 +15,7 @@ from typing import Any
 from crdt_sessions.client.session import SessionPeer, connect
 from crdt_sessions.client.stream import MessageStream
 from crdt_sessions.errors import ConnectionClosed
-from crdt_sessions.model import Message
+from crdt_sessions.model import Message, order
 
 _log = logging.getLogger("crdt_sessions.agent")
 
@@ -116,20 +116,17 @@ class Agent:
         async with connect(
             self._url, name, token=self._token, name=self.name, id=f"agent-{self.name}", kind="agent", **self._options
         ) as peer:
-            async for _ in peer.changes():
-                while (message := self._next(peer)) is not None:
-                    await self._respond(peer, message, answer)
+            questions: dict[str, Message] = {}
+            async for changed in peer.changed_messages():
+                questions.update((message.id, message) for message in changed if self._is_question(message))
+                while peer.connected and questions:  # offline, what was decided meanwhile is not known
+                    message = questions.pop(min(questions.values(), key=order).id)
+                    run = peer.view.runs.value(self._run_id(message))
+                    if run is None or not run.over:
+                        await self._respond(peer, message, answer)
 
-    def _next(self, peer: SessionPeer) -> Message | None:
-        """Return the first question that has no ended answer."""
-        if not peer.connected:
-            return None  # what the server decided meanwhile is not known
-        for message in peer.messages.all():
-            if message.role == "user" and message.done and message.seq is not None:
-                run = peer.view.runs.value(self._run_id(message))
-                if run is None or not run.over:
-                    return message
-        return None
+    def _is_question(self, message: Message) -> bool:
+        return message.role == "user" and message.done and message.seq is not None
 
     async def _respond(self, peer: SessionPeer, message: Message, answer: OnRun) -> None:
         try:

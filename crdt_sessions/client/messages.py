@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from crdt_sessions.model import Message
+from crdt_sessions.model import Message, order
 
 if TYPE_CHECKING:
     from crdt_sessions.client.session import SessionPeer
@@ -29,13 +29,14 @@ class FollowedMessages:
         Raises:
             ConnectionClosed: the server refused this peer for good.
         """
+        waiting: dict[str, Message] = {}
         seen: set[str] = set()
-        async for _ in self._peer.changes():
-            for message in self.all():
-                if message.id in seen:
-                    continue
+        async for changed in self._peer.changed_messages():
+            waiting.update((message.id, message) for message in changed if message.id not in seen)
+            for message in sorted(waiting.values(), key=order):
                 if message.seq is None or not self._finished(message):
                     break
+                del waiting[message.id]
                 seen.add(message.id)
                 yield message
 
@@ -50,9 +51,6 @@ class FollowedMessages:
         Raises:
             ConnectionClosed: the server refused this peer for good.
         """
-        known: dict[str, Message] = {}
-        async for _ in self._peer.changes():
-            for message in self.all():
-                if known.get(message.id) != message:
-                    known[message.id] = message
-                    yield message
+        async for changed in self._peer.changed_messages():
+            for message in changed:
+                yield message

@@ -27,7 +27,7 @@ from crdt_sessions.client.messages import FollowedMessages
 from crdt_sessions.client.stream import MessageStream
 from crdt_sessions.clock import Clock, SystemClock
 from crdt_sessions.errors import ConnectionClosed, UpdateError, WireError
-from crdt_sessions.ids import ClientId, session_id
+from crdt_sessions.ids import ClientId, Seq, session_id
 from crdt_sessions.limits import Limits, Timing
 from crdt_sessions.model import (
     Author,
@@ -38,6 +38,7 @@ from crdt_sessions.model import (
     RunRequest,
     SessionView,
     TextPart,
+    order,
 )
 from crdt_sessions.model.values import Activity, Kind, Role, Value
 from crdt_sessions.pulse import Pulse
@@ -236,6 +237,22 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
             beat = self._changed.count
             yield
             await self.until(lambda beat=beat: self._changed.count > beat)  # type: ignore[misc]
+
+    async def changed_messages(self) -> AsyncIterator[list[Message]]:
+        """Yield the messages that changed, or whose runs did, since the last time; at first all of them.
+
+        In the session's order; none if only presence or the connection changed. Each costs what changed, not
+        what the session holds. Raises as :meth:`until`.
+        """
+        revision = Seq(-1)
+        async for _ in self.changes():
+            subjects = self._replica.changes.since(revision)
+            revision = self._replica.revision
+            ids = {id for kind, id in subjects if kind == "message"}
+            runs = (self.view.runs.value(id) for kind, id in subjects if kind == "run")
+            ids |= {run.output for run in runs if run is not None and run.output is not None}
+            messages = [message for id in ids if (message := self.view.messages.value(id)) is not None]
+            yield sorted(messages, key=order)
 
     # -- writing -----------------------------------------------------------------------------------------------
 

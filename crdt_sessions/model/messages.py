@@ -8,6 +8,7 @@ describe is skipped (a message without a valid head, a part of unknown shape).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from pycrdt import Array, Map, Text
@@ -76,6 +77,16 @@ class Messages:
             value = self.value(message_id)
             if value is not None:
                 yield value
+
+    def page(self, after: int, limit: int) -> list[Message]:
+        """Return up to *limit* messages that have a place in the order behind *after*, in order.
+
+        Only those of the page are converted.
+        """
+        views = (MessageView(message_id, entry) for message_id, entry in self._root.items() if isinstance(entry, Map))
+        placed = [(seq, view) for view in views if (seq := view.seq) is not None and seq > after]
+        values = (view.to_value() for _, view in sorted(placed, key=lambda pair: pair[0]))
+        return list(islice((value for value in values if value is not None), limit))
 
     def value(self, message_id: str) -> Message | None:
         """Return a message in JSON form, or None if there is none that layout 1 can describe."""

@@ -67,6 +67,7 @@ from crdt_sessions.wire import (
     decode_awareness,
     encode,
 )
+from crdt_sessions.wire.varint import decode_state_vector
 
 Result = TypeVar("Result")
 
@@ -283,7 +284,7 @@ class SessionEngine:
     def _dispatch(self, peer_id: PeerId, peer: _Peer, frame: Frame, now: Millis) -> list[Effect]:
         match frame:
             case SyncStep1(state_vector):
-                self.document.encode(state_vector)  # refuse what cannot be decoded before it is asked for
+                decode_state_vector(state_vector)  # refuse now what could not be answered later
                 peer.step1 = state_vector
                 return [Ready(peer_id)]
             case SyncStep2(update) | Update(update):

@@ -18,10 +18,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar, assert_never
 
 from crdt_sessions.errors import TooLarge
-from crdt_sessions.ids import ClientId, Millis
+from crdt_sessions.ids import ClientId, Millis, Seq
 from crdt_sessions.limits import Limits, Timing
-from crdt_sessions.model import SessionDoc, SessionView, Touched, merge
+from crdt_sessions.model import SessionDoc, SessionView, merge
 from crdt_sessions.sync.awareness import AwarenessTable
+from crdt_sessions.sync.changes import ChangeIndex
 from crdt_sessions.wire import (
     Ack,
     AwarenessEntry,
@@ -68,6 +69,10 @@ class Replica:
         """Number of local changes made so far."""
         self.durable = 0
         """Number of local changes known to be on the server's disk."""
+        self.changes = ChangeIndex()
+        """When each message and run last changed, counted by :attr:`revision`."""
+        self.revision = Seq(0)
+        """Number of changes of the document so far, whoever made them."""
         self.denied: str | None = None
         """What the server gave as a reason, if it denied permission."""
         self._state: dict[str, Any] | None = None
@@ -137,6 +142,7 @@ class Replica:
         """Change the document in one transaction; the change is sent when there is a connection."""
         result, delta = self.document.edit(lambda _: change(self.view))
         if delta is not None:
+            self._note()
             self._keep(delta)
         return result
 
@@ -147,6 +153,7 @@ class Replica:
             UpdateError: it cannot be decoded.
         """
         self.document.apply(update)
+        self._note()
 
     def restored_unacknowledged(self) -> None:
         """Note that the restored document may hold changes the server has not acknowledged."""
@@ -180,10 +187,6 @@ class Replica:
         taken, self._incoming = self._incoming, []
         return taken
 
-    def take_touched(self) -> Touched:
-        """Return where the document changed since the last call."""
-        return self.document.take_touched()
-
     # -- inside ----------------------------------------------------------------------------------------------
 
     def _keep(self, delta: bytes) -> None:
@@ -191,6 +194,10 @@ class Replica:
         self._incoming.append(delta)
         if self.connected and self._answered:
             self._local.append(delta)  # otherwise the answer to the server's SyncStep1 will carry it
+
+    def _note(self) -> None:
+        self.revision = Seq(self.revision + 1)
+        self.changes.note(self.document.take_touched(), self.revision)
 
     def _dispatch(self, frame: Frame, now: Millis) -> None:
         match frame:
@@ -220,6 +227,7 @@ class Replica:
     def _merge(self, update: bytes) -> None:
         if self.document.apply(update) is not None or not self.document.contains(update):
             self._incoming.append(update)
+            self._note()
 
     def _hear(self, payload: bytes, now: Millis) -> None:
         for entry in decode_awareness(payload):

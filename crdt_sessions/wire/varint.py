@@ -76,6 +76,19 @@ class Reader:
             raise BadText(what=f"not UTF-8: {error.reason}") from error
 
 
+def decode_state_vector(data: bytes) -> dict[int, int]:
+    """Return the clocks in an encoded state vector, by client id.
+
+    Raises:
+        WireError: it is not one, or something stands behind it.
+    """
+    reader = Reader(data)
+    clocks = {reader.varuint(): reader.varuint() for _ in range(min(reader.varuint(), len(data)))}
+    if reader.remaining:
+        raise BadText(what=f"{reader.remaining} bytes behind a state vector")
+    return clocks
+
+
 def varuint(value: int) -> bytes:
     """Encode an unsigned integer of at most 2**53 - 1.
 

@@ -192,9 +192,9 @@ def _message_routes(api: Blueprint, registry: SessionRegistry) -> None:
         """List messages in the session's order, page by page."""
         async with registry.open(session_id(name)) as session:
             await session.durable()
-            ordered = [m for m in session.view.messages.ordered() if (m.seq or 0) > query_args.after]
-        page = ordered[: query_args.limit]
-        return MessagePage(messages=page, next_cursor=page[-1].seq if len(ordered) > len(page) else None)
+            found = session.view.messages.page(query_args.after, query_args.limit + 1)
+        page = found[: query_args.limit]
+        return MessagePage(messages=page, next_cursor=page[-1].seq if len(found) > len(page) else None)
 
     @api.post("/<name>/messages")
     @tag(["messages"])

@@ -34,7 +34,7 @@ async def _closed_with(url, *messages, **options):
         (b"\x00\x03\x00", 4400, "type 3"),
         (encode(PermissionDenied("you")), 4400, "type 2"),
         (encode(Update(b"\xff\xfe\xfd")), 4400, "cannot be decoded"),
-        (encode(SyncStep1(b"\xff")), 4400, "cannot be decoded"),
+        (encode(SyncStep1(b"\xff")), 4400, "wanted 1 bytes"),
         (encode(AwarenessFrame(b"\x01\x01\x01\x03NaN")), 4400, "not JSON"),
         (encode(AwarenessFrame(b"\x01\x01\x01\x02\xc3\x28")), 4400, "UTF-8"),
         (encode(AwarenessFrame(b"\xff\xff\xff\xff\x0f")), 4400, "wanted"),
