@@ -15,20 +15,14 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
-from urllib.parse import urlencode, urlsplit, urlunsplit
 
-import websockets
-from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as open_websocket
-
-from crdt_sessions.client.backoff import Backoff
+from crdt_sessions.client.connection import Connection
 from crdt_sessions.client.local import LocalCopy
 from crdt_sessions.client.messages import FollowedMessages
 from crdt_sessions.client.stream import MessageStream
 from crdt_sessions.clock import Clock, SystemClock
-from crdt_sessions.errors import ConnectionClosed, UpdateError, WireError
 from crdt_sessions.ids import ClientId, Seq, session_id
-from crdt_sessions.limits import Limits, Timing
+from crdt_sessions.limits import Limits
 from crdt_sessions.model import (
     Author,
     Message,
@@ -43,12 +37,11 @@ from crdt_sessions.model import (
 from crdt_sessions.model.values import Activity, Kind, Role, Value
 from crdt_sessions.pulse import Pulse
 from crdt_sessions.sync import Replica
-from crdt_sessions.wire.closing import is_permanent
 
 Result = TypeVar("Result")
 
 _log = logging.getLogger("crdt_sessions.client")
-_SILENCE_S = 45.0  # the server says something every 20 s
+_HAND_OVER_S = 5.0
 
 
 def connect(
@@ -117,18 +110,14 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
     ) -> None:
         self.session_id = session_id(session)
         self.author = author
-        self._address = _sync_address(url, self.session_id, token)
         self._clock = clock
-        self._limits = limits
-        self._timing = Timing()
-        self._rng = rng
-        self._replica = Replica(rng.randrange(1, 2**32), limits=limits, timing=self._timing)
+        self._replica = Replica(rng.randrange(1, 2**32), limits=limits)
         self._local = LocalCopy(offline, self.session_id, clock) if offline is not None else None
         self._stack = AsyncExitStack()
         self._changed = Pulse()
-        self._outgoing = asyncio.Event()
-        self._online = asyncio.Event()
-        self._online.set()
+        self._connection = Connection(
+            url, self.session_id, token, self._replica, clock=clock, changed=self._changed, rng=rng
+        )
         self._failure: Exception | None = None
         self._closing = False
         self._saved = 0
@@ -143,7 +132,7 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
                 await self._stack.enter_async_context(self._local)
                 await self._restore(self._local)
             self._replica.set_presence(self._presence.json_value())
-            self._tasks = [asyncio.create_task(self._stay_connected(), name=f"connection to {self.session_id}")]
+            self._tasks = [asyncio.create_task(self._connection.keep_up(), name=f"connection to {self.session_id}")]
             if self._local is not None:
                 self._keeping = asyncio.create_task(self._keep_local(self._local), name="local copy")
                 self._tasks.append(self._keeping)
@@ -159,7 +148,11 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._close()
+        try:
+            if error is None and self.connected and self._failure is None:
+                await self._hand_over()
+        finally:
+            await self._close()
 
     # -- state -------------------------------------------------------------------------------------------------
 
@@ -345,12 +338,11 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
 
     def go_offline(self) -> None:
         """Drop the connection and stay away until :meth:`go_online`; one goes on working meanwhile."""
-        self._online.clear()
-        self._wake()
+        self._connection.go_offline()
 
     def go_online(self) -> None:
         """Come back."""
-        self._online.set()
+        self._connection.go_online()
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -364,7 +356,7 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         return self._clock
 
     def _wake(self) -> None:
-        self._outgoing.set()
+        self._connection.wake()
         self._changed.beat()
 
     async def _restore(self, local: LocalCopy) -> None:
@@ -389,71 +381,15 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
             self._failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
             self._changed.beat()
 
-    async def _stay_connected(self) -> None:
-        backoff = Backoff(rng=self._rng)
-        while True:
-            await self._online.wait()
-            try:
-                async with open_websocket(
-                    self._address,
-                    max_size=2 * self._limits.max_frame_bytes,
-                    user_agent_header=None,
-                    compression=None,
-                    ping_interval=None,  # the protocol has its own keepalive
-                ) as websocket:
-                    await self._converse(websocket, backoff)
-            except websockets.InvalidStatus as error:
-                _log.info("refused with HTTP %s", error.response.status_code, extra=self._about)
-            except (OSError, TimeoutError, websockets.WebSocketException, WireError, UpdateError) as error:
-                _log.info("connection lost: %s", error, extra=self._about)
-            if self._online.is_set():
-                await self._clock.sleep(backoff.next())
-
-    async def _converse(self, websocket: ClientConnection, backoff: Backoff) -> None:
-        """Speak until the connection ends.
-
-        Raises:
-            ConnectionClosed: the server does not want this peer back.
-        """
-        self._replica.open(self._clock.now())
-        tasks = [
-            asyncio.create_task(self._read(websocket, backoff)),
-            asyncio.create_task(self._write(websocket)),
-        ]
+    async def _hand_over(self) -> None:
+        """Before leaving in good order, let the server have what it has not acknowledged."""
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-            self._replica.lost(self._clock.now())
-            self._changed.beat()
-        if websocket.close_code is not None and is_permanent(websocket.close_code):
-            raise ConnectionClosed(code=websocket.close_code, reason=websocket.close_reason or "")
-        for outcome in outcomes:
-            if isinstance(outcome, Exception) and not isinstance(outcome, websockets.ConnectionClosed):
-                raise outcome
-
-    async def _read(self, websocket: ClientConnection, backoff: Backoff) -> None:
-        while True:
-            async with asyncio.timeout(_SILENCE_S):
-                message = await websocket.recv()
-            if isinstance(message, bytes):
-                self._replica.receive(message, self._clock.now())
-                if self._replica.synced:
-                    backoff.reset()
-                self._wake()
-
-    async def _write(self, websocket: ClientConnection) -> None:
-        while self._online.is_set():
-            self._outgoing.clear()
-            for frame in self._replica.take(self._clock.now()):
-                await websocket.send(frame)
-            try:
-                async with asyncio.timeout(3.0):  # often enough to renew the presence
-                    await self._outgoing.wait()
-            except TimeoutError:
-                continue
+            async with asyncio.timeout(_HAND_OVER_S):
+                await self.durable()
+        except TimeoutError:
+            _log.warning(
+                "left with %s changes not acknowledged", self.unacknowledged, extra={"session": self.session_id}
+            )
 
     async def _close(self) -> None:
         self._closing = True
@@ -464,16 +400,3 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._stack.aclose()
         self._replica.close()
-
-    @property
-    def _about(self) -> dict[str, object]:
-        return {"session": self.session_id}
-
-
-def _sync_address(url: str, session: str, token: str | None) -> str:
-    parts = urlsplit(url)
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    if scheme not in ("ws", "wss") or not parts.netloc:
-        raise ValueError(f"{url!r} is not the URL of a service, such as http://127.0.0.1:8000")
-    query = urlencode({"token": token}) if token else ""
-    return urlunsplit((scheme, parts.netloc, f"{parts.path.rstrip('/')}/v1/sync/{session}", query, ""))

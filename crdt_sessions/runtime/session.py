@@ -287,7 +287,9 @@ class Session:
             await self._compact()
 
     async def close(self) -> None:
-        """Release the document. Nothing may use the session afterwards."""
+        """Release the document, and whoever still waits for something. Nothing may use the session afterwards."""
+        self._stopping = True
+        self._pulse.beat()
         for task in (self._flusher, self._compacter):
             if task is not None:
                 task.cancel()

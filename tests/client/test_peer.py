@@ -206,3 +206,32 @@ async def test_an_agent_answers_each_question_once_and_survives_a_bad_one(server
 async def test_a_second_server_on_the_same_file_says_so(server):
     with pytest.raises(AssertionError, match="in use by another process"):
         Server(server.database)
+
+
+async def test_what_was_written_last_is_handed_over_on_leaving(server):
+    async with connect(server.url, "room") as peer:
+        peer.edit(lambda view: view.state.update({"last": "words"}))
+    async with connect(server.url, "room") as other:
+        assert dict(other.view.state.items()) == {"last": "words"}
+
+
+async def test_a_local_copy_of_a_deleted_session_is_not_merged_into_its_successor(server, tmp_path):
+    async with connect(server.url, "room", offline=tmp_path / "p.db") as peer:
+        await peer.post("of the first generation")
+    with server.http() as http:
+        http.delete("/v1/sessions/room")
+        http.post("/v1/sessions", json={"id": "room"})
+        async with connect(server.url, "room", offline=tmp_path / "p.db") as peer:
+            with pytest.raises(ConnectionClosed) as caught:
+                await peer.synced()
+        assert caught.value.code == 4409
+        assert http.get("/v1/sessions/room").json()["messages"] == 0
+
+
+async def test_a_change_that_is_too_large_is_said_to_its_author(server):
+    from crdt_sessions.errors import TooLarge
+    from crdt_sessions.limits import Limits
+
+    async with connect(server.url, "room", limits=Limits(max_frame_bytes=2000)) as peer:
+        with pytest.raises(TooLarge):
+            await peer.post("x" * 3000)

@@ -2,13 +2,15 @@
 
 import asyncio
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crdt_sessions.errors import ShuttingDown
 from crdt_sessions.model import Author, MessageHead, TextPart
 from crdt_sessions.runtime import SessionRegistry, follow
 from crdt_sessions.storage import MemoryStore
-from crdt_sessions.testing import FakeClock
+from crdt_sessions.testing import FakeClock, settle
 
 from .conftest import ROOM
 
@@ -135,3 +137,19 @@ async def test_a_cursor_of_another_generation_or_none_of_ours_begins_anew(regist
         for cursor in ("garbage", "WzcsNSx7fV0", ""):
             batch = await anext(follow(session, cursor))
             assert [event.kind for event in batch] == ["presence", "session", "message"]
+
+
+async def test_followers_of_a_deleted_session_are_let_go(registry):
+    async def read():
+        async with registry.open(ROOM) as session:
+            async for _ in follow(session):
+                pass
+
+    async with registry.open(ROOM, create=True):
+        pass
+    reading = asyncio.create_task(read())
+    await settle()
+    await registry.delete(ROOM)
+    with pytest.raises(ShuttingDown):
+        await reading
+    assert registry.live == []
