@@ -22,6 +22,7 @@
     ├── WrongGeneration           the client's history belongs to an earlier session of that name
     ├── BadSessionId
     ├── BadParameter              a query parameter that cannot be read
+    ├── BadValue                  a value that the document cannot hold
     ├── BadDocument               an import that is not a session document
     ├── NotFound                  a message, run or artifact that is not in the document
     ├── StorageError              the store failed; what was not acknowledged is not stored
@@ -191,6 +192,15 @@ class BadParameter(CrdtSessionsError):
         super().__init__(f"the parameter {name} cannot be {text[:40]!r}")
         self.name = name
         self.text = text
+
+
+class BadValue(CrdtSessionsError):
+    """A value that the document, or JavaScript, cannot hold."""
+
+    def __init__(self, *, where: str, why: str) -> None:
+        super().__init__(f"{where or 'the value'}: {why}")
+        self.where = where
+        self.why = why
 
 
 class BadDocument(CrdtSessionsError):

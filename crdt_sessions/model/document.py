@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pycrdt import Doc, Snapshot, TransactionEvent, get_update, merge_updates
 
-from crdt_sessions.errors import MalformedUpdate, PanickedUpdate
+from crdt_sessions.errors import BadValue, MalformedUpdate, PanickedUpdate
 from crdt_sessions.model import layout
 from crdt_sessions.wire import EMPTY_UPDATE
 from crdt_sessions.wire.varint import Reader
@@ -97,7 +97,7 @@ class SessionDoc:
             self._deltas.clear()
             self.take_touched()
             raise
-        return self._take_delta()
+        return self.take_delta()
 
     def _retry(self) -> None:
         """Apply again what waits.
@@ -115,11 +115,33 @@ class SessionDoc:
                 self._deltas[:] = [self.doc.get_update(self._complete)]
             progress = len(self._deltas) > events
 
-    def edit(self, change: Callable[[SessionDoc], Result], origin: str = "local") -> tuple[Result, bytes | None]:
-        """Run *change* in one transaction; return its result and what changed."""
+    def transact(self, change: Callable[[SessionDoc], Result], origin: str = "local") -> Result:
+        """Run *change* in one transaction and return its result; :meth:`take_delta` has what changed.
+
+        A CRDT cannot roll back: what *change* did before it raised stays, and is in the delta.
+
+        Raises:
+            BadValue: *change* wrote something that the library panics on.
+        """
         with self.doc.transaction(origin=origin):
-            result = change(self)
-        return result, self._take_delta()
+            try:
+                return change(self)
+            except BaseException as error:
+                if not _is_panic(error):
+                    raise
+                raise BadValue(where="", why="the document cannot hold it") from error
+
+    def take_delta(self) -> bytes | None:
+        """Return what changed since the last call, as an update; None if nothing visible did."""
+        if not self._deltas:
+            return None
+        delta = merge(self._deltas)
+        self._deltas.clear()
+        return None if delta == EMPTY_UPDATE else delta  # empty: integrated, but behind a gap
+
+    def edit(self, change: Callable[[SessionDoc], Result], origin: str = "local") -> tuple[Result, bytes | None]:
+        """Run *change* in one transaction; return its result and what changed. See :meth:`transact`."""
+        return self.transact(change, origin), self.take_delta()
 
     def take_touched(self) -> Touched:
         """Return where the document changed since the last call."""
@@ -159,13 +181,6 @@ class SessionDoc:
             UpdateError: *update* cannot be decoded.
         """
         return holds(self.doc, update)
-
-    def _take_delta(self) -> bytes | None:
-        if not self._deltas:
-            return None
-        delta = merge(self._deltas)
-        self._deltas.clear()
-        return None if delta == EMPTY_UPDATE else delta  # empty: integrated, but behind a gap
 
 
 def apply_guarded(doc: Doc[Any], update: bytes) -> None:
@@ -283,10 +298,14 @@ def _guarded(call: Callable[[], Result], *, size: int) -> Result:
     except ValueError as error:
         raise MalformedUpdate(size=size) from error
     except BaseException as error:
-        # pyo3's PanicException is a BaseException that cannot be imported; cancellation and interrupts pass.
-        if type(error).__name__ != "PanicException":
-            raise
+        if not _is_panic(error):
+            raise  # cancellation and interrupts pass
         raise PanickedUpdate(size=size) from error
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Tell whether *error* is pyo3's PanicException, a BaseException that cannot be imported."""
+    return type(error).__name__ == "PanicException"
 
 
 _Event = Any  # pycrdt's stubs give events no attributes

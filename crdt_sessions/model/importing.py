@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from crdt_sessions.model.checks import check_json
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.session import SessionView
 from crdt_sessions.model.values import ArtifactHead, MessageHead, RunResult, SessionExport
@@ -34,7 +35,7 @@ def document_from(export: SessionExport, *, client_id: int) -> bytes:
                     result = result.model_copy(update={"status": status})
                 view.runs.report(run.id, result, output=run.output)
         for key, value in export.state.items():
-            view.state[key] = value
+            view.state[key] = check_json(value, f"state.{key}")
         for artifact in export.artifacts:
             fields = {name: getattr(artifact, name) for name in ArtifactHead.model_fields}
             view.artifacts.add(ArtifactHead(**fields), artifact.content)

@@ -12,6 +12,7 @@ from typing import Any
 from pycrdt import Doc, Map
 
 from crdt_sessions.ids import Millis, SessionId
+from crdt_sessions.model.checks import check_json
 from crdt_sessions.model.values import Meta
 
 LAYOUT = 1
@@ -62,6 +63,9 @@ def seed(
 
     It is stored in the transaction that creates the session, so it exists once: a document that is seeded
     twice holds everything twice.
+
+    Raises:
+        BadValue: title or metadata hold something that the document cannot.
     """
     doc: Doc[Any] = Doc(client_id=client_id)
     meta = roots(doc).meta
@@ -69,16 +73,20 @@ def seed(
         for key, value in settled_meta(session, generation, created_at, "active").items():
             meta[key] = value
         if title is not None:
-            meta["title"] = title
+            meta["title"] = check_json(title, "title")
         if metadata is not None:
-            meta["metadata"] = metadata
+            meta["metadata"] = check_json(metadata, "metadata")
     return doc.get_update()
 
 
 def read_meta(doc: Doc[Any]) -> Meta:
-    """Return ``meta`` as a value.
+    """Return ``meta`` as a value. What participants wrote there and is of another type is left out.
 
     Raises:
-        pydantic.ValidationError: it is not what layout 1 says.
+        pydantic.ValidationError: the server's keys are missing or not what layout 1 says.
     """
-    return Meta.model_validate(dict(roots(doc).meta.items()))
+    meta = dict(roots(doc).meta.items())
+    for key, kind in (("title", str), ("metadata", dict)):
+        if not isinstance(meta.get(key), kind):
+            meta.pop(key, None)
+    return Meta.model_validate(meta)

@@ -59,10 +59,15 @@ class Messages:
         Raises:
             NotFound: there is no such message.
         """
-        entry = self._root.get(message_id)
-        if not isinstance(entry, Map):
+        view = self.find(message_id)
+        if view is None:
             raise NotFound(what="message", id=message_id)
-        return MessageView(message_id, entry)
+        return view
+
+    def find(self, message_id: str) -> MessageView | None:
+        """Return the view of a message, or None if there is none."""
+        entry = self._root.get(message_id)
+        return MessageView(message_id, entry) if isinstance(entry, Map) else None
 
     def ids(self) -> list[str]:
         """Return the ids of all entries, in no order."""
@@ -90,8 +95,8 @@ class Messages:
 
     def value(self, message_id: str) -> Message | None:
         """Return a message in JSON form, or None if there is none that layout 1 can describe."""
-        entry = self._root.get(message_id)
-        return MessageView(message_id, entry).to_value() if isinstance(entry, Map) else None
+        view = self.find(message_id)
+        return view.to_value() if view is not None else None
 
 
 def order(message: Message) -> tuple[bool, int, str]:
@@ -120,7 +125,7 @@ class MessageView:
     def seq(self) -> int | None:
         """The message's place in the session's order, or None while the server has not given one."""
         value = self._entry.get("seq")
-        return int(value) if isinstance(value, int | float) and value == int(value) else None
+        return int(value) if isinstance(value, int) or (isinstance(value, float) and value.is_integer()) else None
 
     @seq.setter
     def seq(self, value: int | None) -> None:

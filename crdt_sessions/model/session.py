@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from crdt_sessions.errors import BadDocument, NotFound
 from crdt_sessions.model import layout
+from crdt_sessions.model.checks import check_json
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.messages import Messages, MessageView
 from crdt_sessions.model.values import (
@@ -50,7 +51,7 @@ class SessionView:
 
     def set_title(self, title: str) -> None:
         """Name the session."""
-        self.document.roots.meta["title"] = title
+        self.document.roots.meta["title"] = check_json(title, "title")
 
     def mark_read(self, principal: str, seq: int) -> None:
         """Record that *principal* has read up to *seq*; a receipt never goes back."""

@@ -11,6 +11,8 @@ from typing import Any
 
 from pycrdt import Array, Map, Text
 
+from crdt_sessions.model.checks import check_json
+
 SEGMENT_BYTES = 16 * 1024
 """UTF-8 bytes after which a buffer goes on in a further part."""
 
@@ -96,14 +98,21 @@ class ToolStream:
         Args:
             input: the parsed input, if it could be parsed.
             error: why it could not; the part then ends in ``output-error``.
+
+        Raises:
+            BadValue: *input* is not JSON that every peer can hold.
         """
         if input is not None:
-            self._part["input"] = input
+            self._part["input"] = check_json(input, "input")
         if error is not None:
             self._part["errorText"] = error
         self._part["state"] = "input-available" if error is None else "output-error"
 
     def output(self, value: Any) -> None:
-        """Record what the tool returned."""
-        self._part["output"] = value
+        """Record what the tool returned.
+
+        Raises:
+            BadValue: *value* is not JSON that every peer can hold.
+        """
+        self._part["output"] = check_json(value, "output")
         self._part["state"] = "output-available"

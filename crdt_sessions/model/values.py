@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from crdt_sessions.model.checks import check_json
+
 Kind = Literal["human", "agent", "service", "device"]
 Role = Literal["user", "assistant", "system", "tool"]
 SessionStatus = Literal["active", "closed", "archived"]
@@ -32,8 +34,13 @@ class Value(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow")
 
     def json_value(self) -> dict[str, Any]:
-        """Return the value as it stands in the document: camelCase, absent optional keys left out."""
-        return self.model_dump(by_alias=True, exclude_none=True, mode="json")
+        """Return the value as it stands in the document: camelCase, absent optional keys left out.
+
+        Raises:
+            BadValue: it holds something that the document cannot.
+        """
+        value: dict[str, Any] = check_json(self.model_dump(by_alias=True, exclude_none=True))
+        return value
 
 
 class Author(Value):

@@ -21,7 +21,9 @@ from crdt_sessions.sync import (
     ClosePeer,
     Committed,
     Describe,
+    EditFailed,
     Effect,
+    Event,
     FrameReceived,
     PeerJoined,
     PeerLeft,
@@ -31,7 +33,7 @@ from crdt_sessions.sync import (
     SessionEngine,
     Tick,
 )
-from crdt_sessions.wire.closing import NORMAL, Closing, closing_for
+from crdt_sessions.wire.closing import INTERNAL_ERROR, NORMAL, Closing, closing_for
 
 Result = TypeVar("Result")
 
@@ -119,9 +121,14 @@ class Session:
         Raises:
             SessionClosed: the session takes no more writes (unless *administrative*).
             StorageError: the change could not be stored; the session will be loaded anew without it.
+            Exception: whatever *change* raises. What it did before is kept: a CRDT cannot roll back.
         """
         self._raise_if_failed()
-        result, effects = self._engine.edit(change, self._clock.now(), administrative=administrative)
+        try:
+            result, effects = self._engine.edit(change, self._clock.now(), administrative=administrative)
+        except EditFailed as failure:
+            self._perform(failure.effects)
+            raise failure.__cause__ or failure from None
         self._perform(effects)
         await self.durable()
         return result
@@ -190,13 +197,13 @@ class Session:
         self._connections[connection.peer] = connection
         abrupt = False
         try:
-            self._perform(self._engine.handle(PeerJoined(connection.peer, principal, can_write), self._clock.now()))
+            self._handle(PeerJoined(connection.peer, principal, can_write))
             closing = await self._converse(connection)
             abrupt = closing is None
             return closing or NORMAL
         finally:
             del self._connections[connection.peer]
-            self._perform(self._engine.handle(PeerLeft(connection.peer, abrupt), self._clock.now()))
+            self._handle(PeerLeft(connection.peer, abrupt))
             self._pulse.beat()
 
     async def _converse(self, connection: _Connection) -> Closing | None:
@@ -228,7 +235,7 @@ class Session:
     async def _read(self, connection: _Connection) -> None:
         limit = self._engine.limits.max_uncommitted_bytes
         async for data in connection.channel:
-            self._perform(self._engine.handle(FrameReceived(connection.peer, data), self._clock.now()))
+            self._handle(FrameReceived(connection.peer, data))
             if self._unwritten_bytes > limit:  # the disk is behind: take nothing more in until it caught up
                 await self._pulse.until(lambda: self._unwritten_bytes <= limit or self.failed is not None)
 
@@ -252,7 +259,7 @@ class Session:
 
     def tick(self) -> None:
         """Let the engine look at the clock."""
-        self._perform(self._engine.handle(Tick(), self._clock.now()))
+        self._handle(Tick())
 
     def close_peers(self, closing: Closing) -> None:
         """Close every connection."""
@@ -297,6 +304,15 @@ class Session:
         self._engine.document.close()
 
     # -- effects -------------------------------------------------------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        try:
+            effects = self._engine.handle(event, self._clock.now())
+        except Exception as error:  # noqa: BLE001 - a defect of ours: memory may be ahead of the disk, so let it go
+            _log.exception("the engine failed", extra={"session": self.id})
+            self._fail(StorageError(f"the session failed: {error!r}"), INTERNAL_ERROR)
+        else:
+            self._perform(effects)
 
     def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -356,7 +372,7 @@ class Session:
                 self._unwritten_bytes -= sum(len(row.update) for row in rows)
                 self._rows += len(rows)
                 if rows:
-                    self._perform(self._engine.handle(Committed(rows[-1].seq), self._clock.now()))
+                    self._handle(Committed(rows[-1].seq))
                 self._pulse.beat()
         except CrdtSessionsError as error:
             self._fail(error, closing_for(error))

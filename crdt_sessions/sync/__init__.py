@@ -1,6 +1,6 @@
 """The engine and the steward: events in, effects out; and the replica at the other end. Pure."""
 
-from crdt_sessions.sync.engine import SessionEngine
+from crdt_sessions.sync.engine import EditFailed, SessionEngine
 from crdt_sessions.sync.events import (
     ClosePeer,
     Committed,
@@ -22,6 +22,7 @@ __all__ = [
     "ClosePeer",
     "Committed",
     "Describe",
+    "EditFailed",
     "Effect",
     "Event",
     "FrameReceived",

@@ -75,6 +75,9 @@ _VECTOR_EVERY = 64
 """How many log entries a peer's remembered state vector may lag; it is only needed once it falls off the log."""
 
 
+_MAX_TITLE = 500
+
+
 @dataclass(slots=True)
 class _Peer:
     """What the engine knows of one connection."""
@@ -93,6 +96,17 @@ class _Peer:
     """A lower bound of what the peer has: (log entry, state vector)."""
     acks: deque[tuple[Seq, bytes]] = field(default_factory=deque)
     """Payloads to return once the log entry is committed."""
+
+
+class EditFailed(Exception):
+    """A change from within the server raised; its cause says why.
+
+    A CRDT cannot roll back, so what the change did before is stored and broadcast like any other.
+    """
+
+    def __init__(self, effects: list[Effect]) -> None:
+        super().__init__("a change raised")
+        self.effects = effects
 
 
 class SessionEngine:
@@ -172,12 +186,19 @@ class SessionEngine:
 
         Raises:
             SessionClosed: the session takes no more writes.
+            EditFailed: *change* raised; what it did before has effects all the same.
         """
         if not (self.writable or administrative):
             raise SessionClosed(session=self.session)
-        result, delta = self.document.edit(lambda _: change(self.view))
-        effects = [] if delta is None else [self._persist(delta, delta, None), *self._settle(now)]
-        return result, effects
+        try:
+            result = self.document.transact(lambda _: change(self.view))
+        except Exception as error:
+            raise EditFailed(self._edited(now)) from error
+        return result, self._edited(now)
+
+    def _edited(self, now: Millis) -> list[Effect]:
+        delta = self.document.take_delta()
+        return [] if delta is None else [self._persist(delta, delta, None), *self._settle(now)]
 
     def apply(self, update: bytes, now: Millis) -> list[Effect]:
         """Merge an update that came by another way than a peer's frame (HTTP, an import).
@@ -369,7 +390,7 @@ class SessionEngine:
         effects: list[Effect] = []
         if "title" in touched.meta:
             title = self.document.roots.meta.get("title")
-            effects.append(Describe(title if isinstance(title, str) else None))
+            effects.append(Describe(title[:_MAX_TITLE] if isinstance(title, str) else None))
         return effects + self._write(self._steward.decide(self.document, touched, now))
 
     def _write(self, writes: Iterable[Write]) -> list[Effect]:

@@ -139,12 +139,18 @@ class Replica:
     # -- changes ---------------------------------------------------------------------------------------------
 
     def edit(self, change: Callable[[SessionView], Result]) -> Result:
-        """Change the document in one transaction; the change is sent when there is a connection."""
-        result, delta = self.document.edit(lambda _: change(self.view))
-        if delta is not None:
-            self._note()
-            self._keep(delta)
-        return result
+        """Change the document in one transaction; the change is sent when there is a connection.
+
+        Raises:
+            BadValue: *change* wrote something that the document cannot hold.
+        """
+        try:
+            return self.document.transact(lambda _: change(self.view))
+        finally:  # what a failed change did before it failed is a change all the same
+            delta = self.document.take_delta()
+            if delta is not None:
+                self._note()
+                self._keep(delta)
 
     def restore(self, update: bytes) -> None:
         """Apply an update from a local store, before the first connection.

@@ -41,7 +41,6 @@ class Steward:
         self._meta = meta
         self._seqs: dict[str, int] = {}
         self._last_seq = 0
-        self._headless: set[str] = set()
         self._runs: dict[str, Run] = {}
 
     def record_meta(self, key: str, value: Any) -> None:
@@ -53,7 +52,8 @@ class Steward:
         view = SessionView(document)
         unsettled: dict[str, set[str]] = {}
         for message_id in view.messages.ids():
-            seq = _seq(view, message_id)
+            message = view.messages.find(message_id)
+            seq = message.seq if message is not None else None
             if seq is None:
                 unsettled[message_id] = {"*"}
             else:
@@ -80,18 +80,16 @@ class Steward:
 
     def _settle_order(self, view: SessionView, touched: dict[str, set[str]]) -> Iterable[Write]:
         heads: list[MessageHead] = []
-        for message_id in {**touched, **dict.fromkeys(self._headless)}:
-            keys = touched.get(message_id, {"*"})
-            self._headless.discard(message_id)
-            if message_id not in view.messages:
+        for message_id, keys in touched.items():
+            message = view.messages.find(message_id)
+            if message is None:
                 continue
-            if message_id in self._seqs:
-                if keys & {"*", "seq"} and _seq(view, message_id) != self._seqs[message_id]:
-                    yield _set_seq(message_id, self._seqs[message_id])
-            elif (head := view.messages[message_id].head) is None:
-                self._headless.add(message_id)  # a careless client sets the head in a transaction of its own
-            else:
-                heads.append(head)
+            settled = self._seqs.get(message_id)
+            if settled is None:
+                if (head := message.head) is not None:  # else it may come in a transaction of its own
+                    heads.append(head)
+            elif keys & {"*", "seq"} and message.seq != settled:
+                yield _set_seq(message_id, settled)
         for head in sorted(heads, key=lambda head: (head.created_at, head.id)):
             self._last_seq += 1
             self._seqs[head.id] = self._last_seq
@@ -118,10 +116,6 @@ def _settled(run: Run, now: Millis) -> Run:
         return run.model_copy(update={"status": result.status, "outcome": None})
     outcome = RunOutcome(reason=result.reason or result.status, error=result.error, ended_at=now)
     return run.model_copy(update={"status": result.status, "outcome": outcome})
-
-
-def _seq(view: SessionView, message_id: str) -> int | None:
-    return view.messages[message_id].seq if message_id in view.messages else None
 
 
 def _set_meta(key: str, value: Any) -> Write:

@@ -16,6 +16,7 @@ STATUS: dict[type[errors.CrdtSessionsError], int] = {
     errors.WireError: 400,
     errors.UpdateError: 400,
     errors.BadDocument: 422,
+    errors.BadValue: 422,
     errors.BadSessionId: 422,
     errors.BadParameter: 422,
     errors.NotAuthenticated: 401,

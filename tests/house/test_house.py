@@ -71,7 +71,7 @@ def _error_classes(kind=errors.CrdtSessionsError):
 
 def test_every_error_stands_in_the_tree_and_has_a_place_in_both_tables():
     client_only = {errors.ConnectionClosed, errors._SessionError}
-    http_only = {errors.SessionExists, errors.BadDocument, errors.NotFound}
+    http_only = {errors.SessionExists, errors.BadDocument, errors.BadValue, errors.NotFound}
     for kind in set(_error_classes()) - client_only:
         assert kind.__name__ in errors.__doc__
         assert any(parent in STATUS for parent in kind.__mro__), kind

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycrdt import Array, Doc, Map, Text
 
-from crdt_sessions.errors import BadDocument, MalformedUpdate, NotFound
+from crdt_sessions.errors import BadDocument, BadValue, MalformedUpdate, NotFound
 from crdt_sessions.model import (
     SEGMENT_BYTES,
     ArtifactHead,
@@ -30,6 +30,7 @@ from crdt_sessions.model import (
     text,
     version_of,
 )
+from crdt_sessions.model.checks import check_json
 from crdt_sessions.model.importing import document_from
 from tests.processes import ROOT
 
@@ -362,3 +363,52 @@ def test_documents_of_an_old_yjs_are_read(name):
         plain = "".join(item["insert"] for item in expected["delta"] if isinstance(item["insert"], str))
         assert "".join(char for char in str(root)) == plain
     document.close()
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (2**53, "integer beyond"),
+        (float("nan"), "not JSON"),
+        (float("inf"), "not JSON"),
+        ("\ud83d", "surrogate"),
+        ({1: 2}, "not text"),
+        ({"\udc00": 2}, "surrogate"),
+        (b"x", "bytes is not JSON"),
+        ([{"a": (1, object())}], "object is not JSON"),
+    ],
+)
+def test_what_the_document_cannot_hold_is_refused_before_it_is_written(view, value, why):
+    for write in (
+        lambda _: view.messages.add(head("m"), [ValuePart(type="data", value=value)]),
+        lambda _: view.messages.add(head("n")).open_tool("c", "t").output(value),
+    ):
+        with pytest.raises(BadValue, match=why):
+            view.document.transact(write)
+    assert "m" not in view.messages
+    with pytest.raises(BadValue):
+        seed("s", generation=1, created_at=1, client_id=1, metadata={"deep": value})
+
+
+def test_values_may_be_deep_but_not_bottomless():
+    deep = value = []
+    for _ in range(100):
+        value.append([])
+        value = value[0]
+    with pytest.raises(BadValue, match="nested deeper"):
+        check_json(deep)
+
+
+@pytest.mark.parametrize("value", [2**70, "\ud83d", {1: 2}])
+def test_a_panic_while_writing_is_an_error_and_the_document_goes_on(document, value, capfd):
+    state = document.roots.state
+
+    def change(_):
+        state["before"] = 1
+        state["bad"] = value
+
+    with pytest.raises(BadValue):
+        document.transact(change)
+    assert document.take_delta() is not None  # a CRDT cannot roll back
+    document.edit(lambda _: state.update({"after": 2}))
+    assert state.to_py() == {"before": 1.0, "after": 2.0}

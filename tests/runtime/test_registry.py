@@ -361,3 +361,34 @@ async def test_stock_pycrdt_providers_meet_through_a_session(registry):
             near.close()
         for task in tasks:
             task.cancel()
+
+
+async def test_an_edit_that_raises_is_told_and_the_session_goes_on(registry, store):
+    async with registry.open(ROOM, create=True) as session:
+        with pytest.raises(ZeroDivisionError):
+            await session.edit(lambda view: 1 // 0)
+        await session.edit(post("m1", "x"))
+        assert session.failed is None
+
+
+async def test_a_defect_in_the_engine_fails_the_session_and_nothing_else(registry, monkeypatch, caplog):
+    other = session_id("other")
+    async with Peer(registry) as peer, Peer(registry, other) as witness:
+        (session,) = [session for session in registry.live if session.id == ROOM]
+
+        def defect(*_):
+            raise RuntimeError("a defect")
+
+        monkeypatch.setattr(session.engine, "_settle", defect)
+        await peer.edit(post("m1", "kept by its author"))
+        await settle()
+        assert peer.replica.durable == 0
+        await witness.edit(post("m1", "fine"))
+        await settle(50)
+        assert witness.replica.durable == 1
+    assert peer.closing.code == 1011
+    assert "the engine failed" in caplog.text
+    peer.replica.lost(registry.clock.now())
+    async with peer:
+        await settle(100)
+        assert peer.replica.durable == 1

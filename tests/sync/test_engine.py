@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from pycrdt import Doc, Map, Text
+from pycrdt import Array, Doc, Map, Text
 
 from crdt_sessions.errors import AccessDenied, PanickedUpdate, SessionClosed, TooLarge, TooSlow, WireError
 from crdt_sessions.ids import Millis, PeerId, Seq
@@ -22,6 +22,7 @@ from crdt_sessions.sync import (
     ClosePeer,
     Committed,
     Describe,
+    EditFailed,
     FrameReceived,
     PeerJoined,
     PeerLeft,
@@ -592,6 +593,48 @@ def test_what_is_settled_survives_a_restart_of_the_engine(bench):
     assert again.start(NOW) == []
     again.edit(post("n"), NOW)
     assert [m.seq for m in again.view.messages.ordered()] == [1, 2]
+
+
+def test_nonsense_among_messages_and_runs_does_not_stop_the_steward(bench):
+    bench.join(A)
+
+    def scribble(doc):
+        messages, runs, meta = (doc.get(name, type=Map) for name in ("messages", "runs", "meta"))
+        messages["number"], messages["empty"], messages["array"] = 5, Map(), Array([1])
+        messages["odd"] = Map({"seq": float("inf"), "head": 7})
+        messages["nan"] = Map({"seq": float("nan")})
+        runs["number"], runs["odd"] = 5, Map({"result": 7, "status": {"x": 1}})
+        meta["title"], meta["status"] = Map(), 9
+
+    for update in updates_of(scribble):
+        effects = bench.send(A, Update(update))
+        assert not any(isinstance(effect, ClosePeer) for effect in effects)
+    bench.do(bench.engine.edit(post("m"), NOW)[1])
+    assert bench.engine.view.messages.value("m").seq == 1
+    assert (bench.engine.view.meta.status, bench.engine.view.meta.title) == ("active", None)
+    again = SessionDoc(3)
+    again.apply(bench.engine.document.encode())
+    engine = SessionEngine("room", again, after=Seq(99), settled_meta=settled_meta("room", 1, NOW, "active"))
+    engine.start(NOW)
+    assert engine.view.messages.value("m").seq == 1
+
+
+def test_what_a_failed_edit_did_before_it_failed_is_stored_and_sent(bench):
+    bench.join(A)
+
+    def change(view):
+        view.state["before"] = 1
+        raise LookupError("no more")
+
+    with pytest.raises(EditFailed) as failed:
+        bench.engine.edit(change, NOW)
+    assert isinstance(failed.value.__cause__, LookupError)
+    bench.do(failed.value.effects)
+    replayed = SessionDoc(5)
+    for row in bench.rows:
+        replayed.apply(row.update)
+    assert replayed.roots.state.to_py() == {"before": 1.0}
+    assert len(bench.take(A)) == 1
 
 
 # -- the other end ---------------------------------------------------------------------------------------------------
