@@ -93,10 +93,7 @@ class MalformedUpdate(UpdateError):
 
 
 class PanickedUpdate(UpdateError):
-    """The CRDT library panicked on the bytes."""
-
-    applied = False
-    """Whether the document changed before the panic, so that it cannot be trusted any more."""
+    """The CRDT library panicked on the bytes, or gave up in the middle; the document cannot be trusted any more."""
 
 
 class TooLarge(CrdtSessionsError):

@@ -80,23 +80,17 @@ class SessionDoc:
 
         Raises:
             MalformedUpdate: the library rejected the bytes; nothing was applied.
-            PanickedUpdate: the library panicked; its ``applied`` says whether the document moved all the same.
+            PanickedUpdate: the library panicked or gave up in the middle; the document must not be used any more.
         """
         if update == EMPTY_UPDATE:
             return None
         before = self.doc.get_state()
-        try:
-            apply_guarded(self.doc, update)
-            if self._deltas != [update] and not holds(self.doc, update):
-                if self._waiting == EMPTY_UPDATE:
-                    self._complete = before
-                self._waiting = merge((self._waiting, update))
-            self._retry()
-        except PanickedUpdate as error:
-            error.applied = bool(self._deltas) or self.doc.get_state() != before
-            self._deltas.clear()
-            self.take_touched()
-            raise
+        apply_guarded(self.doc, update)
+        if self._deltas != [update] and not holds(self.doc, update):
+            if self._waiting == EMPTY_UPDATE:
+                self._complete = before
+            self._waiting = merge((self._waiting, update))
+        self._retry()
         return self.take_delta()
 
     def _retry(self) -> None:
@@ -188,7 +182,7 @@ def apply_guarded(doc: Doc[Any], update: bytes) -> None:
 
     Raises:
         MalformedUpdate: the library rejected the bytes.
-        PanickedUpdate: the library panicked on them.
+        PanickedUpdate: the library panicked on them, or gave up in the middle.
     """
     _guarded(lambda: doc.apply_update(update), size=len(update))
 
@@ -298,7 +292,9 @@ def _guarded(call: Callable[[], Result], *, size: int) -> Result:
     except ValueError as error:
         raise MalformedUpdate(size=size) from error
     except BaseException as error:
-        if not _is_panic(error):
+        # It decodes, but contradicts itself or the document: the library gives up or panics in the middle.
+        gave_up = isinstance(error, RuntimeError) and str(error).startswith("Cannot apply update")
+        if not (gave_up or _is_panic(error)):
             raise  # cancellation and interrupts pass
         raise PanickedUpdate(size=size) from error
 

@@ -298,7 +298,7 @@ class SessionEngine:
 
     def _refuse(self, peer_id: PeerId, error: CrdtSessionsError) -> list[Effect]:
         effects: list[Effect] = [ClosePeer(peer_id, error)]
-        if isinstance(error, PanickedUpdate) and error.applied:
+        if isinstance(error, PanickedUpdate):
             effects.append(Reload(error))
         return effects
 

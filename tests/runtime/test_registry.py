@@ -392,3 +392,24 @@ async def test_a_defect_in_the_engine_fails_the_session_and_nothing_else(registr
     async with peer:
         await settle(100)
         assert peer.replica.durable == 1
+
+
+async def test_after_a_panic_the_session_is_loaded_from_disk_and_everybody_comes_back(registry, monkeypatch):
+    class PanicException(BaseException):
+        """As pyo3's."""
+
+    def panic(update):
+        raise PanicException("rust")
+
+    async with Peer(registry) as culprit, Peer(registry) as witness:
+        await witness.edit(post("m1", "kept"))
+        await settle(50)
+        monkeypatch.setattr(registry.live[0].engine.document.doc, "apply_update", panic)
+        await culprit.edit(post("m2", "x"))
+        await settle()
+    assert (culprit.closing.code, witness.closing.code) == (4400, 1012)
+    witness.replica.lost(registry.clock.now())
+    async with witness:
+        await witness.edit(post("m3", "goes on"))
+        await settle(100)
+        assert witness.replica.durable == 2
