@@ -2,7 +2,8 @@
 
     python examples/demo.py
 
-Without OPENAI_BASE_URL the model is a local replay of recorded streams. ``--once`` asks one question, prints
+Without OPENAI_BASE_URL and OPENAI_API_KEY the model is a local replay of recorded streams.
+``--once`` asks one question, prints
 the answer and ends.
 """
 
@@ -61,7 +62,7 @@ def main() -> None:
                   "--log-level", "warning")
         )  # fmt: skip
         wait_for(options.port, parts[-1])
-        if "OPENAI_BASE_URL" not in os.environ:
+        if "OPENAI_BASE_URL" not in os.environ and "OPENAI_API_KEY" not in os.environ:
             port = free_port()
             parts.append(start(HERE / "replay_server.py", "--port", port, "--rate", options.rate, quiet=True))
             wait_for(port, parts[-1])

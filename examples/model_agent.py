@@ -31,10 +31,17 @@ class Delta:
     name: str = ""
 
 
-def model_for(question: str) -> str:
-    """Return the model to ask."""
+async def model_for(question: str, client: openai.AsyncOpenAI) -> str:
+    """Return the model to ask: the one in OPENAI_MODEL, else the first the endpoint offers."""
     first = question.split(maxsplit=1)[0] if question.strip() else ""
-    return first if first.startswith("replay:") else os.environ.get("OPENAI_MODEL", "replay")
+    if first.startswith("replay:"):
+        return first
+    if "OPENAI_MODEL" not in os.environ:
+        offered = [model.id async for model in client.models.list()]
+        if not offered:
+            raise ValueError("the endpoint offers no models; name one in OPENAI_MODEL")
+        os.environ["OPENAI_MODEL"] = offered[0]
+    return os.environ["OPENAI_MODEL"]
 
 
 async def chat_deltas(client: openai.AsyncOpenAI, model: str, messages: list[Any]) -> AsyncIterator[Delta]:
@@ -108,7 +115,7 @@ async def response_deltas(client: openai.AsyncOpenAI, model: str, question: str)
 async def answer(run: AgentRun, client: openai.AsyncOpenAI) -> None:
     """Write the model's answer into the session, whatever it is made of and however it ends."""
     question, out = run.message.text, run.out
-    model = model_for(question)
+    model = await model_for(question, client)
     if model.startswith("replay:openai-responses/"):
         deltas = response_deltas(client, model, question)
     else:

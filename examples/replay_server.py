@@ -203,6 +203,10 @@ def create_app(rate: float = 0.0, cut_after: int | None = None) -> Quart:
         response.timeout = None
         return response
 
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [{"id": "replay", "object": "model", "created": 0, "owned_by": "replay"}]}
+
     @app.post("/v1/chat/completions")
     async def chat() -> Response:
         asked = await request.get_json()

@@ -119,8 +119,8 @@ class Service:
             scope = dict(request.scope)
             if not same_origin(scope, settings.allowed_origins, loopback_only=self.open):
                 raise AccessDenied(what="pages of another origin; see the setting allowed_origins")
-            if request.path == "/" or request.path.startswith(_NEED_NO_TOKEN):
-                return
+            if request.method == "OPTIONS" or request.path == "/" or request.path.startswith(_NEED_NO_TOKEN):
+                return  # a browser sends no token with its preflight
             header = request.headers.get("Authorization", "")
             token = header[7:].strip() if header.lower().startswith("bearer ") else request.args.get("token")
             name = (request.view_args or {}).get("name")
@@ -133,6 +133,8 @@ class Service:
             origin = request.headers.get("Origin")
             if origin in settings.allowed_origins:
                 response.headers["Access-Control-Allow-Origin"] = origin
+                response.headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type, Last-Event-ID"
+                response.headers["Access-Control-Allow-Methods"] = "GET, POST, PATCH, DELETE"
                 response.headers["Vary"] = "Origin"
             return response
 

@@ -148,3 +148,27 @@ async def test_tokens_are_asked_for_on_every_road(tmp_path):
         assert "w" not in "".join(server.lines[1:])
     finally:
         server.close()
+
+
+async def test_an_allowed_origin_may_call_from_a_browser(tmp_path):
+    tokens = tmp_path / "tokens.json"
+    tokens.write_text('{"t": {"principal": "ann"}}')
+    server = Server(tmp_path / "s.db", "--tokens-file", tokens, "--allowed-origins", "https://app.example")
+    try:
+        with server.http() as http:
+            asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+            preflight = http.options("/v1/sessions", headers=asked)
+            assert preflight.status_code == 200
+            assert preflight.headers["access-control-allow-origin"] == "https://app.example"
+            assert "Authorization" in preflight.headers["access-control-allow-headers"]
+            assert (
+                http.options("/v1/sessions", headers={**asked, "Origin": "https://evil.example"}).status_code == 403
+            )
+            made = http.post(
+                "/v1/sessions", json={}, headers={"Origin": "https://app.example", "Authorization": "Bearer t"}
+            )
+            assert (made.status_code, made.headers["vary"]) == (201, "Origin")
+        async with websockets.connect(f"{server.ws}/room?token=t", origin="https://app.example") as websocket:
+            assert isinstance(next(decode(await websocket.recv())), SyncStep1)
+    finally:
+        server.close()

@@ -158,3 +158,20 @@ async def test_nobody_waits_for_a_writer_that_failed(tmp_path):
         assert [type(result) for result in results] == [StorageError, StorageError]
         with pytest.raises(StorageError, match="closed"):
             await store.check()
+
+
+async def test_a_full_disk_is_an_error_and_space_that_returns_is_used(tmp_path):
+    async with SqliteStore(tmp_path / "s.db") as store:
+        await store.create(A, b"seed", generation=1, title=None, now=NOW)
+        async with store._write.execute("PRAGMA page_count") as cursor:
+            (pages,) = await cursor.fetchone()
+        await store._write.execute(f"PRAGMA max_page_count = {pages + 4}")
+        seq = 2
+        with pytest.raises(StorageError, match="full"):
+            for seq in range(2, 50):
+                await store.append(A, rows(seq, b"x" * 2000), now=NOW)
+        stored = await store.load(A)
+        assert stored.last_seq == seq - 1  # all or nothing
+        await store._write.execute("PRAGMA max_page_count = 100000")
+        await store.append(A, rows(seq, b"x" * 2000), now=NOW)
+        assert (await store.load(A)).last_seq == seq
