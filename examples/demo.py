@@ -3,8 +3,7 @@
     python examples/demo.py
 
 Without OPENAI_BASE_URL and OPENAI_API_KEY the model is a local replay of recorded streams.
-``--once`` asks one question, prints
-the answer and ends.
+``--once`` asks one question, prints the answer and ends.
 """
 
 from __future__ import annotations

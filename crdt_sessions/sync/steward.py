@@ -47,6 +47,10 @@ class Steward:
         """Change what is on record for a key of ``meta``; the document follows in the next turn."""
         self._meta[key] = value
 
+    def recorded(self, key: str) -> Any:
+        """Return what is on record for a key of ``meta``, whatever a peer has written there meanwhile."""
+        return self._meta[key]
+
     def read(self, document: SessionDoc) -> Touched:
         """Take on record what a loaded document has settled already; return what is to be looked at."""
         view = SessionView(document)
