@@ -220,7 +220,7 @@ class SessionEngine:
     @property
     def writable(self) -> bool:
         """Whether the session takes writes."""
-        return self._steward.recorded("status") == "active"
+        return bool(self._steward.recorded("status") == "active")
 
     @property
     def peers(self) -> int:
