@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, assert_never
 
 from crdt_sessions.clock import Clock
-from crdt_sessions.errors import CrdtSessionsError, ShuttingDown, StorageError, TooSlow
+from crdt_sessions.errors import CrdtSessionsError, PanickedUpdate, ShuttingDown, StorageError, TooSlow
 from crdt_sessions.ids import PeerId, Seq, SessionId
 from crdt_sessions.limits import Compaction
 from crdt_sessions.model import SessionView, fold
@@ -140,7 +140,12 @@ class Session:
             SessionClosed, TooLarge, UpdateError, StorageError: it was not stored.
         """
         self._raise_if_failed()
-        self._perform(self._engine.apply(update, self._clock.now()))
+        try:
+            effects = self._engine.apply(update, self._clock.now())
+        except PanickedUpdate:
+            self._load_anew()
+            raise
+        self._perform(effects)
         await self.durable()
 
     async def set_status(self, status: str) -> None:
@@ -333,8 +338,8 @@ class Session:
                 case Describe(title):
                     self._title.append(title)
                     self._flush_soon()
-                case Reload(error):
-                    self._fail(error, Closing(1012, "the session is loaded anew"))
+                case Reload():
+                    self._load_anew()
                 case _:
                     assert_never(effect)
 
@@ -398,6 +403,11 @@ class Session:
             "compacted",
             extra={"session": self.id, "rows": len(stored.rows), "snapshot_bytes": len(snapshot)},
         )
+
+    def _load_anew(self) -> None:
+        """Give the document in memory up; whoever waited for it may try again at once."""
+        why = "the session is loaded anew; try again"
+        self._fail(StorageError(why), Closing(1012, why))
 
     def _fail(self, error: CrdtSessionsError, closing: Closing) -> None:
         """Give the session up: memory may be ahead of the disk, and nothing in it was acknowledged."""

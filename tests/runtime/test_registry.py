@@ -7,7 +7,14 @@ import weakref
 import pytest
 from pycrdt import Channel, Doc, Map, Provider, Text
 
-from crdt_sessions.errors import SessionDeleted, SessionExists, SessionNotFound, ShuttingDown, StorageError
+from crdt_sessions.errors import (
+    PanickedUpdate,
+    SessionDeleted,
+    SessionExists,
+    SessionNotFound,
+    ShuttingDown,
+    StorageError,
+)
 from crdt_sessions.ids import Seq, session_id
 from crdt_sessions.limits import Compaction, Limits, Timing
 from crdt_sessions.model import Author, MessageHead, TextPart
@@ -413,3 +420,22 @@ async def test_after_a_panic_the_session_is_loaded_from_disk_and_everybody_comes
         await witness.edit(post("m3", "goes on"))
         await settle(100)
         assert witness.replica.durable == 2
+
+
+async def test_a_panic_on_an_import_is_told_to_its_sender_and_others_try_again(registry, monkeypatch):
+    class PanicException(BaseException):
+        """As pyo3's."""
+
+    def panic(update):
+        raise PanicException("rust")
+
+    async with registry.open(ROOM, create=True) as session:
+        await session.edit(post("m1", "kept"))
+        monkeypatch.setattr(session.engine.document.doc, "apply_update", panic)
+        with pytest.raises(PanickedUpdate):
+            await session.apply(b"\x01\x01\x01\x00\x04\x01\x01t\x01a\x00")
+        with pytest.raises(StorageError, match="try again"):
+            await session.edit(post("m2", "x"))
+    async with registry.open(ROOM) as session:
+        await session.edit(post("m2", "x"))
+        assert len(session.view.messages) == 2
