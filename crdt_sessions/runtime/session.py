@@ -248,6 +248,8 @@ class Session:
         timeout = self._engine.timing.send_timeout_s
         while True:
             await connection.wake.wait()
+            if self.failed is not None:
+                return
             frames = self._engine.take(connection.peer, self._clock.now())
             if not frames:
                 if connection.closing.done():
@@ -311,6 +313,8 @@ class Session:
     # -- effects -------------------------------------------------------------------------------------------------
 
     def _handle(self, event: Event) -> None:
+        if self.failed is not None:
+            return  # the document may not be touched any more
         try:
             effects = self._engine.handle(event, self._clock.now())
         except Exception as error:  # noqa: BLE001 - a defect of ours: memory may be ahead of the disk, so let it go
