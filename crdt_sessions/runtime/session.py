@@ -304,10 +304,9 @@ class Session:
         """Release the document, and whoever still waits for something. Nothing may use the session afterwards."""
         self._stopping = True
         self._pulse.beat()
-        for task in (self._flusher, self._compacter):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        # Never cancelled: a write that is under way would end behind the back of whoever loads the session next.
+        if tasks := [task for task in (self._flusher, self._compacter) if task is not None]:
+            await asyncio.wait(tasks)
         self._engine.document.close()
 
     # -- effects -------------------------------------------------------------------------------------------------

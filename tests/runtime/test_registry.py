@@ -439,3 +439,39 @@ async def test_a_panic_on_an_import_is_told_to_its_sender_and_others_try_again(r
     async with registry.open(ROOM) as session:
         await session.edit(post("m2", "x"))
         assert len(session.view.messages) == 2
+
+
+async def test_a_session_is_loaded_anew_only_after_its_last_write_has_ended(clock, monkeypatch):
+    gate = asyncio.Event()
+
+    class Slow(MemoryStore):
+        async def append(self, session, rows, *, now):
+            await gate.wait()
+            await super().append(session, rows, now=now)
+
+    class PanicException(BaseException):
+        """As pyo3's."""
+
+    def panic(update):
+        raise PanicException("rust")
+
+    async with SessionRegistry(Slow(), clock=clock) as registry:
+        async with registry.open(ROOM, create=True) as session:
+            editing = asyncio.create_task(session.edit(post("m1", "under way")))
+            await settle()
+            monkeypatch.setattr(session.engine.document.doc, "apply_update", panic)
+            with pytest.raises(PanickedUpdate):
+                await session.apply(b"\x01\x01\x01\x00\x04\x01\x01t\x01a\x00")
+            with pytest.raises(StorageError, match="try again"):
+                await editing
+
+        async def again():
+            async with registry.open(ROOM) as fresh:
+                await fresh.edit(post("m2", "x"))
+                return fresh.view.messages.ids()
+
+        loading = asyncio.create_task(again())
+        await settle()
+        assert not loading.done()
+        gate.set()
+        assert set(await loading) == {"m1", "m2"}
