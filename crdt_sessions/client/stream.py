@@ -16,7 +16,7 @@ from crdt_sessions.model import (
     SessionView,
     ToolStream,
 )
-from crdt_sessions.model.text import SurrogateJoiner
+from crdt_sessions.model.text import SurrogateJoiner, join_surrogates
 
 if TYPE_CHECKING:
     from crdt_sessions.client.session import SessionPeer
@@ -66,14 +66,14 @@ class MessageStream:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, asyncio.CancelledError | GeneratorExit):
-            # The process is stopping, not the run: what was written stays, and a successor continues it.
-            self._peer.edit(self._append)
-        elif isinstance(error, Exception):
-            self._failure = self._failure or ("error", RunError(code=type(error).__name__, message=str(error)))
+        if isinstance(error, Exception):
+            self._failure = self._failure or _failure(type(error).__name__, str(error))
+        if error is None or self._failure is not None:
             self._peer.edit(self._end)
         else:
-            self._peer.edit(self._end)
+            # Cancelled or interrupted: the process is stopping, not the run. What was written stays, and a
+            # successor continues it.
+            self._peer.edit(self._append)
         if self._timer is not None:
             self._timer.cancel()
         if error is None:
@@ -114,7 +114,7 @@ class MessageStream:
 
     def fail(self, code: str, message: str) -> None:
         """Say that the run ends in an error; it ends when the context does. What was written stays."""
-        self._failure = ("error", RunError(code=code, message=message))
+        self._failure = _failure(code, message)
 
     def flush(self) -> None:
         """Append now what was written."""
@@ -198,6 +198,10 @@ class MessageStream:
             status=status, reason=reason if status != "running" else None, error=error, at=self._peer.now()
         )
         view.runs.report(self.run_id, result, output=self.message_id)
+
+
+def _failure(code: str, message: str) -> tuple[str, RunError]:
+    return "error", RunError(code=join_surrogates(code), message=join_surrogates(message))
 
 
 def _joined(pending: list[tuple[_Key, str]]) -> list[tuple[_Key, str]]:

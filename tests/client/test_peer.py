@@ -235,3 +235,27 @@ async def test_a_change_that_is_too_large_is_said_to_its_author(server):
     async with connect(server.url, "room", limits=Limits(max_frame_bytes=2000)) as peer:
         with pytest.raises(TooLarge):
             await peer.post("x" * 3000)
+
+
+@pytest.mark.parametrize("stop", [asyncio.CancelledError, KeyboardInterrupt, SystemExit])
+async def test_a_process_that_stops_leaves_its_run_to_a_successor(server, stop):
+    async with connect(server.url, "room") as peer:
+        with pytest.raises(stop):
+            async with peer.stream(run_id="r") as out:
+                await out.write("half an ")
+                await out.write("ans")
+                raise stop
+        assert peer.view.runs.value("r").result.status == "running"
+        async with peer.stream(run_id="r") as out:
+            assert out.resumed == "half an ans"
+            await out.write("wer")
+        message = peer.view.messages.value("r-out")
+        assert (message.text, len(message.parts)) == ("half an answer", 1)
+
+
+async def test_an_error_may_say_anything(server):
+    async with connect(server.url, "room") as peer:
+        with pytest.raises(RuntimeError):
+            async with peer.stream(run_id="r"):
+                raise RuntimeError("half \ud83d")
+        assert peer.view.runs.value("r").result.error.message == "half \N{REPLACEMENT CHARACTER}"
