@@ -5,6 +5,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.interop.node import NodePeers
 from tests.processes import Server
 
 _QUIET = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
@@ -25,3 +26,11 @@ def server(tmp_path):
     process = Server(tmp_path / "sessions.db")
     yield process
     process.close()
+
+
+@pytest.fixture
+def js():
+    """Real JavaScript clients."""
+    peers = NodePeers()
+    yield peers
+    peers.close()

@@ -9,7 +9,7 @@ import pytest
 from crdt_sessions import connect
 from crdt_sessions.testing import content
 from examples.replay_server import recordings
-from tests.interop.node import NodePeers, needs_node
+from tests.interop.node import needs_node
 from tests.processes import ROOT, Process, Server, free_port
 
 pytestmark = [pytest.mark.crash]
@@ -49,13 +49,6 @@ def world(tmp_path):
     world = World(tmp_path)
     yield world
     world.close()
-
-
-@pytest.fixture
-def js():
-    peers = NodePeers()
-    yield peers
-    peers.close()
 
 
 def _answer(peer):

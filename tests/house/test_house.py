@@ -6,6 +6,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import zipfile
 
 import pytest
 
@@ -61,6 +62,28 @@ def test_the_light_core_needs_no_server():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_wheel_is_whole_and_its_core_runs_without_the_extra(tmp_path):
+    """Built and unpacked: the page is in it, the library imports, and the command says what to install."""
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT],
+        check=True, timeout=120,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "site")
+    for name in ("crdt_sessions/py.typed", "crdt_sessions_server/web/app.js", "crdt_sessions_server/py.typed"):
+        assert name in names
+    assert not any(name.startswith(("tests", "examples", "server/")) for name in names)
+    code = (
+        f"import sys; sys.path.insert(0, r'{tmp_path / 'site'}'); sys.modules['quart'] = None\n"
+        "import crdt_sessions; assert crdt_sessions.__file__.startswith(sys.path[0])\n"
+        "from crdt_sessions_server.__main__ import main; sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, "crdt-sessions[server]" in done.stderr) == (2, True), done.stderr
 
 
 def _error_classes(kind=errors.CrdtSessionsError):
