@@ -23,7 +23,7 @@ def world(tmp_path_factory):
     """The service, the replayed model and the agent, each a process."""
     server = Server(tmp_path_factory.mktemp("streams") / "sessions.db")
     port = free_port()
-    replay = Process(sys.executable, ROOT / "examples/replay_server.py", "--port", port, "--rate", "0")
+    replay = Process(sys.executable, ROOT / "examples/replay_server.py", "--port", port, "--rate", "1500")
     replay.wait_for("Running on")
     sessions = [arg for name in RECORDINGS for arg in ("--session", _session(name))]
     agent = Process(
@@ -49,7 +49,8 @@ async def test_all_replicas_hold_what_was_recorded(world, js, name):
         def answered():
             return [m for m in ann.messages.all() if m.parent == question.id]
 
-        await ann.until(lambda: any(m.parts for m in answered()) or _ended(ann))
+        characters = sum(facts[f"{kind}_chars"] for kind in ("text", "reasoning", "tool"))
+        await ann.until(lambda: sum(map(_length, answered())) >= characters / 2 or _ended(ann))
         await js.ask("open", peer="late", url=world.ws, room=room, version=2)
         await asyncio.wait_for(ann.until(lambda: _ended(ann)), 60)
         await asyncio.to_thread(js.synced, "early", "late")
@@ -58,6 +59,10 @@ async def test_all_replicas_hold_what_was_recorded(world, js, name):
         await _equal(js, ann, world, room)
     for peer in ("early", "late"):
         await js.ask("destroy", peer=peer)
+
+
+def _length(message):
+    return sum(len(part.text if isinstance(part, TextPart) else part.input_text) for part in message.parts)
 
 
 def _ended(peer):
