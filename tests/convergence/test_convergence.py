@@ -6,8 +6,8 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from crdt_sessions.sync import SessionEngine
 from crdt_sessions.sync.log import Portion
-from crdt_sessions.testing import Convergence, SimNetwork
-from crdt_sessions.testing.convergence import broken
+from crdt_sessions.testing import SimNetwork
+from crdt_sessions.testing.convergence import Convergence, broken
 
 TestConvergence = Convergence.TestCase
 
