@@ -58,7 +58,7 @@ class _Cursor:
                 int(generation),
                 {str(key): [int(length) for length in value] for key, value in lengths.items()},
             )
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             return cls()  # not one of ours: begin at the beginning
 
 
