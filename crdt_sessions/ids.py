@@ -22,7 +22,6 @@ Seq = NewType("Seq", int)
 Millis = NewType("Millis", int)
 """Milliseconds since the Unix epoch."""
 
-MAX_SESSION_ID_CHARS = 128
 SESSION_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._~:@-]{0,127}$"
 
 _SESSION_ID = re.compile(SESSION_ID_PATTERN)

@@ -26,7 +26,6 @@ class Messages:
     """The messages of a session."""
 
     def __init__(self, document: SessionDoc) -> None:
-        self._document = document
         self._root = document.roots.messages
 
     def __len__(self) -> int:
