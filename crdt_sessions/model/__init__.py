@@ -1,6 +1,6 @@
 """What is in a session document: layout 1 as typed views over pycrdt, pydantic for the JSON values. No I/O."""
 
-from crdt_sessions.model.document import SessionDoc, Touched, Version, fold, merge, version_of
+from crdt_sessions.model.document import SessionDoc, Touched, Version, decode_version, fold, merge, version_of
 from crdt_sessions.model.layout import LAYOUT, ROOT_NAMES, seed, settled_meta
 from crdt_sessions.model.messages import Messages, MessageView, order
 from crdt_sessions.model.session import Artifacts, Runs, SessionView
@@ -61,6 +61,7 @@ __all__ = [
     "Touched",
     "ValuePart",
     "Version",
+    "decode_version",
     "fold",
     "markdown",
     "merge",

@@ -263,8 +263,17 @@ class Version:
 
 
 def version_of(doc: Doc[Any]) -> Version:
-    """Return state vector and delete set of *doc*. Source: Yjs ``Snapshot.js``."""
-    reader = Reader(Snapshot.from_doc(doc).encode())
+    """Return state vector and delete set of *doc*."""
+    return decode_version(Snapshot.from_doc(doc).encode())
+
+
+def decode_version(snapshot: bytes) -> Version:
+    """Return what an encoded Yjs snapshot says. Source: Yjs ``Snapshot.js``.
+
+    Raises:
+        WireError: it is not one.
+    """
+    reader = Reader(snapshot)
     deleted = _read_id_set(reader)
     clocks = {reader.varuint(): reader.varuint() for _ in range(reader.varuint())}
     return Version(clocks, deleted)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from crdt_sessions.wire.varint import Reader
+from crdt_sessions.model import decode_version
 from tests.processes import Process
 
 JS = Path(__file__).parent / "js"
@@ -71,10 +71,5 @@ class NodePeers:
 
 
 def _content(dump):
-    reader = Reader(bytes.fromhex(dump["snapshot"]))
-    deleted = {}
-    for _ in range(reader.varuint()):
-        client = reader.varuint()
-        deleted[client] = [(reader.varuint(), reader.varuint()) for _ in range(reader.varuint())]
-    clocks = {reader.varuint(): reader.varuint() for _ in range(reader.varuint())}
-    return {"deleted": deleted, "clocks": clocks, "json": dump["json"], "draft": dump["draft"]}
+    version = decode_version(bytes.fromhex(dump["snapshot"]))
+    return {"deleted": version.deleted, "clocks": version.clocks, "json": dump["json"], "draft": dump["draft"]}
