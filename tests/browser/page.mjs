@@ -79,7 +79,8 @@ for (const page of [ann, bob]) {
   await page.waitForFunction(() => document.querySelectorAll('.waiting').length === 0)
 }
 await bob.waitForSelector('.cm-ySelectionCaret')
-await bob.waitForFunction(() => document.querySelectorAll('.message.assistant').length === 2 && !document.querySelector('.message.writing'), undefined, { timeout: 60000 })
+// both answers have ended: one that has only just begun shows no text and is not marked as being written yet
+await bob.waitForFunction(() => document.querySelectorAll('.message.assistant:not(.writing):has(.text)').length === 2, undefined, { timeout: 60000 })
 await bob.screenshot({ path: path.join(shots, 'merged.png') })
 
 // a reload keeps everything
