@@ -16,7 +16,7 @@ from pycrdt import Doc, Snapshot, TransactionEvent, get_update, merge_updates
 from crdt_sessions.errors import BadValue, MalformedUpdate, PanickedUpdate
 from crdt_sessions.model import layout
 from crdt_sessions.wire import EMPTY_UPDATE
-from crdt_sessions.wire.varint import Reader
+from crdt_sessions.wire.varint import Reader, decode_state_vector
 
 Result = TypeVar("Result")
 
@@ -50,7 +50,6 @@ class SessionDoc:
         self._waiting = EMPTY_UPDATE
         self._complete = b"\x00"  # the state vector before anything waited
         deltas, roots = self._deltas, layout.roots(self.doc)
-        meta, messages, runs = roots.meta, roots.messages, roots.runs
 
         # Observers only take notes: an exception in one would leave the mutating call after the change (P9),
         # and they are closures without self because pycrdt keeps them alive (P10).
@@ -59,11 +58,7 @@ class SessionDoc:
 
         self.roots = roots
         self._subscriptions: list[tuple[Any, Any]] = [(self.doc, self.doc.observe(note_delta))]
-        for root, note in (
-            (meta, _note_meta),
-            (messages, _note_messages),
-            (runs, _note_runs),
-        ):
+        for root, note in ((roots.meta, _note_meta), (roots.messages, _note_messages), (roots.runs, _note_runs)):
             self._subscriptions.append((root, root.observe_deep(_bind(note, self._touched))))
 
     def close(self) -> None:
@@ -73,10 +68,9 @@ class SessionDoc:
         self._subscriptions.clear()
 
     def apply(self, update: bytes) -> bytes | None:
-        """Apply a foreign update; return what changed, or None if nothing visible did.
+        """Apply a foreign update; return what changed, or None if the document held all of it already.
 
-        None means: a duplicate, or an update that waits for one that has not arrived. :meth:`contains`
-        tells the two apart.
+        The empty update means that nothing is visible yet: it waits for one that has not arrived.
 
         Raises:
             MalformedUpdate: the library rejected the bytes; nothing was applied.
@@ -86,12 +80,14 @@ class SessionDoc:
             return None
         before = self.doc.get_state()
         apply_guarded(self.doc, update)
-        if self._deltas != [update] and not holds(self.doc, update):
+        held = self._deltas == [update] or holds(self.doc, update)
+        if not held:
             if self._waiting == EMPTY_UPDATE:
                 self._complete = before
             self._waiting = merge((self._waiting, update))
         self._retry()
-        return self.take_delta()
+        delta = self.take_delta()
+        return EMPTY_UPDATE if delta is None and not held else delta
 
     def _retry(self) -> None:
         """Apply again what waits.
@@ -275,8 +271,7 @@ def decode_version(snapshot: bytes) -> Version:
     """
     reader = Reader(snapshot)
     deleted = _read_id_set(reader)
-    clocks = {reader.varuint(): reader.varuint() for _ in range(reader.varuint())}
-    return Version(clocks, deleted)
+    return Version(decode_state_vector(reader.take(reader.remaining)), deleted)
 
 
 def _read_id_set(reader: Reader) -> dict[int, list[tuple[int, int]]]:
@@ -325,7 +320,7 @@ def _bind(note: Callable[[Touched, _Event], None], touched: Touched) -> Callable
 
 
 def _note_meta(touched: Touched, event: _Event) -> None:
-    touched.meta.update(_keys(event) if not event.path else [str(event.path[0])])
+    touched.meta.update(_root_keys(event))
 
 
 def _note_messages(touched: Touched, event: _Event) -> None:
@@ -340,8 +335,13 @@ def _note_messages(touched: Touched, event: _Event) -> None:
 
 
 def _note_runs(touched: Touched, event: _Event) -> None:
-    touched.runs.update(_keys(event) if not event.path else [str(event.path[0])])
+    touched.runs.update(_root_keys(event))
 
 
-def _keys(event: Any) -> list[str]:
+def _root_keys(event: _Event) -> list[str]:
+    """Return the keys of the root map that an event, however deep, is about."""
+    return [str(event.path[0])] if event.path else _keys(event)
+
+
+def _keys(event: _Event) -> list[str]:
     return [str(key) for key in getattr(event, "keys", ())]  # only a MapEvent has keys

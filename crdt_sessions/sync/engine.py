@@ -54,6 +54,7 @@ from crdt_sessions.sync.events import (
 from crdt_sessions.sync.log import UpdateLog
 from crdt_sessions.sync.steward import Steward, Write
 from crdt_sessions.wire import (
+    EMPTY_UPDATE,
     KEEPALIVE,
     Ack,
     AwarenessFrame,
@@ -153,7 +154,7 @@ class SessionEngine:
         messages: dict[str, set[str]] = {message_id: set() for message_id in self.view.messages.ids()}
         everything = Touched({"title"}, messages, set(self.view.runs.ids()))
         self.changes.note(everything, self.log.head)
-        return self._write(self._steward.decide(self.document, self._steward.read(self.document), now))
+        return self._write(self._steward.decide(self.view, self._steward.read(self.view), now))
 
     def handle(self, event: Event, now: Millis) -> list[Effect]:
         """Take *event* and return what the runtime must now do, in order."""
@@ -215,7 +216,7 @@ class SessionEngine:
     def set_status(self, status: str, now: Millis) -> list[Effect]:
         """Open or close the session; ``active`` is the only status in which it takes writes."""
         self._steward.record_meta("status", status)
-        return self._write(self._steward.decide(self.document, Touched(meta={"status"}), now))
+        return self._write(self._steward.decide(self.view, Touched(meta={"status"}), now))
 
     @property
     def writable(self) -> bool:
@@ -367,8 +368,8 @@ class SessionEngine:
         self._check_size(len(update))
         delta = self.document.apply(update)
         if delta is None:
-            if self.document.contains(update):
-                return []  # an echo: it is stored already, or on its way
+            return []  # an echo: it is stored already, or on its way
+        if delta == EMPTY_UPDATE:
             return [self._persist(update, None, author)]  # it waits for one that has not arrived
         return [self._persist(update, delta, author), *self._settle(now)]
 
@@ -391,7 +392,7 @@ class SessionEngine:
         if "title" in touched.meta:
             title = self.document.roots.meta.get("title")
             effects.append(Describe(title[:_MAX_TITLE] if isinstance(title, str) else None))
-        return effects + self._write(self._steward.decide(self.document, touched, now))
+        return effects + self._write(self._steward.decide(self.view, touched, now))
 
     def _write(self, writes: Iterable[Write]) -> list[Effect]:
         listed = list(writes)

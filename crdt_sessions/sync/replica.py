@@ -19,7 +19,7 @@ from typing import Any, TypeVar, assert_never
 
 from crdt_sessions.errors import TooLarge
 from crdt_sessions.ids import ClientId, Millis, Seq
-from crdt_sessions.limits import Limits, Timing
+from crdt_sessions.limits import Limits
 from crdt_sessions.model import SessionDoc, SessionView, merge
 from crdt_sessions.sync.awareness import AwarenessTable
 from crdt_sessions.sync.changes import ChangeIndex
@@ -52,15 +52,13 @@ class Replica:
     Args:
         client_id: fresh and random for every process that holds it.
         limits: sizes; a larger frame than ``max_frame_bytes`` would be refused by the server.
-        timing: periods.
     """
 
-    def __init__(self, client_id: int, *, limits: Limits | None = None, timing: Timing | None = None) -> None:
+    def __init__(self, client_id: int, *, limits: Limits | None = None) -> None:
         self.client_id = ClientId(client_id)
         self.document = SessionDoc(client_id)
         self.view = SessionView(self.document)
         self.limits = limits or Limits()
-        self.timing = timing or Timing()
         self.awareness = AwarenessTable()
         self.connected = False
         self.synced = False
@@ -231,7 +229,7 @@ class Replica:
                 assert_never(frame)
 
     def _merge(self, update: bytes) -> None:
-        if self.document.apply(update) is not None or not self.document.contains(update):
+        if self.document.apply(update) is not None:
             self._incoming.append(update)
             self._note()
 

@@ -22,7 +22,6 @@ from crdt_sessions.model import (
     MessageHead,
     Run,
     RunOutcome,
-    SessionDoc,
     SessionView,
     Touched,
 )
@@ -51,9 +50,8 @@ class Steward:
         """Return what is on record for a key of ``meta``, whatever a peer has written there meanwhile."""
         return self._meta[key]
 
-    def read(self, document: SessionDoc) -> Touched:
+    def read(self, view: SessionView) -> Touched:
         """Take on record what a loaded document has settled already; return what is to be looked at."""
-        view = SessionView(document)
         unsettled: dict[str, set[str]] = {}
         for message_id in view.messages.ids():
             message = view.messages.find(message_id)
@@ -68,18 +66,17 @@ class Steward:
                 self._runs[run.id] = run
         return Touched(set(self._meta), unsettled, set(view.runs.ids()))
 
-    def decide(self, document: SessionDoc, touched: Touched, now: Millis) -> list[Write]:
+    def decide(self, view: SessionView, touched: Touched, now: Millis) -> list[Write]:
         """Return the writes that settle what *touched* left unsettled; none if all is well."""
-        view = SessionView(document)
         return [
-            *self._settle_meta(document, touched.meta),
+            *self._settle_meta(view, touched.meta),
             *self._settle_order(view, touched.messages),
             *self._settle_runs(view, touched.runs, now),
         ]
 
-    def _settle_meta(self, document: SessionDoc, keys: Iterable[str]) -> Iterable[Write]:
+    def _settle_meta(self, view: SessionView, keys: Iterable[str]) -> Iterable[Write]:
         for key in keys:
-            if key in self._meta and document.roots.meta.get(key) != self._meta[key]:
+            if key in self._meta and view.document.roots.meta.get(key) != self._meta[key]:
                 yield _set_meta(key, self._meta[key])
 
     def _settle_order(self, view: SessionView, touched: dict[str, set[str]]) -> Iterable[Write]:

@@ -56,7 +56,7 @@ class SimNetwork:
 
     Args:
         limits: of the server and the peers.
-        timing: of the server and the peers.
+        timing: of the server.
         engine_class: the engine under test; tests pass a broken one to see that they notice.
     """
 
@@ -88,7 +88,7 @@ class SimNetwork:
     def add(self, name: str) -> SimPeer:
         """Add a peer, not connected yet."""
         self._ids += 1
-        self.peers[name] = SimPeer(Replica(1000 + self._ids, limits=self.limits, timing=self.timing))
+        self.peers[name] = SimPeer(Replica(1000 + self._ids, limits=self.limits))
         return self.peers[name]
 
     def connect(self, name: str, *, can_write: bool = True) -> None:

@@ -83,7 +83,7 @@ def decode_state_vector(data: bytes) -> dict[int, int]:
         WireError: it is not one, or something stands behind it.
     """
     reader = Reader(data)
-    clocks = {reader.varuint(): reader.varuint() for _ in range(min(reader.varuint(), len(data)))}
+    clocks = {reader.varuint(): reader.varuint() for _ in range(reader.varuint())}
     if reader.remaining:
         raise BadText(what=f"{reader.remaining} bytes behind a state vector")
     return clocks

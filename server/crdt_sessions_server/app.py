@@ -16,7 +16,7 @@ from crdt_sessions.ids import session_id
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.storage import SqliteStore, UpdateStore
 from crdt_sessions_server import api, events, health, problems, transfer
-from crdt_sessions_server.asgi import same_origin
+from crdt_sessions_server.asgi import http_token, same_origin
 from crdt_sessions_server.auth import Authorizer, Open, StaticTokens
 from crdt_sessions_server.settings import Settings
 from crdt_sessions_server.sync_endpoint import SyncEndpoint
@@ -121,10 +121,8 @@ class Service:
                 raise AccessDenied(what="pages of another origin; see the setting allowed_origins")
             if request.method == "OPTIONS" or request.path == "/" or request.path.startswith(_NEED_NO_TOKEN):
                 return  # a browser sends no token with its preflight
-            header = request.headers.get("Authorization", "")
-            token = header[7:].strip() if header.lower().startswith("bearer ") else request.args.get("token")
             name = (request.view_args or {}).get("name")
-            g.principal = await authorizer.authorize(token, session_id(name) if name else None)
+            g.principal = await authorizer.authorize(http_token(scope), session_id(name) if name else None)
 
         @app.after_request
         async def harden(response: Response) -> Response:

@@ -28,20 +28,26 @@ def query(scope: Scope) -> dict[str, str]:
     return {key: values[-1] for key, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
 
 
+def http_token(scope: Scope) -> str | None:
+    """Return the token of a request: from the Authorization header, or the query parameter ``token``."""
+    authorization = header(scope, b"authorization") or ""
+    if authorization.lower().startswith("bearer "):
+        return authorization[7:].strip()
+    return query(scope).get("token") or None
+
+
 def websocket_token(scope: Scope) -> tuple[str | None, str | None]:
     """Return the token of a WebSocket request and the subprotocol to accept.
 
-    The token stands in the Authorization header, in the query parameter ``token``, or in an offered
-    subprotocol ``bearer.<token>``. Browsers fail a connection that offered subprotocols and got none back.
+    The token stands where :func:`http_token` finds it, or in an offered subprotocol ``bearer.<token>``.
+    Browsers fail a connection that offered subprotocols and got none back.
     """
     offered: list[str] = scope.get("subprotocols", [])
     accepted = next((name for name in offered if not name.startswith(_BEARER_SUBPROTOCOL)), None)
     if accepted is None and offered:
         accepted = offered[0]
-    authorization = header(scope, b"authorization") or ""
-    if authorization.lower().startswith("bearer "):
-        return authorization[7:].strip(), accepted
-    if token := query(scope).get("token"):
+    token = http_token(scope)
+    if token is not None:
         return token, accepted
     for name in offered:
         if name.startswith(_BEARER_SUBPROTOCOL):
