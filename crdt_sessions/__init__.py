@@ -6,8 +6,8 @@ Three doors: an agent or any other Python peer (:func:`connect`, :class:`Agent`)
 
 from crdt_sessions.client import Agent, AgentRun, MessageStream, SessionPeer, connect
 from crdt_sessions.errors import CrdtSessionsError
-from crdt_sessions.limits import Compaction, Limits, Timing
-from crdt_sessions.runtime import Session, SessionRegistry
+from crdt_sessions.limits import Compaction, Limits, RunRules, Timing
+from crdt_sessions.runtime import Session, SessionRegistry, Webhook
 from crdt_sessions.storage import MemoryStore, SqliteStore, UpdateStore
 
 __all__ = [
@@ -18,11 +18,13 @@ __all__ = [
     "Limits",
     "MemoryStore",
     "MessageStream",
+    "RunRules",
     "Session",
     "SessionPeer",
     "SessionRegistry",
     "SqliteStore",
     "Timing",
     "UpdateStore",
+    "Webhook",
     "connect",
 ]

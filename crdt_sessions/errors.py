@@ -20,6 +20,9 @@
     ├── SessionExists
     ├── SessionClosed             it takes no more writes
     ├── WrongGeneration           the client's history belongs to an earlier session of that name
+    ├── RunNotClaimable           it is not queued, or not for this agent
+    ├── LeaseLost                 the run was taken away from this agent, or has ended
+    ├── WrongOffset               text that is not to be appended where the buffer ends
     ├── BadSessionId
     ├── BadParameter              a query parameter that cannot be read
     ├── BadValue                  a value that the document cannot hold
@@ -30,7 +33,11 @@
     │   ├── DatabaseInUse         another process has the database open
     │   └── NewerSchema           the database was written by a newer release
     ├── ShuttingDown              the process is about to stop; come back
-    └── ConnectionClosed          (client) the server refused this peer for good
+    ├── RequestRefused            (client) the server refused a request
+    ├── ConnectionClosed          (client) the server refused this peer for good
+    └── RunStopped                (client) leaves an agent's answer: it is not to go on
+        ├── RunCancelled          somebody pressed stop
+        └── RunSuspended          people must decide something first, or another agent goes on
 
 Errors carry their facts as attributes; the sentence is derived from them.
 How they look to the outside stands in :mod:`crdt_sessions.wire.closing` (close codes) and in
@@ -171,6 +178,32 @@ class WrongGeneration(CrdtSessionsError):
         self.ours = ours
 
 
+class RunNotClaimable(CrdtSessionsError):
+    """The run is not queued, not next, or for another agent."""
+
+    def __init__(self, *, run: str, status: str) -> None:
+        super().__init__(f"run {run!r} cannot be claimed: {status}")
+        self.run = run
+        self.status = status
+
+
+class LeaseLost(CrdtSessionsError):
+    """The lease was lost or given back; what its holder writes is refused."""
+
+    def __init__(self, *, run: str = "") -> None:
+        super().__init__(f"the lease of run {run!r} has ended" if run else "no such lease")
+        self.run = run
+
+
+class WrongOffset(CrdtSessionsError):
+    """The text is not to be appended where the buffer ends, and is not a repetition of what stands there."""
+
+    def __init__(self, *, offset: int, length: int) -> None:
+        super().__init__(f"offset {offset}, but the buffer has {length} characters; go on from there")
+        self.offset = offset
+        self.length = length
+
+
 class BadSessionId(CrdtSessionsError):
     """A session id is 1 to 128 characters of A-Z a-z 0-9 . _ ~ : @ - and begins with a letter or digit."""
 
@@ -263,3 +296,29 @@ class ConnectionClosed(CrdtSessionsError):
         super().__init__(f"closed with {code}: {reason}")
         self.code = code
         self.reason = reason
+
+
+class RequestRefused(CrdtSessionsError):
+    """The server refused a request; *problem* is its problem document (RFC 9457)."""
+
+    def __init__(self, *, status: int, problem: dict[str, object]) -> None:
+        super().__init__(f"HTTP {status}: {problem.get('detail') or problem.get('title') or 'refused'}")
+        self.status = status
+        self.problem = problem
+
+
+class RunStopped(CrdtSessionsError):
+    """Leaves an agent's answer. It is not to be caught, except to tidy up; what was written stays."""
+
+    def __init__(self, *, run: str, why: str) -> None:
+        super().__init__(f"run {run!r}: {why}")
+        self.run = run
+        self.why = why
+
+
+class RunCancelled(RunStopped):
+    """Somebody pressed stop."""
+
+
+class RunSuspended(RunStopped):
+    """The run goes on later: people must decide something first, or another agent takes over."""

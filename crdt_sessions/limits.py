@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+RunPolicyName = Literal["queue", "interrupt", "reject", "parallel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Limits:
 class Timing:
     """Periods."""
 
-    tick_s: float = 1.0
+    tick_s: float = 0.5
     """How often a live session looks at the clock."""
 
     keepalive_s: float = 20.0
@@ -76,3 +79,29 @@ class Compaction:
 
     min_rows_on_unload: int = 50
     """Fold an unloading session if at least this many rows follow the last snapshot."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRules:
+    """How runs are admitted, and when their agents are given up."""
+
+    lease_s: float = 10.0
+    """Silence of an agent after which its lease is lost."""
+
+    longest_lease_s: float = 900.0
+    """The longest lease an agent may ask for, such as one that is called by a webhook and cannot renew often."""
+
+    gone_grace_s: float = 3.0
+    """How long an agent whose connection ended may take to come back before its lease is lost."""
+
+    cancel_grace_s: float = 5.0
+    """How long an agent may take to stop after somebody cancelled its run."""
+
+    max_attempts: int = 3
+    """Leases that may be lost before the run is given up as interrupted."""
+
+    policy: RunPolicyName = "queue"
+    """What becomes of a request while another run is active, if neither request nor session says."""
+
+    default_agent: str = ""
+    """Who answers a user's message where neither message nor session says; empty for nobody."""

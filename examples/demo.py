@@ -66,7 +66,7 @@ def main() -> None:
             parts.append(start(HERE / "replay_server.py", "--port", port, "--rate", options.rate, quiet=True))
             wait_for(port, parts[-1])
             environment = {"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "none"}
-        parts.append(start(HERE / "model_agent.py", "--url", url, "--session", options.session, env=environment))
+        parts.append(start(HERE / "model_agent.py", "--url", url, env=environment))
         if options.once:
             question = ["--post", "Tell me something worth knowing", "--name", "Demo"]
             asked = start(HERE / "terminal_peer.py", "--url", url, "--session", options.session, *question)

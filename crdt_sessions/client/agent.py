@@ -1,141 +1,245 @@
-"""An agent: answers what people post, in as many sessions as it is told to look after.
+"""An agent: a worker that takes runs from the service, from all sessions, and answers them.
 
 It needs no bookkeeping of its own. What is to be answered, what it had begun and what it had written when
-it died all stand in the document.
+it died all stand in the session; who works on what is decided by the service.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+import random
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
+import httpx
+
+from crdt_sessions.client.backoff import Backoff
+from crdt_sessions.client.run import AgentRun
+from crdt_sessions.client.service import Grant, ServiceClient
 from crdt_sessions.client.session import SessionPeer, connect
-from crdt_sessions.client.stream import MessageStream
-from crdt_sessions.errors import ConnectionClosed
-from crdt_sessions.model import Message, order
+from crdt_sessions.client.stream import MessageStream, failure
+from crdt_sessions.clock import Clock, SystemClock
+from crdt_sessions.errors import ConnectionClosed, LeaseLost, RequestRefused, RunCancelled, RunSuspended
 
 _log = logging.getLogger("crdt_sessions.agent")
 
-OnRun = Callable[["AgentRun"], Awaitable[None]]
+OnRun = Callable[[AgentRun], Awaitable[None]]
 
-
-@dataclass(frozen=True, slots=True)
-class AgentRun:
-    """One question to answer."""
-
-    session: SessionPeer
-    message: Message
-    """What was asked."""
-    out: MessageStream
-    """Where the answer goes. ``out.resumed`` is what a former process had written of it."""
-
-    def history(self) -> list[Message]:
-        """Return the conversation up to and including the question, in order; the answer is not part of it."""
-        return [
-            message
-            for message in self.session.messages.all()
-            if message.id != self.out.message_id
-            and message.seq is not None
-            and message.seq <= (self.message.seq or 0)
-        ]
-
-    def chat(self) -> list[dict[str, Any]]:
-        """Return :meth:`history` as the ``messages`` of a chat completion request."""
-        return [
-            {"role": "assistant" if message.role == "assistant" else "user", "content": message.text}
-            for message in self.history()
-            if message.text
-        ]
+_POLL_S = 20.0
+_STOP_GRACE_S = 2.0
+"""How long an answer that was cancelled may go on before it is interrupted."""
 
 
 class Agent:
-    """A worker that answers every user message of its sessions, each once.
+    """A worker that answers the runs that are for it, in whatever session they are asked for.
 
     Args:
         url: the service.
-        name: how people see it, and who its runs are for.
-        sessions: the sessions to look after.
+        name: how people see it, and who its runs are for; it also takes those that are for anybody.
         token: if the service asks for one.
+        concurrency: runs it works on at the same time.
+        shutdown_s: how long runs may take to finish when it is stopped; what has not, is handed back.
+        clock: for tests.
         options: passed to :func:`connect`.
 
     ::
 
-        agent = Agent("http://127.0.0.1:8000", name="writer", sessions=["trip-to-oslo"])
+        agent = Agent("http://127.0.0.1:8000", name="writer")
 
         @agent.on_run
         async def answer(run):
-            async for token in llm.stream(run.chat()):
-                await run.out.write(token)
+            async with run.text() as out:
+                async for token in llm.stream(run.history()):
+                    await out.write(token)
 
         agent.run()
     """
 
     def __init__(
-        self, url: str, *, name: str, sessions: Iterable[str], token: str | None = None, **options: Any
+        self,
+        url: str,
+        *,
+        name: str,
+        token: str | None = None,
+        concurrency: int = 8,
+        shutdown_s: float = 10.0,
+        clock: Clock | None = None,
+        **options: Any,
     ) -> None:
+        if concurrency < 1:
+            raise ValueError("an agent works on at least one run at a time")
         self.name = name
         self._url = url
-        self._sessions = list(sessions)
         self._token = token
+        self._shutdown_s = shutdown_s
+        self._clock = clock or SystemClock()
         self._options = options
         self._answer: OnRun | None = None
+        self._free = asyncio.Semaphore(concurrency)
+        self._stopping = asyncio.Event()
+        self._working: set[asyncio.Task[None]] = set()
 
     def on_run(self, answer: OnRun) -> OnRun:
-        """Register the coroutine that answers; usable as a decorator."""
+        """Register the coroutine that answers; usable as a decorator.
+
+        It ends its run by returning (completed) or raising (failed). :class:`RunCancelled` and
+        :class:`RunSuspended` are to pass through it.
+        """
         self._answer = answer
         return answer
 
     def run(self) -> None:
-        """Work until interrupted.
+        """Work until SIGINT or SIGTERM; then finish, or hand back, what is being worked on.
 
         Raises:
-            ConnectionClosed: the service refused the agent for good.
+            RequestRefused: the service does not give this principal any runs.
         """
-        try:
-            asyncio.run(self.work())
-        except KeyboardInterrupt:
-            _log.info("stopped")
+        asyncio.run(self._run_until_signalled())
+
+    def stop(self) -> None:
+        """Take no more runs, finish or hand back those that are being worked on, and let :meth:`work` return."""
+        self._stopping.set()
 
     async def work(self) -> None:
-        """Work until cancelled; one failed answer ends its run, not the agent.
+        """Work until :meth:`stop` or cancelled; one failed answer ends its run, not the agent.
 
         Raises:
-            ConnectionClosed: the service refused the agent for good.
+            RequestRefused: the service does not give this principal any runs.
             ValueError: no answer was registered.
         """
         if self._answer is None:
             raise ValueError("register an answer with @agent.on_run first")
-        async with asyncio.TaskGroup() as group:
-            for name in self._sessions:
-                group.create_task(self._look_after(name, self._answer))
+        async with ServiceClient(self._url, self._token) as service:
+            try:
+                await self._take_runs(service, self._answer)
+                if self._working:
+                    await asyncio.wait(self._working, timeout=self._shutdown_s)
+            finally:
+                self._stopping.set()
+                for task in self._working:
+                    task.cancel()
+                await asyncio.gather(*self._working, return_exceptions=True)
 
-    async def _look_after(self, name: str, answer: OnRun) -> None:
-        async with connect(
-            self._url, name, token=self._token, name=self.name, id=f"agent-{self.name}", kind="agent", **self._options
-        ) as peer:
-            questions: dict[str, Message] = {}
-            async for changed in peer.changed_messages():
-                questions.update((message.id, message) for message in changed if self._is_question(message))
-                while peer.connected and questions:  # offline, what was decided meanwhile is not known
-                    message = questions.pop(min(questions.values(), key=order).id)
-                    run = peer.view.runs.value(self._run_id(message))
-                    if run is None or not run.over:
-                        await self._respond(peer, message, answer)
+    # -- inside ------------------------------------------------------------------------------------------------
 
-    def _is_question(self, message: Message) -> bool:
-        return message.role == "user" and message.done and message.seq is not None
+    async def _run_until_signalled(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with suppress(NotImplementedError):  # Windows
+                loop.add_signal_handler(number, self.stop)
+        await self.work()
 
-    async def _respond(self, peer: SessionPeer, message: Message, answer: OnRun) -> None:
+    async def _take_runs(self, service: ServiceClient, answer: OnRun) -> None:
+        backoff = Backoff(rng=random.Random())
+        while await self._unless_stopped(self._free.acquire()) is not None:
+            try:
+                grant = await self._unless_stopped(service.claim([self.name], wait_s=_POLL_S))
+                backoff.reset()
+            except (httpx.TransportError, RequestRefused) as error:
+                if isinstance(error, RequestRefused) and error.status < 500 and error.status != 429:
+                    raise
+                _log.info("no runs to be had: %s", error)
+                grant = None
+                await self._unless_stopped(self._clock.sleep(backoff.next()))
+            if grant is None:
+                self._free.release()
+                continue
+            task = asyncio.create_task(self._work_on(service, grant, answer), name=f"run {grant.run.id}")
+            self._working.add(task)
+            task.add_done_callback(self._done)
+
+    async def _unless_stopped(self, work: Awaitable[Any]) -> Any:
+        """Return what *work* returns, or None if the agent is stopped meanwhile."""
+        working, stopped = asyncio.ensure_future(work), asyncio.ensure_future(self._stopping.wait())
         try:
-            async with peer.stream(reply_to=message.id, run_id=self._run_id(message), agent=self.name) as out:
-                await answer(AgentRun(peer, message, out))
-        except ConnectionClosed:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever the answer raised is the run's outcome by now
-            _log.error("run failed: %s", error, extra={"session": peer.session_id, "run": self._run_id(message)})
+            await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            return working.result() if working.done() else None
+        finally:
+            for task in (working, stopped):
+                task.cancel()
+            await asyncio.gather(working, stopped, return_exceptions=True)
 
-    def _run_id(self, message: Message) -> str:
-        return f"{self.name}-{message.id}"
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._working.discard(task)
+        self._free.release()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a run was left: %s", error, exc_info=error)
+
+    async def _work_on(self, service: ServiceClient, grant: Grant, answer: OnRun) -> None:
+        about = {"session": grant.session, "run": grant.run.id}
+        try:
+            async with self._connect(grant) as peer:
+                await self._hold(service, grant, answer, peer)
+        except (ConnectionClosed, LeaseLost) as error:
+            _log.warning("the run was taken away: %s", error, extra=about)
+
+    def _connect(self, grant: Grant) -> SessionPeer:
+        options = {"id": f"agent-{self.name}", "name": self.name, "kind": "agent"} | self._options
+        return connect(
+            self._url,
+            grant.session,
+            token=self._token,
+            lease=grant.token,
+            renew_s=grant.ttl_ms / 3000,
+            clock=self._clock,
+            **options,
+        )
+
+    async def _hold(self, service: ServiceClient, grant: Grant, answer: OnRun, peer: SessionPeer) -> None:
+        """Answer, watch for what ends the answer from outside, and say how it ended."""
+        out = MessageStream(peer, grant.run, grant.epoch)
+        out.begin()
+        peer.set_presence("streaming", runId=grant.run.id)
+        answering = asyncio.create_task(self._answered(answer, AgentRun(peer, grant, service, out), out))
+        watching = asyncio.create_task(self._watch(peer, out, answering))
+        try:
+            await asyncio.wait({answering, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if watching.done() and watching.exception() is not None:
+                out.stop()  # the lease is gone; what is still written would be refused
+                watching.result()  # raises it
+            await answering
+        except asyncio.CancelledError:
+            await _cancel(answering)
+            out.end("released", "the agent was stopped")  # leaving the connection in good order hands it over
+            return
+        finally:
+            await _cancel(answering)
+            await _cancel(watching)
+        await peer.durable()
+
+    async def _answered(self, answer: OnRun, run: AgentRun, out: MessageStream) -> None:
+        """Call the answer and report how it ended."""
+        try:
+            await answer(run)
+        except RunSuspended:
+            return
+        except RunCancelled:
+            out.end("cancelled")
+        except asyncio.CancelledError:
+            if not out.cancelled:
+                raise  # the agent is stopped, or the lease lost
+            out.end("cancelled")
+        except LeaseLost:
+            out.stop()
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the answer raised is the run's outcome
+            _log.error("run failed: %s", error, exc_info=error, extra={"run": run.id})
+            out.end("failed", *failure(type(error).__name__, str(error)))
+        else:
+            out.end(*out.outcome)
+
+    async def _watch(self, peer: SessionPeer, out: MessageStream, answering: asyncio.Task[None]) -> None:
+        """Stop an answer that was cancelled and goes on; raise if the service closes the connection for good."""
+        await peer.until(lambda: out.cancelled)
+        await asyncio.wait({answering}, timeout=_STOP_GRACE_S)
+        if not answering.done():
+            answering.cancel()
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    if not task.done():
+        task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

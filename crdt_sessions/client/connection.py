@@ -36,6 +36,8 @@ class Connection:
         clock: the only source of time.
         changed: beaten whenever something arrives or the connection comes or goes.
         rng: source of jitter.
+        lease: token of a run's lease, if this is the connection of its holder.
+        heartbeat_s: how often to look whether something is to be said.
 
     Raises:
         ValueError: *url* is not the URL of a service.
@@ -51,9 +53,13 @@ class Connection:
         clock: Clock,
         changed: Pulse,
         rng: random.Random,
+        lease: str | None = None,
+        heartbeat_s: float | None = None,
     ) -> None:
         self._endpoint = _endpoint(url, session)
         self._token = token
+        self._lease = lease
+        self._look_every_s = min(_RENEW_CHECK_S, heartbeat_s or _RENEW_CHECK_S)
         self._replica = replica
         self._clock = clock
         self._changed = changed
@@ -135,7 +141,7 @@ class Connection:
             for frame in self._replica.take(self._clock.now()):
                 await websocket.send(frame)
             try:
-                async with asyncio.timeout(_RENEW_CHECK_S):
+                async with asyncio.timeout(self._look_every_s):
                     await self._outgoing.wait()
             except TimeoutError:
                 continue
@@ -143,6 +149,8 @@ class Connection:
     def _address(self) -> str:
         """Return where to dial: a copy that has a history says which generation it belongs to."""
         query = {"token": self._token} if self._token else {}
+        if self._lease is not None:
+            query["lease"] = self._lease
         with contextlib.suppress(BadDocument):  # nothing was ever received
             query["generation"] = str(self._replica.view.meta.generation)
         return f"{self._endpoint}?{urlencode(query)}" if query else self._endpoint

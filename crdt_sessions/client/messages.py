@@ -43,7 +43,7 @@ class FollowedMessages:
     def _finished(self, message: Message) -> bool:
         """Whether nobody writes it any more: parts may all be closed while its run goes on."""
         run = self._peer.view.runs.value(message.run_id) if message.run_id is not None else None
-        return message.done and (run is None or run.over)
+        return message.done and (run is None or run.ending)
 
     async def watch(self) -> AsyncIterator[Message]:
         """Yield every message as it is now, and again each time it changes, tokens included.

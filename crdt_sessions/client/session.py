@@ -19,22 +19,28 @@ from typing import Any, TypeVar
 from crdt_sessions.client.connection import Connection
 from crdt_sessions.client.local import LocalCopy
 from crdt_sessions.client.messages import FollowedMessages
-from crdt_sessions.client.stream import MessageStream
+from crdt_sessions.client.service import Grant, ServiceClient
+from crdt_sessions.client.stream import MessageStream, failure
 from crdt_sessions.clock import Clock, SystemClock
+from crdt_sessions.errors import NotFound, RunCancelled, RunNotClaimable
 from crdt_sessions.ids import ClientId, Seq, session_id
 from crdt_sessions.limits import Limits
 from crdt_sessions.model import (
+    ANY_AGENT,
     Author,
+    Decision,
     Message,
     MessageHead,
     Presence,
     PresenceUser,
+    RunCancel,
+    RunError,
     RunRequest,
     SessionView,
     TextPart,
     order,
 )
-from crdt_sessions.model.values import Activity, Kind, Role, Value
+from crdt_sessions.model.values import Activity, Kind, ResultStatus, Role, RunPolicy, Trigger, Value
 from crdt_sessions.pulse import Pulse
 from crdt_sessions.sync import Replica
 
@@ -54,6 +60,8 @@ def connect(
     kind: Kind = "human",
     device: str | None = None,
     offline: Path | str | None = None,
+    lease: str | None = None,
+    renew_s: float | None = None,
     clock: Clock | None = None,
     limits: Limits | None = None,
     rng: random.Random | None = None,
@@ -70,6 +78,8 @@ def connect(
         device: which device, for people with several.
         offline: a local SQLite file. With it the peer starts without a connection, keeps what it writes
             through a crash of its own, and merges when it is back. Without it entering waits for the server.
+        lease: the token of a claimed run, for the connection of its holder.
+        renew_s: longest silence of such a connection, in seconds.
         clock: for tests.
         limits: sizes; must not exceed the server's.
         rng: source of the Yjs client id and of jitter, for tests.
@@ -86,6 +96,8 @@ def connect(
         author=Author(id=id or f"{kind}-{uuid.uuid4().hex[:8]}", name=name, kind=kind),
         device=device,
         offline=Path(offline) if offline is not None else None,
+        lease=lease,
+        renew_s=renew_s,
         clock=clock or SystemClock(),
         limits=limits or Limits(),
         rng=rng or random.SystemRandom(),
@@ -104,19 +116,31 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         author: Author,
         device: str | None,
         offline: Path | None,
+        lease: str | None,
+        renew_s: float | None,
         clock: Clock,
         limits: Limits,
         rng: random.Random,
     ) -> None:
         self.session_id = session_id(session)
         self.author = author
+        self._url = url
+        self._token = token
         self._clock = clock
-        self._replica = Replica(rng.randrange(1, 2**32), limits=limits)
+        self._replica = Replica(rng.randrange(1, 2**32), limits=limits, heartbeat_s=renew_s)
         self._local = LocalCopy(offline, self.session_id, clock) if offline is not None else None
         self._stack = AsyncExitStack()
         self._changed = Pulse()
         self._connection = Connection(
-            url, self.session_id, token, self._replica, clock=clock, changed=self._changed, rng=rng
+            url,
+            self.session_id,
+            token,
+            self._replica,
+            clock=clock,
+            changed=self._changed,
+            rng=rng,
+            lease=lease,
+            heartbeat_s=renew_s,
         )
         self._failure: Exception | None = None
         self._closing = False
@@ -263,7 +287,12 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         role: Role = "user",
         parent: str | None = None,
         reply_to: str | None = None,
+        steers: str | None = None,
+        replaces: str | None = None,
+        modality: str | None = None,
         parts: list[Value] | None = None,
+        agent: str | None = None,
+        policy: RunPolicy | None = None,
         wait: bool = True,
     ) -> Message:
         """Post a message; return it once it is durable.
@@ -274,7 +303,12 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
             role: whose voice.
             parent: the message it continues from, where a conversation branches.
             reply_to: the message it answers.
+            steers: the run it is meant to steer while it is active.
+            replaces: the message it is another version of.
+            modality: such as ``voice``.
             parts: further parts.
+            agent: who is to answer; ``*`` for any agent. Without it the session says who does, if anybody.
+            policy: what becomes of that while another run is active; the session's policy if None.
             wait: False returns at once, also offline.
 
         Raises:
@@ -286,15 +320,136 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
             author=self.author,
             parent=parent,
             reply_to=reply_to,
+            steers=steers,
+            replaces=replaces,
+            modality=modality,
             created_at=self._clock.now(),
         )
         content: list[Value] = [TextPart(type="text", text=text)] if text else []
-        self.edit(lambda view: view.messages.add(head, content + (parts or [])))
+
+        def change(view: SessionView) -> None:
+            view.messages.add(head, content + (parts or []))
+            if agent is not None:
+                view.runs.request(f"run-{head.id}", self._request(head.id, agent, policy=policy))
+
+        self.edit(change)
         if wait:
             await self.durable()
         message = self.view.messages.value(head.id)
         assert message is not None
         return message
+
+    def mark_read(self, seq: int | None = None) -> None:
+        """Record that one has read up to *seq*, or everything there is; returns at once."""
+        self.edit(lambda view: view.mark_read(self.author.id, view.messages.last_seq() if seq is None else seq))
+
+    @property
+    def unread(self) -> int:
+        """Number of messages of others that one has not marked as read."""
+        return self.view.unread(self.author.id)
+
+    # -- runs --------------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        message_id: str,
+        agent: str = ANY_AGENT,
+        *,
+        trigger: Trigger = "submit",
+        policy: RunPolicy | None = None,
+        run_id: str | None = None,
+    ) -> str:
+        """Ask for a run; return its id at once, also offline.
+
+        Args:
+            message_id: what is to be answered; for the trigger ``continue``, the answer that is to go on.
+            agent: who is to do it.
+            trigger: submit, regenerate (an alternative to what was answered) or continue.
+            policy: what becomes of it while another run is active; the session's policy if None.
+            run_id: an idempotency key.
+        """
+        wanted = run_id or f"run-{uuid.uuid4().hex}"
+        request = self._request(message_id, agent, trigger=trigger, policy=policy)
+        self.edit(lambda view: view.runs.request(wanted, request))
+        return wanted
+
+    def cancel(self, run_id: str, reason: str | None = None) -> None:
+        """Press stop: before the run begins or while it is worked on, also offline. What was written stays."""
+        self.edit(
+            lambda view: view.runs.cancel(run_id, RunCancel(by=self.author.id, reason=reason, at=self._clock.now()))
+        )
+
+    async def steer(self, run_id: str, text: str, *, wait: bool = True) -> Message:
+        """Say something to a run while it goes on. If it is over by then, it is answered as a question of its own."""
+        return await self.post(text, steers=run_id, wait=wait)
+
+    def retry(self, run_id: str) -> str:
+        """Ask for a run that failed to go on where it stopped, in the same message; return the new run's id.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        run = self.view.runs.find(run_id)
+        written = self.view.messages.find(run.output) if run.output is not None else None
+        asked = run.request.message_id if run.request is not None else run_id
+        if written is None or run.output is None:
+            return self.ask(asked, run.agent or ANY_AGENT)
+        return self.ask(run.output, run.agent or ANY_AGENT, trigger="continue")
+
+    def regenerate(self, message_id: str, agent: str = ANY_AGENT) -> str:
+        """Ask for another answer, as an alternative; return the run's id.
+
+        Args:
+            message_id: an answer, or the question itself.
+            agent: who is to do it.
+
+        Raises:
+            NotFound: there is no such message.
+        """
+        head = self.view.messages[message_id].head
+        answered = head.parent if head is not None and head.role == "assistant" else None
+        return self.ask(answered or message_id, agent, trigger="regenerate")
+
+    async def resubmit(self, message_id: str, text: str, agent: str = ANY_AGENT, *, wait: bool = True) -> Message:
+        """Post another version of a message and ask for an answer to it; both versions stay, as branches.
+
+        Raises:
+            NotFound: there is no such message.
+        """
+        head = self.view.messages[message_id].head
+        parent = head.parent if head is not None else None
+        return await self.post(text, parent=parent, replaces=message_id, agent=agent, wait=wait)
+
+    def decide(self, run_id: str, tool_call_id: str, approved: bool, reason: str | None = None) -> None:
+        """Say what one thinks of a tool call that waits for approval. The server settles which decision counts.
+
+        Raises:
+            NotFound: there is no such run or tool call.
+        """
+        run = self.view.runs.find(run_id)
+        decision = Decision(approved=approved, reason=reason, at=self._clock.now())
+
+        def change(view: SessionView) -> None:
+            tool = view.messages[run.output or ""].tool(tool_call_id)
+            if tool is None:
+                raise NotFound(what="tool call", id=tool_call_id)
+            tool.decide(self.author.id, decision)
+
+        self.edit(change)
+
+    def _request(
+        self, message_id: str, agent: str, *, trigger: Trigger = "submit", policy: RunPolicy | None = None
+    ) -> RunRequest:
+        return RunRequest(
+            message_id=message_id,
+            agent=agent,
+            trigger=trigger,
+            policy=policy,
+            by=self.author.id,
+            created_at=self._clock.now(),
+        )
+
+    # -- presence and streams ------------------------------------------------------------------------------------
 
     def set_presence(self, activity: Activity | None = None, *, modality: str | None = None, **more: Any) -> None:
         """Say what this peer does; further keys, such as ``cursor``, are sent as they are."""
@@ -309,13 +464,14 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         *,
         reply_to: str | None = None,
         run_id: str | None = None,
-        agent: str = "*",
+        agent: str = "peer",
         resume: bool = True,
     ) -> AsyncIterator[MessageStream]:
-        """Write a message as it comes into being, as one run.
+        """Write a message as it comes into being, as one run, on a connection of its own.
 
-        Leaving the context ends the run: completed, or failed if an exception leaves it. Others see the
-        tokens at once; they are sent in batches of a few tens of milliseconds.
+        Leaving the context ends the run: completed, or failed if an exception leaves it, or cancelled if that is
+        :class:`RunCancelled`. Others see the tokens at once; they are sent in batches of a few tens of
+        milliseconds. Entering waits for the service: who works on a run is its decision.
 
         Args:
             reply_to: the message that asks for it.
@@ -323,16 +479,61 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
                 that died, is continued: same message, same text, see :attr:`MessageStream.resumed`.
             agent: the name the run is recorded under.
             resume: False closes what a former writer left open and starts a new part.
+
+        Raises:
+            RunNotClaimable: the run has ended already.
         """
-        run_id = run_id or (f"run-{reply_to}" if reply_to else f"run-{uuid.uuid4().hex}")
-        request = RunRequest(message_id=reply_to or run_id, agent=agent, created_at=self._clock.now())
-        stream = MessageStream(self, run_id, request, reply_to=reply_to, resume=resume)
-        self.set_presence("streaming", runId=run_id)
-        try:
-            async with stream:
-                yield stream
-        finally:
+        wanted = run_id or (f"run-{reply_to}" if reply_to else f"run-{uuid.uuid4().hex}")
+        self.ask(reply_to or wanted, agent, policy="parallel", run_id=wanted)
+        grant = await self._claim(wanted, agent)
+        async with self._holder(grant) as holder:
+            out = MessageStream(holder, grant.run, grant.epoch, resume=resume)
+            out.begin()
+            self.set_presence("streaming", runId=wanted)
+            left_by: BaseException | None = None
+            try:
+                yield out
+            except BaseException as error:  # noqa: BLE001 - raised again, once the end of the run is handed over
+                left_by = error
+            out.end(*_ending(out, left_by))
             self.set_presence("idle", runId="")
+            if left_by is None:
+                await holder.durable()
+        if left_by is not None:
+            raise left_by
+        await self.until(lambda: not self.connected or self.view.runs.find(wanted).over)
+
+    async def _claim(self, run_id: str, agent: str) -> Grant:
+        """Claim a run as soon as it is queued, which it is not while a former writer still has its lease."""
+
+        def claimable() -> bool:
+            run = self.view.runs.value(run_id)
+            return run is not None and (run.status == "queued" or run.over)
+
+        async with ServiceClient(self._url, self._token) as service:
+            while True:
+                await self.until(claimable)
+                seen = self._changed.count
+                try:
+                    return await service.claim_one(self.session_id, run_id, agent)
+                except RunNotClaimable:
+                    if self.view.runs.find(run_id).over:
+                        raise
+                await self.until(lambda seen=seen: self._changed.count > seen)  # type: ignore[misc]
+
+    def _holder(self, grant: Grant) -> SessionPeer:
+        return connect(
+            self._url,
+            self.session_id,
+            token=self._token,
+            name=self.author.name,
+            id=self.author.id,
+            kind=self.author.kind,
+            lease=grant.token,
+            renew_s=grant.ttl_ms / 3000,
+            clock=self._clock,
+            limits=self._replica.limits,
+        )
 
     # -- the network, by hand ------------------------------------------------------------------------------------
 
@@ -400,3 +601,14 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._stack.aclose()
         self._replica.close()
+
+
+def _ending(out: MessageStream, error: BaseException | None) -> tuple[ResultStatus, str | None, RunError | None]:
+    """Return how a run ends whose writer was left by *error*."""
+    if error is None:
+        return out.outcome
+    if isinstance(error, RunCancelled):
+        return "cancelled", None, None
+    if isinstance(error, Exception):
+        return "failed", *failure(type(error).__name__, str(error))
+    return "released", None, None  # the process is stopping, not the run: a successor may continue it

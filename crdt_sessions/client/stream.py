@@ -1,22 +1,16 @@
-"""Writing a message token by token: one run, one message, one writer."""
+"""Writing a run's message token by token: one run, one message, one writer."""
 
 from __future__ import annotations
 
 import asyncio
-from types import TracebackType
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from crdt_sessions.model import (
-    Message,
-    MessageHead,
-    PartStream,
-    RunError,
-    RunRequest,
-    RunResult,
-    SessionView,
-    ToolStream,
-)
+from crdt_sessions.errors import RunCancelled
+from crdt_sessions.model import Message, PartStream, Run, RunError, RunResult, SessionView, ToolStream
 from crdt_sessions.model.text import SurrogateJoiner, join_surrogates
+from crdt_sessions.model.values import ResultStatus, StreamState
 
 if TYPE_CHECKING:
     from crdt_sessions.client.session import SessionPeer
@@ -29,22 +23,26 @@ _Key = tuple[str, int | str]
 
 
 class MessageStream:
-    """The message a run writes. Made by :meth:`SessionPeer.stream`.
+    """The message a run writes.
 
     ``write``, ``reason`` and ``tool_input`` only add to a buffer; every few tens of milliseconds, and at the
     end, one transaction appends what came together.
+
+    Args:
+        peer: the connection of the run's holder.
+        run: the run, as it was claimed.
+        epoch: of the lease.
+        resume: False closes what a former writer left open and starts a new part.
     """
 
-    def __init__(
-        self, peer: SessionPeer, run_id: str, request: RunRequest, *, reply_to: str | None, resume: bool
-    ) -> None:
-        self.run_id = run_id
-        self.message_id = f"{run_id}-out"
+    def __init__(self, peer: SessionPeer, run: Run, epoch: int, *, resume: bool = True) -> None:
+        self.run_id = run.id
+        self.message_id = run.output or f"{run.id}-out"
         self.resumed = ""
-        """The text a former writer of this run had written, if this one continues it."""
+        """The text that was there when this writer began: a former writer's, or its own before a break."""
         self._peer = peer
-        self._request = request
-        self._reply_to = reply_to
+        self._run = run.but(output=self.message_id)
+        self._epoch = epoch
         self._resume = resume
         self._pending: list[tuple[_Key, str]] = []
         self._joiners: dict[_Key, SurrogateJoiner] = {}
@@ -53,46 +51,45 @@ class MessageStream:
         self._timer: asyncio.Task[None] | None = None
         self._failure: tuple[str, RunError] | None = None
         self._reason: str | None = None
+        self._ended = False
 
     @property
     def message(self) -> Message | None:
         """The message as it is now."""
         return self._peer.view.messages.value(self.message_id)
 
-    async def __aenter__(self) -> MessageStream:
-        self._peer.edit(self._begin)
-        return self
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody has pressed stop."""
+        return self._peer.view.runs.cancelled(self.run_id)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, Exception):
-            self._failure = self._failure or _failure(type(error).__name__, str(error))
-        if error is None or self._failure is not None:
-            self._peer.edit(self._end)
-        else:
-            # Cancelled or interrupted: the process is stopping, not the run. What was written stays, and a
-            # successor continues it.
-            self._peer.edit(self._append)
-        if self._timer is not None:
-            self._timer.cancel()
-        if error is None:
-            await self._peer.durable()
+    @property
+    def outcome(self) -> tuple[ResultStatus, str | None, RunError | None]:
+        """How the run ends if nothing else happens: completed, or as :meth:`fail` said."""
+        if self._failure is not None:
+            return "failed", *self._failure
+        return "completed", self._reason, None
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
     async def write(self, text: str, *, choice: int = 0) -> None:
-        """Append to the answer; *choice* numbers alternatives that a model writes side by side."""
+        """Append to the answer; *choice* numbers alternatives that a model writes side by side.
+
+        Raises:
+            RunCancelled: somebody pressed stop.
+        """
         await self._add(("text", choice), text)
 
     async def reason(self, text: str, *, choice: int = 0) -> None:
-        """Append to what the model thinks on the way to the answer."""
+        """Append to what the model thinks on the way to the answer. Raises as :meth:`write`."""
         await self._add(("reasoning", choice), text)
 
     async def tool_input(self, call_id: str, name: str, text: str) -> None:
-        """Append to the input of a tool call as the model writes it; the first call opens the part."""
-        if call_id not in self._tools:
-            self._peer.edit(lambda view: self._open_tool(view, call_id, name))
+        """Append to the input of a tool call as the model writes it; the first call opens the part.
+
+        Raises as :meth:`write`.
+        """
+        self._tool(call_id, name)
         await self._add(("tool", call_id), text)
 
     def end_tool_input(self, call_id: str, input: Any = None, *, error: str | None = None) -> None:
@@ -108,22 +105,78 @@ class MessageStream:
         """Record what the tool returned."""
         self._peer.edit(lambda _: self._tools[call_id].output(output))
 
+    @asynccontextmanager
+    async def part(self, kind: Literal["text", "reasoning"], *, choice: int = 0) -> AsyncIterator[TextStream]:
+        """Write one part: it is closed at the end, and what is written next begins another one."""
+        stream = TextStream(self, kind, choice)
+        yield stream
+        self._peer.edit(lambda view: self._end_part(view, choice))
+
     def finish(self, reason: str) -> None:
-        """Say why the run ends well, such as ``stop`` or ``length``; it ends when the context does."""
+        """Say why the run ends well, such as ``stop`` or ``length``; it ends when the answer does."""
         self._reason = reason
 
     def fail(self, code: str, message: str) -> None:
-        """Say that the run ends in an error; it ends when the context does. What was written stays."""
-        self._failure = _failure(code, message)
+        """Say that the run ends in an error; it ends when the answer does. What was written stays."""
+        self._failure = failure(code, message)
 
     def flush(self) -> None:
         """Append now what was written."""
         if self._pending:
             self._peer.edit(self._append)
 
+    # -- for whoever runs it -----------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Add the message, or go on with what a former writer left of it."""
+        self._peer.edit(self._begin)
+
+    def end(
+        self,
+        status: ResultStatus,
+        reason: str | None = None,
+        error: RunError | None = None,
+        *,
+        agent: str | None = None,
+    ) -> None:
+        """Close the parts and report how the run goes on or ends, in one transaction. Once."""
+        if self._ended:
+            return
+        self._ended = True
+        result = RunResult(
+            status=status, epoch=self._epoch, reason=reason, error=error, agent=agent, at=self._peer.now()
+        )
+        state: StreamState = "done" if status in ("completed", "suspended", "handoff") else "interrupted"
+
+        def change(view: SessionView) -> None:
+            self._append(view)
+            for choice in list(self._parts):
+                self._close_part(choice, close=state == "done")
+            view.messages[self.message_id].close_parts(state)
+            view.runs.report(self.run_id, result)
+
+        self._peer.edit(change)
+        self.stop()
+
+    def stop(self) -> None:
+        """Write nothing more."""
+        self._ended = True
+        self._pending.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def tool(self, call_id: str, name: str) -> ToolStream:
+        """Return the part of a tool call, opened if need be; what was written before stands before it."""
+        self._tool(call_id, name)
+        return self._tools[call_id]
+
     # -- inside ----------------------------------------------------------------------------------------------------
 
     async def _add(self, key: _Key, text: str) -> None:
+        if self.cancelled:
+            raise RunCancelled(run=self.run_id, why="somebody pressed stop")
+        if self._ended:
+            return  # the run has ended under a writer that does not know yet
         self._pending.append((key, text))
         if self._timer is None or self._timer.done():
             self.flush()
@@ -137,19 +190,7 @@ class MessageStream:
             await self._peer.clock.sleep(BATCH_S)
 
     def _begin(self, view: SessionView) -> None:
-        view.runs.request(self.run_id, self._request)
-        run = view.runs.value(self.run_id)
-        if run is not None and run.over:
-            raise ValueError(f"run {self.run_id!r} has ended already; a run ends once")
-        head = MessageHead(
-            id=self.message_id,
-            role="assistant",
-            author=self._peer.author,
-            parent=self._reply_to,
-            reply_to=self._reply_to,
-            created_at=self._peer.now(),
-        )
-        message = view.messages.add(head, run_id=self.run_id)
+        message = view.begin_output(self._run, self._peer.author, self._peer.now())
         value = message.to_value()
         self.resumed = value.text if value is not None else ""
         open_part = message.resume_text() if self._resume else None
@@ -157,7 +198,6 @@ class MessageStream:
             self._parts[0] = ("text", open_part)
         else:  # what a model was thinking cannot be continued by another call of it
             message.close_parts()
-        self._report(view, "running")
 
     def _append(self, view: SessionView) -> None:
         pending, self._pending = self._pending, []
@@ -173,34 +213,57 @@ class MessageStream:
             self._parts[which] = (kind, view.messages[self.message_id].open_text(kind, choice=which))
         return self._parts[which][1]
 
+    def _tool(self, call_id: str, name: str) -> None:
+        if call_id not in self._tools:
+            self._peer.edit(lambda view: self._open_tool(view, call_id, name))
+
     def _open_tool(self, view: SessionView, call_id: str, name: str) -> None:
         self._append(view)
-        self._tools[call_id] = view.messages[self.message_id].open_tool(call_id, name)
+        message = view.messages[self.message_id]
+        known = message.tool(call_id)
+        if known is None:
+            for choice in list(self._parts):
+                self._close_part(choice)
+        self._tools[call_id] = known or message.open_tool(call_id, name)
 
-    def _close_part(self, choice: int) -> None:
+    def _end_part(self, view: SessionView, choice: int) -> None:
+        self._append(view)
+        self._close_part(choice)
+
+    def _close_part(self, choice: int, *, close: bool = True) -> None:
         if choice in self._parts:
             kind, part = self._parts.pop(choice)
             if (kind, choice) in self._joiners:
                 part.append(self._joiners.pop((kind, choice)).end())
-            part.close()
-
-    def _end(self, view: SessionView) -> None:
-        """Close the parts and report the end, in one transaction."""
-        self._append(view)
-        for choice in list(self._parts):
-            self._close_part(choice)
-        view.messages[self.message_id].close_parts()
-        self._report(view, "completed" if self._failure is None else "failed")
-
-    def _report(self, view: SessionView, status: Literal["running", "completed", "failed"]) -> None:
-        reason, error = self._failure or (self._reason, None)
-        result = RunResult(
-            status=status, reason=reason if status != "running" else None, error=error, at=self._peer.now()
-        )
-        view.runs.report(self.run_id, result, output=self.message_id)
+            if close:
+                part.close()
 
 
-def _failure(code: str, message: str) -> tuple[str, RunError]:
+class TextStream:
+    """One part of a message, written token by token. Made by :meth:`MessageStream.part`."""
+
+    def __init__(self, stream: MessageStream, kind: Literal["text", "reasoning"], choice: int) -> None:
+        self._stream = stream
+        self._kind = kind
+        self._choice = choice
+
+    @property
+    def resumed(self) -> str:
+        """The answer as it stood when this process took the run up; empty if it begins it."""
+        return self._stream.resumed
+
+    async def write(self, text: str) -> None:
+        """Append; batched.
+
+        Raises:
+            RunCancelled: somebody pressed stop.
+        """
+        write = self._stream.write if self._kind == "text" else self._stream.reason
+        await write(text, choice=self._choice)
+
+
+def failure(code: str, message: str) -> tuple[str, RunError]:
+    """Return the reason and the error of a run that failed."""
     return "error", RunError(code=join_surrogates(code), message=join_surrogates(message))
 
 

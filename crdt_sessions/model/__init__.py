@@ -1,24 +1,43 @@
 """What is in a session document: layout 1 as typed views over pycrdt, pydantic for the JSON values. No I/O."""
 
-from crdt_sessions.model.document import SessionDoc, Touched, Version, decode_version, fold, merge, version_of
+from crdt_sessions.model.authorship import authors, sole_author, writes_as
+from crdt_sessions.model.document import (
+    SessionDoc,
+    Touched,
+    Version,
+    decode_version,
+    fold,
+    merge,
+    version_of,
+)
 from crdt_sessions.model.layout import LAYOUT, ROOT_NAMES, seed, settled_meta
 from crdt_sessions.model.messages import Messages, MessageView, order
-from crdt_sessions.model.session import Artifacts, Runs, SessionView
+from crdt_sessions.model.runs import Runs
+from crdt_sessions.model.session import Artifacts, SessionView
+from crdt_sessions.model.shapes import Shape, shaped, system_text
 from crdt_sessions.model.streams import SEGMENT_BYTES, PartStream, ToolStream
+from crdt_sessions.model.thread import Threads
 from crdt_sessions.model.transcript import markdown
 from crdt_sessions.model.values import (
+    ANY_AGENT,
     SCHEMAS,
     TERMINAL_STATUSES,
+    Approval,
+    ApprovalRequest,
     Artifact,
     ArtifactHead,
     Author,
+    Decision,
+    LateDecision,
     Message,
     MessageHead,
     Meta,
     Presence,
     PresenceUser,
     Run,
+    RunCancel,
     RunError,
+    RunLease,
     RunOutcome,
     RunRequest,
     RunResult,
@@ -29,15 +48,20 @@ from crdt_sessions.model.values import (
 )
 
 __all__ = [
+    "ANY_AGENT",
     "LAYOUT",
     "ROOT_NAMES",
     "SCHEMAS",
     "SEGMENT_BYTES",
     "TERMINAL_STATUSES",
+    "Approval",
+    "ApprovalRequest",
     "Artifact",
     "ArtifactHead",
     "Artifacts",
     "Author",
+    "Decision",
+    "LateDecision",
     "Message",
     "MessageHead",
     "MessageView",
@@ -47,7 +71,9 @@ __all__ = [
     "Presence",
     "PresenceUser",
     "Run",
+    "RunCancel",
     "RunError",
+    "RunLease",
     "RunOutcome",
     "RunRequest",
     "RunResult",
@@ -55,12 +81,15 @@ __all__ = [
     "SessionDoc",
     "SessionExport",
     "SessionView",
+    "Shape",
     "TextPart",
+    "Threads",
     "ToolPart",
     "ToolStream",
     "Touched",
     "ValuePart",
     "Version",
+    "authors",
     "decode_version",
     "fold",
     "markdown",
@@ -68,5 +97,9 @@ __all__ = [
     "order",
     "seed",
     "settled_meta",
+    "shaped",
+    "sole_author",
+    "system_text",
     "version_of",
+    "writes_as",
 ]

@@ -79,7 +79,7 @@ class SessionDoc:
         if update == EMPTY_UPDATE:
             return None
         before = self.doc.get_state()
-        apply_guarded(self.doc, update)
+        applyguarded(self.doc, update)
         held = self._deltas == [update] or holds(self.doc, update)
         if not held:
             if self._waiting == EMPTY_UPDATE:
@@ -98,7 +98,7 @@ class SessionDoc:
         progress = True
         while self._waiting != EMPTY_UPDATE and progress:
             events = len(self._deltas)
-            apply_guarded(self.doc, self._waiting)
+            applyguarded(self.doc, self._waiting)
             if holds(self.doc, self._waiting):
                 self._waiting = EMPTY_UPDATE
                 # What was integrated behind the gap was in nobody's delta; now everybody gets all of it.
@@ -160,7 +160,7 @@ class SessionDoc:
         """
         if state_vector is None:
             return self.doc.get_update()
-        return _guarded(lambda: self.doc.get_update(state_vector), size=len(state_vector))
+        return guarded(lambda: self.doc.get_update(state_vector), size=len(state_vector))
 
     def contains(self, update: bytes) -> bool:
         """Tell whether the document already holds all of *update*.
@@ -173,14 +173,14 @@ class SessionDoc:
         return holds(self.doc, update)
 
 
-def apply_guarded(doc: Doc[Any], update: bytes) -> None:
+def applyguarded(doc: Doc[Any], update: bytes) -> None:
     """Apply foreign bytes to *doc*. The only call of ``apply_update`` in the code base.
 
     Raises:
         MalformedUpdate: the library rejected the bytes.
         PanickedUpdate: the library panicked on them, or gave up in the middle.
     """
-    _guarded(lambda: doc.apply_update(update), size=len(update))
+    guarded(lambda: doc.apply_update(update), size=len(update))
 
 
 def merge(updates: Iterable[bytes]) -> bytes:
@@ -194,7 +194,7 @@ def merge(updates: Iterable[bytes]) -> bytes:
         return EMPTY_UPDATE
     if len(listed) == 1:
         return listed[0]
-    return _guarded(lambda: merge_updates(*listed), size=sum(map(len, listed)))
+    return guarded(lambda: merge_updates(*listed), size=sum(map(len, listed)))
 
 
 def holds(doc: Doc[Any], update: bytes) -> bool:
@@ -207,7 +207,7 @@ def holds(doc: Doc[Any], update: bytes) -> bool:
     """
     if update == EMPTY_UPDATE:
         return True
-    unknown = Reader(_guarded(lambda: get_update(update, doc.get_state()), size=len(update)))
+    unknown = Reader(guarded(lambda: get_update(update, doc.get_state()), size=len(update)))
     if unknown.varuint() != 0:  # clients with structs beyond the state vector
         return False
     deletions = _read_id_set(unknown)
@@ -290,7 +290,8 @@ def _read_id_set(reader: Reader) -> dict[int, list[tuple[int, int]]]:
     return ranges
 
 
-def _guarded(call: Callable[[], Result], *, size: int) -> Result:
+def guarded(call: Callable[[], Result], *, size: int) -> Result:
+    """Call into the library with foreign bytes of *size*; its errors and panics become :class:`UpdateError`."""
     try:
         return call()
     except ValueError as error:

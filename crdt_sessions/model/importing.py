@@ -5,35 +5,30 @@ from __future__ import annotations
 from crdt_sessions.model.checks import check_json
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.session import SessionView
-from crdt_sessions.model.values import ArtifactHead, MessageHead, RunResult, SessionExport
-
-_ENDED = {"completed": "completed", "failed": "failed", "cancelled": "cancelled", "interrupted": "failed"}
+from crdt_sessions.model.values import ArtifactHead, MessageHead, RunOutcome, SessionExport
 
 
 def document_from(export: SessionExport, *, client_id: int) -> bytes:
     """Return an update that holds the messages, runs, state, artifacts and receipts of *export*.
 
     To be used once, as the beginning of a new session: merged into a session that holds the same things, it
-    would add them again. What the server decides (``meta``, order, status) is decided anew; messages keep
-    their order because their times do, made distinct where they were not.
+    would add them again. ``meta`` is decided anew. Messages keep their order, and get their place in it here, so
+    that nobody answers them again; runs that had not ended are interrupted.
     """
     document = SessionDoc(client_id)
     view = SessionView(document)
 
     def fill(_: SessionDoc) -> None:
-        latest = 0
-        for message in export.messages:
-            latest = max(latest + 1, message.created_at)
-            fields = {name: getattr(message, name) for name in MessageHead.model_fields} | {"created_at": latest}
-            view.messages.add(MessageHead(**fields), list(message.parts), run_id=message.run_id)
+        for seq, message in enumerate(export.messages, start=1):
+            head = MessageHead(**{name: getattr(message, name) for name in MessageHead.model_fields})
+            view.messages.add(head, list(message.parts), run_id=message.run_id).seq = seq
         for run in export.runs:
-            if run.request is not None:
-                view.runs.request(run.id, run.request)
-                status = _ENDED.get(run.status or "", "failed")
-                result = run.result or RunResult(status="failed", reason="imported", at=run.request.created_at)
-                if status in ("completed", "failed", "cancelled"):
-                    result = result.model_copy(update={"status": status})
-                view.runs.report(run.id, result, output=run.output)
+            ended = RunOutcome(reason="imported", ended_at=run.request.created_at if run.request is not None else 0)
+            view.runs.settle(
+                run
+                if run.over and run.outcome is not None
+                else run.but(status="interrupted", lease=None, outcome=ended)
+            )
         for key, value in export.state.items():
             view.state[key] = check_json(value, f"state.{key}")
         for artifact in export.artifacts:

@@ -7,13 +7,13 @@ The server keeps and syncs what it does not know.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
 from pycrdt import Doc, Map
 
 from crdt_sessions.ids import Millis, SessionId
 from crdt_sessions.model.checks import check_json
-from crdt_sessions.model.values import Meta
+from crdt_sessions.model.values import Meta, RunPolicy
 
 LAYOUT = 1
 
@@ -58,6 +58,7 @@ def seed(
     client_id: int,
     title: str | None = None,
     metadata: dict[str, Any] | None = None,
+    agent: str | None = None,
 ) -> bytes:
     """Return the update a new session begins with.
 
@@ -76,6 +77,8 @@ def seed(
             meta["title"] = check_json(title, "title")
         if metadata is not None:
             meta["metadata"] = check_json(metadata, "metadata")
+        if agent is not None:
+            meta["agent"] = check_json(agent, "agent")
     return doc.get_update()
 
 
@@ -86,7 +89,9 @@ def read_meta(doc: Doc[Any]) -> Meta:
         pydantic.ValidationError: the server's keys are missing or not what layout 1 says.
     """
     meta = dict(roots(doc).meta.items())
-    for key, kind in (("title", str), ("metadata", dict)):
+    for key, kind in (("title", str), ("metadata", dict), ("agent", str), ("runPolicy", str)):
         if not isinstance(meta.get(key), kind):
             meta.pop(key, None)
+    if meta.get("runPolicy") not in get_args(RunPolicy):
+        meta.pop("runPolicy", None)
     return Meta.model_validate(meta)

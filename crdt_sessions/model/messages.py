@@ -14,10 +14,10 @@ from typing import Any
 from pycrdt import Array, Map, Text
 from pydantic import TypeAdapter, ValidationError
 
-from crdt_sessions.errors import NotFound
+from crdt_sessions.errors import NotFound, WrongOffset
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.streams import PartStream, ToolStream
-from crdt_sessions.model.values import Message, MessageHead, Part, TextPart, Value
+from crdt_sessions.model.values import Message, MessageHead, Part, StreamState, TextPart, Value
 
 _PART: TypeAdapter[Part] = TypeAdapter(Part)
 
@@ -92,6 +92,22 @@ class Messages:
         values = (view.to_value() for _, view in sorted(placed, key=lambda pair: pair[0]))
         return list(islice((value for value in values if value is not None), limit))
 
+    def heads(self) -> list[MessageHead]:
+        """Return the heads of all messages, in no order."""
+        views = (MessageView(message_id, entry) for message_id, entry in self._root.items() if isinstance(entry, Map))
+        return [head for view in views if (head := view.head) is not None]
+
+    def last_seq(self) -> int:
+        """Return the last place in the order that was given; 0 if none was."""
+        views = (MessageView(message_id, entry) for message_id, entry in self._root.items() if isinstance(entry, Map))
+        return max((view.seq or 0 for view in views), default=0)
+
+    def count_after(self, seq: int, *, besides: str) -> int:
+        """Return how many messages have a place in the order behind *seq* and another author than *besides*."""
+        views = (MessageView(message_id, entry) for message_id, entry in self._root.items() if isinstance(entry, Map))
+        behind = (view.head for view in views if (view.seq or 0) > seq)
+        return sum(head is not None and head.author.id != besides for head in behind)
+
     def value(self, message_id: str) -> Message | None:
         """Return a message in JSON form, or None if there is none that layout 1 can describe."""
         view = self.find(message_id)
@@ -164,17 +180,60 @@ class MessageView:
         """Append a ``tool`` part whose input is about to be streamed."""
         return ToolStream.open(self.parts, tool_call_id, tool_name)
 
+    def open_audio(self, value: Any = None) -> PartStream:
+        """Append an ``audio`` part, whose value may say where the sound is, and return its transcript's buffer."""
+        return PartStream.open_audio(self.parts, value)
+
     def resume_text(self) -> PartStream | None:
         """Return the stream buffer that a former writer left open at the end of the message, if it did."""
         return PartStream.resume(self.parts)
 
-    def close_parts(self) -> None:
-        """Mark every part that is still streaming as done: its writer is gone."""
+    def tool(self, tool_call_id: str) -> ToolStream | None:
+        """Return the part of a tool call, or None if there is none."""
+        return next((tool for tool in self.tools() if tool.call_id == tool_call_id), None)
+
+    def tools(self) -> list[ToolStream]:
+        """Return the parts that are tool calls."""
+        parts = self._entry.get("parts")
+        return (
+            [tool for part in parts if (tool := ToolStream.of(part)) is not None] if isinstance(parts, Array) else []
+        )
+
+    def append_at(self, offset: int, text: str, type: str = "text") -> int:
+        """Append *text* where the parts of *type* have *offset* characters so far; return how many they have then.
+
+        Doing it again changes nothing, so that a writer that got no answer may just repeat itself.
+
+        Raises:
+            WrongOffset: they have another number of characters, and *text* is not what stands there.
+        """
+        value = self.to_value()
+        there = "" if value is None else value.text_of(0, "reasoning" if type == "reasoning" else "text")
+        known = there[offset : offset + len(text)]
+        if offset > len(there) or not text.startswith(known):
+            raise WrongOffset(offset=offset, length=len(there))
+        more = text[len(known) :]
+        if more:
+            open_part = self.resume_text()
+            if open_part is None or open_part.type != type:
+                self.close_parts()
+                open_part = self.open_text(type)
+            open_part.append(more)
+        return len(there) + len(more)
+
+    def close_parts(self, state: StreamState = "done") -> None:
+        """Close every part that is still streaming: its writer is gone.
+
+        Args:
+            state: ``done``, or ``interrupted`` so that people see that there should have been more.
+        """
         for part in self.parts:
             if isinstance(part, Map) and part.get("state") == "streaming":
-                part["state"] = "done"
+                part["state"] = state
             elif isinstance(part, Map) and part.get("state") == "input-streaming":
-                part["state"] = "input-available"
+                part["state"] = "input-available" if state == "done" else "output-error"
+                if state != "done":
+                    part["errorText"] = "interrupted"
 
     def to_value(self) -> Message | None:
         """Return the message in JSON form, or None if its head is missing or not valid."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pycrdt import Map, Text
 from pydantic import ValidationError
 
@@ -12,16 +10,15 @@ from crdt_sessions.model import layout
 from crdt_sessions.model.checks import check_json
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.messages import Messages, MessageView
+from crdt_sessions.model.runs import Runs
 from crdt_sessions.model.values import (
-    TERMINAL_STATUSES,
     Artifact,
     ArtifactHead,
+    Author,
+    MessageHead,
     Meta,
     Run,
-    RunOutcome,
-    RunRequest,
-    RunResult,
-    RunStatus,
+    RunPolicy,
     SessionExport,
 )
 
@@ -53,10 +50,43 @@ class SessionView:
         """Name the session."""
         self.document.roots.meta["title"] = check_json(title, "title")
 
+    def set_agent(self, agent: str) -> None:
+        """Say who answers a user's message that asks nobody in particular; empty for nobody."""
+        self.document.roots.meta["agent"] = check_json(agent, "agent")
+
+    def set_run_policy(self, policy: RunPolicy) -> None:
+        """Say what becomes of a request while another run is active."""
+        self.document.roots.meta["runPolicy"] = policy
+
+    def begin_output(self, run: Run, author: Author, now: int) -> MessageView:
+        """Return the message that *run* writes; it is added if nobody has begun it yet.
+
+        Raises:
+            NotFound: the run has no output, or its id is taken by something that is not a message.
+        """
+        if run.output is None:
+            raise NotFound(what="output of run", id=run.id)
+        asked = run.request.message_id if run.request is not None else None
+        head = MessageHead(
+            id=run.output, role="assistant", author=author, parent=asked, reply_to=asked, created_at=now
+        )
+        message = self.messages.add(head, run_id=run.id)
+        if message.run_id != run.id:
+            message.run_id = run.id
+        return message
+
+    def unread(self, principal: str) -> int:
+        """Return how many messages of others *principal* has not read: those behind its receipt."""
+        return self.messages.count_after(self.read_up_to(principal), besides=principal)
+
+    def read_up_to(self, principal: str) -> int:
+        """Return the place in the order up to which *principal* has read; 0 if it never said."""
+        receipt = self.receipts.get(principal)
+        return int(receipt) if isinstance(receipt, int | float) else 0
+
     def mark_read(self, principal: str, seq: int) -> None:
         """Record that *principal* has read up to *seq*; a receipt never goes back."""
-        known = self.receipts.get(principal)
-        if not isinstance(known, int | float) or seq > known:
+        if principal not in self.receipts or seq > self.read_up_to(principal):
             self.receipts[principal] = seq
 
     def export(self) -> SessionExport:
@@ -75,70 +105,6 @@ class SessionView:
                 principal: int(seq) for principal, seq in self.receipts.items() if isinstance(seq, int | float)
             },
         )
-
-
-class Runs:
-    """``runs``: what agents were asked for and what became of it."""
-
-    def __init__(self, document: SessionDoc) -> None:
-        self._root = document.roots.runs
-
-    def ids(self) -> list[str]:
-        """Return the ids of all runs, in no order."""
-        return list(self._root.keys())
-
-    def request(self, run_id: str, request: RunRequest) -> None:
-        """Ask for a run; if the id is taken, the earlier request stands."""
-        if run_id not in self._root:
-            self._root[run_id] = Map({"request": request.json_value()})
-
-    def report(self, run_id: str, result: RunResult, *, output: str | None = None) -> None:
-        """Write what the agent says of its run; the server settles the status from it.
-
-        Raises:
-            NotFound: there is no such run.
-        """
-        entry = self._entry(run_id)
-        entry["result"] = result.json_value()
-        if output is not None and entry.get("output") != output:
-            entry["output"] = output
-
-    def settle(self, run_id: str, status: RunStatus, outcome: RunOutcome | None) -> None:
-        """Write what the server decided. For the steward only.
-
-        Raises:
-            NotFound: there is no such run.
-        """
-        entry = self._entry(run_id)
-        if entry.get("status") != status:
-            entry["status"] = status
-        if outcome is not None:
-            entry["outcome"] = outcome.json_value()
-
-    def value(self, run_id: str) -> Run | None:
-        """Return a run in JSON form, or None if there is none that layout 1 can describe."""
-        entry = self._root.get(run_id)
-        if not isinstance(entry, Map):
-            return None
-        try:
-            return Run.model_validate({**(entry.to_py() or {}), "id": run_id})
-        except ValidationError:
-            return None
-
-    def all(self) -> list[Run]:
-        """Return all runs, oldest request first."""
-        runs = [run for run in map(self.value, self.ids()) if run is not None]
-        return sorted(runs, key=lambda run: (run.request.created_at if run.request else 0, run.id))
-
-    def unfinished(self) -> list[Run]:
-        """Return the runs without a terminal status."""
-        return [run for run in self.all() if run.status not in TERMINAL_STATUSES]
-
-    def _entry(self, run_id: str) -> Map[Any]:
-        entry = self._root.get(run_id)
-        if not isinstance(entry, Map):
-            raise NotFound(what="run", id=run_id)
-        return entry
 
 
 class Artifacts:
@@ -187,6 +153,3 @@ class Artifacts:
                 )
             )
         return sorted(found, key=lambda artifact: (artifact.created_at, artifact.id))
-
-
-__all__ = ["Artifacts", "MessageView", "Runs", "SessionView"]

@@ -7,18 +7,22 @@ marked ``continues``.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from pycrdt import Array, Map, Text
+from pydantic import ValidationError
 
 from crdt_sessions.model.checks import check_json
+from crdt_sessions.model.values import Approval, ApprovalRequest, Decision, LateDecision, ToolState, Value
+
+_V = TypeVar("_V", bound=Value)
 
 SEGMENT_BYTES = 16 * 1024
 """UTF-8 bytes after which a buffer goes on in a further part."""
 
 
 class PartStream:
-    """An open ``text`` or ``reasoning`` part, and the further parts it goes on in.
+    """An open ``text`` or ``reasoning`` part, or an ``audio`` part's transcript, and the further parts it goes on in.
 
     Every method is to be called inside a transaction of the document (:meth:`SessionDoc.edit`).
     """
@@ -26,26 +30,38 @@ class PartStream:
     def __init__(self, parts: Array[Any], part: Map[Any]) -> None:
         self._parts = parts
         self._part = part
-        self._text: Text = part["text"]
+        self._key = "transcript" if part["type"] == "audio" else "text"
+        self._text: Text = part[self._key]
 
     @classmethod
     def open(cls, parts: Array[Any], type: str, choice: int = 0) -> PartStream:
         """Append an empty part of *type* (``text`` or ``reasoning``); *choice* numbers alternatives."""
         part = {"type": type, "text": Text(""), "state": "streaming"}
-        parts.append(Map(part | ({"choice": choice} if choice else {})))
-        return cls(parts, parts[len(parts) - 1])
+        return cls._append(parts, part | ({"choice": choice} if choice else {}))
+
+    @classmethod
+    def open_audio(cls, parts: Array[Any], value: Any = None) -> PartStream:
+        """Append an ``audio`` part with an empty transcript.
+
+        Raises:
+            BadValue: *value* is not JSON that every peer can hold.
+        """
+        part = {"type": "audio", "transcript": Text(""), "state": "streaming"}
+        return cls._append(parts, part | ({"value": check_json(value, "value")} if value is not None else {}))
 
     @classmethod
     def resume(cls, parts: Array[Any]) -> PartStream | None:
-        """Return the last part if it is a text part that is still streaming."""
+        """Reopen the last part if it is a text part that a former writer did not finish."""
         last = parts[len(parts) - 1] if len(parts) else None
-        if isinstance(last, Map) and last.get("state") == "streaming" and isinstance(last.get("text"), Text):
+        if isinstance(last, Map) and isinstance(last.get("text"), Text) and last.get("state") != "done":
+            if last.get("state") != "streaming":
+                last["state"] = "streaming"
             return cls(parts, last)
         return None
 
     @property
     def type(self) -> str:
-        """``text`` or ``reasoning``."""
+        """``text``, ``reasoning`` or ``audio``."""
         return str(self._part["type"])
 
     def append(self, text: str) -> None:
@@ -59,26 +75,39 @@ class PartStream:
             self._text += piece
             text = text[len(piece) :]
 
-    def _continue(self) -> None:
-        self._part["state"] = "done"
-        choice = self._part.get("choice")
-        more = {"type": self.type, "text": Text(""), "state": "streaming", "continues": True}
-        self._parts.append(Map(more | ({"choice": choice} if choice else {})))
-        self._part = self._parts[len(self._parts) - 1]
-        self._text = self._part["text"]
-
     def close(self) -> None:
         """Mark the part as done."""
         if self._part["state"] != "done":
             self._part["state"] = "done"
 
+    def _continue(self) -> None:
+        self._part["state"] = "done"
+        choice = self._part.get("choice")
+        more = {"type": self.type, self._key: Text(""), "state": "streaming", "continues": True}
+        self._part = self._append(self._parts, more | ({"choice": choice} if choice else {}))._part
+        self._text = self._part[self._key]
+
+    @classmethod
+    def _append(cls, parts: Array[Any], part: dict[str, Any]) -> PartStream:
+        parts.append(Map(part))
+        return cls(parts, parts[len(parts) - 1])
+
 
 class ToolStream:
-    """An open ``tool`` part. Every method is to be called inside a transaction of the document."""
+    """A ``tool`` part: its streamed input, what people decide about it, its output.
+
+    Every method that writes is to be called inside a transaction of the document.
+    """
 
     def __init__(self, part: Map[Any]) -> None:
         self._part = part
         self._input: Text = part["inputText"]
+
+    @classmethod
+    def of(cls, part: Any) -> ToolStream | None:
+        """Return *part* as a tool call, or None if it is not one."""
+        is_tool = isinstance(part, Map) and part.get("type") == "tool" and isinstance(part.get("inputText"), Text)
+        return cls(part) if is_tool and isinstance(part.get("toolCallId"), str) else None
 
     @classmethod
     def open(cls, parts: Array[Any], tool_call_id: str, tool_name: str) -> ToolStream:
@@ -86,6 +115,22 @@ class ToolStream:
         part = {"type": "tool", "toolCallId": tool_call_id, "toolName": tool_name}
         parts.append(Map({**part, "inputText": Text(""), "state": "input-streaming"}))
         return cls(parts[len(parts) - 1])
+
+    @property
+    def call_id(self) -> str:
+        """The call's id."""
+        return str(self._part["toolCallId"])
+
+    @property
+    def state(self) -> ToolState | None:
+        """How far the call is."""
+        state: ToolState | None = self._part.get("state")
+        return state
+
+    @property
+    def waits(self) -> bool:
+        """Whether people have not decided about the call yet."""
+        return self.state == "approval-requested"
 
     def append(self, text: str) -> None:
         """Append to the input as the model writes it."""
@@ -116,3 +161,61 @@ class ToolStream:
         """
         self._part["output"] = check_json(value, "output")
         self._part["state"] = "output-available"
+
+    def fail(self, error: str) -> None:
+        """Record that the tool failed."""
+        self._part["errorText"] = error
+        self._part["state"] = "output-error"
+
+    def deny(self) -> None:
+        """Record that the tool was not called because people were against it."""
+        self._part["state"] = "output-denied"
+
+    # -- approval ----------------------------------------------------------------------------------------------
+
+    @property
+    def approval_request(self) -> ApprovalRequest | None:
+        """What people are asked, if they are."""
+        return _value(ApprovalRequest, self._part.get("approvalRequest"))
+
+    @property
+    def approval(self) -> Approval | None:
+        """The decision that counts, once there is one."""
+        return _value(Approval, self._part.get("approval"))
+
+    def ask(self, request: ApprovalRequest) -> None:
+        """Ask people to decide about the call; asking again changes nothing."""
+        if self.approval_request is None:
+            self._part["approvalRequest"] = request.json_value()
+            self._part["decisions"] = Map({})
+            self._part["state"] = "approval-requested"
+
+    def decide(self, principal: str, decision: Decision) -> None:
+        """Write what *principal* says."""
+        decisions = self._part.get("decisions")
+        if not isinstance(decisions, Map):
+            self._part["decisions"] = Map({})
+            decisions = self._part["decisions"]
+        decisions[principal] = decision.json_value()
+
+    def decisions(self) -> dict[str, Decision]:
+        """Return what people have said, by principal; what is not a decision is left out."""
+        decisions = self._part.get("decisions")
+        items = decisions.items() if isinstance(decisions, Map) else ()
+        return {who: found for who, said in items if (found := _value(Decision, said)) is not None}
+
+    def settle(self, approval: Approval, late: list[LateDecision]) -> None:
+        """Write the decision that counts. For the steward only."""
+        if self.approval != approval:
+            self._part["approval"] = approval.json_value()
+        if late and self._part.get("late") != (listed := [each.json_value() for each in late]):
+            self._part["late"] = listed
+        if self.waits:
+            self._part["state"] = "approval-responded"
+
+
+def _value(kind: type[_V], value: Any) -> _V | None:
+    try:
+        return kind.model_validate(value)
+    except ValidationError:
+        return None

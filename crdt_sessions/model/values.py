@@ -7,25 +7,41 @@ Unix epoch. Unknown keys are kept, so that a newer peer's additions survive an o
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from crdt_sessions.limits import RunPolicyName
 from crdt_sessions.model.checks import check_json
 
 Kind = Literal["human", "agent", "service", "device"]
 Role = Literal["user", "assistant", "system", "tool"]
 SessionStatus = Literal["active", "closed", "archived"]
-StreamState = Literal["streaming", "done"]
-ToolState = Literal["input-streaming", "input-available", "output-available", "output-error"]
+StreamState = Literal["streaming", "done", "interrupted"]
+ToolState = Literal[
+    "input-streaming",
+    "input-available",
+    "approval-requested",
+    "approval-responded",
+    "output-available",
+    "output-error",
+    "output-denied",
+]
 RunStatus = Literal["queued", "running", "suspended", "completed", "failed", "cancelled", "interrupted"]
+ResultStatus = Literal["completed", "failed", "cancelled", "suspended", "handoff", "released"]
+RunPolicy = RunPolicyName
 Trigger = Literal["submit", "regenerate", "continue"]
 Activity = Literal["idle", "typing", "thinking", "speaking", "streaming"]
 
 TERMINAL_STATUSES: frozenset[RunStatus] = frozenset({"completed", "failed", "cancelled", "interrupted"})
 
+ANY_AGENT = "*"
+"""Whom a request is for if any agent may answer it."""
+
 MessageId = Annotated[str, Field(min_length=1, max_length=200)]
+RunId = Annotated[str, Field(min_length=1, max_length=200)]
+AgentName = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class Value(BaseModel):
@@ -41,6 +57,10 @@ class Value(BaseModel):
         """
         value: dict[str, Any] = check_json(self.model_dump(by_alias=True, exclude_none=True))
         return value
+
+    def but(self, **changes: Any) -> Self:
+        """Return a copy with *changes*."""
+        return self.model_copy(update=changes)
 
 
 class Author(Value):
@@ -61,6 +81,10 @@ class Meta(Value):
     status: SessionStatus = "active"
     title: str | None = None
     metadata: dict[str, Any] | None = None
+    agent: str | None = None
+    """Who answers a user's message that asks nobody in particular; empty for nobody."""
+    run_policy: RunPolicy | None = None
+    """What becomes of a request while another run is active."""
 
 
 class MessageHead(Value):
@@ -73,7 +97,10 @@ class MessageHead(Value):
     created_at: int
     modality: str | None = None
     reply_to: MessageId | None = None
-    steers: str | None = None
+    steers: RunId | None = None
+    """The run that this message is meant to steer while it is active."""
+    replaces: MessageId | None = None
+    """The message that this is another version of: the two are alternatives, not one after the other."""
 
     def json_value(self) -> dict[str, Any]:
         """Return the value as it stands in the document; ``parent`` is always there."""
@@ -92,8 +119,44 @@ class TextPart(Value):
     """Which alternative this belongs to, where a model wrote several side by side; absent for the first."""
 
 
+class ApprovalRequest(Value):
+    """``parts[i].approvalRequest``: what the agent asks people to decide. Written once, by the agent."""
+
+    approvers: list[str] | None = None
+    """The principals who may decide; everybody if absent."""
+    needs: Literal["any", "all"] = "any"
+    """Whether one of the approvers is enough or all of them must agree."""
+    deadline: int | None = None
+    """When it counts as denied if nobody has decided."""
+    requested_at: int
+
+
+class Decision(Value):
+    """``parts[i].decisions[<principal>]``: what somebody says about it. A proposal, like all that people write."""
+
+    approved: bool
+    reason: str | None = None
+    at: int
+
+
+class Approval(Value):
+    """``parts[i].approval``: the decision that counts. Settled once, by the server."""
+
+    approved: bool
+    by: str
+    """The principal whose decision it was; ``deadline`` if nobody decided in time."""
+    reason: str | None = None
+    at: int
+
+
+class LateDecision(Decision):
+    """An entry of ``parts[i].late``: somebody decided after it was settled. Recorded by the server."""
+
+    by: str
+
+
 class ToolPart(Value):
-    """A call of a tool: its streamed input, then its output."""
+    """A call of a tool: its streamed input, what people decided about it, then its output."""
 
     type: Literal["tool"]
     tool_call_id: str
@@ -101,6 +164,10 @@ class ToolPart(Value):
     input_text: str = ""
     input: Any = None
     state: ToolState = "input-available"
+    approval_request: ApprovalRequest | None = None
+    decisions: dict[str, Any] | None = None
+    approval: Approval | None = None
+    late: list[LateDecision] | None = None
     output: Any = None
     error_text: str | None = None
 
@@ -111,6 +178,8 @@ class ValuePart(Value):
     type: Literal["file", "source", "data", "audio"]
     value: Any = None
     transcript: str | None = None
+    state: StreamState | None = None
+    """For audio, whose transcript is streamed."""
 
 
 Part = Annotated[TextPart | ToolPart | ValuePart, Field(discriminator="type")]
@@ -136,17 +205,20 @@ class Message(MessageHead):
     @property
     def done(self) -> bool:
         """Whether no part is being written right now. A run may still add parts; see :attr:`Run.over`."""
-        return not any(
-            part.state in ("streaming", "input-streaming") for part in self.parts if not isinstance(part, ValuePart)
-        )
+        return not any(part.state in ("streaming", "input-streaming") for part in self.parts)
 
 
 class RunRequest(Value):
     """``runs[id].request``: somebody asks an agent to answer."""
 
     message_id: MessageId
-    agent: str = "*"
+    """What is to be answered; for the trigger ``continue``, the answer that is to go on."""
+    agent: AgentName = ANY_AGENT
     trigger: Trigger = "submit"
+    policy: RunPolicy | None = None
+    """What becomes of it while another run is active; the session's policy if absent."""
+    by: str | None = None
+    """The principal who asks."""
     created_at: int
 
 
@@ -157,12 +229,24 @@ class RunError(Value):
     message: str = ""
 
 
-class RunResult(Value):
-    """``runs[id].result``: what the agent says of its run. The server settles status and outcome from it."""
+class RunCancel(Value):
+    """``runs[id].cancel``: somebody pressed stop, perhaps before the run began, perhaps offline."""
 
-    status: Literal["running", "completed", "failed", "cancelled"]
+    by: str = ""
+    reason: str | None = None
+    at: int
+
+
+class RunResult(Value):
+    """``runs[id].result``: what the holder of the lease says of its run. The server settles the status from it."""
+
+    status: ResultStatus
+    epoch: int
+    """The epoch of the lease it holds; a result of another epoch counts for nothing."""
     reason: str | None = None
     error: RunError | None = None
+    agent: AgentName | None = None
+    """For ``handoff``: who is to go on."""
     at: int
 
 
@@ -174,21 +258,45 @@ class RunOutcome(Value):
     ended_at: int
 
 
+class RunLease(Value):
+    """``runs[id].lease``: who works on the run. Written by the server when it is claimed, removed when it is lost."""
+
+    owner: str
+    """The principal that claimed it."""
+    agent: str
+    epoch: int
+    attempt: int
+    claimed_at: int
+    ttl: int
+    """Milliseconds without a sign of life after which the lease is lost."""
+
+
 class Run(Value):
     """A run in JSON form."""
 
     id: str
     request: RunRequest | None = None
+    cancel: RunCancel | None = None
     result: RunResult | None = None
     status: RunStatus | None = None
+    agent: str | None = None
+    """Whom the run is for: whom the request named, or who it was handed to."""
+    epoch: int | None = None
+    lease: RunLease | None = None
     outcome: RunOutcome | None = None
-    output: str | None = None
+    output: MessageId | None = None
+    steers: dict[str, Any] = Field(default_factory=dict)
+    """Steering message to whether the agent has taken it up."""
 
     @property
     def over(self) -> bool:
+        """Whether the run has ended."""
+        return self.status in TERMINAL_STATUSES
+
+    @property
+    def ending(self) -> bool:
         """Whether the run has ended, or its agent says so and the server is about to settle it."""
-        reported = self.result is not None and self.result.status in TERMINAL_STATUSES
-        return reported or self.status in TERMINAL_STATUSES
+        return self.over or (self.result is not None and self.result.status in TERMINAL_STATUSES)
 
 
 class ArtifactHead(Value):
@@ -224,6 +332,8 @@ class Presence(Value):
     activity: Activity = "idle"
     modality: str | None = None
     run_id: str | None = None
+    cursor: Any = None
+    """Where in a document they are; its form is the application's."""
 
 
 class SessionExport(Value):

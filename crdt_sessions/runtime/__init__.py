@@ -1,8 +1,23 @@
 """The asyncio shell: performs the engine's effects. The registry of live sessions is its front door."""
 
 from crdt_sessions.runtime.channel import Channel
+from crdt_sessions.runtime.dispatch import Claim, Dispatcher
 from crdt_sessions.runtime.feed import FeedEvent, follow, present
+from crdt_sessions.runtime.holding import Holding, hold
 from crdt_sessions.runtime.registry import SessionRegistry
 from crdt_sessions.runtime.session import Session
+from crdt_sessions.runtime.webhooks import Webhook
 
-__all__ = ["Channel", "FeedEvent", "Session", "SessionRegistry", "follow", "present"]
+__all__ = [
+    "Channel",
+    "Claim",
+    "Dispatcher",
+    "FeedEvent",
+    "Holding",
+    "Session",
+    "SessionRegistry",
+    "Webhook",
+    "follow",
+    "hold",
+    "present",
+]

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -24,19 +24,25 @@ from crdt_sessions.errors import (
     SessionExists,
     SessionNotFound,
     ShuttingDown,
+    StorageError,
     UpdateError,
     WrongGeneration,
 )
 from crdt_sessions.ids import Millis, SessionId
-from crdt_sessions.limits import Compaction, Limits, Timing
+from crdt_sessions.limits import Compaction, Limits, RunRules, Timing
 from crdt_sessions.model import SessionDoc, merge, seed, settled_meta
+from crdt_sessions.pulse import Pulse
 from crdt_sessions.runtime.channel import Channel
+from crdt_sessions.runtime.entries import runs_of, writers_of
 from crdt_sessions.runtime.session import Session
+from crdt_sessions.runtime.webhooks import Outbox, Send, Webhook
 from crdt_sessions.storage import SessionRecord, StoredSession, UpdateStore
 from crdt_sessions.sync import SessionEngine
 from crdt_sessions.wire.closing import Closing, closing_for
 
 _log = logging.getLogger("crdt_sessions.registry")
+_UNWELL_MS = 30_000
+"""How long a session that cannot be loaded is left alone, though its runs are due."""
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +69,9 @@ class SessionRegistry:
         limits: sizes.
         timing: periods.
         compaction: when rows are folded.
+        rules: how runs are admitted and when agents are given up.
+        webhooks: whom to tell what happened to runs.
+        send: how to post to webhooks, for tests.
         auto_create: whether joining a session that never existed creates it, as y-websocket clients expect.
         rng: source of Yjs client ids, which must be fresh for every load.
     """
@@ -75,6 +84,9 @@ class SessionRegistry:
         limits: Limits | None = None,
         timing: Timing | None = None,
         compaction: Compaction | None = None,
+        rules: RunRules | None = None,
+        webhooks: Iterable[Webhook] = (),
+        send: Send | None = None,
         auto_create: bool = True,
         rng: random.Random | None = None,
     ) -> None:
@@ -83,14 +95,23 @@ class SessionRegistry:
         self.limits = limits or Limits()
         self.timing = timing or Timing()
         self.compaction = compaction or Compaction()
+        self.rules = rules or RunRules()
         self.auto_create = auto_create
+        self.ready = Pulse()
+        """Beaten when a run may be claimed."""
         self._rng = rng or random.SystemRandom()
+        self.outbox = Outbox(store, webhooks, clock=self.clock, rng=self._rng, send=send)
         self._slots: dict[SessionId, _Slot] = {}
         self._stopping = False
-        self._ticker: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._waking: set[asyncio.Task[None]] = set()
+        self._unwell: dict[SessionId, Millis] = {}
 
     async def __aenter__(self) -> SessionRegistry:
-        self._ticker = asyncio.create_task(self._tick(), name="session ticker")
+        self._tasks = [
+            asyncio.create_task(self._tick(), name="session ticker"),
+            asyncio.create_task(self._outbox_while_there_are_webhooks(), name="outbox"),
+        ]
         return self
 
     async def __aexit__(
@@ -111,6 +132,7 @@ class SessionRegistry:
         *,
         title: str | None = None,
         metadata: dict[str, Any] | None = None,
+        agent: str | None = None,
         content: bytes | None = None,
     ) -> SessionRecord:
         """Create a session; return its record once it is durable.
@@ -119,6 +141,7 @@ class SessionRegistry:
             session_id: its name. One that was deleted becomes a new generation.
             title: shown in lists.
             metadata: the application's own.
+            agent: who answers a user's message that asks nobody in particular; the rules' default if None.
             content: a Yjs update to begin with.
 
         Raises:
@@ -139,6 +162,7 @@ class SessionRegistry:
             client_id=self._client_id(),
             title=title,
             metadata=metadata,
+            agent=agent,
         )
         if content is not None:
             begin = self._checked(merge((begin, content)))
@@ -171,6 +195,7 @@ class SessionRegistry:
         principal: str = "anonymous",
         can_write: bool = True,
         generation: int | None = None,
+        lease: str | None = None,
     ) -> Closing:
         """Serve one peer until it leaves; return how its connection is to be closed.
 
@@ -180,13 +205,14 @@ class SessionRegistry:
             principal: whose connection it is.
             can_write: whether it may change the document.
             generation: the generation the peer's history belongs to, if it says so.
+            lease: the token of a run's holder, if this is its connection.
         """
         try:
             async with self.open(session_id, create=self.auto_create and can_write) as session:
                 ours = session.record.generation
                 if generation is not None and generation != ours:
                     raise WrongGeneration(session=session_id, theirs=generation, ours=ours)
-                return await session.serve(channel, principal=principal, can_write=can_write)
+                return await session.serve(channel, principal=principal, can_write=can_write, lease=lease)
         except CrdtSessionsError as error:
             return closing_for(error)
 
@@ -218,10 +244,10 @@ class SessionRegistry:
     async def shutdown(self) -> None:
         """Stop: admit nobody, store everything, close every connection with 1012, drop every session."""
         self._stopping = True
-        if self._ticker is not None:
-            self._ticker.cancel()
-            await asyncio.gather(self._ticker, return_exceptions=True)
-            self._ticker = None
+        tasks, self._tasks = [*self._tasks, *self._waking], []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         slots = dict(self._slots)
         await asyncio.gather(*(self._stop(session_id, slot) for session_id, slot in slots.items()))
 
@@ -313,11 +339,21 @@ class SessionRegistry:
             document,
             after=stored.last_seq,
             settled_meta=settled_meta(record.id, record.generation, record.created_at, record.status),
+            runs=runs_of(stored),
+            writers=writers_of(stored),
             limits=self.limits,
             timing=self.timing,
+            rules=self.rules,
         )
         session = Session(
-            record, engine, self.store, clock=self.clock, compaction=self.compaction, rows=len(stored.rows)
+            record,
+            engine,
+            self.store,
+            clock=self.clock,
+            compaction=self.compaction,
+            rows=len(stored.rows),
+            outbox=self.outbox,
+            ready=self.ready,
         )
         session.start()
         return session
@@ -330,8 +366,35 @@ class SessionRegistry:
 
     async def _tick(self) -> None:
         while True:
+            await self._wake_due()
             await self.clock.sleep(self.timing.tick_s)
             self._look_after_all()  # a call, so that the sleeping loop keeps no session alive in a local
+
+    async def _wake_due(self) -> None:
+        """Load the sessions in which a lease may have run out, or a question has expired, while nobody was there."""
+        try:
+            due = await self.store.due_sessions(self.clock.now())
+        except StorageError as error:
+            _log.error("cannot look for runs that are due: %s", error)
+            return
+        for session_id in due:
+            if session_id not in self._slots and self._unwell.get(session_id, 0) <= self.clock.now():
+                task = asyncio.create_task(self._wake(session_id), name=f"wake {session_id}")
+                self._waking.add(task)
+                task.add_done_callback(self._waking.discard)
+
+    async def _wake(self, session_id: SessionId) -> None:
+        try:
+            async with self.open(session_id):
+                _log.debug("woken", extra={"session": session_id})
+            self._unwell.pop(session_id, None)
+        except CrdtSessionsError as error:
+            self._unwell[session_id] = Millis(self.clock.now() + _UNWELL_MS)
+            _log.error("cannot look after its runs: %s", error, extra={"session": session_id})
+
+    async def _outbox_while_there_are_webhooks(self) -> None:
+        if self.outbox:
+            await self.outbox.run()
 
     def _look_after_all(self) -> None:
         for session_id, slot in list(self._slots.items()):
@@ -345,7 +408,8 @@ class SessionRegistry:
         self._forget_if_unusable(session_id, slot)
         idle_before = self.clock.now() - self.timing.idle_unload_s * 1000
         idle = slot.users == 0 and slot.idle_since is not None and slot.idle_since <= idle_before
-        if idle and slot.draining is None:
+        soon = Millis(self.clock.now() + int(self.timing.idle_unload_s * 1000))
+        if idle and not session.engine.runs.due_before(soon) and slot.draining is None:
             slot.draining = asyncio.create_task(self._unload(session_id, slot), name=f"unload {session_id}")
 
     async def _unload(self, session_id: SessionId, slot: _Slot) -> None:

@@ -10,13 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, assert_never
 
 from crdt_sessions.clock import Clock
-from crdt_sessions.errors import CrdtSessionsError, PanickedUpdate, ShuttingDown, StorageError, TooSlow
-from crdt_sessions.ids import PeerId, Seq, SessionId
+from crdt_sessions.errors import CrdtSessionsError, LeaseLost, PanickedUpdate, ShuttingDown, StorageError, TooSlow
+from crdt_sessions.ids import Millis, PeerId, Seq, SessionId
 from crdt_sessions.limits import Compaction
 from crdt_sessions.model import SessionView, fold
 from crdt_sessions.pulse import Pulse
 from crdt_sessions.runtime.channel import Channel
-from crdt_sessions.storage import Row, SessionRecord, UpdateStore
+from crdt_sessions.runtime.entries import entries_of
+from crdt_sessions.runtime.leases import LeaseToken
+from crdt_sessions.runtime.webhooks import Outbox
+from crdt_sessions.storage import Delivery, Row, SessionRecord, UpdateStore
 from crdt_sessions.sync import (
     ClosePeer,
     Committed,
@@ -29,7 +32,10 @@ from crdt_sessions.sync import (
     PeerLeft,
     Persist,
     Ready,
+    Records,
     Reload,
+    RunRecord,
+    RunSteward,
     SessionEngine,
     Tick,
 )
@@ -64,6 +70,8 @@ class Session:
         clock: the only source of time.
         compaction: when rows are folded.
         rows: number of rows the store holds of it.
+        outbox: where notices for people who are absent go.
+        ready: beaten when a run may be claimed.
     """
 
     def __init__(
@@ -75,6 +83,8 @@ class Session:
         clock: Clock,
         compaction: Compaction,
         rows: int,
+        outbox: Outbox,
+        ready: Pulse,
     ) -> None:
         self.id: SessionId = record.id
         self.record = record
@@ -86,7 +96,10 @@ class Session:
         self._compaction = compaction
         self._rows = rows
         self._connections: dict[PeerId, _Connection] = {}
+        self._outbox = outbox
+        self._ready = ready
         self._unwritten: list[Row] = []
+        self._unrecorded: list[Records] = []
         self._unwritten_bytes = 0
         self._title: list[str | None] = []
         self._flusher: asyncio.Task[None] | None = None
@@ -148,11 +161,40 @@ class Session:
         self._perform(effects)
         await self.durable()
 
+    async def decide(self, decision: Callable[[RunSteward, Millis], Result]) -> Result:
+        """Let the steward decide something about runs, such as a claim; return once it is durable.
+
+        Raises:
+            SessionClosed: the session takes no more writes.
+            StorageError: it could not be stored.
+            RunNotClaimable: and whatever else *decision* raises; nothing was decided then.
+        """
+        self._raise_if_failed()
+        now = self._clock.now()
+        result, effects = self._engine.decide(lambda runs: decision(runs, now))
+        self._perform(effects)
+        await self.durable()
+        return result
+
+    def held(self, run_id: str, token: str) -> RunRecord:
+        """Return the run if *token* proves its lease, and take the question as a sign of life of the holder.
+
+        Raises:
+            LeaseLost: there is no such lease any more.
+            StorageError: the session failed.
+        """
+        self._raise_if_failed()
+        record = self._engine.runs.holder(LeaseToken.of(token).digest)
+        if record is None or record.id != run_id:
+            raise LeaseLost(run=run_id)
+        self._engine.runs.renew(record.id, self._clock.now())
+        return record
+
     async def set_status(self, status: str) -> None:
         """Open or close the session for writes; return once it is durable."""
         self._raise_if_failed()
         await self._store.describe(self.id, status=status, now=self._clock.now())
-        self._perform(self._engine.set_status(status, self._clock.now()))
+        self._perform(self._engine.set_status(status))
         await self.durable()
 
     async def durable(self) -> None:
@@ -193,8 +235,11 @@ class Session:
 
     # -- peers ---------------------------------------------------------------------------------------------------
 
-    async def serve(self, channel: Channel, *, principal: str, can_write: bool) -> Closing:
-        """Speak the y-websocket protocol on *channel* until it ends; return how to close it."""
+    async def serve(self, channel: Channel, *, principal: str, can_write: bool, lease: str | None = None) -> Closing:
+        """Speak the y-websocket protocol on *channel* until it ends; return how to close it.
+
+        *lease* is the token of a run's holder, if this is its connection.
+        """
         self._raise_if_failed()
         if self._stopping:
             raise ShuttingDown
@@ -202,7 +247,8 @@ class Session:
         self._connections[connection.peer] = connection
         abrupt = False
         try:
-            self._handle(PeerJoined(connection.peer, principal, can_write))
+            digest = LeaseToken.of(lease).digest if lease is not None else None
+            self._handle(PeerJoined(connection.peer, principal, can_write, digest))
             closing = await self._converse(connection)
             abrupt = closing is None
             return closing or NORMAL
@@ -325,10 +371,8 @@ class Session:
     def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Persist(seq, update):
-                    self._unwritten.append(Row(seq, update))
-                    self._unwritten_bytes += len(update)
-                    self._flush_soon()
+                case Persist():
+                    self._write_down(effect)
                 case Ready(None):
                     for connection in self._connections.values():
                         connection.wake.set()
@@ -345,6 +389,13 @@ class Session:
                     self._load_anew()
                 case _:
                     assert_never(effect)
+
+    def _write_down(self, effect: Persist) -> None:
+        self._unwritten.append(Row(effect.seq, effect.update))
+        self._unwritten_bytes += len(effect.update)
+        if effect.records:
+            self._unrecorded.append(effect.records)
+        self._flush_soon()
 
     def _refuse(self, peer: PeerId, error: CrdtSessionsError) -> None:
         connection = self._connections.get(peer)
@@ -371,9 +422,11 @@ class Session:
         try:
             while self._unwritten or self._title:
                 rows, self._unwritten = self._unwritten, []
+                records, self._unrecorded = self._unrecorded, []
                 titles = list(self._title)
                 if rows:
-                    await self._store.append(self.id, rows, now=self._clock.now())
+                    entries = entries_of(records, self._deliveries(records))
+                    await self._store.append(self.id, rows, entries=entries, now=self._clock.now())
                 if titles:
                     await self._store.describe(self.id, title=titles[-1] or "", now=self._clock.now())
                     del self._title[: len(titles)]
@@ -381,11 +434,33 @@ class Session:
                 self._rows += len(rows)
                 if rows:
                     self._handle(Committed(rows[-1].seq))
+                self._announce(records)
                 self._pulse.beat()
         except CrdtSessionsError as error:
             self._fail(error, closing_for(error))
         if self._rows > self._compaction.max_rows and self._compacter is None and self.failed is None:
             self._compacter = asyncio.create_task(self._compact_quietly(), name=f"compact {self.id}")
+
+    def _deliveries(self, records: list[Records]) -> list[Delivery]:
+        notices = [notice for each in records for notice in each.notices] if self._outbox else []
+        if not notices:
+            return []
+        absent = self._absent()
+        return [delivery for notice in notices for delivery in self._outbox.deliveries(self.id, notice, absent)]
+
+    def _absent(self) -> list[str]:
+        """Return the people who take part in the session and are not here."""
+        known = {head.author.id for head in self.view.messages.heads() if head.author.kind == "human"} | set(
+            self.view.receipts.keys()
+        )
+        return sorted(known - self._engine.roster.principals())
+
+    def _announce(self, records: list[Records]) -> None:
+        """Tell those who wait elsewhere, now that it is durable."""
+        if any(run.ready for each in records for run in each.runs.values()):
+            self._ready.beat()
+        if any(each.notices for each in records):
+            self._outbox.look()
 
     async def _compact_quietly(self) -> None:
         try:

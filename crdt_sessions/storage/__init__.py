@@ -1,7 +1,27 @@
 """The store seam and its implementations: opaque bytes and ids."""
 
-from crdt_sessions.storage.base import Row, SessionRecord, StoredSession, UpdateStore
+from crdt_sessions.storage.base import (
+    Delivery,
+    Entries,
+    Row,
+    RunEntry,
+    SessionRecord,
+    StoredSession,
+    UpdateStore,
+    WriterEntry,
+)
 from crdt_sessions.storage.memory import MemoryStore
 from crdt_sessions.storage.sqlite import SqliteStore
 
-__all__ = ["MemoryStore", "Row", "SessionRecord", "SqliteStore", "StoredSession", "UpdateStore"]
+__all__ = [
+    "Delivery",
+    "Entries",
+    "MemoryStore",
+    "Row",
+    "RunEntry",
+    "SessionRecord",
+    "SqliteStore",
+    "StoredSession",
+    "UpdateStore",
+    "WriterEntry",
+]

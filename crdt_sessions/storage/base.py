@@ -12,6 +12,8 @@ from typing import Protocol
 
 from crdt_sessions.ids import Millis, Seq, SessionId
 
+_AT_ONCE = Millis(0)
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -35,12 +37,69 @@ class SessionRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class RunEntry:
+    """What the store knows of a run: enough to find it, and the rest as opaque text."""
+
+    id: str
+    agent: str
+    ready: bool
+    """Whether it may be claimed."""
+    queued_at: Millis
+    due_at: Millis | None
+    """When its session must be looked at, even if nothing happens there."""
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriterEntry:
+    """A Yjs client that wrote for a run."""
+
+    client: int
+    principal: str
+    run: str
+    epoch: int
+    fenced_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message to somebody outside, to be delivered at least once."""
+
+    id: str
+    endpoint: str
+    session: SessionId
+    kind: str
+    body: str
+    created_at: Millis
+    attempts: int = 0
+    next_at: Millis = _AT_ONCE
+    error: str | None = None
+    """Why the last attempt failed."""
+    dead: bool = False
+    """Whether nobody tries any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """What goes on record together with rows: all of it or nothing."""
+
+    runs: Sequence[RunEntry] = ()
+    writers: Sequence[WriterEntry] = ()
+    deliveries: Sequence[Delivery] = ()
+
+
+NO_ENTRIES = Entries()
+
+
+@dataclass(frozen=True, slots=True)
 class StoredSession:
     """A session's record and everything stored of it."""
 
     record: SessionRecord
     rows: Sequence[Row]
     """In order; the first is the snapshot if there is one. Never empty."""
+    runs: Sequence[RunEntry] = ()
+    writers: Sequence[WriterEntry] = ()
 
     @property
     def last_seq(self) -> Seq:
@@ -84,8 +143,13 @@ class UpdateStore(Protocol):
         """
         ...
 
-    async def append(self, session: SessionId, rows: Sequence[Row], *, now: Millis) -> None:
-        """Append rows, all or none; their numbers follow the last one without a gap.
+    async def append(
+        self, session: SessionId, rows: Sequence[Row], *, entries: Entries = NO_ENTRIES, now: Millis
+    ) -> None:
+        """Append rows and put *entries* on record, all or nothing.
+
+        The rows' numbers follow the last one without a gap. A run or writer that is on record is replaced; a
+        delivery that is there stays as it is.
 
         Raises:
             SessionNotFound: there is no such session.
@@ -114,11 +178,47 @@ class UpdateStore(Protocol):
         ...
 
     async def delete(self, session: SessionId, *, now: Millis) -> None:
-        """Delete a session and everything stored of it, but remember its generation.
+        """Delete a session and everything stored of it, deliveries included, but remember its generation.
 
         Raises:
             SessionNotFound: there is no such session.
         """
+        ...
+
+    # -- runs ----------------------------------------------------------------------------------------------------
+
+    async def ready_runs(self, agents: Sequence[str], *, limit: int) -> Sequence[tuple[SessionId, str]]:
+        """Return up to *limit* runs of active sessions that are ready and for one of *agents*, oldest first."""
+        ...
+
+    async def due_sessions(self, now: Millis) -> Sequence[SessionId]:
+        """Return the sessions with a run that is due by *now*."""
+        ...
+
+    async def step(self, session: SessionId, run: str, key: str) -> str | None:
+        """Return what was recorded for a step of a run, or None."""
+        ...
+
+    async def record_step(self, session: SessionId, run: str, key: str, value: str) -> str:
+        """Record *value* for a step of a run, unless there is one; return what is recorded.
+
+        Raises:
+            SessionNotFound: there is no such session.
+        """
+        ...
+
+    # -- the outbox ----------------------------------------------------------------------------------------------
+
+    async def deliveries(self, *, due: Millis | None, dead: bool = False, limit: int) -> Sequence[Delivery]:
+        """Return up to *limit* deliveries, oldest first: the dead ones, or those due by *due*, or all that wait."""
+        ...
+
+    async def delivered(self, id: str) -> None:
+        """Forget a delivery: it has arrived."""
+        ...
+
+    async def postpone(self, id: str, *, attempts: int, next_at: Millis, error: str | None, dead: bool) -> bool:
+        """Note that an attempt failed, or that a dead delivery is to be tried again; tell whether there is one."""
         ...
 
     async def check(self) -> None:

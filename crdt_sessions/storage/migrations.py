@@ -38,6 +38,58 @@ STEPS: tuple[tuple[str, str], ...] = (
         ) STRICT;
         """,
     ),
+    (
+        "runs, their writers and steps, and the outbox",
+        """
+        CREATE TABLE runs (
+            session   TEXT NOT NULL REFERENCES sessions (id),
+            id        TEXT NOT NULL,
+            agent     TEXT NOT NULL,
+            ready     INTEGER NOT NULL,
+            queued_at INTEGER NOT NULL,
+            due_at    INTEGER,
+            data      TEXT NOT NULL,
+            PRIMARY KEY (session, id)
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE INDEX runs_ready ON runs (agent, queued_at) WHERE ready;
+
+        CREATE INDEX runs_due ON runs (due_at) WHERE due_at IS NOT NULL;
+
+        CREATE TABLE writers (
+            session   TEXT NOT NULL REFERENCES sessions (id),
+            client    INTEGER NOT NULL,
+            principal TEXT NOT NULL,
+            run       TEXT NOT NULL,
+            epoch     INTEGER NOT NULL,
+            fenced_at INTEGER,
+            PRIMARY KEY (session, client)
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE steps (
+            session TEXT NOT NULL REFERENCES sessions (id),
+            run     TEXT NOT NULL,
+            key     TEXT NOT NULL,
+            value   TEXT NOT NULL,
+            PRIMARY KEY (session, run, key)
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE deliveries (
+            id         TEXT PRIMARY KEY,
+            endpoint   TEXT NOT NULL,
+            session    TEXT NOT NULL REFERENCES sessions (id),
+            kind       TEXT NOT NULL,
+            body       TEXT NOT NULL,
+            created_at INTEGER NOT NULL,
+            attempts   INTEGER NOT NULL,
+            next_at    INTEGER NOT NULL,
+            error      TEXT,
+            dead       INTEGER NOT NULL
+        ) STRICT;
+
+        CREATE INDEX deliveries_due ON deliveries (next_at) WHERE NOT dead;
+        """,
+    ),
 )
 """Name and statements. Append only: a released step never changes."""
 

@@ -28,7 +28,8 @@ from crdt_sessions.errors import (
     StorageError,
 )
 from crdt_sessions.ids import Millis, Seq, SessionId
-from crdt_sessions.storage.base import Row, SessionRecord, StoredSession
+from crdt_sessions.storage import sqlite_entries
+from crdt_sessions.storage.base import NO_ENTRIES, Delivery, Entries, Row, SessionRecord, StoredSession
 from crdt_sessions.storage.lock import FileLock
 from crdt_sessions.storage.migrations import migrate
 
@@ -130,7 +131,9 @@ class SqliteStore:
         await self._submit(job)
         return SessionRecord(session, generation, now, now, "active", title)
 
-    async def append(self, session: SessionId, rows: Sequence[Row], *, now: Millis) -> None:
+    async def append(
+        self, session: SessionId, rows: Sequence[Row], *, entries: Entries = NO_ENTRIES, now: Millis
+    ) -> None:
         """See :meth:`UpdateStore.append`."""
         if not rows:
             return
@@ -149,6 +152,7 @@ class SqliteStore:
                 await _require(connection, session)
                 raise StorageError(f"rows for {session!r} do not begin behind its last one")
             await _insert(connection, "updates", session, rows)
+            await sqlite_entries.put(connection, session, entries)
 
         await self._submit(job)
 
@@ -189,8 +193,8 @@ class SqliteStore:
 
         async def job(connection: aiosqlite.Connection) -> None:
             await _require(connection, session)
-            await _run(connection, "DELETE FROM updates WHERE session = ?", (session,))
-            await _run(connection, "DELETE FROM snapshots WHERE session = ?", (session,))
+            for table in ("updates", "snapshots", *sqlite_entries.TABLES):
+                await _run(connection, f"DELETE FROM {table} WHERE session = ?", (session,))
             await _run(
                 connection,
                 "UPDATE sessions SET deleted_at = ?, title = NULL, status = 'deleted', last_seq = 0 WHERE id = ?",
@@ -206,6 +210,37 @@ class SqliteStore:
             await _run(connection, "PRAGMA user_version", ())
 
         await self._submit(job)
+
+    async def record_step(self, session: SessionId, run: str, key: str, value: str) -> str:
+        """See :meth:`UpdateStore.record_step`."""
+
+        async def job(connection: aiosqlite.Connection) -> None:
+            await _require(connection, session)
+            await _run(
+                connection, "INSERT INTO steps VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", (session, run, key, value)
+            )
+
+        await self._submit(job)
+        return await self.step(session, run, key) or value
+
+    async def delivered(self, id: str) -> None:
+        """See :meth:`UpdateStore.delivered`."""
+
+        async def job(connection: aiosqlite.Connection) -> None:
+            await _run(connection, "DELETE FROM deliveries WHERE id = ?", (id,))
+
+        await self._submit(job)
+
+    async def postpone(self, id: str, *, attempts: int, next_at: Millis, error: str | None, dead: bool) -> bool:
+        """See :meth:`UpdateStore.postpone`."""
+        changed: list[int] = []
+
+        async def job(connection: aiosqlite.Connection) -> None:
+            statement = "UPDATE deliveries SET attempts = ?, next_at = ?, error = ?, dead = ? WHERE id = ?"
+            changed.append(await _run(connection, statement, (attempts, next_at, error, int(dead), id)))
+
+        await self._submit(job)
+        return changed[-1] > 0
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -225,6 +260,37 @@ class SqliteStore:
             f"{_RECORD} WHERE deleted_at IS NULL AND id > ? ORDER BY id LIMIT ?", (after or "", limit)
         )
         return [SessionRecord(*row) for row in rows]
+
+    async def ready_runs(self, agents: Sequence[str], *, limit: int) -> Sequence[tuple[SessionId, str]]:
+        """See :meth:`UpdateStore.ready_runs`."""
+        rows = await self._select(
+            "SELECT runs.session, runs.id FROM runs JOIN sessions ON sessions.id = runs.session"
+            f" WHERE ready AND agent IN ({', '.join('?' * len(agents))}) AND status = 'active'"
+            " ORDER BY queued_at, runs.session, runs.id LIMIT ?",
+            (*agents, limit),
+        )
+        return [(SessionId(session), run) for session, run in rows]
+
+    async def due_sessions(self, now: Millis) -> Sequence[SessionId]:
+        """See :meth:`UpdateStore.due_sessions`."""
+        rows = await self._select("SELECT DISTINCT session FROM runs WHERE due_at <= ?", (now,))
+        return [SessionId(session) for (session,) in rows]
+
+    async def step(self, session: SessionId, run: str, key: str) -> str | None:
+        """See :meth:`UpdateStore.step`."""
+        rows = await self._select(
+            "SELECT value FROM steps WHERE session = ? AND run = ? AND key = ?", (session, run, key)
+        )
+        return str(rows[0][0]) if rows else None
+
+    async def deliveries(self, *, due: Millis | None, dead: bool = False, limit: int) -> Sequence[Delivery]:
+        """See :meth:`UpdateStore.deliveries`."""
+        rows = await self._select(
+            "SELECT id, endpoint, session, kind, body, created_at, attempts, next_at, error, dead FROM deliveries"
+            " WHERE dead = ? AND (? IS NULL OR next_at <= ?) ORDER BY created_at, id LIMIT ?",
+            (int(dead), due, due, limit),
+        )
+        return [Delivery(*row) for row in [(*facts, bool(dead)) for *facts, dead in rows]]
 
     async def load(self, session: SessionId) -> StoredSession | None:
         """See :meth:`UpdateStore.load`."""
@@ -252,7 +318,13 @@ class SqliteStore:
             " WHERE session = ? ORDER BY seq)",
             (session, session),
         )
-        return StoredSession(SessionRecord(*record), _verified(session, stored, last_seq))
+        runs, writers = [await self._fetch(query, (session,)) for query in sqlite_entries.QUERIES]
+        return StoredSession(
+            SessionRecord(*record),
+            _verified(session, stored, last_seq),
+            sqlite_entries.runs(runs),
+            sqlite_entries.writers(writers),
+        )
 
     # -- inside ------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,9 @@ from crdt_sessions.sync.events import (
     Reload,
     Tick,
 )
+from crdt_sessions.sync.records import Notice, Records, RunRecord, Writer
 from crdt_sessions.sync.replica import Replica
+from crdt_sessions.sync.runs import RunSteward
 from crdt_sessions.sync.steward import Steward
 
 __all__ = [
@@ -26,13 +28,18 @@ __all__ = [
     "Effect",
     "Event",
     "FrameReceived",
+    "Notice",
     "PeerJoined",
     "PeerLeft",
     "Persist",
     "Ready",
+    "Records",
     "Reload",
     "Replica",
+    "RunRecord",
+    "RunSteward",
     "SessionEngine",
     "Steward",
     "Tick",
+    "Writer",
 ]

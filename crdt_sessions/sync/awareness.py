@@ -6,6 +6,7 @@ if it says "gone" at the same clock of a client that is present. A client never 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -111,6 +112,14 @@ class Roster:
     def present(self) -> dict[ClientId, str]:
         """Return the JSON states of everybody who is here."""
         return self._table.present()
+
+    def principals(self) -> set[str]:
+        """Return who is here: the principals of the connections, and who they say they are."""
+        said = (json.loads(text) for text in self.present().values())
+        users = (state.get("user") for state in said if isinstance(state, dict))
+        return set(self._principals.values()) | {
+            user["id"] for user in users if isinstance(user, dict) and isinstance(user.get("id"), str)
+        }
 
     def announces(self, peer: PeerId) -> bool:
         """Whether *peer* has ever announced a presence."""

@@ -24,6 +24,7 @@ from typing import Any, TypeVar, assert_never
 from crdt_sessions.errors import (
     AccessDenied,
     CrdtSessionsError,
+    LeaseLost,
     PanickedUpdate,
     SessionClosed,
     TooLarge,
@@ -33,7 +34,7 @@ from crdt_sessions.errors import (
     WireError,
 )
 from crdt_sessions.ids import Millis, PeerId, Seq
-from crdt_sessions.limits import Limits, Timing
+from crdt_sessions.limits import Limits, RunRules, Timing
 from crdt_sessions.model import SessionDoc, SessionView, Touched
 from crdt_sessions.sync.awareness import Roster
 from crdt_sessions.sync.changes import ChangeIndex
@@ -52,7 +53,10 @@ from crdt_sessions.sync.events import (
     Tick,
 )
 from crdt_sessions.sync.log import UpdateLog
-from crdt_sessions.sync.steward import Steward, Write
+from crdt_sessions.sync.records import Records, RunRecord, Writer
+from crdt_sessions.sync.runs import RunSteward
+from crdt_sessions.sync.steward import Steward
+from crdt_sessions.sync.writers import Writers
 from crdt_sessions.wire import (
     EMPTY_UPDATE,
     KEEPALIVE,
@@ -87,6 +91,8 @@ class _Peer:
     can_write: bool
     heard: Millis
     told: Millis
+    lease: tuple[str, int] | None = None
+    """Run and epoch, if this is the connection of a run's holder."""
     presence_version: int = 0
     greeted: bool = False
     step1: bytes | None = None
@@ -118,8 +124,11 @@ class SessionEngine:
         document: the loaded document.
         after: the last row the document was loaded from.
         settled_meta: the server's keys of ``meta``, as on record.
+        runs: the runs on record.
+        writers: the clients on record that wrote for runs.
         limits: sizes.
         timing: periods.
+        rules: how runs are admitted and when agents are given up.
 
     Call :meth:`start` once before anything else.
     """
@@ -131,8 +140,11 @@ class SessionEngine:
         *,
         after: Seq,
         settled_meta: dict[str, Any],
+        runs: Iterable[RunRecord] = (),
+        writers: Iterable[Writer] = (),
         limits: Limits | None = None,
         timing: Timing | None = None,
+        rules: RunRules | None = None,
     ) -> None:
         self.session = session
         self.document = document
@@ -142,7 +154,9 @@ class SessionEngine:
         self.log = UpdateLog(after, self.limits.log_bytes)
         self.roster = Roster(self.limits, self.timing)
         self.changes = ChangeIndex()
-        self._steward = Steward(settled_meta)
+        self.runs = RunSteward(self.view, runs, rules or RunRules())
+        self._writers = Writers(writers)
+        self._steward = Steward(self.view, settled_meta, self.runs)
         self._peers: dict[PeerId, _Peer] = {}
         self._size_bound = len(document.encode())
 
@@ -154,24 +168,25 @@ class SessionEngine:
         messages: dict[str, set[str]] = {message_id: set() for message_id in self.view.messages.ids()}
         everything = Touched({"title"}, messages, set(self.view.runs.ids()))
         self.changes.note(everything, self.log.head)
-        return self._write(self._steward.decide(self.view, self._steward.read(self.view), now))
+        self._steward.start(now)
+        return self._carry_out()
 
     def handle(self, event: Event, now: Millis) -> list[Effect]:
         """Take *event* and return what the runtime must now do, in order."""
         match event:
-            case PeerJoined(peer, principal, can_write):
-                self._peers[peer] = _Peer(principal, can_write, heard=now, told=now)
-                return [Ready(peer)]
+            case PeerJoined():
+                return self._join(event, now)
             case FrameReceived(peer, data):
                 return self._receive(peer, data, now)
             case PeerLeft(peer, abrupt):
-                self._peers.pop(peer, None)
+                self._forget(peer, now)
                 return self._presence(lambda: self.roster.leave(peer, now, abrupt=abrupt))
             case Committed(seq):
                 self.log.commit(seq)
                 return [Ready(None)]
             case Tick():
-                return [*self._presence(lambda: self.roster.tick(now)), *self._watch(now)]
+                self.runs.tick(now)
+                return [*self._carry_out(), *self._presence(lambda: self.roster.tick(now)), *self._watch(now)]
             case _:
                 assert_never(event)
 
@@ -213,10 +228,21 @@ class SessionEngine:
             raise SessionClosed(session=self.session)
         return self._merge(update, None, now)
 
-    def set_status(self, status: str, now: Millis) -> list[Effect]:
+    def decide(self, decision: Callable[[RunSteward], Result]) -> tuple[Result, list[Effect]]:
+        """Let the steward decide something about runs; return what *decision* returns, and the effects.
+
+        Raises:
+            SessionClosed: the session takes no more writes.
+        """
+        if not self.writable:
+            raise SessionClosed(session=self.session)
+        result = decision(self.runs)
+        return result, self._carry_out()
+
+    def set_status(self, status: str) -> list[Effect]:
         """Open or close the session; ``active`` is the only status in which it takes writes."""
         self._steward.record_meta("status", status)
-        return self._write(self._steward.decide(self.view, Touched(meta={"status"}), now))
+        return self._carry_out()
 
     @property
     def writable(self) -> bool:
@@ -279,6 +305,22 @@ class SessionEngine:
         frame = self.roster.frame_since(since, peer_id) if since < self.roster.version else None
         return [] if frame is None else [frame]
 
+    def _join(self, event: PeerJoined, now: Millis) -> list[Effect]:
+        lease: tuple[str, int] | None = None
+        if event.lease is not None:
+            record = self.runs.holder(event.lease)
+            if record is None:
+                return [ClosePeer(event.peer, LeaseLost())]
+            self.runs.attached(record.id, now)
+            lease = (record.id, record.epoch)
+        self._peers[event.peer] = _Peer(event.principal, event.can_write, heard=now, told=now, lease=lease)
+        return [Ready(event.peer)]
+
+    def _forget(self, peer_id: PeerId, now: Millis) -> None:
+        peer = self._peers.pop(peer_id, None)
+        if peer is not None and peer.lease is not None:
+            self.runs.detached(*peer.lease, now)
+
     # -- frames --------------------------------------------------------------------------------------------------
 
     def _receive(self, peer_id: PeerId, data: bytes, now: Millis) -> list[Effect]:
@@ -286,14 +328,16 @@ class SessionEngine:
         if peer is None:
             return []
         peer.heard = now
+        if peer.lease is not None:
+            self.runs.renew(peer.lease[0], now)
         effects: list[Effect] = []
         try:
             if len(data) > self.limits.max_frame_bytes:
                 raise TooLarge(what="a frame", size=len(data), limit=self.limits.max_frame_bytes)
             for frame in decode(data):
                 effects += self._dispatch(peer_id, peer, frame, now)
-        except (WireError, UpdateError, TooLarge, TooSlow, AccessDenied, SessionClosed) as error:
-            del self._peers[peer_id]  # nothing more is taken from it; the roster hears of PeerLeft later
+        except (WireError, UpdateError, TooLarge, TooSlow, AccessDenied, SessionClosed, LeaseLost) as error:
+            self._forget(peer_id, now)  # nothing more is taken from it; the roster hears of PeerLeft later
             effects += self._refuse(peer_id, error)
         return effects
 
@@ -366,12 +410,22 @@ class SessionEngine:
 
     def _merge(self, update: bytes, author: PeerId | None, now: Millis) -> list[Effect]:
         self._check_size(len(update))
+        self._writers.check(self.document, update)
+        records = Records(writers={writer.client: writer for writer in self._bind(update, author)})
         delta = self.document.apply(update)
         if delta is None:
             return []  # an echo: it is stored already, or on its way
         if delta == EMPTY_UPDATE:
-            return [self._persist(update, None, author)]  # it waits for one that has not arrived
-        return [self._persist(update, delta, author), *self._settle(now)]
+            return [self._persist(update, None, author, records)]  # it waits for one that has not arrived
+        return [self._persist(update, delta, author, records), *self._settle(now)]
+
+    def _bind(self, update: bytes, author: PeerId | None) -> list[Writer]:
+        """Note that the authors of an update on a leased connection write for that lease."""
+        peer = self._peers.get(author) if author is not None else None
+        if peer is None or peer.lease is None:
+            return []
+        run, epoch = peer.lease
+        return self._writers.bind(self.document, update, principal=peer.principal, run=run, epoch=epoch)
 
     def _check_size(self, growth: int) -> None:
         limit = self.limits.max_document_bytes
@@ -380,9 +434,11 @@ class SessionEngine:
             if self._size_bound + growth > limit:
                 raise TooLarge(what="the document", size=self._size_bound + growth, limit=limit)
 
-    def _persist(self, update: bytes, delta: bytes | None, author: PeerId | None) -> Persist:
+    def _persist(
+        self, update: bytes, delta: bytes | None, author: PeerId | None, records: Records | None = None
+    ) -> Persist:
         self._size_bound += len(update)
-        return Persist(self.log.append(delta, author), update)
+        return Persist(self.log.append(delta, author), update, records or Records())
 
     def _settle(self, now: Millis) -> list[Effect]:
         """Note what changed and let the steward decide, after a change of the document."""
@@ -392,15 +448,22 @@ class SessionEngine:
         if "title" in touched.meta:
             title = self.document.roots.meta.get("title")
             effects.append(Describe(title[:_MAX_TITLE] if isinstance(title, str) else None))
-        return effects + self._write(self._steward.decide(self.view, touched, now))
+        self._steward.decide(touched, now)
+        return effects + self._carry_out()
 
-    def _write(self, writes: Iterable[Write]) -> list[Effect]:
-        listed = list(writes)
-        if not listed:
-            return []
-        _, delta = self.document.edit(lambda _: [write(self.view) for write in listed], origin="steward")
-        if delta is None:
-            return []
-        effect = self._persist(delta, delta, None)
-        self.changes.note(self.document.take_touched(), self.log.head)
-        return [effect]
+    def _carry_out(self) -> list[Effect]:
+        """Mirror in the document what the steward has decided, and have both stored together."""
+        decided = self._steward.take()
+        fenced = self._writers.fence(self.document, decided.released) if decided.released else []
+        decided.records.writers.update((writer.client, writer) for writer in fenced)
+        delta: bytes | None = None
+        if decided.writes:
+            _, delta = self.document.edit(lambda _: [write(self.view) for write in decided.writes], origin="steward")
+        effects: list[Effect] = []
+        if delta is not None or decided.records:
+            effects.append(self._persist(delta or EMPTY_UPDATE, delta, None, decided.records))
+            self.changes.note(self.document.take_touched(), self.log.head)
+        for peer_id, peer in self._peers.items():
+            if peer.lease in decided.evicted and peer.lease is not None:
+                effects.append(ClosePeer(peer_id, LeaseLost(run=peer.lease[0])))
+        return effects

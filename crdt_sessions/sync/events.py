@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from crdt_sessions.errors import CrdtSessionsError
 from crdt_sessions.ids import PeerId, Seq
+from crdt_sessions.sync.records import Records
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,8 @@ class PeerJoined:
     peer: PeerId
     principal: str
     can_write: bool = True
+    lease: str | None = None
+    """Digest of the lease's token, if it is the connection of a run's holder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +53,11 @@ Event = PeerJoined | FrameReceived | PeerLeft | Committed | Tick
 
 @dataclass(frozen=True, slots=True)
 class Persist:
-    """Store *update* as row *seq*, then report :class:`Committed`."""
+    """Store *update* as row *seq*, and *records* with it, then report :class:`Committed`."""
 
     seq: Seq
     update: bytes
+    records: Records = field(default_factory=Records)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,9 +52,10 @@ class Replica:
     Args:
         client_id: fresh and random for every process that holds it.
         limits: sizes; a larger frame than ``max_frame_bytes`` would be refused by the server.
+        heartbeat_s: longest silence, for the holder of a lease; None if nobody minds.
     """
 
-    def __init__(self, client_id: int, *, limits: Limits | None = None) -> None:
+    def __init__(self, client_id: int, *, limits: Limits | None = None, heartbeat_s: float | None = None) -> None:
         self.client_id = ClientId(client_id)
         self.document = SessionDoc(client_id)
         self.view = SessionView(self.document)
@@ -73,6 +74,8 @@ class Replica:
         """Number of changes of the document so far, whoever made them."""
         self.denied: str | None = None
         """What the server gave as a reason, if it denied permission."""
+        self._heartbeat_ms = None if heartbeat_s is None else int(heartbeat_s * 1000)
+        self._spoke = Millis(0)
         self._state: dict[str, Any] | None = None
         self._clock = 0
         self._announced: Millis = Millis(0)
@@ -132,6 +135,10 @@ class Replica:
             self._announce = True
         if self._announce:
             frames.append(self._announcement(now))
+        if not frames and self._heartbeat_ms is not None and now - self._spoke >= self._heartbeat_ms:
+            frames.append(Ack(varuint(self.durable)))
+        if frames:
+            self._spoke = now
         return [self._checked(encode(frame)) for frame in frames]
 
     # -- changes ---------------------------------------------------------------------------------------------

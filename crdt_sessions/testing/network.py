@@ -16,7 +16,7 @@ from pycrdt import Text
 
 from crdt_sessions.errors import CrdtSessionsError
 from crdt_sessions.ids import Millis, PeerId, Seq, SessionId
-from crdt_sessions.limits import Limits, Timing
+from crdt_sessions.limits import Limits, RunRules, Timing
 from crdt_sessions.model import ROOT_NAMES, SessionDoc, SessionView, fold, seed, settled_meta, version_of
 from crdt_sessions.sync import (
     ClosePeer,
@@ -28,7 +28,9 @@ from crdt_sessions.sync import (
     PeerLeft,
     Persist,
     Ready,
+    Records,
     Replica,
+    RunSteward,
     SessionEngine,
     Tick,
 )
@@ -57,6 +59,7 @@ class SimNetwork:
     Args:
         limits: of the server and the peers.
         timing: of the server.
+        rules: of the server, for runs.
         engine_class: the engine under test; tests pass a broken one to see that they notice.
     """
 
@@ -65,10 +68,12 @@ class SimNetwork:
         *,
         limits: Limits | None = None,
         timing: Timing | None = None,
+        rules: RunRules | None = None,
         engine_class: type[SessionEngine] = SessionEngine,
     ) -> None:
         self.limits = limits or Limits()
         self.timing = timing or Timing()
+        self.rules = rules or RunRules()
         self.now = Millis(1_700_000_000_000)
         self.peers: dict[str, SimPeer] = {}
         self.restarts = 0
@@ -79,6 +84,8 @@ class SimNetwork:
             (Seq(1), seed(_SESSION, generation=1, created_at=self.now, client_id=1))
         ]
         """What is on the simulated disk."""
+        self.records = Records()
+        """What is on record there; notices are only collected."""
         self.unwritten: list[Persist] = []
         """What was handed to the disk and is not committed."""
         self.engine = self._load()
@@ -91,15 +98,17 @@ class SimNetwork:
         self.peers[name] = SimPeer(Replica(1000 + self._ids, limits=self.limits))
         return self.peers[name]
 
-    def connect(self, name: str, *, can_write: bool = True) -> None:
-        """Connect a peer; nothing happens if it is connected."""
+    def connect(self, name: str, *, can_write: bool = True, lease: str | None = None) -> None:
+        """Connect a peer, with the digest of a lease's token if it holds one; nothing happens if it is connected."""
         peer = self.peers[name]
         if peer.connection is not None:
             return
         self._ids += 1
         peer.connection, peer.closed_by = PeerId(self._ids), None
         peer.replica.open(self.now)
-        self._handle(PeerJoined(peer.connection, name, can_write))
+        self._handle(PeerJoined(peer.connection, name, can_write, lease))
+        if peer.connection is None:
+            return
         self._pump(peer)
 
     def drop(self, name: str, *, abrupt: bool = True) -> None:
@@ -156,7 +165,17 @@ class SimNetwork:
         if self.unwritten:
             written, self.unwritten = self.unwritten, []
             self.rows += [(effect.seq, effect.update) for effect in written]
+            for effect in written:
+                self.records.runs.update(effect.records.runs)
+                self.records.writers.update(effect.records.writers)
+                self.records.notices += effect.records.notices
             self._handle(Committed(written[-1].seq))
+
+    def decide(self, decision: Callable[[RunSteward], Result]) -> Result:
+        """Let the server decide something about runs, such as a claim."""
+        result, effects = self.engine.decide(decision)
+        self._perform(self.engine, effects)
+        return result
 
     def crash(self) -> None:
         """Kill the server: memory and whatever is not committed are gone. It starts again from its rows."""
@@ -215,8 +234,11 @@ class SimNetwork:
             document,
             after=self.rows[-1][0],
             settled_meta=settled_meta(_SESSION, 1, self._created, "active"),
+            runs=self.records.runs.values(),
+            writers=self.records.writers.values(),
             limits=self.limits,
             timing=self.timing,
+            rules=self.rules,
         )
         self._perform(engine, engine.start(self.now))
         return engine

@@ -34,6 +34,7 @@ CLOSE_CODES: dict[type[errors.CrdtSessionsError], int] = {
     errors.BadParameter: 4400,
     errors.NotAuthenticated: 4401,
     errors.AccessDenied: 4403,
+    errors.LeaseLost: 4403,
     errors.SessionClosed: 4403,
     errors.SessionNotFound: 4404,
     errors.WrongGeneration: 4409,

@@ -89,6 +89,12 @@ def decode_state_vector(data: bytes) -> dict[int, int]:
     return clocks
 
 
+def encode_state_vector(clocks: dict[int, int]) -> bytes:
+    """Encode clocks by client id."""
+    pairs = (varuint(client) + varuint(clock) for client, clock in clocks.items())
+    return varuint(len(clocks)) + b"".join(pairs)
+
+
 def varuint(value: int) -> bytes:
     """Encode an unsigned integer of at most 2**53 - 1.
 

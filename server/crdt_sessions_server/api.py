@@ -5,46 +5,43 @@ from __future__ import annotations
 import uuid
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
-from pydantic.alias_generators import to_camel
+from pydantic import Field, JsonValue
 from quart import Blueprint
 from quart_schema import tag, validate_querystring, validate_request, validate_response
 
 from crdt_sessions.errors import BadDocument
 from crdt_sessions.ids import session_id
-from crdt_sessions.model import Author, Message, MessageHead, TextPart
-from crdt_sessions.model.values import MessageId, Part, Role
+from crdt_sessions.model import Author, Message, MessageHead, RunRequest, SessionView, TextPart
+from crdt_sessions.model.values import AgentName, MessageId, Part, Role, RunId, RunPolicy
 from crdt_sessions.runtime import SessionRegistry, present
 from crdt_sessions.storage import SessionRecord
 from crdt_sessions_server.auth import current_principal
+from crdt_sessions_server.bodies import Answer, Body
 
 _MAX_PAGE = 1000
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
-
-
-class _Answer(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
-
-
-class NewSession(_Body):
+class NewSession(Body):
     """A session to create."""
 
     id: str | None = Field(None, description="Its name; one is made up if absent.")
     title: str | None = Field(None, max_length=500)
     metadata: dict[str, JsonValue] | None = None
+    agent: str | None = Field(
+        None, max_length=100, description="Who answers a user's message that asks nobody; empty for nobody."
+    )
 
 
-class SessionChange(_Body):
+class SessionChange(Body):
     """What is to change of a session."""
 
     title: str | None = Field(None, max_length=500)
+    agent: str | None = Field(None, max_length=100)
+    run_policy: RunPolicy | None = None
     status: Literal["active", "closed", "archived"] | None = None
 
 
-class SessionInfo(_Answer):
+class SessionInfo(Answer):
     """A session as lists show it."""
 
     id: str
@@ -60,16 +57,17 @@ class SessionDetail(SessionInfo):
 
     peers: int = Field(description="Connections right now.")
     messages: int
+    unread: int = Field(description="Messages of others behind the asking principal's receipt.")
 
 
-class SessionPage(_Answer):
+class SessionPage(Answer):
     """A page of sessions."""
 
     sessions: list[SessionInfo]
     next_cursor: str | None = Field(None, description="Ask with this to get the next page; absent on the last.")
 
 
-class NewMessage(_Body):
+class NewMessage(Body):
     """A message to post. ``text`` is short for one text part."""
 
     id: MessageId | None = Field(None, description="An idempotency key: posting an id twice is posting it once.")
@@ -79,30 +77,57 @@ class NewMessage(_Body):
     author: Author | None = Field(None, description="Only where the service knows no principals (no tokens).")
     parent: MessageId | None = None
     reply_to: MessageId | None = None
+    steers: RunId | None = Field(None, description="The run it is meant to steer while that is active.")
+    replaces: MessageId | None = Field(None, description="The message it is another version of.")
     modality: str | None = None
+    agent: AgentName | None = Field(
+        None, description="Who is to answer; * for any agent. Without it the session says who does, if anybody."
+    )
+    policy: RunPolicy | None = Field(None, description="What becomes of that while another run is active.")
 
 
-class MessagePage(_Answer):
+class MessagePage(Answer):
     """A page of messages, in the session's order."""
 
     messages: list[Message]
     next_cursor: int | None = Field(None, description="Ask with this as ``after`` to get the next page.")
 
 
-class PresencePage(_Answer):
+class Receipt(Body):
+    """How far somebody has read."""
+
+    seq: int | None = Field(None, ge=0, description="Up to which place in the order; everything if absent.")
+    principal: str | None = Field(None, description="Only where the service knows no principals (no tokens).")
+
+
+class Unread(Answer):
+    """How far somebody has read, and how much is left."""
+
+    principal: str
+    seq: int
+    unread: int
+
+
+class PresencePage(Answer):
     """Who is here."""
 
     present: list[dict[str, JsonValue]]
 
 
-class PageQuery(_Body):
+class ReceiptQuery(Body):
+    """Whose receipt."""
+
+    principal: str | None = Field(None, description="Oneself if absent.")
+
+
+class PageQuery(Body):
     """Which page of sessions."""
 
     cursor: str | None = None
     limit: int = Field(50, ge=1, le=_MAX_PAGE)
 
 
-class MessageQuery(_Body):
+class MessageQuery(Body):
     """Which page of messages."""
 
     after: int = Field(0, ge=0, description="Only messages behind this place in the order.")
@@ -126,7 +151,7 @@ def _session_routes(api: Blueprint, registry: SessionRegistry) -> None:
         """Create a session. One that was deleted is created anew, as the next generation."""
         current_principal().require_write()
         wanted = session_id(data.id if data.id is not None else uuid.uuid4().hex)
-        record = await registry.create(wanted, title=data.title, metadata=data.metadata)
+        record = await registry.create(wanted, title=data.title, metadata=data.metadata, agent=data.agent)
         return session_info(record), 201, {"Location": f"/v1/sessions/{wanted}"}
 
     @api.get("")
@@ -149,7 +174,10 @@ def _session_routes(api: Blueprint, registry: SessionRegistry) -> None:
         async with registry.open(session_id(name)) as session:
             record = await registry.store.get(session.id) or session.record
             return SessionDetail(
-                **session_info(record).model_dump(), peers=session.peers, messages=len(session.view.messages)
+                **session_info(record).model_dump(),
+                peers=session.peers,
+                messages=len(session.view.messages),
+                unread=session.view.unread(current_principal().id),
             )
 
     @api.patch("/<name>")
@@ -160,8 +188,7 @@ def _session_routes(api: Blueprint, registry: SessionRegistry) -> None:
         """Rename a session, close it (it takes no more writes), archive it or open it again."""
         current_principal().require_write()
         async with registry.open(session_id(name)) as session:
-            if (title := data.title) is not None:
-                await session.edit(lambda view: view.set_title(title), administrative=True)
+            await session.edit(lambda view: _change(view, data), administrative=True)
             if data.status is not None:
                 await session.set_status(data.status)
             return session_info(await registry.store.get(session.id) or session.record)
@@ -214,6 +241,8 @@ def _message_routes(api: Blueprint, registry: SessionRegistry) -> None:
             author=data.author if principal.anonymous and data.author else principal.author,
             parent=data.parent,
             reply_to=data.reply_to,
+            steers=data.steers,
+            replaces=data.replaces,
             modality=data.modality,
             created_at=registry.clock.now(),
         )
@@ -222,11 +251,53 @@ def _message_routes(api: Blueprint, registry: SessionRegistry) -> None:
             parts.append(TextPart(type="text", text=data.text))
         async with registry.open(session_id(name), create=registry.auto_create) as session:
             known = head.id in session.view.messages
-            await session.edit(lambda view: view.messages.add(head, parts))
+            await session.edit(lambda view: _post(view, head, parts, data))
             message = session.view.messages.value(head.id)
         if message is None:
             raise BadDocument(why=f"the id {head.id!r} is taken by something that is not a message")
         return message, 200 if known else 201
+
+    @api.put("/<name>/receipt")
+    @tag(["messages"])
+    @validate_request(Receipt)
+    @validate_response(Unread)
+    async def put_receipt(name: str, data: Receipt) -> Unread:
+        """Say how far one has read; a receipt never goes back."""
+        principal = current_principal()
+        principal.require_write()
+        who = data.principal if principal.anonymous and data.principal else principal.id
+        async with registry.open(session_id(name)) as session:
+            seq = data.seq if data.seq is not None else session.view.messages.last_seq()
+            await session.edit(lambda view: view.mark_read(who, seq))
+            return Unread(principal=who, seq=session.view.read_up_to(who), unread=session.view.unread(who))
+
+    @api.get("/<name>/receipt")
+    @tag(["messages"])
+    @validate_querystring(ReceiptQuery)
+    @validate_response(Unread)
+    async def get_receipt(name: str, query_args: ReceiptQuery) -> Unread:
+        """Tell how far somebody has read, and how many messages of others are behind that."""
+        who = query_args.principal or current_principal().id
+        async with registry.open(session_id(name)) as session:
+            return Unread(principal=who, seq=session.view.read_up_to(who), unread=session.view.unread(who))
+
+
+def _change(view: SessionView, data: SessionChange) -> None:
+    if data.title is not None:
+        view.set_title(data.title)
+    if data.agent is not None:
+        view.set_agent(data.agent)
+    if data.run_policy is not None:
+        view.set_run_policy(data.run_policy)
+
+
+def _post(view: SessionView, head: MessageHead, parts: list[Any], data: NewMessage) -> None:
+    view.messages.add(head, parts)
+    if data.agent is not None:
+        request = RunRequest(
+            message_id=head.id, agent=data.agent, policy=data.policy, by=head.author.id, created_at=head.created_at
+        )
+        view.runs.request(f"run-{head.id}", request)
 
 
 def session_info(record: SessionRecord) -> SessionInfo:

@@ -15,7 +15,7 @@ from crdt_sessions.errors import AccessDenied
 from crdt_sessions.ids import session_id
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.storage import SqliteStore, UpdateStore
-from crdt_sessions_server import api, events, health, problems, transfer
+from crdt_sessions_server import api, events, health, holders, problems, runs, transfer, webhooks
 from crdt_sessions_server.asgi import http_token, same_origin
 from crdt_sessions_server.auth import Authorizer, Open, StaticTokens
 from crdt_sessions_server.settings import Settings
@@ -65,6 +65,8 @@ class Service:
             limits=settings.limits,
             timing=settings.timing,
             compaction=settings.compaction,
+            rules=settings.rules,
+            webhooks=settings.webhooks,
             auto_create=settings.auto_create,
         )
         self.app = self._quart(settings, authorizer)
@@ -110,7 +112,7 @@ class Service:
             conversion_preference="pydantic",
         )
         problems.install(app)
-        for routes in (health, api, events, transfer):
+        for routes in (health, api, runs, holders, webhooks, events, transfer):
             app.register_blueprint(routes.blueprint(self.registry))
         _serve_page(app)
 
@@ -131,8 +133,10 @@ class Service:
             origin = request.headers.get("Origin")
             if origin in settings.allowed_origins:
                 response.headers["Access-Control-Allow-Origin"] = origin
-                response.headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type, Last-Event-ID"
-                response.headers["Access-Control-Allow-Methods"] = "GET, POST, PATCH, DELETE"
+                response.headers["Access-Control-Allow-Headers"] = (
+                    "Authorization, Content-Type, Last-Event-ID, Lease-Token"
+                )
+                response.headers["Access-Control-Allow-Methods"] = "GET, POST, PUT, PATCH, DELETE"
                 response.headers["Vary"] = "Origin"
             return response
 

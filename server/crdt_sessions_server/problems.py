@@ -27,6 +27,9 @@ STATUS: dict[type[errors.CrdtSessionsError], int] = {
     errors.SessionExists: 409,
     errors.SessionClosed: 409,
     errors.WrongGeneration: 409,
+    errors.RunNotClaimable: 409,
+    errors.LeaseLost: 409,
+    errors.WrongOffset: 409,
     errors.TooLarge: 413,
     errors.TooSlow: 503,
     errors.StorageError: 503,
@@ -64,7 +67,9 @@ def problem_for(error: errors.CrdtSessionsError) -> Response:
     """Return the problem document for *error*: its class is the type, its attributes are members."""
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
     facts = {key: value for key, value in vars(error).items() if isinstance(value, str | int)}
-    return problem(status, type(error).__name__, str(error), **{k: v for k, v in facts.items() if k != "status"})
+    if "status" in facts:
+        facts["state"] = facts.pop("status")  # the member of that name is the HTTP status
+    return problem(status, type(error).__name__, str(error), **facts)
 
 
 def invalid(error: ValidationError | TypeError | None) -> Response:

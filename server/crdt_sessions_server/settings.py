@@ -14,7 +14,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from crdt_sessions.limits import Compaction, Limits, Timing
+from crdt_sessions.limits import Compaction, Limits, RunPolicyName, RunRules, Timing
+from crdt_sessions.runtime import Webhook
+from crdt_sessions_server.webhooks import read_webhooks
 
 ENV_PREFIX = "CRDT_SESSIONS_"
 
@@ -50,6 +52,33 @@ class Settings(BaseSettings):
         Compaction().max_rows, ge=2, description="Rows of a session after which they are folded into a snapshot."
     )
 
+    lease_s: float = Field(
+        RunRules().lease_s, gt=0, description="Seconds of silence after which an agent loses its run."
+    )
+    gone_grace_s: float = Field(
+        RunRules().gone_grace_s,
+        ge=0,
+        description="Seconds an agent whose connection ended may take to come back before it loses its run.",
+    )
+    cancel_grace_s: float = Field(
+        RunRules().cancel_grace_s, ge=0, description="Seconds an agent may take to stop a run that was cancelled."
+    )
+    max_attempts: int = Field(
+        RunRules().max_attempts, ge=1, description="Agents a run may lose before it is given up as interrupted."
+    )
+    run_policy: RunPolicyName = Field(
+        RunRules().policy, description="What becomes of a request while another run of its session is active."
+    )
+    default_agent: str = Field(
+        "*",
+        max_length=100,
+        description="Who answers a user's message that asks nobody in particular: a name, * for any agent,"
+        " or nothing for nobody.",
+    )
+    webhooks_file: Path | None = Field(
+        None, description="JSON file of webhooks to tell what happened to runs: name, url, secret and events of each."
+    )
+
     @property
     def limits(self) -> Limits:
         """The sizes, as the library takes them."""
@@ -63,6 +92,27 @@ class Settings(BaseSettings):
     def timing(self) -> Timing:
         """The periods, as the library takes them."""
         return Timing(idle_unload_s=self.idle_unload_s, shutdown_s=self.shutdown_s)
+
+    @property
+    def rules(self) -> RunRules:
+        """How runs are admitted and when agents are given up, as the library takes it."""
+        return RunRules(
+            lease_s=self.lease_s,
+            gone_grace_s=self.gone_grace_s,
+            cancel_grace_s=self.cancel_grace_s,
+            max_attempts=self.max_attempts,
+            policy=self.run_policy,
+            default_agent=self.default_agent,
+        )
+
+    @property
+    def webhooks(self) -> list[Webhook]:
+        """The webhooks in the file.
+
+        Raises:
+            ValueError: it cannot be read or is not of that form; the message shows no secret.
+        """
+        return read_webhooks(self.webhooks_file) if self.webhooks_file is not None else []
 
     @property
     def compaction(self) -> Compaction:

@@ -97,6 +97,7 @@ class SyncEndpoint:
             principal=principal.id,
             can_write=principal.can_write,
             generation=_generation(scope),
+            lease=query(scope).get("lease"),
         )
 
 

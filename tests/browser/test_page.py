@@ -25,7 +25,7 @@ def test_two_people_and_an_agent_share_the_page(tmp_path):
     replay = Process(sys.executable, ROOT / "examples/replay_server.py", "--port", port, "--rate", "60")
     replay.wait_for("Running on")
     agent = Process(
-        sys.executable, ROOT / "examples/model_agent.py", "--url", server.url, "--session", "room",
+        sys.executable, ROOT / "examples/model_agent.py", "--url", server.url,
         env={"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "none"},
     )  # fmt: skip
     shots = Path(tmp_path / "shots")

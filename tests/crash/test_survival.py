@@ -31,7 +31,7 @@ class World:
 
     def start_agent(self):
         self.agent = Process(
-            sys.executable, ROOT / "examples/model_agent.py", "--url", self.server.url, "--session", "room",
+            sys.executable, ROOT / "examples/model_agent.py", "--url", self.server.url,
             env={"OPENAI_BASE_URL": f"http://127.0.0.1:{self.port}/v1", "OPENAI_API_KEY": "none"},
         )  # fmt: skip
 

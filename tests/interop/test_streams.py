@@ -25,9 +25,8 @@ def world(tmp_path_factory):
     port = free_port()
     replay = Process(sys.executable, ROOT / "examples/replay_server.py", "--port", port, "--rate", "1500")
     replay.wait_for("Running on")
-    sessions = [arg for name in RECORDINGS for arg in ("--session", _session(name))]
     agent = Process(
-        sys.executable, ROOT / "examples/model_agent.py", "--url", server.url, *sessions,
+        sys.executable, ROOT / "examples/model_agent.py", "--url", server.url,
         env={"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "none", "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     yield server

@@ -20,6 +20,7 @@ from crdt_sessions.limits import Compaction, Limits, Timing
 from crdt_sessions.model import Author, MessageHead, TextPart
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.storage import MemoryStore, Row
+from crdt_sessions.storage.base import NO_ENTRIES
 from crdt_sessions.testing import MemoryChannel, settle
 
 from .conftest import ROOM, Peer, peers
@@ -179,10 +180,10 @@ async def test_an_echo_is_not_stored(registry, store):
 class Failing(MemoryStore):
     broken = False
 
-    async def append(self, session, rows, *, now):
+    async def append(self, session, rows, *, now, entries=NO_ENTRIES):
         if self.broken:
             raise StorageError("disk full")
-        await super().append(session, rows, now=now)
+        await super().append(session, rows, now=now, entries=entries)
 
 
 async def test_a_failed_write_is_not_acknowledged_and_peers_may_come_back(clock):
@@ -219,7 +220,7 @@ async def test_an_edit_that_cannot_be_stored_raises_and_is_undone(clock):
 
 async def test_a_store_that_breaks_its_contract_fails_the_session_not_the_process(clock):
     class Rude(MemoryStore):
-        async def append(self, session, rows, *, now):
+        async def append(self, session, rows, *, now, entries=NO_ENTRIES):
             raise RuntimeError("not a StorageError")
 
     async with SessionRegistry(Rude(), clock=clock) as registry, registry.open(ROOM, create=True) as session:
@@ -445,9 +446,9 @@ async def test_a_session_is_loaded_anew_only_after_its_last_write_has_ended(cloc
     gate = asyncio.Event()
 
     class Slow(MemoryStore):
-        async def append(self, session, rows, *, now):
+        async def append(self, session, rows, *, now, entries=NO_ENTRIES):
             await gate.wait()
-            await super().append(session, rows, now=now)
+            await super().append(session, rows, now=now, entries=entries)
 
     class PanicException(BaseException):
         """As pyo3's."""

@@ -218,6 +218,7 @@ def _events(response):
 
 
 def test_events_come_whole_first_then_live_and_resume_where_they_stopped(http, name):
+    http.post("/v1/sessions", json={"id": name, "agent": ""})
     http.post(f"/v1/sessions/{name}/messages", json={"text": "one"})
     with http.stream("GET", f"/v1/sessions/{name}/events") as response:
         assert response.headers["content-type"] == "text/event-stream; charset=utf-8"

@@ -11,8 +11,6 @@ from crdt_sessions.limits import Limits, Timing
 from crdt_sessions.model import (
     Author,
     MessageHead,
-    RunRequest,
-    RunResult,
     SessionDoc,
     TextPart,
     seed,
@@ -314,14 +312,14 @@ def test_a_reader_may_say_what_is_known_and_nothing_new(bench):
 
 def test_a_closed_session_takes_no_writes_from_anybody(bench):
     bench.join(A)
-    bench.do(bench.engine.set_status("closed", NOW))
+    bench.do(bench.engine.set_status("closed"))
     (effect,) = bench.send(A, Update(letters("a")[0]))
     assert isinstance(effect.error, SessionClosed)
     with pytest.raises(SessionClosed):
         bench.engine.edit(lambda view: view.set_title("x"), NOW)
     with pytest.raises(SessionClosed):
         bench.engine.apply(letters("a")[0], NOW)
-    bench.do(bench.engine.set_status("active", NOW))
+    bench.do(bench.engine.set_status("active"))
     bench.do(bench.engine.apply(letters("a")[0], NOW))
     assert str(bench.engine.document.doc.get("draft", type=Text)) == "a"
 
@@ -554,35 +552,8 @@ def test_the_title_is_described(bench):
     assert Describe("Oslo") in effects
 
 
-def report(status, **more):
-    return lambda view: view.runs.report("r", RunResult(status=status, at=NOW, **more))
-
-
-def run_of(bench):
-    run = bench.engine.view.runs.value("r")
-    return run.status, run.outcome.reason if run.outcome else None
-
-
-def test_a_run_ends_once_with_a_reason(bench):
-    def edit(change):
-        bench.do(bench.engine.edit(change, NOW)[1])
-
-    edit(lambda view: view.runs.request("r", RunRequest(message_id="m", created_at=1)))
-    assert run_of(bench) == ("queued", None)
-    edit(report("running"))
-    assert run_of(bench) == ("running", None)
-    edit(report("completed", reason="stop"))
-    assert run_of(bench) == ("completed", "stop")
-    edit(report("failed", reason="changed my mind"))
-    assert run_of(bench) == ("completed", "stop")
-    edit(lambda view: view.document.roots.runs["r"].update({"status": "running"}))
-    assert run_of(bench) == ("completed", "stop")
-
-
 def test_what_is_settled_survives_a_restart_of_the_engine(bench):
     bench.do(bench.engine.edit(post("m"), NOW)[1])
-    bench.do(bench.engine.edit(lambda view: view.runs.request("r", RunRequest(message_id="m", created_at=1)), NOW)[1])
-    bench.do(bench.engine.edit(report("completed", reason="stop"), NOW)[1])
     document = SessionDoc(3)
     document.apply(bench.engine.document.encode())
     again = SessionEngine("room", document, after=Seq(9), settled_meta=settled_meta("room", 1, NOW, "active"))

@@ -1,0 +1,86 @@
+"""What all bridges have in common: pieces of a stream, and how they are written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Literal
+
+from crdt_sessions.client import MessageStream
+
+
+class ModelError(Exception):
+    """The stream says that the model failed.
+
+    Args:
+        code: for programs.
+        message: for people.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """One piece of a stream: ``text``, ``reasoning``, ``tool`` input, ``output`` of a tool, or the ``finish``."""
+
+    kind: Literal["text", "reasoning", "tool", "output", "finish"]
+    text: str = ""
+    choice: int = 0
+    call_id: str = ""
+    name: str = ""
+
+
+async def write(out: MessageStream, deltas: AsyncIterator[Delta], *, ends: bool = True) -> None:
+    """Write what a model streams into a run's message, whatever it is made of and however it ends.
+
+    Args:
+        out: the run's message.
+        deltas: the stream.
+        ends: whether the stream says when it is complete; one that then does not, was cut off.
+
+    Raises:
+        RunCancelled: somebody pressed stop.
+    """
+    inputs: dict[str, str] = {}
+    finish: str | None = None
+    try:
+        async for delta in deltas:
+            if delta.kind == "finish":
+                finish = delta.text
+            else:
+                await _write(out, delta, inputs)
+    except ModelError as error:
+        out.fail(error.code, str(error))
+    else:
+        if finish is not None:
+            out.finish(finish)
+        elif ends:
+            out.fail("cut", "the model's stream ended without an end")
+    _end_tool_inputs(out, inputs, whole=finish is not None or not ends)
+
+
+async def _write(out: MessageStream, delta: Delta, inputs: dict[str, str]) -> None:
+    if delta.kind == "tool":
+        inputs[delta.call_id] = inputs.get(delta.call_id, "") + delta.text
+        await out.tool_input(delta.call_id, delta.name or "tool", delta.text)
+    elif delta.kind == "output":
+        _end_tool_inputs(out, {delta.call_id: inputs.pop(delta.call_id, "")}, whole=True)
+        out.tool_output(delta.call_id, delta.text)
+    elif delta.kind == "reasoning":
+        await out.reason(delta.text, choice=delta.choice)
+    else:
+        await out.write(delta.text, choice=delta.choice)
+
+
+def _end_tool_inputs(out: MessageStream, inputs: dict[str, str], *, whole: bool) -> None:
+    """Parse what the model wrote as input of its tools; not all tools take JSON (a patch, a program)."""
+    for call_id, text in inputs.items():
+        try:
+            out.end_tool_input(call_id, json.loads(text) if text else {})
+        except ValueError:
+            unfinished = not whole or text.lstrip().startswith("{")
+            out.end_tool_input(call_id, error="the model stopped in the middle of it" if unfinished else None)

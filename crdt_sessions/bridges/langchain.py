@@ -1,0 +1,56 @@
+"""Streams of LangChain and LangGraph."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from crdt_sessions.bridges.deltas import Delta, write
+from crdt_sessions.client import MessageStream
+
+
+async def write_messages(out: MessageStream, stream: AsyncIterator[Any]) -> None:
+    """Write what a graph or a model streams.
+
+    Args:
+        out: the run's message.
+        stream: ``graph.astream(..., stream_mode="messages")``, which yields pairs, or ``model.astream(...)``.
+
+    Raises as :func:`crdt_sessions.bridges.write`, and whatever *stream* raises.
+    """
+    await write(out, pieces(stream), ends=False)
+
+
+async def pieces(stream: AsyncIterator[Any]) -> AsyncIterator[Delta]:
+    """Yield the pieces of a stream of ``AIMessageChunk`` and ``ToolMessage``."""
+    calls: dict[tuple[str, Any], tuple[str, str]] = {}
+    async for item in stream:
+        message = item[0] if isinstance(item, tuple) else item
+        if message.type == "tool":
+            yield Delta("output", str(message.content), 0, message.tool_call_id)
+        elif message.type in ("AIMessageChunk", "ai"):
+            for delta in _message(message, calls):
+                yield delta
+
+
+def _message(message: Any, calls: dict[tuple[str, Any], tuple[str, str]]) -> list[Delta]:
+    found = []
+    thought = message.additional_kwargs.get("reasoning_content")
+    if thought:
+        found.append(Delta("reasoning", thought))
+    blocks = message.content if isinstance(message.content, list) else [message.content]
+    for block in blocks:
+        if isinstance(block, str):
+            found += [Delta("text", block)] if block else []
+        elif block.get("type") == "text" and block.get("text"):
+            found.append(Delta("text", block["text"]))
+        elif block.get("type") in ("thinking", "reasoning"):
+            found.append(Delta("reasoning", block.get("thinking") or block.get("reasoning") or ""))
+    for call in getattr(message, "tool_call_chunks", ()):
+        key = (message.id or "", call.get("index"))
+        if call.get("id"):
+            calls[key] = (call["id"], call.get("name") or "tool")
+        if key in calls:
+            found.append(Delta("tool", call.get("args") or "", 0, *calls[key]))
+    reason = message.response_metadata.get("finish_reason") or message.response_metadata.get("stop_reason")
+    return found + ([Delta("finish", reason)] if reason else [])

@@ -1,0 +1,91 @@
+"""Streams of the ``openai`` library, from OpenAI's APIs and whatever is compatible with them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from crdt_sessions.bridges.deltas import Delta, ModelError, write
+from crdt_sessions.client import MessageStream
+
+_TOOL_DELTAS = (
+    "response.function_call_arguments.delta",
+    "response.code_interpreter_call_code.delta",
+    "response.apply_patch_call_operation_diff.delta",
+)
+
+
+async def write_chat(out: MessageStream, stream: AsyncIterator[Any]) -> None:
+    """Write a streamed chat completion. Raises as :func:`crdt_sessions.bridges.write`."""
+    await write(out, chat(stream))
+
+
+async def write_response(out: MessageStream, stream: AsyncIterator[Any]) -> None:
+    """Write a streamed response (the Responses API). Raises as :func:`crdt_sessions.bridges.write`."""
+    await write(out, response(stream))
+
+
+async def chat(stream: AsyncIterator[Any]) -> AsyncIterator[Delta]:
+    """Yield the pieces of a streamed chat completion (``ChatCompletionChunk``)."""
+    calls: dict[tuple[int, int], str] = {}
+    async for chunk in stream:
+        error = getattr(chunk, "error", None)
+        if error:
+            raise ModelError(str(error.get("code") or "model-error"), error.get("message", "error"))
+        for choice in chunk.choices:
+            for delta in _chat_deltas(choice, calls) if choice.delta is not None else ():
+                yield delta
+            if choice.finish_reason:
+                yield Delta("finish", choice.finish_reason)
+
+
+def _chat_deltas(choice: Any, calls: dict[tuple[int, int], str]) -> list[Delta]:
+    delta = choice.delta
+    found = []
+    thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
+    if thought:
+        found.append(Delta("reasoning", thought, choice.index))
+    found += _content(delta.content, choice.index)
+    for call in delta.tool_calls or ():
+        key = (choice.index, call.index)
+        if call.id:
+            calls[key] = call.id
+        function = call.function
+        text, name = (function.arguments or "", function.name or "") if function else ("", "")
+        found.append(Delta("tool", text, choice.index, calls.setdefault(key, f"call-{key[1]}"), name))
+    return found
+
+
+def _content(content: Any, choice: int) -> list[Delta]:
+    """Return text and thoughts of a delta's content, which some servers send as a list of typed pieces."""
+    if not isinstance(content, list):
+        return [Delta("text", content, choice)] if content else []
+    found = []
+    for piece in content:
+        if piece.get("type") == "thinking":
+            found += [Delta("reasoning", inner["text"], choice) for inner in piece["thinking"] if inner.get("text")]
+        elif piece.get("text"):
+            found.append(Delta("text", piece["text"], choice))
+    return found
+
+
+async def response(stream: AsyncIterator[Any]) -> AsyncIterator[Delta]:
+    """Yield the pieces of a streamed response (``ResponseStreamEvent``)."""
+    calls: dict[Any, tuple[str, str]] = {}
+    async for event in stream:
+        kind = event.type
+        if kind == "response.output_item.added":
+            item = event.item
+            calls[event.output_index] = (getattr(item, "call_id", None) or item.id, getattr(item, "name", item.type))
+        elif kind == "response.output_text.delta":
+            yield Delta("text", event.delta)
+        elif kind in ("response.reasoning_summary_text.delta", "response.reasoning_text.delta"):
+            yield Delta("reasoning", event.delta)
+        elif kind in _TOOL_DELTAS:
+            call_id, name = calls.get(event.output_index, (f"call-{event.output_index}", "tool"))
+            yield Delta("tool", event.delta, 0, call_id, name)
+        elif kind in ("response.completed", "response.incomplete"):
+            yield Delta("finish", kind.removeprefix("response."))
+        elif kind == "response.failed":
+            error = event.response.error
+            raise ModelError(str(getattr(error, "code", None) or "model-error"), error.message if error else "failed")

@@ -1,0 +1,303 @@
+"""A run, as the agent that works on it sees it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
+
+from crdt_sessions.client.service import Grant, ServiceClient
+from crdt_sessions.client.session import SessionPeer
+from crdt_sessions.client.stream import MessageStream, TextStream
+from crdt_sessions.errors import NotFound, RunSuspended
+from crdt_sessions.model import (
+    Approval,
+    ApprovalRequest,
+    ArtifactHead,
+    Message,
+    SessionView,
+    Shape,
+    Threads,
+    ToolStream,
+    shaped,
+)
+from crdt_sessions.model import text as text_edits
+
+Result = TypeVar("Result")
+
+
+class AgentRun:
+    """One question to answer. Made by :class:`Agent`, given to the coroutine that answers.
+
+    If the process dies, or people must decide something first, the coroutine is called again, by this process
+    or another: what it had written is there (:attr:`resumed`, :meth:`history`), tool calls with the same id are found
+    again, and a :meth:`step` that was recorded is not repeated.
+    """
+
+    def __init__(self, session: SessionPeer, grant: Grant, service: ServiceClient, out: MessageStream) -> None:
+        self.session = session
+        """The session, as a peer of it."""
+        self.out = out
+        """The message that the answer becomes."""
+        self._grant = grant
+        self._service = service
+        self._calls = 0
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._grant.run.id
+
+    @property
+    def attempt(self) -> int:
+        """How often it was tried, this time included, since it was asked for or continued."""
+        return self._grant.run.lease.attempt if self._grant.run.lease is not None else 1
+
+    @property
+    def message(self) -> Message:
+        """What was asked.
+
+        Raises:
+            NotFound: the message is not there, or not one that layout 1 can describe.
+        """
+        request = self._grant.run.request
+        message = self.session.view.messages.value(request.message_id) if request is not None else None
+        if message is None:
+            raise NotFound(what="question of run", id=self.id)
+        return message
+
+    @property
+    def resumed(self) -> str:
+        """The text of the answer as it stood when this process took the run up; empty if it begins it."""
+        return self.out.resumed
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody has pressed stop. Writing raises :class:`RunCancelled` then."""
+        return self.out.cancelled
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def messages(self) -> list[Message]:
+        """Return the thread that leads to the question, the answer so far, and what was said to steer it."""
+        request = self._grant.run.request
+        everything = self.session.messages.all()
+        thread = Threads(everything).thread(request.message_id) if request is not None else []
+        answer = self.out.message
+        if answer is not None and any(_says_something(part) for part in answer.parts):
+            thread = [message for message in thread if message.id != answer.id] + [answer]
+        taken = self.session.view.runs.find(self.id).steers
+        known = {message.id for message in thread}
+        return thread + [each for each in everything if taken.get(each.id) is True and each.id not in known]
+
+    def history(self, shape: Shape = "openai") -> list[dict[str, Any]]:
+        """Return :meth:`messages` as a provider wants them: ``openai``, ``anthropic`` or ``ai-sdk``."""
+        return shaped(self.messages(), shape)
+
+    def take_steering(self) -> list[Message]:
+        """Return what people said to steer this run since the last call, and record that it was taken up."""
+        taken = self.session.view.runs.find(self.id).steers
+        steering = [
+            message
+            for message in self.session.messages.all()
+            if message.steers == self.id and taken.get(message.id) is not True
+        ]
+        for message in steering:
+            self.session.edit(lambda view, id=message.id: view.runs.consume(self.id, id))  # type: ignore[misc]
+        return steering
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def text(self, *, choice: int = 0) -> AbstractAsyncContextManager[TextStream]:
+        """Write text: ``async with run.text() as out: await out.write(token)``."""
+        return self.out.part("text", choice=choice)
+
+    def reasoning(self, *, choice: int = 0) -> AbstractAsyncContextManager[TextStream]:
+        """Write what the model thinks on the way to the answer."""
+        return self.out.part("reasoning", choice=choice)
+
+    def tool(self, name: str, input: Any = None, *, call_id: str | None = None) -> ToolCall:
+        """Write a tool call with its input, or find it again if it was written before.
+
+        Args:
+            name: of the tool.
+            input: JSON.
+            call_id: its id; by default the number of the call in this run, which is the same each time the
+                answer is tried if it calls its tools in the same order.
+
+        Raises:
+            BadValue: *input* is not JSON that every peer can hold.
+        """
+        self._calls += 1
+        stream = self.out.tool(call_id or f"{self.id}-{self._calls}", name)
+        if stream.state == "input-streaming":
+            self.session.edit(lambda _: stream.close(input))
+        return ToolCall(self.session, stream)
+
+    async def step(self, key: str, work: Callable[[], Awaitable[Result] | Result]) -> Result:
+        """Do something once: if *key* was recorded in this run, return what was recorded, else do it and record it.
+
+        A process that dies between doing and recording does it again; give what you call :meth:`idempotency_key`.
+
+        Args:
+            key: names the step within the run.
+            work: returns JSON, or a coroutine that does.
+
+        Raises:
+            LeaseLost: the run was taken away.
+        """
+        recorded, value = await self._service.step(self._grant, key)
+        if not recorded:
+            done = work()
+            value = await self._service.record_step(
+                self._grant, key, await done if inspect.isawaitable(done) else done
+            )
+        result: Result = value
+        return result
+
+    def idempotency_key(self, key: str) -> str:
+        """Return what identifies the step *key* of this run to others, the same however often it is tried."""
+        return f"{self.session.session_id}/{self.id}/{key}"
+
+    async def suspend_for_approval(
+        self,
+        call: ToolCall,
+        *,
+        approvers: list[str] | None = None,
+        needs: str = "any",
+        deadline_s: float | None = None,
+    ) -> Approval:
+        """Return what people decided about a tool call; if they have not yet, leave the run to wait for them.
+
+        The run needs no process meanwhile. Once it is decided, the answer is tried again from its beginning, by
+        this process or another one of the same name, and this call returns.
+
+        Args:
+            call: what is to be decided about.
+            approvers: the principals who may decide; everybody if None.
+            needs: ``any`` if one of them is enough, ``all`` if all must agree.
+            deadline_s: seconds after which it counts as denied.
+
+        Raises:
+            RunSuspended: nobody has decided yet. Let it pass.
+        """
+        if (approval := call.approval) is not None:
+            return approval
+        now = self.session.now()
+        request = ApprovalRequest.model_validate(
+            {
+                "approvers": approvers,
+                "needs": needs,
+                "deadline": None if deadline_s is None else now + int(deadline_s * 1000),
+                "requestedAt": now,
+            }
+        )
+        call.ask(request)
+        self.out.end("suspended", "approval requested")
+        raise RunSuspended(run=self.id, why="people must decide")
+
+    def handoff(self, agent: str, reason: str | None = None) -> None:
+        """Let another agent go on with this run, in the same message.
+
+        Raises:
+            RunSuspended: always. Let it pass.
+        """
+        self.out.end("handoff", reason, agent=agent)
+        raise RunSuspended(run=self.id, why=f"handed over to {agent}")
+
+    def artifact(self, artifact_id: str, *, title: str = "", content: str = "") -> ArtifactEditor:
+        """Edit an artifact together with everybody else; it is added if it is not there."""
+        head = ArtifactHead(id=artifact_id, title=title, author=self.session.author, created_at=self.session.now())
+        self.session.edit(lambda view: view.artifacts.add(head, content))
+        return ArtifactEditor(self.session, artifact_id)
+
+
+class ToolCall:
+    """A tool call of a run."""
+
+    def __init__(self, session: SessionPeer, stream: ToolStream) -> None:
+        self._session = session
+        self._stream = stream
+
+    @property
+    def id(self) -> str:
+        """The call's id."""
+        return self._stream.call_id
+
+    @property
+    def done(self) -> bool:
+        """Whether its output, or its failure, was written."""
+        return self._stream.state in ("output-available", "output-error", "output-denied")
+
+    @property
+    def approval(self) -> Approval | None:
+        """What people decided about it, if they have."""
+        return self._stream.approval
+
+    def ask(self, request: ApprovalRequest) -> None:
+        """Ask people to decide; see :meth:`AgentRun.suspend_for_approval`."""
+        self._session.edit(lambda _: self._stream.ask(request))
+
+    def output(self, value: Any) -> None:
+        """Write what the tool returned.
+
+        Raises:
+            BadValue: it is not JSON that every peer can hold.
+        """
+        self._session.edit(lambda _: self._stream.output(value))
+
+    def fail(self, error: str) -> None:
+        """Write that the tool failed."""
+        self._session.edit(lambda _: self._stream.fail(error))
+
+    def deny(self) -> None:
+        """Write that the tool was not called because people were against it."""
+        self._session.edit(lambda _: self._stream.deny())
+
+
+class ArtifactEditor:
+    """An artifact that others edit at the same time. Its writer is seen at work: presence has its cursor."""
+
+    def __init__(self, session: SessionPeer, artifact_id: str) -> None:
+        self._session = session
+        self._id = artifact_id
+
+    @property
+    def content(self) -> str:
+        """The text as it is now."""
+        return str(self._session.view.artifacts.text(self._id))
+
+    def append(self, text: str) -> None:
+        """Write at the end."""
+        self.insert(len(self.content), text)
+
+    def insert(self, index: int, text: str) -> None:
+        """Write before the character at *index*.
+
+        Raises:
+            IndexError: *index* is outside the text.
+        """
+
+        def change(view: SessionView) -> None:
+            text_edits.insert(view.artifacts.text(self._id), index, text)
+
+        self._session.edit(change)
+        self._session.set_presence(cursor={"artifactId": self._id, "index": index + len(text)})
+
+    def delete(self, index: int, count: int) -> None:
+        """Delete *count* characters from *index* on.
+
+        Raises:
+            IndexError: the range is not within the text.
+        """
+
+        def change(view: SessionView) -> None:
+            text_edits.delete(view.artifacts.text(self._id), index, count)
+
+        self._session.edit(change)
+        self._session.set_presence(cursor={"artifactId": self._id, "index": index})
+
+
+def _says_something(part: Any) -> bool:
+    return bool(getattr(part, "text", "") or getattr(part, "tool_call_id", "") or getattr(part, "value", None))

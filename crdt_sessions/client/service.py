@@ -1,0 +1,127 @@
+"""The service over HTTP, as far as agents need it: claims, steps, and control of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from crdt_sessions.errors import LeaseLost, RequestRefused, RunNotClaimable
+from crdt_sessions.model import Run
+
+_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A run that was claimed."""
+
+    session: str
+    run: Run
+    epoch: int
+    ttl_ms: int
+    """How long the holder may be silent."""
+    token: str
+    """Proves the lease."""
+
+
+class ServiceClient:
+    """A client of the service's REST routes. Use it as a context manager.
+
+    Args:
+        url: the service.
+        token: if the service asks for one.
+
+    What cannot be reached raises :class:`httpx.TransportError`.
+    """
+
+    def __init__(self, url: str, token: str | None) -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.AsyncClient(base_url=url.rstrip("/"), headers=headers, timeout=_TIMEOUT_S)
+
+    async def __aenter__(self) -> ServiceClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def claim(self, agents: Sequence[str], *, wait_s: float) -> Grant | None:
+        """Take a run that waits for one of *agents*; None if there was none in time.
+
+        Raises:
+            RequestRefused: the service refused to give this principal any.
+        """
+        answer = await self._request(
+            "POST", "/v1/runs/claim", json={"agents": list(agents), "waitS": wait_s}, timeout=wait_s + _TIMEOUT_S
+        )
+        return _grant(answer.json()) if answer.status_code == 200 else None
+
+    async def claim_one(self, session: str, run: str, agent: str) -> Grant:
+        """Take a run that is known by name.
+
+        Raises:
+            RunNotClaimable: it is not queued, not its turn yet, or for another agent.
+        """
+        answer = await self._request("POST", f"{_path(session, run)}/claim", json={"agents": [agent]})
+        return _grant(answer.json())
+
+    async def step(self, grant: Grant, key: str) -> tuple[bool, Any]:
+        """Return whether something was recorded for the step *key*, and what.
+
+        Raises:
+            LeaseLost: the lease has ended.
+        """
+        answer = await self._request("GET", _step(grant, key), headers=_lease(grant), also={404})
+        return (False, None) if answer.status_code == 404 else (True, answer.json()["value"])
+
+    async def record_step(self, grant: Grant, key: str, value: Any) -> Any:
+        """Record what the step *key* returned, unless something was recorded before; return what is recorded.
+
+        Raises:
+            LeaseLost: the lease has ended.
+        """
+        answer = await self._request("PUT", _step(grant, key), headers=_lease(grant), json={"value": value})
+        return answer.json()["value"]
+
+    async def _request(
+        self, method: str, path: str, *, also: frozenset[int] | set[int] = frozenset(), **options: Any
+    ) -> httpx.Response:
+        answer = await self._http.request(method, path, **options)
+        if answer.is_success or answer.status_code in also:
+            return answer
+        raise _error(answer)
+
+
+def _error(answer: httpx.Response) -> Exception:
+    try:
+        problem = answer.json()
+    except ValueError:
+        problem = {"title": answer.reason_phrase}
+    if problem.get("title") == "LeaseLost":
+        return LeaseLost(run=problem.get("run", ""))
+    if problem.get("title") == "RunNotClaimable":
+        return RunNotClaimable(run=problem["run"], status=problem.get("state", ""))
+    return RequestRefused(status=answer.status_code, problem=problem)
+
+
+def _grant(answer: dict[str, Any]) -> Grant:
+    run = Run.model_validate(answer["run"])
+    return Grant(answer["session"], run, answer["epoch"], answer["leaseTtlMs"], answer["token"])
+
+
+def _path(session: str, run: str) -> str:
+    return f"/v1/sessions/{quote(session, safe='')}/runs/{quote(run, safe='')}"
+
+
+def _step(grant: Grant, key: str) -> str:
+    return f"{_path(grant.session, grant.run.id)}/steps/{quote(key, safe='')}"
+
+
+def _lease(grant: Grant) -> dict[str, str]:
+    return {"Lease-Token": grant.token}

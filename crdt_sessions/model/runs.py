@@ -1,0 +1,122 @@
+"""``runs``: what agents were asked for, who works on it, and what became of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pycrdt import Map
+from pydantic import ValidationError
+
+from crdt_sessions.errors import NotFound
+from crdt_sessions.model.document import SessionDoc
+from crdt_sessions.model.values import (
+    TERMINAL_STATUSES,
+    Run,
+    RunCancel,
+    RunRequest,
+    RunResult,
+)
+
+SETTLED_KEYS = ("status", "agent", "epoch", "lease", "output", "outcome")
+"""What only the server writes of a run."""
+
+
+class Runs:
+    """The runs of a session. Proposals are data that anyone may write; what they lead to is settled by the server."""
+
+    def __init__(self, document: SessionDoc) -> None:
+        self._root = document.roots.runs
+
+    def __contains__(self, run_id: object) -> bool:
+        return isinstance(run_id, str) and run_id in self._root
+
+    # -- proposals ---------------------------------------------------------------------------------------------
+
+    def request(self, run_id: str, request: RunRequest) -> None:
+        """Ask for a run; if the id is taken, the earlier request stands (ids are idempotency keys)."""
+        entry = self._ensure(run_id)
+        if "request" not in entry:
+            entry["request"] = request.json_value()
+
+    def cancel(self, run_id: str, cancel: RunCancel) -> None:
+        """Ask for the run to be stopped, before or after it began; the first one to ask stands."""
+        entry = self._ensure(run_id)
+        if "cancel" not in entry:
+            entry["cancel"] = cancel.json_value()
+
+    def report(self, run_id: str, result: RunResult) -> None:
+        """Write what the holder of the lease says of its run; the server settles the status from it."""
+        self._ensure(run_id)["result"] = result.json_value()
+
+    def consume(self, run_id: str, message_id: str) -> None:
+        """Record that the agent has taken up a steering message."""
+        entry = self._ensure(run_id)
+        if not isinstance(entry.get("steers"), Map):
+            entry["steers"] = Map({})
+        entry["steers"][message_id] = True
+
+    def cancelled(self, run_id: str) -> bool:
+        """Whether somebody has asked for the run to be stopped."""
+        entry = self._root.get(run_id)
+        return isinstance(entry, Map) and "cancel" in entry
+
+    # -- decisions ---------------------------------------------------------------------------------------------
+
+    def settle(self, settled: Run) -> None:
+        """Write what the server decided, where the document says something else. For the steward only."""
+        if settled.request is not None:
+            self.request(settled.id, settled.request)
+        if settled.cancel is not None:
+            self.cancel(settled.id, settled.cancel)
+        entry, decided = self._ensure(settled.id), settled.json_value()
+        for key in SETTLED_KEYS:
+            value = decided.get(key)
+            if value is None and key in entry:
+                del entry[key]
+            elif value is not None and entry.get(key) != value:
+                entry[key] = value
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def ids(self) -> list[str]:
+        """Return the ids of all runs, in no order."""
+        return list(self._root.keys())
+
+    def value(self, run_id: str) -> Run | None:
+        """Return a run in JSON form, or None if there is none. What layout 1 cannot describe of it is left out."""
+        entry = self._root.get(run_id)
+        if not isinstance(entry, Map):
+            return None
+        found = {key: value for key, value in (entry.to_py() or {}).items() if value is not None}
+        while True:
+            try:
+                return Run.model_validate({**found, "id": run_id})
+            except ValidationError as error:
+                for problem in error.errors(include_url=False, include_context=False, include_input=False):
+                    found.pop(str(problem["loc"][0]), None)
+
+    def all(self) -> list[Run]:
+        """Return all runs, oldest request first."""
+        runs = [run for run in map(self.value, self.ids()) if run is not None]
+        return sorted(runs, key=lambda run: (run.request.created_at if run.request else 0, run.id))
+
+    def unfinished(self) -> list[Run]:
+        """Return the runs without a terminal status."""
+        return [run for run in self.all() if run.status not in TERMINAL_STATUSES]
+
+    def find(self, run_id: str) -> Run:
+        """Return a run in JSON form.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        run = self.value(run_id)
+        if run is None:
+            raise NotFound(what="run", id=run_id)
+        return run
+
+    def _ensure(self, run_id: str) -> Map[Any]:
+        if not isinstance(self._root.get(run_id), Map):
+            self._root[run_id] = Map({})
+        entry: Map[Any] = self._root[run_id]
+        return entry

@@ -1,0 +1,199 @@
+"""A conversation as models and front ends want it: OpenAI's chat messages, Anthropic's messages, AI SDK's UIMessages.
+
+What a provider would refuse is left out: a tool call without a result, an empty message, thoughts. Sources:
+OpenAI API reference, "Create chat completion"; Anthropic API reference, "Messages"; AI SDK 7, ``UIMessage``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from crdt_sessions.model.values import Message, Part, TextPart, ToolPart, ValuePart
+
+Shape = Literal["openai", "anthropic", "ai-sdk"]
+
+
+def shaped(messages: Iterable[Message], shape: Shape) -> list[dict[str, Any]]:
+    """Return *messages* in the shape of a provider.
+
+    Anthropic takes what the system says as a parameter of its own: see :func:`system_text`.
+    """
+    spell = {"openai": _openai, "anthropic": _anthropic, "ai-sdk": _ai_sdk}[shape]
+    return [spelled for message in messages for spelled in spell(message)]
+
+
+def system_text(messages: Iterable[Message]) -> str:
+    """Return what the messages of role ``system`` say, joined."""
+    return "\n\n".join(message.text for message in messages if message.role == "system" and message.text)
+
+
+def _turns(message: Message) -> Iterable[tuple[list[TextPart | ValuePart], list[ToolPart]]]:
+    """Yield what was said and then the tools that were called, turn by turn."""
+    said: list[TextPart | ValuePart] = []
+    called: list[ToolPart] = []
+    for part in message.parts:
+        if isinstance(part, ToolPart):
+            if _result(part) is not None:
+                called.append(part)
+        elif not (isinstance(part, TextPart) and (part.type == "reasoning" or part.choice)):
+            if called:
+                yield said, called
+                said, called = [], []
+            said.append(part)
+    if said or called:
+        yield said, called
+
+
+def _result(part: ToolPart) -> tuple[str, bool] | None:
+    """Return what the model is told about a call, and whether that is an error; None if there is nothing yet."""
+    if part.state == "output-available":
+        return part.output if isinstance(part.output, str) else json.dumps(part.output, ensure_ascii=False), False
+    if part.state == "output-error":
+        return f"error: {part.error_text or 'the tool failed'}", True
+    if part.state == "output-denied" or (part.approval is not None and not part.approval.approved):
+        why = part.approval.reason if part.approval is not None else None
+        return "the user denied the call" + (f": {why}" if why else ""), True
+    return None
+
+
+def _text(said: Iterable[TextPart | ValuePart]) -> str:
+    spoken = (part.text if isinstance(part, TextPart) else part.transcript or "" for part in said)
+    return "".join(spoken)
+
+
+def _file(part: Part) -> tuple[str, str] | None:
+    """Return media type and URL of a file, or None."""
+    value = part.value if isinstance(part, ValuePart) and part.type == "file" else None
+    if not isinstance(value, dict) or not isinstance(value.get("url"), str):
+        return None
+    return str(value.get("mediaType", "application/octet-stream")), value["url"]
+
+
+def _openai(message: Message) -> Iterable[dict[str, Any]]:
+    for said, called in _turns(message):
+        text = _text(said)
+        images = [url for media, url in filter(None, map(_file, said)) if media.startswith("image/")]
+        spelled: dict[str, Any] = {"role": "user" if message.role == "tool" else message.role, "content": text}
+        if images and message.role == "user":
+            pieces: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
+            spelled["content"] = pieces + [{"type": "image_url", "image_url": {"url": url}} for url in images]
+        if called:
+            spelled["tool_calls"] = [
+                {
+                    "id": part.tool_call_id,
+                    "type": "function",
+                    "function": {"name": part.tool_name, "arguments": _arguments(part)},
+                }
+                for part in called
+            ]
+        if spelled["content"] or called:
+            yield spelled
+        for part in called:
+            result = _result(part)
+            yield {"role": "tool", "tool_call_id": part.tool_call_id, "content": result[0] if result else ""}
+
+
+def _anthropic(message: Message) -> Iterable[dict[str, Any]]:
+    if message.role == "system":
+        return
+    role = "assistant" if message.role == "assistant" else "user"
+    for said, called in _turns(message):
+        text = _text(said)
+        content: list[dict[str, Any]] = [{"type": "text", "text": text}] if text.strip() else []
+        content += [
+            {"type": "image", "source": {"type": "url", "url": url}}
+            for media, url in filter(None, map(_file, said))
+            if media.startswith("image/") and role == "user"
+        ]
+        content += [
+            {"type": "tool_use", "id": part.tool_call_id, "name": part.tool_name, "input": _input(part)}
+            for part in called
+        ]
+        if content:
+            yield {"role": role, "content": content}
+        if called:
+            yield {"role": "user", "content": [_tool_result(part) for part in called]}
+
+
+def _tool_result(part: ToolPart) -> dict[str, Any]:
+    text, failed = _result(part) or ("", False)
+    result: dict[str, Any] = {"type": "tool_result", "tool_use_id": part.tool_call_id, "content": text}
+    return result | ({"is_error": True} if failed else {})
+
+
+def _arguments(part: ToolPart) -> str:
+    return part.input_text or json.dumps(part.input if part.input is not None else {}, ensure_ascii=False)
+
+
+def _input(part: ToolPart) -> dict[str, Any]:
+    if isinstance(part.input, dict):
+        return part.input
+    try:
+        parsed = json.loads(part.input_text)
+    except ValueError:
+        parsed = None
+    return (
+        parsed if isinstance(parsed, dict) else {"input": part.input if part.input is not None else part.input_text}
+    )
+
+
+def _ai_sdk(message: Message) -> Iterable[dict[str, Any]]:
+    role = "user" if message.role == "tool" else message.role
+    yield {"id": message.id, "role": role, "parts": [spelled for part in _joined(message) for spelled in _ui(part)]}
+
+
+def _joined(message: Message) -> Iterable[Part]:
+    """Yield the parts, with a buffer that goes on in further parts as one."""
+    held: TextPart | None = None
+    for part in message.parts:
+        if isinstance(part, TextPart) and part.continues and held is not None:
+            held = held.but(text=held.text + part.text, state=part.state)
+            continue
+        if held is not None:
+            yield held
+        held = part if isinstance(part, TextPart) else None
+        if held is None:
+            yield part
+    if held is not None:
+        yield held
+
+
+def _ui(part: Part) -> Iterable[dict[str, Any]]:
+    if isinstance(part, TextPart):
+        yield {"type": part.type, "text": part.text, "state": "streaming" if part.state == "streaming" else "done"}
+    elif isinstance(part, ToolPart):
+        yield _ui_tool(part)
+    elif (file := _file(part)) is not None:
+        name = part.value.get("filename")
+        yield {"type": "file", "mediaType": file[0], "url": file[1]} | ({"filename": name} if name else {})
+    elif part.type == "audio":
+        yield {"type": "text", "text": part.transcript or "", "state": "done"}
+    elif part.type == "data":
+        yield {"type": "data-value", "data": part.value}
+    elif part.type == "source" and isinstance(part.value, dict) and "url" in part.value:
+        yield {
+            "type": "source-url",
+            "sourceId": str(part.value.get("id", part.value["url"])),
+            "url": part.value["url"],
+        }
+
+
+def _ui_tool(part: ToolPart) -> dict[str, Any]:
+    spelled: dict[str, Any] = {
+        "type": "dynamic-tool",
+        "toolName": part.tool_name,
+        "toolCallId": part.tool_call_id,
+        "state": part.state,
+        "input": part.input if part.input is not None else _input(part),
+    }
+    if part.approval_request is not None:
+        spelled["approval"] = {"id": part.tool_call_id}
+        if part.approval is not None:
+            spelled["approval"] |= {"approved": part.approval.approved, "reason": part.approval.reason}
+    if part.state == "output-available":
+        spelled["output"] = part.output
+    if part.state == "output-error":
+        spelled["errorText"] = part.error_text or "the tool failed"
+    return spelled

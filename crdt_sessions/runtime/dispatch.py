@@ -1,0 +1,117 @@
+"""Dispatch: agents ask for work across all sessions, and each queued run is given to one of them.
+
+Who waits is served when a run becomes ready. The decision is the steward's, in the session, and is durable
+before the claimant hears of it; a claimant that is gone by then loses the lease like any other that is silent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crdt_sessions.errors import CrdtSessionsError, RunNotClaimable
+from crdt_sessions.ids import SessionId
+from crdt_sessions.model import ANY_AGENT
+from crdt_sessions.runtime.leases import LeaseToken
+from crdt_sessions.runtime.registry import SessionRegistry
+from crdt_sessions.runtime.session import Session
+from crdt_sessions.sync import RunRecord
+
+_log = logging.getLogger("crdt_sessions.dispatch")
+_CANDIDATES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run, given to a claimant."""
+
+    session: SessionId
+    run: RunRecord
+    token: str
+    """Proves the lease: on the WebSocket and in every request about the run."""
+
+
+class Dispatcher:
+    """Hands out queued runs.
+
+    Args:
+        registry: the sessions.
+    """
+
+    def __init__(self, registry: SessionRegistry) -> None:
+        self._registry = registry
+        self._turn = asyncio.Lock()  # one claimant looks at a time: what one takes, the next need not look at
+        self._unusable: set[tuple[SessionId, str]] = set()
+
+    async def claim(
+        self, agents: Sequence[str], *, owner: str, wait_s: float = 0.0, ttl_s: float | None = None
+    ) -> Claim | None:
+        """Take the oldest run that is ready for one of *agents*, waiting up to *wait_s* seconds for one.
+
+        Args:
+            agents: the names the claimant works under; runs for any agent are given to everybody.
+            owner: its principal.
+            wait_s: how long to wait.
+            ttl_s: how long it may be silent before the lease is lost; as the rules say if None.
+
+        Returns:
+            the claim, or None if nothing was ready in time.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        ready = self._registry.ready
+        try:
+            async with asyncio.timeout(wait_s):
+                while True:
+                    seen = ready.count
+                    async with self._turn:
+                        claim = await asyncio.shield(
+                            asyncio.ensure_future(self._take([*agents, ANY_AGENT], owner, ttl_s))
+                        )
+                    if claim is not None or wait_s <= 0:
+                        return claim
+                    await ready.until(lambda seen=seen: ready.count > seen)  # type: ignore[misc]
+        except TimeoutError:
+            return None
+
+    async def claim_one(
+        self, session_id: SessionId, run_id: str, *, agents: Sequence[str], owner: str, ttl_s: float | None = None
+    ) -> Claim:
+        """Take a run that is known by name.
+
+        Raises:
+            RunNotClaimable: it is not queued, not its turn yet, or for another agent.
+            SessionNotFound, SessionClosed, StorageError: the session cannot be used.
+        """
+        async with self._registry.open(session_id) as session:
+            return await _claim(session, run_id, agents, owner, ttl_s)
+
+    async def _take(self, agents: Sequence[str], owner: str, ttl_s: float | None) -> Claim | None:
+        for session_id, run_id in await self._registry.store.ready_runs(agents, limit=_CANDIDATES):
+            try:
+                return await self.claim_one(session_id, run_id, agents=agents, owner=owner, ttl_s=ttl_s)
+            except RunNotClaimable:
+                continue  # decided since it was read
+            except CrdtSessionsError as error:  # its session cannot be used now; others go on
+                if (session_id, run_id) not in self._unusable:
+                    self._unusable.add((session_id, run_id))
+                    _log.error("cannot be claimed: %s", error, extra={"session": session_id, "run": run_id})
+        return None
+
+
+async def _claim(session: Session, run_id: str, agents: Sequence[str], owner: str, ttl_s: float | None) -> Claim:
+    token = LeaseToken.new()
+    record = await session.decide(
+        lambda runs, now: runs.claim(
+            run_id,
+            agents=[agent for agent in agents if agent != ANY_AGENT],
+            owner=owner,
+            digest=token.digest,
+            ttl_ms=None if ttl_s is None else int(ttl_s * 1000),
+            now=now,
+        )
+    )
+    return Claim(session.id, record, token.text)

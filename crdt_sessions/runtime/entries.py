@@ -1,0 +1,47 @@
+"""Between the steward's records and the store's entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from crdt_sessions.ids import ClientId, Millis
+from crdt_sessions.storage import Delivery, Entries, RunEntry, StoredSession, WriterEntry
+from crdt_sessions.sync import Records, RunRecord, Writer
+
+
+def entries_of(records: Iterable[Records], deliveries: Sequence[Delivery]) -> Entries:
+    """Return what is to be stored of *records*, the latest state of each thing only."""
+    whole = Records()
+    for each in records:
+        whole.runs.update(each.runs)
+        whole.writers.update(each.writers)
+    return Entries(
+        runs=[
+            RunEntry(
+                run.id,
+                run.agent,
+                run.ready,
+                Millis(run.queued_at),
+                run.due_at,
+                run.model_dump_json(exclude_none=True),
+            )
+            for run in whole.runs.values()
+        ],
+        writers=[
+            WriterEntry(writer.client, writer.principal, writer.run, writer.epoch, writer.fenced_at)
+            for writer in whole.writers.values()
+        ],
+        deliveries=deliveries,
+    )
+
+
+def runs_of(stored: StoredSession) -> list[RunRecord]:
+    """Return the runs on record of a session."""
+    return [RunRecord.model_validate_json(run.data) for run in stored.runs]
+
+
+def writers_of(stored: StoredSession) -> list[Writer]:
+    """Return the writers on record of a session."""
+    return [
+        Writer(ClientId(each.client), each.principal, each.run, each.epoch, each.fenced_at) for each in stored.writers
+    ]

@@ -1,0 +1,161 @@
+"""What the holder of a lease can do without a connection of its own: the server writes for it.
+
+Every call proves the lease with its token and is a sign of life. Every call may be repeated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from crdt_sessions.errors import NotFound
+from crdt_sessions.ids import SessionId
+from crdt_sessions.model import ApprovalRequest, Author, Message, MessageView, Run, RunResult, SessionView
+from crdt_sessions.model.checks import check_json
+from crdt_sessions.model.streams import ToolStream
+from crdt_sessions.model.text import join_surrogates
+from crdt_sessions.runtime.registry import SessionRegistry
+from crdt_sessions.runtime.session import Session
+from crdt_sessions.sync import RunRecord
+
+Result = TypeVar("Result")
+
+
+class Holding:
+    """A run, held by whoever has the token. Made by :func:`hold`."""
+
+    def __init__(self, session: Session, record: RunRecord, registry: SessionRegistry) -> None:
+        self.session = session
+        self.record = record
+        self._registry = registry
+
+    @property
+    def run(self) -> Run:
+        """The run as it stands in the document."""
+        return self.session.view.runs.find(self.record.id)
+
+    async def append(self, offset: int, text: str, type: str = "text") -> int:
+        """Append to the answer, or to what was thought on the way to it; return its length in characters.
+
+        Raises:
+            WrongOffset: it does not end at *offset*, and *text* is not what stands there.
+            StorageError: it could not be stored.
+        """
+        whole = join_surrogates(text)
+        return await self._write(lambda message: message.append_at(offset, whole, type))
+
+    async def tool(
+        self,
+        call_id: str,
+        name: str,
+        *,
+        input: Any = None,
+        output: Any = None,
+        error: str | None = None,
+        denied: bool = False,
+        approval: ApprovalRequest | None = None,
+    ) -> None:
+        """Write a tool call, as far as it is: its input, a question to people, its output, its error.
+
+        Raises:
+            BadValue: input or output are not JSON that every peer can hold.
+            StorageError: it could not be stored.
+        """
+
+        def change(message: MessageView) -> None:
+            tool = message.tool(call_id)
+            if tool is None:
+                message.close_parts()
+                tool = message.open_tool(call_id, name)
+                tool.append(json.dumps(check_json(input, "input"), ensure_ascii=False) if input is not None else "")
+                tool.close(input)
+            _advance(tool, output, error, denied, approval)
+
+        await self._write(change)
+
+    async def report(self, result: RunResult) -> Run:
+        """Say how the run goes on or ends; return it as it was settled.
+
+        Raises:
+            StorageError: it could not be stored.
+        """
+
+        def change(view: SessionView) -> None:
+            message = view.messages.find(self.record.output)
+            if message is not None and result.status in ("completed", "suspended", "handoff"):
+                message.close_parts()
+            view.runs.report(self.record.id, result)
+
+        await self.session.edit(change)
+        return self.run
+
+    def steering(self) -> list[Message]:
+        """Return what people said to steer the run and was not taken up yet."""
+        taken = self.run.steers
+        return [
+            message
+            for message in self.session.view.messages.ordered()
+            if message.steers == self.record.id and taken.get(message.id) is not True
+        ]
+
+    async def consume(self, message_id: str) -> None:
+        """Record that a steering message was taken up.
+
+        Raises:
+            StorageError: it could not be stored.
+        """
+        await self.session.edit(lambda view: view.runs.consume(self.record.id, message_id))
+
+    async def step(self, key: str) -> Any:
+        """Return what was recorded for the step *key*.
+
+        Raises:
+            NotFound: nothing was.
+        """
+        text = await self._registry.store.step(self.session.id, self.record.id, key)
+        if text is None:
+            raise NotFound(what="step", id=key)
+        return json.loads(text)
+
+    async def record_step(self, key: str, value: Any) -> Any:
+        """Record what the step *key* returned, unless something was recorded before; return what is recorded.
+
+        Raises:
+            StorageError: it could not be stored.
+        """
+        text = json.dumps(value, ensure_ascii=False)
+        return json.loads(await self._registry.store.record_step(self.session.id, self.record.id, key, text))
+
+    async def _write(self, change: Callable[[MessageView], Result]) -> Result:
+        lease = self.record.lease
+        assert lease is not None
+        author = Author(id=lease.owner, name=lease.agent, kind="agent")
+        now = self._registry.clock.now()
+        return await self.session.edit(lambda view: change(view.begin_output(self.run, author, now)))
+
+
+def _advance(
+    tool: ToolStream, output: Any, error: str | None, denied: bool, approval: ApprovalRequest | None
+) -> None:
+    if approval is not None:
+        tool.ask(approval)
+    if output is not None:
+        tool.output(output)
+    elif error is not None:
+        tool.fail(join_surrogates(error))
+    elif denied:
+        tool.deny()
+
+
+@asynccontextmanager
+async def hold(registry: SessionRegistry, session_id: SessionId, run_id: str, token: str) -> AsyncIterator[Holding]:
+    """Act as the holder of a run.
+
+    Raises:
+        LeaseLost: *token* proves no lease of this run any more.
+        SessionNotFound, StorageError: the session cannot be used.
+    """
+    async with registry.open(session_id) as session:
+        yield Holding(session, session.held(run_id, token), registry)

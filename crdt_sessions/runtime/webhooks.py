@@ -1,0 +1,237 @@
+"""The outbox: tells endpoints outside what happened to runs, at least once, however often they or we are down.
+
+A delivery is stored in the transaction that stores what it tells of. Attempts are signed as Standard Webhooks
+say (https://www.standardwebhooks.com, specification 1.0.0); one that keeps failing ends as a dead letter, which
+can be looked at and tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import random
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+
+from crdt_sessions.clock import Clock
+from crdt_sessions.errors import NotFound, StorageError
+from crdt_sessions.ids import Millis, SessionId
+from crdt_sessions.pulse import Pulse
+from crdt_sessions.storage import Delivery, UpdateStore
+from crdt_sessions.sync import Notice
+
+_log = logging.getLogger("crdt_sessions.webhooks")
+
+Send = Callable[[str, dict[str, str], bytes], Awaitable[int]]
+"""Posts a body with headers to a URL and returns the HTTP status; raises OSError or httpx.HTTPError."""
+
+EVENTS = (
+    "run.queued",
+    "run.approval_requested",
+    "run.completed",
+    "run.failed",
+    "run.cancelled",
+    "run.interrupted",
+)
+MAX_ATTEMPTS = 12
+_FIRST_RETRY_S = 5.0
+_LONGEST_RETRY_S = 6 * 3600.0
+_TIMEOUT_S = 15.0
+_BATCH = 20
+_LOOK_EVERY_S = 1.0
+_SECRET_PREFIX = "whsec_"
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """An endpoint to tell.
+
+    Args:
+        name: for people and for dead letters.
+        url: where to post.
+        secret: ``whsec_`` and base64: the key that signs.
+        events: which ones; all of :data:`EVENTS` if empty.
+
+    Raises:
+        ValueError: the secret is not of that form, or an event is unknown.
+    """
+
+    name: str
+    url: str
+    secret: str
+    events: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.key:
+            raise ValueError(f"webhook {self.name!r}: the secret is {_SECRET_PREFIX!r} and 24 to 64 bytes in base64")
+        if unknown := set(self.events) - set(EVENTS):
+            raise ValueError(
+                f"webhook {self.name!r}: unknown events {sorted(unknown)}; there are {', '.join(EVENTS)}"
+            )
+
+    @property
+    def key(self) -> bytes:
+        """The signing key; empty if the secret is not valid."""
+        try:
+            key = base64.b64decode(self.secret.removeprefix(_SECRET_PREFIX), validate=True)
+        except ValueError:
+            return b""
+        return key if self.secret.startswith(_SECRET_PREFIX) and 24 <= len(key) <= 64 else b""
+
+    def signed(self, id: str, at: Millis, body: bytes) -> dict[str, str]:
+        """Return the headers for an attempt at *at*. Source: Standard Webhooks 1.0.0, "Signature scheme"."""
+        stamp = str(at // 1000)
+        digest = hmac.new(self.key, b".".join((id.encode(), stamp.encode(), body)), hashlib.sha256).digest()
+        return {
+            "content-type": "application/json",
+            "webhook-id": id,
+            "webhook-timestamp": stamp,
+            "webhook-signature": f"v1,{base64.b64encode(digest).decode()}",
+        }
+
+
+class Outbox:
+    """The deliveries of a process.
+
+    Args:
+        store: where they are kept.
+        webhooks: whom to tell.
+        clock: the only source of time.
+        rng: source of jitter.
+        send: how to post; HTTP if None.
+    """
+
+    def __init__(
+        self,
+        store: UpdateStore,
+        webhooks: Iterable[Webhook],
+        *,
+        clock: Clock,
+        rng: random.Random,
+        send: Send | None = None,
+    ) -> None:
+        self._store = store
+        self._webhooks = {webhook.name: webhook for webhook in webhooks}
+        self._clock = clock
+        self._rng = rng
+        self._send = send or post
+        self._filled = Pulse()
+
+    def __bool__(self) -> bool:
+        return bool(self._webhooks)
+
+    def deliveries(self, session: SessionId, notice: Notice, absent: list[str]) -> list[Delivery]:
+        """Return what is to be delivered about *notice*, to be stored with what it tells of."""
+        body = json.dumps(
+            {
+                "type": notice.kind,
+                "timestamp": datetime.fromtimestamp(notice.at / 1000, UTC).isoformat().replace("+00:00", "Z"),
+                "data": {"session": session, **_present(notice.data), "absent": absent},
+            },
+            ensure_ascii=False,
+        )
+        return [
+            Delivery(
+                f"msg_{uuid.uuid4().hex}", webhook.name, session, notice.kind, body, notice.at, next_at=notice.at
+            )
+            for webhook in self._webhooks.values()
+            if not webhook.events or notice.kind in webhook.events
+        ]
+
+    def look(self) -> None:
+        """Look now: something was stored."""
+        self._filled.beat()
+
+    async def dead(self, limit: int) -> Sequence[Delivery]:
+        """Return the dead letters, oldest first."""
+        return await self._store.deliveries(due=None, dead=True, limit=limit)
+
+    async def waiting(self, limit: int) -> Sequence[Delivery]:
+        """Return what is still to be delivered, oldest first."""
+        return await self._store.deliveries(due=None, limit=limit)
+
+    async def retry(self, id: str) -> None:
+        """Try a delivery again, now and anew.
+
+        Raises:
+            NotFound: there is no such delivery.
+        """
+        if not await self._store.postpone(id, attempts=0, next_at=self._clock.now(), error=None, dead=False):
+            raise NotFound(what="delivery", id=id)
+        self.look()
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        while True:
+            seen = self._filled.count
+            try:
+                due = await self._store.deliveries(due=self._clock.now(), limit=_BATCH)
+                await asyncio.gather(*(self._deliver(delivery) for delivery in due))
+            except StorageError as error:
+                due = ()
+                _log.error("the outbox cannot be read: %s", error)
+            if not due and self._filled.count == seen:
+                await self._wait()
+
+    async def _wait(self) -> None:
+        """Wait until something is stored, or for a moment: what was postponed may be due."""
+        sleeping = asyncio.ensure_future(self._clock.sleep(_LOOK_EVERY_S))
+        count = self._filled.count
+        filled = asyncio.ensure_future(self._filled.until(lambda: self._filled.count > count))
+        try:
+            await asyncio.wait({sleeping, filled}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiting in (sleeping, filled):
+                waiting.cancel()
+            await asyncio.gather(sleeping, filled, return_exceptions=True)
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        error = await self._attempt(delivery)
+        if error is None:
+            await self._store.delivered(delivery.id)
+            return
+        attempts = delivery.attempts + 1
+        dead = attempts >= MAX_ATTEMPTS
+        pause = min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2 ** (attempts - 1)) * self._rng.uniform(0.8, 1.2)
+        next_at = Millis(self._clock.now() + int(pause * 1000))
+        await self._store.postpone(delivery.id, attempts=attempts, next_at=next_at, error=error, dead=dead)
+        _log.log(
+            logging.ERROR if dead else logging.WARNING,
+            "webhook %s failed, %s: %s",
+            delivery.endpoint,
+            "given up" if dead else f"again in {pause:.0f} s",
+            error,
+            extra={"session": delivery.session, "delivery": delivery.id},
+        )
+
+    async def _attempt(self, delivery: Delivery) -> str | None:
+        """Post once; return why it failed, or None."""
+        webhook = self._webhooks.get(delivery.endpoint)
+        if webhook is None:
+            return "there is no webhook of that name any more"
+        body = delivery.body.encode()
+        try:
+            status = await self._send(webhook.url, webhook.signed(delivery.id, self._clock.now(), body), body)
+        except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:
+            return f"{type(error).__name__}: {error}"
+        return None if 200 <= status < 300 else f"HTTP {status}"
+
+
+async def post(url: str, headers: dict[str, str], body: bytes) -> int:
+    """Post over HTTP; redirects count as failures."""
+    async with httpx.AsyncClient(timeout=_TIMEOUT_S) as client:
+        response = await client.post(url, headers=headers, content=body)
+    return response.status_code
+
+
+def _present(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if value is not None}

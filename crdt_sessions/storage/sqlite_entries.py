@@ -1,0 +1,59 @@
+"""What stands on record beside the log, as SQL: runs, writers, steps, deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import aiosqlite
+
+from crdt_sessions.ids import Millis, SessionId
+from crdt_sessions.storage.base import Entries, RunEntry, WriterEntry
+
+TABLES = ("runs", "writers", "steps", "deliveries")
+
+QUERIES = (
+    "SELECT id, agent, ready, queued_at, due_at, data FROM runs WHERE session = ? ORDER BY queued_at, id",
+    "SELECT client, principal, run, epoch, fenced_at FROM writers WHERE session = ? ORDER BY client",
+)
+"""What :func:`runs` and :func:`writers` read."""
+
+
+async def put(connection: aiosqlite.Connection, session: SessionId, entries: Entries) -> None:
+    """Put *entries* on record, inside a transaction."""
+    for statement, rows in (
+        (
+            "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(session, run.id, run.agent, run.ready, run.queued_at, run.due_at, run.data) for run in entries.runs],
+        ),
+        (
+            "INSERT OR REPLACE INTO writers VALUES (?, ?, ?, ?, ?, ?)",
+            [(session, each.client, each.principal, each.run, each.epoch, each.fenced_at)
+             for each in entries.writers],
+        ),
+        (
+            "INSERT INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            [
+                (
+                    each.id, each.endpoint, session, each.kind, each.body, each.created_at, each.attempts,
+                    each.next_at, each.error, int(each.dead),
+                )
+                for each in entries.deliveries
+            ],
+        ),
+    ):  # fmt: skip
+        if rows:
+            await connection.executemany(statement, rows)
+
+
+def runs(rows: Iterable[Any]) -> tuple[RunEntry, ...]:
+    """Return the rows of the first query as values."""
+    return tuple(
+        RunEntry(id, agent, bool(ready), Millis(queued_at), due_at, data)
+        for id, agent, ready, queued_at, due_at, data in rows
+    )
+
+
+def writers(rows: Iterable[Any]) -> tuple[WriterEntry, ...]:
+    """Return the rows of the second query as values."""
+    return tuple(WriterEntry(*row) for row in rows)

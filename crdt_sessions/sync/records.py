@@ -1,0 +1,122 @@
+"""What is on record besides the document: runs, and the Yjs clients that wrote for them. Plain values.
+
+The document mirrors these for everybody to see; the record is what counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from crdt_sessions.ids import ClientId, Millis
+from crdt_sessions.model import (
+    TERMINAL_STATUSES,
+    Approval,
+    ApprovalRequest,
+    LateDecision,
+    RunCancel,
+    RunLease,
+    RunOutcome,
+    RunRequest,
+)
+from crdt_sessions.model.values import RunPolicy, RunStatus
+
+
+class ApprovalRecord(BaseModel):
+    """One question to people, and what became of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    request: ApprovalRequest
+    approval: Approval | None = None
+    late: tuple[LateDecision, ...] = ()
+
+
+class RunRecord(BaseModel):
+    """A run, as the steward knows it. Never changed; a new state is a new record."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    order: int
+    """Place in the session's order of runs."""
+    request: RunRequest | None
+    agent: str
+    policy: RunPolicy
+    status: RunStatus
+    output: str
+    queued_at: int
+    ready: bool = False
+    """Queued, and nothing stands before it: it may be claimed."""
+    epoch: int = 0
+    """Of the last lease; each claim adds one."""
+    attempt: int = 0
+    """Leases lost since it was asked for, continued or handed over, and the present one."""
+    lease: RunLease | None = None
+    secret: str | None = None
+    """Digest of the lease's token."""
+    cancel: RunCancel | None = None
+    cancel_deadline: int | None = None
+    approvals: dict[str, ApprovalRecord] = Field(default_factory=dict)
+    outcome: RunOutcome | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.status in TERMINAL_STATUSES
+
+    @property
+    def undecided(self) -> list[ApprovalRecord]:
+        """The questions nobody has answered yet."""
+        return [each for each in self.approvals.values() if each.approval is None]
+
+    @property
+    def due_at(self) -> Millis | None:
+        """When somebody must look at it next, even if nothing happens; None if it can wait."""
+        if self.over:
+            return None
+        dates = [self.cancel_deadline, *(each.request.deadline for each in self.undecided)]
+        if self.lease is not None:
+            dates.append(self.lease.claimed_at + self.lease.ttl)
+        known = [date for date in dates if date is not None]
+        return Millis(min(known)) if known else None
+
+    def but(self, **changes: Any) -> RunRecord:
+        """Return this record with *changes*."""
+        return self.model_copy(update=changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A Yjs client that wrote for a run: its writes count while the lease lasts."""
+
+    client: ClientId
+    principal: str
+    run: str
+    epoch: int
+    fenced_at: int | None = None
+    """Clock from which on its structs are refused; None while it may write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that people who are absent should hear of."""
+
+    kind: str
+    """Such as ``run.completed``."""
+    data: dict[str, Any]
+    at: Millis
+
+
+@dataclass(slots=True)
+class Records:
+    """What changed on record, to be stored together with the updates that mirror it."""
+
+    runs: dict[str, RunRecord] = field(default_factory=dict)
+    writers: dict[ClientId, Writer] = field(default_factory=dict)
+    notices: list[Notice] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.runs or self.writers or self.notices)

@@ -1,0 +1,596 @@
+"""The part of the steward that decides about runs: admission, claim, lease, cancel, approval, the end.
+
+::
+
+                    ┌──────────── requeued: lease lost, handed over or back, approved or denied ───────────┐
+                    ▼                                                                                      │
+    request ──► queued ──── claim: epoch + 1 ────► running ──── suspended (waits for people) ──────────────┤
+                  │                                   │  └──────── lease lost, attempts left ──────────────┘
+                  │ cancel                            ├── result of the holder ──► completed | failed | cancelled
+                  ▼                                   ├── cancel, not obeyed ────► cancelled
+              cancelled                               └── no attempts left ──────► interrupted
+
+What anybody wrote into the document is a proposal. What is decided here goes on record, is mirrored in the
+document, and is restored there if somebody overwrites it. A terminal status is final.
+
+Every change of a lease is final too: once lost, the clients that wrote under it are fenced (see
+:mod:`crdt_sessions.sync.writers`), and a result that names another epoch than the present one counts for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import get_args
+
+from crdt_sessions.errors import RunNotClaimable
+from crdt_sessions.ids import Millis
+from crdt_sessions.limits import RunRules
+from crdt_sessions.model import (
+    ANY_AGENT,
+    TERMINAL_STATUSES,
+    Approval,
+    Decision,
+    LateDecision,
+    MessageHead,
+    Run,
+    RunCancel,
+    RunError,
+    RunLease,
+    RunOutcome,
+    RunRequest,
+    RunResult,
+    SessionView,
+)
+from crdt_sessions.model.values import RunPolicy, RunStatus, StreamState
+from crdt_sessions.sync.records import ApprovalRecord, Notice, Records, RunRecord
+
+Write = Callable[[SessionView], None]
+
+_ASLEEP_MS = 2000
+"""A pause between two looks at the clock that is longer than this was the server's, not the agents'."""
+
+
+@dataclass(slots=True)
+class RunDecisions:
+    """What was decided since the last time it was asked."""
+
+    writes: list[Write] = field(default_factory=list)
+    """What mirrors it in the document."""
+    records: Records = field(default_factory=Records)
+    released: set[tuple[str, int]] = field(default_factory=set)
+    """Leases (run, epoch) that have ended: their writers are to be fenced."""
+    evicted: set[tuple[str, int]] = field(default_factory=set)
+    """Those of them that were taken away: their connections are to be closed."""
+
+
+@dataclass(slots=True)
+class _Life:
+    """Signs of life of the holder of a lease; not on record, since a restart of ours is not its fault."""
+
+    heard: Millis
+    connections: int = 0
+    gone: Millis | None = None
+    """Since when it has no connection any more."""
+    seen: bool = False
+    """Whether anything was ever heard of it after the claim."""
+
+
+class RunSteward:
+    """Decides about the runs of one session.
+
+    Args:
+        view: the session's document.
+        records: what is on record.
+        rules: how runs are admitted and when agents are given up.
+    """
+
+    def __init__(self, view: SessionView, records: Iterable[RunRecord], rules: RunRules) -> None:
+        self._view = view
+        self._rules = rules
+        self._records = {record.id: record for record in sorted(records, key=lambda record: record.order)}
+        self._active = {record.id: None for record in self._records.values() if not record.over}  # in their order
+        self._last_order = max((record.order for record in self._records.values()), default=0)
+        self._by_output = {record.output: record.id for record in self._records.values()}
+        self._asked = {record.request.message_id for record in self._records.values() if record.request is not None}
+        self._lives: dict[str, _Life] = {}
+        self._steering: dict[str, list[str]] = {}
+        self._unfinished: set[str] = set()
+        self._looked: Millis | None = None
+        self._decided = RunDecisions()
+        self._mirror: dict[str, None] = {}
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def record(self, run_id: str) -> RunRecord | None:
+        """Return what is on record of a run."""
+        return self._records.get(run_id)
+
+    def holder(self, digest: str) -> RunRecord | None:
+        """Return the run whose present lease has the token with this digest."""
+        active = (self._records[run_id] for run_id in self._active)
+        return next((record for record in active if record.lease is not None and record.secret == digest), None)
+
+    def due_before(self, time: Millis) -> bool:
+        """Whether a lease or deadline may run out before *time*, so that somebody must go on looking at the clock."""
+        dates = (self._records[run_id].due_at for run_id in self._active)
+        return any(date is not None and date <= time for date in dates)
+
+    def take(self) -> RunDecisions:
+        """Return what was decided since the last call."""
+        taken, self._decided = self._decided, RunDecisions()
+        for run_id in self._mirror:
+            taken.writes.append(_mirror(self._records[run_id]))
+        self._mirror.clear()
+        return taken
+
+    # -- what the document says ----------------------------------------------------------------------------------
+
+    def start(self, now: Millis) -> None:
+        """Look at a loaded document: leases get their full time again, since the silence was ours."""
+        for run_id in self._active:
+            if self._records[run_id].lease is not None:
+                self._lives[run_id] = _Life(now)
+        if self._active:
+            for message_id in self._view.messages.ids():
+                message = self._view.messages.find(message_id)
+                if message is not None and message.head is not None:
+                    self._note_steering(message.head)
+
+    def look_at_run(self, run: Run, now: Millis) -> None:
+        """Consider what was proposed for a run, and see to it that what is settled stands there."""
+        run_id = run.id
+        record = self._records.get(run_id) or self._admit(run, now)
+        if record is None:
+            return
+        if run.cancel is not None:
+            self._cancel(record, run.cancel, now)
+        if run.result is not None:
+            self._hear_result(self._records[run_id], run.result, now)
+        if not _mirrored(self._records[run_id], run):
+            self._mirror[run_id] = None
+
+    def look_at_message(self, message_id: str, now: Millis) -> None:
+        """Consider what a change of a message means for runs: a decision of people, a question that is complete."""
+        run_id = self._by_output.get(message_id)
+        if run_id is not None and self._records[run_id].approvals:
+            self._hear_decisions(self._records[run_id], now)
+        if message_id in self._unfinished:
+            message = self._view.messages.value(message_id)
+            if message is not None and message.done:
+                self.answer(message, now)
+
+    def answer(self, head: MessageHead, now: Millis) -> None:
+        """Ask for an answer to a message that has got its place in the order, if it asks nobody in particular."""
+        self._note_steering(head)
+        self._unfinished.discard(head.id)
+        steered = self._records.get(head.steers) if head.steers is not None else None
+        if head.role != "user" or head.id in self._asked or (steered is not None and not steered.over):
+            return
+        agent = steered.agent if steered is not None else self._answerer()
+        if not agent:
+            return
+        message = self._view.messages.value(head.id)
+        if message is not None and not message.done:
+            self._unfinished.add(head.id)
+            return
+        self._ask(
+            f"run-{head.id}", RunRequest(message_id=head.id, agent=agent, by=head.author.id, created_at=now), now
+        )
+
+    # -- what agents and people do by other ways than the document ---------------------------------------------------
+
+    def claim(
+        self,
+        run_id: str,
+        *,
+        agents: Iterable[str],
+        owner: str,
+        digest: str,
+        ttl_ms: int | None,
+        now: Millis,
+    ) -> RunRecord:
+        """Give a queued run to a claimant; return it with its lease.
+
+        Args:
+            run_id: which one.
+            agents: the names that the claimant works under.
+            owner: its principal.
+            digest: of the token that proves the lease.
+            ttl_ms: how long it may be silent; the rules' if None.
+            now: the time.
+
+        Raises:
+            RunNotClaimable: it is not queued, not its turn yet, or for another agent.
+        """
+        record, names = self._records.get(run_id), list(agents)
+        if record is None or record.status != "queued" or not record.ready:
+            raise RunNotClaimable(run=run_id, status=record.status if record is not None else "unknown")
+        if record.agent != ANY_AGENT and record.agent not in names:
+            raise RunNotClaimable(run=run_id, status=f"for the agent {record.agent}")
+        longest, usual = int(self._rules.longest_lease_s * 1000), int(self._rules.lease_s * 1000)
+        lease = RunLease(
+            owner=owner,
+            agent=names[0] if record.agent == ANY_AGENT else record.agent,
+            epoch=record.epoch + 1,
+            attempt=record.attempt + 1,
+            claimed_at=now,
+            ttl=min(ttl_ms or usual, longest),
+        )
+        self._lives[run_id] = _Life(now)
+        return self._put(
+            record.but(
+                status="running", ready=False, lease=lease, secret=digest, epoch=lease.epoch, attempt=lease.attempt
+            )
+        )
+
+    def renew(self, run_id: str, now: Millis) -> None:
+        """Note a sign of life of a lease's holder."""
+        if (life := self._lives.get(run_id)) is not None:
+            life.heard, life.seen = now, True
+
+    def attached(self, run_id: str, now: Millis) -> None:
+        """Note that the holder has a connection."""
+        if (life := self._lives.get(run_id)) is not None:
+            life.connections += 1
+            life.heard, life.gone, life.seen = now, None, True
+
+    def detached(self, run_id: str, epoch: int, now: Millis) -> None:
+        """Note that a connection of the holder has ended."""
+        life, record = self._lives.get(run_id), self._records[run_id]
+        if life is not None and record.epoch == epoch:
+            life.connections -= 1
+            if life.connections == 0:
+                life.gone = now
+
+    def tick(self, now: Millis) -> None:
+        """Let what is due happen: leases run out, patience with cancelled agents ends, questions expire."""
+        if self._looked is not None and now - self._looked > _ASLEEP_MS:
+            for life in self._lives.values():  # we slept; their signs of life still wait to be read
+                life.heard = Millis(life.heard + now - self._looked)
+                life.gone = None if life.gone is None else Millis(life.gone + now - self._looked)
+        self._looked = now
+        for run_id in list(self._active):
+            record = self._records[run_id]
+            if record.cancel is not None and record.cancel_deadline is not None and now >= record.cancel_deadline:
+                self._evict(record)
+                self._end(record, "cancelled", "the agent did not stop by itself", now)
+            elif record.lease is not None and now >= self._lease_ends(record.id, record.lease):
+                self._lose(record, now)
+            elif any(now >= (each.request.deadline or now + 1) for each in record.undecided):
+                self._hear_decisions(record, now)
+
+    def _lease_ends(self, run_id: str, lease: RunLease) -> int:
+        life = self._lives[run_id]
+        ends = life.heard + lease.ttl
+        return ends if life.gone is None else min(ends, life.gone + int(self._rules.gone_grace_s * 1000))
+
+    # -- admission ---------------------------------------------------------------------------------------------
+
+    def _admit(self, run: Run, now: Millis) -> RunRecord | None:
+        """Take a run on record; None if nobody has asked for it yet."""
+        if run.status is not None:
+            return self._adopt(run, now)
+        if run.request is None:
+            return None
+        request = run.request
+        others = [self._records[run_id] for run_id in self._active]
+        self._last_order += 1
+        record = RunRecord(
+            id=run.id,
+            order=self._last_order,
+            request=request,
+            agent=request.agent,
+            policy=request.policy or self._policy(),
+            status="queued",
+            output=self._output(run.id, request, others),
+            queued_at=now,
+        )
+        self._asked.add(request.message_id)
+        self._by_output.setdefault(record.output, record.id)
+        self._active[record.id] = None
+        self._put(record)
+        if run.cancel is not None:
+            return self._cancel(record, run.cancel, now)
+        if others and record.policy == "reject":
+            return self._end(record, "cancelled", "rejected: another run is active", now)
+        if others and record.policy == "interrupt":
+            for other in others:
+                self._cancel(other, RunCancel(by=request.by or "", reason=f"interrupted by {run.id}", at=now), now)
+        return self._queue(record.id, now)
+
+    def _adopt(self, run: Run, now: Millis) -> RunRecord:
+        """Take a run on record that was settled elsewhere, in the session this one was imported from."""
+        over = run.status is not None and run.status in TERMINAL_STATUSES and run.outcome is not None
+        self._last_order += 1
+        return self._put(
+            RunRecord(
+                id=run.id,
+                order=self._last_order,
+                request=run.request,
+                agent=run.agent or (run.request.agent if run.request is not None else ANY_AGENT),
+                policy=self._rules.policy,
+                status=run.status if over and run.status is not None else "interrupted",
+                output=run.output or f"{run.id}-out",
+                queued_at=now,
+                epoch=run.epoch or 0,
+                cancel=run.cancel,
+                outcome=run.outcome if over else RunOutcome(reason="imported", ended_at=now),
+            )
+        )
+
+    def _output(self, run_id: str, request: RunRequest, others: list[RunRecord]) -> str:
+        """Return the message the run writes: one of its own, or the one it continues if no other run writes that."""
+        message = self._view.messages.find(request.message_id) if request.trigger == "continue" else None
+        head = message.head if message is not None else None
+        free = all(other.output != request.message_id for other in others)
+        return request.message_id if head is not None and head.role == "assistant" and free else f"{run_id}-out"
+
+    def _policy(self) -> RunPolicy:
+        policy = self._view.document.roots.meta.get("runPolicy")
+        return next((known for known in get_args(RunPolicy) if known == policy), self._rules.policy)
+
+    def _answerer(self) -> str:
+        agent = self._view.document.roots.meta.get("agent")
+        return agent if isinstance(agent, str) else self._rules.default_agent
+
+    def _make_ready(self, record: RunRecord, now: Millis) -> RunRecord:
+        self._notify("run.queued", record, now)
+        return self._put(record.but(ready=True))
+
+    def _queue(self, run_id: str, now: Millis) -> RunRecord:
+        """Let a queued run be claimed, if it need not wait for another one."""
+        record = self._records[run_id]
+        first = record.policy == "parallel" or next(iter(self._active)) == run_id
+        return self._make_ready(record, now) if first and not record.ready else record
+
+    def _promote(self, now: Millis) -> None:
+        """Let the oldest active run have its turn, if it waits for it."""
+        first = next(iter(self._active), None)
+        if first is not None and self._records[first].status == "queued":
+            self._queue(first, now)
+
+    # -- the end, and other ways to lose a lease -------------------------------------------------------------------
+
+    def _cancel(self, record: RunRecord, cancel: RunCancel, now: Millis) -> RunRecord:
+        """Stop a run; an agent that works on it gets a moment to stop by itself."""
+        if record.over or record.cancel is not None:
+            return record
+        cancelled = self._put(record.but(cancel=cancel))
+        if record.lease is None:
+            return self._end(cancelled, "cancelled", cancel.reason or "cancelled", now)
+        return self._put(cancelled.but(cancel_deadline=now + int(self._rules.cancel_grace_s * 1000)))
+
+    def _hear_result(self, record: RunRecord, result: RunResult, now: Millis) -> None:
+        """Take the word of the holder of the lease; of anybody else it counts for nothing."""
+        if record.lease is None or result.epoch != record.epoch:
+            return
+        if record.cancel is not None:
+            self._end(record, "cancelled", record.cancel.reason or "cancelled", now)
+        elif result.status in ("completed", "failed", "cancelled"):
+            self._end(record, result.status, result.reason or result.status, now, result.error)
+        elif result.status == "suspended":
+            self._suspend(record, now)
+        elif result.status == "handoff":
+            self._requeue(record, now, agent=result.agent or ANY_AGENT, attempt=0)
+        elif result.status == "released":
+            self._requeue(record, now, attempt=record.attempt - 1, parts="interrupted")
+
+    def _lose(self, record: RunRecord, now: Millis) -> None:
+        """Take the lease away from an agent that is not heard of any more."""
+        life = self._lives[record.id]
+        self._evict(record)
+        if record.cancel is not None:
+            self._end(record, "cancelled", record.cancel.reason or "cancelled", now)
+        elif record.attempt >= self._rules.max_attempts and life.seen:
+            self._end(record, "interrupted", "the agent was lost", now)
+        else:  # a claimant that was never heard of took nothing but time
+            self._requeue(record, now, attempt=record.attempt - (not life.seen), parts="interrupted")
+
+    def _evict(self, record: RunRecord) -> None:
+        if record.lease is not None:
+            self._decided.evicted.add((record.id, record.epoch))
+
+    def _release(self, record: RunRecord, parts: StreamState) -> RunRecord:
+        """End the lease, if there is one, and close what its holder left open."""
+        if record.lease is None:
+            return record
+        self._lives.pop(record.id, None)
+        self._decided.released.add((record.id, record.epoch))
+        self._decided.writes.append(_close_parts(record.output, parts))
+        return record.but(lease=None, secret=None)
+
+    def _requeue(
+        self, record: RunRecord, now: Millis, *, attempt: int, agent: str | None = None, parts: StreamState = "done"
+    ) -> None:
+        released = self._release(record, parts)
+        self._put(released.but(status="queued", attempt=attempt, agent=agent or record.agent, queued_at=now))
+        self._queue(record.id, now)
+
+    def _end(
+        self, record: RunRecord, status: RunStatus, reason: str, now: Millis, error: RunError | None = None
+    ) -> RunRecord:
+        """Settle how the run ended, once."""
+        parts: StreamState = "done" if status == "completed" else "interrupted"
+        ended = self._put(
+            self._release(record, parts).but(
+                status=status,
+                ready=False,
+                cancel_deadline=None,
+                outcome=RunOutcome(reason=reason, error=error, ended_at=now),
+            )
+        )
+        del self._active[record.id]
+        for call_id, each in record.approvals.items():
+            if each.approval is None:
+                ended = self._settle_approval(ended, call_id, Approval(approved=False, by="", reason=reason, at=now))
+        self._notify(f"run.{status}", ended, now)
+        self._promote(now)
+        self._follow_up(ended, now)
+        return ended
+
+    def _follow_up(self, record: RunRecord, now: Millis) -> None:
+        """Ask for an answer to what was meant to steer the run and came too late for it."""
+        run = self._view.runs.value(record.id)
+        taken = (
+            {message_id for message_id, consumed in run.steers.items() if consumed is True} if run is not None else ()
+        )
+        left = [message_id for message_id in self._steering.pop(record.id, []) if message_id not in taken]
+        if left and record.status == "completed":
+            request = RunRequest(message_id=left[-1], agent=record.agent, created_at=now)
+            self._ask(f"run-{left[-1]}", request, now)
+
+    def _ask(self, run_id: str, request: RunRequest, now: Millis) -> None:
+        if run_id not in self._records:
+            self._admit(Run(id=run_id, request=request), now)
+
+    # -- people ------------------------------------------------------------------------------------------------
+
+    def _suspend(self, record: RunRecord, now: Millis) -> None:
+        """Wait for people: the lease ends, and no process is needed until they have decided."""
+        message = self._view.messages.find(record.output)
+        approvals = dict(record.approvals)
+        for tool in message.tools() if message is not None else []:
+            request = tool.approval_request
+            if request is not None and tool.call_id not in approvals:
+                approvals[tool.call_id] = ApprovalRecord(request=request)
+        suspended = self._put(self._release(record, "done").but(status="suspended", approvals=approvals))
+        self._notify("run.approval_requested", suspended, now)
+        self._hear_decisions(suspended, now)
+
+    def _hear_decisions(self, record: RunRecord, now: Millis) -> None:
+        """Let the first decision of whoever may decide count; record what comes after it as late."""
+        message = self._view.messages.find(record.output)
+        for call_id, known in record.approvals.items():
+            tool = message.tool(call_id) if message is not None else None
+            decisions = tool.decisions() if tool is not None else {}
+            if known.approval is None:
+                approval = _decided(known, decisions, now)
+                if approval is not None:
+                    record = self._settle_approval(record, call_id, approval)
+            known = record.approvals[call_id]
+            if known.approval is None:
+                continue
+            late = _late(known, decisions)
+            if late:
+                known = known.model_copy(update={"late": (*known.late, *late)})
+                record = self._put(record.but(approvals={**record.approvals, call_id: known}))
+            if late or (tool is not None and (tool.approval, tool.waits) != (known.approval, False)):
+                self._decided.writes.append(_settle_tool(record.output, call_id, known))
+        if record.status == "suspended" and not record.undecided:
+            self._requeue(record, now, attempt=0)
+
+    def _settle_approval(self, record: RunRecord, call_id: str, approval: Approval) -> RunRecord:
+        known = record.approvals[call_id].model_copy(update={"approval": approval})
+        self._decided.writes.append(_settle_tool(record.output, call_id, known))
+        return self._put(record.but(approvals={**record.approvals, call_id: known}))
+
+    # -- the record --------------------------------------------------------------------------------------------
+
+    def _put(self, record: RunRecord) -> RunRecord:
+        self._records[record.id] = record
+        self._decided.records.runs[record.id] = record
+        self._mirror[record.id] = None
+        return record
+
+    def _notify(self, kind: str, record: RunRecord, now: Millis) -> None:
+        data = {
+            "run": record.id,
+            "agent": record.agent,
+            "status": kind.removeprefix("run."),
+            "messageId": record.request.message_id if record.request is not None else None,
+            "output": record.output,
+            "reason": record.outcome.reason if record.outcome is not None else None,
+        }
+        self._decided.records.notices.append(Notice(kind, data, now))
+
+    def _note_steering(self, head: MessageHead) -> None:
+        if head.steers in self._active and head.steers is not None:
+            noted = self._steering.setdefault(head.steers, [])
+            if head.id not in noted:
+                noted.append(head.id)
+
+
+def _mirror(record: RunRecord) -> Write:
+    settled = Run(
+        id=record.id,
+        request=record.request,
+        cancel=record.cancel,
+        status=record.status,
+        agent=record.agent,
+        epoch=record.epoch,
+        lease=record.lease,
+        output=record.output,
+        outcome=record.outcome,
+    )
+    return lambda view: view.runs.settle(settled)
+
+
+def _mirrored(record: RunRecord, run: Run) -> bool:
+    """Whether the document says what is on record."""
+    return (run.status, run.agent, run.epoch, run.lease, run.output, run.outcome, run.request) == (
+        record.status,
+        record.agent,
+        record.epoch,
+        record.lease,
+        record.output,
+        record.outcome,
+        record.request,
+    )
+
+
+def _close_parts(message_id: str, state: StreamState) -> Write:
+    def write(view: SessionView) -> None:
+        message = view.messages.find(message_id)
+        if message is not None:
+            message.close_parts(state)
+
+    return write
+
+
+def _settle_tool(message_id: str, call_id: str, record: ApprovalRecord) -> Write:
+    def write(view: SessionView) -> None:
+        message = view.messages.find(message_id)
+        tool = message.tool(call_id) if message is not None else None
+        if tool is not None and record.approval is not None:
+            tool.settle(record.approval, list(record.late))
+
+    return write
+
+
+def _decided(record: ApprovalRecord, decisions: dict[str, Decision], now: Millis) -> Approval | None:
+    """Return the decision that counts, if there is one by now."""
+    request = record.request
+    said = sorted(
+        ((who, decision) for who, decision in decisions.items() if _may_decide(record, who)),
+        key=lambda item: (item[1].at, item[0]),
+    )
+    denials = [(who, decision) for who, decision in said if not decision.approved]
+    if request.needs == "all" and not denials:
+        missing = set(request.approvers or ()) - {who for who, _ in said}
+        counting = said[-1:] if said and not missing else []
+    else:
+        counting = denials[:1] if request.needs == "all" else said[:1]
+    for who, decision in counting:
+        return Approval(approved=decision.approved, by=who, reason=decision.reason, at=now)
+    if request.deadline is not None and now >= request.deadline:
+        return Approval(approved=False, by="deadline", reason="nobody decided in time", at=now)
+    return None
+
+
+def _may_decide(record: ApprovalRecord, principal: str) -> bool:
+    return record.request.approvers is None or principal in record.request.approvers
+
+
+def _late(record: ApprovalRecord, decisions: dict[str, Decision]) -> list[LateDecision]:
+    """Return what was said after, or against, the decision that counts, and is not recorded as late yet."""
+    approval = record.approval
+    assert approval is not None
+    found = []
+    for who, said in sorted(decisions.items(), key=lambda item: (item[1].at, item[0])):
+        counted = who == approval.by and said.approved == approval.approved
+        agreed = record.request.needs == "all" and said.approved == approval.approved
+        late = LateDecision(by=who, approved=said.approved, reason=said.reason, at=said.at)
+        if _may_decide(record, who) and not counted and not agreed and late not in record.late:
+            found.append(late)
+    return found

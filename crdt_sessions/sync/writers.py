@@ -1,0 +1,79 @@
+"""Who wrote what: the Yjs clients that write for a run, and from which clock on each is refused.
+
+A Yjs client id is one replica of one process. A holder of a lease is known by its connection; the clients
+whose structs arrive on it are its own, and once the lease has ended, structs of theirs that the document does
+not hold yet are refused, whoever brings them. Deletions name no author and are not covered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from crdt_sessions.errors import LeaseLost
+from crdt_sessions.ids import ClientId
+from crdt_sessions.model import SessionDoc, authors, sole_author, writes_as
+from crdt_sessions.sync.records import Writer
+from crdt_sessions.wire.varint import decode_state_vector
+
+MAX_AUTHORS = 32
+"""Clients whose new structs one update on a leased connection may hold."""
+
+
+class Writers:
+    """The writers of one session.
+
+    Args:
+        known: what is on record.
+    """
+
+    def __init__(self, known: Iterable[Writer]) -> None:
+        self._known = {writer.client: writer for writer in known}
+        self._fenced = {writer.client for writer in self._known.values() if writer.fenced_at is not None}
+
+    def check(self, document: SessionDoc, update: bytes) -> None:
+        """Refuse an update that holds something new by a fenced client. To be called before it is applied.
+
+        Raises:
+            LeaseLost: it does.
+            UpdateError: it cannot be decoded.
+        """
+        if self._fenced and (client := writes_as(document, update, self._fenced)) is not None:
+            raise LeaseLost(run=self._known[ClientId(client)].run)
+
+    def bind(self, document: SessionDoc, update: bytes, *, principal: str, run: str, epoch: int) -> list[Writer]:
+        """Take the authors of an update as writers for a lease; return those that are new.
+
+        Raises:
+            LeaseLost: one of them writes for another lease, or there are absurdly many.
+            UpdateError: it cannot be decoded.
+        """
+        sole = sole_author(update)
+        if sole is not None and (known := self._known.get(ClientId(sole))) is not None and known.fenced_at is None:
+            found = [sole]  # the usual case, without asking the library
+        else:
+            found = authors(document, update, MAX_AUTHORS + 1)
+        new = [Writer(ClientId(client), principal, run, epoch) for client in found if client not in self._known]
+        if len(found) > MAX_AUTHORS or any(self._other(ClientId(client), run, epoch) for client in found):
+            raise LeaseLost(run=run)
+        self._known.update((writer.client, writer) for writer in new)
+        return new
+
+    def fence(self, document: SessionDoc, leases: set[tuple[str, int]]) -> list[Writer]:
+        """Refuse from now on what is new by the writers of these leases; return those that are concerned."""
+        concerned = [
+            writer
+            for writer in self._known.values()
+            if writer.fenced_at is None and (writer.run, writer.epoch) in leases
+        ]
+        if not concerned:
+            return []
+        clocks = decode_state_vector(document.state_vector())
+        fenced = [replace(writer, fenced_at=clocks.get(writer.client, 0)) for writer in concerned]
+        self._known.update((writer.client, writer) for writer in fenced)
+        self._fenced.update(writer.client for writer in fenced)
+        return fenced
+
+    def _other(self, client: ClientId, run: str, epoch: int) -> bool:
+        known = self._known.get(client)
+        return known is not None and (known.run, known.epoch) != (run, epoch)

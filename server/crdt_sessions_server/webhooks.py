@@ -1,0 +1,98 @@
+"""Webhooks: the file that names them, and REST to look at what was not delivered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from quart import Blueprint
+from quart_schema import tag, validate_querystring, validate_response
+
+from crdt_sessions.runtime import SessionRegistry, Webhook
+from crdt_sessions.storage import Delivery
+from crdt_sessions_server.auth import current_principal
+from crdt_sessions_server.bodies import Answer, Body
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=100)
+    url: str = Field(pattern=r"^https?://")
+    secret: str
+    events: tuple[str, ...] = ()
+
+
+_ENTRIES = TypeAdapter(list[_Entry])
+
+
+def read_webhooks(path: Path) -> list[Webhook]:
+    """Read a file of webhooks.
+
+    Raises:
+        ValueError: it cannot be read or is not of that form; the message says what to do and shows no secret.
+    """
+    try:
+        entries = _ENTRIES.validate_json(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"webhooks file {path}: {error.strerror}") from error
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ValueError(f"webhooks file {path}: {where}: {error.errors()[0]['msg']}") from None
+    return [Webhook(entry.name, entry.url, entry.secret, entry.events) for entry in entries]
+
+
+class DeliveryInfo(Answer):
+    """A message to an endpoint that has not arrived."""
+
+    id: str
+    endpoint: str
+    session: str
+    kind: str
+    created_at: int
+    attempts: int
+    next_at: int
+    error: str | None = None
+    dead: bool
+
+
+class DeliveryPage(Answer):
+    """Messages that have not arrived, oldest first."""
+
+    deliveries: list[DeliveryInfo]
+
+
+class DeliveryQuery(Body):
+    """Which messages."""
+
+    dead: bool = Field(False, description="Those that nobody tries to deliver any more.")
+    limit: int = Field(50, ge=1, le=1000)
+
+
+def blueprint(registry: SessionRegistry) -> Blueprint:
+    """Return the routes for what was not delivered."""
+    webhooks = Blueprint("webhooks", __name__, url_prefix="/v1/webhooks")
+
+    @webhooks.get("/deliveries")
+    @tag(["webhooks"])
+    @validate_querystring(DeliveryQuery)
+    @validate_response(DeliveryPage)
+    async def list_deliveries(query_args: DeliveryQuery) -> DeliveryPage:
+        """List what waits to be delivered, or the dead letters."""
+        current_principal().require_write()
+        read = registry.outbox.dead if query_args.dead else registry.outbox.waiting
+        return DeliveryPage(deliveries=[_info(each) for each in await read(query_args.limit)])
+
+    @webhooks.post("/deliveries/<id>/retry")
+    @tag(["webhooks"])
+    async def retry_delivery(id: str) -> tuple[str, int]:
+        """Try a delivery again, now and anew."""
+        current_principal().require_write()
+        await registry.outbox.retry(id)
+        return "", 202
+
+    return webhooks
+
+
+def _info(delivery: Delivery) -> DeliveryInfo:
+    return DeliveryInfo(**{name: getattr(delivery, name) for name in DeliveryInfo.model_fields})
