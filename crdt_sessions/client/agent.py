@@ -134,7 +134,7 @@ class Agent:
 
     async def _take_runs(self, service: ServiceClient, answer: OnRun) -> None:
         backoff = Backoff(rng=random.Random())
-        while await self._unless_stopped(self._free.acquire()) is not None:
+        while await self._unless_stopped(self._free.acquire()) and not self._stopping.is_set():
             try:
                 grant = await self._unless_stopped(service.claim([self.name], wait_s=_POLL_S))
                 backoff.reset()

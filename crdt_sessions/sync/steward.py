@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from crdt_sessions.ids import Millis
-from crdt_sessions.model import MessageHead, SessionView, Touched
+from crdt_sessions.model import MessageHead, Run, SessionView, Touched
 from crdt_sessions.sync.runs import RunDecisions, RunSteward, Write
 
 
@@ -83,7 +83,7 @@ class Steward:
                 self._writes.append(_set_meta(key, self._meta[key]))
 
     def _settle_runs(self, run_ids: Iterable[str], now: Millis) -> None:
-        runs = [run for run in map(self._view.runs.value, run_ids) if run is not None]
+        runs = [self._view.runs.value(run_id) or Run(id=run_id) for run_id in run_ids]
         for run in sorted(runs, key=lambda run: (run.request.created_at if run.request is not None else 0, run.id)):
             self._runs.look_at_run(run, now)
 

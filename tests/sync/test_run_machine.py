@@ -1,0 +1,279 @@
+"""Runs under any schedule: one owner at a time, one terminal status, one winner, epochs that only grow.
+
+Several agents claim, write, die, hang and come back as zombies; people ask, stop, decide and tamper, also offline; the
+network reorders, the disk lags, the server is killed. What was once durable is never contradicted.
+"""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from crdt_sessions.errors import RunNotClaimable
+from crdt_sessions.limits import RunRules
+from crdt_sessions.model import SETTLED_KEYS, TERMINAL_STATUSES, ApprovalRequest
+from crdt_sessions.testing import content
+
+from .runs import World
+
+PEOPLE = ("ann", "bob")
+WHO = st.sampled_from(PEOPLE)
+RUNS = st.sampled_from(["r1", "r2", "r3"])
+AGENTS = st.sampled_from(["writer", "critic"])
+POLICIES = st.sampled_from([None, "queue", "interrupt", "reject", "parallel"])
+
+
+class RunMachine(RuleBasedStateMachine):
+    @initialize()
+    def begin(self):
+        self.world = World(RunRules(lease_s=10, gone_grace_s=3, cancel_grace_s=5, max_attempts=2))
+        self.network = self.world.network
+        self.holders = []
+        self.ended, self.decided, self.epochs = {}, {}, {}
+        self.world.ask("ann", "r1")
+        self.network.run_until_quiet()
+
+    def _sent(self, name, at_once):
+        """Let what *name* did arrive now, or leave it to the schedule."""
+        if at_once:
+            self.exchange(name)
+            self.network.commit()
+
+    def exchange(self, name):
+        while self.network.deliver(name, up=True) or self.network.deliver(name, up=False):
+            pass
+
+    def _holder(self, which):
+        """Choose a holder, the later ones more often: an old one is a zombie."""
+        return self.holders[-1 - which % len(self.holders)] if self.holders else None
+
+    # -- people ------------------------------------------------------------------------------------------------
+
+    @rule(who=WHO, run=RUNS, policy=POLICIES, agent=st.sampled_from(["*", "*", "writer"]), now=st.booleans())
+    def ask(self, who, run, policy, agent, now):
+        self.world.ask(who, run, policy=policy, agent=agent)
+        self._sent(who, now)
+
+    @rule(who=WHO, run=st.sampled_from(["r2", "r3", "r1"]), now=st.booleans())
+    def cancel(self, who, run, now):
+        self.world.cancel(who, run)
+        self._sent(who, now)
+
+    @rule(who=WHO, run=RUNS, approved=st.booleans(), now=st.booleans())
+    def decide(self, who, run, approved, now):
+        self.world.decide(who, approved, output=f"{run}-out")
+        self._sent(who, now)
+
+    @rule(who=WHO, run=RUNS, key=st.sampled_from(SETTLED_KEYS))
+    def tamper(self, who, run, key):
+        def change(view):
+            if run in view.runs:
+                values = {"status": "completed", "epoch": 7, "outcome": {"reason": "mine", "endedAt": 1}}
+                view.document.roots.runs[run][key] = values.get(key, "mine")
+
+        self.network.edit(who, change)
+
+    @rule(who=WHO, abrupt=st.booleans())
+    def leave(self, who, abrupt):
+        self.network.drop(who, abrupt=abrupt)
+
+    @rule(who=WHO)
+    def come_back(self, who):
+        self.network.connect(who)
+
+    # -- agents ------------------------------------------------------------------------------------------------
+
+    @rule(run=RUNS, agent=AGENTS, connect=st.booleans())
+    def claim(self, run, agent, connect):
+        self._claim(run, agent)
+        if connect and self.holders:
+            self.network.connect(self.holders[-1].name, lease=self.holders[-1].digest)
+            self._sent(self.holders[-1].name, True)
+
+    def _claim(self, run, agent):
+        record = self.world.record(run)
+        before = record.epoch if record is not None else 0
+        try:
+            holder = self.world.claim(run, agent, connect=False)
+        except RunNotClaimable:
+            return
+        assert holder.epoch == before + 1
+        self.holders.append(holder)
+
+    @rule(which=st.integers(0, 3), text=st.sampled_from(["a ", "b "]), now=st.booleans())
+    def write(self, which, text, now):
+        if holder := self._holder(which):
+            self.world.write(holder, text)
+            self._sent(holder.name, now)
+
+    @rule(
+        which=st.integers(0, 3),
+        status=st.sampled_from(["completed", "failed", "cancelled", "handoff", "released"]),
+        now=st.booleans(),
+    )
+    def report(self, which, status, now):
+        if holder := self._holder(which):
+            self.world.report(holder, status)
+            self._sent(holder.name, now)
+
+    @rule(
+        which=st.integers(0, 3),
+        needs=st.sampled_from(["any", "all"]),
+        deadline=st.none() | st.just(20_000),
+        now=st.booleans(),
+    )
+    def suspend(self, which, needs, deadline, now):
+        if holder := self._holder(which):
+            request = ApprovalRequest(
+                approvers=list(PEOPLE),
+                needs=needs,
+                requested_at=self.network.now,
+                deadline=None if deadline is None else self.network.now + deadline,
+            )
+            self.world.write(holder, "? ")
+            self.world.report(holder, "suspended", approve=request)
+            self._sent(holder.name, now)
+            for name in PEOPLE if now else ():
+                self.exchange(name)
+
+    @rule(run=RUNS, needs=st.sampled_from(["any", "all"]), deadline=st.none() | st.just(20_000))
+    def ask_people(self, run, needs, deadline):
+        """A whole way at once, so that decisions are often due."""
+        self.claim(run, "writer", True)
+        self.suspend(0, needs, deadline, True)
+
+    @rule(which=st.integers(0, 3), abrupt=st.booleans())
+    def die(self, which, abrupt):
+        if holder := self._holder(which):
+            self.network.drop(holder.name, abrupt=abrupt)
+
+    @rule(which=st.integers(0, 3), with_lease=st.booleans(), now=st.booleans())
+    def rise_again(self, which, with_lease, now):
+        if holder := self._holder(which):
+            # The service knows a holder's client by what it first wrote with its lease.
+            known = self.network.peers[holder.name].replica.client_id in self.network.records.writers
+            self.network.connect(holder.name, lease=holder.digest if with_lease or not known else None)
+            self._sent(holder.name, now)
+
+    # -- the world ---------------------------------------------------------------------------------------------
+
+    @rule(which=st.integers(0, 20), up=st.booleans())
+    def deliver(self, which, up):
+        self.network.deliver(self._somebody(which), up=up)
+
+    @rule(which=st.integers(0, 20))
+    def deliver_all(self, which):
+        self.exchange(self._somebody(which))
+
+    @rule(which=st.integers(0, 20), up=st.booleans())
+    def reorder(self, which, up):
+        self.network.reorder(self._somebody(which), up=up)
+
+    def _somebody(self, which):
+        names = sorted(self.network.peers)
+        return names[which % len(names)]
+
+    @rule()
+    def commit(self):
+        self.network.commit()
+
+    @rule()
+    def crash(self):
+        self.network.crash()
+
+    @rule()
+    def compact(self):
+        self.network.compact()
+
+    @rule(seconds=st.sampled_from([1, 3, 11, 3600]))
+    def pass_time(self, seconds):
+        for _ in range(min(seconds, 12)):
+            self.network.pass_time(1)
+        if seconds > 12:
+            self.network.pass_time(seconds)
+
+    # -- what must hold ------------------------------------------------------------------------------------------
+
+    @invariant()
+    def what_was_durable_is_not_contradicted(self):
+        if not hasattr(self, "network"):
+            return
+        for run_id, record in self.network.records.runs.items():
+            now = self.world.record(run_id)
+            assert now is not None
+            assert record.epoch >= self.epochs.get(run_id, 0)
+            assert now.epoch >= record.epoch
+            self.epochs[run_id] = record.epoch
+            if run_id in self.ended:
+                assert (record.status, record.outcome) == self.ended[run_id]
+            if record.over:
+                self.ended[run_id] = (record.status, record.outcome)
+                assert record.outcome.reason
+            for call_id, each in record.approvals.items():
+                known = self.decided.setdefault((run_id, call_id), each.approval)
+                if known is not None:
+                    assert each.approval == known
+                self.decided[run_id, call_id] = each.approval
+
+    @invariant()
+    def document_and_record_agree(self):
+        if not hasattr(self, "network"):
+            return
+        for run_id in self.network.engine.view.runs.ids():
+            record, run = self.world.record(run_id), self.world.run(run_id)
+            if record is None:
+                continue
+            assert (run.status, run.agent, run.epoch, run.lease, run.output, run.outcome) == (
+                record.status, record.agent, record.epoch, record.lease, record.output, record.outcome,
+            )  # fmt: skip
+            assert (record.lease is not None) == (record.status == "running")
+
+    @invariant()
+    def the_fenced_do_not_write(self):
+        if not hasattr(self, "network"):
+            return
+        clocks = content(self.network.engine.document)["clocks"]
+        for client, writer in self.network.records.writers.items():
+            if writer.fenced_at is not None:
+                assert clocks.get(client, 0) <= writer.fenced_at
+
+    def teardown(self):
+        """Let everybody come back and every run be worked on: all end, and everybody agrees."""
+        if not hasattr(self, "network"):
+            return
+        for holder in self.holders:
+            self.network.drop(holder.name)
+        for name in PEOPLE:
+            self.network.connect(name)
+        self.network.run_until_quiet()
+        for _ in range(40):
+            for run_id in self.network.engine.view.runs.ids():
+                self._finish(run_id)
+            self.network.pass_time(1)
+            self.network.run_until_quiet()
+        for run_id in self.network.engine.view.runs.ids():
+            record = self.world.record(run_id)
+            assert record is None or record.status in TERMINAL_STATUSES, f"{run_id} was left open: {record}"
+        self.what_was_durable_is_not_contradicted()
+        documents = self.network.documents()
+        contents = {name: content(documents[name]) for name in (*PEOPLE, "server", "disk")}
+        for name in PEOPLE:
+            assert contents[name] == contents["server"], name
+        assert contents["disk"] == contents["server"]
+        for message in self.network.engine.view.messages.ordered():
+            assert message.done, "a stream was left dangling"
+
+    def _finish(self, run_id):
+        record = self.world.record(run_id)
+        if record is not None and record.status == "suspended":
+            for name in PEOPLE:
+                self.world.decide(name, True, output=record.output)
+        if record is not None and record.status == "queued" and record.ready:
+            holder = self.world.claim(run_id, "writer" if record.agent == "*" else record.agent)
+            self.world.write(holder, "end", close=True)
+            self.world.report(holder, "completed")
+            self.network.run_until_quiet()
+            self.network.drop(holder.name)
+
+
+class TestRuns(RunMachine.TestCase):
+    settings = settings()

@@ -1,0 +1,685 @@
+"""Runs: admission, claim, lease, fencing, control, approvals. One rule a test, no sleeping."""
+
+import random
+from collections import Counter
+
+import pytest
+
+from crdt_sessions.errors import LeaseLost, RunNotClaimable
+from crdt_sessions.limits import RunRules
+from crdt_sessions.model import Author, MessageHead, RunOutcome, RunResult
+from crdt_sessions.testing import content
+
+from .runs import RULES, World
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+@pytest.fixture
+def asked(world):
+    world.post()
+    world.ask()
+    world.settle()
+    return world
+
+
+@pytest.fixture
+def held(asked):
+    return asked, asked.claim()
+
+
+# -- admission and policies --------------------------------------------------------------------------------------------
+
+
+def test_a_request_is_queued_and_waits_for_days(asked):
+    assert asked.status() == "queued"
+    asked.network.pass_time(30 * 86400)
+    asked.network.crash()
+    for name in asked.network.peers:
+        asked.network.connect(name)
+    asked.settle()
+    assert (asked.status(), asked.record().ready) == ("queued", True)
+    holder = asked.claim()
+    assert (asked.status(), asked.run().lease.epoch, holder.output) == ("running", 1, "r-out")
+
+
+def test_a_request_made_offline_is_queued_when_its_author_returns(world):
+    world.network.drop("ann")
+    world.post()
+    world.ask()
+    world.network.pass_time(3600)
+    world.network.connect("ann")
+    world.settle()
+    assert world.status() == "queued"
+
+
+def test_one_claimant_wins(asked):
+    asked.claim()
+    with pytest.raises(RunNotClaimable, match="running"):
+        asked.claim()
+
+
+def test_a_run_is_for_the_agent_it_names(world):
+    world.ask(agent="critic")
+    world.settle()
+    with pytest.raises(RunNotClaimable, match="critic"):
+        world.claim(agent="writer")
+    assert world.claim(agent="critic").epoch == 1
+
+
+def test_asking_twice_is_asking_once(asked):
+    asked.claim()
+    asked.ask(message="other")
+    asked.settle()
+    assert asked.run().request.message_id == "q"
+    assert (asked.status(), asked.record().epoch) == ("running", 1)
+
+
+def test_by_default_runs_of_a_session_queue(held):
+    world, holder = held
+    world.ask(run="s")
+    world.ask(run="t")
+    world.settle()
+    with pytest.raises(RunNotClaimable):
+        world.claim("s")
+    world.report(holder, "completed", reason="stop")
+    world.settle()
+    second = world.claim("s")
+    with pytest.raises(RunNotClaimable):
+        world.claim("t")
+    world.report(second, "failed")
+    world.settle()
+    assert world.claim("t").epoch == 1
+
+
+def test_the_policy_parallel_waits_for_nobody(held):
+    world, _ = held
+    world.ask(run="s", policy="parallel")
+    world.settle()
+    assert world.claim("s").run == "s"
+    assert world.status() == "running"
+
+
+def test_the_policy_reject_ends_the_newcomer(held):
+    world, _ = held
+    world.ask(run="s", policy="reject")
+    world.settle()
+    assert (world.status("s"), world.run("s").outcome.reason) == ("cancelled", "rejected: another run is active")
+    assert world.status() == "running"
+
+
+def test_the_policy_interrupt_stops_the_others_first(held):
+    world, holder = held
+    world.ask(run="waiting")
+    world.ask(who="bob", run="s", policy="interrupt")
+    world.settle()
+    assert world.status("waiting") == "cancelled"
+    assert (world.run().cancel.by, world.status()) == ("bob", "running")
+    with pytest.raises(RunNotClaimable):
+        world.claim("s")
+    world.report(holder, "cancelled")
+    world.settle()
+    assert (world.status(), world.run().outcome.reason) == ("cancelled", "interrupted by s")
+    assert world.claim("s").epoch == 1
+    assert world.notices().count("run.queued") == 2
+
+
+def test_a_policy_can_be_the_sessions(held):
+    world, _ = held
+    world.network.edit("bob", lambda view: view.set_run_policy("reject"))
+    world.settle()
+    world.ask(run="s")
+    world.settle()
+    assert world.status("s") == "cancelled"
+
+
+def test_two_runs_never_write_one_message(world):
+    world.post()
+    world.ask()
+    world.settle()
+    holder = world.claim()
+    world.write(holder, "half")
+    world.settle()
+    world.ask(run="s", message="r-out", trigger="continue", policy="parallel")
+    world.settle()
+    assert world.record("s").output == "s-out"
+    world.report(holder, "failed")
+    world.settle()
+    world.ask(run="t", message="r-out", trigger="continue", policy="parallel")
+    world.settle()
+    assert world.record("t").output == "r-out"
+
+
+def test_a_message_is_answered_by_whom_the_session_says(world):
+    world.network.edit("ann", lambda view: view.set_agent("writer"))
+    world.post(id="m1")
+    world.settle()
+    request = world.run("run-m1").request
+    assert (request.agent, request.message_id, request.by) == ("writer", "m1", "ann")
+    world.network.edit("ann", lambda view: view.set_agent(""))
+    world.post(id="m2")
+    world.settle()
+    assert world.run("run-m2") is None
+
+
+def test_a_message_that_asks_somebody_is_not_asked_about_again():
+    world = World(RunRules(default_agent="*"))
+
+    def both(view):
+        world_post(view)
+        world_ask(view)
+
+    edits = []
+    world.network.edit = lambda _, change: edits.append(change)
+    world.post(id="m")
+    world.ask(run="mine", message="m", agent="critic")
+    world_post, world_ask = edits
+    del world.network.edit
+    world.network.edit("ann", both)
+    world.settle()
+    assert world.network.engine.view.runs.ids() == ["mine"]
+
+
+def test_a_message_that_is_still_spoken_is_answered_when_it_is_complete():
+    world = World(RunRules(default_agent="*"))
+
+    def speak(view):
+        head = MessageHead(id="m", role="user", author=Author(id="ann"), created_at=1)
+        world.transcript = view.messages.add(head).open_audio()
+        world.transcript.append("Plan my ")
+
+    world.network.edit("ann", speak)
+    world.settle()
+    assert world.network.engine.view.runs.ids() == []
+    world.network.edit("ann", lambda _: (world.transcript.append("weekend"), world.transcript.close()))
+    world.settle()
+    assert world.run("run-m").status == "queued"
+
+
+def test_what_comes_from_another_session_is_not_answered_again():
+    source = World(RunRules(default_agent="*"))
+    source.post(id="old")
+    source.settle()
+    holder = source.claim("run-old")
+    source.write(holder, "answered")
+    source.settle()
+    copy = World(RunRules(default_agent="*"))
+    for effect in copy.network.engine.apply(source.network.engine.document.encode(), copy.network.now):
+        copy.network._perform(copy.network.engine, [effect])
+    copy.settle()
+    assert (copy.status("run-old"), copy.run("run-old").outcome.reason) == ("interrupted", "imported")
+    assert copy.network.engine.view.runs.ids() == ["run-old"]
+
+
+# -- lease and fencing -----------------------------------------------------------------------------------------------
+
+
+def test_a_holder_that_is_heard_of_keeps_its_lease(held):
+    world, holder = held
+    for _ in range(20):
+        world.network.pass_time(6)
+        world.write(holder, ".")
+        world.settle()
+    assert (world.status(), world.text()) == ("running", "." * 20)
+
+
+def test_a_silent_holder_loses_its_lease_and_what_it_wrote_stays(held):
+    world, holder = held
+    world.write(holder, "half an ")
+    world.settle()
+    for _ in range(9):
+        world.network.pass_time(1)
+    assert world.status() == "running"
+    world.network.pass_time(1)
+    world.settle()
+    assert (world.status(), world.run().lease, world.text()) == ("queued", None, "half an ")
+    assert world.part().state == "interrupted"
+    assert isinstance(world.network.peers[holder.name].closed_by, LeaseLost)
+
+
+def test_a_closed_connection_is_noticed_sooner(held):
+    world, holder = held
+    world.network.drop(holder.name)
+    world.network.pass_time(2)
+    assert world.status() == "running"
+    world.connect(holder)
+    world.network.pass_time(2)
+    assert world.status() == "running"
+    world.network.drop(holder.name)
+    world.network.pass_time(2)
+    world.network.pass_time(1)
+    assert world.status() == "queued"
+
+
+def test_the_successor_continues_the_same_message_and_buffer(held):
+    world, holder = held
+    world.write(holder, "half an ")
+    world.settle()
+    world.network.drop(holder.name)
+    for _ in range(4):
+        world.network.pass_time(1)
+    successor = world.claim()
+    assert (successor.epoch, successor.output) == (2, holder.output)
+    world.write(successor, "answer", close=True)
+    world.report(successor, "completed", reason="stop")
+    world.settle()
+    message = world.network.engine.view.messages.value("r-out")
+    assert (message.text, len(message.parts), message.parts[0].state) == ("half an answer", 1, "done")
+    assert (world.status(), world.run().outcome.reason, world.run().lease) == ("completed", "stop", None)
+
+
+def test_a_zombie_is_refused_whatever_way_it_comes(held):
+    world, holder = held
+    world.write(holder, "alive ")
+    world.settle()
+    world.network.drop(holder.name)
+    for _ in range(4):
+        world.network.pass_time(1)
+    before = content(world.network.engine.document)
+    world.write(holder, "undead")
+    for lease in (holder.digest, None):
+        world.network.connect(holder.name, lease=lease)
+        world.settle()
+        assert isinstance(world.network.peers[holder.name].closed_by, LeaseLost)
+    with pytest.raises(LeaseLost):
+        world.network.engine.apply(world.network.peers[holder.name].replica.document.encode(), world.network.now)
+    assert content(world.network.engine.document) == before
+    world.network.crash()  # the fence is on record
+    world.network.connect(holder.name)
+    world.settle()
+    assert isinstance(world.network.peers[holder.name].closed_by, LeaseLost)
+    assert world.text() == "alive "
+
+
+def test_a_zombies_result_counts_for_nothing(held):
+    world, holder = held
+    for _ in range(10):
+        world.network.pass_time(1)
+    world.claim()
+    world.network.edit("ann", lambda view: view.runs.report("r", _result(holder.epoch)))
+    world.settle()
+    assert world.status() == "running"
+
+
+def _result(epoch):
+    return RunResult(status="completed", epoch=epoch, at=1)
+
+
+def test_a_holder_that_ended_its_run_writes_no_more(held):
+    world, holder = held
+    world.write(holder, "done", close=True)
+    world.report(holder, "completed")
+    world.settle()
+    assert world.network.peers[holder.name].closed_by is None, "it is owed the acknowledgement of its last words"
+    assert world.network.peers[holder.name].replica.durable == world.network.peers[holder.name].replica.version
+    world.write(holder, " more")
+    world.settle()
+    assert isinstance(world.network.peers[holder.name].closed_by, LeaseLost)
+    assert world.text() == "done"
+
+
+def test_a_run_is_given_up_after_too_many_lost_agents(asked):
+    for attempt in range(1, 4):
+        holder = asked.claim()
+        assert asked.run().lease.attempt == attempt
+        asked.write(holder, f"{attempt} ")
+        asked.settle()
+        asked.network.drop(holder.name)
+        for _ in range(4):
+            asked.network.pass_time(1)
+        asked.settle()
+    assert (asked.status(), asked.run().outcome.reason) == ("interrupted", "the agent was lost")
+    assert asked.text() == "1 2 3 "
+    assert asked.part().state == "interrupted"
+    assert asked.notices().count("run.interrupted") == 1
+
+
+def test_a_claimant_that_never_came_does_not_count(asked):
+    for _ in range(5):
+        asked.claim(connect=False)
+        for _ in range(10):
+            asked.network.pass_time(1)
+    assert (asked.status(), asked.record().epoch, asked.record().attempt) == ("queued", 5, 0)
+
+
+def test_a_server_that_slept_does_not_blame_the_agents(held):
+    world, holder = held
+    world.network.pass_time(1)
+    world.network.pass_time(60)  # one look at the clock after a minute: it was the server that was away
+    assert world.status() == "running"
+    world.network.drop(holder.name)
+    world.network.pass_time(1)
+    world.network.pass_time(30)
+    assert world.status() == "running"
+    world.network.pass_time(2)
+    assert world.status() == "queued"
+
+
+def test_a_restart_of_the_server_gives_leases_their_time_again(held):
+    world, holder = held
+    world.write(holder, "before ")
+    world.settle()
+    world.network.crash()
+    world.connect(holder)
+    world.write(holder, "after")
+    world.settle()
+    assert (world.status(), world.text()) == ("running", "before after")
+    world.network.crash()
+    for _ in range(10):
+        world.network.pass_time(1)
+    assert world.status() == "queued"
+
+
+def test_a_long_lease_can_be_asked_for_but_not_for_ever(asked):
+    asked.claim(ttl_s=60, connect=False)
+    for _ in range(59):
+        asked.network.pass_time(1)
+    assert asked.status() == "running"
+    asked.network.pass_time(1)
+    assert asked.status() == "queued"
+    asked.claim(ttl_s=1e6, connect=False)
+    assert asked.run().lease.ttl == RULES.longest_lease_s * 1000
+
+
+def test_what_is_settled_is_restored(held):
+    world, holder = held
+    lease = world.run().lease
+
+    def tamper(view):
+        entry = view.document.roots.runs["r"]
+        entry["status"], entry["lease"], entry["epoch"], entry["agent"] = "completed", {"owner": "me"}, 99, "me"
+        entry["outcome"] = RunOutcome(reason="mine", ended_at=1).json_value()
+        del entry["output"]
+
+    world.network.edit("bob", tamper)
+    world.settle()
+    run = world.run()
+    assert (run.status, run.lease, run.epoch, run.agent, run.outcome, run.output) == (
+        "running", lease, 1, "*", None, "r-out",
+    )  # fmt: skip
+    world.report(holder, "completed", reason="stop")
+    world.settle()
+    world.network.edit("bob", lambda view: view.document.roots.runs.pop("r"))
+    world.settle()
+    assert (world.status(), world.run().outcome.reason, world.run().request.message_id) == ("completed", "stop", "q")
+
+
+def test_a_run_ends_once(held):
+    world, holder = held
+    world.report(holder, "failed", reason="error")
+    world.settle()
+    world.report(holder, "completed")
+    world.cancel()
+    world.settle()
+    assert (world.status(), world.run().outcome.reason) == ("failed", "error")
+
+
+# -- control -----------------------------------------------------------------------------------------------------------
+
+
+def test_cancel_before_the_start(asked):
+    asked.cancel("bob", reason="changed my mind")
+    asked.settle()
+    assert (asked.status(), asked.run().outcome.reason, asked.run().cancel.by) == (
+        "cancelled", "changed my mind", "bob",
+    )  # fmt: skip
+    with pytest.raises(RunNotClaimable, match="cancelled"):
+        asked.claim()
+
+
+def test_cancel_from_a_device_that_was_offline_when_it_pressed_stop(asked):
+    asked.network.drop("bob")
+    asked.cancel("bob")
+    asked.settle()
+    assert asked.status() == "queued"
+    asked.network.connect("bob")
+    asked.settle()
+    assert (asked.status(), asked.run().cancel.by) == ("cancelled", "bob")
+
+
+def test_a_request_and_its_cancel_may_arrive_together(world):
+    world.network.drop("ann")
+    world.post()
+    world.ask()
+    world.cancel()
+    world.network.connect("ann")
+    world.settle()
+    assert world.status() == "cancelled"
+
+
+def test_an_agent_that_is_cancelled_stops_by_itself(held):
+    world, holder = held
+    world.write(holder, "so far")
+    world.cancel("bob")
+    world.settle()
+    assert world.status() == "running"
+    assert world.network.peers[holder.name].replica.view.runs.cancelled("r")
+    world.report(holder, "completed")  # it was done when it heard; stop was pressed first
+    world.settle()
+    assert (world.status(), world.text()) == ("cancelled", "so far")
+
+
+def test_an_agent_that_does_not_obey_is_fenced(held):
+    world, holder = held
+    world.cancel()
+    world.settle()
+    for _ in range(5):
+        assert world.status() == "running"
+        world.write(holder, "la ")
+        world.settle()
+        world.network.pass_time(1)
+    world.settle()
+    assert (world.status(), world.run().outcome.reason) == ("cancelled", "the agent did not stop by itself")
+    assert isinstance(world.network.peers[holder.name].closed_by, LeaseLost)
+    assert world.part().state == "interrupted"
+
+
+def test_a_cancelled_run_whose_agent_dies_is_cancelled_not_retried(held):
+    world, holder = held
+    world.cancel()
+    world.settle()
+    world.network.drop(holder.name)
+    world.network.pass_time(2)
+    world.network.pass_time(1)
+    assert world.status() == "cancelled"
+
+
+def test_a_closed_socket_is_never_a_cancel(held):
+    world, holder = held
+    world.network.drop("ann", abrupt=False)
+    world.network.drop("bob", abrupt=False)
+    world.write(holder, "still here")
+    world.settle()
+    assert (world.status(), world.text()) == ("running", "still here")
+
+
+def test_steering_is_consumed_once_and_what_came_too_late_is_answered(held):
+    world, holder = held
+    world.post("bob", "s1", "shorter", steers="r")
+    world.settle()
+    world.network.edit(holder.name, lambda view: view.runs.consume("r", "s1"))
+    world.post("bob", "s2", "in Norwegian", steers="r")
+    world.settle()
+    assert world.run().steers == {"s1": True}
+    world.report(holder, "completed")
+    world.settle()
+    assert world.network.engine.view.runs.value("run-s1") is None
+    assert (world.run("run-s2").request.message_id, world.status("run-s2")) == ("s2", "queued")
+    world.post("bob", "s3", "hello?", steers="r")
+    world.settle()
+    assert world.status("run-s3") == "queued"
+
+
+def test_handing_over_keeps_the_message_and_fences_the_former_holder(held):
+    world, holder = held
+    world.write(holder, "The writer says. ")
+    world.report(holder, "handoff", agent="critic")
+    world.settle()
+    assert (world.status(), world.run().agent, world.run().lease) == ("queued", "critic", None)
+    with pytest.raises(RunNotClaimable):
+        world.claim(agent="writer")
+    critic = world.claim(agent="critic")
+    assert (critic.epoch, critic.output, world.run().lease.attempt) == (2, "r-out", 1)
+    world.write(critic, "The critic says.")
+    world.write(holder, "No!")
+    world.settle()
+    assert world.text() == "The writer says. The critic says."
+    assert isinstance(world.network.peers[holder.name].closed_by, LeaseLost)
+
+
+def test_a_run_that_is_handed_back_does_not_lose_an_attempt(held):
+    world, holder = held
+    world.write(holder, "half")
+    world.report(holder, "released")
+    world.settle()
+    assert (world.status(), world.record().attempt, world.part().state) == ("queued", 0, "interrupted")
+
+
+# -- people decide -----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_waits_for_people_needs_no_process(held):
+    world, holder = held
+    world.suspend(holder)
+    assert (world.status(), world.run().lease, world.part().state) == ("suspended", None, "approval-requested")
+    world.network.pass_time(10 * 86400)
+    world.network.crash()
+    for name in ("ann", "bob"):
+        world.network.connect(name)
+    world.settle()
+    assert world.status() == "suspended"
+    world.decide("ann", True, reason="go")
+    world.settle()
+    assert (world.status(), world.part().state, world.part().approval.by) == ("queued", "approval-responded", "ann")
+    assert world.claim().epoch == 2
+    assert world.notices().count("run.approval_requested") == 1
+
+
+def test_of_two_decisions_at_the_same_instant_one_wins_and_the_other_is_late(held):
+    world, holder = held
+    world.suspend(holder)
+    world.decide("ann", True)
+    world.decide("bob", False)
+    world.settle()
+    part = world.part()
+    winner, loser = ("ann", "bob") if part.approval.by == "ann" else ("bob", "ann")
+    assert part.approval.approved == (winner == "ann")
+    assert [(each.by, each.approved) for each in part.late] == [(loser, loser == "ann")]
+    for name in ("ann", "bob"):
+        assert world.network.peers[name].replica.view.messages.value("r-out").parts[-1].approval == part.approval
+
+
+def test_whatever_the_order_of_arrival_two_people_get_one_winner():
+    """1,000 schedules of an approval and a denial that are made at the same instant."""
+    winners = Counter()
+    for seed in range(1000):
+        rng = random.Random(seed)
+        world = World()
+        world.post()
+        world.ask()
+        world.settle()
+        world.suspend(world.claim())
+        for who, approved in rng.sample([("ann", True), ("bob", False)], 2):
+            world.decide(who, approved)
+        for _ in range(rng.randrange(12)):
+            rng.choice([
+                world.network.commit,
+                lambda rng=rng, world=world: world.network.deliver(rng.choice(["ann", "bob"]), up=rng.random() < 0.5),
+                lambda rng=rng, world=world: world.network.drop(rng.choice(["ann", "bob"])),
+                world.network.crash,
+            ])()  # fmt: skip
+        for who in ("ann", "bob"):
+            world.network.connect(who)
+        world.settle()
+        replicas = [world.network.peers[who].replica.view for who in ("ann", "bob")]
+        approvals = [
+            view.messages.value("r-out").parts[-1].approval for view in (*replicas, world.network.engine.view)
+        ]
+        assert len({(each.by, each.approved) for each in approvals}) == 1
+        winner = approvals[0]
+        assert winner.approved == (winner.by == "ann")
+        assert [each.by for each in world.part().late] == ["bob" if winner.by == "ann" else "ann"]
+        assert world.record().approvals["c"].approval == winner
+        assert world.status() == "queued"
+        winners[winner.by] += 1
+    assert min(winners.values()) > 50, "the schedules do not race"
+
+
+def test_a_decision_cannot_be_flipped(held):
+    world, holder = held
+    world.suspend(holder)
+    world.decide("ann", True)
+    world.settle()
+    world.decide("ann", False)
+    world.decide("bob", False)
+
+    def forge(view):
+        view.messages["r-out"].parts[1]["approval"] = {"approved": False, "by": "bob", "at": 1}
+
+    world.network.edit("bob", forge)
+    world.settle()
+    part = world.part()
+    assert (part.approval.approved, part.approval.by) == (True, "ann")
+    assert {(each.by, each.approved) for each in part.late} == {("ann", False), ("bob", False)}
+    successor = world.claim()
+    world.report(successor, "completed")
+    world.network.edit("bob", forge)
+    world.settle()
+    assert world.part().approval.by == "ann"
+
+
+def test_only_the_approvers_may_decide(held):
+    world, holder = held
+    world.suspend(holder, approvers=["bob"])
+    world.decide("ann", True)
+    world.settle()
+    assert (world.status(), world.part().approval) == ("suspended", None)
+    world.decide("bob", False)
+    world.settle()
+    assert (world.part().approval.by, world.part().approval.approved) == ("bob", False)
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_all_approvers_may_be_needed(held, last):
+    world, holder = held
+    world.suspend(holder, approvers=["ann", "bob"], needs="all")
+    world.decide("ann", True)
+    world.settle()
+    assert world.status() == "suspended"
+    world.decide("bob", last)
+    world.settle()
+    assert (world.part().approval.approved, world.part().approval.by) == (last, "bob")
+    assert world.part().late is None or not last
+
+
+def test_a_question_expires(held):
+    world, holder = held
+    world.suspend(holder, deadline=world.network.now + 60_000)
+    world.network.pass_time(59)
+    assert world.status() == "suspended"
+    world.network.pass_time(2)
+    world.settle()
+    assert (world.status(), world.part().approval.by, world.part().approval.approved) == ("queued", "deadline", False)
+    world.decide("ann", True)
+    world.settle()
+    assert [each.by for each in world.part().late] == ["ann"]
+
+
+def test_a_suspended_run_can_be_cancelled_and_its_question_is_closed(held):
+    world, holder = held
+    world.suspend(holder)
+    world.cancel()
+    world.settle()
+    assert (world.status(), world.part().approval.approved) == ("cancelled", False)
+    assert world.part().state == "approval-responded"
+
+
+def test_only_what_is_due_keeps_a_session_in_memory(held):
+    world, holder = held
+    runs, now = world.network.engine.runs, world.network.now
+    assert runs.due_before(now + 60_000)
+    world.suspend(holder)
+    assert not world.network.engine.runs.due_before(now + 60_000)
