@@ -62,20 +62,19 @@ class Dispatcher:
         Raises:
             StorageError: the store cannot be read.
         """
-        ready = self._registry.ready
-        try:
-            async with asyncio.timeout(wait_s):
-                while True:
-                    seen = ready.count
-                    async with self._turn:
-                        claim = await asyncio.shield(
-                            asyncio.ensure_future(self._take([*agents, ANY_AGENT], owner, ttl_s))
-                        )
-                    if claim is not None or wait_s <= 0:
-                        return claim
+        ready, loop = self._registry.ready, asyncio.get_running_loop()
+        until = loop.time() + wait_s
+        while True:
+            seen = ready.count
+            async with self._turn:
+                claim = await self._take([*agents, ANY_AGENT], owner, ttl_s)
+            if claim is not None or loop.time() >= until:
+                return claim
+            try:
+                async with asyncio.timeout_at(until):
                     await ready.until(lambda seen=seen: ready.count > seen)  # type: ignore[misc]
-        except TimeoutError:
-            return None
+            except TimeoutError:
+                return None
 
     async def claim_one(
         self, session_id: SessionId, run_id: str, *, agents: Sequence[str], owner: str, ttl_s: float | None = None

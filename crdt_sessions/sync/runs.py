@@ -112,9 +112,11 @@ class RunSteward:
         return next((record for record in active if record.lease is not None and record.secret == digest), None)
 
     def due_before(self, time: Millis) -> bool:
-        """Whether a lease or deadline may run out before *time*, so that somebody must go on looking at the clock."""
-        dates = (self._records[run_id].due_at for run_id in self._active)
-        return any(date is not None and date <= time for date in dates)
+        """Whether somebody must go on looking at the clock: a lease runs, or a deadline comes before *time*."""
+        active = (self._records[run_id] for run_id in self._active)
+        return any(
+            record.lease is not None or (record.due_at is not None and record.due_at <= time) for record in active
+        )
 
     def take(self) -> RunDecisions:
         """Return what was decided since the last call."""

@@ -21,7 +21,7 @@ import pytest
 
 from crdt_sessions.errors import SessionExists, SessionNotFound, StorageError
 from crdt_sessions.ids import Millis, Seq, SessionId
-from crdt_sessions.storage import Row, UpdateStore
+from crdt_sessions.storage import Delivery, Entries, Row, RunEntry, UpdateStore, WriterEntry
 
 A, B = SessionId("a"), SessionId("b")
 NOW = Millis(1_700_000_000_000)
@@ -30,6 +30,24 @@ NOW = Millis(1_700_000_000_000)
 def rows(first: int, *updates: bytes) -> list[Row]:
     """Return rows numbered from *first*."""
     return [Row(Seq(first + index), update) for index, update in enumerate(updates)]
+
+
+def run(
+    id: str,
+    *,
+    agent: str = "writer",
+    ready: bool = False,
+    queued_at: int = 3,
+    due_at: int | None = None,
+    data: str = "{}",
+) -> RunEntry:
+    """Return a run as the store knows it."""
+    return RunEntry(id, agent, ready, Millis(queued_at), None if due_at is None else Millis(due_at), data)
+
+
+def delivery(id: str, *, at: int) -> Delivery:
+    """Return a message to an endpoint, due at *at*."""
+    return Delivery(id, "endpoint", A, "run.completed", "{}", Millis(at), next_at=Millis(at))
 
 
 class StoreContract:
@@ -170,6 +188,81 @@ class StoreContract:
             stored = await store.load(A)
             assert stored is not None
             assert (record.generation, list(stored.rows)) == (2, rows(1, b"fresh"))
+
+    async def test_records_are_stored_with_rows_or_not_at_all(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            await self._create(store)
+            first = Entries(runs=[run("r", ready=True)], writers=[WriterEntry(2**40, "p", "r", 1, None)])
+            await store.append(A, rows(2, b"x"), entries=first, now=NOW)
+            with pytest.raises(StorageError):
+                await store.append(A, rows(2, b"x"), entries=Entries(runs=[run("s")]), now=NOW)
+            again = Entries(runs=[run("r", data="2")], writers=[WriterEntry(2**40, "p", "r", 1, 7)])
+            await store.append(A, rows(3, b"y"), entries=again, now=NOW)
+            stored = await store.load(A)
+            assert stored is not None
+            assert list(stored.runs) == [run("r", data="2")]
+            assert list(stored.writers) == [WriterEntry(2**40, "p", "r", 1, 7)]
+            await store.delete(A, now=NOW)
+            await store.create(A, b"seed", generation=2, title=None, now=NOW)
+            stored = await store.load(A)
+            assert stored is not None
+            assert (list(stored.runs), list(stored.writers)) == ([], [])
+
+    async def test_ready_runs_are_found_oldest_first(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            for session in (A, B):
+                await self._create(store, session)
+            runs = [run("late", queued_at=9, ready=True), run("early", queued_at=1, ready=True), run("waits")]
+            await store.append(A, rows(2, b"x"), entries=Entries(runs=runs), now=NOW)
+            other = [run("any", agent="*", queued_at=5, ready=True), run("theirs", agent="critic", ready=True)]
+            await store.append(B, rows(2, b"x"), entries=Entries(runs=other), now=NOW)
+            found = await store.ready_runs(["writer", "*"], limit=9)
+            assert list(found) == [(A, "early"), (B, "any"), (A, "late")]
+            assert list(await store.ready_runs(["writer"], limit=1)) == [(A, "early")]
+            await store.describe(A, status="closed", now=NOW)
+            assert list(await store.ready_runs(["writer", "*"], limit=9)) == [(B, "any")]
+
+    async def test_due_sessions_are_found(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            for session in (A, B):
+                await self._create(store, session)
+            await store.append(A, rows(2, b"x"), entries=Entries(runs=[run("r", due_at=5), run("s")]), now=NOW)
+            await store.append(B, rows(2, b"x"), entries=Entries(runs=[run("r", due_at=9)]), now=NOW)
+            assert list(await store.due_sessions(Millis(4))) == []
+            assert list(await store.due_sessions(Millis(5))) == [A]
+            assert sorted(await store.due_sessions(Millis(9))) == [A, B]
+
+    async def test_a_step_is_recorded_once(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            await self._create(store)
+            assert await store.step(A, "r", "pay") is None
+            racing = await asyncio.gather(*(store.record_step(A, "r", "pay", f"{n}") for n in range(5)))
+            assert len(set(racing)) == 1
+            assert await store.step(A, "r", "pay") == racing[0]
+            assert await store.record_step(A, "s", "pay", "other run") == "other run"
+            with pytest.raises(SessionNotFound):
+                await store.record_step(B, "r", "pay", "x")
+
+    async def test_a_delivery_waits_is_postponed_dies_and_is_tried_again(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            await self._create(store)
+            letters = [delivery("a", at=1), delivery("b", at=2)]
+            await store.append(A, rows(2, b"x"), entries=Entries(deliveries=letters), now=NOW)
+            assert list(await store.deliveries(due=Millis(1), limit=9)) == letters[:1]
+            assert list(await store.deliveries(due=None, limit=9)) == letters
+            assert await store.postpone("a", attempts=1, next_at=Millis(7), error="no", dead=False)
+            assert [each.id for each in await store.deliveries(due=Millis(6), limit=9)] == ["b"]
+            assert await store.postpone("a", attempts=2, next_at=Millis(7), error="still no", dead=True)
+            (dead,) = await store.deliveries(due=None, dead=True, limit=9)
+            assert (dead.id, dead.attempts, dead.error, dead.dead) == ("a", 2, "still no", True)
+            assert [each.id for each in await store.deliveries(due=Millis(99), limit=9)] == ["b"]
+            await store.delivered("b")
+            assert list(await store.deliveries(due=None, limit=9)) == []
+            assert await store.postpone("a", attempts=0, next_at=Millis(8), error=None, dead=False)
+            assert [each.id for each in await store.deliveries(due=Millis(8), limit=9)] == ["a"]
+            assert not await store.postpone("gone", attempts=0, next_at=NOW, error=None, dead=False)
+            await store.delete(A, now=NOW)
+            assert list(await store.deliveries(due=None, limit=9)) == []
 
     async def test_writes_to_an_unknown_session_are_refused(self, tmp_path: Path) -> None:
         async with self.open(tmp_path) as store:

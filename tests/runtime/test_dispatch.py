@@ -1,0 +1,333 @@
+"""Dispatch over the asyncio shell: who waits is served, what is due is looked after, holders without a socket."""
+
+import asyncio
+import json
+
+import pytest
+
+from crdt_sessions.errors import LeaseLost, NotFound, WrongOffset
+from crdt_sessions.ids import session_id
+from crdt_sessions.limits import RunRules, Timing
+from crdt_sessions.model import ApprovalRequest, Decision, RunCancel, RunRequest, RunResult
+from crdt_sessions.runtime import Dispatcher, SessionRegistry, Webhook, hold
+from crdt_sessions.testing import settle
+
+from .conftest import ROOM, Peer
+
+RULES = RunRules(lease_s=10, gone_grace_s=3, cancel_grace_s=5, max_attempts=2)
+
+
+@pytest.fixture
+async def registry(store, clock):
+    async with SessionRegistry(store, clock=clock, rules=RULES) as registry:
+        yield registry
+
+
+@pytest.fixture
+def dispatcher(registry):
+    return Dispatcher(registry)
+
+
+async def ask(registry, run="r", session=ROOM, **request):
+    async with registry.open(session, create=True) as room:
+        value = RunRequest(message_id="q", created_at=registry.clock.now(), **request)
+        await room.edit(lambda view: view.runs.request(run, value))
+
+
+async def look(registry, run="r", session=ROOM):
+    async with registry.open(session) as room:
+        return room.view.runs.find(run)
+
+
+def result(registry, claim, status, **more):
+    return RunResult(status=status, epoch=claim.run.epoch, at=registry.clock.now(), **more)
+
+
+async def pass_time(clock, seconds):
+    for _ in range(int(seconds)):
+        await clock.advance(1)
+
+
+async def test_the_oldest_run_for_the_agent_is_given_out_across_sessions(registry, dispatcher, clock):
+    other = session_id("other")
+    await ask(registry, "second", agent="writer")
+    await clock.advance(1)
+    await ask(registry, "not-mine", other, agent="critic")
+    assert (await dispatcher.claim(["writer"], owner="w")).run.id == "second"
+    assert await dispatcher.claim(["writer"], owner="w") is None
+    claim = await dispatcher.claim(["writer", "critic"], owner="w")
+    assert (claim.session, claim.run.id, claim.run.lease.owner) == (other, "not-mine", "w")
+
+
+async def test_who_waits_is_served_when_a_run_comes_and_only_one_is(registry, dispatcher):
+    waiting = [asyncio.create_task(dispatcher.claim(["writer"], owner=f"w{n}", wait_s=60)) for n in range(5)]
+    await settle()
+    await ask(registry)
+    done, rest = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+    assert [task.result().run.id for task in done] == ["r"]
+    await ask(registry, "s", policy="parallel")
+    done, rest = await asyncio.wait(rest, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+    assert [task.result().run.id for task in done] == ["s"]
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+
+
+async def test_waiting_ends(dispatcher):
+    assert await dispatcher.claim(["writer"], owner="w", wait_s=0.05) is None
+
+
+async def test_a_session_that_cannot_be_used_does_not_hold_up_the_others(registry, dispatcher, store, clock):
+    broken = session_id("broken")
+    await ask(registry, "lost", broken)
+    await clock.advance(1)
+    await ask(registry)
+    await registry.shutdown()
+    again = SessionRegistry(store, clock=clock, rules=RULES)
+    store._sessions[broken].rows[-1] = (
+        store._sessions[broken].rows[-1].__class__(store._sessions[broken].rows[-1].seq, b"\xff")
+    )
+    async with again:
+        assert (await Dispatcher(again).claim(["writer"], owner="w")).run.id == "r"
+
+
+async def test_a_lease_runs_out_though_nobody_is_in_the_session(store, clock):
+    async with SessionRegistry(store, clock=clock, rules=RULES, timing=Timing(idle_unload_s=2)) as registry:
+        await ask(registry)
+        await Dispatcher(registry).claim(["writer"], owner="w")
+        await pass_time(clock, 8)
+        assert registry.live, "a session with a lease stays in memory"
+        await pass_time(clock, 4)
+        assert (await look(registry)).status == "queued"
+        await pass_time(clock, 5)
+        assert not registry.live
+
+
+async def test_after_a_restart_leases_and_questions_run_out_in_sessions_nobody_opens(store, clock):
+    async with SessionRegistry(store, clock=clock, rules=RULES) as registry:
+        await ask(registry)
+        await ask(registry, "s", policy="parallel")
+        dispatcher = Dispatcher(registry)
+        await dispatcher.claim(["writer"], owner="w")
+        claim = await dispatcher.claim(["writer"], owner="w")
+        async with hold(registry, ROOM, claim.run.id, claim.token) as holding:
+            deadline = registry.clock.now() + 3_600_000
+            await holding.tool("c", "book", approval=ApprovalRequest(deadline=deadline, requested_at=1))
+            await holding.report(result(registry, claim, "suspended"))
+    async with SessionRegistry(store, clock=clock, rules=RULES, timing=Timing(idle_unload_s=2)) as registry:
+        await pass_time(clock, 30)
+        assert not registry.live, "nothing is due any more"
+        stored = await store.load(ROOM)
+        states = {run.id: json.loads(run.data)["status"] for run in stored.runs}
+        assert states == {"r": "queued", "s": "suspended"}
+        await pass_time(clock, 3600)
+        stored = await store.load(ROOM)
+        assert {run.id: json.loads(run.data)["status"] for run in stored.runs} == {"r": "queued", "s": "queued"}
+        assert json.loads(stored.runs[-1].data)["approvals"]["c"]["approval"]["by"] == "deadline"
+
+
+async def test_a_claim_is_durable_before_it_is_told(registry, dispatcher, store):
+    await ask(registry)
+    claim = await dispatcher.claim(["writer"], owner="w")
+    stored = json.loads((await store.load(ROOM)).runs[0].data)
+    assert (stored["status"], stored["epoch"]) == ("running", claim.run.epoch)
+    assert claim.token not in json.dumps(stored), "only a digest is kept"
+
+
+async def test_the_holders_connection_is_known_by_its_token(registry, dispatcher, clock):
+    await ask(registry)
+    claim = await dispatcher.claim(["writer"], owner="w")
+    async with Peer(registry, lease=claim.token, principal="w") as holder:
+        for _ in range(6):
+            await pass_time(clock, 5)
+            await holder.edit(lambda view: view.state.update({"n": 1}))
+        assert (await look(registry)).status == "running"
+        await pass_time(clock, 12)
+        assert (await look(registry)).status == "queued"
+        assert (await holder.serving).code == 4403
+    async with Peer(registry, lease=claim.token, principal="w") as zombie:
+        pass
+    assert zombie.closing.code == 4403
+
+
+async def test_a_holder_without_a_socket_writes_over_and_over_the_same(registry, dispatcher):
+    await ask(registry)
+    claim = await dispatcher.claim(["writer"], owner="w")
+    async with hold(registry, ROOM, "r", claim.token) as holding:
+        assert await holding.append(0, "Hei 😀") == 5
+        assert await holding.append(0, "Hei 😀") == 5
+        assert await holding.append(0, "Hei 😀 du") == 8
+        assert await holding.append(8, "!") == 9
+        assert await holding.append(0, "hm", "reasoning") == 2
+        for offset, text in ((5, "other"), (10, "beyond")):
+            with pytest.raises(WrongOffset):
+                await holding.append(offset, text)
+        await holding.tool("c", "book", input={"seat": 1})
+        await holding.tool("c", "book", input={"seat": 1}, output={"ok": True})
+        assert (await holding.report(result(registry, claim, "completed", reason="stop"))).status == "completed"
+    async with registry.open(ROOM) as room:
+        message = room.view.messages.value(claim.run.output)
+    assert (message.text, message.text_of(0, "reasoning"), message.done) == ("Hei 😀 du!", "hm", True)
+    assert [part.type for part in message.parts] == ["text", "reasoning", "tool"]
+    with pytest.raises(LeaseLost):
+        async with hold(registry, ROOM, "r", claim.token):
+            pass
+
+
+async def test_a_successor_without_a_socket_goes_on_in_the_same_part(registry, dispatcher, clock):
+    await ask(registry)
+    first = await dispatcher.claim(["writer"], owner="w")
+    async with hold(registry, ROOM, "r", first.token) as holding:
+        await holding.append(0, "half an ")
+    await pass_time(clock, 11)
+    second = await dispatcher.claim(["writer"], owner="w")
+    async with hold(registry, ROOM, "r", second.token) as holding:
+        assert await holding.append(8, "answer") == 14
+        with pytest.raises(LeaseLost):
+            async with hold(registry, ROOM, "r", first.token):
+                pass
+    async with registry.open(ROOM) as room:
+        assert len(room.view.messages.value("r-out").parts) == 1
+
+
+async def test_a_step_is_done_once_for_all_attempts(registry, dispatcher, clock):
+    await ask(registry)
+    first = await dispatcher.claim(["writer"], owner="w")
+    async with hold(registry, ROOM, "r", first.token) as holding:
+        with pytest.raises(NotFound):
+            await holding.step("pay")
+        assert await holding.record_step("pay", {"receipt": 1}) == {"receipt": 1}
+    await pass_time(clock, 11)
+    second = await dispatcher.claim(["writer"], owner="w")
+    async with hold(registry, ROOM, "r", second.token) as holding:
+        assert await holding.step("pay") == {"receipt": 1}
+        assert await holding.record_step("pay", {"receipt": 2}) == {"receipt": 1}
+
+
+async def test_two_servers_ago_is_the_same_as_now(store, clock):
+    """A run suspended for approval survives the restart of everything and is finished by another process."""
+    async with SessionRegistry(store, clock=clock, rules=RULES) as registry:
+        await ask(registry)
+        claim = await Dispatcher(registry).claim(["writer"], owner="w")
+        async with hold(registry, ROOM, "r", claim.token) as holding:
+            await holding.append(0, "May I?")
+            await holding.tool("c", "book", input={}, approval=ApprovalRequest(requested_at=1))
+            await holding.report(result(registry, claim, "suspended"))
+    await clock.advance(10 * 86400)
+    async with SessionRegistry(store, clock=clock, rules=RULES) as registry:
+        async with registry.open(ROOM) as room:
+            await room.edit(
+                lambda view: view.messages["r-out"].tool("c").decide("ann", Decision(approved=True, at=5))
+            )
+    async with SessionRegistry(store, clock=clock, rules=RULES) as registry:
+        claim = await Dispatcher(registry).claim(["writer"], owner="another")
+        async with hold(registry, ROOM, "r", claim.token) as holding:
+            await holding.tool("c", "book", output="booked")
+            await holding.append(6, " Done.")
+            await holding.report(result(registry, claim, "completed"))
+        async with registry.open(ROOM) as room:
+            message = room.view.messages.value("r-out")
+    assert [getattr(part, "output", None) or part.text for part in message.parts] == ["May I?", "booked", " Done."]
+
+
+# -- the outbox -------------------------------------------------------------------------------------------------------
+
+SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+class Endpoint:
+    def __init__(self, *answers):
+        self.answers, self.received = list(answers), []
+
+    async def __call__(self, url, headers, body):
+        self.received.append((headers, body))
+        answer = self.answers.pop(0) if self.answers else 200
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+async def test_webhooks_are_signed_retried_and_tell_who_was_absent(store, clock):
+    from standardwebhooks.webhooks import Webhook as Verifier
+
+    endpoint = Endpoint(500, OSError("refused"))
+    hook = Webhook("all", "http://hook.example", SECRET)
+    async with SessionRegistry(store, clock=clock, rules=RULES, webhooks=[hook], send=endpoint) as registry:
+        async with registry.open(ROOM, create=True) as room:
+            await room.edit(lambda view: (view.mark_read("ann", 1), view.mark_read("bob", 1)))
+        async with Peer(registry, principal="bob") as bob:
+            bob.replica.set_presence({"user": {"id": "bob"}})
+            await bob.pump()
+            await ask(registry)
+            await settle(50)
+            assert len(endpoint.received) == 1
+            (waiting,) = await registry.outbox.waiting(9)
+            assert (waiting.attempts, waiting.error, waiting.kind) == (1, "HTTP 500", "run.queued")
+            await clock.advance(4)
+            assert len(endpoint.received) == 1
+            await clock.advance(4)
+            (waiting,) = await registry.outbox.waiting(9)
+            assert (waiting.attempts, waiting.error) == (2, "OSError: refused")
+            await clock.advance(15)
+    assert len(endpoint.received) == 3
+    assert await store.deliveries(due=None, limit=9) == []
+    ids = {headers["webhook-id"] for headers, _ in endpoint.received}
+    assert len(ids) == 1, "the same message each time"
+    headers, body = endpoint.received[-1]
+    stamp = dict(headers) | {"webhook-timestamp": headers["webhook-timestamp"]}
+    verifier = Verifier(SECRET)
+    verifier._Webhook__verify_timestamp = lambda value: _stamp(value)
+    assert verifier.verify(body, stamp)["type"] == "run.queued"
+    data = json.loads(body)["data"]
+    assert (data["session"], data["run"], data["agent"], data["messageId"]) == ("room", "r", "*", "q")
+    assert data["absent"] == ["ann"]
+
+
+def _stamp(value):
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(float(value), tz=UTC)
+
+
+async def test_what_cannot_be_delivered_ends_as_a_dead_letter_that_can_be_tried_again(store, clock):
+    endpoint = Endpoint(*[503] * 12)
+    hooks = [Webhook("w", "http://hook.example", SECRET, ("run.queued",))]
+    options = {"webhooks": hooks, "send": endpoint, "timing": Timing(tick_s=3600)}
+    async with SessionRegistry(store, clock=clock, rules=RULES, **options) as registry:
+        await ask(registry)
+        await settle(50)
+        for attempt in range(11):
+            await clock.advance(5 * 2**attempt * 1.2 + 2)
+        (dead,) = await registry.outbox.dead(9)
+        assert (dead.attempts, dead.error, len(endpoint.received)) == (12, "HTTP 503", 12)
+        await registry.outbox.retry(dead.id)
+        await settle(50)
+        await clock.advance(2)
+        assert (len(endpoint.received), await registry.outbox.dead(9)) == (13, [])
+        with pytest.raises(NotFound):
+            await registry.outbox.retry("unknown")
+
+
+async def test_a_webhook_that_was_stored_is_sent_after_a_restart(store, clock):
+    hooks = [Webhook("w", "http://hook.example", SECRET, ("run.cancelled",))]
+    silent = Endpoint(OSError("down"))
+    async with SessionRegistry(store, clock=clock, rules=RULES, webhooks=hooks, send=silent) as registry:
+        await ask(registry)
+        async with registry.open(ROOM) as room:
+            await room.edit(lambda view: view.runs.cancel("r", RunCancel(by="ann", at=1)))
+        await settle(50)
+    endpoint = Endpoint()
+    async with SessionRegistry(store, clock=clock, rules=RULES, webhooks=hooks, send=endpoint):
+        await clock.advance(10)
+        assert [json.loads(body)["type"] for _, body in endpoint.received] == ["run.cancelled"]
+
+
+@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_short", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_%%%"])
+def test_a_weak_or_wrong_secret_is_refused(secret):
+    with pytest.raises(ValueError, match="base64"):
+        Webhook("w", "http://x", secret)
+
+
+def test_an_unknown_event_is_refused():
+    with pytest.raises(ValueError, match=r"run\.exploded"):
+        Webhook("w", "http://x", SECRET, ("run.exploded",))
