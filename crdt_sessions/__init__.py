@@ -5,7 +5,7 @@ Three doors: an agent or any other Python peer (:func:`connect`, :class:`Agent`)
 """
 
 from crdt_sessions.client import Agent, AgentRun, MessageStream, SessionPeer, connect
-from crdt_sessions.errors import CrdtSessionsError
+from crdt_sessions.errors import CrdtSessionsError, RunCancelled, RunSuspended
 from crdt_sessions.limits import Compaction, Limits, RunRules, Timing
 from crdt_sessions.runtime import Session, SessionRegistry, Webhook
 from crdt_sessions.storage import MemoryStore, SqliteStore, UpdateStore
@@ -18,7 +18,9 @@ __all__ = [
     "Limits",
     "MemoryStore",
     "MessageStream",
+    "RunCancelled",
     "RunRules",
+    "RunSuspended",
     "Session",
     "SessionPeer",
     "SessionRegistry",

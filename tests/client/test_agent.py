@@ -1,0 +1,399 @@
+"""Agents against the real service: they claim, write, stop, wait for people, hand over, and go in good order."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from crdt_sessions import Agent, RunCancelled, connect
+from crdt_sessions.errors import RequestRefused
+from crdt_sessions.model import ToolPart
+from tests.processes import Server
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    process = Server(
+        tmp_path_factory.mktemp("agents") / "s.db",
+        "--lease-s", "1.5", "--gone-grace-s", "0.5", "--cancel-grace-s", "3", "--default-agent", "",
+    )  # fmt: skip
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def room(request):
+    return request.node.name.split("[")[0]
+
+
+@asynccontextmanager
+async def working(url, answer, name="writer", **options):
+    agent = Agent(url, name=name, **options)
+    agent.on_run(answer)
+    task = asyncio.create_task(agent.work())
+    try:
+        yield agent
+    finally:
+        agent.stop()
+        await asyncio.wait_for(task, 20)
+
+
+def run_of(peer, message):
+    return peer.view.runs.value(f"run-{message.id}")
+
+
+async def status(peer, message, *wanted, timeout=15):
+    def reached():
+        run = run_of(peer, message)
+        return run is not None and run.status in wanted
+
+    await asyncio.wait_for(peer.until(reached), timeout)
+    return run_of(peer, message)
+
+
+async def begun(peer, message):
+    def reached():
+        answer = peer.view.messages.value(f"run-{message.id}-out")
+        return answer is not None and answer.text != ""
+
+    await asyncio.wait_for(peer.until(reached), 10)
+
+
+async def answered(peer, message):
+    run = await status(peer, message, "completed", "failed", "cancelled", "interrupted")
+    return run, peer.view.messages.value(run.output)
+
+
+async def test_an_agent_writes_text_thoughts_and_tools(service, room):
+    async def answer(run):
+        async with run.reasoning() as thoughts:
+            await thoughts.write("Let me see.")
+        call = run.tool("weather", {"city": "Oslo"})
+        call.output({"t": -3})
+        async with run.text() as out:
+            for word in ("It ", "is ", "cold."):
+                await out.write(word)
+        run.out.finish("stop")
+
+    async with connect(service.url, room, name="Ann", id="ann") as ann:
+        question = await ann.post("Weather?", agent="writer")
+        async with working(service.url, answer):
+            run, message = await answered(ann, question)
+    assert (run.status, run.outcome.reason, run.lease) == ("completed", "stop", None)
+    assert [part.type for part in message.parts] == ["reasoning", "tool", "text"]
+    assert (message.text, message.parent, message.author.name) == ("It is cold.", question.id, "writer")
+    assert message.parts[1].output == {"t": -3}
+
+
+async def test_a_question_asked_while_no_agent_was_up_is_answered(service, room):
+    async with connect(service.url, room) as ann:
+        question = await ann.post("Anybody?", agent="*")
+        assert run_of(ann, question).status in (None, "queued")
+    await asyncio.sleep(0.2)
+    async with connect(service.url, room) as ann, working(service.url, lambda run: run.out.write("Here.")):
+        _, message = await answered(ann, question)
+        assert message.text == "Here."
+
+
+async def test_history_is_the_thread_in_the_shape_of_the_provider(service, room):
+    seen = []
+
+    async def answer(run):
+        seen.append((run.history(), run.history("anthropic"), run.history("ai-sdk")))
+        await run.out.write(f"answer {len(seen)}")
+
+    async with connect(service.url, room, id="ann") as ann, working(service.url, answer):
+        await ann.post("Be brief.", role="system")
+        first = await ann.post("one", agent="writer")
+        await answered(ann, first)
+        second = await ann.post("two", agent="writer")
+        await answered(ann, second)
+        edited = await ann.resubmit(second.id, "zwei", agent="writer")
+        await answered(ann, edited)
+    assert seen[1][0] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "answer 1"},
+        {"role": "user", "content": "two"},
+    ]
+    assert [message["content"] for message in seen[2][0]] == ["Be brief.", "one", "answer 1", "zwei"]
+    assert seen[1][1][-1] == {"role": "user", "content": [{"type": "text", "text": "two"}]}
+    assert seen[1][2][-1]["parts"] == [{"type": "text", "text": "two", "state": "done"}]
+
+
+async def test_regenerating_makes_an_alternative_and_retrying_continues(service, room):
+    async def answer(run):
+        if run.message.text == "fail" and not run.resumed:
+            await run.out.write("half ")
+            raise RuntimeError("no more")
+        await run.out.write("other half" if run.resumed else f"take {len(run.session.messages.all())}")
+
+    async with connect(service.url, room) as ann, working(service.url, answer):
+        question = await ann.post("again", agent="writer")
+        _, first = await answered(ann, question)
+        wanted = ann.regenerate(first.id, "writer")
+        await asyncio.wait_for(ann.until(lambda: ann.view.runs.find(wanted).over), 10)
+        takes = [m for m in ann.messages.all() if m.parent == question.id]
+        assert len({m.id for m in takes}) == len({m.text for m in takes}) == 2
+        bad = await ann.post("fail", agent="writer")
+        failed, message = await answered(ann, bad)
+        assert (failed.status, failed.outcome.error.message, message.text) == ("failed", "no more", "half ")
+        assert message.parts[-1].state == "interrupted"
+
+        again = ann.retry(failed.id)
+        await asyncio.wait_for(ann.until(lambda: ann.view.runs.find(again).over), 10)
+        assert ann.view.messages.value(message.id).text == "half other half"
+
+
+async def test_pressing_stop_reaches_an_agent_that_writes_and_one_that_is_silent(service, room):
+    caught = []
+
+    async def answer(run):
+        try:
+            if run.message.text == "silent":
+                await run.out.write("thinking")
+                await asyncio.sleep(60)
+            while True:
+                await run.out.write("la ")
+                await asyncio.sleep(0.02)
+        except (RunCancelled, asyncio.CancelledError) as error:
+            caught.append(type(error))
+            raise
+
+    async with connect(service.url, room, id="ann") as ann, working(service.url, answer):
+        for text, kind in (("sing", RunCancelled), ("silent", asyncio.CancelledError)):
+            question = await ann.post(text, agent="writer")
+            await begun(ann, question)
+            ann.cancel(f"run-{question.id}", "enough")
+            run, message = await answered(ann, question)
+            assert (run.status, run.outcome.reason, run.cancel.by) == ("cancelled", "enough", "ann")
+            assert message.text
+            assert caught[-1] is kind
+
+
+async def test_an_agent_that_does_not_obey_is_fenced_and_goes_on_with_others(service, room):
+    import time
+
+    async def answer(run):
+        if run.message.text == "deaf":
+            await run.out.write("la la la")
+            time.sleep(6)  # the event loop is blocked: neither stop nor the lease reach it
+        await run.out.write(" fine")
+
+    async with connect(service.url, room, id="ann") as ann:
+        question = await ann.post("deaf", agent="writer")
+        hearing = asyncio.create_task(answered(ann, question))
+        agent = Agent(service.url, name="writer")
+        agent.on_run(answer)
+        deaf = asyncio.to_thread(lambda: asyncio.run(agent.work()))
+        task = asyncio.ensure_future(deaf)
+        await begun(ann, question)
+        ann.cancel(f"run-{question.id}")
+        run, message = await hearing
+        assert (run.status, message.text) == ("cancelled", "la la la")
+        other = await ann.post("well?", agent="writer")
+        _, message = await answered(ann, other)
+        assert message.text == " fine"
+        assert ann.view.messages.value(f"run-{question.id}-out").text == "la la la"
+        agent._stopping._loop.call_soon_threadsafe(agent.stop)
+        await asyncio.wait_for(task, 20)
+
+
+async def test_steering_is_taken_up_once_and_is_in_the_history(service, room):
+    heard = []
+
+    async def answer(run):
+        if run.message.text == "go":
+            while not heard:
+                heard.extend(message.text for message in run.take_steering())
+                await run.out.write(".")
+                await asyncio.sleep(0.02)
+            assert run.take_steering() == []
+            assert run.history()[-1] == {"role": "user", "content": "faster"}
+        await run.out.write("!")
+
+    async with connect(service.url, room) as ann, working(service.url, answer):
+        question = await ann.post("go", agent="writer")
+        await status(ann, question, "running")
+        steering = await ann.steer(f"run-{question.id}", "faster")
+        run, _ = await answered(ann, question)
+        assert (heard, run.steers) == (["faster"], {steering.id: True})
+        assert run_of(ann, steering) is None
+
+
+async def test_people_decide_and_the_answer_is_tried_again_without_repeating_its_steps(service, room):
+    done, attempts = [], []
+
+    async def answer(run):
+        attempts.append(run.attempt)
+        price = await run.step("price", lambda: done.append("price") or 42)
+        if not run.resumed:
+            await run.out.write(f"It costs {price}. ")
+        call = run.tool("book", {"price": price})
+        approval = await run.suspend_for_approval(call, approvers=["bob"])
+        if approval.approved:
+            call.output(await run.step("book", book))
+        else:
+            call.deny()
+        await run.out.write(f"{approval.by} said {'yes' if approval.approved else 'no'}.")
+
+    async def book():
+        done.append("book")
+        return {"booked": True}
+
+    async with connect(service.url, room, id="bob") as bob:
+        question = await bob.post("Book it", agent="writer")
+        async with working(service.url, answer):
+            await status(bob, question, "suspended")
+        (call,) = [p for p in bob.view.messages.value(f"run-{question.id}-out").parts if isinstance(p, ToolPart)]
+        assert (call.state, call.input, run_of(bob, question).lease) == ("approval-requested", {"price": 42}, None)
+        bob.decide(f"run-{question.id}", call.tool_call_id, True, "gladly")
+        await status(bob, question, "queued")
+        async with working(service.url, answer):  # another process, as far as anybody can tell
+            run, message = await answered(bob, question)
+    assert run.status == "completed"
+    assert (done, attempts) == (["price", "book"], [1, 1])
+    assert message.text == "It costs 42. bob said yes."
+    assert (message.parts[1].output, message.parts[1].approval.by) == ({"booked": True}, "bob")
+
+
+async def test_another_agent_goes_on_in_the_same_message(service, room):
+    async def writer(run):
+        await run.out.write("Draft. ")
+        run.handoff("critic", "wants a second opinion")
+
+    async def critic(run):
+        assert run.history()[-1] == {"role": "assistant", "content": "Draft. "}
+        async with run.text() as out:
+            await out.write("Looks good.")
+
+    async with connect(service.url, room) as ann:
+        question = await ann.post("Write", agent="writer")
+        async with working(service.url, writer), working(service.url, critic, name="critic"):
+            run, message = await answered(ann, question)
+    assert (run.agent, message.text, run.epoch) == ("critic", "Draft. Looks good.", 2)
+
+
+async def test_an_agent_that_is_stopped_finishes_what_it_can_and_hands_back_the_rest(service, room):
+    async def slow(run):
+        await run.out.write("half ")
+        await asyncio.sleep(0.5 if run.message.text == "short" else 60)
+        await run.out.write("whole")
+
+    async with connect(service.url, room) as ann:
+        await asyncio.sleep(0)
+        short = await ann.post("short", agent="writer", policy="parallel")
+        long = await ann.post("long", agent="writer", policy="parallel")
+        async with working(service.url, slow, shutdown_s=2):
+            for question in (short, long):
+                await status(ann, question, "running")
+        assert (await status(ann, short, "completed")).status == "completed"
+        run = await status(ann, long, "queued", timeout=3)
+        message = ann.view.messages.value(run.output)
+        assert (message.text, message.parts[0].state, run.epoch) == ("half ", "interrupted", 1)
+        async with working(service.url, lambda run: run.out.write("rest")):
+            _, message = await answered(ann, long)
+        assert (message.text, len(message.parts), run_of(ann, long).epoch) == ("half rest", 1, 2)
+
+
+async def test_concurrency_is_limited(service, room):
+    active, most = set(), []
+
+    async def answer(run):
+        active.add(run.id)
+        most.append(len(active))
+        await asyncio.sleep(0.2)
+        active.discard(run.id)
+
+    async with connect(service.url, room) as ann, working(service.url, answer, concurrency=2):
+        questions = [await ann.post(f"{n}", agent="writer", policy="parallel") for n in range(5)]
+        for question in questions:
+            await answered(ann, question)
+    assert max(most) == 2
+
+
+async def test_an_artifact_is_edited_with_a_cursor_in_presence(service, room):
+    async def answer(run):
+        plan = run.artifact("plan", title="Plan", content="# Plan\n")
+        plan.append("1. Oslo 😀\n")
+        plan.insert(0, "My ")
+        plan.delete(3, 2)
+        await run.out.write("done")
+        await asyncio.sleep(0.3)
+
+    async with connect(service.url, room) as ann, working(service.url, answer):
+        question = await ann.post("Plan", agent="writer")
+        await asyncio.wait_for(ann.until(lambda: any(p.cursor for p in ann.present().values())), 10)
+        (presence,) = ann.present().values()
+        assert (presence.cursor["artifactId"], presence.kind, presence.run_id) == (
+            "plan",
+            "agent",
+            f"run-{question.id}",
+        )
+        await answered(ann, question)
+        (artifact,) = ann.view.artifacts.all()
+        assert artifact.content == "My Plan\n1. Oslo 😀\n"
+
+
+async def test_read_receipts_and_unread_counts(service, room):
+    async with connect(service.url, room, id="ann") as ann, connect(service.url, room, id="bob") as bob:
+        for n in range(3):
+            await ann.post(f"{n}")
+        await bob.until(lambda: bob.unread == 3)
+        assert ann.unread == 0
+        bob.mark_read(2)
+        assert bob.unread == 1
+        bob.mark_read(1)
+        assert bob.unread == 1
+        bob.mark_read()
+        await ann.until(lambda: ann.view.receipts.get("bob") == 3)
+        async with httpx.AsyncClient(base_url=service.url) as http:
+            assert (await http.get(f"/v1/sessions/{room}/receipt", params={"principal": "bob"})).json() == {
+                "principal": "bob", "seq": 3, "unread": 0,
+            }  # fmt: skip
+            put = await http.put(f"/v1/sessions/{room}/receipt", json={"principal": "cat", "seq": 1})
+            assert put.json() == {"principal": "cat", "seq": 1, "unread": 2}
+
+
+async def test_an_agent_that_may_not_write_is_told(tmp_path):
+    tokens = tmp_path / "tokens.json"
+    tokens.write_text('{"t": {"principal": "p", "kind": "agent", "canWrite": false}}')
+    server = Server(tmp_path / "s.db", "--tokens-file", tokens)
+    try:
+        for token, status_code in (("t", 403), ("wrong", 401)):
+            agent = Agent(server.url, name="writer", token=token)
+            agent.on_run(lambda run: run.out.write(""))
+            with pytest.raises(RequestRefused) as caught:
+                await asyncio.wait_for(agent.work(), 10)
+            assert caught.value.status == status_code
+    finally:
+        server.close()
+
+
+async def test_an_agent_waits_for_a_server_that_is_away_and_its_run_survives_the_servers_death(tmp_path):
+    server = Server(tmp_path / "s.db", "--lease-s", "2")
+    words = [f"w{n} " for n in range(60)]
+
+    async def answer(run):
+        assert not run.resumed
+        for word in words:
+            await run.out.write(word)
+            await asyncio.sleep(0.02)
+
+    try:
+        async with connect(server.url, "room") as ann, working(server.url, answer):
+            question = await ann.post("count", agent="writer")
+            await begun(ann, question)
+            server.kill()
+            server = server.again()
+            run, message = await answered(ann, question)
+            assert (run.status, message.text, run.epoch) == ("completed", "".join(words), 1)
+            server.kill()
+            await asyncio.sleep(0.3)
+            server = server.again()
+            another = await ann.post("again", agent="writer")
+            _, message = await answered(ann, another)
+            assert message.text == "".join(words)
+    finally:
+        server.close()

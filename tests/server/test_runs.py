@@ -1,0 +1,280 @@
+"""Runs over REST: everything an application, a person with curl or a serverless agent does."""
+
+import asyncio
+import json
+import time
+import uuid
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import httpx
+import pytest
+from standardwebhooks.webhooks import Webhook as Verifier
+
+from crdt_sessions import connect
+from tests.processes import Server
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+class Hook(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.received.append((dict(self.headers), body))
+        self.send_response(self.server.answers.pop(0) if self.server.answers else 200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def hook():
+    server = HTTPServer(("127.0.0.1", 0), Hook)
+    server.received, server.answers = [], []
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory, hook):
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "hooks.json").write_text(
+        json.dumps([{"name": "all", "url": f"http://127.0.0.1:{hook.server_port}/x", "secret": SECRET}])
+    )
+    process = Server(
+        folder / "s.db", "--webhooks-file", folder / "hooks.json", "--lease-s", "2", "--default-agent", ""
+    )
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def http(service):
+    with service.http() as client:
+        yield client
+
+
+@pytest.fixture
+def agent():
+    return f"agent-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def name(http):
+    name = f"s-{uuid.uuid4().hex}"
+    http.post("/v1/sessions", json={"id": name})
+    return name
+
+
+def ask(http, name, agent, text="?", **more):
+    message = http.post(f"/v1/sessions/{name}/messages", json={"text": text, "agent": agent, **more}).json()
+    return message, f"/v1/sessions/{name}/runs/run-{message['id']}"
+
+
+def claim(http, agent, **more):
+    answer = http.post("/v1/runs/claim", json={"agents": [agent], "waitS": 5, **more})
+    assert answer.status_code == 200, answer.text
+    grant = answer.json()
+    return grant, {"Lease-Token": grant["token"]}
+
+
+def events(hook, run):
+    found = []
+    for headers, body in hook.received:
+        value = json.loads(body)
+        if value["data"]["run"] == run:
+            assert Verifier(SECRET).verify(body, {key.lower(): value for key, value in headers.items()})
+            found.append(value["type"])
+    return found
+
+
+def test_a_serverless_agent_needs_nothing_but_http(http, name, agent, hook):
+    """Woken by a webhook, it claims the run it was told of, works step by step, and may repeat every request."""
+    message, run = ask(http, name, agent, "Book a seat")
+    for _ in range(200):
+        if events(hook, run.rsplit("/", 1)[1]):
+            break
+        time.sleep(0.02)
+    woken = json.loads(hook.received[-1][1])
+    assert (woken["type"], woken["data"]["session"], woken["data"]["agent"]) == ("run.queued", name, agent)
+    grant = http.post(
+        f"/v1/sessions/{woken['data']['session']}/runs/{woken['data']['run']}/claim",
+        json={"agents": [agent], "leaseS": 60},
+    ).json()
+    assert (grant["epoch"], grant["leaseTtlMs"], grant["run"]["request"]["messageId"]) == (1, 60_000, message["id"])
+    lease = {"Lease-Token": grant["token"]}
+    for _ in range(2):
+        answer = http.post(f"{run}/append", json={"offset": 0, "text": "One moment 😀"}, headers=lease)
+        assert answer.json() == {"offset": 12}
+    wrong = http.post(f"{run}/append", json={"offset": 99, "text": "x"}, headers=lease)
+    assert (wrong.status_code, wrong.json()["title"], wrong.json()["length"]) == (409, "WrongOffset", 12)
+    assert http.get(f"{run}/steps/pay", headers=lease).status_code == 404
+    assert http.put(f"{run}/steps/pay", json={"value": {"receipt": 7}}, headers=lease).json()["value"] == {
+        "receipt": 7
+    }
+    assert http.put(f"{run}/steps/pay", json={"value": "again"}, headers=lease).json()["value"] == {"receipt": 7}
+    assert http.get(f"{run}/steps/pay", headers=lease).json()["value"] == {"receipt": 7}
+    call = {"name": "book", "input": {"seat": "4A"}}
+    assert http.put(f"{run}/tools/c1", json=call, headers=lease).status_code == 204
+    question = {"approvers": ["ann"], "requestedAt": 1}
+    assert http.put(f"{run}/tools/c1", json={**call, "approval": question}, headers=lease).status_code == 204
+    suspended = http.post(f"{run}/result", json={"status": "suspended"}, headers=lease).json()
+    assert (suspended["status"], suspended.get("lease")) == ("suspended", None)
+    assert http.post(f"{run}/append", json={"offset": 12, "text": "x"}, headers=lease).status_code == 409
+
+    early = http.post(f"{run}/approvals/c1", json={"approved": True, "principal": "bob"}).json()
+    assert "approval" not in early, "bob may not decide"
+    decided = http.post(f"{run}/approvals/c1", json={"approved": True, "reason": "ok", "principal": "ann"}).json()
+    assert (decided["approval"]["by"], decided["approval"]["approved"]) == ("ann", True)
+    late = http.post(f"{run}/approvals/c1", json={"approved": False, "principal": "ann"}).json()
+    assert (late["approval"]["approved"], [each["by"] for each in late["late"]]) == (True, ["ann"])
+
+    grant, lease = claim(http, agent)
+    assert grant["epoch"] == 2
+    http.put(f"{run}/tools/c1", json={"name": "book", "output": "booked"}, headers=lease)
+    http.post(f"{run}/append", json={"offset": 12, "text": "Done."}, headers=lease)
+    ended = http.post(f"{run}/result", json={"status": "completed", "reason": "stop"}, headers=lease).json()
+    assert (ended["status"], ended["outcome"]["reason"]) == ("completed", "stop")
+    answer = http.get(f"/v1/sessions/{name}/messages").json()["messages"][-1]
+    assert [part.get("text") or part.get("output") for part in answer["parts"]] == [
+        "One moment 😀",
+        "booked",
+        "Done.",
+    ]
+    for _ in range(200):
+        if len(events(hook, grant["run"]["id"])) == 4:
+            break
+        time.sleep(0.02)
+    assert events(hook, grant["run"]["id"]) == ["run.queued", "run.approval_requested", "run.queued", "run.completed"]
+
+
+def test_a_claim_waits_and_then_says_there_was_nothing(http, agent):
+    assert http.post("/v1/runs/claim", json={"agents": [agent]}).status_code == 204
+    assert http.post("/v1/runs/claim", json={"agents": [agent], "waitS": 0.1}).status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/v1/runs/claim", {"agents": []}, "agents"),
+        ("/v1/runs/claim", {"agents": ["a"], "waitS": 1e9}, "waitS"),
+        ("/v1/sessions/{name}/runs", {}, "messageId"),
+        ("/v1/sessions/{name}/runs", {"messageId": "m", "policy": "never"}, "policy"),
+        ("/v1/sessions/{name}/messages", {"text": "x", "agent": ""}, "agent"),
+    ],
+)
+def test_bad_input_is_named(http, name, path, body, field):
+    answer = http.post(path.format(name=name), json=body)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field)
+
+
+def test_asking_and_stopping_are_idempotent(http, name, agent):
+    wanted = {"id": "mine", "messageId": "m", "agent": agent}
+    assert http.post(f"/v1/sessions/{name}/runs", json=wanted).status_code == 201
+    again = http.post(f"/v1/sessions/{name}/runs", json={**wanted, "agent": "other"})
+    assert (again.status_code, again.json()["request"]["agent"]) == (200, agent)
+    for _ in range(2):
+        stopped = http.post(f"/v1/sessions/{name}/runs/mine/cancel", json={"reason": "enough", "principal": "ann"})
+        assert (stopped.json()["status"], stopped.json()["cancel"]["by"]) == ("cancelled", "ann")
+    assert [run["id"] for run in http.get(f"/v1/sessions/{name}/runs").json()["runs"]] == ["mine"]
+    refused = http.post(f"/v1/sessions/{name}/runs/mine/claim", json={"agents": [agent]})
+    assert (refused.status_code, refused.json()["title"], refused.json()["state"]) == (
+        409,
+        "RunNotClaimable",
+        "cancelled",
+    )
+    for method, path in (("GET", "runs/none"), ("POST", "runs/none/cancel"), ("POST", "runs/mine/approvals/c")):
+        answer = http.request(
+            method, f"/v1/sessions/{name}/{path}", json={"approved": True} if "approv" in path else {}
+        )
+        assert answer.status_code == 404, path
+
+
+def test_a_token_opens_its_own_run_only(http, name, agent):
+    for number in range(2):
+        ask(http, name, agent, policy="parallel", id=f"m{number}")
+    (first, lease), (second, _) = claim(http, agent), claim(http, agent)
+    base = f"/v1/sessions/{name}/runs"
+    assert http.post(f"{base}/{first['run']['id']}/renew", headers=lease).status_code == 200
+    for headers in (lease, {}, {"Lease-Token": "guess"}):
+        answer = http.post(f"{base}/{second['run']['id']}/renew", headers=headers)
+        assert (answer.status_code, answer.json()["title"]) == (409, "LeaseLost")
+
+
+def test_renewing_keeps_the_lease_and_tells_of_stop_and_steering(http, name, agent):
+    _, run = ask(http, name, agent)
+    grant, lease = claim(http, agent)
+    until = time.monotonic() + 3.5
+    while time.monotonic() < until:
+        renewed = http.post(f"{run}/renew", headers=lease)
+        assert (renewed.status_code, renewed.json()["cancelled"]) == (200, False)
+        time.sleep(0.5)
+    steering = http.post(
+        f"/v1/sessions/{name}/messages", json={"text": "faster", "steers": grant["run"]["id"]}
+    ).json()
+    assert [m["id"] for m in http.post(f"{run}/renew", headers=lease).json()["steering"]] == [steering["id"]]
+    assert http.post(f"{run}/steering/{steering['id']}", headers=lease).status_code == 204
+    assert http.post(f"{run}/renew", headers=lease).json()["steering"] == []
+    http.post(f"{run}/cancel", json={})
+    assert http.post(f"{run}/renew", headers=lease).json()["cancelled"]
+    ended = http.post(f"{run}/result", json={"status": "cancelled"}, headers=lease).json()
+    assert ended["status"] == "cancelled"
+
+
+def test_a_silent_holder_is_given_up_and_the_next_one_goes_on(http, name, agent):
+    _, run = ask(http, name, agent)
+    _, lease = claim(http, agent)
+    http.post(f"{run}/append", json={"offset": 0, "text": "half "}, headers=lease)
+    started = time.monotonic()
+    while http.get(run).json()["status"] == "running":
+        assert time.monotonic() - started < 3.2, "a lease of 2 s should be over"
+        time.sleep(0.05)
+    assert http.get(f"/v1/sessions/{name}/messages").json()["messages"][-1]["parts"][0]["state"] == "interrupted"
+    assert http.post(f"{run}/append", json={"offset": 5, "text": "zombie"}, headers=lease).status_code == 409
+    _, lease = claim(http, agent)
+    assert http.post(f"{run}/append", json={"offset": 5, "text": "whole"}, headers=lease).json() == {"offset": 10}
+    http.post(f"{run}/result", json={"status": "completed"}, headers=lease)
+    assert http.get(f"/v1/sessions/{name}/messages").json()["messages"][-1]["parts"][0]["text"] == "half whole"
+
+
+async def test_the_holder_may_come_over_a_websocket_too(service, name, agent):
+    async with httpx.AsyncClient(base_url=service.url, timeout=20) as http:
+        await http.post(f"/v1/sessions/{name}/messages", json={"id": "m", "text": "?", "agent": agent})
+        grant = (await http.post("/v1/runs/claim", json={"agents": [agent]})).json()
+        async with connect(service.url, name, lease=grant["token"], renew_s=0.5) as holder:
+            await asyncio.sleep(3)
+            assert (await http.get(f"/v1/sessions/{name}/runs/run-m")).json()["status"] == "running"
+            assert holder.connected
+
+
+def test_sessions_say_who_answers_and_how_runs_queue(http, name, agent):
+    assert http.patch(f"/v1/sessions/{name}", json={"agent": agent, "runPolicy": "reject"}).status_code == 200
+    http.post(f"/v1/sessions/{name}/messages", json={"id": "m1", "text": "one"})
+    http.post(f"/v1/sessions/{name}/messages", json={"id": "m2", "text": "two"})
+    runs = {run["id"]: run["status"] for run in http.get(f"/v1/sessions/{name}/runs").json()["runs"]}
+    assert runs == {"run-m1": "queued", "run-m2": "cancelled"}
+    export = http.get(f"/v1/sessions/{name}/export").json()
+    assert (export["meta"]["agent"], export["meta"]["runPolicy"]) == (agent, "reject")
+
+
+def test_dead_letters_are_listed_and_tried_again(http):
+    assert http.get("/v1/webhooks/deliveries", params={"dead": "true"}).json() == {"deliveries": []}
+    assert http.post("/v1/webhooks/deliveries/none/retry").status_code == 404
+
+
+def test_a_wrong_webhooks_file_is_explained(tmp_path):
+    file = tmp_path / "hooks.json"
+    for content, said in (
+        ('[{"name": "x", "url": "ftp://x", "secret": "y"}]', "0.url"),
+        ('[{"name": "x", "url": "http://x", "secret": "hush"}]', "base64"),
+        ("no json", "JSON"),
+    ):
+        file.write_text(content)
+        with pytest.raises(AssertionError, match=said) as caught:
+            Server(tmp_path / "s.db", "--webhooks-file", file)
+        assert "hush" not in str(caught.value)
