@@ -47,10 +47,10 @@ async def answer(run: AgentRun, client: openai.AsyncOpenAI) -> None:
         run.out.fail(str(getattr(error, "code", None) or "model-error"), error.message)
 
 
-def make_agent(url: str, *, name: str = "assistant", token: str | None = None) -> Agent:
+def make_agent(url: str, *, name: str = "assistant", token: str | None = None, shutdown_s: float = 10.0) -> Agent:
     """Return the agent, ready to run."""
     client = openai.AsyncOpenAI(api_key=os.environ.get("OPENAI_API_KEY", "none"), max_retries=2)
-    agent = Agent(url, name=name, token=token)
+    agent = Agent(url, name=name, token=token, shutdown_s=shutdown_s)
 
     @agent.on_run
     async def respond(run: AgentRun) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -41,6 +42,7 @@ class ServiceClient:
 
     def __init__(self, url: str, token: str | None) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._worker = uuid.uuid4().hex
         self._http = httpx.AsyncClient(base_url=url.rstrip("/"), headers=headers, timeout=_TIMEOUT_S)
 
     async def __aenter__(self) -> ServiceClient:
@@ -58,7 +60,10 @@ class ServiceClient:
             RequestRefused: the service refused to give this principal any.
         """
         answer = await self._request(
-            "POST", "/v1/runs/claim", json={"agents": list(agents), "waitS": wait_s}, timeout=wait_s + _TIMEOUT_S
+            "POST",
+            "/v1/runs/claim",
+            json={"agents": list(agents), "waitS": wait_s, "worker": self._worker},
+            timeout=wait_s + _TIMEOUT_S,
         )
         return _grant(answer.json()) if answer.status_code == 200 else None
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crdt_sessions.errors import CrdtSessionsError, RunNotClaimable
-from crdt_sessions.ids import SessionId
+from crdt_sessions.ids import Millis, SessionId
 from crdt_sessions.model import ANY_AGENT
 from crdt_sessions.runtime.leases import LeaseToken
 from crdt_sessions.runtime.registry import SessionRegistry
@@ -33,6 +33,15 @@ class Claim:
     """Proves the lease: on the WebSocket and in every request about the run."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Claimant:
+    agents: tuple[str, ...]
+    owner: str
+    ttl_s: float | None
+    worker: str | None
+    asked_at: Millis | None
+
+
 class Dispatcher:
     """Hands out queued runs.
 
@@ -46,7 +55,13 @@ class Dispatcher:
         self._unusable: set[tuple[SessionId, str]] = set()
 
     async def claim(
-        self, agents: Sequence[str], *, owner: str, wait_s: float = 0.0, ttl_s: float | None = None
+        self,
+        agents: Sequence[str],
+        *,
+        owner: str,
+        wait_s: float = 0.0,
+        ttl_s: float | None = None,
+        worker: str | None = None,
     ) -> Claim | None:
         """Take the oldest run that is ready for one of *agents*, waiting up to *wait_s* seconds for one.
 
@@ -55,6 +70,8 @@ class Dispatcher:
             owner: its principal.
             wait_s: how long to wait.
             ttl_s: how long it may be silent before the lease is lost; as the rules say if None.
+            worker: the process that asks. A run that it lost by being silent is not given to it again in answer
+                to what it asked before.
 
         Returns:
             the claim, or None if nothing was ready in time.
@@ -64,10 +81,11 @@ class Dispatcher:
         """
         ready, loop = self._registry.ready, asyncio.get_running_loop()
         until = loop.time() + wait_s
+        claimant = _Claimant((*agents, ANY_AGENT), owner, ttl_s, worker, self._registry.clock.now())
         while True:
             seen = ready.count
             async with self._turn:
-                claim = await self._take([*agents, ANY_AGENT], owner, ttl_s)
+                claim = await self._take(claimant)
             if claim is not None or loop.time() >= until:
                 return claim
             try:
@@ -85,13 +103,16 @@ class Dispatcher:
             RunNotClaimable: it is not queued, not its turn yet, or for another agent.
             SessionNotFound, SessionClosed, StorageError: the session cannot be used.
         """
-        async with self._registry.open(session_id) as session:
-            return await _claim(session, run_id, agents, owner, ttl_s)
+        return await self._give(session_id, run_id, _Claimant(tuple(agents), owner, ttl_s, None, None))
 
-    async def _take(self, agents: Sequence[str], owner: str, ttl_s: float | None) -> Claim | None:
-        for session_id, run_id in await self._registry.store.ready_runs(agents, limit=_CANDIDATES):
+    async def _give(self, session_id: SessionId, run_id: str, claimant: _Claimant) -> Claim:
+        async with self._registry.open(session_id) as session:
+            return await _claim(session, run_id, claimant)
+
+    async def _take(self, claimant: _Claimant) -> Claim | None:
+        for session_id, run_id in await self._registry.store.ready_runs(claimant.agents, limit=_CANDIDATES):
             try:
-                return await self.claim_one(session_id, run_id, agents=agents, owner=owner, ttl_s=ttl_s)
+                return await self._give(session_id, run_id, claimant)
             except RunNotClaimable:
                 continue  # decided since it was read
             except CrdtSessionsError as error:  # its session cannot be used now; others go on
@@ -101,15 +122,17 @@ class Dispatcher:
         return None
 
 
-async def _claim(session: Session, run_id: str, agents: Sequence[str], owner: str, ttl_s: float | None) -> Claim:
+async def _claim(session: Session, run_id: str, claimant: _Claimant) -> Claim:
     token = LeaseToken.new()
     record = await session.decide(
         lambda runs, now: runs.claim(
             run_id,
-            agents=[agent for agent in agents if agent != ANY_AGENT],
-            owner=owner,
+            agents=[agent for agent in claimant.agents if agent != ANY_AGENT],
+            owner=claimant.owner,
             digest=token.digest,
-            ttl_ms=None if ttl_s is None else int(ttl_s * 1000),
+            ttl_ms=None if claimant.ttl_s is None else int(claimant.ttl_s * 1000),
+            worker=claimant.worker,
+            asked_at=claimant.asked_at,
             now=now,
         )
     )

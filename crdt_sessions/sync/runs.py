@@ -189,7 +189,9 @@ class RunSteward:
         agents: Iterable[str],
         owner: str,
         digest: str,
-        ttl_ms: int | None,
+        ttl_ms: int | None = None,
+        worker: str | None = None,
+        asked_at: Millis | None = None,
         now: Millis,
     ) -> RunRecord:
         """Give a queued run to a claimant; return it with its lease.
@@ -200,6 +202,8 @@ class RunSteward:
             owner: its principal.
             digest: of the token that proves the lease.
             ttl_ms: how long it may be silent; the rules' if None.
+            worker: the process that asks, if it says so.
+            asked_at: since when it waits for a run; now if None.
             now: the time.
 
         Raises:
@@ -210,6 +214,9 @@ class RunSteward:
             raise RunNotClaimable(run=run_id, status=record.status if record is not None else "unknown")
         if record.agent != ANY_AGENT and record.agent not in names:
             raise RunNotClaimable(run=run_id, status=f"for the agent {record.agent}")
+        if worker is not None and worker == record.lost_by and (asked_at or now) <= (record.lost_at or 0):
+            # It has asked before it went silent, and may not be there to hear the answer.
+            raise RunNotClaimable(run=run_id, status="lost by this worker, which was not heard of since")
         longest, usual = int(self._rules.longest_lease_s * 1000), int(self._rules.lease_s * 1000)
         lease = RunLease(
             owner=owner,
@@ -222,7 +229,13 @@ class RunSteward:
         self._lives[run_id] = _Life(now)
         return self._put(
             record.but(
-                status="running", ready=False, lease=lease, secret=digest, epoch=lease.epoch, attempt=lease.attempt
+                status="running",
+                ready=False,
+                lease=lease,
+                secret=digest,
+                worker=worker,
+                epoch=lease.epoch,
+                attempt=lease.attempt,
             )
         )
 
@@ -382,6 +395,7 @@ class RunSteward:
         """Take the lease away from an agent that is not heard of any more."""
         life = self._lives[record.id]
         self._evict(record)
+        record = record.but(lost_by=record.worker, lost_at=now)
         if record.cancel is not None:
             self._end(record, "cancelled", record.cancel.reason or "cancelled", now)
         elif record.attempt >= self._rules.max_attempts and life.seen:
@@ -400,7 +414,7 @@ class RunSteward:
         self._lives.pop(record.id, None)
         self._decided.released.add((record.id, record.epoch))
         self._decided.writes.append(_close_parts(record.output, parts))
-        return record.but(lease=None, secret=None)
+        return record.but(lease=None, secret=None, worker=None)
 
     def _requeue(
         self, record: RunRecord, now: Millis, *, attempt: int, agent: str | None = None, parts: StreamState = "done"

@@ -58,6 +58,12 @@ class ClaimRequest(Body):
     lease_s: float | None = Field(
         None, gt=0, description="How long one may be silent; the service's setting if absent."
     )
+    worker: str | None = Field(
+        None,
+        max_length=200,
+        description="Names the process that asks. A run it lost by being silent is not given to it again in answer to"
+        " what it asked before that.",
+    )
 
 
 class Grant(Answer):
@@ -184,7 +190,9 @@ def _claim_routes(runs: Blueprint, dispatcher: Dispatcher) -> None:
         """Take the oldest run that waits for one of the agents, in whatever session; 204 if none came in time."""
         principal = current_principal()
         principal.require_write()
-        claim = await dispatcher.claim(data.agents, owner=principal.id, wait_s=data.wait_s, ttl_s=data.lease_s)
+        claim = await dispatcher.claim(
+            data.agents, owner=principal.id, wait_s=data.wait_s, ttl_s=data.lease_s, worker=data.worker
+        )
         return _grant(claim) if claim is not None else ("", 204)
 
     @runs.post("/sessions/<name>/runs/<run>/claim")

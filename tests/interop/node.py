@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -27,13 +28,14 @@ class NodePeers:
     def __init__(self):
         self._process = Process("node", JS / "peers.mjs", stdin=True)
         self._ids = itertools.count(1)
-        self._read = 0
+        self._turn = threading.Lock()
 
     def __call__(self, command, **options):
         """Run a command and return its result."""
         call = next(self._ids)
-        self._process.child.stdin.write(json.dumps({"call": call, "command": command, **options}) + "\n")
-        self._process.child.stdin.flush()
+        with self._turn:
+            self._process.child.stdin.write(json.dumps({"call": call, "command": command, **options}) + "\n")
+            self._process.child.stdin.flush()
         self._process.wait_for(rf'^\{{"call":{call},')
         line = next(line for line in self._process.lines if line.startswith(f'{{"call":{call},'))
         answer = json.loads(line)

@@ -190,6 +190,24 @@ async def test_a_successor_without_a_socket_goes_on_in_the_same_part(registry, d
         assert len(room.view.messages.value("r-out").parts) == 1
 
 
+async def test_a_worker_that_went_silent_is_not_given_its_run_again_for_what_it_asked_before(
+    registry, dispatcher, clock
+):
+    await ask(registry)
+    await dispatcher.claim(["writer"], owner="w", worker="hung")
+    waiting = asyncio.create_task(dispatcher.claim(["writer"], owner="w", worker="hung", wait_s=60))
+    await pass_time(clock, 12)
+    assert (await look(registry)).status == "queued"
+    assert not waiting.done()
+    other = await dispatcher.claim(["writer"], owner="w", worker="standby")
+    assert other.run.epoch == 2
+    await pass_time(clock, 12)
+    assert (await waiting).run.epoch == 3, "it was the standby that was lost last"
+    await pass_time(clock, 12)
+    back = await dispatcher.claim(["writer"], owner="w", worker="hung")
+    assert back.run.epoch == 4, "it asks anew, so it is there"
+
+
 async def test_a_step_is_done_once_for_all_attempts(registry, dispatcher, clock):
     await ask(registry)
     first = await dispatcher.claim(["writer"], owner="w")
