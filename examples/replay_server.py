@@ -16,6 +16,7 @@ import json
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -191,17 +192,7 @@ def create_app(rate: float = 0.0, cut_after: int | None = None) -> Quart:
         name = model.removeprefix("replay:")
         return known[name] if name in known else known[SELECTION[zlib.crc32(question.encode()) % len(SELECTION)]]
 
-    def stream(events: Iterator[str]) -> Response:
-        async def body() -> AsyncIterator[bytes]:
-            for number, event in enumerate(events):
-                if number == cut_after:
-                    return
-                yield event.encode()
-                await asyncio.sleep(1 / rate if rate else 0)
-
-        response = Response(body(), content_type="text/event-stream")
-        response.timeout = None
-        return response
+    stream = partial(_streamed, rate=rate, cut_after=cut_after)
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -210,21 +201,40 @@ def create_app(rate: float = 0.0, cut_after: int | None = None) -> Quart:
     @app.post("/v1/chat/completions")
     async def chat() -> Response:
         asked = await request.get_json()
-        messages = asked["messages"]
-        begun = messages[-1]["content"] if messages[-1]["role"] == "assistant" else ""
-        questions = [message["content"] for message in messages if message["role"] == "user"]
-        recording = choose(asked["model"], questions[-1] if questions else "")
+        question, begun = _asked(asked["messages"])
+        recording = choose(asked["model"], question)
         if recording.api == "openai-chat" and not begun:
             return stream(recording.events())
         choices = _from_events(recording) if recording.api.startswith("openai-chat") else as_chat(recording)
         return stream(_spelled(_behind(choices, begun), recording))
 
-    @app.post("/v1/responses")
-    async def responses() -> Response:
+    async def as_recorded(question: str) -> Response:
         asked = await request.get_json()
-        return stream(choose(asked["model"], str(asked["input"])).events())
+        return stream(choose(asked["model"], str(asked[question])).events())
 
+    for path, question in (("/v1/responses", "input"), ("/v1/messages", "messages")):
+        app.add_url_rule(path, path, partial(as_recorded, question), methods=["POST"])
     return app
+
+
+def _streamed(events: Iterator[str], *, rate: float, cut_after: int | None) -> Response:
+    async def body() -> AsyncIterator[bytes]:
+        for number, event in enumerate(events):
+            if number == cut_after:
+                return
+            yield event.encode()
+            await asyncio.sleep(1 / rate if rate else 0)
+
+    response = Response(body(), content_type="text/event-stream")
+    response.timeout = None
+    return response
+
+
+def _asked(messages: list[dict[str, Any]]) -> tuple[str, str]:
+    """Return the last question, and the beginning of the answer if there is one."""
+    begun = messages[-1]["content"] if messages[-1]["role"] == "assistant" else ""
+    questions = [message["content"] for message in messages if message["role"] == "user"]
+    return questions[-1] if questions else "", begun
 
 
 def _from_events(recording: Recording) -> Iterator[dict[str, Any]]:

@@ -124,19 +124,26 @@ def _tool_result(part: ToolPart) -> dict[str, Any]:
 
 
 def _arguments(part: ToolPart) -> str:
-    return part.input_text or json.dumps(part.input if part.input is not None else {}, ensure_ascii=False)
+    """Return the input as the model wrote it, or as JSON if what it wrote is none (it was cut off, or a program)."""
+    return part.input_text if _parsed(part) is not None else json.dumps(_input(part), ensure_ascii=False)
 
 
 def _input(part: ToolPart) -> dict[str, Any]:
     if isinstance(part.input, dict):
         return part.input
+    parsed = _parsed(part)
+    if parsed is not None:
+        return parsed
+    value = part.input if part.input is not None else part.input_text
+    return {"input": value} if value else {}
+
+
+def _parsed(part: ToolPart) -> dict[str, Any] | None:
     try:
         parsed = json.loads(part.input_text)
     except ValueError:
-        parsed = None
-    return (
-        parsed if isinstance(parsed, dict) else {"input": part.input if part.input is not None else part.input_text}
-    )
+        return None
+    return parsed if isinstance(parsed, dict) else None
 
 
 def _ai_sdk(message: Message) -> Iterable[dict[str, Any]]:

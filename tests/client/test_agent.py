@@ -397,3 +397,42 @@ async def test_an_agent_waits_for_a_server_that_is_away_and_its_run_survives_the
             assert message.text == "".join(words)
     finally:
         server.close()
+
+
+async def test_after_the_servers_death_every_run_goes_on_as_it_should(tmp_path):
+    """SIGKILL while runs are queued, running and suspended."""
+    server = Server(tmp_path / "s.db", "--lease-s", "2", "--run-policy", "parallel")
+
+    async def answer(run):
+        if run.message.text == "ask":
+            call = run.tool("book", {})
+            approval = await run.suspend_for_approval(call)
+            call.output(approval.by)
+        for n in range(40):
+            await run.out.write(f"{n} ")
+            await asyncio.sleep(0.03)
+
+    try:
+        async with connect(server.url, "room", id="ann") as ann:
+            async with working(server.url, answer):
+                waiting = await ann.post("later", agent="critic")
+                suspended = await ann.post("ask", agent="writer")
+                await status(ann, suspended, "suspended")
+                running = await ann.post("now", agent="writer")
+                await begun(ann, running)
+                server.kill()
+                await asyncio.sleep(0.5)
+                server = server.again()
+                await asyncio.wait_for(ann.synced(), 20)
+                assert run_of(ann, waiting).status == "queued"
+                assert run_of(ann, suspended).status == "suspended"
+                run, message = await answered(ann, running)
+                assert (run.status, run.epoch, message.text) == ("completed", 1, "".join(f"{n} " for n in range(40)))
+                ann.decide(f"run-{suspended.id}", f"run-{suspended.id}-1", True)
+                run, message = await answered(ann, suspended)
+                assert (run.status, message.parts[0].output) == ("completed", "ann")
+            async with working(server.url, lambda run: run.out.write("at last"), name="critic"):
+                _, message = await answered(ann, waiting)
+                assert message.text == "at last"
+    finally:
+        server.close()

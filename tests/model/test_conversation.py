@@ -1,0 +1,237 @@
+"""Threads through a tree of messages, and conversations in the shapes of providers."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crdt_sessions.errors import WrongOffset
+from crdt_sessions.model import (
+    Author,
+    Message,
+    MessageHead,
+    SessionDoc,
+    SessionView,
+    TextPart,
+    Threads,
+    ToolPart,
+    ValuePart,
+    authors,
+    merge,
+    shaped,
+    system_text,
+    version_of,
+    writes_as,
+)
+from crdt_sessions.model.values import Approval
+
+
+def message(id, text="", role="user", parts=None, **head):
+    said = [TextPart(type="text", text=text)] if text else []
+    return Message(id=id, role=role, author=Author(id="x"), created_at=1, parts=(parts or []) + said, **head)
+
+
+def ids(messages):
+    return [each.id for each in messages]
+
+
+# -- threads -----------------------------------------------------------------------------------------------------------
+
+
+def test_without_parents_a_conversation_is_a_line():
+    threads = Threads([message("a"), message("b"), message("c")])
+    assert ids(threads.thread("c")) == ["a", "b", "c"]
+    assert threads.thread("unknown") == []
+
+
+def test_versions_of_a_message_are_branches():
+    threads = Threads(
+        [
+            message("q1"),
+            message("a1", role="assistant", parent="q1"),
+            message("q2"),
+            message("a2", role="assistant", parent="q2"),
+            message("q2b", replaces="q2"),
+            message("a2b", role="assistant", parent="q2b"),
+            message("q3"),
+            message("q1b", replaces="q1"),
+        ]
+    )
+    assert ids(threads.thread("a2")) == ["q1", "a1", "q2", "a2"]
+    assert ids(threads.thread("a2b")) == ["q1", "a1", "q2b", "a2b"]
+    assert ids(threads.thread("q3")) == ["q1", "a1", "q2b", "a2b", "q3"], "a new question follows the latest branch"
+    assert ids(threads.thread("q1b")) == ["q1b"]
+    assert ids(threads.siblings("q2")) == ["q2", "q2b"]
+    assert ids(threads.siblings("q1b")) == ["q1", "q1b"]
+    assert threads.siblings("unknown") == []
+
+
+def test_alternatives_of_an_answer_are_siblings():
+    threads = Threads([message("q"), *(message(f"a{n}", role="assistant", parent="q") for n in range(3))])
+    assert ids(threads.siblings("a1")) == ["a0", "a1", "a2"]
+    assert ids(threads.thread("a1")) == ["q", "a1"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5) | st.none(), st.integers(0, 5) | st.none()), max_size=6))
+def test_circles_end(links):
+    def name(number):
+        return None if number is None else f"m{number}"
+
+    messages = [
+        message(f"m{n}", parent=name(parent), replaces=name(replaces)) for n, (parent, replaces) in enumerate(links)
+    ]
+    threads = Threads(messages)
+    for each in messages:
+        path = ids(threads.thread(each.id))
+        assert path[-1] == each.id
+        assert len(set(path)) == len(path)
+        threads.siblings(each.id)
+
+
+# -- shapes ------------------------------------------------------------------------------------------------------------
+
+
+def tool(id="c", **more):
+    return ToolPart(type="tool", tool_call_id=id, tool_name="weather", **more)
+
+
+ANSWER = message(
+    "a",
+    "Cold.",
+    "assistant",
+    [
+        TextPart(type="reasoning", text="hm"),
+        TextPart(type="text", text="Let me see."),
+        tool("c1", input_text='{"city":"Oslo"}', input={"city": "Oslo"}, state="output-available", output={"t": -3}),
+        tool("c2", input={"city": "Rome"}, state="output-error", error_text="unreachable"),
+        tool("c3", input={"city": "Bern"}, state="input-available"),
+    ],
+)
+
+
+def test_openai_gets_calls_and_results_and_no_dangling_call():
+    assert shaped([message("q", "Weather?"), ANSWER], "openai") == [
+        {"role": "user", "content": "Weather?"},
+        {
+            "role": "assistant",
+            "content": "Let me see.",
+            "tool_calls": [
+                {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Oslo"}'}},
+                {"id": "c2", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Rome"}'}},
+            ],
+        },
+        {"role": "tool", "tool_call_id": "c1", "content": '{"t": -3}'},
+        {"role": "tool", "tool_call_id": "c2", "content": "error: unreachable"},
+        {"role": "assistant", "content": "Cold."},
+    ]
+
+
+def test_anthropic_gets_blocks_and_no_system_message():
+    messages = [message("s", "Be brief.", "system"), message("q", "Weather?"), ANSWER]
+    spelled = shaped(messages, "anthropic")
+    assert system_text(messages) == "Be brief."
+    assert [each["role"] for each in spelled] == ["user", "assistant", "user", "assistant"]
+    assert spelled[1]["content"] == [
+        {"type": "text", "text": "Let me see."},
+        {"type": "tool_use", "id": "c1", "name": "weather", "input": {"city": "Oslo"}},
+        {"type": "tool_use", "id": "c2", "name": "weather", "input": {"city": "Rome"}},
+    ]
+    assert spelled[2]["content"] == [
+        {"type": "tool_result", "tool_use_id": "c1", "content": '{"t": -3}'},
+        {"type": "tool_result", "tool_use_id": "c2", "content": "error: unreachable", "is_error": True},
+    ]
+
+
+def test_the_ai_sdk_gets_every_part_with_its_state():
+    (spelled,) = shaped([ANSWER], "ai-sdk")
+    assert [part["type"] for part in spelled["parts"]] == ["reasoning", "text", *["dynamic-tool"] * 3, "text"]
+    assert spelled["parts"][2] == {
+        "type": "dynamic-tool", "toolName": "weather", "toolCallId": "c1", "state": "output-available",
+        "input": {"city": "Oslo"}, "output": {"t": -3},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ['{"city": "Os', "*** Begin Patch", "[1]"])
+def test_an_input_that_is_not_an_object_is_still_valid_json(text):
+    (said, _) = shaped([message("a", "", "assistant", [tool(input_text=text, state="output-error")])], "openai")
+    assert json.loads(said["tool_calls"][0]["function"]["arguments"]) == {"input": text}
+
+
+def test_a_denied_call_says_so():
+    approval = Approval(approved=False, by="ann", reason="too dear", at=1)
+    denied = tool(input={}, state="approval-responded", approval=approval)
+    (_, result) = shaped([message("a", "", "assistant", [denied])], "openai")
+    assert result["content"] == "the user denied the call: too dear"
+
+
+def test_split_buffers_are_one_part_and_files_and_speech_are_carried():
+    parts = [
+        TextPart(type="text", text="long "),
+        TextPart(type="text", text="text", continues=True),
+        ValuePart(type="file", value={"url": "https://x/y.png", "mediaType": "image/png"}),
+        ValuePart(type="audio", transcript=" spoken"),
+    ]
+    (ui,) = shaped([message("q", parts=parts)], "ai-sdk")
+    assert [part.get("text") or part["url"] for part in ui["parts"]] == ["long text", "https://x/y.png", " spoken"]
+    (chat,) = shaped([message("q", parts=parts)], "openai")
+    assert chat["content"] == [
+        {"type": "text", "text": "long text spoken"},
+        {"type": "image_url", "image_url": {"url": "https://x/y.png"}},
+    ]
+    (block,) = shaped([message("q", parts=parts)], "anthropic")
+    assert block["content"][1] == {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}}
+
+
+def test_an_empty_message_is_left_out():
+    assert shaped([message("a", "", "assistant"), message("q", "?")], "openai") == [{"role": "user", "content": "?"}]
+
+
+# -- writing at an offset ------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.text(st.sampled_from("ab 😀é"), max_size=5), st.integers(0, 3)), max_size=8))
+def test_appending_at_an_offset_is_idempotent(pieces):
+    """However often each request is repeated, also late, the text is what was meant."""
+    document = SessionDoc(1)
+    view = SessionView(document)
+    head = MessageHead(id="m", role="assistant", author=Author(id="x"), created_at=1)
+    added = document.edit(lambda _: view.messages.add(head))[0]
+    text, sent = "", []
+    for piece, repeats in pieces:
+        sent.append((len(text), piece))
+        text += piece
+        for offset, again in sent[-1:] + sent[:repeats]:
+            document.edit(lambda _, offset=offset, again=again: added.append_at(offset, again))
+    assert view.messages.value("m").text == text
+    with pytest.raises(WrongOffset):
+        added.append_at(len(text) + 1, "x")
+    document.close()
+
+
+# -- whose structs -------------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([5, 6, 7]), st.booleans()), max_size=12), st.sets(st.sampled_from([5, 6, 7]))
+)
+def test_the_authors_of_an_update_are_those_whose_clocks_it_moves(edits, fenced):
+    """Checked against the library: apply the update and see which clocks moved."""
+    writers = {client: SessionDoc(client) for client in (5, 6, 7)}
+    known, pending = SessionDoc(1), []
+    for number, (client, deliver) in enumerate(edits):
+        change = {f"k{client}": number}
+        _, delta = writers[client].edit(lambda document, change=change: document.roots.state.update(change))
+        pending.append(delta)
+        if deliver:
+            known.apply(delta)
+    update = merge(pending)
+    before = version_of(known.doc).clocks
+    found, held = set(authors(known, update, 10)), writes_as(known, update, fenced)
+    known.apply(update)
+    after = version_of(known.doc).clocks
+    moved = {client for client in after if after[client] > before.get(client, 0)}
+    assert moved == found
+    assert (held is not None) == bool(found & fenced)
+    for document in (known, *writers.values()):
+        document.close()
