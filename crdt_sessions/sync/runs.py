@@ -458,7 +458,8 @@ class RunSteward:
 
     def _ask(self, run_id: str, request: RunRequest, now: Millis) -> None:
         if run_id not in self._records:
-            self._admit(Run(id=run_id, request=request), now)
+            known = self._view.runs.value(run_id) or Run(id=run_id)  # somebody may have pressed stop already
+            self._admit(known.but(request=known.request or request), now)
 
     # -- people ------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ import { repeat } from 'lit-html/directives/repeat.js'
 import { unsafeHTML } from 'lit-html/directives/unsafe-html.js'
 import { marked } from 'marked'
 import { openEditor } from './editor.js'
-import { join, messages, post, present } from './session.js'
+import { ask, cancel, decide, join, messages, post, present } from './session.js'
 
 const COLORS = ['#4b3ff0', '#0a8f6a', '#c2410c', '#b0128a', '#0369a1', '#7c5a00', '#9f1239', '#3f6212']
 const ADJECTIVES = ['Curious', 'Gentle', 'Swift', 'Quiet', 'Bright', 'Patient', 'Merry', 'Bold']
@@ -92,38 +92,81 @@ function rename (event) {
 
 const safe = text => unsafeHTML(DOMPurify.sanitize(marked.parse(text, { gfm: true, breaks: true })))
 
-function part (part) {
+function question (part, message) {
+  const settled = part.approval
+  if (settled) return html`<p class="note">${settled.approved ? 'Approved' : 'Denied'} by ${settled.by || 'nobody'}</p>`
+  if (part.state !== 'approval-requested') return nothing
+  const say = approved => () => decide(doc, message.id, part.toolCallId, me.id, approved)
+  return html`<p class="question">May it do this? <button type="button" @click=${say(true)}>Approve</button> <button type="button" @click=${say(false)}>Deny</button></p>`
+}
+
+function part (part, message) {
   switch (part.type) {
     case 'text':
       return html`<div class="text">${safe(part.text)}</div>`
     case 'reasoning':
       return html`<details class="reasoning" ?open=${part.state === 'streaming'}><summary>${part.state === 'streaming' ? 'Thinking…' : 'Thoughts'}</summary><div>${part.text}</div></details>`
     case 'tool':
-      return html`<details class="tool"><summary>Tool · ${part.toolName}${part.state === 'output-error' ? ' · failed' : ''}</summary><pre>${part.inputText}</pre>${part.errorText ? html`<p class="error">${part.errorText}</p>` : nothing}</details>`
+      return html`<details class="tool" ?open=${part.state === 'approval-requested'}><summary>Tool · ${part.toolName}${part.state === 'output-error' ? ' · failed' : ''}</summary><pre>${part.inputText || JSON.stringify(part.input, null, 2)}</pre>${part.errorText ? html`<p class="error">${part.errorText}</p>` : nothing}</details>${question(part, message)}`
+    case 'audio':
+      return html`<div class="text spoken">${part.transcript}</div>`
     default:
       return html`<pre>${JSON.stringify(part.value, null, 2)}</pre>`
   }
 }
 
-function ending (run) {
-  if (run?.status === 'failed') return html`<p class="error">Ended with an error: ${run.outcome?.error?.message ?? run.outcome?.reason}</p>`
-  if (run?.status === 'cancelled' || run?.status === 'interrupted') return html`<p class="note">${run.status}</p>`
-  if (run?.outcome?.reason === 'length' || run?.outcome?.reason === 'max_tokens') return html`<p class="note">Cut short by the model's limit</p>`
-  return nothing
+const ACTIVE = ['queued', 'running', 'suspended']
+
+function stop (run) {
+  return run.cancel ? html`<span class="note">stopping…</span>` : html`<button type="button" class="stop" @click=${() => cancel(doc, run.id, me.id)}>Stop</button>`
+}
+
+/** What is to be said, and what can be done, about the run that writes a message. */
+function ending (run, message) {
+  const again = trigger => () => ask(doc, me.id, trigger === 'continue' ? message.id : message.parent, trigger, run.agent)
+  const button = (label, trigger) => html`<button type="button" @click=${again(trigger)}>${label}</button>`
+  switch (run?.status) {
+    case 'running':
+      return html`<p class="actions">${message.parts.length ? nothing : html`<span class="note">${run.lease?.agent ?? 'An agent'} is at work…</span>`}${stop(run)}</p>`
+    case 'queued':
+      return html`<p class="actions"><span class="note lost">Interrupted; waits for an agent to go on</span>${stop(run)}</p>`
+    case 'suspended':
+      return html`<p class="actions"><span class="note">Waits for a decision</span>${stop(run)}</p>`
+    case 'failed':
+      return html`<p class="error">Ended with an error: ${run.outcome?.error?.message ?? run.outcome?.reason}</p><p class="actions">${button('Try again', 'continue')}</p>`
+    case 'interrupted':
+      return html`<p class="actions"><span class="note lost">Interrupted: ${run.outcome?.reason}</span>${button('Go on', 'continue')}</p>`
+    case 'cancelled':
+      return html`<p class="actions"><span class="note">Stopped</span>${button('Go on', 'continue')}</p>`
+    case 'completed':
+      return html`<p class="actions quiet">${['length', 'max_tokens'].includes(run.outcome?.reason) ? html`<span class="note">Cut short by the model's limit</span>` : nothing}${message.parent ? button('Another answer', 'regenerate') : nothing}</p>`
+    default:
+      return nothing
+  }
+}
+
+/** A question nobody has begun to answer yet. */
+function waiting (message) {
+  const run = message.asked
+  if (run) {
+    if (run.status === 'cancelled') return html`<p class="actions"><span class="note">Stopped before an answer</span></p>`
+    return ACTIVE.includes(run.status ?? 'queued') ? html`<p class="actions"><span class="note">Waits for an agent…</span>${stop(run)}</p>` : nothing
+  }
+  return message.seq === undefined ? html`<p class="actions">${stop({ id: `run-${message.id}` })}</p>` : nothing
 }
 
 function message (message) {
-  const key = JSON.stringify([message.parts, message.run, message.seq])
+  const key = JSON.stringify([message.parts, message.run, message.asked, message.seq])
   const known = rendered.get(message.id)
   if (known?.key === key) return known.html
-  const writing = message.parts.some(part => part.state === 'streaming' || part.state === 'input-streaming')
+  const writing = message.run?.status === 'running' || message.parts.some(part => part.state === 'streaming' || part.state === 'input-streaming')
   const own = message.author?.id === me.id
   const time = new Date(message.createdAt).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' })
   const fresh = html`
     <article class="message ${message.role} ${own ? 'own' : ''} ${writing ? 'writing' : ''}" data-id=${message.id}>
       <header><b>${message.author?.name || message.author?.id}</b> <time>${time}</time>
         ${message.seq === undefined ? html`<span class="waiting" title="Kept on this device until the service has it">not sent yet</span>` : nothing}</header>
-      ${message.parts.map(part)}${ending(message.run)}
+      ${message.parts.map(each => part(each, message))}${message.role === 'user' ? waiting(message) : ending(message.run, message)}
     </article>`
   rendered.set(message.id, { key, html: fresh })
   return fresh

@@ -55,9 +55,41 @@ export function post (doc, author, text) {
   })
 }
 
+/** The shared map of a run, made if need be: one may press stop before anybody has seen the question. */
+function runOf (doc, id) {
+  const runs = doc.getMap('runs')
+  if (!(runs.get(id) instanceof Y.Map)) runs.set(id, new Y.Map())
+  return runs.get(id)
+}
+
+/** Press stop: before the run begins or while it is worked on, also offline. */
+export function cancel (doc, id, by) {
+  doc.transact(() => {
+    const run = runOf(doc, id)
+    if (!run.has('cancel')) run.set('cancel', { by, at: Date.now() })
+  })
+}
+
+/** Ask for a run: `submit`, `regenerate` (another answer beside the first) or `continue` (where an answer broke off). */
+export function ask (doc, by, messageId, trigger, agent = '*') {
+  doc.transact(() => runOf(doc, `run-${crypto.randomUUID()}`).set('request', { messageId, agent, trigger, by, createdAt: Date.now() }))
+}
+
+/** Say what one thinks of a tool call that waits for approval. The service settles which decision counts. */
+export function decide (doc, messageId, toolCallId, by, approved) {
+  const part = doc.getMap('messages').get(messageId)?.get('parts').toArray().find(part => part.get('toolCallId') === toolCallId)
+  part?.get('decisions')?.set(by, { approved, at: Date.now() })
+}
+
 /** Messages in the session's order: by seq; without one last, by time, then id. */
 export function messages (doc) {
   const runs = doc.getMap('runs')
+  const written = doc.getMap('messages')
+  const asked = new Map() // question -> the run nobody has begun to write yet
+  for (const [id, run] of runs) {
+    const request = run instanceof Y.Map ? run.get('request') : null
+    if (request && !written.has(run.get('output'))) asked.set(request.messageId, { id, ...run.toJSON() })
+  }
   const found = []
   for (const [id, message] of doc.getMap('messages')) {
     const head = message instanceof Y.Map ? message.get('head') : null
@@ -66,7 +98,8 @@ export function messages (doc) {
     found.push({
       ...head,
       seq: message.get('seq'),
-      run: runs.get(message.get('runId'))?.toJSON(),
+      run: runs.has(message.get('runId')) ? { id: message.get('runId'), ...runs.get(message.get('runId')).toJSON() } : undefined,
+      asked: asked.get(id),
       parts: parts instanceof Y.Array ? parts.map(part => part.toJSON()) : []
     })
   }

@@ -31,12 +31,10 @@ const ann = await open(laptop, 'Ann')
 const bob = await open(phone, 'Bob')
 await ann.screenshot({ path: path.join(shots, 'welcome.png') })
 
-// presence: each sees the other, and the agent
+// presence: each sees the other
 for (const [page, other] of [[ann, 'Bob'], [bob, 'Ann']]) {
   await page.waitForSelector(`#present li[data-name="${other}"]`)
-  await page.waitForSelector('#present li.agent')
 }
-seen.presentForAnn = await ann.$$eval('#present li', items => items.length)
 
 // tokens arrive live in both
 const tokens = page => page.evaluate(() => new Promise(resolve => {
@@ -54,6 +52,8 @@ await bob.waitForFunction(() => [...document.querySelectorAll('.activity')].some
 await ann.press('textarea', 'Enter')
 await ann.waitForSelector('.message.assistant.writing')
 await bob.waitForSelector('.activity.streaming:not(:empty)')
+await ann.waitForSelector('#present li.agent')
+seen.presentForAnn = await ann.$$eval('#present li', items => items.length)
 await ann.waitForTimeout(900)
 await ann.screenshot({ path: path.join(shots, 'streaming.png') })
 seen.stepsSeen = await Promise.all(watching)
@@ -79,9 +79,34 @@ for (const page of [ann, bob]) {
   await page.waitForFunction(() => document.querySelectorAll('.waiting').length === 0)
 }
 await bob.waitForSelector('.cm-ySelectionCaret')
-// both answers have ended: one that has only just begun shows no text and is not marked as being written yet
 await bob.waitForFunction(() => document.querySelectorAll('.message.assistant:not(.writing):has(.text)').length === 2, undefined, { timeout: 60000 })
 await bob.screenshot({ path: path.join(shots, 'merged.png') })
+
+// anybody can stop an answer, and have it go on
+await ann.fill('textarea', 'replay:openai-chat/groq-text-long.chunks.txt')
+await ann.press('textarea', 'Enter')
+await bob.waitForFunction(() => (document.querySelector('.message.writing .text')?.textContent.length ?? 0) > 100)
+await bob.screenshot({ path: path.join(shots, 'stop.png') })
+await bob.click('.message.writing .stop')
+await ann.waitForFunction(() => [...document.querySelectorAll('.message:last-of-type .note')].some(note => note.textContent === 'Stopped'))
+const last = page => page.$eval('.message:last-of-type .text', text => text.textContent.length)
+seen.stopped = await last(ann)
+await ann.click('.message:last-of-type .actions button')
+await bob.waitForFunction(() => document.querySelectorAll('.message.writing').length === 1)
+await bob.waitForFunction(() => document.querySelectorAll('.message.writing').length === 0, undefined, { timeout: 60000 })
+seen.wentOn = await last(bob)
+
+// a person decides about a tool call
+await ann.evaluate(session => fetch(`/v1/sessions/${session}`, { method: 'PATCH', headers: { 'Content-Type': 'application/json' }, body: '{"agent": "booker"}' }), session)
+await ann.fill('textarea', 'Book me a seat')
+await ann.press('textarea', 'Enter')
+await bob.waitForSelector('.question button')
+await bob.screenshot({ path: path.join(shots, 'approval.png') })
+await bob.click('.question button:first-of-type')
+await ann.waitForFunction(() => [...document.querySelectorAll('.note')].some(note => note.textContent.startsWith('Approved by')))
+await ann.waitForFunction(() => document.body.textContent.includes('Seat 12A is yours.'))
+seen.approvedBy = await ann.$$eval('.note', notes => notes.map(note => note.textContent).find(text => text.startsWith('Approved by')))
+await ann.screenshot({ path: path.join(shots, 'approved.png') })
 
 // a reload keeps everything
 const text = page => page.evaluate(() => [...document.querySelectorAll('.message .text')].map(part => part.textContent))

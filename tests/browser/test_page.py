@@ -20,7 +20,7 @@ CHROMIUM = any(shutil.which(name) for name in ("chromium", "google-chrome"))
 @pytest.mark.skipif(not AVAILABLE, reason=WHY_NOT)
 @pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium")
 def test_two_people_and_an_agent_share_the_page(tmp_path):
-    server = Server(tmp_path / "sessions.db")
+    server = Server(tmp_path / "sessions.db", "--default-agent", "assistant")
     port = free_port()
     replay = Process(sys.executable, ROOT / "examples/replay_server.py", "--port", port, "--rate", "60")
     replay.wait_for("Running on")
@@ -28,6 +28,9 @@ def test_two_people_and_an_agent_share_the_page(tmp_path):
         sys.executable, ROOT / "examples/model_agent.py", "--url", server.url,
         env={"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "none"},
     )  # fmt: skip
+    booker = Process(sys.executable, ROOT / "examples/approval.py", "--url", server.url)
+    with server.http() as http:
+        http.post("/v1/sessions", json={"id": "room"})  # else the page asks, hears 404, and the console says so
     shots = Path(tmp_path / "shots")
     shots.mkdir()
     try:
@@ -38,13 +41,15 @@ def test_two_people_and_an_agent_share_the_page(tmp_path):
         assert done.returncode == 0, done.stderr + "\n".join(agent.lines + server.lines)
         seen = json.loads(done.stdout.splitlines()[-1])
     finally:
-        for process in (agent, replay, server):
+        for process in (agent, booker, replay, server):
             process.close()
     assert seen["errors"] == []
     assert seen["presentForAnn"] == 3
     assert min(seen["stepsSeen"]) > 10, "the answer came in one piece, not token by token"
     assert not seen["bobSawOffline"]
     assert seen["reloadKeeps"]
+    assert 0 < seen["stopped"] < seen["wentOn"]
+    assert seen["approvedBy"] == "Approved by Bob"
     assert seen["texts"][0] == seen["texts"][1]
     assert "written offline" in "".join(seen["texts"][0])
     assert seen["drafts"][0] == seen["drafts"][1]

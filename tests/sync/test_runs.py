@@ -450,6 +450,16 @@ def test_a_request_and_its_cancel_may_arrive_together(world):
     assert world.status() == "cancelled"
 
 
+def test_stop_is_pressed_before_the_service_has_seen_the_question():
+    world = World(RunRules(default_agent="*"))
+    world.network.drop("ann")
+    world.post(id="m")
+    world.cancel("ann", "run-m")
+    world.network.connect("ann")
+    world.settle()
+    assert (world.status("run-m"), world.run("run-m").request.message_id) == ("cancelled", "m")
+
+
 def test_an_agent_that_is_cancelled_stops_by_itself(held):
     world, holder = held
     world.write(holder, "so far")

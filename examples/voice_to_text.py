@@ -1,0 +1,99 @@
+"""A question is spoken on the phone and answered in text on the laptop, in one session.
+
+    crdt-sessions serve &
+    python examples/voice_to_text.py --once
+
+The transcript in ``recordings/voice/weekend.json`` stands for a speech recogniser: words with the time at which each
+was recognised. While it streams, others see the words and that somebody is speaking; the question is answered when it
+is complete. Then the same person goes on typing on another device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+from crdt_sessions import Agent, AgentRun, SessionPeer, connect
+from crdt_sessions.model import MessageHead, SessionView
+
+TRANSCRIPT = Path(__file__).parent / "recordings/voice/weekend.json"
+
+
+async def speak(phone: SessionPeer, spoken: dict[str, Any], *, speed: float) -> str:
+    """Post what is spoken, word by word, and return the message's id."""
+    head = MessageHead(
+        id=uuid.uuid4().hex, role="user", author=phone.author, created_at=phone.now(), modality="voice"
+    )
+    phone.set_presence("speaking", modality="voice")
+    sound = {"mediaType": spoken["mediaType"], "durationMs": spoken["durationMs"]}
+    transcript = phone.edit(lambda view: view.messages.add(head).open_audio(sound))
+    before = 0
+    for word in spoken["words"]:
+        await asyncio.sleep((word["atMs"] - before) / 1000 / speed)
+        before = word["atMs"]
+
+        def change(_: SessionView, text: str = word["text"]) -> None:
+            transcript.append(text)
+
+        phone.edit(change)
+    phone.edit(lambda _: transcript.close())
+    phone.set_presence("idle", modality="voice")
+    await phone.durable()
+    return head.id
+
+
+async def answer(run: AgentRun) -> None:
+    asked = run.history()[-1]["content"]
+    async with run.text() as out:
+        for word in f"You said: {asked}".split(" "):
+            await out.write(word + " ")
+            await asyncio.sleep(0.01)
+
+
+async def once(url: str, speed: float) -> None:
+    agent = Agent(url, name="assistant")
+    agent.on_run(answer)
+    working = asyncio.create_task(agent.work())
+    spoken = json.loads(TRANSCRIPT.read_text("utf-8"))
+    session = f"voice-{uuid.uuid4().hex[:8]}"
+    async with (
+        connect(url, session, name="Ann", id="ann", device="phone") as phone,
+        connect(url, session, name="Ann", id="ann", device="laptop") as laptop,
+    ):
+        laptop.set_presence("idle", modality="text")
+        speaking = asyncio.create_task(speak(phone, spoken, speed=speed))
+        heard = ""
+        while not speaking.done():
+            await asyncio.sleep(0.05)
+            now = "".join(
+                part.transcript or "" for m in laptop.messages.all() for part in m.parts if part.type == "audio"
+            )
+            present = [f"{each.device} {each.activity} ({each.modality})" for each in laptop.present().values()]
+            if now != heard:
+                heard = now
+                print(f"on the laptop: {heard!r}, {', '.join(present)}", flush=True)
+        await answered(laptop, await speaking)
+        typed = await laptop.post("And on Sunday?", modality="text")
+        await answered(laptop, typed.id)
+        for message in laptop.messages.all():
+            said = message.text or "".join(getattr(part, "transcript", None) or "" for part in message.parts)
+            print(f"{message.author.name} [{message.modality or 'text'}]: {said}")
+    agent.stop()
+    await working
+
+
+async def answered(peer: SessionPeer, question: str) -> None:
+    await peer.until(lambda: (run := peer.view.runs.value(f"run-{question}")) is not None and run.over)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Speak on one device, go on in text on another.")
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--speed", type=float, default=1.0, help="how much faster than life")
+    parser.add_argument("--once", action="store_true", help="accepted for symmetry: it always ends by itself")
+    options = parser.parse_args()
+    asyncio.run(once(options.url, options.speed))

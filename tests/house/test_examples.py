@@ -1,0 +1,39 @@
+"""Every example runs headless, as its documentation says."""
+
+import sys
+
+import pytest
+
+from tests.processes import ROOT, Process
+
+
+@pytest.mark.parametrize(
+    ("example", "flags", "said"),
+    [
+        ("approval.py", (), r"I found a seat for 120 kr\. Seat 12A is yours\."),
+        ("handoff.py", (), r"A draft about fjords\. \(4 words, and I would not change one\.\)"),
+        ("voice_to_text.py", ("--speed", "4"), r"assistant \[text\]: You said: And on Sunday\?"),
+    ],
+)
+def test_an_example_does_what_it_says(server, example, flags, said):
+    process = Process(sys.executable, ROOT / "examples" / example, "--url", server.url, "--once", *flags)
+    try:
+        process.wait_for(said, 40)
+        assert process.child.wait(20) == 0
+        if example == "voice_to_text.py":
+            process.wait_for(r"on the laptop: 'Plan my', .*phone speaking \(voice\)")
+            process.wait_for(
+                r"assistant \[text\]: You said: Plan my weekend in Oslo, please\. It may rain on Saturday\."
+            )
+            process.wait_for(r"Ann \[voice\]: Plan my weekend in Oslo, please\. It may rain on Saturday\.")
+    finally:
+        process.close()
+
+
+def test_the_serverless_example_starts_its_own_service():
+    process = Process(sys.executable, ROOT / "examples/serverless.py", "--once")
+    try:
+        process.wait_for(r"Good evening\. You said: Anybody awake\?", 40)
+        assert process.child.wait(20) == 0
+    finally:
+        process.close()
