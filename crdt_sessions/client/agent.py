@@ -192,7 +192,6 @@ class Agent:
         """Answer, watch for what ends the answer from outside, and say how it ended."""
         out = MessageStream(peer, grant.run, grant.epoch)
         out.begin()
-        peer.set_presence("streaming", runId=grant.run.id)
         answering = asyncio.create_task(self._answered(answer, AgentRun(peer, grant, service, out), out))
         watching = asyncio.create_task(self._watch(peer, out, answering))
         try:

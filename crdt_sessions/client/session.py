@@ -489,14 +489,12 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         async with self._holder(grant) as holder:
             out = MessageStream(holder, grant.run, grant.epoch, resume=resume)
             out.begin()
-            self.set_presence("streaming", runId=wanted)
             left_by: BaseException | None = None
             try:
                 yield out
             except BaseException as error:  # noqa: BLE001 - raised again, once the end of the run is handed over
                 left_by = error
             out.end(*_ending(out, left_by))
-            self.set_presence("idle", runId="")
             if left_by is None:
                 await holder.durable()
         if left_by is not None:
@@ -583,7 +581,12 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
             self._changed.beat()
 
     async def _hand_over(self) -> None:
-        """Before leaving in good order, let the server have what it has not acknowledged."""
+        """Before leaving in good order, say good-bye and let the server have what it has not acknowledged.
+
+        A closed socket would not do: web servers report it like a broken one, and presence stays for a moment.
+        """
+        self._replica.leave()
+        self._wake()
         try:
             async with asyncio.timeout(_HAND_OVER_S):
                 await self.durable()

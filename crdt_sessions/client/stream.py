@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from crdt_sessions.errors import RunCancelled
 from crdt_sessions.model import Message, PartStream, Run, RunError, RunResult, SessionView, ToolStream
 from crdt_sessions.model.text import SurrogateJoiner, join_surrogates
-from crdt_sessions.model.values import ResultStatus, StreamState
+from crdt_sessions.model.values import Activity, ResultStatus, StreamState
 
 if TYPE_CHECKING:
     from crdt_sessions.client.session import SessionPeer
@@ -52,6 +52,7 @@ class MessageStream:
         self._failure: tuple[str, RunError] | None = None
         self._reason: str | None = None
         self._ended = False
+        self._activity: Activity = "idle"
 
     @property
     def message(self) -> Message | None:
@@ -130,6 +131,7 @@ class MessageStream:
     def begin(self) -> None:
         """Add the message, or go on with what a former writer left of it."""
         self._peer.edit(self._begin)
+        self._show("thinking")
 
     def end(
         self,
@@ -178,10 +180,17 @@ class MessageStream:
         if self._ended:
             return  # the run has ended under a writer that does not know yet
         self._pending.append((key, text))
+        self._show("thinking" if key[0] == "reasoning" else "streaming")
         if self._timer is None or self._timer.done():
             self.flush()
             self._timer = asyncio.create_task(self._flush_later())
         await asyncio.sleep(0)  # a model that never waits must not keep the connection from sending
+
+    def _show(self, activity: Activity) -> None:
+        """Let people see what the agent does."""
+        if activity != self._activity:
+            self._activity = activity
+            self._peer.set_presence(activity, runId=self.run_id)
 
     async def _flush_later(self) -> None:
         await self._peer.clock.sleep(BATCH_S)

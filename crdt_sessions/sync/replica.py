@@ -181,6 +181,11 @@ class Replica:
         self._clock += 1
         self._announce = True
 
+    def leave(self) -> None:
+        """Say good-bye: take the presence back, and count that as a change so that one can wait until it is heard."""
+        self.set_presence(None)
+        self.version += 1
+
     def presences(self) -> dict[ClientId, dict[str, Any]]:
         """Return the presence of everybody else."""
         states = {client: json.loads(text) for client, text in self.awareness.present().items()}

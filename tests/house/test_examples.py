@@ -1,5 +1,6 @@
 """Every example runs headless, as its documentation says."""
 
+import re
 import sys
 
 import pytest
@@ -37,3 +38,20 @@ def test_the_serverless_example_starts_its_own_service():
         assert process.child.wait(20) == 0
     finally:
         process.close()
+
+
+def test_the_tutorial_works_as_it_stands(server, tmp_path):
+    """Its agent and its asker, as they are printed."""
+    text = (ROOT / "docs/tutorial/your-first-agent.md").read_text("utf-8")
+    agent, asker, _ = re.findall(r"```python\n(.*?)```", text, re.S)
+    for name, code in (("agent.py", agent), ("asker.py", asker)):
+        (tmp_path / name).write_text(code.replace("http://127.0.0.1:8000", server.url), "utf-8")
+    parrot = Process(sys.executable, tmp_path / "agent.py")
+    ann = Process(sys.executable, tmp_path / "asker.py")
+    try:
+        ann.wait_for("parrot says: You said: Plan my weekend", 30)
+        assert ann.child.wait(20) == 0
+        assert parrot.terminate() == 0
+    finally:
+        for process in (parrot, ann):
+            process.close()

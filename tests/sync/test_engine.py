@@ -622,6 +622,21 @@ def test_a_returning_replica_announces_itself_with_a_raised_clock():
     assert len(network.peers["bob"].replica.presences()) == 1
 
 
+def test_a_replica_that_leaves_is_gone_at_once_and_knows_that_it_was_heard():
+    network = SimNetwork()
+    for name in ("ann", "bob"):
+        network.add(name).replica.set_presence({"user": {"name": name}})
+        network.connect(name)
+    network.run_until_quiet()
+    ann = network.peers["ann"].replica
+    ann.leave()
+    network.edit("ann", lambda view: None)
+    assert ann.durable < ann.version
+    network.run_until_quiet()
+    assert ann.durable == ann.version
+    assert network.peers["bob"].replica.presences() == {}
+
+
 def test_a_replica_renews_its_presence_and_objects_to_being_declared_gone():
     network = SimNetwork()
     for name in ("ann", "bob"):
