@@ -92,7 +92,7 @@ class Agent:
         return answer
 
     def run(self) -> None:
-        """Work until SIGINT or SIGTERM; then finish, or hand back, what is being worked on.
+        """Work until SIGINT or SIGTERM; then finish, or hand back, what is being worked on; at once if told twice.
 
         Raises:
             RequestRefused: the service does not give this principal any runs.
@@ -126,11 +126,18 @@ class Agent:
     # -- inside ------------------------------------------------------------------------------------------------
 
     async def _run_until_signalled(self) -> None:
-        loop = asyncio.get_running_loop()
+        working = asyncio.ensure_future(self.work())
+
+        def leave() -> None:
+            if self._stopping.is_set():
+                working.cancel()
+            self.stop()
+
         for number in (signal.SIGINT, signal.SIGTERM):
             with suppress(NotImplementedError):  # Windows
-                loop.add_signal_handler(number, self.stop)
-        await self.work()
+                asyncio.get_running_loop().add_signal_handler(number, leave)
+        with suppress(asyncio.CancelledError):
+            await working
 
     async def _take_runs(self, service: ServiceClient, answer: OnRun) -> None:
         backoff = Backoff(rng=random.Random())

@@ -97,12 +97,7 @@ class AgentRun:
 
     def take_steering(self) -> list[Message]:
         """Return what people said to steer this run since the last call, and record that it was taken up."""
-        taken = self.session.view.runs.find(self.id).steers
-        steering = [
-            message
-            for message in self.session.messages.all()
-            if message.steers == self.id and taken.get(message.id) is not True
-        ]
+        steering = self.session.view.steering(self.id)
         for message in steering:
             self.session.edit(lambda view, id=message.id: view.runs.consume(self.id, id))  # type: ignore[misc]
         return steering

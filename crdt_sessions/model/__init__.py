@@ -12,7 +12,7 @@ from crdt_sessions.model.document import (
 )
 from crdt_sessions.model.layout import LAYOUT, ROOT_NAMES, seed, settled_meta
 from crdt_sessions.model.messages import Messages, MessageView, order
-from crdt_sessions.model.runs import SETTLED_KEYS, Runs
+from crdt_sessions.model.runs import Runs
 from crdt_sessions.model.session import Artifacts, SessionView
 from crdt_sessions.model.shapes import Shape, shaped, system_text
 from crdt_sessions.model.streams import SEGMENT_BYTES, PartStream, ToolStream
@@ -21,6 +21,7 @@ from crdt_sessions.model.transcript import markdown
 from crdt_sessions.model.values import (
     ANY_AGENT,
     SCHEMAS,
+    SETTLED_KEYS,
     TERMINAL_STATUSES,
     Approval,
     ApprovalRequest,

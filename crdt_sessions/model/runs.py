@@ -17,9 +17,6 @@ from crdt_sessions.model.values import (
     RunResult,
 )
 
-SETTLED_KEYS = ("status", "agent", "epoch", "lease", "output", "outcome")
-"""What only the server writes of a run."""
-
 
 class Runs:
     """The runs of a session. Proposals are data that anyone may write; what they lead to is settled by the server."""
@@ -68,9 +65,8 @@ class Runs:
             self.request(settled.id, settled.request)
         if settled.cancel is not None:
             self.cancel(settled.id, settled.cancel)
-        entry, decided = self._ensure(settled.id), settled.json_value()
-        for key in SETTLED_KEYS:
-            value = decided.get(key)
+        entry = self._ensure(settled.id)
+        for key, value in settled.settled.items():
             if value is None and key in entry:
                 del entry[key]
             elif value is not None and entry.get(key) != value:

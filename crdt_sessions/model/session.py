@@ -9,12 +9,13 @@ from crdt_sessions.errors import BadDocument, NotFound
 from crdt_sessions.model import layout
 from crdt_sessions.model.checks import check_json
 from crdt_sessions.model.document import SessionDoc
-from crdt_sessions.model.messages import Messages, MessageView
+from crdt_sessions.model.messages import Messages, MessageView, order
 from crdt_sessions.model.runs import Runs
 from crdt_sessions.model.values import (
     Artifact,
     ArtifactHead,
     Author,
+    Message,
     MessageHead,
     Meta,
     Run,
@@ -74,6 +75,16 @@ class SessionView:
         if message.run_id != run.id:
             message.run_id = run.id
         return message
+
+    def steering(self, run_id: str) -> list[Message]:
+        """Return the messages that are meant to steer a run and were not taken up yet, in order."""
+        run = self.runs.value(run_id)
+        taken = run.steers if run is not None else {}
+        wanted = [
+            head.id for head in self.messages.heads() if head.steers == run_id and taken.get(head.id) is not True
+        ]
+        messages = [message for message_id in wanted if (message := self.messages.value(message_id)) is not None]
+        return sorted(messages, key=order)
 
     def unread(self, principal: str) -> int:
         """Return how many messages of others *principal* has not read: those behind its receipt."""

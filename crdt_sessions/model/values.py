@@ -39,6 +39,9 @@ TERMINAL_STATUSES: frozenset[RunStatus] = frozenset({"completed", "failed", "can
 ANY_AGENT = "*"
 """Whom a request is for if any agent may answer it."""
 
+SETTLED_KEYS = ("status", "agent", "epoch", "lease", "output", "outcome")
+"""What only the server writes of a run."""
+
 MessageId = Annotated[str, Field(min_length=1, max_length=200)]
 RunId = Annotated[str, Field(min_length=1, max_length=200)]
 AgentName = Annotated[str, Field(min_length=1, max_length=100)]
@@ -287,6 +290,12 @@ class Run(Value):
     output: MessageId | None = None
     steers: dict[str, Any] = Field(default_factory=dict)
     """Steering message to whether the agent has taken it up."""
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        """What only the server writes of a run, as it stands in the document; None for what is not there."""
+        value = self.json_value()
+        return {key: value.get(key) for key in SETTLED_KEYS}
 
     @property
     def over(self) -> bool:

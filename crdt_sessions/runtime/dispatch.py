@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crdt_sessions.errors import CrdtSessionsError, RunNotClaimable
+from crdt_sessions.errors import CrdtSessionsError, RunNotClaimable, ShuttingDown
 from crdt_sessions.ids import Millis, SessionId
 from crdt_sessions.model import ANY_AGENT
 from crdt_sessions.runtime.leases import LeaseToken
@@ -78,11 +78,14 @@ class Dispatcher:
 
         Raises:
             StorageError: the store cannot be read.
+            ShuttingDown: the process is about to stop.
         """
         ready, loop = self._registry.ready, asyncio.get_running_loop()
         until = loop.time() + wait_s
         claimant = _Claimant((*agents, ANY_AGENT), owner, ttl_s, worker, self._registry.clock.now())
         while True:
+            if self._registry.stopping:
+                raise ShuttingDown
             seen = ready.count
             async with self._turn:
                 claim = await self._take(claimant)

@@ -93,12 +93,7 @@ class Holding:
 
     def steering(self) -> list[Message]:
         """Return what people said to steer the run and was not taken up yet."""
-        taken = self.run.steers
-        return [
-            message
-            for message in self.session.view.messages.ordered()
-            if message.steers == self.record.id and taken.get(message.id) is not True
-        ]
+        return self.session.view.steering(self.record.id)
 
     async def consume(self, message_id: str) -> None:
         """Record that a steering message was taken up.

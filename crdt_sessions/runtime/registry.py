@@ -120,6 +120,11 @@ class SessionRegistry:
         await self.shutdown()
 
     @property
+    def stopping(self) -> bool:
+        """Whether the process is about to stop."""
+        return self._stopping
+
+    @property
     def live(self) -> list[Session]:
         """The sessions in memory."""
         return [session for slot in self._slots.values() if (session := slot.session) is not None]
@@ -244,6 +249,7 @@ class SessionRegistry:
     async def shutdown(self) -> None:
         """Stop: admit nobody, store everything, close every connection with 1012, drop every session."""
         self._stopping = True
+        self.ready.beat()
         tasks, self._tasks = [*self._tasks, *self._waking], []
         for task in tasks:
             task.cancel()

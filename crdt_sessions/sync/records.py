@@ -16,6 +16,7 @@ from crdt_sessions.model import (
     Approval,
     ApprovalRequest,
     LateDecision,
+    Run,
     RunCancel,
     RunLease,
     RunOutcome,
@@ -87,6 +88,21 @@ class RunRecord(BaseModel):
             dates.append(self.lease.claimed_at + self.lease.ttl)
         known = [date for date in dates if date is not None]
         return Millis(min(known)) if known else None
+
+    @property
+    def run(self) -> Run:
+        """The run as the document is to show it."""
+        return Run(
+            id=self.id,
+            request=self.request,
+            cancel=self.cancel,
+            status=self.status,
+            agent=self.agent,
+            epoch=self.epoch,
+            lease=self.lease,
+            output=self.output,
+            outcome=self.outcome,
+        )
 
     def but(self, **changes: Any) -> RunRecord:
         """Return this record with *changes*."""

@@ -90,6 +90,7 @@ class RunSteward:
         self._rules = rules
         self._records = {record.id: record for record in sorted(records, key=lambda record: record.order)}
         self._active = {record.id: None for record in self._records.values() if not record.over}  # in their order
+        self._timed = {run_id: None for run_id in self._active if self._records[run_id].due_at is not None}
         self._last_order = max((record.order for record in self._records.values()), default=0)
         self._by_output = {record.output: record.id for record in self._records.values()}
         self._asked = {record.request.message_id for record in self._records.values() if record.request is not None}
@@ -113,10 +114,8 @@ class RunSteward:
 
     def due_before(self, time: Millis) -> bool:
         """Whether somebody must go on looking at the clock: a lease runs, or a deadline comes before *time*."""
-        active = (self._records[run_id] for run_id in self._active)
-        return any(
-            record.lease is not None or (record.due_at is not None and record.due_at <= time) for record in active
-        )
+        timed = (self._records[run_id] for run_id in self._timed)
+        return any(record.lease is not None or (record.due_at or 0) <= time for record in timed)
 
     def take(self) -> RunDecisions:
         """Return what was decided since the last call."""
@@ -265,7 +264,7 @@ class RunSteward:
                 life.heard = Millis(life.heard + now - self._looked)
                 life.gone = None if life.gone is None else Millis(life.gone + now - self._looked)
         self._looked = now
-        for run_id in list(self._active):
+        for run_id in list(self._timed):
             record = self._records[run_id]
             if record.cancel is not None and record.cancel_deadline is not None and now >= record.cancel_deadline:
                 self._evict(record)
@@ -288,8 +287,7 @@ class RunSteward:
             return self._adopt(run, now)
         if run.request is None:
             return None
-        request = run.request
-        others = [self._records[run_id] for run_id in self._active]
+        request, busy = run.request, bool(self._active)
         self._last_order += 1
         record = RunRecord(
             id=run.id,
@@ -298,7 +296,7 @@ class RunSteward:
             agent=request.agent,
             policy=request.policy or self._policy(),
             status="queued",
-            output=self._output(run.id, request, others),
+            output=self._output(run.id, request),
             queued_at=now,
         )
         self._asked.add(request.message_id)
@@ -307,10 +305,10 @@ class RunSteward:
         self._put(record)
         if run.cancel is not None:
             return self._cancel(record, run.cancel, now)
-        if others and record.policy == "reject":
+        if busy and record.policy == "reject":
             return self._end(record, "cancelled", "rejected: another run is active", now)
-        if others and record.policy == "interrupt":
-            for other in others:
+        if busy and record.policy == "interrupt":
+            for other in [self._records[run_id] for run_id in self._active if run_id != run.id]:
                 self._cancel(other, RunCancel(by=request.by or "", reason=f"interrupted by {run.id}", at=now), now)
         return self._queue(record.id, now)
 
@@ -334,12 +332,14 @@ class RunSteward:
             )
         )
 
-    def _output(self, run_id: str, request: RunRequest, others: list[RunRecord]) -> str:
+    def _output(self, run_id: str, request: RunRequest) -> str:
         """Return the message the run writes: one of its own, or the one it continues if no other run writes that."""
         message = self._view.messages.find(request.message_id) if request.trigger == "continue" else None
         head = message.head if message is not None else None
-        free = all(other.output != request.message_id for other in others)
-        return request.message_id if head is not None and head.role == "assistant" and free else f"{run_id}-out"
+        if head is None or head.role != "assistant":
+            return f"{run_id}-out"
+        taken = any(self._records[other].output == head.id for other in self._active)
+        return f"{run_id}-out" if taken else head.id
 
     def _policy(self) -> RunPolicy:
         policy = self._view.document.roots.meta.get("runPolicy")
@@ -506,6 +506,10 @@ class RunSteward:
 
     def _put(self, record: RunRecord) -> RunRecord:
         self._records[record.id] = record
+        if record.due_at is None:
+            self._timed.pop(record.id, None)
+        else:
+            self._timed[record.id] = None
         self._decided.records.runs[record.id] = record
         self._mirror[record.id] = None
         return record
@@ -529,31 +533,12 @@ class RunSteward:
 
 
 def _mirror(record: RunRecord) -> Write:
-    settled = Run(
-        id=record.id,
-        request=record.request,
-        cancel=record.cancel,
-        status=record.status,
-        agent=record.agent,
-        epoch=record.epoch,
-        lease=record.lease,
-        output=record.output,
-        outcome=record.outcome,
-    )
-    return lambda view: view.runs.settle(settled)
+    return lambda view: view.runs.settle(record.run)
 
 
 def _mirrored(record: RunRecord, run: Run) -> bool:
     """Whether the document says what is on record."""
-    return (run.status, run.agent, run.epoch, run.lease, run.output, run.outcome, run.request) == (
-        record.status,
-        record.agent,
-        record.epoch,
-        record.lease,
-        record.output,
-        record.outcome,
-        record.request,
-    )
+    return record.run.settled == run.settled and (run.request is not None or record.request is None)
 
 
 def _close_parts(message_id: str, state: StreamState) -> Write:

@@ -214,16 +214,7 @@ def _grant(claim: Claim) -> Grant:
     assert record.lease is not None
     return Grant(
         session=claim.session,
-        run=Run(
-            id=record.id,
-            request=record.request,
-            cancel=record.cancel,
-            status=record.status,
-            agent=record.agent,
-            epoch=record.epoch,
-            lease=record.lease,
-            output=record.output,
-        ),
+        run=record.run,
         epoch=record.epoch,
         lease_ttl_ms=record.lease.ttl,
         token=claim.token,

@@ -1,6 +1,9 @@
 """Agents against the real service: they claim, write, stop, wait for people, hand over, and go in good order."""
 
 import asyncio
+import signal
+import sys
+import time
 from contextlib import asynccontextmanager
 
 import httpx
@@ -9,7 +12,7 @@ import pytest
 from crdt_sessions import Agent, RunCancelled, connect
 from crdt_sessions.errors import RequestRefused
 from crdt_sessions.model import ToolPart
-from tests.processes import Server
+from tests.processes import Process, Server
 
 
 @pytest.fixture(scope="module")
@@ -173,8 +176,6 @@ async def test_pressing_stop_reaches_an_agent_that_writes_and_one_that_is_silent
 
 
 async def test_an_agent_that_does_not_obey_is_fenced_and_goes_on_with_others(service, room):
-    import time
-
     async def answer(run):
         if run.message.text == "deaf":
             await run.out.write("la la la")
@@ -436,3 +437,40 @@ async def test_after_the_servers_death_every_run_goes_on_as_it_should(tmp_path):
                 assert message.text == "at last"
     finally:
         server.close()
+
+
+@pytest.mark.parametrize(("signals", "status_then"), [(1, "completed"), (2, "queued")])
+def test_a_signal_lets_an_agent_finish_and_a_second_one_does_not(service, tmp_path, signals, status_then):
+    script = tmp_path / "agent.py"
+    script.write_text(
+        "import asyncio, sys\n"
+        "from crdt_sessions import Agent\n"
+        f"agent = Agent('{service.url}', name='signalled-{signals}')\n"
+        "@agent.on_run\n"
+        "async def answer(run):\n"
+        "    await run.out.write('begun')\n"
+        "    await asyncio.sleep(2)\n"
+        "agent.run()\n"
+    )
+    room = f"signals-{signals}"
+    with service.http() as http:
+        http.post("/v1/sessions", json={"id": room})
+        http.post(f"/v1/sessions/{room}/messages", json={"id": "m", "text": "?", "agent": f"signalled-{signals}"})
+        process = Process(sys.executable, script)
+        run = f"/v1/sessions/{room}/runs/run-m"
+        try:
+            _wait(lambda: len(http.get(f"/v1/sessions/{room}/messages").json()["messages"]) == 2)
+            for _ in range(signals):
+                process.child.send_signal(signal.SIGTERM)
+                time.sleep(0.3)
+            assert process.child.wait(10) == 0
+            assert http.get(run).json()["status"] == status_then
+        finally:
+            process.close()
+
+
+def _wait(condition, timeout=15):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from crdt_sessions.errors import LeaseLost, NotFound, WrongOffset
+from crdt_sessions.errors import LeaseLost, NotFound, ShuttingDown, WrongOffset
 from crdt_sessions.ids import session_id
 from crdt_sessions.limits import RunRules, Timing
 from crdt_sessions.model import ApprovalRequest, Decision, RunCancel, RunRequest, RunResult
@@ -71,6 +71,14 @@ async def test_who_waits_is_served_when_a_run_comes_and_only_one_is(registry, di
     for task in rest:
         task.cancel()
     await asyncio.gather(*rest, return_exceptions=True)
+
+
+async def test_waiting_ends_when_the_process_does(store, clock):
+    async with SessionRegistry(store, clock=clock) as registry:
+        waiting = asyncio.create_task(Dispatcher(registry).claim(["writer"], owner="w", wait_s=60))
+        await settle()
+    with pytest.raises(ShuttingDown):
+        await asyncio.wait_for(waiting, 5)
 
 
 async def test_waiting_ends(dispatcher):

@@ -43,6 +43,13 @@ const commands = {
       doc.getMap('messages').set(id, message)
     })
   },
+  ask ({ peer, run, message, agent = '*', more = {} }) {
+    const { doc } = peers.get(peer)
+    doc.transact(() => doc.getMap('runs').set(run, new Y.Map([['request', { messageId: message, agent, trigger: 'submit', createdAt: Date.now(), ...more }]])))
+  },
+  cancel ({ peer, run, by = 'js' }) {
+    peers.get(peer).doc.getMap('runs').get(run).set('cancel', { by, at: Date.now() })
+  },
   presence: ({ peer, state }) => peers.get(peer).provider.awareness.setLocalState(state),
   present ({ peer }) {
     return [...peers.get(peer).provider.awareness.getStates().entries()]
