@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from crdt_sessions import failpoints
 from crdt_sessions.clock import Clock, SystemClock
 from crdt_sessions.errors import (
     CrdtSessionsError,
@@ -266,6 +267,7 @@ class SessionRegistry:
             return
         try:
             await session.stop(ShuttingDown())
+            failpoints.reach("shutdown")
             await session.drain()
         except CrdtSessionsError as error:
             _log.error("lost what was not acknowledged: %s", error, extra={"session": session_id})
@@ -422,6 +424,7 @@ class SessionRegistry:
         session = await slot.loading
         try:
             await session.drain()
+            failpoints.reach("unload")
             _log.debug("unloaded", extra={"session": session_id})
         except CrdtSessionsError as error:
             _log.error("lost what was not acknowledged: %s", error, extra={"session": session_id})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import aiosqlite
 
+from crdt_sessions import failpoints
 from crdt_sessions.errors import NewerSchema
 
 STEPS: tuple[tuple[str, str], ...] = (
@@ -111,6 +112,7 @@ async def migrate(connection: aiosqlite.Connection, path: str) -> None:
             for statement in statements.split(";\n"):
                 if statement.strip():
                     await connection.execute(statement)
+                    failpoints.reach("migration")
             await connection.execute(f"PRAGMA user_version = {number}")
         except BaseException:
             await connection.execute("ROLLBACK")

@@ -20,6 +20,7 @@ from typing import Any
 
 import aiosqlite
 
+from crdt_sessions import failpoints
 from crdt_sessions.errors import (
     CrdtSessionsError,
     DamagedLog,
@@ -142,6 +143,7 @@ class SqliteStore:
             raise StorageError(f"rows for {session!r} have gaps")
 
         async def job(connection: aiosqlite.Connection) -> None:
+            failpoints.reach("before-append")
             changed = await _run(
                 connection,
                 "UPDATE sessions SET last_seq = ?, updated_at = ?"
@@ -162,6 +164,7 @@ class SqliteStore:
         async def job(connection: aiosqlite.Connection) -> None:
             await _require(connection, session)
             await _insert(connection, "snapshots", session, [snapshot])
+            failpoints.reach("snapshot")
             await _run(connection, "DELETE FROM updates WHERE session = ? AND seq <= ?", (session, snapshot.seq))
             await _run(
                 connection,
@@ -169,6 +172,7 @@ class SqliteStore:
                 " (SELECT seq FROM snapshots WHERE session = ? ORDER BY seq DESC LIMIT ?)",
                 (session, session, _SNAPSHOTS_KEPT),
             )
+            failpoints.reach("truncate")
 
         await self._submit(job)
 
@@ -409,7 +413,9 @@ async def _transaction(connection: aiosqlite.Connection) -> AsyncIterator[aiosql
     await connection.execute("BEGIN IMMEDIATE")
     try:
         yield connection
+        failpoints.reach("before-commit")
         await connection.execute("COMMIT")
+        failpoints.reach("after-commit")
     except BaseException:
         if connection.in_transaction:  # some errors roll back by themselves
             await connection.execute("ROLLBACK")

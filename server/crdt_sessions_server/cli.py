@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from crdt_sessions import failpoints
 from crdt_sessions.errors import StorageError
 from crdt_sessions_server.serve import configure_logging, serve
 from crdt_sessions_server.settings import ENV_PREFIX, Settings
@@ -29,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_explain(error))
     configure_logging(settings)
     try:
+        failpoints.arm(os.environ.get("CRDT_SESSIONS_FAILPOINTS", ""))
         asyncio.run(serve(settings, announce=lambda url: _announce(url, settings)))
     except (ValueError, StorageError) as error:
         return _fail(str(error))
