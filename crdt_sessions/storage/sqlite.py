@@ -215,6 +215,19 @@ class SqliteStore:
 
         await self._submit(job)
 
+    async def put_entries(self, session: SessionId, entries: Entries) -> None:
+        """Put *entries* on record without rows: for copying a session from one file into another.
+
+        Raises:
+            SessionNotFound: there is no such session.
+        """
+
+        async def job(connection: aiosqlite.Connection) -> None:
+            await _require(connection, session)
+            await sqlite_entries.put(connection, session, entries)
+
+        await self._submit(job)
+
     async def record_step(self, session: SessionId, run: str, key: str, value: str) -> str:
         """See :meth:`UpdateStore.record_step`."""
 
@@ -437,20 +450,20 @@ async def _require(connection: aiosqlite.Connection, session: SessionId) -> None
 async def _insert(connection: aiosqlite.Connection, table: str, session: SessionId, rows: Sequence[Row]) -> None:
     await connection.executemany(
         f"INSERT INTO {table} (session, seq, data, checksum) VALUES (?, ?, ?, ?)",
-        [(session, row.seq, row.update, _checksum(session, row)) for row in rows],
+        [(session, row.seq, row.update, checksum(session, row)) for row in rows],
     )
 
 
-def _checksum(session: SessionId, row: Row) -> int:
-    """CRC-32 over the row's place and bytes: a row that was moved is as wrong as one that was changed."""
+def checksum(session: SessionId, row: Row) -> int:
+    """Return the CRC-32 over the row's place and bytes: a row that was moved is as wrong as one that was changed."""
     return zlib.crc32(row.update, zlib.crc32(f"{session}/{row.seq}".encode()))
 
 
 def _verified(session: SessionId, stored: Sequence[tuple[int, bytes, int]], last_seq: int) -> tuple[Row, ...]:
     rows: list[Row] = []
-    for seq, data, checksum in stored:
+    for seq, data, expected in stored:
         row = Row(Seq(seq), data)
-        if _checksum(session, row) != checksum:
+        if checksum(session, row) != expected:
             raise DamagedLog(session=session, seq=seq, why="does not match its checksum")
         if rows and seq != rows[-1].seq + 1:
             raise DamagedLog(session=session, seq=rows[-1].seq + 1, why="is missing")

@@ -1,4 +1,4 @@
-"""The command line: ``crdt-sessions serve``."""
+"""The command line: ``crdt-sessions serve`` and ``crdt-sessions doctor``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from crdt_sessions import failpoints
 from crdt_sessions.errors import StorageError
+from crdt_sessions_server import doctor
 from crdt_sessions_server.serve import configure_logging, serve
 from crdt_sessions_server.settings import ENV_PREFIX, Settings
 
@@ -22,6 +23,22 @@ from crdt_sessions_server.settings import ENV_PREFIX, Settings
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parsed = _parser().parse_args(arguments)
+    if parsed.command == "doctor":
+        return _doctor(parsed.file, parsed.salvage)
+    return _serve(parsed)
+
+
+def _doctor(file: Path, target: Path | None) -> int:
+    try:
+        if target is None:
+            return 0 if doctor.examine(file, print) else 1
+        doctor.salvage(file, target, print)
+    except StorageError as error:
+        return _fail(str(error))
+    return 0
+
+
+def _serve(parsed: argparse.Namespace) -> int:
     flags = {
         name: value for name, value in vars(parsed).items() if name in Settings.model_fields and value is not None
     }
@@ -43,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="crdt-sessions", description="Durable sessions for humans and AI agents.")
     parser.add_argument("--version", action="version", version=version("crdt-sessions"))
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     command = commands.add_parser(
         "serve",
         help="run the service",
@@ -62,6 +79,13 @@ def _parser() -> argparse.ArgumentParser:
         else:
             options["metavar"] = name.upper()
         command.add_argument(f"--{name.replace('_', '-')}", **options)
+    command = commands.add_parser(
+        "doctor",
+        help="look at a database, and save what can be read",
+        description="Check a database without changing it. Exit status 1 means that something is damaged.",
+    )
+    command.add_argument("file", type=Path, metavar="FILE", help="the SQLite file; a service may have it open")
+    command.add_argument("--salvage", type=Path, metavar="NEW-FILE", help="copy what can be read into a new file")
     return parser
 
 

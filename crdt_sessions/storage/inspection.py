@@ -1,0 +1,140 @@
+"""Looks at a database file without changing it, also one that is damaged or in use."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from crdt_sessions.errors import NewerSchema, StorageError
+from crdt_sessions.ids import Seq, SessionId
+from crdt_sessions.storage import sqlite_entries
+from crdt_sessions.storage.base import Entries, Row, SessionRecord
+from crdt_sessions.storage.migrations import STEPS
+from crdt_sessions.storage.sqlite import checksum
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What was found of one session."""
+
+    record: SessionRecord
+    deleted: bool
+    rows: tuple[Row, ...]
+    """The rows that match their checksums, in order; the newest snapshot that does is the first."""
+    problems: tuple[str, ...]
+    """What is wrong, for people; empty if nothing is."""
+    entries: Entries
+    """Runs and writers on record."""
+
+
+class Inspection:
+    """A database, opened to be looked at. Use it as a context manager.
+
+    Args:
+        path: the file.
+
+    Raises:
+        StorageError: (on entering) it is not there, or not a database of ours.
+        NewerSchema: (on entering) a newer release wrote it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.version = 0
+        """The schema version."""
+
+    def __enter__(self) -> Inspection:
+        if not self.path.is_file():
+            raise StorageError(f"there is no file {self.path}")
+        try:
+            self._connection = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)
+            self.version = int(self._one("PRAGMA user_version"))
+        except sqlite3.Error as error:
+            raise StorageError(f"{self.path} cannot be read as a SQLite database: {error}") from error
+        if self.version > len(STEPS):
+            self._connection.close()
+            raise NewerSchema(path=str(self.path), found=self.version, known=len(STEPS))
+        if self.version == 0:
+            self._connection.close()
+            raise StorageError(f"{self.path} is not a database of sessions")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._connection.close()
+
+    def integrity(self) -> list[str]:
+        """Return what SQLite finds wrong with the file; nothing if it is whole."""
+        try:
+            with closing(self._connection.execute("PRAGMA integrity_check")) as cursor:
+                found = [str(line) for (line,) in cursor]
+        except sqlite3.Error as error:
+            return [str(error)]
+        return [] if found == ["ok"] else found
+
+    def sessions(self) -> Iterator[Inspected]:
+        """Yield the sessions in order of id, deleted ones included.
+
+        Raises:
+            StorageError: the list itself cannot be read.
+        """
+        columns = "id, generation, created_at, updated_at, status, title, last_seq, deleted_at"
+        try:
+            listed = self._connection.execute(f"SELECT {columns} FROM sessions ORDER BY id").fetchall()
+        except sqlite3.Error as error:
+            raise StorageError(f"the list of sessions cannot be read: {error}") from error
+        for *record, last_seq, deleted_at in listed:
+            yield self._session(SessionRecord(*record), last_seq, deleted=deleted_at is not None)
+
+    def _session(self, record: SessionRecord, last_seq: int, *, deleted: bool) -> Inspected:
+        problems: list[str] = []
+        snapshots = self._rows(record.id, "snapshots", problems)
+        rows = (*snapshots[-1:], *self._rows(record.id, "updates", problems))
+        if not deleted:
+            problems += _gaps(rows, last_seq)
+        return Inspected(record, deleted, rows, tuple(problems), self._entries(record.id, problems))
+
+    def _rows(self, session: SessionId, table: str, problems: list[str]) -> list[Row]:
+        found: list[Row] = []
+        statement = f"SELECT seq, data, checksum FROM {table} WHERE session = ? ORDER BY seq"
+        try:
+            with closing(self._connection.execute(statement, (session,))) as cursor:
+                for seq, data, expected in cursor:
+                    row = Row(Seq(seq), data)
+                    if checksum(session, row) == expected:
+                        found.append(row)
+                    else:
+                        problems.append(f"row {seq} of {table} does not match its checksum")
+        except sqlite3.Error as error:
+            problems.append(f"{table} cannot be read beyond row {found[-1].seq if found else 0}: {error}")
+        return found
+
+    def _entries(self, session: SessionId, problems: list[str]) -> Entries:
+        if self.version < 2:
+            return Entries()
+        try:
+            runs, writers = [
+                self._connection.execute(query, (session,)).fetchall() for query in sqlite_entries.QUERIES
+            ]
+        except sqlite3.Error as error:
+            problems.append(f"runs cannot be read: {error}")
+            return Entries()
+        return Entries(sqlite_entries.runs(runs), sqlite_entries.writers(writers))
+
+    def _one(self, statement: str) -> int:
+        with closing(self._connection.execute(statement)) as cursor:
+            value: int = cursor.fetchone()[0]
+            return value
+
+
+def _gaps(rows: tuple[Row, ...], last_seq: int) -> list[str]:
+    if not rows:
+        return [f"all rows up to {last_seq} are missing"]
+    expected = [*range(rows[0].seq, last_seq + 1)]
+    missing = sorted(set(expected) - {row.seq for row in rows})
+    problems = [f"row {seq} is missing" for seq in missing[:5]]
+    if len(missing) > 5:
+        problems.append(f"and {len(missing) - 5} more")
+    return problems

@@ -1,0 +1,125 @@
+"""``crdt-sessions doctor``: looks at a database, says what is wrong, and saves what can be saved."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from crdt_sessions.errors import StorageError, UpdateError
+from crdt_sessions.model import SessionDoc, merge
+from crdt_sessions.storage import SqliteStore
+from crdt_sessions.storage.inspection import Inspected, Inspection
+from crdt_sessions.wire import EMPTY_UPDATE
+
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class _Read:
+    content: bytes
+    """Everything that could be applied, as one update; what waits for something missing is part of it."""
+    problems: list[str]
+
+
+def examine(path: Path, say: Say) -> bool:
+    """Tell what is in a database and what is wrong with it; return whether it is whole. Nothing is changed.
+
+    Args:
+        path: the file; a service may have it open.
+        say: called with each line.
+
+    Raises:
+        StorageError: it is not a database of ours.
+    """
+    whole = True
+    with Inspection(path) as inspection:
+        say(f"{path}: schema version {inspection.version}")
+        for problem in inspection.integrity():
+            whole = False
+            say(f"  the file is damaged: {problem}")
+        for session in inspection.sessions():
+            problems = [*session.problems, *_read(session).problems] if not session.deleted else []
+            whole = whole and not problems
+            say(_line(session))
+            for problem in problems:
+                say(f"    {problem}")
+    say(
+        "all is well"
+        if whole
+        else "damaged; save what can be read with: crdt-sessions doctor FILE --salvage NEW-FILE"
+    )
+    return whole
+
+
+def salvage(path: Path, target: Path, say: Say) -> None:
+    """Copy everything that can be read into a new database; what was damaged is left out, and said.
+
+    Args:
+        path: the damaged file. Nothing in it is changed.
+        target: the new one.
+        say: called with each line.
+
+    Raises:
+        StorageError: there is a file at *target*, or *path* is not a database of ours.
+    """
+    if target.exists():
+        raise StorageError(f"{target} exists; choose another name, so that nothing is overwritten")
+    with Inspection(path) as inspection:
+        asyncio.run(_copy_all(inspection, target, say))
+    say(f"saved in {target}")
+
+
+async def _copy_all(inspection: Inspection, target: Path, say: Say) -> None:
+    async with SqliteStore(target) as store:
+        for session in inspection.sessions():
+            await _copy(session, store, say)
+
+
+async def _copy(session: Inspected, store: SqliteStore, say: Say) -> None:
+    record, read = session.record, _read(session)
+    if not session.deleted and read.content == EMPTY_UPDATE:
+        say(f"{_line(session)}\n    nothing of it could be saved")
+        return
+    await store.create(
+        record.id, read.content, generation=record.generation, title=record.title, now=record.created_at
+    )
+    if session.deleted:
+        await store.delete(record.id, now=record.updated_at)
+        return
+    await store.put_entries(record.id, session.entries)
+    await store.describe(record.id, status=record.status, now=record.updated_at)
+    for problem in (*session.problems, *read.problems):
+        say(f"{_line(session)}\n    saved without: {problem}")
+
+
+def _read(session: Inspected) -> _Read:
+    """Apply what there is, row by row."""
+    document, problems = SessionDoc(1), []
+    good: list[bytes] = []
+    try:
+        for row in session.rows:
+            try:
+                document.apply(row.update)
+            except UpdateError as error:
+                problems.append(f"row {row.seq} cannot be applied: {error}")
+                document.close()
+                document = SessionDoc(1)  # after a panic a document cannot be trusted: begin anew without it
+                for update in good:
+                    document.apply(update)
+            else:
+                good.append(row.update)
+        if document.waiting != EMPTY_UPDATE:
+            problems.append("something waits for an update that is missing; it is kept, and shown if that comes back")
+        return _Read(merge((document.encode(), document.waiting)), problems)
+    finally:
+        document.close()
+
+
+def _line(session: Inspected) -> str:
+    if session.deleted:
+        return f"  {session.record.id}: deleted, generation {session.record.generation}"
+    size = sum(len(row.update) for row in session.rows)
+    runs = f", {len(session.entries.runs)} runs" if session.entries.runs else ""
+    return f"  {session.record.id}: {len(session.rows)} rows, {size} bytes{runs}"

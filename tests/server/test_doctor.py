@@ -1,0 +1,149 @@
+"""``crdt-sessions doctor`` on databases that are whole, in use, and damaged in every way we know."""
+
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from crdt_sessions import connect
+from tests.processes import Server
+
+FLAGS = ("--default-agent", "", "--snapshot-rows", "10", "--idle-unload-s", "0.1")
+
+
+def doctor(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "crdt_sessions_server", "doctor", *map(str, arguments)],
+        capture_output=True, text=True, timeout=60, check=False, encoding="utf-8",
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+async def filled(path):
+    """Two sessions with messages and a queued run, and a deleted one."""
+    server = Server(path, *FLAGS)
+    try:
+        for room in ("a", "b"):
+            async with connect(server.url, room, name=room) as peer:
+                for number in range(6):
+                    await peer.post(f"{room}{number}", id=f"m{number}")
+                await peer.post("?", id="q", agent="writer")
+        with server.http() as http:
+            http.post("/v1/sessions", json={"id": "gone"})
+            http.delete("/v1/sessions/gone")
+    finally:
+        server.terminate()
+
+
+def tamper(path, *statements):
+    connection = sqlite3.connect(path)
+    for statement in statements:
+        assert connection.execute(statement).rowcount > 0, statement
+    connection.commit()
+    connection.close()
+
+
+async def texts(path, room):
+    server = Server(path, *FLAGS)
+    try:
+        async with connect(server.url, room) as peer:
+            return {message.text for message in peer.messages.all()}, [run.status for run in peer.view.runs.all()]
+    finally:
+        server.close()
+
+
+async def test_a_whole_database_is_well_also_while_it_is_in_use(tmp_path):
+    path = tmp_path / "s.db"
+    await filled(path)
+    before = path.read_bytes()
+    status, said = doctor(path)
+    assert (status, path.read_bytes()) == (0, before), said
+    for line in ("schema version 2", "  a: ", ", 1 runs", "  gone: deleted, generation 1", "all is well"):
+        assert line in said
+    server = Server(path, *FLAGS)
+    try:
+        assert doctor(path)[0] == 0
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE updates SET data = x'0102' WHERE session = 'a' AND seq = (SELECT max(seq) FROM updates WHERE session = 'a')",
+         "does not match its checksum"),
+        ("DELETE FROM updates WHERE session = 'a' AND seq = (SELECT max(seq) FROM updates WHERE session = 'a')",
+         "is missing"),
+    ],
+)  # fmt: skip
+async def test_a_damaged_row_costs_its_session_that_row_and_the_others_nothing(tmp_path, statement, said):
+    path, saved = tmp_path / "s.db", tmp_path / "saved.db"
+    await filled(path)
+    tamper(path, statement)
+    status, report = doctor(path)
+    assert (status, said in report, "--salvage" in report) == (1, True, True), report
+    status, report = doctor(path, "--salvage", saved)
+    assert (status, "saved without" in report) == (0, True), report
+    assert doctor(saved)[0] == 0
+    whole = {*(f"b{number}" for number in range(6)), "?"}
+    assert await texts(saved, "b") == (whole, ["queued"])
+    rest, _ = await texts(saved, "a")
+    assert {f"a{number}" for number in range(5)} <= rest, "all but the end is there"
+    connection = sqlite3.connect(saved)
+    assert connection.execute("SELECT generation FROM sessions WHERE id = 'gone'").fetchone() == (1,)
+    connection.close()
+
+
+async def test_a_session_of_which_nothing_is_left_is_said_and_the_others_are_saved(tmp_path):
+    path, saved = tmp_path / "s.db", tmp_path / "saved.db"
+    await filled(path)
+    tamper(path, "UPDATE updates SET checksum = 0 WHERE session = 'a'")
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE snapshots SET checksum = 0 WHERE session = 'a'")
+    connection.commit()
+    connection.close()
+    status, report = doctor(path, "--salvage", saved)
+    assert (status, "nothing of it could be saved" in report) == (0, True)
+    assert len((await texts(saved, "b"))[0]) == 7
+
+
+async def test_a_damaged_page_is_found(tmp_path):
+    path = tmp_path / "s.db"
+    await filled(path)
+    data = bytearray(path.read_bytes())
+    for page in range(2 * 4096, len(data), 4096):  # the schema on the first page stays readable
+        data[page : page + 64] = b"\xff" * 64
+    path.write_bytes(data)
+    status, report = doctor(path)
+    assert status in (1, 2)
+    assert "damaged" in report or "cannot be read" in report
+
+
+def test_what_is_not_a_database_is_said(tmp_path):
+    (tmp_path / "text").write_text("hello, I am not a database" * 50)
+    (tmp_path / "empty").touch()
+    for name, said in (
+        ("none", "there is no file"),
+        ("text", "cannot be read"),
+        ("empty", "not a database of sessions"),
+    ):
+        status, report = doctor(tmp_path / name)
+        assert (status, said in report) == (2, True), report
+
+
+async def test_nothing_is_overwritten(tmp_path):
+    path = tmp_path / "s.db"
+    await filled(path)
+    status, report = doctor(path, "--salvage", path)
+    assert (status, "exists; choose another name" in report) == (2, True)
+
+
+async def test_a_newer_database_is_left_alone(tmp_path):
+    path = tmp_path / "s.db"
+    await filled(path)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    status, report = doctor(path)
+    assert (status, "upgrade" in report) == (2, True)
