@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from crdt_sessions.ids import Millis
@@ -22,12 +24,40 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The machine's clock, without its jumps.
+
+    Leases, presence and deadlines are differences of :meth:`now`. If somebody sets the machine's clock, they must
+    neither all run out nor all last an hour longer: time here never goes back, and follows a clock that was set by
+    a tenth faster or slower than it passes.
+
+    Args:
+        wall: nanoseconds since the Unix epoch.
+        steady: nanoseconds that pass evenly, suspension of the machine included.
+    """
+
+    def __init__(self, wall: Callable[[], int] = time.time_ns, steady: Callable[[], int] | None = None) -> None:
+        self._wall = wall
+        self._steady = steady or _steady
+        self._now = wall()
+        self._then = self._steady()
 
     def now(self) -> Millis:
-        """Return the wall-clock time."""
-        return Millis(time.time_ns() // 1_000_000)
+        """Return the time."""
+        then, self._then = self._then, self._steady()
+        passed = self._then - then
+        off = self._wall() - (self._now + passed)
+        self._now += passed + max(-passed // _FOLLOW, min(off, passed // _FOLLOW))
+        return Millis(self._now // 1_000_000)
 
     async def sleep(self, seconds: float) -> None:
         """Return after *seconds*."""
         await asyncio.sleep(seconds)
+
+
+_FOLLOW = 10
+
+
+def _steady() -> int:
+    if sys.platform == "linux":
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)  # unlike the others it goes on while the machine sleeps
+    return time.monotonic_ns()
