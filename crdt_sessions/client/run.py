@@ -56,13 +56,15 @@ class AgentRun:
 
     @property
     def message(self) -> Message:
-        """What was asked.
+        """What was asked; also where the request is to go on with an answer that broke off.
 
         Raises:
             NotFound: the message is not there, or not one that layout 1 can describe.
         """
         request = self._grant.run.request
         message = self.session.view.messages.value(request.message_id) if request is not None else None
+        if message is not None and message.id == self.out.message_id:
+            message = self.session.view.messages.value(message.parent or "")
         if message is None:
             raise NotFound(what="question of run", id=self.id)
         return message

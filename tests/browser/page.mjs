@@ -95,6 +95,7 @@ await ann.click('.message:last-of-type .actions button')
 await bob.waitForFunction(() => document.querySelectorAll('.message.writing').length === 1)
 await bob.waitForFunction(() => document.querySelectorAll('.message.writing').length === 0, undefined, { timeout: 60000 })
 seen.wentOn = await last(bob)
+seen.wentOnWith = await bob.$eval('.message:last-of-type .text', text => text.textContent.slice(-40))
 
 // a person decides about a tool call
 await ann.evaluate(session => fetch(`/v1/sessions/${session}`, { method: 'PATCH', headers: { 'Content-Type': 'application/json' }, body: '{"agent": "booker"}' }), session)

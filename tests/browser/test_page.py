@@ -49,6 +49,7 @@ def test_two_people_and_an_agent_share_the_page(tmp_path):
     assert not seen["bobSawOffline"]
     assert seen["reloadKeeps"]
     assert 0 < seen["stopped"] < seen["wentOn"]
+    assert "magic of light" in seen["wentOnWith"], "it went on with another answer"
     assert seen["approvedBy"] == "Approved by Bob"
     assert seen["texts"][0] == seen["texts"][1]
     assert "written offline" in "".join(seen["texts"][0])

@@ -126,7 +126,10 @@ async def test_history_is_the_thread_in_the_shape_of_the_provider(service, room)
 
 
 async def test_regenerating_makes_an_alternative_and_retrying_continues(service, room):
+    asked = []
+
     async def answer(run):
+        asked.append(run.message.text)
         if run.message.text == "fail" and not run.resumed:
             await run.out.write("half ")
             raise RuntimeError("no more")
@@ -147,6 +150,7 @@ async def test_regenerating_makes_an_alternative_and_retrying_continues(service,
         again = ann.retry(failed.id)
         await asyncio.wait_for(ann.until(lambda: ann.view.runs.find(again).over), 10)
         assert ann.view.messages.value(message.id).text == "half other half"
+        assert asked == ["again", "again", "fail", "fail"], "what goes on is still about the question"
 
 
 async def test_pressing_stop_reaches_an_agent_that_writes_and_one_that_is_silent(service, room):
