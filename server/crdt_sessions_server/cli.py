@@ -1,4 +1,4 @@
-"""The command line: ``crdt-sessions serve`` and ``crdt-sessions doctor``."""
+"""The command line: ``crdt-sessions serve``, ``backup`` and ``doctor``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from crdt_sessions import failpoints
 from crdt_sessions.errors import StorageError
+from crdt_sessions.storage.backup import back_up
 from crdt_sessions_server import doctor
 from crdt_sessions_server.serve import configure_logging, serve
 from crdt_sessions_server.settings import ENV_PREFIX, Settings
@@ -25,7 +26,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     if parsed.command == "doctor":
         return _doctor(parsed.file, parsed.salvage)
+    if parsed.command == "backup":
+        return _backup(parsed.file, parsed.target)
     return _serve(parsed)
+
+
+def _backup(file: Path, target: Path) -> int:
+    def progress(done: int, total: int) -> None:
+        print(f"{done * 100 // max(total, 1)} % of {total} pages", flush=True)
+
+    try:
+        back_up(file, target, progress)
+    except StorageError as error:
+        return _fail(str(error))
+    print(f"{target} is a whole copy of {file}")
+    return 0
 
 
 def _doctor(file: Path, target: Path | None) -> int:
@@ -79,6 +94,13 @@ def _parser() -> argparse.ArgumentParser:
         else:
             options["metavar"] = name.upper()
         command.add_argument(f"--{name.replace('_', '-')}", **options)
+    command = commands.add_parser(
+        "backup",
+        help="copy a database while the service is running",
+        description="Copy a database, as it is at one moment; a service may be writing to it.",
+    )
+    command.add_argument("file", type=Path, metavar="FILE", help="the SQLite file")
+    command.add_argument("target", type=Path, metavar="COPY", help="the copy; it must not exist")
     command = commands.add_parser(
         "doctor",
         help="look at a database, and save what can be read",
