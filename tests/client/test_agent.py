@@ -294,7 +294,7 @@ async def test_an_agent_that_is_stopped_finishes_what_it_can_and_hands_back_the_
             for question in (short, long):
                 await status(ann, question, "running")
         assert (await status(ann, short, "completed")).status == "completed"
-        run = await status(ann, long, "queued", timeout=3)
+        run = await status(ann, long, "queued")
         message = ann.view.messages.value(run.output)
         assert (message.text, message.parts[0].state, run.epoch) == ("half ", "interrupted", 1)
         async with working(service.url, lambda run: run.out.write("rest")):

@@ -232,7 +232,7 @@ def test_a_silent_holder_is_given_up_and_the_next_one_goes_on(http, name, agent)
     http.post(f"{run}/append", json={"offset": 0, "text": "half "}, headers=lease)
     started = time.monotonic()
     while http.get(run).json()["status"] == "running":
-        assert time.monotonic() - started < 3.2, "a lease of 2 s should be over"
+        assert time.monotonic() - started < 10, "a lease of 2 s should be over"
         time.sleep(0.05)
     assert http.get(f"/v1/sessions/{name}/messages").json()["messages"][-1]["parts"][0]["state"] == "interrupted"
     assert http.post(f"{run}/append", json={"offset": 5, "text": "zombie"}, headers=lease).status_code == 409
