@@ -38,10 +38,11 @@ from crdt_sessions.runtime.entries import runs_of, writers_of
 from crdt_sessions.runtime.session import Session
 from crdt_sessions.runtime.webhooks import Outbox, Send, Webhook
 from crdt_sessions.storage import SessionRecord, StoredSession, UpdateStore
-from crdt_sessions.sync import SessionEngine
+from crdt_sessions.sync import Panics, SessionEngine
 from crdt_sessions.wire.closing import Closing, closing_for
 
 _log = logging.getLogger("crdt_sessions.registry")
+_PANICS_KEPT = 1000
 _UNWELL_MS = 30_000
 """How long a session that cannot be loaded is left alone, though its runs are due."""
 
@@ -106,6 +107,7 @@ class SessionRegistry:
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
         self._waking: set[asyncio.Task[None]] = set()
+        self._panics: dict[SessionId, Panics] = {}
         self._unwell: dict[SessionId, Millis] = {}
 
     async def __aenter__(self) -> SessionRegistry:
@@ -352,6 +354,7 @@ class SessionRegistry:
             limits=self.limits,
             timing=self.timing,
             rules=self.rules,
+            panics=self._panics_of(record.id),
         )
         session = Session(
             record,
@@ -438,6 +441,14 @@ class SessionRegistry:
         finally:
             document.close()
         return update
+
+    def _panics_of(self, session_id: SessionId) -> Panics:
+        """Return what is known of updates that made the library panic in a session; of few sessions, the latest."""
+        panics = self._panics.pop(session_id, None) or Panics()
+        self._panics[session_id] = panics
+        if len(self._panics) > _PANICS_KEPT:
+            del self._panics[next(iter(self._panics))]
+        return panics
 
     def _client_id(self) -> int:
         return self._rng.randrange(1, 2**32)

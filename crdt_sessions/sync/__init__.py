@@ -15,6 +15,7 @@ from crdt_sessions.sync.events import (
     Reload,
     Tick,
 )
+from crdt_sessions.sync.panics import Panics
 from crdt_sessions.sync.records import Notice, Records, RunRecord, Writer
 from crdt_sessions.sync.replica import Replica
 from crdt_sessions.sync.runs import RunSteward
@@ -29,6 +30,7 @@ __all__ = [
     "Event",
     "FrameReceived",
     "Notice",
+    "Panics",
     "PeerJoined",
     "PeerLeft",
     "Persist",

@@ -25,6 +25,7 @@ from crdt_sessions.errors import (
     AccessDenied,
     CrdtSessionsError,
     LeaseLost,
+    MalformedUpdate,
     PanickedUpdate,
     SessionClosed,
     TooLarge,
@@ -53,6 +54,7 @@ from crdt_sessions.sync.events import (
     Tick,
 )
 from crdt_sessions.sync.log import UpdateLog
+from crdt_sessions.sync.panics import Panics
 from crdt_sessions.sync.records import Records, RunRecord, Writer
 from crdt_sessions.sync.runs import RunSteward
 from crdt_sessions.sync.steward import Steward
@@ -129,6 +131,7 @@ class SessionEngine:
         limits: sizes.
         timing: periods.
         rules: how runs are admitted and when agents are given up.
+        panics: updates on which the library is known to panic.
 
     Call :meth:`start` once before anything else.
     """
@@ -145,6 +148,7 @@ class SessionEngine:
         limits: Limits | None = None,
         timing: Timing | None = None,
         rules: RunRules | None = None,
+        panics: Panics | None = None,
     ) -> None:
         self.session = session
         self.document = document
@@ -156,6 +160,7 @@ class SessionEngine:
         self.changes = ChangeIndex()
         self.runs = RunSteward(self.view, runs, rules or RunRules())
         self._writers = Writers(writers)
+        self._panics = panics if panics is not None else Panics()
         self._steward = Steward(self.view, settled_meta, self.runs)
         self._peers: dict[PeerId, _Peer] = {}
         self._size_bound = len(document.encode())
@@ -412,12 +417,21 @@ class SessionEngine:
         self._check_size(len(update))
         self._writers.check(self.document, update)
         records = Records(writers={writer.client: writer for writer in self._bind(update, author)})
-        delta = self.document.apply(update)
+        delta = self._apply(update)
         if delta is None:
             return []  # an echo: it is stored already, or on its way
         if delta == EMPTY_UPDATE:
             return [self._persist(update, None, author, records)]  # it waits for one that has not arrived
         return [self._persist(update, delta, author, records), *self._settle(now)]
+
+    def _apply(self, update: bytes) -> bytes | None:
+        if update in self._panics:
+            raise MalformedUpdate(size=len(update))
+        try:
+            return self.document.apply(update)
+        except PanickedUpdate:
+            self._panics.add(update)
+            raise
 
     def _bind(self, update: bytes, author: PeerId | None) -> list[Writer]:
         """Note that the authors of an update on a leased connection write for that lease."""

@@ -5,7 +5,15 @@ import json
 import pytest
 from pycrdt import Array, Doc, Map, Text
 
-from crdt_sessions.errors import AccessDenied, PanickedUpdate, SessionClosed, TooLarge, TooSlow, WireError
+from crdt_sessions.errors import (
+    AccessDenied,
+    MalformedUpdate,
+    PanickedUpdate,
+    SessionClosed,
+    TooLarge,
+    TooSlow,
+    WireError,
+)
 from crdt_sessions.ids import Millis, PeerId, Seq
 from crdt_sessions.limits import Limits, Timing
 from crdt_sessions.model import (
@@ -22,6 +30,7 @@ from crdt_sessions.sync import (
     Describe,
     EditFailed,
     FrameReceived,
+    Panics,
     PeerJoined,
     PeerLeft,
     Persist,
@@ -197,6 +206,28 @@ def test_a_panic_closes_its_peer_and_the_document_is_loaded_anew(bench, monkeypa
     assert isinstance(closed, ClosePeer)
     assert isinstance(closed.error, PanickedUpdate)
     assert isinstance(reload, Reload)
+
+
+def test_an_update_that_panicked_is_refused_without_another_reload(monkeypatch):
+    """Old clients send it again with every reconnect; each would throw everybody out."""
+    panics = Panics()
+    update = letters("a")[0]
+    first, second = Bench(panics=panics), Bench(panics=panics)
+
+    def panic(update):
+        raise PanicException("rust")
+
+    first.join(A)
+    monkeypatch.setattr(first.engine.document.doc, "apply_update", panic)
+    assert any(isinstance(effect, Reload) for effect in first.send(A, Update(update)))
+    second.join(A, B)
+    (closed,) = second.send(A, Update(update))
+    assert (closed.peer, type(closed.error)) == (A, MalformedUpdate)
+    second.send(B, Update(letters("b")[0]))
+    assert str(second.engine.document.doc.get("draft", type=Text)) == "b"
+    for number in range(300):
+        panics.add(b"%d" % number)
+    assert (update in panics, b"299" in panics) == (False, True)
 
 
 def test_an_interrupt_is_not_taken_for_a_panic(bench, monkeypatch):
