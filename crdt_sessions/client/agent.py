@@ -29,6 +29,9 @@ _log = logging.getLogger("crdt_sessions.agent")
 OnRun = Callable[[AgentRun], Awaitable[None]]
 
 _POLL_S = 20.0
+_LATE_CLAIM_S = 0.3
+"""How long an agent that is stopped waits for the answer to a claim: a run that is on its way is given back."""
+
 _STOP_GRACE_S = 2.0
 """How long an answer that was cancelled may go on before it is interrupted."""
 
@@ -143,9 +146,12 @@ class Agent:
         backoff = Backoff(rng=random.Random())
         while await self._unless_stopped(self._free.acquire()) and not self._stopping.is_set():
             try:
-                grant = await self._unless_stopped(service.claim([self.name], wait_s=_POLL_S))
+                grant = await self._unless_stopped(service.claim([self.name], wait_s=_POLL_S), late_s=_LATE_CLAIM_S)
                 backoff.reset()
-            except (httpx.TransportError, RequestRefused) as error:
+                if grant is not None and self._stopping.is_set():
+                    await service.release(grant)
+                    return
+            except (httpx.TransportError, LeaseLost, RequestRefused) as error:
                 if isinstance(error, RequestRefused) and error.status < 500 and error.status != 429:
                     raise
                 _log.info("no runs to be had: %s", error)
@@ -158,11 +164,13 @@ class Agent:
             self._working.add(task)
             task.add_done_callback(self._done)
 
-    async def _unless_stopped(self, work: Awaitable[Any]) -> Any:
-        """Return what *work* returns, or None if the agent is stopped meanwhile."""
+    async def _unless_stopped(self, work: Awaitable[Any], *, late_s: float = 0.0) -> Any:
+        """Return what *work* returns, or None if the agent is stopped meanwhile and it takes *late_s* longer."""
         working, stopped = asyncio.ensure_future(work), asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done() and late_s > 0:
+                await asyncio.wait({working}, timeout=late_s)
             return working.result() if working.done() else None
         finally:
             for task in (working, stopped):

@@ -76,6 +76,15 @@ class ServiceClient:
         answer = await self._request("POST", f"{_path(session, run)}/claim", json={"agents": [agent]})
         return _grant(answer.json())
 
+    async def release(self, grant: Grant) -> None:
+        """Give a run back that nobody has begun to work on.
+
+        Raises:
+            LeaseLost: the lease has ended.
+        """
+        path = f"{_path(grant.session, grant.run.id)}/result"
+        await self._request("POST", path, headers=_lease(grant), json={"status": "released"})
+
     async def step(self, grant: Grant, key: str) -> tuple[bool, Any]:
         """Return whether something was recorded for the step *key*, and what.
 

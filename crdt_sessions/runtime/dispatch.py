@@ -70,8 +70,8 @@ class Dispatcher:
             owner: its principal.
             wait_s: how long to wait.
             ttl_s: how long it may be silent before the lease is lost; as the rules say if None.
-            worker: the process that asks. A run that it lost by being silent is not given to it again in answer
-                to what it asked before.
+            worker: the process that asks. A run that it lost by being silent, or gave back, is not given to it
+                again in answer to what it asked before.
 
         Returns:
             the claim, or None if nothing was ready in time.

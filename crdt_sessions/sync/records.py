@@ -60,9 +60,9 @@ class RunRecord(BaseModel):
     """Digest of the lease's token."""
     worker: str | None = None
     """The process that has the lease, if it said so."""
-    lost_by: str | None = None
-    """The process that had it last and was not heard of any more."""
-    lost_at: int | None = None
+    left_by: str | None = None
+    """The process that had it last, and went silent or gave it back."""
+    left_at: int | None = None
     cancel: RunCancel | None = None
     cancel_deadline: int | None = None
     approvals: dict[str, ApprovalRecord] = Field(default_factory=dict)

@@ -213,9 +213,9 @@ class RunSteward:
             raise RunNotClaimable(run=run_id, status=record.status if record is not None else "unknown")
         if record.agent != ANY_AGENT and record.agent not in names:
             raise RunNotClaimable(run=run_id, status=f"for the agent {record.agent}")
-        if worker is not None and worker == record.lost_by and (asked_at or now) <= (record.lost_at or 0):
-            # It has asked before it went silent, and may not be there to hear the answer.
-            raise RunNotClaimable(run=run_id, status="lost by this worker, which was not heard of since")
+        if worker is not None and worker == record.left_by and (asked_at or now) <= (record.left_at or 0):
+            # It asked before it went silent or gave the run back, and may not be there to hear the answer.
+            raise RunNotClaimable(run=run_id, status="left by this worker, which has not asked since")
         longest, usual = int(self._rules.longest_lease_s * 1000), int(self._rules.lease_s * 1000)
         lease = RunLease(
             owner=owner,
@@ -389,13 +389,13 @@ class RunSteward:
         elif result.status == "handoff":
             self._requeue(record, now, agent=result.agent or ANY_AGENT, attempt=0)
         elif result.status == "released":
-            self._requeue(record, now, attempt=record.attempt - 1, parts="interrupted")
+            self._requeue(_left(record, now), now, attempt=record.attempt - 1, parts="interrupted")
 
     def _lose(self, record: RunRecord, now: Millis) -> None:
         """Take the lease away from an agent that is not heard of any more."""
         life = self._lives[record.id]
         self._evict(record)
-        record = record.but(lost_by=record.worker, lost_at=now)
+        record = _left(record, now)
         if record.cancel is not None:
             self._end(record, "cancelled", record.cancel.reason or "cancelled", now)
         elif record.attempt >= self._rules.max_attempts and life.seen:
@@ -530,6 +530,11 @@ class RunSteward:
             noted = self._steering.setdefault(head.steers, [])
             if head.id not in noted:
                 noted.append(head.id)
+
+
+def _left(record: RunRecord, now: Millis) -> RunRecord:
+    """Note which process did not end the run."""
+    return record.but(left_by=record.worker, left_at=now)
 
 
 def _mirror(record: RunRecord) -> Write:

@@ -61,8 +61,8 @@ class ClaimRequest(Body):
     worker: str | None = Field(
         None,
         max_length=200,
-        description="Names the process that asks. A run it lost by being silent is not given to it again in answer to"
-        " what it asked before that.",
+        description="Names the process that asks. A run it lost by being silent, or gave back, is not given to it"
+        " again in answer to what it asked before that.",
     )
 
 

@@ -287,12 +287,11 @@ async def test_an_agent_that_is_stopped_finishes_what_it_can_and_hands_back_the_
         await run.out.write("whole")
 
     async with connect(service.url, room) as ann:
-        await asyncio.sleep(0)
         short = await ann.post("short", agent="writer", policy="parallel")
         long = await ann.post("long", agent="writer", policy="parallel")
         async with working(service.url, slow, shutdown_s=2):
             for question in (short, long):
-                await status(ann, question, "running")
+                await begun(ann, question)
         assert (await status(ann, short, "completed")).status == "completed"
         run = await status(ann, long, "queued")
         message = ann.view.messages.value(run.output)
@@ -300,6 +299,20 @@ async def test_an_agent_that_is_stopped_finishes_what_it_can_and_hands_back_the_
         async with working(service.url, lambda run: run.out.write("rest")):
             _, message = await answered(ann, long)
         assert (message.text, len(message.parts), run_of(ann, long).epoch) == ("half rest", 1, 2)
+
+
+async def test_a_run_that_is_on_its_way_to_an_agent_that_is_stopped_is_given_back(service, room):
+    async def answer(run):
+        await asyncio.sleep(60)
+
+    async with connect(service.url, room) as ann:
+        for attempt in range(5):
+            question = await ann.post(f"{attempt}", agent="writer", policy="parallel")
+            async with working(service.url, answer, shutdown_s=0):
+                await status(ann, question, "running")  # the agent may not have heard of it yet
+            await status(ann, question, "queued", timeout=1.2)  # a lease would take longer
+            ann.cancel(f"run-{question.id}")
+            await status(ann, question, "cancelled")
 
 
 async def test_concurrency_is_limited(service, room):

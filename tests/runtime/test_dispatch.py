@@ -216,6 +216,22 @@ async def test_a_worker_that_went_silent_is_not_given_its_run_again_for_what_it_
     assert back.run.epoch == 4, "it asks anew, so it is there"
 
 
+async def test_a_run_that_was_given_back_is_not_given_to_the_same_worker_for_what_it_asked_before(
+    registry, dispatcher
+):
+    await ask(registry)
+    claim = await dispatcher.claim(["writer"], owner="w", worker="leaving")
+    waiting = asyncio.create_task(dispatcher.claim(["writer"], owner="w", worker="leaving", wait_s=60))
+    await settle()
+    async with hold(registry, ROOM, "r", claim.token) as holding:
+        await holding.report(result(registry, claim, "released"))
+    await settle()
+    assert not waiting.done()
+    assert (await dispatcher.claim(["writer"], owner="w", worker="other")).run.epoch == 2
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
 async def test_a_step_is_done_once_for_all_attempts(registry, dispatcher, clock):
     await ask(registry)
     first = await dispatcher.claim(["writer"], owner="w")
