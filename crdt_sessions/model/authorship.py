@@ -20,7 +20,7 @@ _MANY = 10_000
 _MAX_CLOCK = 2**32 - 1
 
 
-def sole_author(update: bytes) -> int | None:
+def sole_author(update: bytes) -> ClientId | None:
     """Return the only client by whom *update* holds structs; None if there are none, or several.
 
     Raises:
@@ -29,7 +29,7 @@ def sole_author(update: bytes) -> int | None:
     return _first(update) if _clients(update) == 1 else None
 
 
-def authors(document: SessionDoc, update: bytes, most: int) -> list[int]:
+def authors(document: SessionDoc, update: bytes, most: int) -> list[ClientId]:
     """Return up to *most* clients by whom *update* holds structs that *document* does not hold.
 
     Nothing is applied. Whether something else must arrive first plays no role.
@@ -37,7 +37,7 @@ def authors(document: SessionDoc, update: bytes, most: int) -> list[int]:
     Raises:
         UpdateError: *update* cannot be decoded.
     """
-    found: list[int] = []
+    found: list[ClientId] = []
     vector = document.state_vector()
     while len(found) < most and _clients(unknown := _unknown(update, vector)):
         found.append(_first(unknown))
@@ -57,7 +57,7 @@ def writes_as(document: SessionDoc, update: bytes, clients: set[ClientId]) -> Cl
     vector = document.state_vector()
     if _clients(_unknown(update, vector)) == _clients(_unknown(update, _raised(vector, clients))):
         return None
-    return next((ClientId(client) for client in authors(document, update, _MANY) if client in clients), None)
+    return next((client for client in authors(document, update, _MANY) if client in clients), None)
 
 
 def _clients(update: bytes) -> int:
@@ -65,9 +65,9 @@ def _clients(update: bytes) -> int:
     return _read(update, lambda reader: reader.varuint())
 
 
-def _first(update: bytes) -> int:
+def _first(update: bytes) -> ClientId:
     """Return the first of them. Before it stand the number of clients and the number of its structs."""
-    return _read(update, lambda reader: (reader.varuint(), reader.varuint(), reader.varuint())[2])
+    return ClientId(_read(update, lambda reader: (reader.varuint(), reader.varuint(), reader.varuint())[2]))
 
 
 def _read(update: bytes, read: Callable[[Reader], int]) -> int:

@@ -79,7 +79,7 @@ class SessionDoc:
         if update == EMPTY_UPDATE:
             return None
         before = self.doc.get_state()
-        applyguarded(self.doc, update)
+        apply_guarded(self.doc, update)
         held = self._deltas == [update] or holds(self.doc, update)
         if not held:
             if self._waiting == EMPTY_UPDATE:
@@ -98,7 +98,7 @@ class SessionDoc:
         progress = True
         while self._waiting != EMPTY_UPDATE and progress:
             events = len(self._deltas)
-            applyguarded(self.doc, self._waiting)
+            apply_guarded(self.doc, self._waiting)
             if holds(self.doc, self._waiting):
                 self._waiting = EMPTY_UPDATE
                 # What was integrated behind the gap was in nobody's delta; now everybody gets all of it.
@@ -173,7 +173,7 @@ class SessionDoc:
         return holds(self.doc, update)
 
 
-def applyguarded(doc: Doc[Any], update: bytes) -> None:
+def apply_guarded(doc: Doc[Any], update: bytes) -> None:
     """Apply foreign bytes to *doc*. The only call of ``apply_update`` in the code base.
 
     Raises:

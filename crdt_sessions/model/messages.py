@@ -82,30 +82,29 @@ class Messages:
             if value is not None:
                 yield value
 
+    def _views(self) -> Iterator[MessageView]:
+        return (MessageView(message_id, entry) for message_id, entry in self._root.items() if isinstance(entry, Map))
+
     def page(self, after: int, limit: int) -> list[Message]:
         """Return up to *limit* messages that have a place in the order behind *after*, in order.
 
         Only those of the page are converted.
         """
-        views = (MessageView(message_id, entry) for message_id, entry in self._root.items() if isinstance(entry, Map))
-        placed = [(seq, view) for view in views if (seq := view.seq) is not None and seq > after]
+        placed = [(seq, view) for view in self._views() if (seq := view.seq) is not None and seq > after]
         values = (view.to_value() for _, view in sorted(placed, key=lambda pair: pair[0]))
         return list(islice((value for value in values if value is not None), limit))
 
     def heads(self) -> list[MessageHead]:
         """Return the heads of all messages, in no order."""
-        views = (MessageView(message_id, entry) for message_id, entry in self._root.items() if isinstance(entry, Map))
-        return [head for view in views if (head := view.head) is not None]
+        return [head for view in self._views() if (head := view.head) is not None]
 
     def last_seq(self) -> int:
         """Return the last place in the order that was given; 0 if none was."""
-        views = (MessageView(message_id, entry) for message_id, entry in self._root.items() if isinstance(entry, Map))
-        return max((view.seq or 0 for view in views), default=0)
+        return max((view.seq or 0 for view in self._views()), default=0)
 
     def count_after(self, seq: int, *, besides: str) -> int:
         """Return how many messages have a place in the order behind *seq* and another author than *besides*."""
-        views = (MessageView(message_id, entry) for message_id, entry in self._root.items() if isinstance(entry, Map))
-        behind = (view.head for view in views if (view.seq or 0) > seq)
+        behind = (view.head for view in self._views() if (view.seq or 0) > seq)
         return sum(head is not None and head.author.id != besides for head in behind)
 
     def value(self, message_id: str) -> Message | None:

@@ -477,7 +477,8 @@ class SessionEngine:
         if delta is not None or decided.records:
             effects.append(self._persist(delta or EMPTY_UPDATE, delta, None, decided.records))
             self.changes.note(self.document.take_touched(), self.log.head)
-        for peer_id, peer in self._peers.items():
-            if peer.lease in decided.evicted and peer.lease is not None:
-                effects.append(ClosePeer(peer_id, LeaseLost(run=peer.lease[0])))
+        if decided.evicted:  # seldom, and a session may have a thousand peers
+            for peer_id, peer in self._peers.items():
+                if peer.lease is not None and peer.lease in decided.evicted:
+                    effects.append(ClosePeer(peer_id, LeaseLost(run=peer.lease[0])))
         return effects

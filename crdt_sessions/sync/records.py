@@ -34,6 +34,10 @@ class ApprovalRecord(BaseModel):
     approval: Approval | None = None
     late: tuple[LateDecision, ...] = ()
 
+    def but(self, **changes: Any) -> ApprovalRecord:
+        """Return this record with *changes*."""
+        return self.model_copy(update=changes)
+
 
 class RunRecord(BaseModel):
     """A run, as the steward knows it. Never changed; a new state is a new record."""

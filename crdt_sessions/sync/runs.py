@@ -133,10 +133,8 @@ class RunSteward:
             if self._records[run_id].lease is not None:
                 self._lives[run_id] = _Life(now)
         if self._active:
-            for message_id in self._view.messages.ids():
-                message = self._view.messages.find(message_id)
-                if message is not None and message.head is not None:
-                    self._note_steering(message.head)
+            for head in self._view.messages.heads():
+                self._note_steering(head)
 
     def look_at_run(self, run: Run, now: Millis) -> None:
         """Consider what was proposed for a run, and see to it that what is settled stands there."""
@@ -439,7 +437,8 @@ class RunSteward:
         del self._active[record.id]
         for call_id, each in record.approvals.items():
             if each.approval is None:
-                ended = self._settle_approval(ended, call_id, Approval(approved=False, by="", reason=reason, at=now))
+                approval = Approval(approved=False, by="", reason=reason, at=now)
+                ended = self._settle_approval(ended, call_id, each.but(approval=approval))
         self._notify(f"run.{status}", ended, now)
         self._promote(now)
         self._follow_up(ended, now)
@@ -480,27 +479,17 @@ class RunSteward:
         message = self._view.messages.find(record.output)
         for call_id, known in record.approvals.items():
             tool = message.tool(call_id) if message is not None else None
-            decisions = tool.decisions() if tool is not None else {}
-            if known.approval is None:
-                approval = _decided(known, decisions, now)
-                if approval is not None:
-                    record = self._settle_approval(record, call_id, approval)
-            known = record.approvals[call_id]
-            if known.approval is None:
-                continue
-            late = _late(known, decisions)
-            if late:
-                known = known.model_copy(update={"late": (*known.late, *late)})
-                record = self._put(record.but(approvals={**record.approvals, call_id: known}))
-            if late or (tool is not None and (tool.approval, tool.waits) != (known.approval, False)):
+            heard = _heard(known, tool.decisions() if tool is not None else {}, now)
+            if heard != known:
+                record = self._settle_approval(record, call_id, heard)
+            elif tool is not None and known.approval is not None and (tool.approval != known.approval or tool.waits):
                 self._decided.writes.append(_settle_tool(record.output, call_id, known))
         if record.status == "suspended" and not record.undecided:
             self._requeue(record, now, attempt=0)
 
-    def _settle_approval(self, record: RunRecord, call_id: str, approval: Approval) -> RunRecord:
-        known = record.approvals[call_id].model_copy(update={"approval": approval})
-        self._decided.writes.append(_settle_tool(record.output, call_id, known))
-        return self._put(record.but(approvals={**record.approvals, call_id: known}))
+    def _settle_approval(self, record: RunRecord, call_id: str, settled: ApprovalRecord) -> RunRecord:
+        self._decided.writes.append(_settle_tool(record.output, call_id, settled))
+        return self._put(record.but(approvals={**record.approvals, call_id: settled}))
 
     # -- the record --------------------------------------------------------------------------------------------
 
@@ -563,6 +552,15 @@ def _settle_tool(message_id: str, call_id: str, record: ApprovalRecord) -> Write
             tool.settle(record.approval, list(record.late))
 
     return write
+
+
+def _heard(known: ApprovalRecord, decisions: dict[str, Decision], now: Millis) -> ApprovalRecord:
+    """Return *known* with the decision that counts, if there is one by now, and with what came after it."""
+    approval = known.approval or _decided(known, decisions, now)
+    if approval is None:
+        return known
+    settled = known.but(approval=approval)
+    return settled.but(late=(*known.late, *_late(settled, decisions)))
 
 
 def _decided(record: ApprovalRecord, decisions: dict[str, Decision], now: Millis) -> Approval | None:

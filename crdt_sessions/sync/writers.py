@@ -39,7 +39,7 @@ class Writers:
             UpdateError: it cannot be decoded.
         """
         if self._fenced and (client := writes_as(document, update, self._fenced)) is not None:
-            raise LeaseLost(run=self._known[ClientId(client)].run)
+            raise LeaseLost(run=self._known[client].run)
 
     def bind(self, document: SessionDoc, update: bytes, *, principal: str, run: str, epoch: int) -> list[Writer]:
         """Take the authors of an update as writers for a lease; return those that are new.
@@ -49,12 +49,12 @@ class Writers:
             UpdateError: it cannot be decoded.
         """
         sole = sole_author(update)
-        if sole is not None and (known := self._known.get(ClientId(sole))) is not None and known.fenced_at is None:
+        if sole is not None and (known := self._known.get(sole)) is not None and known.fenced_at is None:
             found = [sole]  # the usual case, without asking the library
         else:
             found = authors(document, update, MAX_AUTHORS + 1)
-        new = [Writer(ClientId(client), principal, run, epoch) for client in found if client not in self._known]
-        if len(found) > MAX_AUTHORS or any(self._other(ClientId(client), run, epoch) for client in found):
+        new = [Writer(client, principal, run, epoch) for client in found if client not in self._known]
+        if len(found) > MAX_AUTHORS or any(self._other(client, run, epoch) for client in found):
             raise LeaseLost(run=run)
         self._known.update((writer.client, writer) for writer in new)
         return new
