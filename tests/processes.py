@@ -117,6 +117,18 @@ class Server(Process):
         return httpx.Client(base_url=self.url, timeout=20, trust_env=False, **options)
 
 
+class Replay(Process):
+    """The endpoint that replays recorded streams, at *rate* events per second."""
+
+    def __init__(self, rate):
+        self.port = free_port()
+        super().__init__(sys.executable, ROOT / "examples/replay_server.py", "--port", self.port, "--rate", rate)
+        self.wait_for("Running on")
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.env = {"OPENAI_BASE_URL": f"{self.url}/v1", "OPENAI_API_KEY": "none"}
+        """For agents that are to ask it."""
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

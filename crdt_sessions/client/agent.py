@@ -198,7 +198,7 @@ class Agent:
             grant.session,
             token=self._token,
             lease=grant.token,
-            renew_s=grant.ttl_ms / 3000,
+            renew_s=grant.renew_s,
             clock=self._clock,
             **options,
         )

@@ -29,6 +29,11 @@ class Grant:
     token: str
     """Proves the lease."""
 
+    @property
+    def renew_s(self) -> float:
+        """How often to renew the lease, in seconds: one sign of life that is lost costs nothing."""
+        return self.ttl_ms / 3000
+
 
 class ServiceClient:
     """A client of the service's REST routes. Use it as a context manager.

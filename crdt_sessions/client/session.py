@@ -38,6 +38,7 @@ from crdt_sessions.model import (
     RunRequest,
     SessionView,
     TextPart,
+    answer_to,
     order,
 )
 from crdt_sessions.model.values import Activity, Kind, ResultStatus, Role, RunPolicy, Trigger, Value
@@ -330,7 +331,7 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         def change(view: SessionView) -> None:
             view.messages.add(head, content + (parts or []))
             if agent is not None:
-                view.runs.request(f"run-{head.id}", self._request(head.id, agent, policy=policy))
+                view.runs.request(answer_to(head.id), self._request(head.id, agent, policy=policy))
 
         self.edit(change)
         if wait:
@@ -483,7 +484,7 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         Raises:
             RunNotClaimable: the run has ended already.
         """
-        wanted = run_id or (f"run-{reply_to}" if reply_to else f"run-{uuid.uuid4().hex}")
+        wanted = run_id or (answer_to(reply_to) if reply_to else f"run-{uuid.uuid4().hex}")
         self.ask(reply_to or wanted, agent, policy="parallel", run_id=wanted)
         grant = await self._claim(wanted, agent)
         async with self._holder(grant) as holder:
@@ -528,7 +529,7 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
             id=self.author.id,
             kind=self.author.kind,
             lease=grant.token,
-            renew_s=grant.ttl_ms / 3000,
+            renew_s=grant.renew_s,
             clock=self._clock,
             limits=self._replica.limits,
         )

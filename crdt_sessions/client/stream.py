@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from crdt_sessions.errors import RunCancelled
-from crdt_sessions.model import Message, PartStream, Run, RunError, RunResult, SessionView, ToolStream
+from crdt_sessions.model import Message, PartStream, Run, RunError, RunResult, SessionView, ToolStream, output_of
 from crdt_sessions.model.text import SurrogateJoiner, join_surrogates
 from crdt_sessions.model.values import Activity, ResultStatus, StreamState
 
@@ -37,7 +37,7 @@ class MessageStream:
 
     def __init__(self, peer: SessionPeer, run: Run, epoch: int, *, resume: bool = True) -> None:
         self.run_id = run.id
-        self.message_id = run.output or f"{run.id}-out"
+        self.message_id = run.output or output_of(run.id)
         self.resumed = ""
         """The text that was there when this writer began: a former writer's, or its own before a break."""
         self._peer = peer

@@ -12,7 +12,7 @@ from crdt_sessions.model.document import (
 )
 from crdt_sessions.model.layout import LAYOUT, ROOT_NAMES, seed, settled_meta
 from crdt_sessions.model.messages import Messages, MessageView, order
-from crdt_sessions.model.runs import Runs
+from crdt_sessions.model.runs import Runs, answer_to, output_of
 from crdt_sessions.model.session import Artifacts, SessionView
 from crdt_sessions.model.shapes import Shape, shaped, system_text
 from crdt_sessions.model.streams import SEGMENT_BYTES, PartStream, ToolStream
@@ -91,12 +91,14 @@ __all__ = [
     "Touched",
     "ValuePart",
     "Version",
+    "answer_to",
     "authors",
     "decode_version",
     "fold",
     "markdown",
     "merge",
     "order",
+    "output_of",
     "seed",
     "settled_meta",
     "shaped",

@@ -18,6 +18,16 @@ from crdt_sessions.model.values import (
 )
 
 
+def answer_to(message_id: str) -> str:
+    """Return the id of the run that answers a message, where nobody chose one. See docs/protocol.md, "Runs"."""
+    return f"run-{message_id}"
+
+
+def output_of(run_id: str) -> str:
+    """Return the id of the message that a run writes, unless it goes on with another one."""
+    return f"{run_id}-out"
+
+
 class Runs:
     """The runs of a session. Proposals are data that anyone may write; what they lead to is settled by the server."""
 

@@ -41,6 +41,8 @@ from crdt_sessions.model import (
     RunRequest,
     RunResult,
     SessionView,
+    answer_to,
+    output_of,
 )
 from crdt_sessions.model.values import RunPolicy, RunStatus, StreamState
 from crdt_sessions.sync.records import ApprovalRecord, Notice, Records, RunRecord
@@ -173,9 +175,7 @@ class RunSteward:
         if message is not None and not message.done:
             self._unfinished.add(head.id)
             return
-        self._ask(
-            f"run-{head.id}", RunRequest(message_id=head.id, agent=agent, by=head.author.id, created_at=now), now
-        )
+        self._ask(RunRequest(message_id=head.id, agent=agent, by=head.author.id, created_at=now), now)
 
     # -- what agents and people do by other ways than the document ---------------------------------------------------
 
@@ -322,7 +322,7 @@ class RunSteward:
                 agent=run.agent or (run.request.agent if run.request is not None else ANY_AGENT),
                 policy=self._rules.policy,
                 status=run.status if over and run.status is not None else "interrupted",
-                output=run.output or f"{run.id}-out",
+                output=run.output or output_of(run.id),
                 queued_at=now,
                 epoch=run.epoch or 0,
                 cancel=run.cancel,
@@ -335,9 +335,9 @@ class RunSteward:
         message = self._view.messages.find(request.message_id) if request.trigger == "continue" else None
         head = message.head if message is not None else None
         if head is None or head.role != "assistant":
-            return f"{run_id}-out"
+            return output_of(run_id)
         taken = any(self._records[other].output == head.id for other in self._active)
-        return f"{run_id}-out" if taken else head.id
+        return output_of(run_id) if taken else head.id
 
     def _policy(self) -> RunPolicy:
         policy = self._view.document.roots.meta.get("runPolicy")
@@ -452,10 +452,10 @@ class RunSteward:
         )
         left = [message_id for message_id in self._steering.pop(record.id, []) if message_id not in taken]
         if left and record.status == "completed":
-            request = RunRequest(message_id=left[-1], agent=record.agent, created_at=now)
-            self._ask(f"run-{left[-1]}", request, now)
+            self._ask(RunRequest(message_id=left[-1], agent=record.agent, created_at=now), now)
 
-    def _ask(self, run_id: str, request: RunRequest, now: Millis) -> None:
+    def _ask(self, request: RunRequest, now: Millis) -> None:
+        run_id = answer_to(request.message_id)
         if run_id not in self._records:
             known = self._view.runs.value(run_id) or Run(id=run_id)  # somebody may have pressed stop already
             self._admit(known.but(request=known.request or request), now)

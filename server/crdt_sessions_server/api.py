@@ -11,7 +11,7 @@ from quart_schema import tag, validate_querystring, validate_request, validate_r
 
 from crdt_sessions.errors import BadDocument
 from crdt_sessions.ids import session_id
-from crdt_sessions.model import Author, Message, MessageHead, RunRequest, SessionView, TextPart
+from crdt_sessions.model import Author, Message, MessageHead, RunRequest, SessionView, TextPart, answer_to
 from crdt_sessions.model.values import AgentName, MessageId, Part, Role, RunId, RunPolicy
 from crdt_sessions.runtime import SessionRegistry, present
 from crdt_sessions.storage import SessionRecord
@@ -297,7 +297,7 @@ def _post(view: SessionView, head: MessageHead, parts: list[Any], data: NewMessa
         request = RunRequest(
             message_id=head.id, agent=data.agent, policy=data.policy, by=head.author.id, created_at=head.created_at
         )
-        view.runs.request(f"run-{head.id}", request)
+        view.runs.request(answer_to(head.id), request)
 
 
 def session_info(record: SessionRecord) -> SessionInfo:

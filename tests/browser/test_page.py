@@ -11,7 +11,7 @@ import pytest
 from crdt_sessions_server.app import PAGE
 from examples.replay_server import recordings
 from tests.interop.node import AVAILABLE, WHY_NOT, needs_node
-from tests.processes import ROOT, Process, Server, free_port
+from tests.processes import ROOT, Process, Replay, Server
 
 CHROMIUM = any(shutil.which(name) for name in ("chromium", "google-chrome"))
 
@@ -21,13 +21,8 @@ CHROMIUM = any(shutil.which(name) for name in ("chromium", "google-chrome"))
 @pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium")
 def test_two_people_and_an_agent_share_the_page(tmp_path):
     server = Server(tmp_path / "sessions.db", "--default-agent", "assistant")
-    port = free_port()
-    replay = Process(sys.executable, ROOT / "examples/replay_server.py", "--port", port, "--rate", "60")
-    replay.wait_for("Running on")
-    agent = Process(
-        sys.executable, ROOT / "examples/model_agent.py", "--url", server.url,
-        env={"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "none"},
-    )  # fmt: skip
+    replay = Replay(60)
+    agent = Process(sys.executable, ROOT / "examples/model_agent.py", "--url", server.url, env=replay.env)
     booker = Process(sys.executable, ROOT / "examples/approval.py", "--url", server.url)
     with server.http() as http:
         http.post("/v1/sessions", json={"id": "room"})  # else the page asks, hears 404, and the console says so

@@ -20,7 +20,7 @@ from crdt_sessions import connect
 from crdt_sessions.testing import content
 from examples.replay_server import as_chat, recordings
 from tests.interop.node import needs_node
-from tests.processes import ROOT, Process, Server, free_port
+from tests.processes import Process, Replay, Server
 from tests.proxy import Proxy
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow, needs_node, pytest.mark.timeout(1800)]
@@ -51,18 +51,14 @@ class Stage:
     def __init__(self, tmp_path):
         flags = ("--lease-s", str(LEASE_S), "--gone-grace-s", "0.5", "--cancel-grace-s", "1", "--max-attempts", "5")
         self.server = Server(tmp_path / "s.db", *flags)
-        self.replay_port = free_port()
-        self.replay = Process(
-            sys.executable, ROOT / "examples/replay_server.py", "--port", self.replay_port, "--rate", "150"
-        )
-        self.replay.wait_for("Running on")
+        self.replay = Replay(150)
         self.agents = []
 
     def agent(self, name, url=None):
         process = Process(
             sys.executable, "-m", "tests.crash.agent", "--url", url or self.server.url, "--name", name,
             "--block", str(2 * LEASE_S + 1),
-            env={"OPENAI_BASE_URL": f"http://127.0.0.1:{self.replay_port}/v1", "OPENAI_API_KEY": "none"},
+            env=self.replay.env,
         )  # fmt: skip
         self.agents.append(process)
         return process

@@ -10,7 +10,7 @@ from crdt_sessions import connect
 from crdt_sessions.testing import content
 from examples.replay_server import recordings
 from tests.interop.node import needs_node
-from tests.processes import ROOT, Process, Server, free_port
+from tests.processes import ROOT, Process, Replay, Server, free_port
 
 pytestmark = [pytest.mark.crash]
 
@@ -22,18 +22,13 @@ class World:
 
     def __init__(self, tmp_path, *flags):
         self.server = Server(tmp_path / "s.db", *flags)
-        self.port = free_port()
-        self.replay = Process(
-            sys.executable, ROOT / "examples/replay_server.py", "--port", self.port, "--rate", "250"
-        )
-        self.replay.wait_for("Running on")
+        self.replay = Replay(250)
         self.start_agent()
 
     def start_agent(self):
         self.agent = Process(
-            sys.executable, ROOT / "examples/model_agent.py", "--url", self.server.url,
-            env={"OPENAI_BASE_URL": f"http://127.0.0.1:{self.port}/v1", "OPENAI_API_KEY": "none"},
-        )  # fmt: skip
+            sys.executable, ROOT / "examples/model_agent.py", "--url", self.server.url, env=self.replay.env
+        )
 
     def restart_server(self):
         self.server.kill()

@@ -1,7 +1,6 @@
 """The bridges, each with the real library against recorded streams; the manifest's counts are the oracle."""
 
 import asyncio
-import sys
 from contextlib import asynccontextmanager
 
 import anthropic
@@ -12,7 +11,7 @@ import pytest
 from crdt_sessions import Agent, bridges, connect
 from crdt_sessions.model import TextPart, ToolPart
 from examples.replay_server import recordings
-from tests.processes import ROOT, Process, Server, free_port
+from tests.processes import Replay, Server
 
 RECORDINGS = recordings()
 
@@ -26,10 +25,8 @@ def service(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model():
-    port = free_port()
-    process = Process(sys.executable, ROOT / "examples/replay_server.py", "--port", port, "--rate", "0")
-    process.wait_for("Running on")
-    yield f"http://127.0.0.1:{port}"
+    process = Replay(0)
+    yield process.url
     process.close()
 
 

@@ -11,7 +11,7 @@ from crdt_sessions.model import TextPart, ToolPart
 from crdt_sessions.testing import content
 from examples.replay_server import recordings
 from tests.interop.node import needs_node
-from tests.processes import ROOT, Process, Server, free_port
+from tests.processes import ROOT, Process, Replay, Server
 
 pytestmark = [pytest.mark.interop, needs_node]
 
@@ -22,12 +22,10 @@ RECORDINGS = recordings()
 def world(tmp_path_factory):
     """The service, the replayed model and the agent, each a process."""
     server = Server(tmp_path_factory.mktemp("streams") / "sessions.db")
-    port = free_port()
-    replay = Process(sys.executable, ROOT / "examples/replay_server.py", "--port", port, "--rate", "1500")
-    replay.wait_for("Running on")
+    replay = Replay(1500)
     agent = Process(
         sys.executable, ROOT / "examples/model_agent.py", "--url", server.url,
-        env={"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "none", "PYTHONPATH": str(ROOT)},
+        env={**replay.env, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     yield server
     for process in (agent, replay, server):
