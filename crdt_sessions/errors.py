@@ -13,6 +13,8 @@
     │   └── PanickedUpdate        the native library panicked on it
     ├── TooLarge                  a frame, document or field over its limit
     ├── TooSlow                   a peer that does not read what it asked for
+    ├── TooMany                   more connections or messages than allowed; come back later
+    ├── Overloaded                the process has too much to do; come back later
     ├── NotAuthenticated          no token, or one that nobody knows
     ├── AccessDenied              the principal may not do this
     ├── SessionNotFound
@@ -21,6 +23,7 @@
     ├── SessionClosed             it takes no more writes
     ├── WrongGeneration           the client's history belongs to an earlier session of that name
     ├── RunNotClaimable           it is not queued, or not for this agent
+    ├── RunsActive                agents write in the session; stop them first
     ├── LeaseLost                 the run was taken away from this agent, or has ended
     ├── WrongOffset               text that is not to be appended where the buffer ends
     ├── BadSessionId
@@ -30,6 +33,8 @@
     ├── NotFound                  a message, run or artifact that is not in the document
     ├── StorageError              the store failed; what was not acknowledged is not stored
     │   ├── DamagedLog            a stored row does not match its checksum, or cannot be applied
+    │   ├── DamagedDatabase       SQLite finds the file damaged where it was asked to look
+    │   ├── StoreUnavailable      it cannot write now: disk full, I/O error, locked, read-only; it is tried again
     │   ├── DatabaseInUse         another process has the database open
     │   └── NewerSchema           the database was written by a newer release
     ├── ShuttingDown              the process is about to stop; come back
@@ -121,6 +126,24 @@ class TooSlow(CrdtSessionsError):
         self.what = what
 
 
+class TooMany(CrdtSessionsError):
+    """More of something than is allowed at a time; it works again with fewer."""
+
+    def __init__(self, *, what: str, limit: float) -> None:
+        super().__init__(f"more than {limit:g} {what}; come back later")
+        self.what = what
+        self.limit = limit
+
+
+class Overloaded(CrdtSessionsError):
+    """The process has too much to do to take on more."""
+
+    def __init__(self, *, what: str, retry_after_s: int = 2) -> None:
+        super().__init__(f"overloaded: {what}; come back in {retry_after_s} s")
+        self.what = what
+        self.retry_after_s = retry_after_s
+
+
 class NotAuthenticated(CrdtSessionsError):
     """No token, or one that nobody knows."""
 
@@ -185,6 +208,14 @@ class RunNotClaimable(CrdtSessionsError):
         super().__init__(f"run {run!r} cannot be claimed: {status}")
         self.run = run
         self.status = status
+
+
+class RunsActive(CrdtSessionsError):
+    """Agents write in the session, and what is asked for would pull the ground from under them."""
+
+    def __init__(self, *, runs: list[str]) -> None:
+        super().__init__(f"runs are active: {', '.join(runs[:5])}; cancel them, or wait for their end")
+        self.runs = runs
 
 
 class LeaseLost(CrdtSessionsError):
@@ -262,6 +293,14 @@ class DamagedLog(StorageError):
         self.session = session
         self.seq = seq
         self.why = why
+
+
+class DamagedDatabase(StorageError):
+    """SQLite finds the file damaged where it was asked to look. Other places of it may be sound."""
+
+
+class StoreUnavailable(StorageError):
+    """The store cannot write now: the disk is full, fails, is read-only, or another process holds a lock."""
 
 
 class DatabaseInUse(StorageError):

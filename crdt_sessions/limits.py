@@ -39,6 +39,33 @@ class Limits:
     max_body_bytes: int = 16 * 1024 * 1024
     """One HTTP request body."""
 
+    max_sessions: int = 10_000
+    """Sessions in memory. Those that nobody uses make room."""
+
+    max_connections: int = 20_000
+    """Connections of the process."""
+
+    max_connections_per_session: int = 2_000
+    """Connections to one session."""
+
+    max_connections_per_principal: int = 500
+    """Connections of one principal, where principals are known."""
+
+    messages_per_s: float = 2_000.0
+    """WebSocket messages a connection may send for long."""
+
+    message_burst: int = 20_000
+    """Messages it may send at once before that counts."""
+
+    memory_watermark_bytes: int = 2 * 1024**3
+    """Memory of the process above which idle sessions are dropped, and then no more are loaded."""
+
+    max_lag_s: float = 1.0
+    """Lag of the event loop above which no connection is taken on."""
+
+    max_sandbox_bytes: int = 2 * 1024**3
+    """Address space of each process in which foreign updates are tried."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -55,6 +82,9 @@ class Timing:
 
     leave_grace_s: float = 3.0
     """How long the presence of an abruptly closed connection stays, waiting for the peer to come back."""
+
+    storage_patience_s: float = 10.0
+    """How long a peer's update may wait for a store that takes no writes, before the peer is told."""
 
     silent_peer_s: float = 180.0
     """A connection that announced presence and then says nothing for this long is closed.
@@ -79,6 +109,17 @@ class Compaction:
 
     min_rows_on_unload: int = 50
     """Fold an unloading session if at least this many rows follow the last snapshot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Which earlier snapshots of a session are kept when a new one is made. Named ones are always kept."""
+
+    last: int = 5
+    """This many of the newest."""
+
+    dailies: int = 14
+    """And the newest of each of the last so many days (UTC) that have one."""
 
 
 @dataclass(frozen=True, slots=True)

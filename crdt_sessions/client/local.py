@@ -6,10 +6,12 @@ from pathlib import Path
 
 from crdt_sessions.clock import Clock
 from crdt_sessions.ids import Seq, SessionId
-from crdt_sessions.limits import Compaction
+from crdt_sessions.limits import Compaction, Retention
 from crdt_sessions.model import fold
 from crdt_sessions.storage import Row, SqliteStore
 from crdt_sessions.wire import EMPTY_UPDATE
+
+_NO_PAST = Retention(last=1, dailies=0)
 
 
 class LocalCopy:
@@ -69,6 +71,8 @@ class LocalCopy:
     async def _fold(self) -> None:
         stored = await self._store.load(self._session)
         if stored is not None:
-            snapshot = fold(row.update for row in stored.rows)
-            await self._store.replace_with_snapshot(self._session, Row(stored.last_seq, snapshot))
+            folded = fold(row.update for row in stored.rows)
+            snapshot = Row(stored.last_seq, folded.update, folded.waits)
+            now = self._clock.now()
+            await self._store.replace_with_snapshot(self._session, snapshot, retention=_NO_PAST, now=now)
             self._rows = 1

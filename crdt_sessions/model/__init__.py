@@ -2,6 +2,7 @@
 
 from crdt_sessions.model.authorship import authors, sole_author, writes_as
 from crdt_sessions.model.document import (
+    Folded,
     SessionDoc,
     Touched,
     Version,
@@ -12,6 +13,7 @@ from crdt_sessions.model.document import (
 )
 from crdt_sessions.model.layout import LAYOUT, ROOT_NAMES, seed, settled_meta
 from crdt_sessions.model.messages import Messages, MessageView, order
+from crdt_sessions.model.past import by_id, difference, export_of, way_back
 from crdt_sessions.model.runs import Runs, answer_to, output_of
 from crdt_sessions.model.session import Artifacts, SessionView
 from crdt_sessions.model.shapes import Shape, shaped, system_text
@@ -63,6 +65,7 @@ __all__ = [
     "Artifacts",
     "Author",
     "Decision",
+    "Folded",
     "LateDecision",
     "Message",
     "MessageHead",
@@ -93,7 +96,10 @@ __all__ = [
     "Version",
     "answer_to",
     "authors",
+    "by_id",
     "decode_version",
+    "difference",
+    "export_of",
     "fold",
     "markdown",
     "merge",
@@ -105,5 +111,6 @@ __all__ = [
     "sole_author",
     "system_text",
     "version_of",
+    "way_back",
     "writes_as",
 ]

@@ -221,7 +221,16 @@ def holds(doc: Doc[Any], update: bytes) -> bool:
     )
 
 
-def fold(updates: Iterable[bytes]) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """Many updates as one."""
+
+    update: bytes
+    waits: bool
+    """Whether something in it waits for an update that has not arrived."""
+
+
+def fold(updates: Iterable[bytes]) -> Folded:
     """Return the smallest update we can make that holds everything in *updates*.
 
     A document re-encodes its history much tighter than a merge does, and the result is verified: a document
@@ -237,12 +246,12 @@ def fold(updates: Iterable[bytes]) -> bytes:
         for update in rows:
             whole.apply(update)
         if whole.waiting != EMPTY_UPDATE:
-            return merge(rows)
+            return Folded(merge(rows), waits=True)
         folded = whole.encode()
         check.apply(folded)
         if version_of(check.doc) != version_of(whole.doc):
             raise MalformedUpdate(size=len(folded))
-        return folded
+        return Folded(folded, waits=False)
     finally:
         whole.close()
         check.close()

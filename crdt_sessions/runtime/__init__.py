@@ -4,18 +4,25 @@ from crdt_sessions.runtime.channel import Channel
 from crdt_sessions.runtime.dispatch import Claim, Dispatcher
 from crdt_sessions.runtime.feed import FeedEvent, follow, present
 from crdt_sessions.runtime.holding import Holding, hold
-from crdt_sessions.runtime.registry import SessionRegistry
+from crdt_sessions.runtime.load import Load
+from crdt_sessions.runtime.registry import ANONYMOUS, SessionRegistry
+from crdt_sessions.runtime.sandbox import Sandbox
 from crdt_sessions.runtime.session import Session
+from crdt_sessions.runtime.versions import Versions
 from crdt_sessions.runtime.webhooks import Webhook
 
 __all__ = [
+    "ANONYMOUS",
     "Channel",
     "Claim",
     "Dispatcher",
     "FeedEvent",
     "Holding",
+    "Load",
+    "Sandbox",
     "Session",
     "SessionRegistry",
+    "Versions",
     "Webhook",
     "follow",
     "hold",

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import random
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -20,31 +22,40 @@ from crdt_sessions import failpoints
 from crdt_sessions.clock import Clock, SystemClock
 from crdt_sessions.errors import (
     CrdtSessionsError,
+    DamagedDatabase,
     DamagedLog,
     SessionDeleted,
     SessionExists,
     SessionNotFound,
     ShuttingDown,
     StorageError,
+    TooMany,
     UpdateError,
     WrongGeneration,
 )
-from crdt_sessions.ids import Millis, SessionId
-from crdt_sessions.limits import Compaction, Limits, RunRules, Timing
-from crdt_sessions.model import SessionDoc, merge, seed, settled_meta
+from crdt_sessions.ids import Millis, Seq, SessionId
+from crdt_sessions.limits import Compaction, Limits, Retention, RunRules, Timing
+from crdt_sessions.model import Folded, SessionDoc, fold, seed, settled_meta, way_back
 from crdt_sessions.pulse import Pulse
 from crdt_sessions.runtime.channel import Channel
 from crdt_sessions.runtime.entries import runs_of, writers_of
+from crdt_sessions.runtime.health import StoreHealth
+from crdt_sessions.runtime.load import Load, give_back_memory
+from crdt_sessions.runtime.sandbox import Sandbox
 from crdt_sessions.runtime.session import Session
 from crdt_sessions.runtime.webhooks import Outbox, Send, Webhook
-from crdt_sessions.storage import SessionRecord, StoredSession, UpdateStore
+from crdt_sessions.storage import Row, SessionRecord, StoredSession, UpdateStore
 from crdt_sessions.sync import Panics, SessionEngine
+from crdt_sessions.wire import EMPTY_UPDATE
 from crdt_sessions.wire.closing import Closing, closing_for
 
 _log = logging.getLogger("crdt_sessions.registry")
 _PANICS_KEPT = 1000
-_UNWELL_MS = 30_000
-"""How long a session that cannot be loaded is left alone, though its runs are due."""
+_QUARANTINE_MS = 30_000
+"""How long a session that cannot be loaded is left alone, though its runs are due or somebody wants to join it."""
+
+ANONYMOUS = "anonymous"
+"""The principal of connections of which nothing is known."""
 
 
 @dataclass(slots=True, eq=False)
@@ -74,6 +85,10 @@ class SessionRegistry:
         rules: how runs are admitted and when agents are given up.
         webhooks: whom to tell what happened to runs.
         send: how to post to webhooks, for tests.
+        retention: which versions of a session are kept.
+        sandbox: where foreign updates are tried first; without it they meet the CRDT library in this process, and
+            one made to hurt can end it. Entered and left by the caller.
+        load: what tells when it is too much; entered by this.
         auto_create: whether joining a session that never existed creates it, as y-websocket clients expect.
         rng: source of Yjs client ids, which must be fresh for every load.
     """
@@ -89,6 +104,9 @@ class SessionRegistry:
         rules: RunRules | None = None,
         webhooks: Iterable[Webhook] = (),
         send: Send | None = None,
+        retention: Retention | None = None,
+        sandbox: Sandbox | None = None,
+        load: Load | None = None,
         auto_create: bool = True,
         rng: random.Random | None = None,
     ) -> None:
@@ -98,6 +116,9 @@ class SessionRegistry:
         self.timing = timing or Timing()
         self.compaction = compaction or Compaction()
         self.rules = rules or RunRules()
+        self.retention = retention or Retention()
+        self.sandbox = sandbox
+        self.health = StoreHealth(store, self.clock)
         self.auto_create = auto_create
         self.ready = Pulse()
         """Beaten when a run may be claimed."""
@@ -108,13 +129,20 @@ class SessionRegistry:
         self._tasks: list[asyncio.Task[None]] = []
         self._waking: set[asyncio.Task[None]] = set()
         self._panics: dict[SessionId, Panics] = {}
+        self._load_meter = load
+        self.connections = 0
+        """Connections right now."""
+        self._by_principal: Counter[str] = Counter()
         self._unwell: dict[SessionId, Millis] = {}
+        self._quarantine: dict[SessionId, tuple[Millis, CrdtSessionsError]] = {}
 
     async def __aenter__(self) -> SessionRegistry:
         self._tasks = [
             asyncio.create_task(self._tick(), name="session ticker"),
             asyncio.create_task(self._outbox_while_there_are_webhooks(), name="outbox"),
         ]
+        if self._load_meter is not None:
+            self._tasks.append(asyncio.create_task(self._load_meter.run(), name="load meter"))
         return self
 
     async def __aexit__(
@@ -131,6 +159,11 @@ class SessionRegistry:
     def live(self) -> list[Session]:
         """The sessions in memory."""
         return [session for slot in self._slots.values() if (session := slot.session) is not None]
+
+    @property
+    def quarantined(self) -> dict[SessionId, CrdtSessionsError]:
+        """The sessions that could not be loaded lately because something of them is damaged, and why."""
+        return {session_id: error for session_id, (_, error) in self._quarantine.items()}
 
     # -- sessions ------------------------------------------------------------------------------------------------
 
@@ -167,14 +200,18 @@ class SessionRegistry:
             session_id,
             generation=generation,
             created_at=now,
-            client_id=self._client_id(),
+            client_id=self.client_id(),
             title=title,
             metadata=metadata,
             agent=agent,
         )
+        waiting = EMPTY_UPDATE
         if content is not None:
-            begin = self._checked(merge((begin, content)))
-        return await self.store.create(session_id, begin, generation=generation, title=title, now=now)
+            begin, waiting = await self.vouch([begin, content])
+        record = await self.store.create(session_id, begin, generation=generation, title=title, now=now)
+        if waiting != EMPTY_UPDATE:
+            await self.store.append(session_id, [Row(Seq(2), waiting, waits=True)], now=now)
+        return record
 
     @asynccontextmanager
     async def open(self, session_id: SessionId, *, create: bool = False) -> AsyncIterator[Session]:
@@ -200,7 +237,7 @@ class SessionRegistry:
         session_id: SessionId,
         channel: Channel,
         *,
-        principal: str = "anonymous",
+        principal: str = ANONYMOUS,
         can_write: bool = True,
         generation: int | None = None,
         lease: str | None = None,
@@ -216,13 +253,38 @@ class SessionRegistry:
             lease: the token of a run's holder, if this is its connection.
         """
         try:
-            async with self.open(session_id, create=self.auto_create and can_write) as session:
-                ours = session.record.generation
-                if generation is not None and generation != ours:
-                    raise WrongGeneration(session=session_id, theirs=generation, ours=ours)
-                return await session.serve(channel, principal=principal, can_write=can_write, lease=lease)
+            with self._admitted(principal):
+                async with self.open(session_id, create=self.auto_create and can_write) as session:
+                    ours = session.record.generation
+                    if generation is not None and generation != ours:
+                        raise WrongGeneration(session=session_id, theirs=generation, ours=ours)
+                    if session.peers >= self.limits.max_connections_per_session:
+                        limit = self.limits.max_connections_per_session
+                        raise TooMany(what="connections to one session", limit=limit)
+                    return await session.serve(channel, principal=principal, can_write=can_write, lease=lease)
         except CrdtSessionsError as error:
             return closing_for(error)
+
+    @contextmanager
+    def _admitted(self, principal: str) -> Iterator[None]:
+        """Count a connection for as long as it lasts."""
+        if self._load_meter is not None:
+            self._load_meter.check_lag()
+        if self.connections >= self.limits.max_connections:
+            raise TooMany(what="connections", limit=self.limits.max_connections)
+        known = principal != ANONYMOUS
+        if known and self._by_principal[principal] >= self.limits.max_connections_per_principal:
+            limit = self.limits.max_connections_per_principal
+            raise TooMany(what=f"connections of {principal}", limit=limit)
+        self.connections += 1
+        self._by_principal[principal] += 1
+        try:
+            yield
+        finally:
+            self.connections -= 1
+            self._by_principal[principal] -= 1
+            if not self._by_principal[principal]:
+                del self._by_principal[principal]
 
     async def delete(self, session_id: SessionId) -> None:
         """Delete a session for good: close its peers with 4404, drop it from memory and from the store.
@@ -231,7 +293,12 @@ class SessionRegistry:
             SessionNotFound: there is none.
             StorageError: it could not be deleted.
         """
-        slot = await self._enter(session_id)
+        try:
+            slot = await self._enter(session_id)
+        except (DamagedLog, DamagedDatabase):  # what cannot be read can still be deleted
+            await self.store.delete(session_id, now=self.clock.now())
+            self._quarantine.pop(session_id, None)
+            return
         slot.users -= 1
         error = SessionDeleted(session=session_id)
 
@@ -284,6 +351,9 @@ class SessionRegistry:
                 raise ShuttingDown
             slot = self._slots.get(session_id)
             if slot is None:
+                self._raise_if_quarantined(session_id)
+                if await self._make_room():
+                    continue  # it took a moment, in which somebody else may have begun to load it
                 slot = _Slot(asyncio.create_task(self._load(session_id, create=create)), create)
                 self._slots[session_id] = slot
             if slot.draining is not None:
@@ -317,9 +387,66 @@ class SessionRegistry:
         if session is None:
             del self._slots[session_id]
         elif session.failed is not None and slot.draining is None:
+            if isinstance(session.failed, DamagedLog | DamagedDatabase):
+                self._put_in_quarantine(session_id, session.failed)
             slot.draining = asyncio.create_task(self._drop(session_id, slot))
 
+    def _raise_if_quarantined(self, session_id: SessionId) -> None:
+        until, error = self._quarantine.get(session_id, (Millis(0), None))
+        if error is not None and until > self.clock.now():
+            raise error
+
+    def _put_in_quarantine(self, session_id: SessionId, error: CrdtSessionsError) -> None:
+        _log.error("in quarantine: %s", error, extra={"session": session_id})
+        self._quarantine[session_id] = (Millis(self.clock.now() + _QUARANTINE_MS), error)
+
+    async def _make_room(self) -> bool:
+        """See to it that one more session may be loaded; tell whether that took a moment.
+
+        Raises:
+            TooMany: all sessions in memory are in use.
+            Overloaded: there is no memory for another one.
+        """
+        if len(self._slots) >= self.limits.max_sessions:
+            idle = [item for item in self._slots.items() if self._may_go(item[1])]
+            if not idle:
+                raise TooMany(what="sessions at a time", limit=self.limits.max_sessions)
+            await asyncio.wait({self._begin_unload(*min(idle, key=lambda item: item[1].idle_since or 0))})
+            return True
+        if self._load_meter is not None:
+            self._load_meter.check_memory()
+        return False
+
+    def _may_go(self, slot: _Slot) -> bool:
+        """Whether nobody uses a session, and nothing is about to happen in it."""
+        if slot.users or slot.idle_since is None or slot.draining is not None or slot.session is None:
+            return False
+        soon = Millis(self.clock.now() + int(self.timing.idle_unload_s * 1000))
+        return not slot.session.engine.runs.due_before(soon)
+
+    def _begin_unload(self, session_id: SessionId, slot: _Slot) -> asyncio.Task[None]:
+        slot.draining = asyncio.create_task(self._unload(session_id, slot), name=f"unload {session_id}")
+        return slot.draining
+
+    async def _relieve(self) -> None:
+        """Drop every session that nobody uses, if memory is short."""
+        if self._load_meter is None or not self._load_meter.crowded:
+            return
+        going = [self._begin_unload(*item) for item in list(self._slots.items()) if self._may_go(item[1])]
+        if going:
+            _log.warning("memory is short: %s idle sessions are dropped", len(going))
+            await asyncio.wait(going)
+        gc.collect()
+        give_back_memory()
+
     async def _load(self, session_id: SessionId, *, create: bool) -> Session:
+        try:
+            return await self._read(session_id, create=create)
+        except (DamagedLog, DamagedDatabase) as error:
+            self._put_in_quarantine(session_id, error)
+            raise
+
+    async def _read(self, session_id: SessionId, *, create: bool) -> Session:
         stored = await self.store.load(session_id)
         if stored is None:
             if await self.store.last_generation(session_id):
@@ -331,14 +458,16 @@ class SessionRegistry:
             stored = await self.store.load(session_id)
             if stored is None:
                 raise SessionNotFound(session=session_id)
-        session = self._revive(stored)
+        session = await self._revive(stored)
+        self._quarantine.pop(session_id, None)
         _log.debug("loaded", extra={"session": session_id, "rows": len(stored.rows)})
         return session
 
-    def _revive(self, stored: StoredSession) -> Session:
+    async def _revive(self, stored: StoredSession) -> Session:
         record = stored.record
-        document = SessionDoc(self._client_id())
-        for row in stored.rows:
+        rows, waiting = await self._loadable(stored)
+        document = SessionDoc(self.client_id())
+        for row in rows:
             try:
                 document.apply(row.update)
             except UpdateError as error:
@@ -365,9 +494,30 @@ class SessionRegistry:
             rows=len(stored.rows),
             outbox=self.outbox,
             ready=self.ready,
+            health=self.health,
+            fold=self.fold,
+            retention=self.retention,
+            sandbox=self.sandbox,
+            waiting=waiting,
         )
         session.start()
         return session
+
+    async def _loadable(self, stored: StoredSession) -> tuple[Sequence[Row], bytes]:
+        """Return rows that may be applied here, and apart from them what waits for something missing.
+
+        Rows in which nothing waits were written by the library when they were stored; the others are as somebody has
+        sent them, and meet the sandbox again.
+        """
+        rows = stored.rows
+        if self.sandbox is None or not any(row.waits for row in rows):
+            return rows, EMPTY_UPDATE
+        try:
+            document, waiting = await self.sandbox.vouch([row.update for row in rows])
+        except UpdateError:
+            _log.warning("what waits is left aside, since it does harm", extra={"session": stored.record.id})
+            return [row for row in rows if not row.waits], EMPTY_UPDATE
+        return [Row(stored.last_seq, document)], waiting
 
     async def _drop(self, session_id: SessionId, slot: _Slot) -> None:
         if (session := slot.session) is not None:
@@ -379,7 +529,9 @@ class SessionRegistry:
         while True:
             await self._wake_due()
             await self.clock.sleep(self.timing.tick_s)
+            await self.health.look()
             self._look_after_all()  # a call, so that the sleeping loop keeps no session alive in a local
+            await self._relieve()
 
     async def _wake_due(self) -> None:
         """Load the sessions in which a lease may have run out, or a question has expired, while nobody was there."""
@@ -400,7 +552,7 @@ class SessionRegistry:
                 _log.debug("woken", extra={"session": session_id})
             self._unwell.pop(session_id, None)
         except CrdtSessionsError as error:
-            self._unwell[session_id] = Millis(self.clock.now() + _UNWELL_MS)
+            self._unwell[session_id] = Millis(self.clock.now() + _QUARANTINE_MS)
             _log.error("cannot look after its runs: %s", error, extra={"session": session_id})
 
     async def _outbox_while_there_are_webhooks(self) -> None:
@@ -418,10 +570,8 @@ class SessionRegistry:
         session.tick()
         self._forget_if_unusable(session_id, slot)
         idle_before = self.clock.now() - self.timing.idle_unload_s * 1000
-        idle = slot.users == 0 and slot.idle_since is not None and slot.idle_since <= idle_before
-        soon = Millis(self.clock.now() + int(self.timing.idle_unload_s * 1000))
-        if idle and not session.engine.runs.due_before(soon) and slot.draining is None:
-            slot.draining = asyncio.create_task(self._unload(session_id, slot), name=f"unload {session_id}")
+        if slot.idle_since is not None and slot.idle_since <= idle_before and self._may_go(slot):
+            self._begin_unload(session_id, slot)
 
     async def _unload(self, session_id: SessionId, slot: _Slot) -> None:
         session = await slot.loading
@@ -434,13 +584,41 @@ class SessionRegistry:
         finally:
             await self._drop(session_id, slot)
 
-    def _checked(self, update: bytes) -> bytes:
-        document = SessionDoc(self._client_id())
+    async def fold(self, updates: list[bytes]) -> Folded:
+        """Return the smallest update that holds everything in *updates*, verified; made away from the event loop.
+
+        Raises:
+            UpdateError, StorageError: that cannot be done.
+        """
+        if self.sandbox is not None:
+            return await self.sandbox.fold(updates)
+        return await asyncio.to_thread(fold, updates)
+
+    async def vouch(self, updates: list[bytes]) -> tuple[bytes, bytes]:
+        """Return what foreign updates make of an empty document, and what of them waits for something missing.
+
+        Raises:
+            UpdateError: they cannot be applied, or do harm.
+        """
+        if self.sandbox is not None:
+            return await self.sandbox.vouch(updates)
+        document = SessionDoc(self.client_id())
         try:
-            document.apply(update)
+            for update in updates:
+                document.apply(update)
+            return document.encode(), document.waiting
         finally:
             document.close()
-        return update
+
+    async def way_back(self, document: bytes, earlier: bytes) -> bytes:
+        """Return the update that makes *document* look as it did *earlier*; made away from the event loop.
+
+        Raises:
+            UpdateError, StorageError: that cannot be done.
+        """
+        if self.sandbox is not None:
+            return await self.sandbox.way_back(document, earlier, self.client_id())
+        return await asyncio.to_thread(way_back, document, earlier, self.client_id())
 
     def _panics_of(self, session_id: SessionId) -> Panics:
         """Return what is known of updates that made the library panic in a session; of few sessions, the latest."""
@@ -450,5 +628,6 @@ class SessionRegistry:
             del self._panics[next(iter(self._panics))]
         return panics
 
-    def _client_id(self) -> int:
+    def client_id(self) -> int:
+        """Return a fresh Yjs client id."""
         return self._rng.randrange(1, 2**32)

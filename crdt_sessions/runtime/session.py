@@ -5,19 +5,33 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, assert_never
 
 from crdt_sessions.clock import Clock
-from crdt_sessions.errors import CrdtSessionsError, LeaseLost, PanickedUpdate, ShuttingDown, StorageError, TooSlow
+from crdt_sessions.errors import (
+    CrdtSessionsError,
+    LeaseLost,
+    MalformedUpdate,
+    PanickedUpdate,
+    SessionNotFound,
+    ShuttingDown,
+    StorageError,
+    TooMany,
+    TooSlow,
+    UpdateError,
+)
 from crdt_sessions.ids import Millis, PeerId, Seq, SessionId
-from crdt_sessions.limits import Compaction
-from crdt_sessions.model import SessionView, fold
+from crdt_sessions.limits import Compaction, Retention
+from crdt_sessions.model import Folded, SessionView
 from crdt_sessions.pulse import Pulse
 from crdt_sessions.runtime.channel import Channel
 from crdt_sessions.runtime.entries import entries_of
+from crdt_sessions.runtime.health import StoreHealth
 from crdt_sessions.runtime.leases import LeaseToken
+from crdt_sessions.runtime.pace import Pace
+from crdt_sessions.runtime.sandbox import Mirrored, Sandbox
 from crdt_sessions.runtime.webhooks import Outbox
 from crdt_sessions.storage import Delivery, Row, SessionRecord, UpdateStore
 from crdt_sessions.sync import (
@@ -37,8 +51,10 @@ from crdt_sessions.sync import (
     RunRecord,
     RunSteward,
     SessionEngine,
+    Tasted,
     Tick,
 )
+from crdt_sessions.wire import EMPTY_UPDATE
 from crdt_sessions.wire.closing import INTERNAL_ERROR, NORMAL, Closing, closing_for
 
 Result = TypeVar("Result")
@@ -72,6 +88,11 @@ class Session:
         rows: number of rows the store holds of it.
         outbox: where notices for people who are absent go.
         ready: beaten when a run may be claimed.
+        health: whether the store takes writes.
+        fold: makes one update of many, verified, away from the event loop.
+        retention: which versions are kept.
+        sandbox: where foreign updates are tried first; None to take them as they come.
+        waiting: updates that wait for something missing and are kept out of the document.
     """
 
     def __init__(
@@ -85,6 +106,11 @@ class Session:
         rows: int,
         outbox: Outbox,
         ready: Pulse,
+        health: StoreHealth,
+        fold: Callable[[list[bytes]], Awaitable[Folded]],
+        retention: Retention,
+        sandbox: Sandbox | None = None,
+        waiting: bytes = EMPTY_UPDATE,
     ) -> None:
         self.id: SessionId = record.id
         self.record = record
@@ -103,7 +129,13 @@ class Session:
         self._unwritten_bytes = 0
         self._title: list[str | None] = []
         self._flusher: asyncio.Task[None] | None = None
-        self._compacter: asyncio.Task[None] | None = None
+        self._compacter: asyncio.Task[Seq] | None = None
+        self._health = health
+        self._fold = fold
+        self._retention = retention
+        self._sandbox = sandbox
+        self._mirrored = Mirrored(record.id, engine.document.encode, waiting=waiting)
+        self._testing: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._pulse = Pulse()
 
@@ -128,6 +160,11 @@ class Session:
         """Number of connections."""
         return len(self._connections)
 
+    @property
+    def folding(self) -> bool:
+        """Whether its rows are being folded into a snapshot."""
+        return self._compacter is not None
+
     async def edit(self, change: Callable[[SessionView], Result], *, administrative: bool = False) -> Result:
         """Change the document; return the change's result once it is durable.
 
@@ -136,7 +173,7 @@ class Session:
             StorageError: the change could not be stored; the session will be loaded anew without it.
             Exception: whatever *change* raises. What it did before is kept: a CRDT cannot roll back.
         """
-        self._raise_if_failed()
+        self._raise_unless_storing()
         try:
             result, effects = self._engine.edit(change, self._clock.now(), administrative=administrative)
         except EditFailed as failure:
@@ -152,6 +189,11 @@ class Session:
         Raises:
             SessionClosed, TooLarge, UpdateError, StorageError: it was not stored.
         """
+        self._raise_unless_storing()
+        await self._tried([(update, True)], lambda: self._apply(update))
+        await self.durable()
+
+    def _apply(self, update: bytes) -> None:
         self._raise_if_failed()
         try:
             effects = self._engine.apply(update, self._clock.now())
@@ -159,7 +201,19 @@ class Session:
             self._load_anew()
             raise
         self._perform(effects)
-        await self.durable()
+
+    async def contains(self, update: bytes) -> bool:
+        """Tell whether the document holds all of a foreign update.
+
+        Raises:
+            UpdateError: it cannot be decoded.
+            StorageError: the session failed.
+        """
+        found: list[bool] = []
+        self._raise_if_failed()
+        await self._tried([(update, False)], lambda: found.append(self._engine.holds(update)))
+        self._raise_if_failed()
+        return found[0]
 
     async def decide(self, decision: Callable[[RunSteward, Millis], Result]) -> Result:
         """Let the steward decide something about runs, such as a claim; return once it is durable.
@@ -169,7 +223,7 @@ class Session:
             StorageError: it could not be stored.
             RunNotClaimable: and whatever else *decision* raises; nothing was decided then.
         """
-        self._raise_if_failed()
+        self._raise_unless_storing()
         now = self._clock.now()
         result, effects = self._engine.decide(lambda runs: decision(runs, now))
         self._perform(effects)
@@ -192,7 +246,7 @@ class Session:
 
     async def set_status(self, status: str) -> None:
         """Open or close the session for writes; return once it is durable."""
-        self._raise_if_failed()
+        self._raise_unless_storing()
         await self._store.describe(self.id, status=status, now=self._clock.now())
         self._perform(self._engine.set_status(status))
         await self.durable()
@@ -207,7 +261,10 @@ class Session:
 
         def reached() -> bool:
             self._raise_if_failed()
-            return self._engine.log.tail >= head and not self._title
+            stored = self._engine.log.tail >= head and not self._title
+            if not stored:
+                self._raise_unless_storing()
+            return stored
 
         await self._pulse.until(reached)
 
@@ -231,7 +288,7 @@ class Session:
         """Return everything stored of the session as one Yjs update, updates that wait for others included."""
         await self.durable()
         stored = await self._store.load(self.id)
-        return fold(row.update for row in stored.rows) if stored else fold(())
+        return (await self._fold([row.update for row in stored.rows] if stored else [])).update
 
     # -- peers ---------------------------------------------------------------------------------------------------
 
@@ -284,11 +341,78 @@ class Session:
         return NORMAL
 
     async def _read(self, connection: _Connection) -> None:
-        limit = self._engine.limits.max_uncommitted_bytes
+        limits, now = self._engine.limits, self._clock.now
+        limit, pace = limits.max_uncommitted_bytes, Pace(limits.messages_per_s, limits.message_burst, now())
         async for data in connection.channel:
-            self._handle(FrameReceived(connection.peer, data))
+            if not pace.take(now()):
+                self._refuse(connection.peer, TooMany(what="messages a second", limit=limits.messages_per_s))
+                return
+            await self._hear(connection, data)
             if self._unwritten_bytes > limit:  # the disk is behind: take nothing more in until it caught up
                 await self._pulse.until(lambda: self._unwritten_bytes <= limit or self.failed is not None)
+
+    async def _hear(self, connection: _Connection, data: bytes) -> None:
+        try:
+            if self._health.error is not None and await self._brings_news(connection, data):
+                await self._health.well(self._engine.timing.storage_patience_s)
+            doubtful = self._doubtful(connection.peer, data)
+            await self._tried(doubtful, lambda: self._handle(FrameReceived(connection.peer, data)))
+        except (UpdateError, StorageError) as error:
+            self._refuse(connection.peer, error)
+            await asyncio.Event().wait()  # nothing more is read from it; the closing ends this task
+
+    def _doubtful(self, peer: PeerId, data: bytes) -> list[tuple[bytes, bool]]:
+        if self._sandbox is None:
+            return []
+        return self._engine.doubtful(peer, data, waiting=self._mirrored.waiting != EMPTY_UPDATE)
+
+    async def _brings_news(self, connection: _Connection, data: bytes) -> bool:
+        for update in self._engine.updates(connection.peer, data):
+            if not await self.contains(update):
+                return True
+        return False
+
+    async def _tried(self, doubtful: list[tuple[bytes, bool]], then: Callable[[], None]) -> None:
+        """Try updates in the sandbox, then do *then*, which takes them; others' updates wait meanwhile.
+
+        Raises:
+            UpdateError: one of them does harm; nothing was done.
+        """
+        if self._sandbox is None or not (doubtful or self._mirrored.gate.locked()):
+            then()
+            return
+        # A task of its own: whoever leaves in the middle must not leave the mirror ahead of the document.
+        task = asyncio.create_task(self._try(self._sandbox, doubtful, then), name=f"try {self.id}")
+        self._testing.add(task)
+        task.add_done_callback(self._tested_one)
+        await asyncio.shield(task)
+
+    def _tested_one(self, task: asyncio.Task[None]) -> None:
+        self._testing.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waits for it is told; if nobody does, it does not matter
+
+    async def _try(self, sandbox: Sandbox, doubtful: list[tuple[bytes, bool]], then: Callable[[], None]) -> None:
+        mirrored = self._mirrored
+        async with mirrored.gate:
+            if self.failed is not None:
+                return
+            tasted: dict[bytes, Tasted] = {}
+            try:
+                for update, apply in doubtful:
+                    tasted[update] = await self._taste(sandbox, update, apply=apply)
+                self._engine.learn(tasted)
+                then()
+            finally:
+                self._engine.learn({})
+                mirrored.settle()
+
+    async def _taste(self, sandbox: Sandbox, update: bytes, *, apply: bool) -> Tasted:
+        try:
+            return await sandbox.taste(self._mirrored, update, apply=apply)
+        except PanickedUpdate as error:
+            self._engine.condemn(update)
+            raise MalformedUpdate(size=error.size) from error  # nothing was applied here
 
     async def _write(self, connection: _Connection) -> None:
         timeout = self._engine.timing.send_timeout_s
@@ -313,6 +437,8 @@ class Session:
     def tick(self) -> None:
         """Let the engine look at the clock."""
         self._handle(Tick())
+        if self._unwritten or self._title:  # what the steward decided while the store took no writes
+            self._flush_soon()
 
     def close_peers(self, closing: Closing) -> None:
         """Close every connection."""
@@ -340,20 +466,27 @@ class Session:
             StorageError: something that was not acknowledged could not be stored.
         """
         self._stopping = True
+        await self._tested()
         await self.durable()
-        if self._compacter is not None:
-            await self._compacter
         if self._rows >= self._compaction.min_rows_on_unload:
-            await self._compact()
+            await self.snapshot()
+        elif self._compacter is not None:
+            await asyncio.wait({self._compacter})
 
     async def close(self) -> None:
         """Release the document, and whoever still waits for something. Nothing may use the session afterwards."""
         self._stopping = True
         self._pulse.beat()
+        await self._tested()
         # Never cancelled: a write that is under way would end behind the back of whoever loads the session next.
         if tasks := [task for task in (self._flusher, self._compacter) if task is not None]:
             await asyncio.wait(tasks)
         self._engine.document.close()
+
+    async def _tested(self) -> None:
+        """Return once no update is being tried any more."""
+        while self._testing:
+            await asyncio.wait(set(self._testing))
 
     # -- effects -------------------------------------------------------------------------------------------------
 
@@ -391,7 +524,8 @@ class Session:
                     assert_never(effect)
 
     def _write_down(self, effect: Persist) -> None:
-        self._unwritten.append(Row(effect.seq, effect.update))
+        self._mirrored.took(effect.update)
+        self._unwritten.append(Row(effect.seq, effect.update, effect.waits))
         self._unwritten_bytes += len(effect.update)
         if effect.records:
             self._unrecorded.append(effect.records)
@@ -405,7 +539,7 @@ class Session:
             connection.close(closing)
 
     def _flush_soon(self) -> None:
-        if self._flusher is None and self.failed is None:
+        if self._flusher is None and self.failed is None and self._health.error is None:
             self._flusher = asyncio.create_task(self._flush(), name=f"flush {self.id}")
             self._flusher.add_done_callback(self._flushed)
 
@@ -436,10 +570,11 @@ class Session:
                     self._handle(Committed(rows[-1].seq))
                 self._announce(records)
                 self._pulse.beat()
+                self._compact_soon()
         except CrdtSessionsError as error:
+            if isinstance(error, StorageError):
+                self._health.failed(error)
             self._fail(error, closing_for(error))
-        if self._rows > self._compaction.max_rows and self._compacter is None and self.failed is None:
-            self._compacter = asyncio.create_task(self._compact_quietly(), name=f"compact {self.id}")
 
     def _deliveries(self, records: list[Records]) -> list[Delivery]:
         notices = [notice for each in records for notice in each.notices] if self._outbox else []
@@ -462,25 +597,47 @@ class Session:
         if any(each.notices for each in records):
             self._outbox.look()
 
-    async def _compact_quietly(self) -> None:
-        try:
-            await self._compact()
-        except CrdtSessionsError as error:  # the rows stay as they are
-            _log.error("compaction failed: %s", error, extra={"session": self.id})
-        finally:
-            self._compacter = None
+    def _compact_soon(self) -> None:
+        if self._rows > self._compaction.max_rows and self._compacter is None and self.failed is None:
+            self._start_folding(None)
 
-    async def _compact(self) -> None:
+    async def _compact(self, name: str | None = None) -> Seq:
         stored = await self._store.load(self.id)
-        if stored is None or len(stored.rows) < 2:
-            return
-        snapshot = fold(row.update for row in stored.rows)
-        await self._store.replace_with_snapshot(self.id, Row(stored.last_seq, snapshot))
+        if stored is None:
+            raise SessionNotFound(session=self.id)
+        folded = await self._fold([row.update for row in stored.rows])
+        snapshot = Row(stored.last_seq, folded.update, folded.waits)
+        await self._store.replace_with_snapshot(
+            self.id, snapshot, retention=self._retention, name=name, now=self._clock.now()
+        )
         self._rows -= len(stored.rows) - 1
         _log.info(
             "compacted",
-            extra={"session": self.id, "rows": len(stored.rows), "snapshot_bytes": len(snapshot)},
+            extra={"session": self.id, "rows": len(stored.rows), "snapshot_bytes": len(folded.update)},
         )
+        return stored.last_seq
+
+    async def snapshot(self, name: str | None = None) -> Seq:
+        """Fold everything stored into a snapshot that becomes a version; return its number.
+
+        Raises:
+            StorageError: it could not be stored.
+        """
+        await self.durable()
+        while self._compacter is not None:
+            await asyncio.wait({self._compacter})
+        self._raise_unless_storing()
+        return await asyncio.shield(self._start_folding(name))
+
+    def _start_folding(self, name: str | None) -> asyncio.Task[Seq]:
+        self._compacter = asyncio.create_task(self._compact(name), name=f"fold {self.id}")
+        self._compacter.add_done_callback(self._compacted)
+        return self._compacter
+
+    def _compacted(self, task: asyncio.Task[Any]) -> None:
+        self._compacter = None
+        if not task.cancelled() and (error := task.exception()) is not None:  # the rows stay as they are
+            _log.error("folding failed: %s", error, extra={"session": self.id})
 
     def _load_anew(self) -> None:
         """Give the document in memory up; whoever waited for it may try again at once."""
@@ -498,6 +655,11 @@ class Session:
     def _raise_if_failed(self) -> None:
         if self.failed is not None:
             raise self.failed
+
+    def _raise_unless_storing(self) -> None:
+        self._raise_if_failed()
+        if self._health.error is not None:
+            raise self._health.error
 
     def _about(self, connection: _Connection) -> dict[str, object]:
         return {"session": self.id, "peer": connection.peer}

@@ -3,11 +3,13 @@
 from crdt_sessions.storage.base import (
     Delivery,
     Entries,
+    History,
     Row,
     RunEntry,
     SessionRecord,
     StoredSession,
     UpdateStore,
+    Version,
     WriterEntry,
 )
 from crdt_sessions.storage.memory import MemoryStore
@@ -16,6 +18,7 @@ from crdt_sessions.storage.sqlite import SqliteStore
 __all__ = [
     "Delivery",
     "Entries",
+    "History",
     "MemoryStore",
     "Row",
     "RunEntry",
@@ -23,5 +26,6 @@ __all__ = [
     "SqliteStore",
     "StoredSession",
     "UpdateStore",
+    "Version",
     "WriterEntry",
 ]

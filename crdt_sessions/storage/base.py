@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from crdt_sessions.ids import Millis, Seq, SessionId
+from crdt_sessions.limits import Retention
 
 _AT_ONCE = Millis(0)
 
@@ -21,6 +22,35 @@ class Row:
 
     seq: Seq
     update: bytes
+    waits: bool = False
+    """Whether it is kept as it came, since something of it waits for an update that has not arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A state of a session that can be read again: a snapshot that was kept."""
+
+    seq: Seq
+    """The last row that is in it."""
+    at: Millis
+    """When that row was stored."""
+    size: int
+    """Bytes."""
+    name: str | None = None
+    """Given by somebody; a version with a name is kept until the session is deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What can be read of a session's past."""
+
+    versions: Sequence[Version]
+    """The snapshots that were kept, oldest first."""
+    first: Seq
+    last: Seq
+    """Every state from *first* to *last* can be read too: their rows were not folded yet."""
+    times: Sequence[Millis] = ()
+    """When the states from *first* to *last* were stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +187,44 @@ class UpdateStore(Protocol):
         """
         ...
 
-    async def replace_with_snapshot(self, session: SessionId, snapshot: Row) -> None:
+    async def replace_with_snapshot(
+        self, session: SessionId, snapshot: Row, *, retention: Retention, name: str | None = None, now: Millis
+    ) -> None:
         """Replace all rows up to and including ``snapshot.seq`` by the snapshot, in one step.
 
-        The caller has verified that the snapshot holds everything in them.
+        The caller has verified that the snapshot holds everything in them. Earlier snapshots become versions, and
+        those that *retention* does not keep go. A snapshot that is there already only gets the *name*, if there is
+        one.
 
         Raises:
             SessionNotFound: there is no such session.
+        """
+        ...
+
+    async def history(self, session: SessionId) -> History:
+        """Return what can be read of a session's past.
+
+        Raises:
+            SessionNotFound: there is no such session.
+        """
+        ...
+
+    async def load_version(self, session: SessionId, seq: Seq) -> Sequence[Row]:
+        """Return rows that make up the session as it was with row *seq*: a snapshot, then what follows it.
+
+        Raises:
+            SessionNotFound: there is no such session.
+            NotFound: it cannot be read any more.
+            DamagedLog: a row does not match its checksum.
+        """
+        ...
+
+    async def rename_version(self, session: SessionId, seq: Seq, name: str | None) -> None:
+        """Give a kept version another name, or none: then the next snapshot may remove it.
+
+        Raises:
+            SessionNotFound: there is no such session.
+            NotFound: no such version is kept.
         """
         ...
 
@@ -222,7 +283,11 @@ class UpdateStore(Protocol):
         ...
 
     async def check(self) -> None:
-        """Return if the store can write now."""
+        """Return if the store can write now.
+
+        Raises:
+            StoreUnavailable: it cannot; the message says why.
+        """
         ...
 
     async def close(self) -> None:

@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from crdt_sessions.errors import SessionExists, SessionNotFound, StorageError
+from crdt_sessions.errors import NotFound, SessionExists, SessionNotFound, StorageError
 from crdt_sessions.ids import Millis, Seq, SessionId
+from crdt_sessions.limits import Retention
 from crdt_sessions.storage.base import (
     NO_ENTRIES,
     Delivery,
     Entries,
+    History,
     Row,
     RunEntry,
     SessionRecord,
     StoredSession,
+    Version,
     WriterEntry,
 )
+from crdt_sessions.storage.retention import kept
 
 
 @dataclass(slots=True)
 class _Session:
     record: SessionRecord
     rows: list[Row] = field(default_factory=list)
+    times: dict[Seq, Millis] = field(default_factory=dict)
+    snapshots: dict[Seq, tuple[Row, Version]] = field(default_factory=dict)
     runs: dict[str, RunEntry] = field(default_factory=dict)
     writers: dict[int, WriterEntry] = field(default_factory=dict)
     steps: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -43,7 +49,7 @@ class MemoryStore:
         if session in self._sessions or generation != self._generations.get(session, 0) + 1:
             raise SessionExists(session=session)
         record = SessionRecord(session, generation, now, now, "active", title)
-        self._sessions[session] = _Session(record, [Row(Seq(1), seed)])
+        self._sessions[session] = _Session(record, [Row(Seq(1), seed)], {Seq(1): now})
         self._generations[session] = generation
         return record
 
@@ -79,16 +85,52 @@ class MemoryStore:
         if [row.seq for row in rows] != list(range(last + 1, last + 1 + len(rows))):
             raise StorageError(f"rows for {session!r} do not follow row {last}")
         found.rows.extend(rows)
+        found.times.update((row.seq, now) for row in rows)
         found.record = replace(found.record, updated_at=now)
         found.runs.update((run.id, run) for run in entries.runs)
         found.writers.update((writer.client, writer) for writer in entries.writers)
         for delivery in entries.deliveries:
             self._deliveries.setdefault(delivery.id, delivery)
 
-    async def replace_with_snapshot(self, session: SessionId, snapshot: Row) -> None:
+    async def replace_with_snapshot(
+        self, session: SessionId, snapshot: Row, *, retention: Retention, name: str | None = None, now: Millis
+    ) -> None:
         """See :meth:`UpdateStore.replace_with_snapshot`."""
         found = self._find(session)
-        found.rows = [snapshot, *(row for row in found.rows if row.seq > snapshot.seq)]
+        if (known := found.snapshots.get(snapshot.seq)) is not None:
+            row, version = known[0], replace(known[1], name=name or known[1].name)
+        else:
+            at = found.times.get(snapshot.seq, now)
+            row, version = snapshot, Version(snapshot.seq, at, len(snapshot.update), name)
+        found.snapshots[snapshot.seq] = (row, version)
+        found.rows = [row, *(each for each in found.rows if each.seq > snapshot.seq)]
+        found.times = {each.seq: found.times.get(each.seq, now) for each in found.rows}
+        keep = kept((version for _, version in found.snapshots.values()), retention)
+        found.snapshots = {seq: each for seq, each in found.snapshots.items() if seq in keep}
+
+    async def history(self, session: SessionId) -> History:
+        """See :meth:`UpdateStore.history`."""
+        found = self._find(session)
+        versions = [found.snapshots[seq][1] for seq in sorted(found.snapshots)]
+        times = [found.times[row.seq] for row in found.rows]
+        return History(versions, found.rows[0].seq, found.rows[-1].seq, times)
+
+    async def load_version(self, session: SessionId, seq: Seq) -> Sequence[Row]:
+        """See :meth:`UpdateStore.load_version`."""
+        found = self._find(session)
+        if found.rows[0].seq <= seq <= found.rows[-1].seq:
+            return [row for row in found.rows if row.seq <= seq]
+        if seq not in found.snapshots:
+            raise NotFound(what="version", id=str(seq))
+        return [found.snapshots[seq][0]]
+
+    async def rename_version(self, session: SessionId, seq: Seq, name: str | None) -> None:
+        """See :meth:`UpdateStore.rename_version`."""
+        snapshots = self._find(session).snapshots
+        if seq not in snapshots:
+            raise NotFound(what="version", id=str(seq))
+        row, version = snapshots[seq]
+        snapshots[seq] = (row, replace(version, name=name))
 
     async def describe(
         self, session: SessionId, *, title: str | None = None, status: str | None = None, now: Millis

@@ -91,6 +91,27 @@ STEPS: tuple[tuple[str, str], ...] = (
         CREATE INDEX deliveries_due ON deliveries (next_at) WHERE NOT dead;
         """,
     ),
+    (
+        "versions, and a place to try whether the disk takes anything",
+        """
+        ALTER TABLE updates ADD COLUMN at INTEGER NOT NULL DEFAULT 0;
+
+        ALTER TABLE updates ADD COLUMN waits INTEGER NOT NULL DEFAULT 0;
+
+        ALTER TABLE snapshots ADD COLUMN waits INTEGER NOT NULL DEFAULT 0;
+
+        ALTER TABLE snapshots ADD COLUMN at INTEGER NOT NULL DEFAULT 0;
+
+        ALTER TABLE snapshots ADD COLUMN name TEXT;
+
+        UPDATE snapshots SET at = (SELECT updated_at FROM sessions WHERE id = session);
+
+        CREATE TABLE probe (
+            id    INTEGER PRIMARY KEY,
+            block BLOB NOT NULL
+        ) STRICT;
+        """,
+    ),
 )
 """Name and statements. Append only: a released step never changes."""
 

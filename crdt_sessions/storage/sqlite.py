@@ -23,24 +23,57 @@ import aiosqlite
 from crdt_sessions import failpoints
 from crdt_sessions.errors import (
     CrdtSessionsError,
+    DamagedDatabase,
     DamagedLog,
+    NotFound,
     SessionExists,
     SessionNotFound,
     StorageError,
+    StoreUnavailable,
 )
 from crdt_sessions.ids import Millis, Seq, SessionId
+from crdt_sessions.limits import Retention
 from crdt_sessions.storage import sqlite_entries
-from crdt_sessions.storage.base import NO_ENTRIES, Delivery, Entries, Row, SessionRecord, StoredSession
+from crdt_sessions.storage.base import (
+    NO_ENTRIES,
+    Delivery,
+    Entries,
+    History,
+    Row,
+    SessionRecord,
+    StoredSession,
+    Version,
+)
 from crdt_sessions.storage.lock import FileLock
 from crdt_sessions.storage.migrations import migrate
+from crdt_sessions.storage.retention import kept
 
 _log = logging.getLogger("crdt_sessions.storage")
 
 _Job = Callable[[aiosqlite.Connection], Awaitable[Any]]
 
 _RECORD = "SELECT id, generation, created_at, updated_at, status, title FROM sessions"
-_SNAPSHOTS_KEPT = 2
+_ROWS_UP_TO = (
+    "SELECT seq, data, checksum, waits FROM (SELECT seq, data, checksum, waits FROM snapshots"
+    " WHERE session = ? AND seq <= ? ORDER BY seq DESC LIMIT 1)"
+    " UNION ALL SELECT seq, data, checksum, waits FROM (SELECT seq, data, checksum, waits FROM updates"
+    " WHERE session = ? AND seq <= ? ORDER BY seq)"
+)
+"""The newest snapshot, then the rows behind it: those before it were deleted when it was made."""
+_NO_BOUND = 2**62
+_PROBE_BYTES = 65_536
 _BUSY_MS = 2000
+_UNAVAILABLE = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_NOMEM,
+}
+"""SQLite's answers that may be others in a moment."""
 
 
 @dataclass(slots=True)
@@ -55,6 +88,7 @@ class SqliteStore:
     Args:
         path: the database file; it is created if missing. ``<path>.lock`` beside it keeps a second
             process out.
+        max_bytes: what the database may grow to; then it counts as full until something is deleted.
 
     Raises:
         DatabaseInUse: (on entering) another process has it open.
@@ -62,8 +96,9 @@ class SqliteStore:
         StorageError: (on entering) it cannot be opened.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, max_bytes: int | None = None) -> None:
         self.path = Path(path)
+        self._max_bytes = max_bytes
         self._lock = FileLock(Path(f"{self.path}.lock"), self.path)
         self._queue: asyncio.Queue[_Queued | None] = asyncio.Queue()
         self._writer: asyncio.Task[None] | None = None
@@ -79,6 +114,7 @@ class SqliteStore:
                 self._write = await _connect(self.path)
                 try:
                     await migrate(self._write, str(self.path))
+                    await self._limit_size()
                     self._read = await _connect(self.path)
                 except BaseException:
                     await self._write.close()
@@ -94,6 +130,12 @@ class SqliteStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def _limit_size(self) -> None:
+        if self._max_bytes is not None:
+            async with self._write.execute("PRAGMA page_size") as cursor:
+                ((page_bytes,),) = await cursor.fetchall()
+            await self._write.execute(f"PRAGMA max_page_count = {max(1, self._max_bytes // page_bytes)}")
 
     async def close(self) -> None:
         """Finish the writes that wait, then close the file."""
@@ -125,7 +167,7 @@ class SqliteStore:
             )
             if not changed:
                 raise SessionExists(session=session)
-            await _insert(connection, "updates", session, [Row(Seq(1), seed)])
+            await _insert(connection, session, [Row(Seq(1), seed)], now)
 
         if generation < 1:
             raise ValueError("the first generation is 1")
@@ -153,26 +195,47 @@ class SqliteStore:
             if not changed:
                 await _require(connection, session)
                 raise StorageError(f"rows for {session!r} do not begin behind its last one")
-            await _insert(connection, "updates", session, rows)
+            await _insert(connection, session, rows, now)
             await sqlite_entries.put(connection, session, entries)
 
         await self._submit(job)
 
-    async def replace_with_snapshot(self, session: SessionId, snapshot: Row) -> None:
-        """See :meth:`UpdateStore.replace_with_snapshot`. The snapshot before it is kept."""
+    async def replace_with_snapshot(
+        self, session: SessionId, snapshot: Row, *, retention: Retention, name: str | None = None, now: Millis
+    ) -> None:
+        """See :meth:`UpdateStore.replace_with_snapshot`."""
 
         async def job(connection: aiosqlite.Connection) -> None:
             await _require(connection, session)
-            await _insert(connection, "snapshots", session, [snapshot])
-            failpoints.reach("snapshot")
-            await _run(connection, "DELETE FROM updates WHERE session = ? AND seq <= ?", (session, snapshot.seq))
             await _run(
                 connection,
-                "DELETE FROM snapshots WHERE session = ? AND seq NOT IN"
-                " (SELECT seq FROM snapshots WHERE session = ? ORDER BY seq DESC LIMIT ?)",
-                (session, session, _SNAPSHOTS_KEPT),
+                "INSERT INTO snapshots (session, seq, data, checksum, waits, at, name) VALUES (?, ?, ?, ?, ?,"
+                " coalesce((SELECT at FROM updates WHERE session = ? AND seq = ?), ?), ?)"
+                " ON CONFLICT DO UPDATE SET name = coalesce(excluded.name, name)",
+                (
+                    session, snapshot.seq, snapshot.update, checksum(session, snapshot), snapshot.waits,
+                    session, snapshot.seq, now, name,
+                ),
+            )  # fmt: skip
+            failpoints.reach("snapshot")
+            await _run(connection, "DELETE FROM updates WHERE session = ? AND seq <= ?", (session, snapshot.seq))
+            versions = await _versions(connection, session)
+            gone = {version.seq for version in versions} - kept(versions, retention)
+            await connection.executemany(
+                "DELETE FROM snapshots WHERE session = ? AND seq = ?", [(session, seq) for seq in gone]
             )
             failpoints.reach("truncate")
+
+        await self._submit(job)
+
+    async def rename_version(self, session: SessionId, seq: Seq, name: str | None) -> None:
+        """See :meth:`UpdateStore.rename_version`."""
+
+        async def job(connection: aiosqlite.Connection) -> None:
+            await _require(connection, session)
+            statement = "UPDATE snapshots SET name = ? WHERE session = ? AND seq = ?"
+            if not await _run(connection, statement, (name, session, seq)):
+                raise NotFound(what="version", id=str(seq))
 
         await self._submit(job)
 
@@ -208,12 +271,16 @@ class SqliteStore:
         await self._submit(job)
 
     async def check(self) -> None:
-        """See :meth:`UpdateStore.check`."""
+        """See :meth:`UpdateStore.check`. Writes a block and takes it back, so that the disk must have room for it."""
 
-        async def job(connection: aiosqlite.Connection) -> None:
-            await _run(connection, "PRAGMA user_version", ())
+        async def write(connection: aiosqlite.Connection) -> None:
+            await _run(connection, "INSERT OR REPLACE INTO probe VALUES (1, zeroblob(?))", (_PROBE_BYTES,))
 
-        await self._submit(job)
+        async def take_back(connection: aiosqlite.Connection) -> None:
+            await _run(connection, "DELETE FROM probe", ())
+
+        await self._submit(write)
+        await self._submit(take_back)
 
     async def put_entries(self, session: SessionId, entries: Entries) -> None:
         """Put *entries* on record without rows: for copying a session from one file into another.
@@ -311,13 +378,26 @@ class SqliteStore:
 
     async def load(self, session: SessionId) -> StoredSession | None:
         """See :meth:`UpdateStore.load`."""
-        async with self._reading:
-            with _translated():
-                await self._read.execute("BEGIN")  # one view of record, snapshot and rows
-                try:
-                    return await self._load(session)
-                finally:
-                    await self._read.execute("ROLLBACK")
+        async with self._view():  # of record, snapshot and rows
+            return await self._load(session)
+
+    async def history(self, session: SessionId) -> History:
+        """See :meth:`UpdateStore.history`."""
+        async with self._view():
+            await _require(self._read, session)
+            versions = await _versions(self._read, session)
+            rows = await self._fetch("SELECT seq, at FROM updates WHERE session = ? ORDER BY seq", (session,))
+        points = [(version.seq, version.at) for version in versions[-1:]] + rows
+        return History(versions, Seq(points[0][0]), Seq(points[-1][0]), [Millis(at) for _, at in points])
+
+    async def load_version(self, session: SessionId, seq: Seq) -> Sequence[Row]:
+        """See :meth:`UpdateStore.load_version`."""
+        async with self._view():
+            await _require(self._read, session)
+            stored = await self._fetch(_ROWS_UP_TO, (session, seq, session, seq))
+        if not stored or stored[-1][0] != seq or stored[0][0] + len(stored) - 1 != seq:
+            raise NotFound(what="version", id=str(seq))
+        return _verified(session, stored, seq)
 
     async def _load(self, session: SessionId) -> StoredSession | None:
         found = await self._fetch(
@@ -328,13 +408,7 @@ class SqliteStore:
         if not found:
             return None
         *record, last_seq = found[0]
-        stored = await self._fetch(
-            "SELECT seq, data, checksum FROM (SELECT seq, data, checksum FROM snapshots WHERE session = ?"
-            " ORDER BY seq DESC LIMIT 1)"
-            " UNION ALL SELECT seq, data, checksum FROM (SELECT seq, data, checksum FROM updates"
-            " WHERE session = ? ORDER BY seq)",
-            (session, session),
-        )
+        stored = await self._fetch(_ROWS_UP_TO, (session, _NO_BOUND, session, _NO_BOUND))
         runs, writers = [await self._fetch(query, (session,)) for query in sqlite_entries.QUERIES]
         return StoredSession(
             SessionRecord(*record),
@@ -344,6 +418,17 @@ class SqliteStore:
         )
 
     # -- inside ------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _view(self) -> AsyncIterator[None]:
+        """Read everything as it is at one moment."""
+        async with self._reading:
+            with _translated():
+                await self._read.execute("BEGIN")
+                try:
+                    yield
+                finally:
+                    await self._read.execute("ROLLBACK")
 
     async def _select(self, statement: str, values: Sequence[Any]) -> list[Any]:
         async with self._reading:
@@ -411,7 +496,24 @@ class _translated:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, sqlite3.Error):
-            raise StorageError(f"SQLite: {error}") from error
+            raise _error_for(error) from error
+
+
+def _error_for(error: sqlite3.Error) -> StorageError:
+    """Return what an error of SQLite's means for us. Source: sqlite.org/rescode.html."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the rest says more, of the same kind
+    sentence = f"SQLite: {error}"
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return DamagedDatabase(f"{sentence}; look at it with: crdt-sessions doctor FILE")
+    if code in _UNAVAILABLE:
+        return StoreUnavailable(sentence)
+    return StorageError(sentence)
+
+
+async def _versions(connection: aiosqlite.Connection, session: SessionId) -> list[Version]:
+    statement = "SELECT seq, at, length(data), name FROM snapshots WHERE session = ? ORDER BY seq"
+    async with connection.execute(statement, (session,)) as cursor:
+        return [Version(Seq(seq), Millis(at), size, name) for seq, at, size, name in await cursor.fetchall()]
 
 
 async def _connect(path: Path) -> aiosqlite.Connection:
@@ -447,10 +549,10 @@ async def _require(connection: aiosqlite.Connection, session: SessionId) -> None
             raise SessionNotFound(session=session)
 
 
-async def _insert(connection: aiosqlite.Connection, table: str, session: SessionId, rows: Sequence[Row]) -> None:
+async def _insert(connection: aiosqlite.Connection, session: SessionId, rows: Sequence[Row], now: Millis) -> None:
     await connection.executemany(
-        f"INSERT INTO {table} (session, seq, data, checksum) VALUES (?, ?, ?, ?)",
-        [(session, row.seq, row.update, checksum(session, row)) for row in rows],
+        "INSERT INTO updates (session, seq, data, checksum, waits, at) VALUES (?, ?, ?, ?, ?, ?)",
+        [(session, row.seq, row.update, checksum(session, row), row.waits, now) for row in rows],
     )
 
 
@@ -459,10 +561,10 @@ def checksum(session: SessionId, row: Row) -> int:
     return zlib.crc32(row.update, zlib.crc32(f"{session}/{row.seq}".encode()))
 
 
-def _verified(session: SessionId, stored: Sequence[tuple[int, bytes, int]], last_seq: int) -> tuple[Row, ...]:
+def _verified(session: SessionId, stored: Sequence[tuple[int, bytes, int, int]], last_seq: int) -> tuple[Row, ...]:
     rows: list[Row] = []
-    for seq, data, expected in stored:
-        row = Row(Seq(seq), data)
+    for seq, data, expected, waits in stored:
+        row = Row(Seq(seq), data, bool(waits))
         if checksum(session, row) != expected:
             raise DamagedLog(session=session, seq=seq, why="does not match its checksum")
         if rows and seq != rows[-1].seq + 1:

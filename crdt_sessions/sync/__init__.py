@@ -13,6 +13,7 @@ from crdt_sessions.sync.events import (
     Persist,
     Ready,
     Reload,
+    Tasted,
     Tick,
 )
 from crdt_sessions.sync.panics import Panics
@@ -20,8 +21,10 @@ from crdt_sessions.sync.records import Notice, Records, RunRecord, Writer
 from crdt_sessions.sync.replica import Replica
 from crdt_sessions.sync.runs import RunSteward
 from crdt_sessions.sync.steward import Steward
+from crdt_sessions.sync.writers import MAX_AUTHORS
 
 __all__ = [
+    "MAX_AUTHORS",
     "ClosePeer",
     "Committed",
     "Describe",
@@ -42,6 +45,7 @@ __all__ = [
     "RunSteward",
     "SessionEngine",
     "Steward",
+    "Tasted",
     "Tick",
     "Writer",
 ]

@@ -17,7 +17,7 @@ Invariants:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, assert_never
 
@@ -51,10 +51,12 @@ from crdt_sessions.sync.events import (
     Persist,
     Ready,
     Reload,
+    Tasted,
     Tick,
 )
 from crdt_sessions.sync.log import UpdateLog
 from crdt_sessions.sync.panics import Panics
+from crdt_sessions.sync.plain import Inspector
 from crdt_sessions.sync.records import Records, RunRecord, Writer
 from crdt_sessions.sync.runs import RunSteward
 from crdt_sessions.sync.steward import Steward
@@ -159,6 +161,8 @@ class SessionEngine:
         self.roster = Roster(self.limits, self.timing)
         self.changes = ChangeIndex()
         self.runs = RunSteward(self.view, runs, rules or RunRules())
+        self._inspector = Inspector(document)
+        self._tasted: dict[bytes, Tasted] = {}
         self._writers = Writers(writers)
         self._panics = panics if panics is not None else Panics()
         self._steward = Steward(self.view, settled_meta, self.runs)
@@ -195,6 +199,40 @@ class SessionEngine:
             case _:
                 assert_never(event)
 
+    def updates(self, peer_id: PeerId, data: bytes) -> list[bytes]:
+        """Return the updates in a message, as far as :meth:`handle` will not refuse it as a message anyway."""
+        if peer_id not in self._peers or len(data) > self.limits.max_frame_bytes:
+            return []
+        try:
+            frames = list(decode(data))
+        except WireError:
+            return []
+        found = (frame.update for frame in frames if isinstance(frame, SyncStep2 | Update))
+        return [update for update in found if update != EMPTY_UPDATE]
+
+    def doubtful(self, peer_id: PeerId, data: bytes, *, waiting: bool) -> list[tuple[bytes, bool]]:
+        """Return the updates in a message that should be tried elsewhere before the message is handled.
+
+        With each stands whether it is going to be applied, or only compared because the peer may not write.
+        *waiting* says that something waits elsewhere for what may be in any update.
+        """
+        return [
+            (update, self._peers[peer_id].can_write and self.writable)
+            for update in self.updates(peer_id, data)
+            if update not in self._panics and (waiting or not self._inspector.passes(update))
+        ]
+
+    def learn(self, tasted: Mapping[bytes, Tasted]) -> None:
+        """Take in what became of updates elsewhere. Until the next call they are not looked at here any more.
+
+        The document takes what the library has written anew, not what somebody has sent.
+        """
+        self._tasted = dict(tasted)
+
+    def condemn(self, update: bytes) -> None:
+        """Refuse *update* from now on, at once: it is known to do harm."""
+        self._panics.add(update)
+
     def edit(
         self, change: Callable[[SessionView], Result], now: Millis, *, administrative: bool = False
     ) -> tuple[Result, list[Effect]]:
@@ -229,7 +267,7 @@ class SessionEngine:
             TooLarge: the document would exceed its limit.
             UpdateError: the update cannot be decoded; nothing was applied.
         """
-        if not self.writable and not self.document.contains(update):
+        if not self.writable and not self.holds(update):
             raise SessionClosed(session=self.session)
         return self._merge(update, None, now)
 
@@ -339,7 +377,7 @@ class SessionEngine:
         try:
             if len(data) > self.limits.max_frame_bytes:
                 raise TooLarge(what="a frame", size=len(data), limit=self.limits.max_frame_bytes)
-            for frame in decode(data):
+            for frame in list(decode(data)):  # all or nothing: a message that ends in garbage is refused whole
                 effects += self._dispatch(peer_id, peer, frame, now)
         except (WireError, UpdateError, TooLarge, TooSlow, AccessDenied, SessionClosed, LeaseLost) as error:
             self._forget(peer_id, now)  # nothing more is taken from it; the roster hears of PeerLeft later
@@ -376,7 +414,7 @@ class SessionEngine:
     def _check_may_write(self, peer: _Peer, update: bytes) -> None:
         if peer.can_write and self.writable:
             return
-        if not self.document.contains(update):
+        if not self.holds(update):
             if peer.can_write:
                 raise SessionClosed(session=self.session)
             raise AccessDenied(what="this connection is read-only")
@@ -415,14 +453,42 @@ class SessionEngine:
 
     def _merge(self, update: bytes, author: PeerId | None, now: Millis) -> list[Effect]:
         self._check_size(len(update))
+        if (tasted := self._tasted.get(update)) is not None:
+            return self._merge_tasted(update, tasted, author, now)
         self._writers.check(self.document, update)
-        records = Records(writers={writer.client: writer for writer in self._bind(update, author)})
+        lease = self._lease_of(author)
+        bound = self._writers.bind(self.document, update, **lease) if lease else ()
+        records = Records(writers={writer.client: writer for writer in bound})
         delta = self._apply(update)
         if delta is None:
             return []  # an echo: it is stored already, or on its way
         if delta == EMPTY_UPDATE:
-            return [self._persist(update, None, author, records)]  # it waits for one that has not arrived
-        return [self._persist(update, delta, author, records), *self._settle(now)]
+            return [self._persist(update, None, author, records, waits=True)]  # for one that has not arrived
+        waits = self.document.waiting != EMPTY_UPDATE
+        return [self._persist(update, delta, author, records, waits=waits), *self._settle(now)]
+
+    def _merge_tasted(self, update: bytes, tasted: Tasted, author: PeerId | None, now: Millis) -> list[Effect]:
+        self._writers.check_authors(tasted.authors)
+        lease = self._lease_of(author)
+        bound = self._writers.bind_authors(tasted.authors, **lease) if lease else ()
+        records = Records(writers={writer.client: writer for writer in bound})
+        delta = self._apply(tasted.delta) if tasted.delta is not None else None
+        if delta == EMPTY_UPDATE:
+            delta = None  # it stands behind a gap
+        if delta is None and (tasted.held or not tasted.waits):
+            return []  # an echo
+        row = update if tasted.waits or delta is None else delta
+        effects: list[Effect] = [self._persist(row, delta, author, records, waits=tasted.waits)]
+        return effects if delta is None else [*effects, *self._settle(now)]
+
+    def holds(self, update: bytes) -> bool:
+        """Tell whether the document holds all of a foreign update.
+
+        Raises:
+            UpdateError: it cannot be decoded.
+        """
+        tasted = self._tasted.get(update)
+        return tasted.held if tasted is not None else self.document.contains(update)
 
     def _apply(self, update: bytes) -> bytes | None:
         if update in self._panics:
@@ -433,13 +499,13 @@ class SessionEngine:
             self._panics.add(update)
             raise
 
-    def _bind(self, update: bytes, author: PeerId | None) -> list[Writer]:
-        """Note that the authors of an update on a leased connection write for that lease."""
+    def _lease_of(self, author: PeerId | None) -> dict[str, Any]:
+        """Return for which lease the authors of a peer's updates write; nothing if it holds none."""
         peer = self._peers.get(author) if author is not None else None
         if peer is None or peer.lease is None:
-            return []
+            return {}
         run, epoch = peer.lease
-        return self._writers.bind(self.document, update, principal=peer.principal, run=run, epoch=epoch)
+        return {"principal": peer.principal, "run": run, "epoch": epoch}
 
     def _check_size(self, growth: int) -> None:
         limit = self.limits.max_document_bytes
@@ -449,10 +515,17 @@ class SessionEngine:
                 raise TooLarge(what="the document", size=self._size_bound + growth, limit=limit)
 
     def _persist(
-        self, update: bytes, delta: bytes | None, author: PeerId | None, records: Records | None = None
+        self,
+        update: bytes,
+        delta: bytes | None,
+        author: PeerId | None,
+        records: Records | None = None,
+        *,
+        waits: bool = False,
     ) -> Persist:
         self._size_bound += len(update)
-        return Persist(self.log.append(delta, author), update, records or Records())
+        self._inspector.took(update)
+        return Persist(self.log.append(delta, author), update, waits, records or Records())
 
     def _settle(self, now: Millis) -> list[Effect]:
         """Note what changed and let the steward decide, after a change of the document."""

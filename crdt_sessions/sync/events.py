@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from crdt_sessions.errors import CrdtSessionsError
-from crdt_sessions.ids import PeerId, Seq
+from crdt_sessions.ids import ClientId, PeerId, Seq
 from crdt_sessions.sync.records import Records
 
 
@@ -48,6 +48,20 @@ class Tick:
     """Time passed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tasted:
+    """What became of a foreign update where it was tried before it comes here."""
+
+    delta: bytes | None
+    """What it changes in the document, written anew by the library; None if that is nothing."""
+    held: bool
+    """Whether the document held all of it before."""
+    authors: tuple[ClientId, ...]
+    """Clients by whom there were new structs in it."""
+    waits: bool
+    """Whether something of it waits for an update that has not arrived."""
+
+
 Event = PeerJoined | FrameReceived | PeerLeft | Committed | Tick
 
 
@@ -57,6 +71,8 @@ class Persist:
 
     seq: Seq
     update: bytes
+    waits: bool = False
+    """Whether something of it waits for an update that has not arrived."""
     records: Records = field(default_factory=Records)
 
 

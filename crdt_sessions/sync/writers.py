@@ -7,7 +7,7 @@ not hold yet are refused, whoever brings them. Deletions name no author and are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from crdt_sessions.errors import LeaseLost
@@ -41,6 +41,16 @@ class Writers:
         if self._fenced and (client := writes_as(document, update, self._fenced)) is not None:
             raise LeaseLost(run=self._known[client].run)
 
+    def check_authors(self, found: Iterable[ClientId]) -> None:
+        """Refuse what is new by a fenced client, where the authors are known.
+
+        Raises:
+            LeaseLost: one of them is fenced.
+        """
+        for client in found:
+            if client in self._fenced:
+                raise LeaseLost(run=self._known[client].run)
+
     def bind(self, document: SessionDoc, update: bytes, *, principal: str, run: str, epoch: int) -> list[Writer]:
         """Take the authors of an update as writers for a lease; return those that are new.
 
@@ -53,6 +63,14 @@ class Writers:
             found = [sole]  # the usual case, without asking the library
         else:
             found = authors(document, update, MAX_AUTHORS + 1)
+        return self.bind_authors(found, principal=principal, run=run, epoch=epoch)
+
+    def bind_authors(self, found: Sequence[ClientId], *, principal: str, run: str, epoch: int) -> list[Writer]:
+        """Take clients as writers for a lease; return those that are new.
+
+        Raises:
+            LeaseLost: one of them writes for another lease, or there are absurdly many.
+        """
         new = [Writer(client, principal, run, epoch) for client in found if client not in self._known]
         if len(found) > MAX_AUTHORS or any(self._other(client, run, epoch) for client in found):
             raise LeaseLost(run=run)

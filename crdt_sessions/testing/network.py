@@ -188,7 +188,7 @@ class SimNetwork:
 
     def compact(self) -> None:
         """Fold the rows on disk into a snapshot."""
-        self.rows = [(self.rows[-1][0], fold(update for _, update in self.rows))]
+        self.rows = [(self.rows[-1][0], fold(update for _, update in self.rows).update)]
 
     def pass_time(self, seconds: float) -> None:
         """Advance the clock and let everybody look at it."""

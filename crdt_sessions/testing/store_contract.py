@@ -21,10 +21,12 @@ import pytest
 
 from crdt_sessions.errors import SessionExists, SessionNotFound, StorageError
 from crdt_sessions.ids import Millis, Seq, SessionId
+from crdt_sessions.limits import Retention
 from crdt_sessions.storage import Delivery, Entries, Row, RunEntry, UpdateStore, WriterEntry
 
 A, B = SessionId("a"), SessionId("b")
 NOW = Millis(1_700_000_000_000)
+KEEP = Retention(last=2, dailies=0)
 
 
 def rows(first: int, *updates: bytes) -> list[Row]:
@@ -148,12 +150,12 @@ class StoreContract:
         async with self.open(tmp_path) as store:
             await self._create(store)
             await store.append(A, rows(2, b"x", b"y", b"z"), now=NOW)
-            await store.replace_with_snapshot(A, Row(Seq(3), b"folded"))
+            await store.replace_with_snapshot(A, Row(Seq(3), b"folded"), retention=KEEP, now=NOW)
             stored = await store.load(A)
             assert stored is not None
             assert list(stored.rows) == rows(3, b"folded", b"z")
             await store.append(A, rows(5, b"w"), now=NOW)
-            await store.replace_with_snapshot(A, Row(Seq(5), b"again"))
+            await store.replace_with_snapshot(A, Row(Seq(5), b"again"), retention=KEEP, now=NOW)
             stored = await store.load(A)
             assert stored is not None
             assert list(stored.rows) == rows(5, b"again")
@@ -268,7 +270,7 @@ class StoreContract:
         async with self.open(tmp_path) as store:
             for write in (
                 store.append(A, rows(1, b"x"), now=NOW),
-                store.replace_with_snapshot(A, Row(Seq(1), b"x")),
+                store.replace_with_snapshot(A, Row(Seq(1), b"x"), retention=KEEP, now=NOW),
                 store.describe(A, title="x", now=NOW),
                 store.delete(A, now=NOW),
             ):
@@ -287,7 +289,7 @@ class DurableStoreContract(StoreContract):
         async with self.open(tmp_path) as store:
             await self._create(store)
             await store.append(A, rows(2, b"x", b"y"), now=NOW)
-            await store.replace_with_snapshot(A, Row(Seq(2), b"folded"))
+            await store.replace_with_snapshot(A, Row(Seq(2), b"folded"), retention=KEEP, now=NOW)
             await self._create(store, B)
             await store.delete(B, now=NOW)
         async with self.open(tmp_path) as store:

@@ -41,6 +41,8 @@ CLOSE_CODES: dict[type[errors.CrdtSessionsError], int] = {
     errors.TooLarge: 4413,
     errors.ShuttingDown: 1012,
     errors.TooSlow: 1013,
+    errors.TooMany: 1013,
+    errors.Overloaded: 1013,
     errors.StorageError: 4503,
 }
 """Error to close code; a subclass without an entry of its own takes its parent's."""

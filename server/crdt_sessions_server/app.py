@@ -13,9 +13,19 @@ from quart_schema import Info, QuartSchema
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import AccessDenied
 from crdt_sessions.ids import session_id
-from crdt_sessions.runtime import SessionRegistry
+from crdt_sessions.runtime import Load, Sandbox, SessionRegistry
 from crdt_sessions.storage import SqliteStore, UpdateStore
-from crdt_sessions_server import api, events, health, holders, problems, runs, transfer, webhooks
+from crdt_sessions_server import (
+    api,
+    events,
+    health,
+    holders,
+    problems,
+    runs,
+    transfer,
+    versions,
+    webhooks,
+)
 from crdt_sessions_server.asgi import http_token, same_origin
 from crdt_sessions_server.auth import Authorizer, Open, StaticTokens
 from crdt_sessions_server.settings import Settings
@@ -56,7 +66,10 @@ class Service:
                     " from others: use --host 127.0.0.1, or give --tokens-file"
                 )
         self._stack: AsyncExitStack | None = None
-        self._sqlite = SqliteStore(settings.database) if store is None else None
+        self._sqlite = (
+            SqliteStore(settings.database, max_bytes=settings.max_database_bytes) if store is None else None
+        )
+        self._sandbox = Sandbox(memory_bytes=settings.max_sandbox_bytes) if settings.sandbox else None
         self.open = isinstance(authorizer, Open)
         """Whether everybody on this machine is let in."""
         self.registry = SessionRegistry(
@@ -67,6 +80,9 @@ class Service:
             compaction=settings.compaction,
             rules=settings.rules,
             webhooks=settings.webhooks,
+            retention=settings.retention,
+            sandbox=self._sandbox,
+            load=Load(settings.limits),
             auto_create=settings.auto_create,
         )
         self.app = self._quart(settings, authorizer)
@@ -83,6 +99,8 @@ class Service:
         async with AsyncExitStack() as stack:
             if self._sqlite is not None:
                 await stack.enter_async_context(self._sqlite)
+            if self._sandbox is not None:
+                await stack.enter_async_context(self._sandbox)
             await stack.enter_async_context(self.registry)
             self._stack = stack.pop_all()
         return self
@@ -112,7 +130,7 @@ class Service:
             conversion_preference="pydantic",
         )
         problems.install(app)
-        for routes in (health, api, runs, holders, webhooks, events, transfer):
+        for routes in (health, api, runs, holders, webhooks, events, transfer, versions):
             app.register_blueprint(routes.blueprint(self.registry))
         _serve_page(app)
 

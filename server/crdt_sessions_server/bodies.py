@@ -5,6 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+OCTETS = "application/octet-stream"
+
 
 class Body(BaseModel):
     """The base of what comes in: camelCase, and unknown fields are refused."""

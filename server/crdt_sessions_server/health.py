@@ -10,7 +10,7 @@ from crdt_sessions_server.problems import problem
 
 
 def blueprint(registry: SessionRegistry) -> Blueprint:
-    """Return the health routes; they need no token."""
+    """Return the health routes; they need no token, and so name no session."""
     health = Blueprint("health", __name__)
 
     @health.get("/healthz")
@@ -20,11 +20,16 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
     @health.get("/readyz")
     async def readyz() -> Response | dict[str, str | int]:
-        """Answer whether the service can store what it is given."""
+        """Answer whether the service can store what it is given, and how many sessions are damaged."""
+        facts = {
+            "liveSessions": len(registry.live),
+            "connections": registry.connections,
+            "quarantinedSessions": len(registry.quarantined),
+        }
         try:
-            await registry.store.check()
+            await registry.health.check()
         except StorageError as error:
-            return problem(503, "StorageUnavailable", str(error))
-        return {"status": "ready", "liveSessions": len(registry.live)}
+            return problem(503, "StorageUnavailable", str(error), since=registry.health.since, **facts)
+        return {"status": "ready", **facts}
 
     return health

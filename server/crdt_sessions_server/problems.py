@@ -28,10 +28,13 @@ STATUS: dict[type[errors.CrdtSessionsError], int] = {
     errors.SessionClosed: 409,
     errors.WrongGeneration: 409,
     errors.RunNotClaimable: 409,
+    errors.RunsActive: 409,
     errors.LeaseLost: 409,
     errors.WrongOffset: 409,
     errors.TooLarge: 413,
     errors.TooSlow: 503,
+    errors.TooMany: 429,
+    errors.Overloaded: 503,
     errors.StorageError: 503,
     errors.ShuttingDown: 503,
 }
@@ -58,7 +61,7 @@ def problem(status: int, title: str, detail: str | None = None, **more: Any) -> 
     )
     if status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
-    if status == 503:
+    if status in (429, 503):
         response.headers["Retry-After"] = "2"
     return response
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from crdt_sessions.limits import Compaction, Limits, RunPolicyName, RunRules, Timing
+from crdt_sessions.limits import Compaction, Limits, Retention, RunPolicyName, RunRules, Timing
 from crdt_sessions.runtime import Webhook
 from crdt_sessions_server.webhooks import read_webhooks
 
@@ -44,12 +45,73 @@ class Settings(BaseSettings):
     max_document_bytes: int = Field(
         Limits().max_document_bytes, ge=1024, description="Largest encoded document, in bytes."
     )
+    max_presence_bytes: int = Field(Limits().max_presence_bytes, ge=256, description="Largest presence, in bytes.")
+    max_presences: int = Field(
+        Limits().max_presences, ge=1, description="Presences a session remembers, those that left lately included."
+    )
+    max_uncommitted_bytes: int = Field(
+        Limits().max_uncommitted_bytes,
+        ge=1024,
+        description="Bytes of a session that may wait for the disk before nothing more is read from its peers.",
+    )
+    log_bytes: int = Field(
+        Limits().log_bytes, ge=1024, description="Bytes of updates a session keeps in memory for peers that lag."
+    )
+    max_body_bytes: int = Field(Limits().max_body_bytes, ge=1024, description="Largest HTTP body, in bytes.")
+    max_sessions: int = Field(Limits().max_sessions, ge=1, description="Sessions in memory at a time.")
+    max_connections: int = Field(Limits().max_connections, ge=1, description="WebSocket connections at a time.")
+    max_connections_per_session: int = Field(
+        Limits().max_connections_per_session, ge=1, description="Connections to one session at a time."
+    )
+    max_connections_per_principal: int = Field(
+        Limits().max_connections_per_principal,
+        ge=1,
+        description="Connections of one principal at a time, where there are tokens.",
+    )
+    messages_per_s: float = Field(
+        Limits().messages_per_s, gt=0, description="WebSocket messages a second that a connection may send for long."
+    )
+    message_burst: int = Field(
+        Limits().message_burst, ge=1, description="Messages that a connection may send at once before that counts."
+    )
+    memory_watermark_bytes: int = Field(
+        Limits().memory_watermark_bytes,
+        ge=1,
+        description="Memory of the process above which idle sessions are dropped and no more are loaded, in bytes.",
+    )
+    max_lag_s: float = Field(
+        Limits().max_lag_s,
+        gt=0,
+        description="Seconds the event loop may be late before no more connections are taken on.",
+    )
+    sandbox: bool = Field(
+        True,
+        description="Whether foreign updates are tried in another process first. Without it, whoever may write can"
+        " stop the service.",
+    )
+    max_sandbox_bytes: int = Field(
+        Limits().max_sandbox_bytes, ge=1024**2, description="Address space of each of these processes, in bytes."
+    )
+    storage_patience_s: float = Field(
+        Timing().storage_patience_s,
+        ge=0,
+        description="Seconds an update may wait for a store that takes no writes before its peer is told.",
+    )
+    max_database_bytes: int | None = Field(
+        None, ge=1024**2, description="Size the database may grow to, in bytes; whatever the disk holds if absent."
+    )
     idle_unload_s: float = Field(
         Timing().idle_unload_s, ge=0, description="Seconds a session nobody uses stays in memory."
     )
     shutdown_s: float = Field(Timing().shutdown_s, gt=0, description="Seconds a stopping service may take.")
     snapshot_rows: int = Field(
         Compaction().max_rows, ge=2, description="Rows of a session after which they are folded into a snapshot."
+    )
+    keep_last: int = Field(
+        Retention().last, ge=1, description="Versions of a session that are kept: so many of the newest."
+    )
+    keep_dailies: int = Field(
+        Retention().dailies, ge=0, description="And the newest version of each of the last so many days."
     )
 
     lease_s: float = Field(
@@ -82,16 +144,17 @@ class Settings(BaseSettings):
     @property
     def limits(self) -> Limits:
         """The sizes, as the library takes them."""
-        return Limits(
-            max_frame_bytes=self.max_frame_bytes,
-            max_document_bytes=self.max_document_bytes,
-            max_body_bytes=self.max_frame_bytes,
-        )
+        shared = {field.name for field in fields(Limits)} & set(type(self).model_fields)
+        return Limits(**{name: getattr(self, name) for name in shared})
 
     @property
     def timing(self) -> Timing:
         """The periods, as the library takes them."""
-        return Timing(idle_unload_s=self.idle_unload_s, shutdown_s=self.shutdown_s)
+        return Timing(
+            idle_unload_s=self.idle_unload_s,
+            shutdown_s=self.shutdown_s,
+            storage_patience_s=self.storage_patience_s,
+        )
 
     @property
     def rules(self) -> RunRules:
@@ -118,6 +181,11 @@ class Settings(BaseSettings):
     def compaction(self) -> Compaction:
         """When rows are folded, as the library takes it."""
         return Compaction(max_rows=self.snapshot_rows)
+
+    @property
+    def retention(self) -> Retention:
+        """Which versions are kept, as the library takes it."""
+        return Retention(last=self.keep_last, dailies=self.keep_dailies)
 
     @property
     def loopback_only(self) -> bool:

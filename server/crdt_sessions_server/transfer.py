@@ -19,8 +19,7 @@ from crdt_sessions.storage import SessionRecord
 from crdt_sessions.wire import EMPTY_UPDATE, SyncStep1, SyncStep2, Update, decode, encode
 from crdt_sessions_server.api import session_info
 from crdt_sessions_server.auth import Principal, current_principal
-
-OCTETS = "application/octet-stream"
+from crdt_sessions_server.bodies import OCTETS
 
 
 class ExportQuery(BaseModel):
@@ -113,7 +112,7 @@ async def _exchange(
     async with registry.open(wanted, create=registry.auto_create and principal.can_write) as session:
         document = session.engine.document
         for update in brought:
-            if not document.contains(update):
+            if not await session.contains(update):
                 principal.require_write()
             await session.apply(update)
         answer = encode(SyncStep1(document.state_vector()))

@@ -96,7 +96,7 @@ def test_every_error_stands_in_the_tree_and_has_a_place_in_both_tables():
     stopped = {errors.RunStopped, errors.RunCancelled, errors.RunSuspended}
     client_only = {errors.ConnectionClosed, errors.RequestRefused, errors._SessionError, *stopped}
     http_only = {errors.SessionExists, errors.BadDocument, errors.BadValue, errors.NotFound}
-    http_only |= {errors.RunNotClaimable, errors.WrongOffset}
+    http_only |= {errors.RunNotClaimable, errors.RunsActive, errors.WrongOffset}
     for kind in set(_error_classes()) - client_only:
         assert kind.__name__ in errors.__doc__
         assert any(parent in STATUS for parent in kind.__mro__), kind

@@ -300,7 +300,7 @@ def test_containment_is_never_wrongly_claimed_and_folding_loses_nothing(seed_val
             assert version_of(document.doc) == before
         assert everything.contains(update)
     copy = SessionDoc(97)
-    copy.apply(fold(kept))
+    copy.apply(fold(kept).update)
     for update in updates[len(kept) :]:  # what waited for a gap in the rows still waits in the snapshot
         copy.apply(update)
         document.apply(update)

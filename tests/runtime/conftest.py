@@ -71,6 +71,13 @@ async def registry(store, clock):
         yield registry
 
 
+async def until(condition):
+    """Return once *condition* holds: for what a thread does, which no number of turns can be counted for."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0)
+
+
 @asynccontextmanager
 async def peers(registry, count, **options):
     from contextlib import AsyncExitStack

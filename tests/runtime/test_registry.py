@@ -23,7 +23,7 @@ from crdt_sessions.storage import MemoryStore, Row
 from crdt_sessions.storage.base import NO_ENTRIES
 from crdt_sessions.testing import MemoryChannel, settle
 
-from .conftest import ROOM, Peer, peers
+from .conftest import ROOM, Peer, peers, until
 
 
 def post(id, text, at=1):
@@ -109,9 +109,9 @@ async def test_a_join_during_a_drain_waits_and_gets_everything(store, clock):
     gate = asyncio.Event()
 
     class Slow(MemoryStore):
-        async def replace_with_snapshot(self, session, snapshot):
+        async def replace_with_snapshot(self, session, snapshot, **options):
             await gate.wait()
-            await super().replace_with_snapshot(session, snapshot)
+            await super().replace_with_snapshot(session, snapshot, **options)
 
     async with SessionRegistry(Slow(), clock=clock, compaction=Compaction(min_rows_on_unload=1)) as registry:
         async with registry.open(ROOM, create=True) as session:
@@ -143,7 +143,7 @@ async def test_rows_are_folded_while_the_session_lives(store, clock):
         async with registry.open(ROOM, create=True) as session:
             for n in range(40):
                 await session.edit(post(f"m{n}", "x"))
-            await settle()
+            await until(lambda: not session.folding)  # in a thread
             assert len((await store.load(ROOM)).rows) < 25
             assert len(session.view.messages) == 40
 

@@ -1,0 +1,87 @@
+"""How much there is to do: the lag of the event loop and the memory of the process.
+
+When it is too much, newcomers are told to come back later, so that those who are here are served. Memory is first
+taken back from sessions that nobody uses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+
+from crdt_sessions.errors import Overloaded
+from crdt_sessions.limits import Limits
+
+_EVERY_S = 0.1
+_SMOOTH = 0.2
+"""Share of the newest measurement: a single pause of a second is not yet overload, three of them are."""
+
+
+def resident_bytes() -> int:
+    """Return the memory this process uses; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+class Load:
+    """Measures, for as long as :meth:`run` runs.
+
+    Args:
+        limits: what is too much.
+        memory: returns the bytes in use; for tests.
+    """
+
+    def __init__(self, limits: Limits, memory: Callable[[], int] = resident_bytes) -> None:
+        self._limits = limits
+        self._memory = memory
+        self.lag_s = 0.0
+        """How late the event loop has been of late."""
+
+    async def run(self) -> None:
+        """Measure, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _EVERY_S
+            await asyncio.sleep(_EVERY_S)
+            self.note_lag(loop.time() - due)
+
+    def note_lag(self, seconds: float) -> None:
+        """Take a measurement."""
+        self.lag_s += (max(seconds, 0.0) - self.lag_s) * _SMOOTH
+
+    def check_lag(self) -> None:
+        """Return if there is room for one more connection.
+
+        Raises:
+            Overloaded: the event loop lags.
+        """
+        if self.lag_s > self._limits.max_lag_s:
+            raise Overloaded(what=f"the event loop is {self.lag_s:.1f} s late")
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the process uses more memory than it should."""
+        return self._memory() > self._limits.memory_watermark_bytes
+
+    def check_memory(self) -> None:
+        """Return if there is room for one more session.
+
+        Raises:
+            Overloaded: the process uses more memory than it should.
+        """
+        if self.crowded:
+            raise Overloaded(what=f"more than {self._limits.memory_watermark_bytes} bytes of memory are in use")
+
+
+def give_back_memory() -> None:
+    """Let the C library return to the system what was freed."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none, and needs none
+        if trim is not None:
+            trim(0)

@@ -1,0 +1,247 @@
+"""The other process: keeps mirrors of documents, and does to them first what somebody wants to be done.
+
+A mirror is two documents. The *rough* one takes what came from outside. The *clean* one takes what the service is
+then given to take: not those bytes, but what the library wrote anew of what they changed. What it could not integrate yet
+stays in the rough one. So the service never applies a stranger's bytes, and what it does apply was tried.
+
+Whatever this process does not survive, the service does. It is two processes: one that does the work, and the one it
+was forked from, which waits for its death, says so, and forks the next one; that takes milliseconds. Requests and
+answers are frames on standard input and output: a length of four bytes, then lib0 values. One request is under way at
+a time. It is started by :mod:`crdt_sessions.runtime.sandbox`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from crdt_sessions.errors import BadDocument, MalformedUpdate, UpdateError
+from crdt_sessions.model import SessionDoc, SessionView, authors, fold, merge, version_of, way_back
+from crdt_sessions.sync import MAX_AUTHORS
+from crdt_sessions.wire import EMPTY_UPDATE
+from crdt_sessions.wire.varint import Reader, buffer, varuint
+
+OPEN, TASTE, LOOK, FORGET, LOAD, FOLD, WAY_BACK = range(7)
+"""What can be asked: to make a mirror of a document and what waits, to apply an update to it, to look whether it
+holds one, to drop it; and without a mirror: to make a document of rows, to fold rows, and to find a way back."""
+FINE, MALFORMED, HARMFUL, DIED = range(4)
+"""The answers. The last one is given by the process that waits."""
+GIVE_UP = signal.SIGUSR1
+"""Sent to the process that waits: the other one is to die."""
+
+_IN, _OUT = 0, 1
+
+_LENGTH_BYTES = 4
+_ORPHAN_S = 600
+_SMALL = 64 * 1024
+_ROUGH, _CLEAN = 1, 2
+"""Client ids; nothing is ever written under them."""
+
+
+@dataclass(slots=True)
+class _Mirror:
+    rough: SessionDoc = field(default_factory=lambda: SessionDoc(_ROUGH))
+    clean: SessionDoc = field(default_factory=lambda: SessionDoc(_CLEAN))
+    unchecked: int = 0
+    """Bytes taken since the whole document was last looked at."""
+    size: int = 0
+
+    def close(self) -> None:
+        self.rough.close()
+        self.clean.close()
+
+
+def request(kind: int, key: str, updates: list[bytes]) -> bytes:
+    """Return a request as a frame."""
+    body = varuint(kind) + buffer(key.encode()) + varuint(len(updates)) + b"".join(map(buffer, updates))
+    return framed(body)
+
+
+def framed(body: bytes) -> bytes:
+    """Return *body* behind its length."""
+    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+
+
+def main() -> None:
+    """Have requests answered until there are no more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the library prints its panics
+    _write(varuint(FINE))  # ready: what it took to start is nobody's fault
+    worker = 0
+    signal.signal(GIVE_UP, lambda *_: os.kill(worker, signal.SIGKILL) if worker else None)
+    while True:
+        worker = os.fork()
+        if worker == 0:
+            _limit_memory(int(sys.argv[1]))
+            _work()
+            os._exit(0)
+        _, status = os.waitpid(worker, 0)
+        worker = 0
+        if status == 0:
+            return
+        _write(varuint(DIED))
+
+
+def _work() -> None:
+    mirrors: dict[str, _Mirror] = {}
+    while head := os.read(_IN, _LENGTH_BYTES):
+        body = _read(int.from_bytes(head + _read(_LENGTH_BYTES - len(head)), "big"))
+        signal.alarm(_ORPHAN_S)  # the service would have ended us long ago; if it is gone, this does
+        _write(_answer(mirrors, Reader(body)))
+        signal.alarm(0)
+
+
+def _limit_memory(most: int) -> None:
+    if sys.platform != "win32":  # there the processes share what memory there is
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _read(size: int) -> bytes:
+    """Read exactly *size* bytes, and none more: the next process must find the next request where it begins."""
+    body = bytearray()
+    while len(body) < size:
+        part = os.read(_IN, size - len(body))
+        if not part:
+            os._exit(0)  # the service is gone
+        body += part
+    return bytes(body)
+
+
+def _write(body: bytes) -> None:
+    frame = memoryview(framed(body))
+    while frame:
+        frame = frame[os.write(_OUT, frame) :]
+
+
+def _answer(mirrors: dict[str, _Mirror], reader: Reader) -> bytes:
+    kind, key = reader.varuint(), reader.string()
+    updates = [reader.buffer() for _ in range(reader.varuint())]
+    actions: dict[int, Callable[[], bytes]] = {
+        OPEN: lambda: _open(mirrors, key, *updates),
+        TASTE: lambda: _taste(mirrors[key], *updates),
+        LOOK: lambda: _look(mirrors[key], *updates),
+        FORGET: lambda: _forget(mirrors, key),
+        LOAD: lambda: _load(updates),
+        FOLD: lambda: _fold(updates),
+        WAY_BACK: lambda: way_back(updates[0], updates[1], int(key)),
+    }
+    try:
+        return varuint(FINE) + actions[kind]()
+    except MalformedUpdate:
+        return varuint(MALFORMED)
+    except Exception:  # noqa: BLE001 - whatever it is, in the service it would have been worse
+        _forget(mirrors, key)
+        return varuint(HARMFUL)
+
+
+def _open(mirrors: dict[str, _Mirror], key: str, document: bytes, waiting: bytes) -> bytes:
+    _forget(mirrors, key)
+    mirrors[key] = mirror = _Mirror(size=len(document) + len(waiting))
+    mirror.clean.apply(document)
+    mirror.clean.take_touched()
+    mirror.rough.apply(document)
+    mirror.rough.apply(waiting)
+    return b""
+
+
+def _follow(mirror: _Mirror, missed: Sequence[bytes]) -> None:
+    for update in missed:
+        mirror.clean.apply(update)
+        mirror.rough.apply(update)
+        mirror.size += len(update)
+    mirror.clean.take_touched()
+
+
+def _look(mirror: _Mirror, *updates: bytes) -> bytes:
+    *missed, update = updates
+    _follow(mirror, missed)
+    return _report(None, held=mirror.rough.contains(update), found=(), waiting=mirror.rough.waiting)
+
+
+def _taste(mirror: _Mirror, *updates: bytes) -> bytes:
+    """Do everything with the last of *updates* that the service would do; return what it is to know of it."""
+    *missed, update = updates
+    _follow(mirror, missed)
+    rough, clean = mirror.rough, mirror.clean
+    held, found = rough.contains(update), authors(rough, update, MAX_AUTHORS + 1)
+    before, waited = clean.state_vector(), rough.waiting != EMPTY_UPDATE
+    delta = rough.apply(update)
+    if waited or rough.waiting != EMPTY_UPDATE:  # what is integrated behind a gap is in nobody's delta
+        delta = rough.encode(before)
+    if delta is not None and clean.apply(delta) is None:
+        delta = None
+    if delta is not None:
+        merge((delta, EMPTY_UPDATE, delta))
+        _read_what_changed(clean)
+        clean.encode(before)
+        mirror.size += len(delta)
+        mirror.unchecked += len(delta)
+        if mirror.size < _SMALL or mirror.unchecked > mirror.size // 8:
+            mirror.unchecked = 0
+            _read_all(mirror)
+    return _report(delta, held=held, found=found, waiting=rough.waiting)
+
+
+def _report(delta: bytes | None, *, held: bool, found: Sequence[int], waiting: bytes) -> bytes:
+    return (
+        varuint(held)
+        + buffer(delta if delta is not None else EMPTY_UPDATE)
+        + buffer(waiting)
+        + varuint(len(found))
+        + b"".join(map(varuint, found))
+    )
+
+
+def _read_what_changed(document: SessionDoc) -> None:
+    view, touched = SessionView(document), document.take_touched()
+    for message_id in touched.messages:
+        view.messages.value(message_id)
+    for run_id in touched.runs:
+        view.runs.value(run_id)
+
+
+def _read_all(mirror: _Mirror) -> None:
+    """A document that was harmed shows it at the latest when all of it is written, loaded and read."""
+    whole = mirror.clean.encode()
+    mirror.size = len(whole)
+    again = SessionDoc(_CLEAN)
+    try:
+        again.apply(whole)
+        if version_of(again.doc) != version_of(mirror.clean.doc):
+            raise UpdateError(size=len(whole))
+        with contextlib.suppress(BadDocument):  # the steward will put right what is not as layout 1 says
+            SessionView(again).export()
+    finally:
+        again.close()
+
+
+def _load(updates: Sequence[bytes]) -> bytes:
+    document = SessionDoc(_ROUGH)
+    try:
+        for update in updates:
+            document.apply(update)
+        return buffer(document.encode()) + buffer(document.waiting)
+    finally:
+        document.close()
+
+
+def _fold(updates: Sequence[bytes]) -> bytes:
+    folded = fold(updates)
+    return varuint(folded.waits) + folded.update
+
+
+def _forget(mirrors: dict[str, _Mirror], key: str) -> bytes:
+    mirror = mirrors.pop(key, None)
+    if mirror is not None:
+        mirror.close()
+    return b""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""REST: the past of a session."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+from quart import Blueprint, Response, json
+from quart_schema import tag, validate_querystring, validate_request, validate_response
+
+from crdt_sessions.ids import Seq, session_id
+from crdt_sessions.model import export_of, markdown
+from crdt_sessions.runtime import SessionRegistry, Versions
+from crdt_sessions.storage import Version
+from crdt_sessions_server.api import SessionInfo, session_info
+from crdt_sessions_server.auth import current_principal
+from crdt_sessions_server.bodies import OCTETS, Answer, Body
+
+_MAX_POINTS = 2000
+
+
+class VersionInfo(Answer):
+    """A version that is kept."""
+
+    seq: int = Field(description="Its number: the last update that is in it.")
+    at: int = Field(description="When that update was stored.")
+    size: int = Field(description="Bytes on disk.")
+    name: str | None = Field(None, description="A version with a name is kept until the session is deleted.")
+
+
+class Point(Answer):
+    """A state since the newest version; it can be read until the session is folded the next time."""
+
+    seq: int
+    at: int
+
+
+class VersionList(Answer):
+    """What can be read of a session's past."""
+
+    versions: list[VersionInfo] = Field(description="Oldest first.")
+    recent: list[Point] = Field(description="States since the newest version; of very many, some are left out.")
+
+
+class NewVersion(Body):
+    """A version to keep."""
+
+    name: str | None = Field(None, min_length=1, max_length=200)
+
+
+class VersionChange(Body):
+    """What is to change of a version; without a name it goes when others push it out."""
+
+    name: str | None = Field(max_length=200)
+
+
+class VersionQuery(Body):
+    """In which form."""
+
+    format: Literal["json", "yjs", "markdown"] = "json"
+
+
+class DiffQuery(Body):
+    """Compared with what."""
+
+    to: int | None = Field(None, ge=1, description="Another version; the present state if absent.")
+
+
+class NewFork(Body):
+    """A session to begin as a version of this one was."""
+
+    id: str
+    version: int | None = Field(None, ge=1, description="The present state if absent.")
+    title: str | None = Field(None, max_length=500)
+
+
+def blueprint(registry: SessionRegistry) -> Blueprint:
+    """Return the routes for versions."""
+    routes = Blueprint("versions", __name__, url_prefix="/v1/sessions")
+    _reading(routes, registry)
+    _writing(routes, registry)
+    return routes
+
+
+def _reading(routes: Blueprint, registry: SessionRegistry) -> None:
+    @routes.get("/<name>/versions")
+    @tag(["versions"])
+    @validate_response(VersionList)
+    async def list_versions(name: str) -> VersionList:
+        """Tell what can be read of a session's past."""
+        history = await Versions(registry, session_id(name)).history()
+        points = [Point(seq=history.first + index, at=at) for index, at in enumerate(history.times)]
+        step = max(1, -(-len(points) // _MAX_POINTS))
+        return VersionList(
+            versions=[_info(version) for version in history.versions],
+            recent=[*points[::-1][::step]][::-1],  # the present state is always among them
+        )
+
+    @routes.get("/<name>/versions/<int:seq>")
+    @tag(["versions"])
+    @validate_querystring(VersionQuery)
+    async def read_version(name: str, seq: int, query_args: VersionQuery) -> Response:
+        """Read a session as it was: as JSON, as a Yjs update, or as a Markdown transcript."""
+        content = await Versions(registry, session_id(name)).read(Seq(seq))
+        if query_args.format == "yjs":
+            return Response(content, content_type=OCTETS)
+        export = export_of(content)
+        if query_args.format == "markdown":
+            return Response(markdown(export), content_type="text/markdown; charset=utf-8")
+        return Response(json.dumps(export.json_value()), content_type="application/json")
+
+    @routes.get("/<name>/versions/<int:seq>/diff")
+    @tag(["versions"])
+    @validate_querystring(DiffQuery)
+    async def compare_versions(name: str, seq: int, query_args: DiffQuery) -> Response:
+        """Tell what changed from one version to another, as a JSON Patch (RFC 6902).
+
+        Messages, runs and artifacts are members by id: ``/messages/<id>/parts/0/text``.
+        """
+        versions = Versions(registry, session_id(name))
+        to = Seq(query_args.to) if query_args.to is not None else (await versions.history()).last
+        patch: list[dict[str, Any]] = await versions.difference(Seq(seq), to)
+        return Response(json.dumps(patch), content_type="application/json-patch+json")
+
+
+def _writing(routes: Blueprint, registry: SessionRegistry) -> None:
+    @routes.post("/<name>/versions")
+    @tag(["versions"])
+    @validate_request(NewVersion)
+    @validate_response(VersionInfo, 201)
+    async def keep_version(name: str, data: NewVersion) -> tuple[VersionInfo, int]:
+        """Keep the present state as a version; with a name it is kept until the session is deleted."""
+        current_principal().require_write()
+        return _info(await Versions(registry, session_id(name)).keep(data.name)), 201
+
+    @routes.patch("/<name>/versions/<int:seq>")
+    @tag(["versions"])
+    @validate_request(VersionChange)
+    @validate_response(VersionInfo)
+    async def rename_version(name: str, seq: int, data: VersionChange) -> VersionInfo:
+        """Give a version another name, or none."""
+        current_principal().require_write()
+        return _info(await Versions(registry, session_id(name)).rename(Seq(seq), data.name or None))
+
+    @routes.post("/<name>/versions/<int:seq>/restore")
+    @tag(["versions"])
+    @validate_response(VersionInfo)
+    async def restore_version(name: str, seq: int) -> VersionInfo:
+        """Make the session look as it did; the answer is the version that was made of it just before.
+
+        It is one more change, which is merged with what others write. Runs and receipts stay as they are.
+        """
+        current_principal().require_write()
+        return _info(await Versions(registry, session_id(name)).restore(Seq(seq)))
+
+    @routes.post("/<name>/fork")
+    @tag(["versions"])
+    @validate_request(NewFork)
+    @validate_response(SessionInfo, 201)
+    async def fork_session(name: str, data: NewFork) -> tuple[SessionInfo, int, dict[str, str]]:
+        """Make a new session that begins as this one was. Its runs that had not ended are interrupted there."""
+        current_principal().require_write()
+        target = session_id(data.id)
+        seq = Seq(data.version) if data.version is not None else None
+        record = await Versions(registry, session_id(name)).fork(target, seq=seq, title=data.title)
+        return session_info(record), 201, {"Location": f"/v1/sessions/{target}"}
+
+
+def _info(version: Version) -> VersionInfo:
+    return VersionInfo(seq=version.seq, at=version.at, size=version.size, name=version.name)

@@ -1,0 +1,231 @@
+"""The sandbox: real processes that are killed, hang and run out of memory, and a service that goes on."""
+
+import asyncio
+import random
+
+import pytest
+from pycrdt import Text
+
+from crdt_sessions.errors import MalformedUpdate, PanickedUpdate, StorageError
+from crdt_sessions.ids import session_id
+from crdt_sessions.model import SessionDoc, version_of
+from crdt_sessions.runtime import Sandbox, SessionRegistry
+from crdt_sessions.runtime.sandbox import Mirrored
+from crdt_sessions.testing import MemoryChannel
+from crdt_sessions.wire import EMPTY_UPDATE, Update, encode
+from tests.hostile import corpus
+
+from .conftest import ROOM, Peer, until
+
+POISON = """
+import os, signal
+from crdt_sessions.model.document import SessionDoc
+from crdt_sessions.runtime import sandbox_process
+apply = SessionDoc.apply
+def poisoned(self, update):
+    if b"KILL" in update: os.kill(os.getpid(), signal.SIGKILL)
+    if b"LOOP" in update:
+        while True: pass
+    if b"BOMB" in update: bytearray(1 << 40)
+    if b"SLOW" in update: signal.pause() if not os.environ.get("PATIENT") else None
+    return apply(self, update)
+SessionDoc.apply = poisoned
+sandbox_process.main()
+"""
+
+
+@pytest.fixture
+async def sandbox():
+    async with Sandbox(patience_s=0.5, program=POISON) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def guarded(store, clock, sandbox):
+    async with SessionRegistry(store, clock=clock, sandbox=sandbox) as registry:
+        yield registry
+
+
+def writing(text, client=5):
+    """An update that is not plain and holds *text*."""
+    document = SessionDoc(client)
+    _, delta = document.edit(lambda doc: doc.roots.state.__setitem__("k", text))
+    document.close()
+    return delta
+
+
+class Session:
+    """A document with its mirror, taking what was tried."""
+
+    def __init__(self, key="a"):
+        self.document = SessionDoc(9)
+        self.mirrored = Mirrored(key, self.document.encode)
+
+    async def take(self, sandbox, update):
+        tasted = await sandbox.taste(self.mirrored, update)
+        if tasted.delta is not None:
+            self.document.apply(tasted.delta)
+            self.mirrored.took(tasted.delta)
+        self.mirrored.settle()
+        return tasted
+
+
+async def test_what_comes_back_is_what_the_library_wrote_anew(sandbox):
+    rng, session = random.Random(3), Session()
+    made = corpus.updates(rng, 60)
+    plain = SessionDoc(10)
+    for update in [corpus.SEED, *made]:
+        await session.take(sandbox, update)
+        plain.apply(update)
+    assert version_of(session.document.doc) == version_of(plain.doc)
+    again = await session.take(sandbox, made[5])
+    assert (again.delta, again.held) == (None, True)
+    assert sandbox.deaths == sandbox.refused == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_updates_out_of_order_end_the_same(sandbox, seed):
+    rng, session = random.Random(seed), Session()
+    made = [corpus.SEED, *corpus.updates(rng, 40)[:-1]]
+    rng.shuffle(made)
+    waited = [(await session.take(sandbox, update)).waits for update in made]
+    whole = SessionDoc(10)
+    for update in made:
+        whole.apply(update)
+    assert any(waited)
+    assert not waited[-1]
+    assert session.mirrored.waiting == EMPTY_UPDATE
+    assert session.document.waiting == EMPTY_UPDATE
+    assert version_of(session.document.doc) == version_of(whole.doc)
+
+
+@pytest.mark.parametrize("poison", ["KILL", "LOOP", "BOMB"])
+async def test_what_kills_hangs_or_eats_is_refused_and_nobody_else_notices(sandbox, poison):
+    good, bad = Session("good"), Session("bad")
+    await good.take(sandbox, writing("first"))
+    with pytest.raises(PanickedUpdate):
+        await bad.take(sandbox, writing(poison))
+    await good.take(sandbox, writing("second", client=6))
+    await bad.take(sandbox, writing("fine"))
+    assert good.document.roots.state["k"] in ("first", "second")
+    assert bad.document.roots.state["k"] == "fine"
+    assert sandbox.refused == 1
+    assert bad.mirrored.suspect is (poison != "BOMB")  # running out of memory is an error before it is a death
+    assert not good.mirrored.suspect
+
+
+async def test_malformed_is_malformed(sandbox):
+    session = Session()
+    with pytest.raises(MalformedUpdate):
+        await session.take(sandbox, b"\x01\x02\x03")
+    assert sandbox.deaths == 0
+
+
+async def test_the_mirror_is_made_anew_after_what_was_refused_elsewhere(sandbox):
+    """The document did not take what the mirror took: what comes next under the same clock is looked at again."""
+    session = Session()
+    await sandbox.taste(session.mirrored, writing("one"))
+    session.mirrored.settle()  # over a limit, say
+    tasted = await session.take(sandbox, writing("two"))
+    assert not tasted.held
+    assert session.document.roots.state["k"] == "two"
+
+
+async def test_what_waits_and_harms_is_left_aside_and_its_bringer_is_not_blamed(sandbox):
+    author = SessionDoc(5)
+    _, first = author.edit(lambda doc: doc.roots.state.__setitem__("a", 1))
+    _, bomb = author.edit(lambda doc: doc.roots.state.__setitem__("b", "KILL"))
+    session = Session()
+    session.mirrored.waiting = bomb  # as loaded from rows of an earlier time
+    tasted = await session.take(sandbox, first)
+    assert tasted.delta is not None
+    assert session.document.roots.state.to_py() == {"a": 1.0}
+    assert session.mirrored.waiting == EMPTY_UPDATE
+
+
+async def test_a_hundred_at_once_wait_for_one_another(sandbox):
+    sessions = [Session(str(number)) for number in range(100)]
+    await asyncio.gather(*(session.take(sandbox, writing(f"v{n}")) for n, session in enumerate(sessions)))
+    assert [session.document.roots.state["k"] for session in sessions] == [f"v{n}" for n in range(100)]
+
+
+async def test_rows_that_cannot_be_folded_stay(sandbox):
+    with pytest.raises(StorageError):
+        await sandbox.fold([writing("KILL")])
+    folded = await sandbox.fold([writing("fine")])
+    assert not folded.waits
+
+
+# -- in a session -------------------------------------------------------------------------------------------------
+
+
+async def hurt(registry, update, session=ROOM):
+    channel, far = MemoryChannel.pair()
+    serving = asyncio.create_task(registry.serve(session, far))
+    await channel.send(encode(Update(update)))
+    closing = await asyncio.wait_for(serving, 30)
+    channel.close()
+    return closing
+
+
+async def test_a_hostile_peer_is_closed_and_the_others_stay(guarded):
+    async with Peer(guarded) as ann, Peer(guarded) as bob:
+        await ann.edit(lambda view: view.state.__setitem__("n", 1))
+        await until(lambda: bob.replica.view.state.get("n") == 1)
+        for _ in range(2):
+            closing = await hurt(guarded, writing("KILL"))
+            assert closing.code == 4400
+        await ann.edit(lambda view: view.state.__setitem__("n", 2))
+        await until(lambda: bob.replica.view.state.get("n") == 2)
+        assert not ann.serving.done()
+    assert guarded.sandbox.deaths == 2, "the second time it is known: quick and patient died once each"
+
+
+async def test_a_hostile_body_is_refused_and_stored_nowhere(guarded, store):
+    async with guarded.open(ROOM, create=True) as session:
+        rows = len((await store.load(ROOM)).rows)
+        with pytest.raises(MalformedUpdate):
+            await session.apply(writing("KILL"))
+        await session.apply(writing("fine"))
+        assert len((await store.load(ROOM)).rows) == rows + 1
+    with pytest.raises(PanickedUpdate):
+        await guarded.create(session_id("other"), content=writing("KILL"))
+    assert await store.get(session_id("other")) is None
+
+
+async def test_leaving_in_the_middle_of_a_test_harms_nobody(guarded):
+    """The connection is gone before the answer comes: the process lives, and the mirror is not ahead."""
+    channel, far = MemoryChannel.pair()
+    serving = asyncio.create_task(guarded.serve(ROOM, far))
+    await channel.send(encode(Update(writing("gone"))))
+    channel.close()
+    await serving
+    async with Peer(guarded) as ann:
+        await ann.edit(lambda view: view.state.__setitem__("n", 1))
+        async with guarded.open(ROOM) as session:
+            await until(lambda: session.view.state.get("n") == 1)
+    assert guarded.sandbox.deaths == 0
+
+
+async def test_what_waits_is_stored_as_it_came_and_comes_back_after_a_restart(store, clock, sandbox):
+    author = SessionDoc(5)
+    draft = author.doc.get("draft", type=Text)
+    first, second, third = [author.edit(lambda _, letter=letter: draft.__iadd__(letter))[1] for letter in "abc"]
+
+    def text(session):
+        return str(session.engine.document.doc.get("draft", type=Text))
+
+    async with SessionRegistry(store, clock=clock, sandbox=sandbox) as registry:
+        async with registry.open(ROOM, create=True) as session:
+            await session.apply(first)
+            await session.apply(third)
+            assert text(session) == "a"
+            assert [row.waits for row in (await store.load(ROOM)).rows] == [False, False, True]
+            await session.snapshot()
+            assert [row.waits for row in (await store.load(ROOM)).rows] == [True]
+    async with SessionRegistry(store, clock=clock, sandbox=sandbox) as registry, registry.open(ROOM) as session:
+        assert text(session) == "a"
+        await session.apply(second)
+        assert text(session) == "abc"
+        await session.snapshot()
+        assert [row.waits for row in (await store.load(ROOM)).rows] == [False]

@@ -1,0 +1,120 @@
+"""Plain updates: what is taken without being tried elsewhere is what it seems to be."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pycrdt import Map, Text
+
+from crdt_sessions.model import SessionDoc, version_of
+from crdt_sessions.sync.plain import Inspector, plain
+from crdt_sessions.wire import EMPTY_UPDATE
+from crdt_sessions.wire.varint import decode_state_vector
+from tests.hostile.corpus import mutate
+
+
+def typed(*texts, right=False):
+    """A document, and the update that each of *texts* made when it was typed at the end, or at the begin."""
+    document = SessionDoc(7)
+    draft = document.doc.get("draft", type=Text)
+    deltas = []
+    for text in ("x", *texts):
+        _, delta = document.edit(lambda _, text=text: draft.insert(0, text) if right else draft.__iadd__(text))
+        deltas.append(delta)
+    return document, deltas
+
+
+def clocks(document):
+    return decode_state_vector(document.state_vector())
+
+
+def test_typing_and_streaming_are_plain():
+    document, deltas = typed("a", "hello ", "wörld 😀", "x" * 500)
+    reader = SessionDoc(8)
+    assert plain(deltas[0], {}) is None, "the first one names a root: its neighbour is not there yet"
+    reader.apply(deltas[0])
+    for delta in deltas[1:]:
+        assert plain(delta, clocks(reader)) is not None
+        reader.apply(delta)
+        client, clock = 7, clocks(reader)[7]
+        assert plain(delta, clocks(reader)) is None, "a second time it is an echo"
+        assert (client, clock) == (7, clocks(reader)[7])
+    assert version_of(reader.doc) == version_of(document.doc)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda doc, text: text.clear(),
+        lambda doc, text: text.format(0, 1, {"bold": True}),
+        lambda doc, text: doc.get("state", type=Map).__setitem__("k", 1),
+        lambda doc, text: doc.get("state", type=Map).__setitem__("k", Map({"a": 1})),
+        lambda doc, text: text.insert_embed(1, {"image": "x"}),
+    ],
+)
+def test_everything_else_is_not(change):
+    document, deltas = typed("abc")
+    before = clocks(document)
+    _, delta = document.edit(lambda doc: change(doc.doc, doc.doc.get("draft", type=Text)))
+    assert plain(delta, before) is None
+    assert deltas
+
+
+def test_nothing_is_plain_while_something_waits():
+    document, deltas = typed("a", "b", "c")
+    reader = SessionDoc(8)
+    inspector = Inspector(reader)
+    reader.apply(deltas[0])
+    reader.apply(deltas[2])
+    inspector.took(deltas[2])
+    assert not inspector.passes(deltas[1])
+    reader.apply(deltas[1])
+    inspector.took(deltas[1])
+    assert inspector.passes(deltas[3])
+    assert document
+
+
+@given(st.integers(0, 2**32))
+def test_whatever_is_taken_for_plain_only_inserts_text(seed):
+    """Mutated typing: what still passes moves one clock by what it says, deletes nothing and leaves nothing waiting."""
+    rng = random.Random(seed)
+    document, deltas = typed("hello", "wörld 😀", "abc", right=rng.random() < 0.5)
+    reader = SessionDoc(8)
+    for delta in deltas[:-1]:
+        reader.apply(delta)
+    candidate = mutate(rng, deltas[-1], deltas)
+    before = version_of(reader.doc)
+    found = plain(candidate, before.clocks)
+    if found is not None:
+        client, clock = found
+        reader.apply(candidate)
+        after = version_of(reader.doc)
+        assert reader.waiting == EMPTY_UPDATE
+        assert after.clocks == before.clocks | {client: clock}
+        assert after.deleted == before.deleted
+    for each in (document, reader):
+        each.close()
+
+
+@given(st.integers(0, 2**32), st.integers(2, 30))
+def test_the_remembered_clocks_are_those_of_the_document(seed, steps):
+    """The inspector says at any time what one who asks the document anew says."""
+    rng = random.Random(seed)
+    document = SessionDoc(8)
+    inspector = Inspector(document)
+    writers = [SessionDoc(20 + number) for number in range(3)]
+    for _ in range(steps):
+        writer = rng.choice(writers)
+        writer.apply(document.encode(writer.state_vector()))
+        draft, state = writer.doc.get("draft", type=Text), writer.roots.state
+        change = rng.choice([lambda _, d=draft: d.__iadd__("ab"), lambda _, s=state: s.__setitem__("k", 1)])
+        writer.take_delta()
+        _, delta = writer.edit(change)
+        complete = document.waiting == EMPTY_UPDATE  # what follows one that was not taken waits
+        assert inspector.passes(delta) == (complete and plain(delta, clocks(document)) is not None)
+        if rng.random() < 0.8:
+            document.apply(delta)
+            inspector.took(delta)
+    for each in (document, *writers):
+        each.close()
