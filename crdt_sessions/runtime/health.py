@@ -64,7 +64,7 @@ class StoreHealth:
     async def _try(self) -> None:
         try:
             await self._store.check()
-        except StorageError as error:
+        except StoreUnavailable as error:
             self.failed(error)
             return
         if self.error is not None:

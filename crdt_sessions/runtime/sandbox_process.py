@@ -1,8 +1,9 @@
 """The other process: keeps mirrors of documents, and does to them first what somebody wants to be done.
 
 A mirror is two documents. The *rough* one takes what came from outside. The *clean* one takes what the service is
-then given to take: not those bytes, but what the library wrote anew of what they changed. What it could not integrate yet
-stays in the rough one. So the service never applies a stranger's bytes, and what it does apply was tried.
+then given to take: not those bytes, but what the library wrote anew of what they changed. What it could not
+integrate yet stays in the rough one. So the service never applies a stranger's bytes, and what it does apply was
+tried.
 
 Whatever this process does not survive, the service does. It is two processes: one that does the work, and the one it
 was forked from, which waits for its death, says so, and forks the next one; that takes milliseconds. Requests and

@@ -268,6 +268,23 @@ class Session:
 
         await self._pulse.until(reached)
 
+    async def readable(self) -> None:
+        """Return once the document shows nothing that a crash would take back, as far as that depends on the store.
+
+        While the store takes no writes, what the server itself decided meanwhile is shown before it is stored.
+
+        Raises:
+            StorageError: the session failed and is loaded anew.
+        """
+        head = self._engine.log.head
+
+        def reached() -> bool:
+            self._raise_if_failed()
+            stored = self._engine.log.tail >= head and not self._title
+            return stored or (self._health.error is not None and self._flusher is None)
+
+        await self._pulse.until(reached)
+
     async def changed(self, seq: Seq, presence: int) -> None:
         """Return once there is something committed after *seq*, or a presence after version *presence*.
 
@@ -401,6 +418,8 @@ class Session:
             try:
                 for update, apply in doubtful:
                     tasted[update] = await self._taste(sandbox, update, apply=apply)
+                if self._health.error is not None and any(apply for _, apply in doubtful):
+                    raise self._health.error  # it came about while we tried: nothing is taken that is not kept
                 self._engine.learn(tasted)
                 then()
             finally:

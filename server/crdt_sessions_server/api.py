@@ -218,7 +218,7 @@ def _message_routes(api: Blueprint, registry: SessionRegistry) -> None:
     async def list_messages(name: str, query_args: MessageQuery) -> MessagePage:
         """List messages in the session's order, page by page."""
         async with registry.open(session_id(name)) as session:
-            await session.durable()
+            await session.readable()
             found = session.view.messages.page(query_args.after, query_args.limit + 1)
         page = found[: query_args.limit]
         return MessagePage(messages=page, next_cursor=page[-1].seq if len(found) > len(page) else None)

@@ -120,7 +120,7 @@ def _request_routes(runs: Blueprint, registry: SessionRegistry) -> None:
     async def list_runs(name: str) -> RunPage:
         """List the session's runs, oldest first."""
         async with registry.open(session_id(name)) as session:
-            await session.durable()
+            await session.readable()
             return RunPage(runs=session.view.runs.all())
 
     @runs.get("/sessions/<name>/runs/<run>")
@@ -129,7 +129,7 @@ def _request_routes(runs: Blueprint, registry: SessionRegistry) -> None:
     async def get_run(name: str, run: str) -> Run:
         """Look at a run."""
         async with registry.open(session_id(name)) as session:
-            await session.durable()
+            await session.readable()
             return session.view.runs.find(run)
 
 

@@ -42,7 +42,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         async with registry.open(session_id(name)) as session:
             if query_args.format == "yjs":
                 return Response(await session.export(), content_type=OCTETS)
-            await session.durable()
+            await session.readable()
             export = session.view.export()
         if query_args.format == "markdown":
             return Response(markdown(export), content_type="text/markdown; charset=utf-8")

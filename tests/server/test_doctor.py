@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from crdt_sessions import connect
+from crdt_sessions.storage.migrations import STEPS
 from tests.processes import Server
 
 FLAGS = ("--default-agent", "", "--snapshot-rows", "10", "--idle-unload-s", "0.1")
