@@ -14,13 +14,14 @@ a time. It is started by :mod:`crdt_sessions.runtime.sandbox`.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from crdt_sessions.errors import BadDocument, MalformedUpdate, UpdateError
+from crdt_sessions.errors import BadDocument, CrdtSessionsError, MalformedUpdate, UpdateError
 from crdt_sessions.model import SessionDoc, SessionView, authors, fold, merge, version_of, way_back
 from crdt_sessions.sync import MAX_AUTHORS
 from crdt_sessions.wire import EMPTY_UPDATE
@@ -47,9 +48,9 @@ _ROUGH, _CLEAN = 1, 2
 class _Mirror:
     rough: SessionDoc = field(default_factory=lambda: SessionDoc(_ROUGH))
     clean: SessionDoc = field(default_factory=lambda: SessionDoc(_CLEAN))
-    unchecked: int = 0
-    """Bytes taken since the whole document was last looked at."""
     size: int = 0
+    readable: bool = True
+    """Whether all of it could be read when the mirror was made: only then can an update be blamed if it cannot."""
 
     def close(self) -> None:
         self.rough.close()
@@ -148,6 +149,7 @@ def _open(mirrors: dict[str, _Mirror], key: str, document: bytes, waiting: bytes
     mirror.clean.take_touched()
     mirror.rough.apply(document)
     mirror.rough.apply(waiting)
+    mirror.readable = mirror.size < _SMALL and _is_readable(mirror.clean)
     return b""
 
 
@@ -182,10 +184,8 @@ def _taste(mirror: _Mirror, *updates: bytes) -> bytes:
         _read_what_changed(clean)
         clean.encode(before)
         mirror.size += len(delta)
-        mirror.unchecked += len(delta)
-        if mirror.size < _SMALL or mirror.unchecked > mirror.size // 8:
-            mirror.unchecked = 0
-            _read_all(mirror)
+        if mirror.size < _SMALL and mirror.readable:
+            _read_all(clean)
     return _report(delta, held=held, found=found, waiting=rough.waiting)
 
 
@@ -207,19 +207,29 @@ def _read_what_changed(document: SessionDoc) -> None:
         view.runs.value(run_id)
 
 
-def _read_all(mirror: _Mirror) -> None:
-    """A document that was harmed shows it at the latest when all of it is written, loaded and read."""
-    whole = mirror.clean.encode()
-    mirror.size = len(whole)
+def _read_all(document: SessionDoc) -> None:
+    """A document that was harmed shows it at the latest when all of it is written, loaded, read and written as JSON.
+
+    Of a large one that would cost more than it is worth; there only what changed is read.
+    """
+    whole = document.encode()
     again = SessionDoc(_CLEAN)
     try:
         again.apply(whole)
-        if version_of(again.doc) != version_of(mirror.clean.doc):
+        if version_of(again.doc) != version_of(document.doc):
             raise UpdateError(size=len(whole))
         with contextlib.suppress(BadDocument):  # the steward will put right what is not as layout 1 says
-            SessionView(again).export()
+            json.dumps(SessionView(again).export().json_value())
     finally:
         again.close()
+
+
+def _is_readable(document: SessionDoc) -> bool:
+    try:
+        _read_all(document)
+    except (CrdtSessionsError, RecursionError):
+        return False
+    return True
 
 
 def _load(updates: Sequence[bytes]) -> bytes:

@@ -106,6 +106,11 @@ def install(app: Quart) -> None:
     async def _http(error: HTTPException) -> Response:
         return problem(error.code or 500, error.name, error.description)
 
+    @app.errorhandler(RecursionError)
+    async def _nested(error: RecursionError) -> Response:
+        detail = "a value is nested too deeply for JSON; the format yjs has no such bound"
+        return problem(422, "BadDocument", detail)
+
     @app.errorhandler(Exception)
     async def _unexpected(error: Exception) -> Response:
         _log.error("unexpected error", exc_info=error)

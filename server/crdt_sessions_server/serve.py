@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
+from hypercorn.protocol import ws_stream
 
 from crdt_sessions_server.app import Service
 from crdt_sessions_server.settings import Settings
@@ -106,14 +107,22 @@ async def _serve(
 
 
 def _configuration(settings: Settings, listener: socket.socket) -> Config:
+    _no_compression()
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
     config.graceful_timeout = _GRACE_S
     config.websocket_max_message_size = 2 * settings.max_frame_bytes  # ours must speak first, with 4413
-    config.websocket_ping_interval = 20.0
     return config
+
+
+def _no_compression() -> None:
+    """Let no WebSocket negotiate permessage-deflate (docs/decisions/0012-no-compression-of-frames.md).
+
+    Hypercorn offers no setting for it; a test sees to it that this still works.
+    """
+    ws_stream.server_extensions_handshake = lambda *_: None  # type: ignore[assignment]
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -21,6 +21,7 @@ from crdt_sessions_server.auth import Authorizer
 PREFIX = "/v1/sync/"
 
 _log = logging.getLogger("crdt_sessions.sync_endpoint")
+_HANG_UP_S = 1.0
 _ORDERLY = {1000, 1001, 1005}  # closed by its owner; anything else broke
 
 
@@ -50,6 +51,7 @@ class SyncEndpoint:
         self._allowed_origins = allowed_origins
         self._loopback_only = loopback_only
         self._serving: set[asyncio.Task[object]] = set()
+        self._draining: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -85,6 +87,18 @@ class SyncEndpoint:
             if closing.code == closing_for(AccessDenied(what="")).code:
                 await send({"type": "websocket.send", "bytes": encode(PermissionDenied(closing.reason))})
             await send({"type": "websocket.close", "code": closing.code, "reason": closing.reason})
+            await self._see_off(receive)
+
+    async def _see_off(self, receive: Receive) -> None:
+        """Read, and drop, what still comes, until the client has hung up or has had its time for that.
+
+        The server may be holding messages for us (Hypercorn keeps ten). Were they left there, it could not even
+        say that the connection is over, and would keep the socket for ever; so they are read until it has.
+        """
+        reading = asyncio.create_task(_drain(receive))
+        self._draining.add(reading)
+        reading.add_done_callback(self._draining.discard)
+        await asyncio.wait({reading}, timeout=_HANG_UP_S)
 
     async def _admit(self, scope: Scope, token: str | None, channel: AsgiChannel) -> Closing:
         session = session_id(scope["path"].removeprefix(PREFIX))
@@ -131,6 +145,11 @@ class AsgiChannel:
                     raise ConnectionResetError(f"closed with {event.get('code')}")
                 return
             yield event.get("bytes") or b""
+
+
+async def _drain(receive: Receive) -> None:
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
 
 
 def _generation(scope: Scope) -> int | None:

@@ -1,0 +1,36 @@
+"""Mutated messages by the hundred thousand: the service, and a session beside, do not notice.
+
+A million in the nightly profile; FRAMES=N overrides.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT
+
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "dev")
+FRAMES = int(os.environ.get("FRAMES", {"nightly": 1_000_000, "ci": 100_000}.get(PROFILE, 20_000)))
+
+pytestmark = [pytest.mark.crash, pytest.mark.slow, pytest.mark.timeout(FRAMES / 100 + 120)]
+
+
+def test_mutated_messages_hurt_nobody_else():
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("fuzzing.py"), str(FRAMES), "1"],
+        capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, f"{done.returncode}: {done.stderr[-2000:]}"
+    seen = json.loads(done.stdout)
+    print(seen)
+    closes = seen["closes"]
+    assert closes.pop("frames") >= FRAMES * 0.99
+    assert closes.pop("4400") > FRAMES // 10, "few were refused: the messages are too harmless"
+    assert set(closes) <= {"1000", "4413"}, "a session failed or was loaded anew"
+    assert seen["failed"] == 0
+    assert seen["quiet"] > 20, "the session beside did not live"
+    assert seen["rss"] < 400_000_000
