@@ -9,10 +9,10 @@ from crdt_sessions.errors import DamagedLog, DatabaseInUse, NewerSchema, Storage
 from crdt_sessions.ids import Seq
 from crdt_sessions.storage import MemoryStore, Row, SqliteStore
 from crdt_sessions.storage.migrations import STEPS
-from crdt_sessions.testing.store_contract import NOW, A, DurableStoreContract, StoreContract, rows
+from crdt_sessions.testing.store_contract import NOW, A, DurableStoreContract, VersionContract, rows
 
 
-class TestMemoryStore(StoreContract):
+class TestMemoryStore(VersionContract):
     @asynccontextmanager
     async def open(self, path):
         yield MemoryStore()

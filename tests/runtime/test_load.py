@@ -1,0 +1,248 @@
+"""Too much to do: newcomers wait, those who are here are served, memory comes back from whom nobody uses."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crdt_sessions.errors import Overloaded, StoreUnavailable, TooMany
+from crdt_sessions.ids import Millis, session_id
+from crdt_sessions.limits import Limits, Timing
+from crdt_sessions.runtime import Load, SessionRegistry
+from crdt_sessions.runtime.pace import Pace
+from crdt_sessions.storage import MemoryStore
+from crdt_sessions.testing import MemoryChannel, settle
+
+from .conftest import ROOM, Peer, until
+
+LIMITS = Limits(max_lag_s=0.5, memory_watermark_bytes=100)
+
+
+class Gauge:
+    memory = 0
+
+    def __call__(self):
+        return self.memory
+
+
+@pytest.fixture
+def gauge():
+    return Gauge()
+
+
+@pytest.fixture
+def load(gauge):
+    return Load(LIMITS, memory=gauge)
+
+
+@pytest.fixture
+async def busy(store, clock, load):
+    async with SessionRegistry(store, clock=clock, limits=LIMITS, load=load) as registry:
+        yield registry
+
+
+async def join(registry, session=ROOM, **options):
+    channel, far = MemoryChannel.pair()
+    closing = await registry.serve(session, far, **options)
+    channel.close()
+    return closing.code, closing.reason
+
+
+def test_one_pause_is_not_overload_and_several_are(load):
+    load.note_lag(2.0)
+    load.check_lag()
+    for _ in range(5):
+        load.note_lag(2.0)
+    with pytest.raises(Overloaded) as raised:
+        load.check_lag()
+    assert raised.value.retry_after_s > 0
+    for _ in range(10):
+        load.note_lag(0.0)
+    load.check_lag()
+
+
+async def test_while_the_loop_lags_newcomers_are_told_when_to_come_back_and_others_stay(busy, load):
+    async with Peer(busy) as ann:
+        load.lag_s = 3.0
+        assert await join(busy) == (1013, "overloaded: the event loop is 3.0 s late; come back in 2 s")
+        await ann.edit(lambda view: view.state.__setitem__("k", 1))
+        assert not ann.serving.done()
+        load.lag_s = 0.0
+        async with Peer(busy) as bob:
+            await until(lambda: bob.replica.view.state.to_py() == {"k": 1.0})
+
+
+async def test_when_memory_is_short_idle_sessions_go_first_and_then_no_more_are_loaded(busy, gauge, clock):
+    async with busy.open(session_id("idle"), create=True):
+        pass
+    async with Peer(busy) as ann:
+        gauge.memory = 101
+        await clock.advance(1)
+        assert [session.id for session in busy.live] == [ROOM], "the idle one is gone, the other one lives"
+        code, reason = await join(busy, session_id("another"))
+        assert (code, "memory" in reason) == (1013, True)
+        async with Peer(busy):  # what is in memory may be joined
+            pass
+        assert not ann.serving.done()
+        gauge.memory = 99
+        async with busy.open(session_id("idle")):
+            pass
+
+
+async def test_a_session_more_than_the_limit_takes_the_place_of_the_one_idle_longest(store, clock):
+    async with SessionRegistry(store, clock=clock, limits=replace(LIMITS, max_sessions=2)) as registry:
+        for name in ("a", "b"):
+            async with registry.open(session_id(name), create=True):
+                pass
+            await clock.advance(1)
+        async with registry.open(session_id("c"), create=True):
+            assert sorted(session.id for session in registry.live) == ["b", "c"]
+            async with registry.open(session_id("b")):
+                with pytest.raises(TooMany) as raised:
+                    async with registry.open(session_id("a")):
+                        pass
+                assert str(raised.value) == "more than 2 sessions at a time; come back later"
+
+
+async def test_connections_are_counted_and_given_back(store, clock):
+    limits = Limits(max_connections=3, max_connections_per_session=2, max_connections_per_principal=1)
+    async with SessionRegistry(store, clock=clock, limits=limits) as registry:
+        async with Peer(registry, principal="ann"), Peer(registry, principal="bob"):
+            assert await join(registry, principal="cleo") == (
+                1013, "more than 2 connections to one session; come back later",
+            )  # fmt: skip
+            other = session_id("other")
+            assert await join(registry, other, principal="ann") == (
+                1013, "more than 1 connections of ann; come back later",
+            )  # fmt: skip
+            async with Peer(registry, session=other):  # of those nothing is known of, each is one
+                assert registry.connections == 3
+                assert await join(registry, other) == (1013, "more than 3 connections; come back later")
+        assert registry.connections == 0
+        async with Peer(registry, principal="ann"):
+            pass
+
+
+async def test_a_peer_that_sends_too_fast_is_closed_and_one_that_does_not_stays(store, clock):
+    limits = Limits(messages_per_s=10, message_burst=20)
+    async with SessionRegistry(store, clock=clock, limits=limits) as registry:
+        async with Peer(registry) as steady:
+            for _ in range(5):
+                for _ in range(9):
+                    await steady.channel.send(b"\x03")
+                await settle()
+                await clock.advance(1)
+            assert not steady.serving.done()
+        channel, far = MemoryChannel.pair()
+        serving = asyncio.create_task(registry.serve(ROOM, far))
+        for _ in range(30):
+            await channel.send(b"\x03")
+        closing = await serving
+        assert (closing.code, closing.reason) == (1013, "more than 10 messages a second; come back later")
+        channel.close()
+
+
+@given(
+    st.floats(0.1, 1000),
+    st.integers(1, 1000),
+    st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 200)), max_size=30),
+)
+def test_no_more_than_the_pace_for_long_and_never_less(per_s, burst, bursts):
+    pace, now, taken, idle_until = Pace(per_s, burst, Millis(0)), 0, 0, 0
+    for pause, count in bursts:
+        now += pause
+        taken += sum(pace.take(Millis(now)) for _ in range(count))
+        assert taken <= burst + now * per_s / 1000 + 1e-6
+        idle_until = now
+    rested = idle_until + int(burst / per_s * 1000) + 1
+    assert sum(pace.take(Millis(rested)) for _ in range(burst)) == burst, "after a rest, all of the burst"
+
+
+# -- a store that takes no writes -----------------------------------------------------------------------------------
+
+
+class Failing(MemoryStore):
+    """A store that can be told to fail."""
+
+    error = None
+
+    async def append(self, *arguments, **options):
+        if self.error:
+            raise self.error
+        return await super().append(*arguments, **options)
+
+    async def check(self):
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+async def failing(clock):
+    store = Failing()
+    timing = Timing(storage_patience_s=5, idle_unload_s=600)
+    async with SessionRegistry(store, clock=clock, timing=timing) as registry:
+        yield registry
+
+
+async def wrote(peer, registry, value):
+    """Let a peer write, and return once it is stored."""
+    await peer.edit(lambda view: view.state.__setitem__("k", value))
+    async with registry.open(ROOM) as session:
+        await until(lambda: session.view.state.get("k") == value)
+        await session.durable()
+
+
+async def test_an_outage_from_begin_to_end(failing, clock):
+    async with Peer(failing) as ann:
+        await wrote(ann, failing, 1)
+        failing.store.error = StoreUnavailable("the disk is full")
+        await ann.edit(lambda view: view.state.__setitem__("k", 2))
+        assert (await ann.serving).code == 4503, "what could not be stored is not acknowledged"
+    assert failing.health.since == clock.now()
+    async with failing.open(ROOM) as session:
+        assert session.view.state.to_py() == {"k": 1.0}, "it can be read"
+        for write in (session.edit(lambda view: None), session.apply(b"\x00\x00"), session.set_status("closed")):
+            with pytest.raises(StoreUnavailable):
+                await write
+    async with Peer(failing) as bob:
+        await until(lambda: bob.replica.view.state.to_py() == {"k": 1.0})
+        await bob.edit(lambda view: view.state.__setitem__("k", 3))
+        assert not bob.serving.done(), "for a while it waits"
+        await clock.advance(6)
+        assert (await bob.serving).code == 4503, "then it is told"
+    failing.store.error = None
+    await clock.advance(2)
+    assert failing.health.error is None
+    async with Peer(failing) as ann:
+        await wrote(ann, failing, 4)
+        assert not ann.serving.done()
+
+
+async def test_an_update_that_waited_through_a_short_outage_is_stored(failing, clock):
+    async with Peer(failing) as ann:
+        await wrote(ann, failing, 1)
+        failing.store.error = StoreUnavailable("locked")
+        failing.health.failed(failing.store.error)
+        await ann.edit(lambda view: view.state.__setitem__("k", 2))
+        rows = len((await failing.store.load(ROOM)).rows)
+        failing.store.error = None
+        await clock.advance(2)
+        assert not ann.serving.done()
+        assert len((await failing.store.load(ROOM)).rows) == rows + 1
+
+
+async def test_the_store_is_tried_once_a_second_however_often_it_is_asked(failing, clock):
+    calls = []
+
+    async def check():
+        calls.append(clock.now())
+
+    failing.store.check = check
+    for _ in range(5):
+        await failing.health.check()
+    assert len(calls) == 1
+    await clock.advance(1)
+    await failing.health.check()
+    assert len(calls) == 2
