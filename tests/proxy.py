@@ -1,14 +1,39 @@
-"""A loopback proxy that can cut a connection the nasty way: nothing is closed, nothing arrives."""
+"""A loopback proxy that does to connections what networks do: slow, late, unsteady, cut, half-open, reset, in pieces."""
 
 import asyncio
+import random
+import socket
+import struct
 from contextlib import suppress
+from dataclasses import dataclass
+
+
+@dataclass
+class Network:
+    """What the network does to each direction of each connection."""
+
+    delay_s: float = 0.0
+    """Every piece arrives so much later,"""
+    jitter_s: float = 0.0
+    """or up to so much more; bytes stay in order, as TCP keeps them."""
+    bytes_per_s: float = 0.0
+    """0 is no limit."""
+    piece: int = 65536
+    """The largest number of bytes that arrive together; 1 splits at every byte."""
+    reset_after: tuple[int, int] = (0, 0)
+    """Connections are reset after a number of bytes between these; 0 never."""
+    one_way: bool = False
+    """While cut, only what goes to the service is: it sees nothing, and its own words still arrive."""
 
 
 class Proxy:
-    """Forwards TCP to *port*; while :attr:`cut`, bytes wait on both sides."""
+    """Forwards TCP to *port*; while :attr:`cut`, bytes wait on both sides, and nothing is closed."""
 
-    def __init__(self, port):
+    def __init__(self, port, network=None, seed=0):
         self._port = port
+        self.network = network or Network()
+        self.resets = 0
+        self._rng = random.Random(seed)
         self._passes = asyncio.Event()
         self._passes.set()
         self._tasks, self._writers = set(), []
@@ -31,6 +56,10 @@ class Proxy:
     def url(self):
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def ws(self):
+        return f"ws://127.0.0.1:{self.port}/v1/sync"
+
     def cut(self):
         self._passes.clear()
 
@@ -45,7 +74,10 @@ class Proxy:
             await self._passes.wait()
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
             self._writers.append(far_writer)
-            pumping = [asyncio.create_task(self._pump(*way)) for way in ((reader, far_writer), (far_reader, writer))]
+            pumping = [
+                asyncio.create_task(self._pump(reader, far_writer, self._passes.wait)),
+                asyncio.create_task(self._pump(far_reader, writer, self._nothing if self.network.one_way else self._passes.wait)),
+            ]  # fmt: skip
             try:
                 await asyncio.wait(pumping, return_when=asyncio.FIRST_COMPLETED)
                 await self._passes.wait()
@@ -60,9 +92,33 @@ class Proxy:
             writer.transport.abort()
             self._tasks.discard(task)
 
-    async def _pump(self, reader, writer):
+    async def _nothing(self):
+        pass
+
+    async def _pump(self, reader, writer, passes):
+        network, left = (
+            self.network,
+            self._rng.randint(*self.network.reset_after) if any(self.network.reset_after) else 0,
+        )
         with suppress(OSError):
-            while data := await reader.read(65536):
-                await self._passes.wait()
+            while data := await reader.read(network.piece):
+                await passes()
+                pause = network.delay_s + self._rng.uniform(0, network.jitter_s)
+                if network.bytes_per_s:
+                    pause += len(data) / network.bytes_per_s
+                if pause:
+                    await asyncio.sleep(pause)
+                if any(network.reset_after):
+                    if len(data) >= left:
+                        writer.write(data[:left])
+                        self._reset(writer)
+                        return
+                    left -= len(data)
                 writer.write(data)
                 await writer.drain()
+
+    def _reset(self, writer):
+        self.resets += 1
+        raw = writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()

@@ -64,7 +64,7 @@ class ServiceClient:
         Raises:
             RequestRefused: the service refused to give this principal any.
         """
-        answer = await self._request(
+        answer = await self.request(
             "POST",
             "/v1/runs/claim",
             json={"agents": list(agents), "waitS": wait_s, "worker": self._worker},
@@ -78,7 +78,7 @@ class ServiceClient:
         Raises:
             RunNotClaimable: it is not queued, not its turn yet, or for another agent.
         """
-        answer = await self._request("POST", f"{_path(session, run)}/claim", json={"agents": [agent]})
+        answer = await self.request("POST", f"{_path(session, run)}/claim", json={"agents": [agent]})
         return _grant(answer.json())
 
     async def release(self, grant: Grant) -> None:
@@ -88,7 +88,7 @@ class ServiceClient:
             LeaseLost: the lease has ended.
         """
         path = f"{_path(grant.session, grant.run.id)}/result"
-        await self._request("POST", path, headers=_lease(grant), json={"status": "released"})
+        await self.request("POST", path, headers=_lease(grant), json={"status": "released"})
 
     async def step(self, grant: Grant, key: str) -> tuple[bool, Any]:
         """Return whether something was recorded for the step *key*, and what.
@@ -96,7 +96,7 @@ class ServiceClient:
         Raises:
             LeaseLost: the lease has ended.
         """
-        answer = await self._request("GET", _step(grant, key), headers=_lease(grant), also={404})
+        answer = await self.request("GET", _step(grant, key), headers=_lease(grant), also={404})
         return (False, None) if answer.status_code == 404 else (True, answer.json()["value"])
 
     async def record_step(self, grant: Grant, key: str, value: Any) -> Any:
@@ -105,12 +105,17 @@ class ServiceClient:
         Raises:
             LeaseLost: the lease has ended.
         """
-        answer = await self._request("PUT", _step(grant, key), headers=_lease(grant), json={"value": value})
+        answer = await self.request("PUT", _step(grant, key), headers=_lease(grant), json={"value": value})
         return answer.json()["value"]
 
-    async def _request(
+    async def request(
         self, method: str, path: str, *, also: frozenset[int] | set[int] = frozenset(), **options: Any
     ) -> httpx.Response:
+        """Send a request to the service; a status in *also* is an answer, not an error.
+
+        Raises:
+            RequestRefused, LeaseLost, RunNotClaimable: the service refused it.
+        """
         answer = await self._http.request(method, path, **options)
         if answer.is_success or answer.status_code in also:
             return answer

@@ -1,5 +1,6 @@
 """The asyncio shell: performs the engine's effects. The registry of live sessions is its front door."""
 
+from crdt_sessions.runtime.archive import archive, take_over
 from crdt_sessions.runtime.channel import Channel
 from crdt_sessions.runtime.dispatch import Claim, Dispatcher
 from crdt_sessions.runtime.feed import FeedEvent, follow, present
@@ -24,7 +25,9 @@ __all__ = [
     "SessionRegistry",
     "Versions",
     "Webhook",
+    "archive",
     "follow",
     "hold",
     "present",
+    "take_over",
 ]

@@ -201,6 +201,21 @@ class UpdateStore(Protocol):
         """
         ...
 
+    async def adopt(
+        self, record: SessionRecord, snapshots: Sequence[tuple[Version, Row]], *, entries: Entries = NO_ENTRIES
+    ) -> None:
+        """Create a session that has a past, as another store had it; all of it or nothing.
+
+        Args:
+            record: its generation is the next one of that name.
+            snapshots: versions with what is in them, oldest first; the last one is the session's present state.
+            entries: its runs and writers.
+
+        Raises:
+            SessionExists: there is one of that name, or the generation is not the next one.
+        """
+        ...
+
     async def history(self, session: SessionId) -> History:
         """Return what can be read of a session's past.
 

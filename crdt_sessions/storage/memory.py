@@ -108,6 +108,23 @@ class MemoryStore:
         keep = kept((version for _, version in found.snapshots.values()), retention)
         found.snapshots = {seq: each for seq, each in found.snapshots.items() if seq in keep}
 
+    async def adopt(
+        self, record: SessionRecord, snapshots: Sequence[tuple[Version, Row]], *, entries: Entries = NO_ENTRIES
+    ) -> None:
+        """See :meth:`UpdateStore.adopt`."""
+        last = snapshots[-1][1]
+        await self.create(
+            record.id, last.update, generation=record.generation, title=record.title, now=record.created_at
+        )
+        self._sessions[record.id] = _Session(
+            record,
+            [last],
+            {last.seq: snapshots[-1][0].at},
+            {row.seq: (row, version) for version, row in snapshots},
+            {run.id: run for run in entries.runs},
+            {writer.client: writer for writer in entries.writers},
+        )
+
     async def history(self, session: SessionId) -> History:
         """See :meth:`UpdateStore.history`."""
         found = self._find(session)

@@ -156,23 +156,14 @@ class SqliteStore:
         """See :meth:`UpdateStore.create`."""
 
         async def job(connection: aiosqlite.Connection) -> None:
-            changed = await _run(
-                connection,
-                "INSERT INTO sessions VALUES (?, ?, ?, ?, 'active', ?, 1, NULL) ON CONFLICT (id) DO UPDATE SET"
-                " generation = excluded.generation, created_at = excluded.created_at,"
-                " updated_at = excluded.updated_at, status = 'active', title = excluded.title,"
-                " last_seq = 1, deleted_at = NULL"
-                " WHERE deleted_at IS NOT NULL AND sessions.generation = excluded.generation - 1",
-                (session, generation, now, now, title),
-            )
-            if not changed:
-                raise SessionExists(session=session)
+            await _insert_session(connection, record, Seq(1))
             await _insert(connection, session, [Row(Seq(1), seed)], now)
 
         if generation < 1:
             raise ValueError("the first generation is 1")
+        record = SessionRecord(session, generation, now, now, "active", title)
         await self._submit(job)
-        return SessionRecord(session, generation, now, now, "active", title)
+        return record
 
     async def append(
         self, session: SessionId, rows: Sequence[Row], *, entries: Entries = NO_ENTRIES, now: Millis
@@ -225,6 +216,24 @@ class SqliteStore:
                 "DELETE FROM snapshots WHERE session = ? AND seq = ?", [(session, seq) for seq in gone]
             )
             failpoints.reach("truncate")
+
+        await self._submit(job)
+
+    async def adopt(
+        self, record: SessionRecord, snapshots: Sequence[tuple[Version, Row]], *, entries: Entries = NO_ENTRIES
+    ) -> None:
+        """See :meth:`UpdateStore.adopt`."""
+
+        async def job(connection: aiosqlite.Connection) -> None:
+            await _insert_session(connection, record, snapshots[-1][1].seq)
+            await connection.executemany(
+                "INSERT INTO snapshots (session, seq, data, checksum, waits, at, name) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (record.id, row.seq, row.update, checksum(record.id, row), row.waits, version.at, version.name)
+                    for version, row in snapshots
+                ],
+            )
+            await sqlite_entries.put(connection, record.id, entries)
 
         await self._submit(job)
 
@@ -547,6 +556,22 @@ async def _require(connection: aiosqlite.Connection, session: SessionId) -> None
     async with connection.execute("SELECT 1 FROM sessions WHERE id = ? AND deleted_at IS NULL", (session,)) as cursor:
         if await cursor.fetchone() is None:
             raise SessionNotFound(session=session)
+
+
+async def _insert_session(connection: aiosqlite.Connection, record: SessionRecord, last_seq: Seq) -> None:
+    changed = await _run(
+        connection,
+        "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, NULL) ON CONFLICT (id) DO UPDATE SET"
+        " generation = excluded.generation, created_at = excluded.created_at,"
+        " updated_at = excluded.updated_at, status = excluded.status, title = excluded.title,"
+        " last_seq = excluded.last_seq, deleted_at = NULL"
+        " WHERE deleted_at IS NOT NULL AND sessions.generation = excluded.generation - 1",
+        (
+            record.id, record.generation, record.created_at, record.updated_at, record.status, record.title, last_seq,
+        ),
+    )  # fmt: skip
+    if not changed:
+        raise SessionExists(session=record.id)
 
 
 async def _insert(connection: aiosqlite.Connection, session: SessionId, rows: Sequence[Row], now: Millis) -> None:

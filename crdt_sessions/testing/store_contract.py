@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,16 @@ import pytest
 from crdt_sessions.errors import NotFound, SessionExists, SessionNotFound, StorageError
 from crdt_sessions.ids import Millis, Seq, SessionId
 from crdt_sessions.limits import Retention
-from crdt_sessions.storage import Delivery, Entries, Row, RunEntry, UpdateStore, WriterEntry
+from crdt_sessions.storage import (
+    Delivery,
+    Entries,
+    Row,
+    RunEntry,
+    SessionRecord,
+    UpdateStore,
+    Version,
+    WriterEntry,
+)
 
 A, B = SessionId("a"), SessionId("b")
 NOW = Millis(1_700_000_000_000)
@@ -360,6 +370,27 @@ class VersionContract(StoreContract):
             for call in (store.history(A), store.load_version(A, Seq(1)), store.rename_version(A, Seq(1), "x")):
                 with pytest.raises(SessionNotFound):
                     await call
+
+    async def test_a_session_with_its_past_is_taken_over(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            record = SessionRecord(A, 1, NOW, Millis(NOW + 9), "closed", "T")
+            snapshots = [
+                (Version(Seq(4), Millis(NOW + 4), 3, "named"), Row(Seq(4), b"old")),
+                (Version(Seq(9), Millis(NOW + 9), 3, None), Row(Seq(9), b"new")),
+            ]
+            entries = Entries(runs=[run("r")], writers=[WriterEntry(5, "ann", "r", 1, 7)])
+            await store.adopt(record, snapshots, entries=entries)
+            stored = await store.load(A)
+            assert stored is not None
+            assert (stored.record, list(stored.rows), stored.last_seq) == (record, rows(9, b"new"), 9)
+            assert (list(stored.runs), list(stored.writers)) == (list(entries.runs), list(entries.writers))
+            history = await store.history(A)
+            assert [*history.versions] == [version for version, _ in snapshots]
+            assert list(await store.load_version(A, Seq(4))) == rows(4, b"old")
+            await store.append(A, rows(10, b"on"), now=NOW)
+            for generation in (1, 2):
+                with pytest.raises(SessionExists):
+                    await store.adopt(replace(record, generation=generation), snapshots)
 
     async def test_times_that_go_back_change_no_order(self, tmp_path: Path) -> None:
         """The machine's clock is set back by a day between two updates: numbers decide, never times."""

@@ -122,7 +122,7 @@ def _no_compression() -> None:
 
     Hypercorn offers no setting for it; a test sees to it that this still works.
     """
-    ws_stream.server_extensions_handshake = lambda *_: None  # type: ignore[assignment]
+    ws_stream.server_extensions_handshake = lambda *_: None  # type: ignore[attr-defined]
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -14,12 +14,14 @@ from crdt_sessions.errors import BadDocument, SessionExists, UnknownFrame
 from crdt_sessions.ids import SessionId, session_id
 from crdt_sessions.model import SessionExport, markdown
 from crdt_sessions.model.importing import document_from
-from crdt_sessions.runtime import SessionRegistry
+from crdt_sessions.runtime import SessionRegistry, archive, take_over
 from crdt_sessions.storage import SessionRecord
 from crdt_sessions.wire import EMPTY_UPDATE, SyncStep1, SyncStep2, Update, decode, encode
 from crdt_sessions_server.api import session_info
 from crdt_sessions_server.auth import Principal, current_principal
 from crdt_sessions_server.bodies import OCTETS
+
+NDJSON = "application/x-ndjson"
 
 
 class ExportQuery(BaseModel):
@@ -27,7 +29,7 @@ class ExportQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Literal["json", "yjs", "markdown"] = "json"
+    format: Literal["json", "yjs", "markdown", "archive"] = "json"
 
 
 def blueprint(registry: SessionRegistry) -> Blueprint:
@@ -38,7 +40,9 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @tag(["transfer"])
     @validate_querystring(ExportQuery)
     async def export_session(name: str, query_args: ExportQuery) -> Response:
-        """Export a session: as JSON, as a Yjs update with all its history, or as a Markdown transcript."""
+        """Export a session: as JSON, as a Yjs update, as a Markdown transcript, or with all its versions."""
+        if query_args.format == "archive":
+            return Response(await archive(registry, session_id(name)), content_type=NDJSON)
         async with registry.open(session_id(name)) as session:
             if query_args.format == "yjs":
                 return Response(await session.export(), content_type=OCTETS)
@@ -55,12 +59,14 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
         A Yjs update (``application/octet-stream``) is merged into the session, which is created if need be.
         A JSON export (``application/json``) becomes a new session; into an existing one it would duplicate
-        everything, so that is a 409.
+        everything, so that is a 409. So does an archive (``application/x-ndjson``), which brings its versions.
         """
         current_principal().require_write()
         wanted, body = session_id(name), await request.data
         if request.mimetype == "application/json":
             return session_info(await _import_json(registry, wanted, body)).model_dump(by_alias=True), 201
+        if request.mimetype == NDJSON:
+            return session_info(await take_over(registry, wanted, body)).model_dump(by_alias=True), 201
         async with registry.open(wanted, create=True) as session:
             await session.apply(body)
             return session_info(session.record).model_dump(by_alias=True), 200
