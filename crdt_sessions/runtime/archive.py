@@ -110,7 +110,7 @@ async def archive(registry: SessionRegistry, session_id: SessionId) -> bytes:
         SessionNotFound, StorageError: it cannot be read.
     """
     async with registry.open(session_id) as session:
-        await session.snapshot()  # the present state is the last version
+        await session.snapshot(keep_rows=True)  # the present state is the last version
     record = await registry.store.get(session_id)
     stored = await registry.store.load(session_id)
     assert record is not None

@@ -618,26 +618,34 @@ class Session:
 
     def _compact_soon(self) -> None:
         if self._rows > self._compaction.max_rows and self._compacter is None and self.failed is None:
-            self._start_folding(None)
+            self._start_folding()
 
-    async def _compact(self, name: str | None = None) -> Seq:
+    async def _compact(self, name: str | None = None, *, keep_rows: bool = False) -> Seq:
         stored = await self._store.load(self.id)
         if stored is None:
             raise SessionNotFound(session=self.id)
         folded = await self._fold([row.update for row in stored.rows])
         snapshot = Row(stored.last_seq, folded.update, folded.waits)
         await self._store.replace_with_snapshot(
-            self.id, snapshot, retention=self._retention, name=name, now=self._clock.now()
+            self.id,
+            snapshot,
+            retention=self._retention,
+            name=name,
+            keep_rows=keep_rows,
+            now=self._clock.now(),
         )
-        self._rows -= len(stored.rows) - 1
+        if not keep_rows:
+            self._rows -= len(stored.rows) - 1
         _log.info(
             "compacted",
             extra={"session": self.id, "rows": len(stored.rows), "snapshot_bytes": len(folded.update)},
         )
         return stored.last_seq
 
-    async def snapshot(self, name: str | None = None) -> Seq:
+    async def snapshot(self, name: str | None = None, *, keep_rows: bool = False) -> Seq:
         """Fold everything stored into a snapshot that becomes a version; return its number.
+
+        With *keep_rows* it stands beside the rows, and the states between can still be read.
 
         Raises:
             StorageError: it could not be stored.
@@ -646,10 +654,10 @@ class Session:
         while self._compacter is not None:
             await asyncio.wait({self._compacter})
         self._raise_unless_storing()
-        return await asyncio.shield(self._start_folding(name))
+        return await asyncio.shield(self._start_folding(name, keep_rows=keep_rows))
 
-    def _start_folding(self, name: str | None) -> asyncio.Task[Seq]:
-        self._compacter = asyncio.create_task(self._compact(name), name=f"fold {self.id}")
+    def _start_folding(self, name: str | None = None, *, keep_rows: bool = False) -> asyncio.Task[Seq]:
+        self._compacter = asyncio.create_task(self._compact(name, keep_rows=keep_rows), name=f"fold {self.id}")
         self._compacter.add_done_callback(self._compacted)
         return self._compacter
 

@@ -63,7 +63,7 @@ class Versions:
             SessionNotFound, StorageError: it could not be stored.
         """
         async with self._registry.open(self._session_id) as session:
-            seq = await session.snapshot(name)
+            seq = await session.snapshot(name, keep_rows=True)
         return await self._find(seq)
 
     async def rename(self, seq: Seq, name: str | None) -> Version:
@@ -90,7 +90,7 @@ class Versions:
         earlier = await self.read(seq)
         async with self._registry.open(self._session_id) as session:
             _raise_if_busy(session)
-            before = await session.snapshot()
+            before = await session.snapshot(keep_rows=True)
             await session.apply(await self._registry.way_back(session.engine.document.encode(), earlier))
         return await self._find(before)
 

@@ -188,13 +188,21 @@ class UpdateStore(Protocol):
         ...
 
     async def replace_with_snapshot(
-        self, session: SessionId, snapshot: Row, *, retention: Retention, name: str | None = None, now: Millis
+        self,
+        session: SessionId,
+        snapshot: Row,
+        *,
+        retention: Retention,
+        name: str | None = None,
+        keep_rows: bool = False,
+        now: Millis,
     ) -> None:
         """Replace all rows up to and including ``snapshot.seq`` by the snapshot, in one step.
 
         The caller has verified that the snapshot holds everything in them. Earlier snapshots become versions, and
         those that *retention* does not keep go. A snapshot that is there already only gets the *name*, if there is
-        one.
+        one. With *keep_rows* the rows stay until they are replaced the next time, so that every state between can
+        be read until then.
 
         Raises:
             SessionNotFound: there is no such session.

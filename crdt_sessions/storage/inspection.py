@@ -91,7 +91,9 @@ class Inspection:
     def _session(self, record: SessionRecord, last_seq: int, *, deleted: bool) -> Inspected:
         problems: list[str] = []
         snapshots = self._rows(record.id, "snapshots", problems)
-        rows = (*snapshots[-1:], *self._rows(record.id, "updates", problems))
+        newest = snapshots[-1:]
+        behind = newest[0].seq if newest else 0
+        rows = (*newest, *(row for row in self._rows(record.id, "updates", problems) if row.seq > behind))
         if not deleted:
             problems += _gaps(rows, last_seq)
         return Inspected(record, deleted, rows, tuple(problems), self._entries(record.id, problems))

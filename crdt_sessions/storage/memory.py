@@ -93,7 +93,14 @@ class MemoryStore:
             self._deliveries.setdefault(delivery.id, delivery)
 
     async def replace_with_snapshot(
-        self, session: SessionId, snapshot: Row, *, retention: Retention, name: str | None = None, now: Millis
+        self,
+        session: SessionId,
+        snapshot: Row,
+        *,
+        retention: Retention,
+        name: str | None = None,
+        keep_rows: bool = False,
+        now: Millis,
     ) -> None:
         """See :meth:`UpdateStore.replace_with_snapshot`."""
         found = self._find(session)
@@ -103,8 +110,9 @@ class MemoryStore:
             at = found.times.get(snapshot.seq, now)
             row, version = snapshot, Version(snapshot.seq, at, len(snapshot.update), name)
         found.snapshots[snapshot.seq] = (row, version)
-        found.rows = [row, *(each for each in found.rows if each.seq > snapshot.seq)]
-        found.times = {each.seq: found.times.get(each.seq, now) for each in found.rows}
+        if not keep_rows:
+            found.rows = [row, *(each for each in found.rows if each.seq > snapshot.seq)]
+            found.times = {each.seq: found.times.get(each.seq, now) for each in found.rows}
         keep = kept((version for _, version in found.snapshots.values()), retention)
         found.snapshots = {seq: each for seq, each in found.snapshots.items() if seq in keep}
 

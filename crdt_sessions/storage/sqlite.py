@@ -54,12 +54,12 @@ _Job = Callable[[aiosqlite.Connection], Awaitable[Any]]
 
 _RECORD = "SELECT id, generation, created_at, updated_at, status, title FROM sessions"
 _ROWS_UP_TO = (
-    "SELECT seq, data, checksum, waits FROM (SELECT seq, data, checksum, waits FROM snapshots"
-    " WHERE session = ? AND seq <= ? ORDER BY seq DESC LIMIT 1)"
-    " UNION ALL SELECT seq, data, checksum, waits FROM (SELECT seq, data, checksum, waits FROM updates"
-    " WHERE session = ? AND seq <= ? ORDER BY seq)"
+    "WITH newest AS (SELECT * FROM snapshots WHERE session = ?1 AND seq <= ?2 ORDER BY seq DESC LIMIT 1)"
+    " SELECT seq, data, checksum, waits FROM newest UNION ALL SELECT seq, data, checksum, waits FROM"
+    " (SELECT * FROM updates WHERE session = ?1 AND seq <= ?2 AND seq > coalesce((SELECT seq FROM newest), 0)"
+    " ORDER BY seq)"
 )
-"""The newest snapshot, then the rows behind it: those before it were deleted when it was made."""
+"""The newest snapshot, then the rows behind it."""
 _NO_BOUND = 2**62
 _PROBE_BYTES = 65_536
 _BUSY_MS = 2000
@@ -192,7 +192,14 @@ class SqliteStore:
         await self._submit(job)
 
     async def replace_with_snapshot(
-        self, session: SessionId, snapshot: Row, *, retention: Retention, name: str | None = None, now: Millis
+        self,
+        session: SessionId,
+        snapshot: Row,
+        *,
+        retention: Retention,
+        name: str | None = None,
+        keep_rows: bool = False,
+        now: Millis,
     ) -> None:
         """See :meth:`UpdateStore.replace_with_snapshot`."""
 
@@ -209,9 +216,11 @@ class SqliteStore:
                 ),
             )  # fmt: skip
             failpoints.reach("snapshot")
-            await _run(connection, "DELETE FROM updates WHERE session = ? AND seq <= ?", (session, snapshot.seq))
+            if not keep_rows:
+                await _run(connection, "DELETE FROM updates WHERE session = ? AND seq <= ?", (session, snapshot.seq))
             versions = await _versions(connection, session)
             gone = {version.seq for version in versions} - kept(versions, retention)
+            gone.discard(await _base(connection, session))
             await connection.executemany(
                 "DELETE FROM snapshots WHERE session = ? AND seq = ?", [(session, seq) for seq in gone]
             )
@@ -396,14 +405,15 @@ class SqliteStore:
             await _require(self._read, session)
             versions = await _versions(self._read, session)
             rows = await self._fetch("SELECT seq, at FROM updates WHERE session = ? ORDER BY seq", (session,))
-        points = [(version.seq, version.at) for version in versions[-1:]] + rows
+            base = await _base(self._read, session)
+        points = [(version.seq, version.at) for version in versions if version.seq == base] + rows
         return History(versions, Seq(points[0][0]), Seq(points[-1][0]), [Millis(at) for _, at in points])
 
     async def load_version(self, session: SessionId, seq: Seq) -> Sequence[Row]:
         """See :meth:`UpdateStore.load_version`."""
         async with self._view():
             await _require(self._read, session)
-            stored = await self._fetch(_ROWS_UP_TO, (session, seq, session, seq))
+            stored = await self._fetch(_ROWS_UP_TO, (session, seq))
         if not stored or stored[-1][0] != seq or stored[0][0] + len(stored) - 1 != seq:
             raise NotFound(what="version", id=str(seq))
         return _verified(session, stored, seq)
@@ -417,7 +427,7 @@ class SqliteStore:
         if not found:
             return None
         *record, last_seq = found[0]
-        stored = await self._fetch(_ROWS_UP_TO, (session, _NO_BOUND, session, _NO_BOUND))
+        stored = await self._fetch(_ROWS_UP_TO, (session, _NO_BOUND))
         runs, writers = [await self._fetch(query, (session,)) for query in sqlite_entries.QUERIES]
         return StoredSession(
             SessionRecord(*record),
@@ -517,6 +527,17 @@ def _error_for(error: sqlite3.Error) -> StorageError:
     if code in _UNAVAILABLE:
         return StoreUnavailable(sentence)
     return StorageError(sentence)
+
+
+async def _base(connection: aiosqlite.Connection, session: SessionId) -> Seq:
+    """Return the number of the snapshot that the rows follow; 0 if they go back to the first one."""
+    statement = (
+        "SELECT coalesce(max(seq), 0) FROM snapshots WHERE session = ?1"
+        " AND seq < coalesce((SELECT min(seq) FROM updates WHERE session = ?1), 9e18)"
+    )
+    async with connection.execute(statement, (session,)) as cursor:
+        ((seq,),) = await cursor.fetchall()
+        return Seq(seq)
 
 
 async def _versions(connection: aiosqlite.Connection, session: SessionId) -> list[Version]:

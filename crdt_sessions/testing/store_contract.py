@@ -352,6 +352,29 @@ class VersionContract(StoreContract):
             assert stored is not None
             assert list(stored.rows) == rows(4, b"folded 4", b"5", b"6")
 
+    async def test_a_snapshot_beside_its_rows_leaves_every_state_readable(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            await self._grown(store)
+            await self._fold(store, 2)
+            for seq in (4, 5, 6):
+                snapshot = Row(Seq(seq), b"beside %d" % seq)
+                await store.replace_with_snapshot(A, snapshot, retention=KEEP, keep_rows=True, now=NOW)
+            history = await store.history(A)
+            assert (history.first, history.last) == (2, 6)
+            read = [await store.load_version(A, Seq(seq)) for seq in range(2, 7)]
+            assert [rows[-1].seq for rows in read] == [2, 3, 4, 5, 6]
+            assert list(read[1]) == rows(2, b"folded 2", b"3")
+            stored = await store.load(A)
+            assert stored is not None
+            assert stored.last_seq == 6
+            await store.append(A, rows(7, b"7"), now=NOW)
+            stored = await store.load(A)
+            assert stored is not None
+            assert stored.rows[-1] == Row(Seq(7), b"7")
+            await self._fold(store, 7)
+            history = await store.history(A)
+            assert (history.first, [version.seq for version in history.versions]) == (7, [6, 7])
+
     async def test_what_waits_is_marked(self, tmp_path: Path) -> None:
         async with self.open(tmp_path) as store:
             await self._create(store)

@@ -5,6 +5,7 @@ import { repeat } from 'lit-html/directives/repeat.js'
 import { unsafeHTML } from 'lit-html/directives/unsafe-html.js'
 import { marked } from 'marked'
 import { openEditor } from './editor.js'
+import * as history from './history.js'
 import { ask, cancel, decide, join, messages, post, present } from './session.js'
 
 const COLORS = ['#4b3ff0', '#0a8f6a', '#c2410c', '#b0128a', '#0369a1', '#7c5a00', '#9f1239', '#3f6212']
@@ -31,6 +32,7 @@ let offline = false
 let refused = null
 let kept = 0 // changes made here that no server has seen
 let follow = true // whether the conversation sticks to its end
+let past = null // while looking at earlier states: { points, at, doc, note }
 const rendered = new Map() // message id -> what it was rendered from, and the HTML
 
 provider.on('closed', () => draw())
@@ -86,6 +88,76 @@ function rename (event) {
   me.name = event.target.value.trim() || me.name
   remember()
   provider.awareness.setLocalStateField('user', colors())
+}
+
+// -- earlier states ----------------------------------------------------------------------------------------------
+
+async function openPast () {
+  past = { points: [], at: 0, doc: null, note: 'Loading…' }
+  draw()
+  await tryPast(async () => {
+    past.points = await history.points(name)
+    await showPast(past.points.length - 1)
+  })
+}
+
+function closePast () {
+  past = null
+  rendered.clear()
+  draw()
+}
+
+/** Show the state with that place in the list; of several asked for in a row, the last one. */
+async function showPast (at) {
+  past.at = at
+  const wanted = past.points[at]
+  draw()
+  const read = await history.read(name, wanted.seq)
+  if (past?.points[past.at] === wanted) {
+    rendered.clear()
+    past.doc = read
+    past.note = ''
+  }
+  draw()
+}
+
+async function tryPast (action) {
+  try {
+    await action()
+  } catch (error) {
+    if (past) past.note = error.message
+    draw()
+  }
+}
+
+const keepPast = () => tryPast(async () => {
+  const called = prompt('A name for the session as it is now')?.trim()
+  if (!called) return
+  const { seq } = await history.keep(name, called)
+  past.points = await history.points(name)
+  await showPast(past.points.findIndex(point => point.seq === seq))
+})
+
+const restorePast = () => tryPast(async () => {
+  await history.restore(name, past.points[past.at].seq)
+  closePast()
+})
+
+function pastBar () {
+  if (!past) return nothing
+  const point = past.points[past.at]
+  const time = point ? new Date(point.at).toLocaleString([], { dateStyle: 'medium', timeStyle: 'medium' }) : ''
+  const last = past.at === past.points.length - 1
+  return html`
+    <label>Earlier <input type="range" id="slider" min="0" max=${Math.max(past.points.length - 1, 0)} .value=${String(past.at)}
+      @input=${event => tryPast(() => showPast(Number(event.target.value)))} aria-label="Which state to show"
+      aria-valuetext=${`${point?.name ?? ''} ${time}`}> now</label>
+    <output id="when">${point?.name ? html`<b>${point.name}</b> · ` : nothing}${time}</output>
+    ${past.note ? html`<span class="error" role="alert">${past.note}</span>` : nothing}
+    <span class="actions">
+      <button type="button" id="keep" @click=${keepPast}>Name this moment</button>
+      <button type="button" id="restore" ?disabled=${last || !past.doc} @click=${restorePast}>Bring this back</button>
+      <button type="button" @click=${closePast}>Back to now</button></span>`
 }
 
 // -- what is shown ---------------------------------------------------------------------------------------------
@@ -198,8 +270,10 @@ const page = html`
   <header class="bar">
     <h1><img src="/demo/icon.svg" alt=""> ${name}</h1>
     <span id="status" role="status"></span>
+    <button type="button" id="history" @click=${() => past ? closePast() : openPast()}>History</button>
     <label class="switch"><input type="checkbox" id="offline" @change=${toggle}><i></i> Work offline</label>
   </header>
+  <div id="past" class="past"></div>
   <main>
     <section class="conversation" aria-label="Conversation">
       <div id="messages" aria-live="polite"></div>
@@ -211,7 +285,7 @@ const page = html`
     </section>
     <aside>
       <section class="present"><h2>Here now</h2><ul id="present"></ul></section>
-      <section class="scratch"><h2>Scratch document</h2><div id="editor"></div></section>
+      <section class="scratch"><h2>Scratch document</h2><div id="editor"></div><pre id="earlier"></pre></section>
     </aside>
   </main>`
 
@@ -235,7 +309,11 @@ function draw () {
   const later = document.hidden ? task => setTimeout(task, 250) : requestAnimationFrame
   later(() => {
     drawing = false
-    const all = messages(doc)
+    const shownDoc = past?.doc ?? doc
+    const all = messages(shownDoc)
+    document.body.classList.toggle('looking-back', past !== null)
+    render(pastBar(), document.getElementById('past'))
+    document.getElementById('earlier').textContent = past?.doc ? past.doc.getText('draft').toString() : ''
     render(all.length ? repeat(all, ({ id }) => id, message) : welcome, list)
     if (follow) list.scrollTop = list.scrollHeight
     render(repeat(present(provider), ({ client }) => client, person), document.getElementById('present'))

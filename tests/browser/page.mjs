@@ -98,7 +98,8 @@ seen.wentOn = await last(bob)
 seen.wentOnWith = await bob.$eval('.message:last-of-type .text', text => text.textContent.slice(-40))
 
 // a person decides about a tool call
-await ann.evaluate(session => fetch(`/v1/sessions/${session}`, { method: 'PATCH', headers: { 'Content-Type': 'application/json' }, body: '{"agent": "booker"}' }), session)
+const patch = body => ann.evaluate(([session, body]) => fetch(`/v1/sessions/${session}`, { method: 'PATCH', headers: { 'Content-Type': 'application/json' }, body }), [session, body])
+await patch('{"agent": "booker"}')
 await ann.fill('textarea', 'Book me a seat')
 await ann.press('textarea', 'Enter')
 await bob.waitForSelector('.question button')
@@ -108,6 +109,39 @@ await ann.waitForFunction(() => [...document.querySelectorAll('.note')].some(not
 await ann.waitForFunction(() => document.body.textContent.includes('Seat 12A is yours.'))
 seen.approvedBy = await ann.$$eval('.note', notes => notes.map(note => note.textContent).find(text => text.startsWith('Approved by')))
 await ann.screenshot({ path: path.join(shots, 'approved.png') })
+
+// looking back: an earlier state is shown to one and changes nothing for others; a named one is brought back for all
+const count = page => page.$$eval('.message', items => items.length)
+const now = await count(ann)
+await patch('{"agent": ""}') // nobody answers
+ann.on('dialog', dialog => dialog.accept('Before the detour'))
+await ann.click('#history')
+await ann.waitForFunction(() => document.querySelector('#when')?.textContent.length > 5)
+await ann.click('#keep')
+await ann.waitForFunction(() => document.querySelector('#when').textContent.includes('Before the detour'))
+await bob.fill('textarea', 'a detour nobody wants')
+await bob.press('textarea', 'Enter')
+await bob.waitForFunction(() => document.body.textContent.includes('a detour nobody wants'))
+seen.detourWhileLookingBack = await ann.evaluate(() => document.querySelector('#messages').textContent.includes('a detour nobody wants'))
+await ann.locator('#slider').evaluate(slider => { slider.value = 0; slider.dispatchEvent(new Event('input', { bubbles: true })) })
+await ann.waitForFunction(now => document.querySelectorAll('.message').length < now, now)
+seen.earliest = await count(ann)
+seen.formWhileLookingBack = await ann.isVisible('textarea')
+await ann.click('#history')
+await ann.waitForFunction(() => document.querySelector('#messages').textContent.includes('a detour nobody wants'))
+await ann.click('#history')
+await ann.waitForFunction(() => document.querySelector('#when')?.textContent.length > 5)
+const back = () => ann.locator('#slider').evaluate(slider => { slider.value--; slider.dispatchEvent(new Event('input', { bubbles: true })) })
+for (let step = 0; step < 20 && !(await ann.textContent('#when')).includes('Before the detour'); step++) {
+  await back()
+  await ann.waitForTimeout(100)
+}
+await ann.waitForFunction(() => document.querySelector('#when').textContent.includes('Before the detour'))
+await ann.waitForFunction(() => !document.querySelector('#messages').textContent.includes('a detour nobody wants'))
+await ann.screenshot({ path: path.join(shots, 'history.png') })
+await ann.click('#restore')
+for (const page of [ann, bob]) await page.waitForFunction(() => !document.querySelector('#messages').textContent.includes('a detour nobody wants'))
+seen.restored = [await count(ann), await count(bob), now]
 
 // a reload keeps everything
 const text = page => page.evaluate(() => [...document.querySelectorAll('.message .text')].map(part => part.textContent))

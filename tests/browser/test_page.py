@@ -46,6 +46,10 @@ def test_two_people_and_an_agent_share_the_page(tmp_path):
     assert 0 < seen["stopped"] < seen["wentOn"]
     assert "magic of light" in seen["wentOnWith"], "it went on with another answer"
     assert seen["approvedBy"] == "Approved by Bob"
+    assert not seen["detourWhileLookingBack"]
+    assert not seen["formWhileLookingBack"]
+    assert seen["earliest"] < seen["restored"][2]
+    assert len(set(seen["restored"])) == 1, "what was brought back differs from what was kept"
     assert seen["texts"][0] == seen["texts"][1]
     assert "written offline" in "".join(seen["texts"][0])
     assert seen["drafts"][0] == seen["drafts"][1]

@@ -23,6 +23,23 @@ async def write(registry, key, value):
         await session.edit(lambda view: view.state.__setitem__(key, value))
 
 
+async def fold(registry):
+    async with registry.open(ROOM) as session:
+        await session.snapshot()
+
+
+async def test_keeping_a_version_takes_no_state_away(registry, versions):
+    for number in range(3):
+        await write(registry, "n", number)
+    named = await versions.keep("now")
+    await write(registry, "n", 3)
+    assert [await state_at(versions, seq) for seq in range(1, 6)] == [{}, *({"n": n} for n in range(4))]
+    await fold(registry)
+    assert (await state_at(versions, named.seq)) == {"n": 2}
+    with pytest.raises(NotFound):
+        await versions.read(Seq(named.seq - 1))
+
+
 async def state_at(versions, seq):
     return export_of(await versions.read(Seq(seq))).state
 
@@ -51,7 +68,7 @@ async def test_a_version_with_a_name_outlives_those_without(forgetful):
     named = await versions.keep("begin")
     for number in range(1, 6):
         await write(registry, "n", number)
-        await versions.keep()
+        await fold(registry)
     kept = (await versions.history()).versions
     assert kept[0] == named
     assert kept[0].name == "begin"
@@ -60,7 +77,7 @@ async def test_a_version_with_a_name_outlives_those_without(forgetful):
         await versions.read(Seq(named.seq + 1))
     assert (await versions.rename(named.seq, None)).name is None
     await write(registry, "n", 7)
-    await versions.keep()
+    await fold(registry)
     with pytest.raises(NotFound):
         await versions.read(named.seq)
 
