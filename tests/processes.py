@@ -14,6 +14,8 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).parent.parent
+TREE = Path(os.environ.get("TREE", ROOT))
+"""Where the code under test is; the tests of the tests put a broken copy there."""
 
 
 class Process:
@@ -29,7 +31,7 @@ class Process:
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             text=True,
             encoding="utf-8",
-            cwd=ROOT,
+            cwd=TREE,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -91,10 +93,10 @@ class Process:
 class Server(Process):
     """The service on a database file."""
 
-    def __init__(self, database, *flags, port=0, env=None):
+    def __init__(self, database, *flags, port=0, env=None, python=sys.executable):
         self.database, self.flags, self.port = database, flags, port
         super().__init__(
-            sys.executable, "-m", "crdt_sessions_server", "serve",
+            python, "-m", "crdt_sessions_server", "serve",
             "--database", database, "--port", port, "--log-level", "warning", *flags,
             env=env,
         )  # fmt: skip

@@ -253,6 +253,15 @@ async def test_a_document_up_to_its_limit_and_just_over_it(tmp_path):
             assert over.status_code in (201, 413)
 
 
+async def test_a_body_over_its_limit_is_refused(tmp_path):
+    async with serving(tmp_path, "--max-body-bytes", "10000") as server:
+        async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+            for size, status in ((5_000, 201), (20_000, 413)):
+                answer = await http.post("/v1/sessions/room/messages", json={"text": "x" * size})
+                assert answer.status_code == status
+            assert answer.headers["content-type"] == "application/problem+json"
+
+
 async def test_bombs_of_nesting_and_of_lengths_are_refused(tmp_path):
     """Values nested ten thousand deep, and lengths that promise what no memory holds."""
     nested = b"\x75\x01" * 10_000 + b"\x7e"

@@ -144,6 +144,26 @@ async def test_a_peer_that_sends_too_fast_is_closed_and_one_that_does_not_stays(
         channel.close()
 
 
+async def test_what_the_disk_has_not_taken_is_bounded(clock):
+    """The disk stands still: of what a peer sends, only so much is taken in; when it moves again, all arrives."""
+    moves = asyncio.Event()
+
+    class Slow(MemoryStore):
+        async def append(self, *arguments, **options):
+            await moves.wait()
+            await super().append(*arguments, **options)
+
+    limits = Limits(max_uncommitted_bytes=2000)
+    async with SessionRegistry(Slow(), clock=clock, limits=limits) as registry:
+        async with Peer(registry) as ann, registry.open(ROOM) as session:
+            for number in range(50):
+                await ann.edit(lambda view, number=number: view.state.__setitem__(f"k{number}", "x" * 500))
+            await settle()
+            assert 0 < len(session.view.state.to_py()) < 10
+            moves.set()
+            await until(lambda: len(session.view.state.to_py()) == 50)
+
+
 @given(
     st.floats(0.1, 1000),
     st.integers(1, 1000),
