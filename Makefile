@@ -25,7 +25,7 @@ check: $(VENV)/.ready
 	$(BIN)/lint-imports
 
 nightly: setup
-	HYPOTHESIS_PROFILE=nightly $(BIN)/pytest tests/convergence tests/sync tests/wire tests/crash --timeout 7200
+	HYPOTHESIS_PROFILE=nightly $(BIN)/pytest tests/convergence tests/sync tests/wire tests/storage tests/crash tests/hostile --timeout 7200
 
 setup: $(VENV)/.ready node-setup
 

@@ -2,14 +2,14 @@
 
 from crdt_sessions.model.authorship import authors, sole_author, writes_as
 from crdt_sessions.model.document import (
+    Extent,
     Folded,
     SessionDoc,
     Touched,
-    Version,
-    decode_version,
+    decode_extent,
+    extent_of,
     fold,
     merge,
-    version_of,
 )
 from crdt_sessions.model.layout import LAYOUT, ROOT_NAMES, seed, settled_meta
 from crdt_sessions.model.messages import Messages, MessageView, order
@@ -65,6 +65,7 @@ __all__ = [
     "Artifacts",
     "Author",
     "Decision",
+    "Extent",
     "Folded",
     "LateDecision",
     "Message",
@@ -93,13 +94,13 @@ __all__ = [
     "ToolStream",
     "Touched",
     "ValuePart",
-    "Version",
     "answer_to",
     "authors",
     "by_id",
-    "decode_version",
+    "decode_extent",
     "difference",
     "export_of",
+    "extent_of",
     "fold",
     "markdown",
     "merge",
@@ -110,7 +111,6 @@ __all__ = [
     "shaped",
     "sole_author",
     "system_text",
-    "version_of",
     "way_back",
     "writes_as",
 ]

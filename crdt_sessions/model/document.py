@@ -213,7 +213,7 @@ def holds(doc: Doc[Any], update: bytes) -> bool:
     deletions = _read_id_set(unknown)
     if not deletions:
         return True
-    known = version_of(doc).deleted
+    known = extent_of(doc).deleted
     return all(
         any(start <= clock and clock + length <= start + size for start, size in known.get(client, ()))
         for client, ranges in deletions.items()
@@ -249,7 +249,7 @@ def fold(updates: Iterable[bytes]) -> Folded:
             return Folded(merge(rows), waits=True)
         folded = whole.encode()
         check.apply(folded)
-        if version_of(check.doc) != version_of(whole.doc):
+        if extent_of(check.doc) != extent_of(whole.doc):
             raise MalformedUpdate(size=len(folded))
         return Folded(folded, waits=False)
     finally:
@@ -258,7 +258,7 @@ def fold(updates: Iterable[bytes]) -> Folded:
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
+class Extent:
     """What a document has seen: equal for replicas that agree."""
 
     clocks: dict[int, int]
@@ -267,12 +267,12 @@ class Version:
     """Client id to deleted ranges (clock, length): the delete set."""
 
 
-def version_of(doc: Doc[Any]) -> Version:
+def extent_of(doc: Doc[Any]) -> Extent:
     """Return state vector and delete set of *doc*."""
-    return decode_version(Snapshot.from_doc(doc).encode())
+    return decode_extent(Snapshot.from_doc(doc).encode())
 
 
-def decode_version(snapshot: bytes) -> Version:
+def decode_extent(snapshot: bytes) -> Extent:
     """Return what an encoded Yjs snapshot says. Source: Yjs ``Snapshot.js``.
 
     Raises:
@@ -280,7 +280,7 @@ def decode_version(snapshot: bytes) -> Version:
     """
     reader = Reader(snapshot)
     deleted = _read_id_set(reader)
-    return Version(decode_state_vector(reader.take(reader.remaining)), deleted)
+    return Extent(decode_state_vector(reader.take(reader.remaining)), deleted)
 
 
 def _read_id_set(reader: Reader) -> dict[int, list[tuple[int, int]]]:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from crdt_sessions.errors import BadDocument, CrdtSessionsError, MalformedUpdate, UpdateError
-from crdt_sessions.model import SessionDoc, SessionView, authors, fold, merge, version_of, way_back
+from crdt_sessions.model import SessionDoc, SessionView, authors, extent_of, fold, merge, way_back
 from crdt_sessions.sync import MAX_AUTHORS
 from crdt_sessions.wire import EMPTY_UPDATE
 from crdt_sessions.wire.varint import Reader, buffer, varuint
@@ -216,7 +216,7 @@ def _read_all(document: SessionDoc) -> None:
     again = SessionDoc(_CLEAN)
     try:
         again.apply(whole)
-        if version_of(again.doc) != version_of(document.doc):
+        if extent_of(again.doc) != extent_of(document.doc):
             raise UpdateError(size=len(whole))
         with contextlib.suppress(BadDocument):  # the steward will put right what is not as layout 1 says
             json.dumps(SessionView(again).export().json_value())

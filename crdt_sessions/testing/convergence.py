@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from pycrdt import Text
 
-from crdt_sessions.model import Author, MessageHead, SessionDoc, SessionView, TextPart, version_of
+from crdt_sessions.model import Author, MessageHead, SessionDoc, SessionView, TextPart, extent_of
 from crdt_sessions.model import text as code_points
 from crdt_sessions.testing.network import SimNetwork, content
 
@@ -209,4 +209,4 @@ def _draft(view: SessionView) -> Text:
 
 
 def _clock(document: SessionDoc, client_id: int) -> int:
-    return version_of(document.doc).clocks.get(client_id, 0)
+    return extent_of(document.doc).clocks.get(client_id, 0)

@@ -17,7 +17,7 @@ from pycrdt import Text
 from crdt_sessions.errors import CrdtSessionsError
 from crdt_sessions.ids import Millis, PeerId, Seq, SessionId
 from crdt_sessions.limits import Limits, RunRules, Timing
-from crdt_sessions.model import ROOT_NAMES, SessionDoc, SessionView, fold, seed, settled_meta, version_of
+from crdt_sessions.model import ROOT_NAMES, SessionDoc, SessionView, extent_of, fold, seed, settled_meta
 from crdt_sessions.sync import (
     ClosePeer,
     Committed,
@@ -282,7 +282,7 @@ def content(document: SessionDoc) -> dict[str, Any]:
 
     The free root text ``draft`` is part of it.
     """
-    version = version_of(document.doc)
+    version = extent_of(document.doc)
     return {
         "deleted": version.deleted,
         "clocks": version.clocks,

@@ -56,11 +56,16 @@ async def test_a_stop_under_load_is_orderly_and_in_time(tmp_path, attempt):
             asyncio.create_task(ask(server.url, "POST", "/v1/runs/claim", json={"agents": ["a"], "waitS": 20})),
             asyncio.create_task(ask(server.url, "GET", "/v1/sessions/room/events")),
         ]
-        async with connect(server.url, "room", name="Ann") as ann, stock_peer(server) as idle, stock_peer(server) as busy:
+        async with (
+            connect(server.url, "room", name="Ann") as ann,
+            stock_peer(server) as idle,
+            stock_peer(server) as busy,
+        ):
 
             async def write():
                 for number in range(1_000_000):
-                    acknowledged.append((await ann.post(f"{number}", id=f"m{number}")).id)
+                    message = await ann.post(f"{number}", id=f"m{number}")
+                    acknowledged.append(message.id)
 
             async def type_on():
                 for frame in typing(3000):

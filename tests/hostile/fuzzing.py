@@ -15,7 +15,7 @@ import time
 from collections import Counter
 
 from crdt_sessions.ids import Millis, SessionId
-from crdt_sessions.model import version_of
+from crdt_sessions.model import extent_of
 from crdt_sessions.runtime import Sandbox, SessionRegistry
 from crdt_sessions.runtime.load import resident_bytes
 from crdt_sessions.storage import MemoryStore
@@ -106,7 +106,7 @@ async def main(count: int, seed: int) -> None:
         await asyncio.gather(*(attack(registry, rng, count // ATTACKERS, seen) for rng in rngs))
         done.set()
         arrived, slowest = await quiet
-        assert version_of(one.replica.document.doc) == version_of(other.replica.document.doc)
+        assert extent_of(one.replica.document.doc) == extent_of(other.replica.document.doc)
         for peer in (one, other):
             assert not peer.serving.done(), "a peer of the quiet session was thrown out"
             peer.channel.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from crdt_sessions.model import decode_version
+from crdt_sessions.model import decode_extent
 from tests.processes import Process
 
 JS = Path(__file__).parent / "js"
@@ -73,5 +73,5 @@ class NodePeers:
 
 
 def _content(dump):
-    version = decode_version(bytes.fromhex(dump["snapshot"]))
+    version = decode_extent(bytes.fromhex(dump["snapshot"]))
     return {"deleted": version.deleted, "clocks": version.clocks, "json": dump["json"], "draft": dump["draft"]}

@@ -18,10 +18,10 @@ from crdt_sessions.model import (
     ToolPart,
     ValuePart,
     authors,
+    extent_of,
     merge,
     shaped,
     system_text,
-    version_of,
     writes_as,
 )
 from crdt_sessions.model.values import Approval
@@ -226,10 +226,10 @@ def test_the_authors_of_an_update_are_those_whose_clocks_it_moves(edits, fenced)
         if deliver:
             known.apply(delta)
     update = merge(pending)
-    before = version_of(known.doc).clocks
+    before = extent_of(known.doc).clocks
     found, held = set(authors(known, update, 10)), writes_as(known, update, fenced)
     known.apply(update)
-    after = version_of(known.doc).clocks
+    after = extent_of(known.doc).clocks
     moved = {client for client in after if after[client] > before.get(client, 0)}
     assert moved == found
     assert (held is not None) == bool(found & fenced)

@@ -24,12 +24,12 @@ from crdt_sessions.model import (
     TextPart,
     ToolPart,
     ValuePart,
+    extent_of,
     fold,
     markdown,
     merge,
     seed,
     text,
-    version_of,
 )
 from crdt_sessions.model.checks import check_json
 from crdt_sessions.model.importing import document_from
@@ -252,11 +252,11 @@ def test_tokens_cost_few_bytes(view):
 
 
 def test_malformed_bytes_change_nothing(document):
-    before = version_of(document.doc)
+    before = extent_of(document.doc)
     for update in (b"\xff\xfe", b"\x01\x01\x05\x00\x04\x01\x01t\x05ab", b"\xff" * 40):
         with pytest.raises(MalformedUpdate):
             document.apply(update)
-    assert version_of(document.doc) == before
+    assert extent_of(document.doc) == before
     with pytest.raises(MalformedUpdate):
         document.encode(b"\xff\xff")
 
@@ -295,16 +295,16 @@ def test_containment_is_never_wrongly_claimed_and_folding_loses_nothing(seed_val
     everything.apply(merge(updates))
     for update in updates:
         if document.contains(update):
-            before = version_of(document.doc)
+            before = extent_of(document.doc)
             document.apply(update)
-            assert version_of(document.doc) == before
+            assert extent_of(document.doc) == before
         assert everything.contains(update)
     copy = SessionDoc(97)
     copy.apply(fold(kept).update)
     for update in updates[len(kept) :]:  # what waited for a gap in the rows still waits in the snapshot
         copy.apply(update)
         document.apply(update)
-    assert version_of(copy.doc) == version_of(document.doc) == version_of(everything.doc)
+    assert extent_of(copy.doc) == extent_of(document.doc) == extent_of(everything.doc)
     assert copy.waiting == document.waiting == b"\x00\x00"
     for each in (document, everything, copy):
         each.close()
@@ -321,7 +321,7 @@ def test_whatever_the_order_of_updates_the_document_is_the_same_and_so_are_its_d
     for update in updates:
         if (delta := shuffled.apply(update)) is not None:
             reader.apply(delta)
-    assert version_of(shuffled.doc) == version_of(reader.doc) == version_of(expected.doc)
+    assert extent_of(shuffled.doc) == extent_of(reader.doc) == extent_of(expected.doc)
     for root in ("draft", "state"):
         kind = Text if root == "draft" else Map
         contents = [each.doc.get(root, type=kind).to_py() for each in (expected, shuffled, reader)]

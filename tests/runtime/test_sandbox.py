@@ -8,7 +8,7 @@ from pycrdt import Text
 
 from crdt_sessions.errors import MalformedUpdate, PanickedUpdate, StorageError
 from crdt_sessions.ids import session_id
-from crdt_sessions.model import SessionDoc, version_of
+from crdt_sessions.model import SessionDoc, extent_of
 from crdt_sessions.runtime import Sandbox, SessionRegistry
 from crdt_sessions.runtime.sandbox import Mirrored
 from crdt_sessions.testing import MemoryChannel
@@ -77,7 +77,7 @@ async def test_what_comes_back_is_what_the_library_wrote_anew(sandbox):
     for update in [corpus.SEED, *made]:
         await session.take(sandbox, update)
         plain.apply(update)
-    assert version_of(session.document.doc) == version_of(plain.doc)
+    assert extent_of(session.document.doc) == extent_of(plain.doc)
     again = await session.take(sandbox, made[5])
     assert (again.delta, again.held) == (None, True)
     assert sandbox.deaths == sandbox.refused == 0
@@ -96,7 +96,7 @@ async def test_updates_out_of_order_end_the_same(sandbox, seed):
     assert not waited[-1]
     assert session.mirrored.waiting == EMPTY_UPDATE
     assert session.document.waiting == EMPTY_UPDATE
-    assert version_of(session.document.doc) == version_of(whole.doc)
+    assert extent_of(session.document.doc) == extent_of(whole.doc)
 
 
 @pytest.mark.parametrize("poison", ["KILL", "LOOP", "BOMB"])

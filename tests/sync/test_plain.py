@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycrdt import Map, Text
 
-from crdt_sessions.model import SessionDoc, version_of
+from crdt_sessions.model import SessionDoc, extent_of
 from crdt_sessions.sync.plain import Inspector, plain
 from crdt_sessions.wire import EMPTY_UPDATE
 from crdt_sessions.wire.varint import decode_state_vector
@@ -40,7 +40,7 @@ def test_typing_and_streaming_are_plain():
         client, clock = 7, clocks(reader)[7]
         assert plain(delta, clocks(reader)) is None, "a second time it is an echo"
         assert (client, clock) == (7, clocks(reader)[7])
-    assert version_of(reader.doc) == version_of(document.doc)
+    assert extent_of(reader.doc) == extent_of(document.doc)
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,12 @@ def test_whatever_is_taken_for_plain_only_inserts_text(seed):
     for delta in deltas[:-1]:
         reader.apply(delta)
     candidate = mutate(rng, deltas[-1], deltas)
-    before = version_of(reader.doc)
+    before = extent_of(reader.doc)
     found = plain(candidate, before.clocks)
     if found is not None:
         client, clock = found
         reader.apply(candidate)
-        after = version_of(reader.doc)
+        after = extent_of(reader.doc)
         assert reader.waiting == EMPTY_UPDATE
         assert after.clocks == before.clocks | {client: clock}
         assert after.deleted == before.deleted

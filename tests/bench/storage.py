@@ -1,0 +1,76 @@
+"""Bytes on disk per streamed token, before and after the rows are folded: ``python -m tests.bench.storage``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from crdt_sessions.ids import SessionId
+from crdt_sessions.limits import Compaction, Retention
+from crdt_sessions.model import Author, MessageHead, PartStream
+from crdt_sessions.runtime import SessionRegistry
+from crdt_sessions.storage import SqliteStore
+
+ROOM = SessionId("room")
+WORDS = ("The", " quick", " brown", " fox", " jumps", " over", " the", " lazy", " dog", ".", " 😀", " naïve")
+"""Tokens of about five bytes, as models stream them."""
+
+
+def size(path: Path) -> tuple[int, int]:
+    """Return the bytes of the file's pages that are in use, and of the updates and snapshots alone."""
+    with sqlite3.connect(path) as connection:
+        (pages,), (free,), (page_bytes,) = (
+            connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count", "page_size")
+        )
+        ((rows,),) = connection.execute(
+            "SELECT sum(length(data)) FROM (SELECT data FROM updates UNION ALL SELECT data FROM snapshots)"
+        ).fetchall()
+    connection.close()
+    return int((pages - free) * page_bytes), int(rows)
+
+
+async def measure(folder: Path, tokens: int) -> dict[str, Any]:
+    """Stream *tokens* into one message, one update a token, and measure."""
+    path = folder / "s.db"
+    never = Compaction(max_rows=10**9, min_rows_on_unload=10**9)
+    async with SqliteStore(path) as store:
+        async with SessionRegistry(store, compaction=never, retention=Retention(last=1, dailies=0)) as registry:
+            async with registry.open(ROOM, create=True) as session:
+                empty, _ = size(path)
+                head = MessageHead(
+                    id="m", role="assistant", author=Author(id="a", name="A", kind="agent"), created_at=1
+                )
+                await session.edit(lambda view: view.messages.add(head, []))
+                stream = await session.edit(lambda view: PartStream.open(view.messages["m"].parts, "text"))
+                text = [WORDS[number % len(WORDS)] for number in range(tokens)]
+                for token in text:
+                    await session.edit(lambda _, token=token: stream.append(token))
+                before = size(path)
+                await session.snapshot()
+                after = size(path)
+    characters = len("".join(text).encode())
+    return {
+        "tokens": tokens,
+        "text_bytes": characters,
+        "before": {
+            "file_per_token": round((before[0] - empty) / tokens, 1),
+            "per_token": round(before[1] / tokens, 1),
+        },
+        "after": {"file_per_token": round((after[0] - empty) / tokens, 1), "per_token": round(after[1] / tokens, 1)},
+        "after_per_text_byte": round(after[1] / characters, 2),
+    }
+
+
+def main() -> None:
+    """Print a line of JSON for each size."""
+    for tokens in (1_000, 5_000):
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(asyncio.run(measure(Path(folder), tokens))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,9 @@
+"""What a token costs on disk, as counts that do not depend on the machine."""
+
+from tests.bench.storage import measure
+
+
+async def test_a_token_costs_little_and_folded_hardly_more_than_its_text(tmp_path):
+    found = await measure(tmp_path, 1000)
+    assert found["before"]["file_per_token"] < 100
+    assert found["after_per_text_byte"] < 1.5
