@@ -265,11 +265,19 @@ class SessionRegistry:
         except CrdtSessionsError as error:
             return closing_for(error)
 
+    def check_lag(self) -> None:
+        """Return if there is time for somebody new.
+
+        Raises:
+            Overloaded: the event loop lags.
+        """
+        if self._load_meter is not None:
+            self._load_meter.check_lag()
+
     @contextmanager
     def _admitted(self, principal: str) -> Iterator[None]:
         """Count a connection for as long as it lasts."""
-        if self._load_meter is not None:
-            self._load_meter.check_lag()
+        self.check_lag()
         if self.connections >= self.limits.max_connections:
             raise TooMany(what="connections", limit=self.limits.max_connections)
         known = principal != ANONYMOUS

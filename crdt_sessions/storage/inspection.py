@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -9,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crdt_sessions.errors import NewerSchema, StorageError
-from crdt_sessions.ids import Seq, SessionId
+from crdt_sessions.ids import Millis, Seq, SessionId
 from crdt_sessions.storage import sqlite_entries
-from crdt_sessions.storage.base import Entries, Row, SessionRecord
+from crdt_sessions.storage.base import Entries, Row, SessionRecord, Version
 from crdt_sessions.storage.migrations import STEPS
 from crdt_sessions.storage.sqlite import checksum
+
+_VERSIONS_SINCE = 3
+"""The schema that gave snapshots a time and a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,8 @@ class Inspected:
     deleted: bool
     rows: tuple[Row, ...]
     """The rows that match their checksums, in order; the newest snapshot that does is the first."""
+    versions: tuple[tuple[Version, Row], ...]
+    """The versions that were kept and match their checksums, oldest first."""
     problems: tuple[str, ...]
     """What is wrong, for people; empty if nothing is."""
     entries: Entries
@@ -96,7 +102,18 @@ class Inspection:
         rows = (*newest, *(row for row in self._rows(record.id, "updates", problems) if row.seq > behind))
         if not deleted:
             problems += _gaps(rows, last_seq)
-        return Inspected(record, deleted, rows, tuple(problems), self._entries(record.id, problems))
+        versions = tuple(self._versions(record, snapshots))
+        return Inspected(record, deleted, rows, versions, tuple(problems), self._entries(record.id, problems))
+
+    def _versions(self, record: SessionRecord, snapshots: list[Row]) -> Iterator[tuple[Version, Row]]:
+        facts: dict[int, tuple[int, str | None]] = {}
+        if self.version >= _VERSIONS_SINCE:
+            with contextlib.suppress(sqlite3.Error):  # then they have no names
+                statement = "SELECT seq, at, name FROM snapshots WHERE session = ?"
+                facts = {seq: (at, name) for seq, at, name in self._connection.execute(statement, (record.id,))}
+        for row in snapshots:
+            at, name = facts.get(row.seq, (record.updated_at, None))
+            yield Version(row.seq, Millis(at), len(row.update), name), row
 
     def _rows(self, session: SessionId, table: str, problems: list[str]) -> list[Row]:
         found: list[Row] = []

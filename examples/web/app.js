@@ -112,10 +112,11 @@ async function showPast (at) {
   past.at = at
   const wanted = past.points[at]
   draw()
-  const read = await history.read(name, wanted.seq)
+  const [read, since] = await Promise.all([history.read(name, wanted.seq), history.changes(name, wanted.seq)])
   if (past?.points[past.at] === wanted) {
     rendered.clear()
     past.doc = read
+    past.since = since
     past.note = ''
   }
   draw()
@@ -143,6 +144,13 @@ const restorePast = () => tryPast(async () => {
   closePast()
 })
 
+const forkPast = () => tryPast(async () => {
+  const id = prompt('A name for the new session', `${name}-${past.points[past.at].seq}`)?.trim()
+  if (!id) return
+  await history.fork(name, past.points[past.at].seq, id)
+  location.search = `?session=${encodeURIComponent(id)}`
+})
+
 function pastBar () {
   if (!past) return nothing
   const point = past.points[past.at]
@@ -152,11 +160,12 @@ function pastBar () {
     <label>Earlier <input type="range" id="slider" min="0" max=${Math.max(past.points.length - 1, 0)} .value=${String(past.at)}
       @input=${event => tryPast(() => showPast(Number(event.target.value)))} aria-label="Which state to show"
       aria-valuetext=${`${point?.name ?? ''} ${time}`}> now</label>
-    <output id="when">${point?.name ? html`<b>${point.name}</b> · ` : nothing}${time}</output>
+    <output id="when">${point?.name ? html`<b>${point.name}</b> · ` : nothing}${time}${past.since && !last ? html` <small id="since">since then: ${past.since}</small>` : nothing}</output>
     ${past.note ? html`<span class="error" role="alert">${past.note}</span>` : nothing}
     <span class="actions">
       <button type="button" id="keep" @click=${keepPast}>Name this moment</button>
       <button type="button" id="restore" ?disabled=${last || !past.doc} @click=${restorePast}>Bring this back</button>
+      <button type="button" id="fork" ?disabled=${!past.doc} @click=${forkPast}>Fork</button>
       <button type="button" @click=${closePast}>Back to now</button></span>`
 }
 

@@ -27,6 +27,23 @@ export async function read (name, seq) {
   return doc
 }
 
+/** What changed from then until now, in words, from a JSON Patch in which messages are members by id. */
+export async function changes (name, seq) {
+  const patch = await (await ask(name, `/${seq}/diff`)).json()
+  const count = (op, path) => patch.filter(change => change.op === op && path.test(change.path)).length
+  const added = count('add', /^\/messages\/[^/]+$/)
+  const removed = count('remove', /^\/messages\/[^/]+$/)
+  const others = patch.length - added - removed
+  const words = [[added, 'more message'], [removed, 'fewer message'], [others, 'other change']]
+  return words.filter(([number]) => number).map(([number, what]) => `${number} ${what}${number === 1 ? '' : 's'}`).join(', ') || 'no change'
+}
+
+/** Make a new session that begins as this one was. */
+export async function fork (name, seq, id) {
+  const response = await fetch(`/v1/sessions/${name}/fork`, send({ id, version: seq }))
+  if (!response.ok) throw new Error((await response.json()).detail)
+}
+
 /** Keep the present state under a name. */
 export const keep = async (name, called) => (await ask(name, '', send({ name: called }))).json()
 

@@ -141,6 +141,7 @@ class Service:
                 raise AccessDenied(what="pages of another origin; see the setting allowed_origins")
             if request.method == "OPTIONS" or request.path == "/" or request.path.startswith(_NEED_NO_TOKEN):
                 return  # a browser sends no token with its preflight
+            self.registry.check_lag()
             name = (request.view_args or {}).get("name")
             g.principal = await authorizer.authorize(http_token(scope), session_id(name) if name else None)
 

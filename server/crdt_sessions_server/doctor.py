@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crdt_sessions.errors import StorageError, UpdateError
+from crdt_sessions.ids import Seq
 from crdt_sessions.model import SessionDoc, merge
-from crdt_sessions.storage import SqliteStore
+from crdt_sessions.storage import Row, SqliteStore, Version
 from crdt_sessions.storage.inspection import Inspected, Inspection
 from crdt_sessions.wire import EMPTY_UPDATE
 
@@ -20,6 +21,7 @@ Say = Callable[[str], None]
 class _Read:
     content: bytes
     """Everything that could be applied, as one update; what waits for something missing is part of it."""
+    waits: bool
     problems: list[str]
 
 
@@ -82,14 +84,15 @@ async def _copy(session: Inspected, store: SqliteStore, say: Say) -> None:
     if not session.deleted and read.content == EMPTY_UPDATE:
         say(f"{_line(session)}\n    nothing of it could be saved")
         return
-    await store.create(
-        record.id, read.content, generation=record.generation, title=record.title, now=record.created_at
-    )
     if session.deleted:
+        await store.create(record.id, EMPTY_UPDATE, generation=record.generation, title=None, now=record.created_at)
         await store.delete(record.id, now=record.updated_at)
         return
-    await store.put_entries(record.id, session.entries)
-    await store.describe(record.id, status=record.status, now=record.updated_at)
+    seq = max([1, *(row.seq for row in session.rows)])
+    present = Row(Seq(seq), read.content, read.waits)
+    earlier = [each for each in session.versions if each[1].seq < seq]
+    latest = Version(present.seq, record.updated_at, len(present.update), _name_of(session, seq))
+    await store.adopt(record, [*earlier, (latest, present)], entries=session.entries)
     for problem in (*session.problems, *read.problems):
         say(f"{_line(session)}\n    saved without: {problem}")
 
@@ -112,9 +115,14 @@ def _read(session: Inspected) -> _Read:
                 good.append(row.update)
         if document.waiting != EMPTY_UPDATE:
             problems.append("something waits for an update that is missing; it is kept, and shown if that comes back")
-        return _Read(merge((document.encode(), document.waiting)), problems)
+        waits = document.waiting != EMPTY_UPDATE
+        return _Read(merge((document.encode(), document.waiting)), waits, problems)
     finally:
         document.close()
+
+
+def _name_of(session: Inspected, seq: int) -> str | None:
+    return next((version.name for version, row in session.versions if row.seq == seq), None)
 
 
 def _line(session: Inspected) -> str:

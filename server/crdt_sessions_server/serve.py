@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +58,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None] = lambda 
         StorageError: the database cannot be used.
         OSError: the address cannot be listened on.
     """
+    _raise_file_limit()
     listener = _listen(settings.host, settings.port)
     async with Service(settings) as service:
         await _serve(service, settings, listener, announce)
@@ -115,6 +117,15 @@ def _configuration(settings: Settings, listener: socket.socket) -> Config:
     config.graceful_timeout = _GRACE_S
     config.websocket_max_message_size = 2 * settings.max_frame_bytes  # ours must speak first, with 4413
     return config
+
+
+def _raise_file_limit() -> None:
+    """Let the process have as many sockets as the system grants: the usual 1,024 are fewer than our own limit."""
+    if sys.platform != "win32":
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _no_compression() -> None:

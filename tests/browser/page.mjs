@@ -138,6 +138,7 @@ for (let step = 0; step < 20 && !(await ann.textContent('#when')).includes('Befo
 }
 await ann.waitForFunction(() => document.querySelector('#when').textContent.includes('Before the detour'))
 await ann.waitForFunction(() => !document.querySelector('#messages').textContent.includes('a detour nobody wants'))
+seen.since = await ann.textContent('#since')
 await ann.screenshot({ path: path.join(shots, 'history.png') })
 await ann.click('#restore')
 for (const page of [ann, bob]) await page.waitForFunction(() => !document.querySelector('#messages').textContent.includes('a detour nobody wants'))
@@ -154,6 +155,17 @@ seen.reloadKeeps = JSON.stringify(await text(bob)) === JSON.stringify(before)
 seen.texts = [await text(ann), await text(bob)]
 seen.drafts = [await draft(ann), await draft(bob)]
 seen.overflow = await ann.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth)
+
+// a fork begins as the session was
+ann.removeAllListeners('dialog')
+ann.on('dialog', dialog => dialog.accept('forked'))
+await ann.click('#history')
+await ann.waitForFunction(() => !document.querySelector('#fork')?.disabled)
+await ann.click('#fork')
+await ann.waitForFunction(() => document.title.startsWith('forked'))
+await ann.waitForFunction(count => document.querySelectorAll('.message .text').length === count, before.length)
+await ann.goto(`${url}/?session=${session}`)
+await ann.waitForSelector('#status.good')
 
 // a narrow screen
 await bob.setViewportSize({ width: 390, height: 800 })

@@ -48,6 +48,7 @@ def test_two_people_and_an_agent_share_the_page(tmp_path):
     assert seen["approvedBy"] == "Approved by Bob"
     assert not seen["detourWhileLookingBack"]
     assert not seen["formWhileLookingBack"]
+    assert "1 more message" in seen["since"]
     assert seen["earliest"] < seen["restored"][2]
     assert len(set(seen["restored"])) == 1, "what was brought back differs from what was kept"
     assert seen["texts"][0] == seen["texts"][1]

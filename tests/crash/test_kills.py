@@ -26,7 +26,7 @@ from tests.processes import Server
 pytestmark = [pytest.mark.crash, pytest.mark.slow, needs_node, pytest.mark.timeout(3600)]
 
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
-KILLS = int(os.environ.get("KILLS", "880" if NIGHTLY else "26"))
+KILLS = int(os.environ.get("KILLS", "930" if NIGHTLY else "30"))
 TIMES = range(1, 16) if NIGHTLY else (1, 4, 9)
 FLAGS = ("--snapshot-rows", "20", "--idle-unload-s", "0.2", "--default-agent", "")
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from crdt_sessions import connect
+from crdt_sessions import Past, connect
 from crdt_sessions.storage.migrations import STEPS
 from tests.processes import Server
 
@@ -148,3 +148,29 @@ async def test_a_newer_database_is_left_alone(tmp_path):
     connection.close()
     status, report = doctor(path)
     assert (status, "upgrade" in report) == (2, True)
+
+
+async def test_salvaging_keeps_the_versions_that_are_whole(tmp_path):
+    path, saved = tmp_path / "s.db", tmp_path / "new.db"
+    server = Server(path, "--default-agent", "")
+    try:
+        async with connect(server.url, "a") as peer, Past(server.url, "a") as past:
+            for number in range(3):
+                await peer.post(f"{number}", id=f"m{number}")
+                await past.keep(f"v{number}")
+            await peer.post("last", id="m3")
+    finally:
+        server.terminate()
+    tamper(path, "UPDATE snapshots SET checksum = checksum + 1 WHERE name = 'v1'")
+    status, said = doctor(path, "--salvage", saved)
+    assert status == 0, said
+    server = Server(saved, "--default-agent", "")
+    try:
+        async with connect(server.url, "a") as peer, Past(server.url, "a") as past:
+            assert set(peer.view.messages.ids()) == {"m0", "m1", "m2", "m3"}
+            versions = await past.versions()
+            assert [version.name for version in versions] == ["v0", "v2", None]
+            assert [message.id for message in (await past.read(versions[0].seq)).messages] == ["m0"]
+            await peer.post("goes on")
+    finally:
+        server.close()

@@ -1,6 +1,7 @@
 """The past of a session over REST and from Python, against the running service."""
 
 import json
+import textwrap
 import uuid
 
 import jsonpatch
@@ -11,7 +12,7 @@ from crdt_sessions.errors import RequestRefused
 from crdt_sessions.model import by_id
 from crdt_sessions.model.values import SessionExport
 from crdt_sessions.wire import EMPTY_UPDATE
-from tests.processes import Server
+from tests.processes import ROOT, Server
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +169,17 @@ def test_reading_needs_a_token_and_changing_needs_one_that_may_write(tmp_path):
                 assert nobody.request(method, f"/v1/sessions/a{path}", json=body).status_code == 401
     finally:
         server.close()
+
+
+async def test_the_how_to_does_what_it_says(service, capsys):
+    """The example in docs/how-to/history.md, as it stands there."""
+    page = (ROOT / "docs/how-to/history.md").read_text("utf-8")
+    example = page.split("```python\n")[1].split("```")[0].replace("http://127.0.0.1:8000", service.url)
+    async with connect(service.url, "trip-to-oslo", name="Ann") as ann:
+        await ann.post("hello")
+        scope: dict = {}
+        exec("async def example():\n" + textwrap.indent(example, "    "), scope)
+        await scope["example"]()
+        assert "first draft" in capsys.readouterr().out
+        async with connect(service.url, "another-trip") as fork:
+            assert len(fork.messages.all()) == 1
