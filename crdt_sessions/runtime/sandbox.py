@@ -176,6 +176,7 @@ class Mirrored:
     """Updates of the session that wait for something missing, merged. The document does not hold them."""
     missed: list[bytes] = field(default_factory=list)
     """What the document has taken since the mirror was last told."""
+    missed_bytes: int = 0
     gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held from the test of an update until the document has taken it: both must see the same things in between."""
     stale: bool = True
@@ -191,7 +192,8 @@ class Mirrored:
                 return
         if not self.stale:
             self.missed.append(update)
-            if len(self.missed) > _MAX_MISSED:
+            self.missed_bytes += len(update)
+            if len(self.missed) > _MAX_MISSED or self.missed_bytes > _MAX_MISSED_BYTES:
                 self.spoil()
 
     def settle(self) -> None:
@@ -201,12 +203,17 @@ class Mirrored:
 
     def spoil(self) -> None:
         """Have the mirror made anew before it is used again."""
-        self.missed.clear()
+        self.caught_up()
         self.ahead.clear()
         self.stale = True
 
+    def caught_up(self) -> None:
+        """Note that the mirror has everything."""
+        self.missed.clear()
+        self.missed_bytes = 0
 
-_MAX_MISSED = 1000
+
+_MAX_MISSED, _MAX_MISSED_BYTES = 1000, 1024 * 1024
 
 
 class Sandbox:
@@ -329,7 +336,7 @@ class Sandbox:
 
     async def _judge(self, process: _Process, session: Mirrored, kind: int, update: bytes) -> Tasted:
         verdict, answer = await process.ask(lambda: self._requests(process, session, kind, update))
-        session.missed.clear()
+        session.caught_up()
         session.stale = False
         process.mirrors[session.key] = process.mirrors.pop(session.key, 0) + len(update)
         if verdict == HARMFUL:
@@ -344,7 +351,7 @@ class Sandbox:
     def _requests(self, process: _Process, session: Mirrored, kind: int, update: bytes) -> list[bytes]:
         requests: list[bytes] = []
         if session.stale or session.key not in process.mirrors:
-            session.missed.clear()
+            session.caught_up()
             document = session.whole()
             requests += self._make_room(process, session.key, len(document))
             requests.append(request(OPEN, session.key, [document, session.waiting]))

@@ -190,7 +190,7 @@ class Session:
             SessionClosed, TooLarge, UpdateError, StorageError: it was not stored.
         """
         self._raise_unless_storing()
-        await self._tried([(update, True)], lambda: self._apply(update))
+        await self._tried(lambda: [(update, True)], lambda: self._apply(update))
         await self.durable()
 
     def _apply(self, update: bytes) -> None:
@@ -211,7 +211,7 @@ class Session:
         """
         found: list[bool] = []
         self._raise_if_failed()
-        await self._tried([(update, False)], lambda: found.append(self._engine.holds(update)))
+        await self._tried(lambda: [(update, False)], lambda: found.append(self._engine.holds(update)))
         self._raise_if_failed()
         return found[0]
 
@@ -372,15 +372,15 @@ class Session:
         try:
             if self._health.error is not None and await self._brings_news(connection, data):
                 await self._health.well(self._engine.timing.storage_patience_s)
-            doubtful = self._doubtful(connection.peer, data)
-            await self._tried(doubtful, lambda: self._handle(FrameReceived(connection.peer, data)))
+            await self._tried(
+                lambda: self._doubtful(connection.peer, data),
+                lambda: self._handle(FrameReceived(connection.peer, data)),
+            )
         except (UpdateError, StorageError) as error:
             self._refuse(connection.peer, error)
             await asyncio.Event().wait()  # nothing more is read from it; the closing ends this task
 
     def _doubtful(self, peer: PeerId, data: bytes) -> list[tuple[bytes, bool]]:
-        if self._sandbox is None:
-            return []
         return self._engine.doubtful(peer, data, waiting=self._mirrored.waiting != EMPTY_UPDATE)
 
     async def _brings_news(self, connection: _Connection, data: bytes) -> bool:
@@ -389,13 +389,15 @@ class Session:
                 return True
         return False
 
-    async def _tried(self, doubtful: list[tuple[bytes, bool]], then: Callable[[], None]) -> None:
+    async def _tried(self, doubtful: Callable[[], list[tuple[bytes, bool]]], then: Callable[[], None]) -> None:
         """Try updates in the sandbox, then do *then*, which takes them; others' updates wait meanwhile.
+
+        Which are *doubtful* is asked when nobody else's are being tried: what is plain depends on the document.
 
         Raises:
             UpdateError: one of them does harm; nothing was done.
         """
-        if self._sandbox is None or not (doubtful or self._mirrored.gate.locked()):
+        if self._sandbox is None or not (self._mirrored.gate.locked() or doubtful()):
             then()
             return
         # A task of its own: whoever leaves in the middle must not leave the mirror ahead of the document.
@@ -409,16 +411,19 @@ class Session:
         if not task.cancelled():
             task.exception()  # whoever waits for it is told; if nobody does, it does not matter
 
-    async def _try(self, sandbox: Sandbox, doubtful: list[tuple[bytes, bool]], then: Callable[[], None]) -> None:
+    async def _try(
+        self, sandbox: Sandbox, doubtful: Callable[[], list[tuple[bytes, bool]]], then: Callable[[], None]
+    ) -> None:
         mirrored = self._mirrored
         async with mirrored.gate:
             if self.failed is not None:
                 return
+            updates = doubtful()
             tasted: dict[bytes, Tasted] = {}
             try:
-                for update, apply in doubtful:
+                for update, apply in updates:
                     tasted[update] = await self._taste(sandbox, update, apply=apply)
-                if self._health.error is not None and any(apply for _, apply in doubtful):
+                if self._health.error is not None and any(apply for _, apply in updates):
                     raise self._health.error  # it came about while we tried: nothing is taken that is not kept
                 self._engine.learn(tasted)
                 then()

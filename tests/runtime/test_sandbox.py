@@ -11,7 +11,7 @@ from crdt_sessions.ids import session_id
 from crdt_sessions.model import SessionDoc, extent_of
 from crdt_sessions.runtime import Sandbox, SessionRegistry
 from crdt_sessions.runtime.sandbox import Mirrored
-from crdt_sessions.testing import MemoryChannel
+from crdt_sessions.testing import MemoryChannel, settle
 from crdt_sessions.wire import EMPTY_UPDATE, Update, encode
 from tests.hostile import corpus
 
@@ -229,3 +229,45 @@ async def test_what_waits_is_stored_as_it_came_and_comes_back_after_a_restart(st
         assert text(session) == "abc"
         await session.snapshot()
         assert [row.waits for row in (await store.load(ROOM)).rows] == [False]
+
+
+async def test_what_a_mirror_has_missed_is_bounded_and_it_is_made_anew(sandbox):
+    session = Session()
+    await session.take(sandbox, writing("first"))
+    draft = session.document.doc.get("draft", type=Text)
+    for size in (10, 2_000_000):
+        for _ in range(3 if size > 10 else 1500):
+            _, delta = session.document.edit(lambda _, size=size: draft.insert(0, "x" * size))
+            session.mirrored.took(delta)
+            assert len(session.mirrored.missed) <= 1000
+            assert sum(map(len, session.mirrored.missed)) <= 1_100_000
+        assert session.mirrored.stale
+        await session.take(sandbox, writing(f"after {size}", client=size))
+        assert not session.mirrored.stale
+
+
+async def test_two_that_write_as_one_client_are_judged_one_after_the_other(guarded):
+    """What was plain before somebody else's update under the same clock was taken is looked at again after it."""
+    author = SessionDoc(5)
+    draft = author.doc.get("draft", type=Text)
+    _, begin = author.edit(lambda _: draft.insert(0, "a"))
+    twin = SessionDoc(5)
+    twin.apply(begin)
+    twin.take_delta()
+    _, plain = author.edit(lambda _: draft.__iadd__("b"))
+    _, other = twin.edit(lambda doc: doc.roots.state.__setitem__("k", 1))  # client 5, the same clock
+    async with Peer(guarded), guarded.open(ROOM, create=True) as session:
+        await session.apply(begin)
+        first, second = [MemoryChannel.pair() for _ in range(2)]
+        serving = [asyncio.create_task(guarded.serve(ROOM, far)) for _, far in (first, second)]
+        async with session._mirrored.gate:  # somebody else's update is being tried
+            await first[0].send(encode(Update(other)))
+            await settle()
+            await second[0].send(encode(Update(plain)))
+            await settle()
+        await until(lambda: session.view.state.get("k") == 1)
+        for near, _ in (first, second):
+            near.close()
+        await asyncio.gather(*serving)
+        assert str(session.engine.document.doc.get("draft", type=Text)) == "a"
+    assert guarded.sandbox.deaths == 0
