@@ -47,6 +47,7 @@ _log = logging.getLogger("crdt_sessions.sandbox")
 _QUICK_S, _PATIENT_S, _FOLD_S, _START_S, _FUNERAL_S = 1.0, 5.0, 300.0, 60.0, 1.0
 _S_PER_BYTE = 5 / 1_000_000
 """What a large update may take on top: a megabyte of edits takes the library a second."""
+_STRIKES, _BARRED = 3, 200
 _MAX_MIRRORS_BYTES = 64 * 1024 * 1024
 
 
@@ -172,6 +173,10 @@ class Mirrored:
     whole: Callable[[], bytes]
     suspect: bool = False
     """Whether something in it has harmed the quick process."""
+    strikes: int = 0
+    """How many of its updates in a row the patient process did not survive either."""
+    barred: int = 0
+    """How many of its updates are refused unseen: its document may be spoiled, and each look at it costs seconds."""
     waiting: bytes = EMPTY_UPDATE
     """Updates of the session that wait for something missing, merged. The document does not hold them."""
     missed: list[bytes] = field(default_factory=list)
@@ -265,6 +270,9 @@ class Sandbox:
             PanickedUpdate: the library did not survive it, or what it made of the document.
         """
         kind = TASTE if apply else LOOK
+        if session.barred:
+            session.barred -= 1
+            raise PanickedUpdate(size=len(update))
         if not session.suspect:
             try:
                 return await self._judge(self._quick, session, kind, update)
@@ -273,11 +281,16 @@ class Sandbox:
                 session.spoil()
                 _log.warning("the sandbox did not survive an update; a patient one looks again", extra=_of(session))
         try:
-            return await self._judge_patiently(session, kind, update)
+            tasted = await self._judge_patiently(session, kind, update)
         except _Died as error:
             session.spoil()
+            session.strikes += 1
+            if session.strikes >= _STRIKES:
+                session.barred = _BARRED
             self.refused += 1
             raise PanickedUpdate(size=len(update)) from error
+        session.strikes = 0
+        return tasted
 
     async def _judge_patiently(self, session: Mirrored, kind: int, update: bytes) -> Tasted:
         try:

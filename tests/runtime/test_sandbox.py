@@ -271,3 +271,20 @@ async def test_two_that_write_as_one_client_are_judged_one_after_the_other(guard
         await asyncio.gather(*serving)
         assert str(session.engine.document.doc.get("draft", type=Text)) == "a"
     assert guarded.sandbox.deaths == 0
+
+
+async def test_a_session_that_kills_again_and_again_is_not_looked_at_for_a_while(sandbox):
+    session, other = Session("bad"), Session("other")
+    for number in range(3):
+        with pytest.raises(PanickedUpdate):
+            await session.take(sandbox, writing(f"KILL {number}"))
+    deaths = sandbox.deaths
+    for number in range(200):
+        with pytest.raises(PanickedUpdate):
+            await session.take(sandbox, writing(f"KILL again {number}"))
+    assert sandbox.deaths == deaths
+    await other.take(sandbox, writing("fine"))
+    await session.take(sandbox, writing("fine, and looked at again"))
+    with pytest.raises(PanickedUpdate):
+        await session.take(sandbox, writing("KILL"))
+    assert sandbox.deaths == deaths + 1
