@@ -10,7 +10,8 @@
     │   └── UnknownFrame          a message type we do not speak, or not in this direction
     ├── UpdateError               an update the CRDT cannot take
     │   ├── MalformedUpdate
-    │   └── PanickedUpdate        the native library panicked on it
+    │   ├── PanickedUpdate        the native library panicked on it
+    │   └── EarlyUpdate           it needs another one that has not arrived
     ├── TooLarge                  a frame, document or field over its limit
     ├── TooSlow                   a peer that does not read what it asked for
     ├── TooMany                   more connections or messages than allowed; come back later
@@ -106,6 +107,17 @@ class MalformedUpdate(UpdateError):
 
 class PanickedUpdate(UpdateError):
     """The CRDT library panicked on the bytes, or gave up in the middle; the document cannot be trusted any more."""
+
+
+class EarlyUpdate(UpdateError):
+    """An update that needs another one, which has not arrived; nothing of it was taken.
+
+    What a replica with the server's state vector lacks, as one update, is never early.
+    """
+
+    def __init__(self, *, size: int) -> None:
+        super().__init__(size=size)
+        self.args = ("an update needs another one that has not arrived: send all that the server lacks in one",)
 
 
 class TooLarge(CrdtSessionsError):

@@ -12,7 +12,7 @@ import gc
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -24,6 +24,7 @@ from crdt_sessions.errors import (
     CrdtSessionsError,
     DamagedDatabase,
     DamagedLog,
+    EarlyUpdate,
     SessionDeleted,
     SessionExists,
     SessionNotFound,
@@ -208,6 +209,8 @@ class SessionRegistry:
         waiting = EMPTY_UPDATE
         if content is not None:
             begin, waiting = await self.vouch([begin, content])
+            if waiting != EMPTY_UPDATE and self.sandbox is not None:
+                raise EarlyUpdate(size=len(content))
         record = await self.store.create(session_id, begin, generation=generation, title=title, now=now)
         if waiting != EMPTY_UPDATE:
             await self.store.append(session_id, [Row(Seq(2), waiting, waits=True)], now=now)
@@ -466,16 +469,15 @@ class SessionRegistry:
             stored = await self.store.load(session_id)
             if stored is None:
                 raise SessionNotFound(session=session_id)
-        session = await self._revive(stored)
+        session = self._revive(stored)
         self._quarantine.pop(session_id, None)
         _log.debug("loaded", extra={"session": session_id, "rows": len(stored.rows)})
         return session
 
-    async def _revive(self, stored: StoredSession) -> Session:
+    def _revive(self, stored: StoredSession) -> Session:
         record = stored.record
-        rows, waiting = await self._loadable(stored)
         document = SessionDoc(self.client_id())
-        for row in rows:
+        for row in stored.rows:
             try:
                 document.apply(row.update)
             except UpdateError as error:
@@ -505,27 +507,11 @@ class SessionRegistry:
             health=self.health,
             fold=self.fold,
             retention=self.retention,
-            sandbox=self.sandbox,
-            waiting=waiting,
+            # What waits was stored without a sandbox, by who trusts its peers; a mirror could not hold it.
+            sandbox=None if any(row.waits for row in stored.rows) else self.sandbox,
         )
         session.start()
         return session
-
-    async def _loadable(self, stored: StoredSession) -> tuple[Sequence[Row], bytes]:
-        """Return rows that may be applied here, and apart from them what waits for something missing.
-
-        Rows in which nothing waits were written by the library when they were stored; the others are as somebody has
-        sent them, and meet the sandbox again.
-        """
-        rows = stored.rows
-        if self.sandbox is None or not any(row.waits for row in rows):
-            return rows, EMPTY_UPDATE
-        try:
-            document, waiting = await self.sandbox.vouch([row.update for row in rows])
-        except UpdateError:
-            _log.warning("what waits is left aside, since it does harm", extra={"session": stored.record.id})
-            return [row for row in rows if not row.waits], EMPTY_UPDATE
-        return [Row(stored.last_seq, document)], waiting
 
     async def _drop(self, session_id: SessionId, slot: _Slot) -> None:
         if (session := slot.session) is not None:

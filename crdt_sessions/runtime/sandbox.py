@@ -19,11 +19,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from crdt_sessions.errors import MalformedUpdate, PanickedUpdate, StorageError
+from crdt_sessions.errors import EarlyUpdate, MalformedUpdate, PanickedUpdate, StorageError
 from crdt_sessions.ids import ClientId
 from crdt_sessions.model import Folded
 from crdt_sessions.runtime.sandbox_process import (
     DIED,
+    EARLY,
     FINE,
     FOLD,
     FORGET,
@@ -177,8 +178,6 @@ class Mirrored:
     """How many of its updates in a row the patient process did not survive either."""
     barred: int = 0
     """How many of its updates are refused unseen: its document may be spoiled, and each look at it costs seconds."""
-    waiting: bytes = EMPTY_UPDATE
-    """Updates of the session that wait for something missing, merged. The document does not hold them."""
     missed: list[bytes] = field(default_factory=list)
     """What the document has taken since the mirror was last told."""
     missed_bytes: int = 0
@@ -268,6 +267,7 @@ class Sandbox:
         Raises:
             MalformedUpdate: it cannot be decoded.
             PanickedUpdate: the library did not survive it, or what it made of the document.
+            EarlyUpdate: it needs one that has not arrived.
         """
         kind = TASTE if apply else LOOK
         if session.barred:
@@ -281,7 +281,7 @@ class Sandbox:
                 session.spoil()
                 _log.warning("the sandbox did not survive an update; a patient one looks again", extra=_of(session))
         try:
-            tasted = await self._judge_patiently(session, kind, update)
+            tasted = await self._judge(self._patient, session, kind, update)
         except _Died as error:
             session.spoil()
             session.strikes += 1
@@ -291,18 +291,6 @@ class Sandbox:
             raise PanickedUpdate(size=len(update)) from error
         session.strikes = 0
         return tasted
-
-    async def _judge_patiently(self, session: Mirrored, kind: int, update: bytes) -> Tasted:
-        try:
-            return await self._judge(self._patient, session, kind, update)
-        except _Died:
-            if session.waiting == EMPTY_UPDATE:
-                raise
-        # What waits may be what does the harm, and whoever brought this update is not to blame for it.
-        _log.warning("what waits in a session is left aside, since it may do harm", extra=_of(session))
-        session.spoil()
-        session.waiting = EMPTY_UPDATE
-        return await self._judge(self._patient, session, kind, update)
 
     async def vouch(self, updates: Sequence[bytes]) -> tuple[bytes, bytes]:
         """Return what *updates*, one after the other, make of an empty document, and what of them waits.
@@ -356,7 +344,7 @@ class Sandbox:
             session.spoil()
             self.refused += 1
         _raise_for(verdict, len(update))
-        tasted, session.waiting = _read_report(Reader(answer))
+        tasted = _read_report(Reader(answer))
         if kind == TASTE and not tasted.held:
             session.ahead.append({update, *([tasted.delta] if tasted.delta is not None else [])})
         return tasted
@@ -367,7 +355,7 @@ class Sandbox:
             session.caught_up()
             document = session.whole()
             requests += self._make_room(process, session.key, len(document))
-            requests.append(request(OPEN, session.key, [document, session.waiting]))
+            requests.append(request(OPEN, session.key, [document]))
         requests.append(request(kind, session.key, [*session.missed, update]))
         return requests
 
@@ -387,13 +375,14 @@ def _raise_for(verdict: int, size: int) -> None:
         raise MalformedUpdate(size=size)
     if verdict == HARMFUL:
         raise PanickedUpdate(size=size)
+    if verdict == EARLY:
+        raise EarlyUpdate(size=size)
 
 
-def _read_report(reader: Reader) -> tuple[Tasted, bytes]:
-    held, delta, waiting = bool(reader.varuint()), reader.buffer(), reader.buffer()
+def _read_report(reader: Reader) -> Tasted:
+    held, delta = bool(reader.varuint()), reader.buffer()
     found = tuple(ClientId(reader.varuint()) for _ in range(reader.varuint()))
-    changes = delta if delta != EMPTY_UPDATE else None
-    return Tasted(changes, held, found, waits=waiting != EMPTY_UPDATE), waiting
+    return Tasted(delta if delta != EMPTY_UPDATE else None, held, found)
 
 
 def _of(session: Mirrored) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """The other process: keeps mirrors of documents, and does to them first what somebody wants to be done.
 
 A mirror is two documents. The *rough* one takes what came from outside. The *clean* one takes what the service is
-then given to take: not those bytes, but what the library wrote anew of what they changed. What it could not
-integrate yet stays in the rough one. So the service never applies a stranger's bytes, and what it does apply was
-tried.
+then given to take: not those bytes, but what the library wrote anew of what they changed. An update of which
+something cannot be integrated yet is early: it is given back, and the rough document made anew, since hostile ones
+do their harm behind gaps. So the service never applies a stranger's bytes, and what it does apply was tried.
 
 Whatever this process does not survive, the service does. It is two processes: one that does the work, and the one it
 was forked from, which waits for its death, says so, and forks the next one; that takes milliseconds. Requests and
@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from crdt_sessions.errors import BadDocument, CrdtSessionsError, MalformedUpdate, UpdateError
+from crdt_sessions.errors import BadDocument, CrdtSessionsError, EarlyUpdate, MalformedUpdate, UpdateError
 from crdt_sessions.model import SessionDoc, SessionView, authors, extent_of, fold, merge, way_back
 from crdt_sessions.sync import MAX_AUTHORS
 from crdt_sessions.wire import EMPTY_UPDATE
@@ -30,7 +30,7 @@ from crdt_sessions.wire.varint import Reader, buffer, varuint
 OPEN, TASTE, LOOK, FORGET, LOAD, FOLD, WAY_BACK = range(7)
 """What can be asked: to make a mirror of a document and what waits, to apply an update to it, to look whether it
 holds one, to drop it; and without a mirror: to make a document of rows, to fold rows, and to find a way back."""
-FINE, MALFORMED, HARMFUL, DIED = range(4)
+FINE, MALFORMED, HARMFUL, EARLY, DIED = range(5)
 """The answers. The last one is given by the process that waits."""
 GIVE_UP = signal.SIGUSR1
 """Sent to the process that waits: the other one is to die."""
@@ -125,7 +125,7 @@ def _answer(mirrors: dict[str, _Mirror], reader: Reader) -> bytes:
     kind, key = reader.varuint(), reader.string()
     updates = [reader.buffer() for _ in range(reader.varuint())]
     actions: dict[int, Callable[[], bytes]] = {
-        OPEN: lambda: _open(mirrors, key, *updates),
+        OPEN: lambda: _open(mirrors, key, updates[0]),
         TASTE: lambda: _taste(mirrors[key], *updates),
         LOOK: lambda: _look(mirrors[key], *updates),
         FORGET: lambda: _forget(mirrors, key),
@@ -137,18 +137,19 @@ def _answer(mirrors: dict[str, _Mirror], reader: Reader) -> bytes:
         return varuint(FINE) + actions[kind]()
     except MalformedUpdate:
         return varuint(MALFORMED)
+    except EarlyUpdate:
+        return varuint(EARLY)
     except Exception:  # noqa: BLE001 - whatever it is, in the service it would have been worse
         _forget(mirrors, key)
         return varuint(HARMFUL)
 
 
-def _open(mirrors: dict[str, _Mirror], key: str, document: bytes, waiting: bytes) -> bytes:
+def _open(mirrors: dict[str, _Mirror], key: str, document: bytes) -> bytes:
     _forget(mirrors, key)
-    mirrors[key] = mirror = _Mirror(size=len(document) + len(waiting))
+    mirrors[key] = mirror = _Mirror(size=len(document))
     mirror.clean.apply(document)
     mirror.clean.take_touched()
     mirror.rough.apply(document)
-    mirror.rough.apply(waiting)
     mirror.readable = mirror.size < _SMALL and _is_readable(mirror.clean)
     return b""
 
@@ -164,7 +165,7 @@ def _follow(mirror: _Mirror, missed: Sequence[bytes]) -> None:
 def _look(mirror: _Mirror, *updates: bytes) -> bytes:
     *missed, update = updates
     _follow(mirror, missed)
-    return _report(None, held=mirror.rough.contains(update), found=(), waiting=mirror.rough.waiting)
+    return _report(None, held=mirror.rough.contains(update), found=())
 
 
 def _taste(mirror: _Mirror, *updates: bytes) -> bytes:
@@ -173,12 +174,15 @@ def _taste(mirror: _Mirror, *updates: bytes) -> bytes:
     _follow(mirror, missed)
     rough, clean = mirror.rough, mirror.clean
     held, found = rough.contains(update), authors(rough, update, MAX_AUTHORS + 1)
-    before, waited = clean.state_vector(), rough.waiting != EMPTY_UPDATE
+    before = clean.state_vector()
     delta = rough.apply(update)
-    if waited or rough.waiting != EMPTY_UPDATE:  # what is integrated behind a gap is in nobody's delta
-        delta = rough.encode(before)
+    if rough.waiting != EMPTY_UPDATE:
+        _clean_up(mirror)
+        raise EarlyUpdate(size=len(update))
     if delta is not None and clean.apply(delta) is None:
         delta = None
+    if clean.waiting != EMPTY_UPDATE:
+        raise UpdateError(size=len(update))  # the library wrote something that is not whole
     if delta is not None:
         merge((delta, EMPTY_UPDATE, delta))
         _read_what_changed(clean)
@@ -186,14 +190,20 @@ def _taste(mirror: _Mirror, *updates: bytes) -> bytes:
         mirror.size += len(delta)
         if mirror.size < _SMALL and mirror.readable:
             _read_all(clean)
-    return _report(delta, held=held, found=found, waiting=rough.waiting)
+    return _report(delta, held=held, found=found)
 
 
-def _report(delta: bytes | None, *, held: bool, found: Sequence[int], waiting: bytes) -> bytes:
+def _clean_up(mirror: _Mirror) -> None:
+    """Give the rough document what the clean one has: it would keep what stands behind a gap."""
+    mirror.rough.close()
+    mirror.rough = SessionDoc(_ROUGH)
+    mirror.rough.apply(mirror.clean.encode())
+
+
+def _report(delta: bytes | None, *, held: bool, found: Sequence[int]) -> bytes:
     return (
         varuint(held)
         + buffer(delta if delta is not None else EMPTY_UPDATE)
-        + buffer(waiting)
         + varuint(len(found))
         + b"".join(map(varuint, found))
     )

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, assert_never
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import (
     CrdtSessionsError,
+    EarlyUpdate,
     LeaseLost,
     MalformedUpdate,
     PanickedUpdate,
@@ -54,7 +55,6 @@ from crdt_sessions.sync import (
     Tasted,
     Tick,
 )
-from crdt_sessions.wire import EMPTY_UPDATE
 from crdt_sessions.wire.closing import INTERNAL_ERROR, NORMAL, Closing, closing_for
 
 Result = TypeVar("Result")
@@ -62,6 +62,7 @@ Result = TypeVar("Result")
 _log = logging.getLogger("crdt_sessions.session")
 _peer_ids = itertools.count(1)
 _FAREWELL_S = 1.0
+_MAX_EARLY, _MAX_EARLY_BYTES = 256, 1024 * 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +71,20 @@ class _Connection:
     channel: Channel
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     closing: asyncio.Future[Closing] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    early: list[bytes] = field(default_factory=list)
+    """Messages that need what has not arrived: a client that types while it says what it has. Nothing of them is
+    stored or acknowledged; whoever sent them has them."""
+
+    def stash(self, data: bytes) -> None:
+        """Keep a message for later.
+
+        Raises:
+            TooMany: there are many; the peer is to sync again.
+        """
+        self.early.append(data)
+        if len(self.early) > _MAX_EARLY or sum(map(len, self.early)) > _MAX_EARLY_BYTES:
+            raise TooMany(what="messages that need others first", limit=_MAX_EARLY)
 
     def close(self, closing: Closing) -> None:
         if not self.closing.done():
@@ -92,7 +107,6 @@ class Session:
         fold: makes one update of many, verified, away from the event loop.
         retention: which versions are kept.
         sandbox: where foreign updates are tried first; None to take them as they come.
-        waiting: updates that wait for something missing and are kept out of the document.
     """
 
     def __init__(
@@ -110,7 +124,6 @@ class Session:
         fold: Callable[[list[bytes]], Awaitable[Folded]],
         retention: Retention,
         sandbox: Sandbox | None = None,
-        waiting: bytes = EMPTY_UPDATE,
     ) -> None:
         self.id: SessionId = record.id
         self.record = record
@@ -134,7 +147,7 @@ class Session:
         self._fold = fold
         self._retention = retention
         self._sandbox = sandbox
-        self._mirrored = Mirrored(record.id, engine.document.encode, waiting=waiting)
+        self._mirrored = Mirrored(record.id, engine.document.encode)
         self._testing: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._pulse = Pulse()
@@ -372,16 +385,39 @@ class Session:
         try:
             if self._health.error is not None and await self._brings_news(connection, data):
                 await self._health.well(self._engine.timing.storage_patience_s)
+            if connection.early and self._engine.promises(data):
+                connection.stash(data)  # it stands for what came before it
+                return
+            if await self._took(connection, data):
+                await self._look_at_early_ones()
+            else:
+                connection.stash(data)
+        except (UpdateError, StorageError, TooMany) as error:
+            self._refuse(connection.peer, error)
+            await asyncio.Event().wait()  # nothing more is read from it; the closing ends this task
+
+    async def _took(self, connection: _Connection, data: bytes) -> bool:
+        """Take a message; return False if it is early: it needs what has not arrived, or stands behind such a one."""
+        try:
             await self._tried(
                 lambda: self._doubtful(connection.peer, data),
                 lambda: self._handle(FrameReceived(connection.peer, data)),
             )
-        except (UpdateError, StorageError) as error:
-            self._refuse(connection.peer, error)
-            await asyncio.Event().wait()  # nothing more is read from it; the closing ends this task
+        except EarlyUpdate:
+            return False
+        return True
+
+    async def _look_at_early_ones(self) -> None:
+        """Take, in their order, messages that were early and are not any more."""
+        for connection in [each for each in self._connections.values() if each.early]:
+            while connection.early:
+                data, connection.early = connection.early[0], connection.early[1:]
+                if not await self._took(connection, data):
+                    connection.early = [data, *connection.early]
+                    break
 
     def _doubtful(self, peer: PeerId, data: bytes) -> list[tuple[bytes, bool]]:
-        return self._engine.doubtful(peer, data, waiting=self._mirrored.waiting != EMPTY_UPDATE)
+        return self._engine.doubtful(peer, data)
 
     async def _brings_news(self, connection: _Connection, data: bytes) -> bool:
         for update in self._engine.updates(connection.peer, data):

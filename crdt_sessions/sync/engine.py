@@ -210,16 +210,22 @@ class SessionEngine:
         found = (frame.update for frame in frames if isinstance(frame, SyncStep2 | Update))
         return [update for update in found if update != EMPTY_UPDATE]
 
-    def doubtful(self, peer_id: PeerId, data: bytes, *, waiting: bool) -> list[tuple[bytes, bool]]:
+    def promises(self, data: bytes) -> bool:
+        """Tell whether a message asks for an acknowledgement of what came before it."""
+        try:
+            return any(isinstance(frame, Ack) for frame in decode(data))
+        except WireError:
+            return False
+
+    def doubtful(self, peer_id: PeerId, data: bytes) -> list[tuple[bytes, bool]]:
         """Return the updates in a message that should be tried elsewhere before the message is handled.
 
         With each stands whether it is going to be applied, or only compared because the peer may not write.
-        *waiting* says that something waits elsewhere for what may be in any update.
         """
         return [
             (update, self._peers[peer_id].can_write and self.writable)
             for update in self.updates(peer_id, data)
-            if update not in self._panics and (waiting or not self._inspector.passes(update))
+            if update not in self._panics and not self._inspector.passes(update)
         ]
 
     def learn(self, tasted: Mapping[bytes, Tasted]) -> None:
@@ -454,7 +460,7 @@ class SessionEngine:
     def _merge(self, update: bytes, author: PeerId | None, now: Millis) -> list[Effect]:
         self._check_size(len(update))
         if (tasted := self._tasted.get(update)) is not None:
-            return self._merge_tasted(update, tasted, author, now)
+            return self._merge_tasted(tasted, author, now)
         self._writers.check(self.document, update)
         lease = self._lease_of(author)
         bound = self._writers.bind(self.document, update, **lease) if lease else ()
@@ -467,19 +473,16 @@ class SessionEngine:
         waits = self.document.waiting != EMPTY_UPDATE
         return [self._persist(update, delta, author, records, waits=waits), *self._settle(now)]
 
-    def _merge_tasted(self, update: bytes, tasted: Tasted, author: PeerId | None, now: Millis) -> list[Effect]:
+    def _merge_tasted(self, tasted: Tasted, author: PeerId | None, now: Millis) -> list[Effect]:
         self._writers.check_authors(tasted.authors)
         lease = self._lease_of(author)
         bound = self._writers.bind_authors(tasted.authors, **lease) if lease else ()
         records = Records(writers={writer.client: writer for writer in bound})
         delta = self._apply(tasted.delta) if tasted.delta is not None else None
-        if delta == EMPTY_UPDATE:
-            delta = None  # it stands behind a gap
-        if delta is None and (tasted.held or not tasted.waits):
+        if delta is None:
             return []  # an echo
-        row = update if tasted.waits or delta is None else delta
-        effects: list[Effect] = [self._persist(row, delta, author, records, waits=tasted.waits)]
-        return effects if delta is None else [*effects, *self._settle(now)]
+        waits = self.document.waiting != EMPTY_UPDATE  # of what was stored without a sandbox
+        return [self._persist(delta, delta, author, records, waits=waits), *self._settle(now)]
 
     def holds(self, update: bytes) -> bool:
         """Tell whether the document holds all of a foreign update.

@@ -58,8 +58,6 @@ class Tasted:
     """Whether the document held all of it before."""
     authors: tuple[ClientId, ...]
     """Clients by whom there were new structs in it."""
-    waits: bool
-    """Whether something of it waits for an update that has not arrived."""
 
 
 Event = PeerJoined | FrameReceived | PeerLeft | Committed | Tick

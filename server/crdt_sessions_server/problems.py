@@ -15,6 +15,7 @@ from crdt_sessions import errors
 STATUS: dict[type[errors.CrdtSessionsError], int] = {
     errors.WireError: 400,
     errors.UpdateError: 400,
+    errors.EarlyUpdate: 409,
     errors.BadDocument: 422,
     errors.BadValue: 422,
     errors.BadSessionId: 422,

@@ -16,9 +16,10 @@ import pytest
 
 from crdt_sessions import connect
 from crdt_sessions.failpoints import NAMES
-from crdt_sessions.ids import Millis, SessionId
+from crdt_sessions.ids import Millis, Seq, SessionId
 from crdt_sessions.model import seed
-from crdt_sessions.storage import SqliteStore, migrations
+from crdt_sessions.storage import Row, migrations
+from crdt_sessions.storage.sqlite import checksum
 from crdt_sessions.testing import content
 from tests.interop.node import needs_node
 from tests.processes import Server
@@ -176,14 +177,18 @@ async def test_the_service_dies_in_the_middle_of_a_migration(tmp_path, times):
         server.close()
 
 
-async def test_an_old_database_is_migrated_with_its_sessions(tmp_path, monkeypatch):
+async def test_an_old_database_is_migrated_with_its_sessions(tmp_path):
     """A database of the first schema keeps what it holds; killed half-way, it is still of the first schema."""
     database = tmp_path / "s.db"
-    monkeypatch.setattr(migrations, "STEPS", migrations.STEPS[:1])
-    async with SqliteStore(database) as store:
-        begin = seed(SessionId("room"), generation=1, created_at=Millis(5), client_id=9, title="Old")
-        await store.create(SessionId("room"), begin, generation=1, title="Old", now=Millis(5))
-    monkeypatch.undo()
+    begin = seed(SessionId("room"), generation=1, created_at=Millis(5), client_id=9, title="Old")
+    connection = sqlite3.connect(database)  # as the first release wrote it
+    connection.executescript(migrations.STEPS[0][1] + "PRAGMA user_version = 1;")
+    connection.execute("INSERT INTO sessions VALUES ('room', 1, 5, 5, 'active', 'Old', 1, NULL)")
+    connection.execute(
+        "INSERT INTO updates VALUES ('room', 1, ?, ?)", (begin, checksum(SessionId("room"), Row(Seq(1), begin)))
+    )
+    connection.commit()
+    connection.close()
     with pytest.raises(AssertionError):
         Server(database, *FLAGS, env={"CRDT_SESSIONS_FAILPOINTS": "migration:3"})
     connection = sqlite3.connect(database)

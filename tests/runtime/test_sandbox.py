@@ -6,13 +6,13 @@ import random
 import pytest
 from pycrdt import Text
 
-from crdt_sessions.errors import MalformedUpdate, PanickedUpdate, StorageError
+from crdt_sessions.errors import EarlyUpdate, MalformedUpdate, PanickedUpdate, StorageError
 from crdt_sessions.ids import session_id
 from crdt_sessions.model import SessionDoc, extent_of
 from crdt_sessions.runtime import Sandbox, SessionRegistry
 from crdt_sessions.runtime.sandbox import Mirrored
 from crdt_sessions.testing import MemoryChannel, settle
-from crdt_sessions.wire import EMPTY_UPDATE, Update, encode
+from crdt_sessions.wire import EMPTY_UPDATE, Ack, SyncStep1, SyncStep2, Update, decode, encode
 from tests.hostile import corpus
 
 from .conftest import ROOM, Peer, until
@@ -84,18 +84,25 @@ async def test_what_comes_back_is_what_the_library_wrote_anew(sandbox):
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_updates_out_of_order_end_the_same(sandbox, seed):
+async def test_updates_out_of_order_are_given_back_until_their_time_has_come(sandbox, seed):
     rng, session = random.Random(seed), Session()
     made = [corpus.SEED, *corpus.updates(rng, 40)[:-1]]
-    rng.shuffle(made)
-    waited = [(await session.take(sandbox, update)).waits for update in made]
     whole = SessionDoc(10)
     for update in made:
         whole.apply(update)
-    assert any(waited)
-    assert not waited[-1]
-    assert session.mirrored.waiting == EMPTY_UPDATE
-    assert session.document.waiting == EMPTY_UPDATE
+    left, early = made, 0
+    rng.shuffle(left)
+    while left:
+        again = []
+        for update in left:
+            try:
+                await session.take(sandbox, update)
+            except EarlyUpdate:
+                again.append(update)
+            assert session.document.waiting == EMPTY_UPDATE
+        assert len(again) < len(left)
+        left, early = again, early + len(again)
+    assert early > 3
     assert extent_of(session.document.doc) == extent_of(whole.doc)
 
 
@@ -129,18 +136,6 @@ async def test_the_mirror_is_made_anew_after_what_was_refused_elsewhere(sandbox)
     tasted = await session.take(sandbox, writing("two"))
     assert not tasted.held
     assert session.document.roots.state["k"] == "two"
-
-
-async def test_what_waits_and_harms_is_left_aside_and_its_bringer_is_not_blamed(sandbox):
-    author = SessionDoc(5)
-    _, first = author.edit(lambda doc: doc.roots.state.__setitem__("a", 1))
-    _, bomb = author.edit(lambda doc: doc.roots.state.__setitem__("b", "KILL"))
-    session = Session()
-    session.mirrored.waiting = bomb  # as loaded from rows of an earlier time
-    tasted = await session.take(sandbox, first)
-    assert tasted.delta is not None
-    assert session.document.roots.state.to_py() == {"a": 1.0}
-    assert session.mirrored.waiting == EMPTY_UPDATE
 
 
 async def test_a_hundred_at_once_wait_for_one_another(sandbox):
@@ -207,28 +202,88 @@ async def test_leaving_in_the_middle_of_a_test_harms_nobody(guarded):
     assert guarded.sandbox.deaths == 0
 
 
-async def test_what_waits_is_stored_as_it_came_and_comes_back_after_a_restart(store, clock, sandbox):
+def letters(text):
+    """Updates of one client that each type a letter behind the last one."""
     author = SessionDoc(5)
     draft = author.doc.get("draft", type=Text)
-    first, second, third = [author.edit(lambda _, letter=letter: draft.__iadd__(letter))[1] for letter in "abc"]
+    return [author.edit(lambda _, letter=letter: draft.__iadd__(letter))[1] for letter in text]
 
-    def text(session):
-        return str(session.engine.document.doc.get("draft", type=Text))
 
-    async with SessionRegistry(store, clock=clock, sandbox=sandbox) as registry:
-        async with registry.open(ROOM, create=True) as session:
-            await session.apply(first)
+def draft_of(session):
+    return str(session.engine.document.doc.get("draft", type=Text))
+
+
+async def test_an_early_update_is_kept_back_unacknowledged_until_what_it_needs_is_there(guarded, store):
+    """A client types on while it says what it has: the new letter comes before the old ones."""
+    first, second, third = letters("abc")
+    async with guarded.open(ROOM, create=True) as session:
+        await session.apply(first)
+        channel, far = MemoryChannel.pair()
+        serving = asyncio.create_task(guarded.serve(ROOM, far))
+        for frame in (Update(third), Ack(b"3")):
+            await channel.send(encode(frame))
+        await channel.send(encode(SyncStep1(b"\x00")))
+        heard = []
+        while not any(isinstance(frame, SyncStep2) for frame in heard):
+            heard += decode(await channel.recv())
+        assert draft_of(session) == "a"
+        assert len((await store.load(ROOM)).rows) == 2
+        await channel.send(encode(SyncStep2(second)))
+        while not any(isinstance(frame, Ack) for frame in heard):
+            heard += decode(await channel.recv())
+        assert draft_of(session) == "abc"
+        assert not any(row.waits for row in (await store.load(ROOM)).rows)
+        channel.close()
+        await serving
+
+
+async def test_what_an_early_update_needs_may_come_from_somebody_else(guarded):
+    """Two tabs sync with each other first: one has the other's letter before the service has."""
+    first, second, third = letters("abc")
+    async with guarded.open(ROOM, create=True) as session:
+        await session.apply(first)
+        tabs = [MemoryChannel.pair() for _ in range(2)]
+        serving = [asyncio.create_task(guarded.serve(ROOM, far)) for _, far in tabs]
+        await tabs[0][0].send(encode(Update(third)))
+        await settle()
+        await tabs[1][0].send(encode(Update(second)))
+        await until(lambda: draft_of(session) == "abc")
+        for near, _ in tabs:
+            near.close()
+        await asyncio.gather(*serving)
+
+
+async def test_many_early_updates_are_told_to_sync_again(guarded):
+    made = letters("x" * 300)
+    channel, far = MemoryChannel.pair()
+    serving = asyncio.create_task(guarded.serve(ROOM, far))
+    for update in made[1:]:
+        await channel.send(encode(Update(update)))
+    closing = await serving
+    assert (closing.code, "need others first" in closing.reason) == (1013, True)
+    channel.close()
+
+
+async def test_over_http_an_early_update_is_refused(guarded):
+    first, _, third = letters("abc")
+    async with guarded.open(ROOM, create=True) as session:
+        await session.apply(first)
+        with pytest.raises(EarlyUpdate):
             await session.apply(third)
-            assert text(session) == "a"
-            assert [row.waits for row in (await store.load(ROOM)).rows] == [False, False, True]
-            await session.snapshot()
-            assert [row.waits for row in (await store.load(ROOM)).rows] == [True]
+    with pytest.raises(EarlyUpdate):
+        await guarded.create(session_id("other"), content=third)
+
+
+async def test_what_was_stored_without_a_sandbox_and_waits_is_still_there_with_one(store, clock, sandbox):
+    first, second, third = letters("abc")
+    async with SessionRegistry(store, clock=clock) as registry, registry.open(ROOM, create=True) as session:
+        await session.apply(first)
+        await session.apply(third)
+        assert [row.waits for row in (await store.load(ROOM)).rows] == [False, False, True]
     async with SessionRegistry(store, clock=clock, sandbox=sandbox) as registry, registry.open(ROOM) as session:
-        assert text(session) == "a"
+        assert draft_of(session) == "a"
         await session.apply(second)
-        assert text(session) == "abc"
-        await session.snapshot()
-        assert [row.waits for row in (await store.load(ROOM)).rows] == [False]
+        assert draft_of(session) == "abc"
 
 
 async def test_what_a_mirror_has_missed_is_bounded_and_it_is_made_anew(sandbox):
