@@ -305,19 +305,6 @@ async def test_no_extension_is_agreed_upon(tmp_path):
         assert stock.protocol.extensions == []
 
 
-async def test_a_refused_peer_that_does_not_hang_up_is_hung_up_on(tmp_path):
-    """It floods, is refused, and never reads: its socket is closed all the same."""
-    async with serving(tmp_path, "--messages-per-s", "10", "--message-burst", "20") as server:
-        rude = socket.create_connection(("127.0.0.1", server.port))
-        rude.sendall(UPGRADE)
-        rude.settimeout(15)
-        with pytest.raises(OSError):  # noqa: PT011 - reset or broken pipe, as the kernel likes
-            for _ in range(1_000_000):
-                rude.sendall(b"\x82\x81\0\0\0\0\x03" * 100)  # QueryAwareness
-                await asyncio.sleep(0.001)
-        rude.close()
-
-
 async def test_memory_is_back_after_a_thousand_connections_and_three_hundred_sessions(tmp_path):
     async with serving(tmp_path, "--idle-unload-s", "0") as server:
 
