@@ -209,8 +209,6 @@ class SessionRegistry:
         waiting = EMPTY_UPDATE
         if content is not None:
             begin, waiting = await self.vouch([begin, content])
-            if waiting != EMPTY_UPDATE and self.sandbox is not None:
-                raise EarlyUpdate(size=len(content))
         record = await self.store.create(session_id, begin, generation=generation, title=title, now=now)
         if waiting != EMPTY_UPDATE:
             await self.store.append(session_id, [Row(Seq(2), waiting, waits=True)], now=now)
@@ -595,7 +593,10 @@ class SessionRegistry:
             UpdateError: they cannot be applied, or do harm.
         """
         if self.sandbox is not None:
-            return await self.sandbox.vouch(updates)
+            whole, waiting = await self.sandbox.vouch(updates)
+            if waiting != EMPTY_UPDATE:
+                raise EarlyUpdate(size=sum(map(len, updates)))
+            return whole, waiting
         document = SessionDoc(self.client_id())
         try:
             for update in updates:

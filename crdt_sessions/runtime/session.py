@@ -400,7 +400,7 @@ class Session:
         """Take a message; return False if it is early: it needs what has not arrived, or stands behind such a one."""
         try:
             await self._tried(
-                lambda: self._doubtful(connection.peer, data),
+                lambda: self._engine.doubtful(connection.peer, data),
                 lambda: self._handle(FrameReceived(connection.peer, data)),
             )
         except EarlyUpdate:
@@ -415,9 +415,6 @@ class Session:
                 if not await self._took(connection, data):
                     connection.early = [data, *connection.early]
                     break
-
-    def _doubtful(self, peer: PeerId, data: bytes) -> list[tuple[bytes, bool]]:
-        return self._engine.doubtful(peer, data)
 
     async def _brings_news(self, connection: _Connection, data: bytes) -> bool:
         for update in self._engine.updates(connection.peer, data):

@@ -300,19 +300,6 @@ class SqliteStore:
         await self._submit(write)
         await self._submit(take_back)
 
-    async def put_entries(self, session: SessionId, entries: Entries) -> None:
-        """Put *entries* on record without rows: for copying a session from one file into another.
-
-        Raises:
-            SessionNotFound: there is no such session.
-        """
-
-        async def job(connection: aiosqlite.Connection) -> None:
-            await _require(connection, session)
-            await sqlite_entries.put(connection, session, entries)
-
-        await self._submit(job)
-
     async def record_step(self, session: SessionId, run: str, key: str, value: str) -> str:
         """See :meth:`UpdateStore.record_step`."""
 
