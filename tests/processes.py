@@ -16,6 +16,11 @@ import httpx
 ROOT = Path(__file__).parent.parent
 TREE = Path(os.environ.get("TREE", ROOT))
 """Where the code under test is; the tests of the tests put a broken copy there."""
+UPGRADE = (
+    b"GET /v1/sync/%b HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+"""The request that opens a WebSocket to the session put into it. A frame before the answer to it gets a 400."""
 
 
 class Process:
@@ -114,6 +119,19 @@ class Server(Process):
     @property
     def ws(self):
         return self.url.replace("http://", "ws://") + "/v1/sync"
+
+    def raw_peer(self, session="room", receive_buffer=None):
+        """A socket after its WebSocket handshake, for peers that no library would play."""
+        peer = socket.socket()
+        if receive_buffer is not None:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)  # counts before connect only
+        peer.connect(("127.0.0.1", self.port))
+        peer.sendall(UPGRADE % session.encode())
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):
+            answer += peer.recv(1)
+        assert answer.startswith(b"HTTP/1.1 101"), answer
+        return peer
 
     def http(self, **options):
         return httpx.Client(base_url=self.url, timeout=20, trust_env=False, **options)

@@ -6,7 +6,6 @@ and a stream of events are attached. `SERVICE_PYTHON=... pytest` chooses the int
 
 import asyncio
 import os
-import socket
 import sys
 import threading
 import time
@@ -17,7 +16,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from crdt_sessions import connect
-from tests.hostile.test_peers import UPGRADE, stock_peer, typing
+from tests.hostile.test_peers import stock_peer, typing
 from tests.processes import Server
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
@@ -25,10 +24,9 @@ pytestmark = [pytest.mark.crash, pytest.mark.slow]
 PYTHON = os.environ.get("SERVICE_PYTHON", sys.executable)
 
 
-def flood(port, stop):
+def flood(server, stop):
     """Send what it can, and read nothing, until the socket breaks."""
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port)) as rude:
-        rude.sendall(UPGRADE)
+    with server.raw_peer() as rude, suppress(OSError):
         while not stop.is_set():
             rude.sendall(b"\x82\x81\0\0\0\0\x03" * 50)
 
@@ -46,10 +44,10 @@ async def test_a_stop_under_load_is_orderly_and_in_time(tmp_path, attempt):
     flags = ("--default-agent", "", "--shutdown-s", "5", "--message-burst", "10000000", "--messages-per-s", "1000000")
     server = Server(tmp_path / "s.db", *flags, python=PYTHON)
     acknowledged, stop = [], threading.Event()
-    threads = [threading.Thread(target=flood, args=(server.port, stop), daemon=True) for _ in range(2)]
-    stalled = socket.create_connection(("127.0.0.1", server.port))
+    threads = [threading.Thread(target=flood, args=(server, stop), daemon=True) for _ in range(2)]
+    stalled = server.raw_peer(receive_buffer=4096)
     try:
-        stalled.sendall(UPGRADE + b"\x82\x84\0\0\0\0\x00\x00\x01\x00")
+        stalled.sendall(b"\x82\x84\0\0\0\0\x00\x00\x01\x00")
         for thread in threads:
             thread.start()
         waiting = [

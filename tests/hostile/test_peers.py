@@ -17,15 +17,11 @@ from websockets.exceptions import ConnectionClosed
 from crdt_sessions import connect
 from crdt_sessions.model import SessionDoc
 from crdt_sessions.wire import AwarenessEntry, AwarenessFrame, Update, encode, encode_awareness
-from tests.processes import Server
+from tests.processes import UPGRADE, Server
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
 FLAGS = ("--default-agent", "", "--idle-unload-s", "0.2")
-UPGRADE = (
-    b"GET /v1/sync/room HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
 
 
 def resident(server):
@@ -135,9 +131,7 @@ async def test_a_peer_that_never_reads_delays_nobody_and_grows_nothing(tmp_path)
     """It asks for everything and reads nothing while another one streams ten megabytes."""
     frames = typing(200, size=50_000)
     async with serving(tmp_path, "--log-bytes", "65536") as server:
-        stalled = socket.create_connection(("127.0.0.1", server.port))
-        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        stalled.sendall(UPGRADE)
+        stalled = server.raw_peer(receive_buffer=4096)
         stalled.sendall(b"\x82\x84\0\0\0\0\x00\x00\x01\x00")  # SyncStep1
         async with stock_peer(server) as stock, stock_peer(server, max_size=None) as good:
             await good.send(b"\x00\x00\x01\x00")
@@ -287,7 +281,7 @@ async def test_a_flood_of_joins_and_resets_leaves_nothing_behind(tmp_path):
     async with serving(tmp_path) as server:
         for _ in range(1000):
             each = socket.create_connection(("127.0.0.1", server.port))
-            each.sendall(UPGRADE)
+            each.sendall(UPGRADE % b"room")
             each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             each.close()
         async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=30) as http:
@@ -303,6 +297,21 @@ async def test_no_extension_is_agreed_upon(tmp_path):
     """Hypercorn would compress frames with 270 kB of memory a connection (docs/decisions/0012)."""
     async with serving(tmp_path) as server, stock_peer(server, compression="deflate") as stock:
         assert stock.protocol.extensions == []
+
+
+async def test_a_refused_peer_that_does_not_hang_up_is_hung_up_on(tmp_path):
+    """It floods, is refused, and never reads: its socket is closed all the same."""
+    async with serving(tmp_path, "--messages-per-s", "10", "--message-burst", "20") as server:
+        rude = server.raw_peer()
+
+        def flood():
+            begun = time.monotonic()
+            while time.monotonic() - begun < 20:
+                rude.sendall(b"\x82\x81\0\0\0\0\x03" * 100)  # QueryAwareness
+
+        with pytest.raises(ConnectionError):
+            await asyncio.to_thread(flood)
+        rude.close()
 
 
 async def test_memory_is_back_after_a_thousand_connections_and_three_hundred_sessions(tmp_path):
