@@ -11,12 +11,11 @@ import asyncio
 import logging
 import sqlite3
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import aiosqlite
 
@@ -50,7 +49,8 @@ from crdt_sessions.storage.retention import kept
 
 _log = logging.getLogger("crdt_sessions.storage")
 
-_Job = Callable[[aiosqlite.Connection], Awaitable[Any]]
+Result = TypeVar("Result")
+_Job = Callable[[sqlite3.Connection], None]
 
 _RECORD = "SELECT id, generation, created_at, updated_at, status, title FROM sessions"
 _ROWS_UP_TO = (
@@ -155,9 +155,9 @@ class SqliteStore:
     ) -> SessionRecord:
         """See :meth:`UpdateStore.create`."""
 
-        async def job(connection: aiosqlite.Connection) -> None:
-            await _insert_session(connection, record, Seq(1))
-            await _insert(connection, session, [Row(Seq(1), seed)], now)
+        def job(connection: sqlite3.Connection) -> None:
+            _insert_session(connection, record, Seq(1))
+            _insert(connection, session, [Row(Seq(1), seed)], now)
 
         if generation < 1:
             raise ValueError("the first generation is 1")
@@ -175,19 +175,19 @@ class SqliteStore:
         if last - first + 1 != len(rows):
             raise StorageError(f"rows for {session!r} have gaps")
 
-        async def job(connection: aiosqlite.Connection) -> None:
+        def job(connection: sqlite3.Connection) -> None:
             failpoints.reach("before-append")
-            changed = await _run(
+            changed = _run(
                 connection,
                 "UPDATE sessions SET last_seq = ?, updated_at = ?"
                 " WHERE id = ? AND last_seq = ? AND deleted_at IS NULL",
                 (last, now, session, first - 1),
             )
             if not changed:
-                await _require(connection, session)
+                _require(connection, session)
                 raise StorageError(f"rows for {session!r} do not begin behind its last one")
-            await _insert(connection, session, rows, now)
-            await sqlite_entries.put(connection, session, entries)
+            _insert(connection, session, rows, now)
+            sqlite_entries.put(connection, session, entries)
 
         await self._submit(job)
 
@@ -203,9 +203,9 @@ class SqliteStore:
     ) -> None:
         """See :meth:`UpdateStore.replace_with_snapshot`."""
 
-        async def job(connection: aiosqlite.Connection) -> None:
-            await _require(connection, session)
-            await _run(
+        def job(connection: sqlite3.Connection) -> None:
+            _require(connection, session)
+            _run(
                 connection,
                 "INSERT INTO snapshots (session, seq, data, checksum, waits, at, name) VALUES (?, ?, ?, ?, ?,"
                 " coalesce((SELECT at FROM updates WHERE session = ? AND seq = ?), ?), ?)"
@@ -217,11 +217,11 @@ class SqliteStore:
             )  # fmt: skip
             failpoints.reach("snapshot")
             if not keep_rows:
-                await _run(connection, "DELETE FROM updates WHERE session = ? AND seq <= ?", (session, snapshot.seq))
-            versions = await _versions(connection, session)
+                _run(connection, "DELETE FROM updates WHERE session = ? AND seq <= ?", (session, snapshot.seq))
+            versions = _versions(connection, session)
             gone = {version.seq for version in versions} - kept(versions, retention)
-            gone.discard(await _base(connection, session))
-            await connection.executemany(
+            gone.discard(_base(connection, session))
+            connection.executemany(
                 "DELETE FROM snapshots WHERE session = ? AND seq = ?", [(session, seq) for seq in gone]
             )
             failpoints.reach("truncate")
@@ -233,26 +233,26 @@ class SqliteStore:
     ) -> None:
         """See :meth:`UpdateStore.adopt`."""
 
-        async def job(connection: aiosqlite.Connection) -> None:
-            await _insert_session(connection, record, snapshots[-1][1].seq)
-            await connection.executemany(
+        def job(connection: sqlite3.Connection) -> None:
+            _insert_session(connection, record, snapshots[-1][1].seq)
+            connection.executemany(
                 "INSERT INTO snapshots (session, seq, data, checksum, waits, at, name) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [
                     (record.id, row.seq, row.update, checksum(record.id, row), row.waits, version.at, version.name)
                     for version, row in snapshots
                 ],
             )
-            await sqlite_entries.put(connection, record.id, entries)
+            sqlite_entries.put(connection, record.id, entries)
 
         await self._submit(job)
 
     async def rename_version(self, session: SessionId, seq: Seq, name: str | None) -> None:
         """See :meth:`UpdateStore.rename_version`."""
 
-        async def job(connection: aiosqlite.Connection) -> None:
-            await _require(connection, session)
+        def job(connection: sqlite3.Connection) -> None:
+            _require(connection, session)
             statement = "UPDATE snapshots SET name = ? WHERE session = ? AND seq = ?"
-            if not await _run(connection, statement, (name, session, seq)):
+            if not _run(connection, statement, (name, session, seq)):
                 raise NotFound(what="version", id=str(seq))
 
         await self._submit(job)
@@ -262,9 +262,9 @@ class SqliteStore:
     ) -> None:
         """See :meth:`UpdateStore.describe`."""
 
-        async def job(connection: aiosqlite.Connection) -> None:
-            await _require(connection, session)
-            await _run(
+        def job(connection: sqlite3.Connection) -> None:
+            _require(connection, session)
+            _run(
                 connection,
                 "UPDATE sessions SET title = coalesce(?, title), status = coalesce(?, status), updated_at = ?"
                 " WHERE id = ?",
@@ -276,11 +276,11 @@ class SqliteStore:
     async def delete(self, session: SessionId, *, now: Millis) -> None:
         """See :meth:`UpdateStore.delete`."""
 
-        async def job(connection: aiosqlite.Connection) -> None:
-            await _require(connection, session)
+        def job(connection: sqlite3.Connection) -> None:
+            _require(connection, session)
             for table in ("updates", "snapshots", *sqlite_entries.TABLES):
-                await _run(connection, f"DELETE FROM {table} WHERE session = ?", (session,))
-            await _run(
+                _run(connection, f"DELETE FROM {table} WHERE session = ?", (session,))
+            _run(
                 connection,
                 "UPDATE sessions SET deleted_at = ?, title = NULL, status = 'deleted', last_seq = 0 WHERE id = ?",
                 (now, session),
@@ -291,11 +291,11 @@ class SqliteStore:
     async def check(self) -> None:
         """See :meth:`UpdateStore.check`. Writes a block and takes it back, so that the disk must have room for it."""
 
-        async def write(connection: aiosqlite.Connection) -> None:
-            await _run(connection, "INSERT OR REPLACE INTO probe VALUES (1, zeroblob(?))", (_PROBE_BYTES,))
+        def write(connection: sqlite3.Connection) -> None:
+            _run(connection, "INSERT OR REPLACE INTO probe VALUES (1, zeroblob(?))", (_PROBE_BYTES,))
 
-        async def take_back(connection: aiosqlite.Connection) -> None:
-            await _run(connection, "DELETE FROM probe", ())
+        def take_back(connection: sqlite3.Connection) -> None:
+            _run(connection, "DELETE FROM probe", ())
 
         await self._submit(write)
         await self._submit(take_back)
@@ -303,9 +303,9 @@ class SqliteStore:
     async def record_step(self, session: SessionId, run: str, key: str, value: str) -> str:
         """See :meth:`UpdateStore.record_step`."""
 
-        async def job(connection: aiosqlite.Connection) -> None:
-            await _require(connection, session)
-            await _run(
+        def job(connection: sqlite3.Connection) -> None:
+            _require(connection, session)
+            _run(
                 connection, "INSERT INTO steps VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", (session, run, key, value)
             )
 
@@ -315,8 +315,8 @@ class SqliteStore:
     async def delivered(self, id: str) -> None:
         """See :meth:`UpdateStore.delivered`."""
 
-        async def job(connection: aiosqlite.Connection) -> None:
-            await _run(connection, "DELETE FROM deliveries WHERE id = ?", (id,))
+        def job(connection: sqlite3.Connection) -> None:
+            _run(connection, "DELETE FROM deliveries WHERE id = ?", (id,))
 
         await self._submit(job)
 
@@ -324,9 +324,9 @@ class SqliteStore:
         """See :meth:`UpdateStore.postpone`."""
         changed: list[int] = []
 
-        async def job(connection: aiosqlite.Connection) -> None:
+        def job(connection: sqlite3.Connection) -> None:
             statement = "UPDATE deliveries SET attempts = ?, next_at = ?, error = ?, dead = ? WHERE id = ?"
-            changed.append(await _run(connection, statement, (attempts, next_at, error, int(dead), id)))
+            changed.append(_run(connection, statement, (attempts, next_at, error, int(dead), id)))
 
         await self._submit(job)
         return changed[-1] > 0
@@ -383,67 +383,46 @@ class SqliteStore:
 
     async def load(self, session: SessionId) -> StoredSession | None:
         """See :meth:`UpdateStore.load`."""
-        async with self._view():  # of record, snapshot and rows
-            return await self._load(session)
+        return await self._view(lambda connection: _load(connection, session))
 
     async def history(self, session: SessionId) -> History:
         """See :meth:`UpdateStore.history`."""
-        async with self._view():
-            await _require(self._read, session)
-            versions = await _versions(self._read, session)
-            rows = await self._fetch("SELECT seq, at FROM updates WHERE session = ? ORDER BY seq", (session,))
-            base = await _base(self._read, session)
-        points = [(version.seq, version.at) for version in versions if version.seq == base] + rows
-        return History(versions, Seq(points[0][0]), Seq(points[-1][0]), [Millis(at) for _, at in points])
+        return await self._view(lambda connection: _history(connection, session))
 
     async def load_version(self, session: SessionId, seq: Seq) -> Sequence[Row]:
         """See :meth:`UpdateStore.load_version`."""
-        async with self._view():
-            await _require(self._read, session)
-            stored = await self._fetch(_ROWS_UP_TO, (session, seq))
+
+        def read(connection: sqlite3.Connection) -> list[Any]:
+            _require(connection, session)
+            return connection.execute(_ROWS_UP_TO, (session, seq)).fetchall()
+
+        stored = await self._view(read)
         if not stored or stored[-1][0] != seq or stored[0][0] + len(stored) - 1 != seq:
             raise NotFound(what="version", id=str(seq))
         return _verified(session, stored, seq)
 
-    async def _load(self, session: SessionId) -> StoredSession | None:
-        found = await self._fetch(
-            "SELECT id, generation, created_at, updated_at, status, title, last_seq FROM sessions"
-            " WHERE id = ? AND deleted_at IS NULL",
-            (session,),
-        )
-        if not found:
-            return None
-        *record, last_seq = found[0]
-        stored = await self._fetch(_ROWS_UP_TO, (session, _NO_BOUND))
-        runs, writers = [await self._fetch(query, (session,)) for query in sqlite_entries.QUERIES]
-        return StoredSession(
-            SessionRecord(*record),
-            _verified(session, stored, last_seq),
-            sqlite_entries.runs(runs),
-            sqlite_entries.writers(writers),
-        )
-
     # -- inside ------------------------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def _view(self) -> AsyncIterator[None]:
+    async def _view(self, read: Callable[[sqlite3.Connection], Result]) -> Result:
         """Read everything as it is at one moment."""
+
+        def at_one_moment(connection: sqlite3.Connection) -> Result:
+            connection.execute("BEGIN")
+            try:
+                return read(connection)
+            finally:
+                connection.execute("ROLLBACK")
+
         async with self._reading:
             with _translated():
-                await self._read.execute("BEGIN")
-                try:
-                    yield
-                finally:
-                    await self._read.execute("ROLLBACK")
+                return await _in_its_thread(self._read, at_one_moment)
 
     async def _select(self, statement: str, values: Sequence[Any]) -> list[Any]:
         async with self._reading:
             with _translated():
-                return await self._fetch(statement, values)
-
-    async def _fetch(self, statement: str, values: Sequence[Any]) -> list[Any]:
-        async with self._read.execute(statement, values) as cursor:
-            return list(await cursor.fetchall())
+                return await _in_its_thread(
+                    self._read, lambda connection: connection.execute(statement, values).fetchall()
+                )
 
     async def _submit(self, job: _Job) -> None:
         if self._writer is None or self._writer.done():
@@ -479,9 +458,7 @@ class SqliteStore:
         """Run *jobs* in one transaction; report success to all, or failure if there is only one."""
         try:
             with _translated():
-                async with _transaction(self._write) as connection:
-                    for queued in jobs:
-                        await queued.job(connection)
+                await _in_its_thread(self._write, lambda connection: _transact(connection, jobs))
         except CrdtSessionsError as error:
             if len(jobs) == 1 and not jobs[0].done.done():
                 jobs[0].done.set_exception(error)
@@ -516,21 +493,56 @@ def _error_for(error: sqlite3.Error) -> StorageError:
     return StorageError(sentence)
 
 
-async def _base(connection: aiosqlite.Connection, session: SessionId) -> Seq:
+async def _in_its_thread(connection: aiosqlite.Connection, work: Callable[[sqlite3.Connection], Result]) -> Result:
+    """Do *work*, many statements perhaps, in the connection's thread, and come back once.
+
+    aiosqlite goes to the thread and back for every statement, which costs more than most statements do. What it
+    does that with has no public name.
+    """
+    result: Result = await connection._execute(work, connection._conn)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _base(connection: sqlite3.Connection, session: SessionId) -> Seq:
     """Return the number of the snapshot that the rows follow; 0 if they go back to the first one."""
     statement = (
         "SELECT coalesce(max(seq), 0) FROM snapshots WHERE session = ?1"
         " AND seq < coalesce((SELECT min(seq) FROM updates WHERE session = ?1), 9e18)"
     )
-    async with connection.execute(statement, (session,)) as cursor:
-        ((seq,),) = await cursor.fetchall()
-        return Seq(seq)
+    return Seq(connection.execute(statement, (session,)).fetchone()[0])
 
 
-async def _versions(connection: aiosqlite.Connection, session: SessionId) -> list[Version]:
+def _versions(connection: sqlite3.Connection, session: SessionId) -> list[Version]:
     statement = "SELECT seq, at, length(data), name FROM snapshots WHERE session = ? ORDER BY seq"
-    async with connection.execute(statement, (session,)) as cursor:
-        return [Version(Seq(seq), Millis(at), size, name) for seq, at, size, name in await cursor.fetchall()]
+    found = connection.execute(statement, (session,))
+    return [Version(Seq(seq), Millis(at), size, name) for seq, at, size, name in found]
+
+
+def _history(connection: sqlite3.Connection, session: SessionId) -> History:
+    _require(connection, session)
+    versions, base = _versions(connection, session), _base(connection, session)
+    rows = connection.execute("SELECT seq, at FROM updates WHERE session = ? ORDER BY seq", (session,)).fetchall()
+    points = [(version.seq, version.at) for version in versions if version.seq == base] + rows
+    return History(versions, Seq(points[0][0]), Seq(points[-1][0]), [Millis(at) for _, at in points])
+
+
+def _load(connection: sqlite3.Connection, session: SessionId) -> StoredSession | None:
+    found = connection.execute(
+        "SELECT id, generation, created_at, updated_at, status, title, last_seq FROM sessions"
+        " WHERE id = ? AND deleted_at IS NULL",
+        (session,),
+    ).fetchone()
+    if found is None:
+        return None
+    *record, last_seq = found
+    stored = connection.execute(_ROWS_UP_TO, (session, _NO_BOUND)).fetchall()
+    runs, writers = [connection.execute(query, (session,)).fetchall() for query in sqlite_entries.QUERIES]
+    return StoredSession(
+        SessionRecord(*record),
+        _verified(session, stored, last_seq),
+        sqlite_entries.runs(runs),
+        sqlite_entries.writers(writers),
+    )
 
 
 async def _connect(path: Path) -> aiosqlite.Connection:
@@ -540,34 +552,33 @@ async def _connect(path: Path) -> aiosqlite.Connection:
     return connection
 
 
-@asynccontextmanager
-async def _transaction(connection: aiosqlite.Connection) -> AsyncIterator[aiosqlite.Connection]:
-    await connection.execute("BEGIN IMMEDIATE")
+def _transact(connection: sqlite3.Connection, jobs: Sequence[_Queued]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
     try:
-        yield connection
+        for queued in jobs:
+            queued.job(connection)
         failpoints.reach("before-commit")
-        await connection.execute("COMMIT")
+        connection.execute("COMMIT")
         failpoints.reach("after-commit")
     except BaseException:
         if connection.in_transaction:  # some errors roll back by themselves
-            await connection.execute("ROLLBACK")
+            connection.execute("ROLLBACK")
         raise
 
 
-async def _run(connection: aiosqlite.Connection, statement: str, values: Sequence[Any]) -> int:
+def _run(connection: sqlite3.Connection, statement: str, values: Sequence[Any]) -> int:
     """Execute a statement and return how many rows it changed."""
-    async with connection.execute(statement, values) as cursor:
-        return cursor.rowcount
+    return connection.execute(statement, values).rowcount
 
 
-async def _require(connection: aiosqlite.Connection, session: SessionId) -> None:
-    async with connection.execute("SELECT 1 FROM sessions WHERE id = ? AND deleted_at IS NULL", (session,)) as cursor:
-        if await cursor.fetchone() is None:
-            raise SessionNotFound(session=session)
+def _require(connection: sqlite3.Connection, session: SessionId) -> None:
+    found = connection.execute("SELECT 1 FROM sessions WHERE id = ? AND deleted_at IS NULL", (session,))
+    if found.fetchone() is None:
+        raise SessionNotFound(session=session)
 
 
-async def _insert_session(connection: aiosqlite.Connection, record: SessionRecord, last_seq: Seq) -> None:
-    changed = await _run(
+def _insert_session(connection: sqlite3.Connection, record: SessionRecord, last_seq: Seq) -> None:
+    changed = _run(
         connection,
         "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, NULL) ON CONFLICT (id) DO UPDATE SET"
         " generation = excluded.generation, created_at = excluded.created_at,"
@@ -582,8 +593,8 @@ async def _insert_session(connection: aiosqlite.Connection, record: SessionRecor
         raise SessionExists(session=record.id)
 
 
-async def _insert(connection: aiosqlite.Connection, session: SessionId, rows: Sequence[Row], now: Millis) -> None:
-    await connection.executemany(
+def _insert(connection: sqlite3.Connection, session: SessionId, rows: Sequence[Row], now: Millis) -> None:
+    connection.executemany(
         "INSERT INTO updates (session, seq, data, checksum, waits, at) VALUES (?, ?, ?, ?, ?, ?)",
         [(session, row.seq, row.update, checksum(session, row), row.waits, now) for row in rows],
     )

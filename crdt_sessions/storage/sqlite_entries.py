@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
 from typing import Any
-
-import aiosqlite
 
 from crdt_sessions.ids import Millis, SessionId
 from crdt_sessions.storage.base import Entries, RunEntry, WriterEntry
@@ -19,7 +18,7 @@ QUERIES = (
 """What :func:`runs` and :func:`writers` read."""
 
 
-async def put(connection: aiosqlite.Connection, session: SessionId, entries: Entries) -> None:
+def put(connection: sqlite3.Connection, session: SessionId, entries: Entries) -> None:
     """Put *entries* on record, inside a transaction."""
     for statement, rows in (
         (
@@ -43,7 +42,7 @@ async def put(connection: aiosqlite.Connection, session: SessionId, entries: Ent
         ),
     ):  # fmt: skip
         if rows:
-            await connection.executemany(statement, rows)
+            connection.executemany(statement, rows)
 
 
 def runs(rows: Iterable[Any]) -> tuple[RunEntry, ...]:

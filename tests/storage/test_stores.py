@@ -149,7 +149,7 @@ async def test_nobody_waits_for_a_writer_that_failed(tmp_path):
 
     async with SqliteStore(tmp_path / "s.db") as store:
 
-        async def bug(connection):
+        def bug(connection):
             raise RuntimeError("not SQLite's")
 
         results = await asyncio.gather(
