@@ -89,6 +89,15 @@ class SessionDoc:
         delta = self.take_delta()
         return EMPTY_UPDATE if delta is None and not held else delta
 
+    def append(self, update: bytes) -> bytes | None:
+        """Apply an update of which is known that it is new and waits for nothing; see :meth:`apply`.
+
+        Raises:
+            UpdateError: as :meth:`apply`.
+        """
+        apply_guarded(self.doc, update)
+        return self.take_delta()
+
     def _retry(self) -> None:
         """Apply again what waits.
 
@@ -125,7 +134,7 @@ class SessionDoc:
         """Return what changed since the last call, as an update; None if nothing visible did."""
         if not self._deltas:
             return None
-        delta = merge(self._deltas)
+        delta = self._deltas[0] if len(self._deltas) == 1 else merge(self._deltas)
         self._deltas.clear()
         return None if delta == EMPTY_UPDATE else delta  # empty: integrated, but behind a gap
 
@@ -140,6 +149,11 @@ class SessionDoc:
         self._touched.messages.clear()
         self._touched.runs.clear()
         return taken
+
+    @property
+    def touched(self) -> bool:
+        """Whether :meth:`take_touched` has something to tell."""
+        return bool(self._touched.meta or self._touched.messages or self._touched.runs)
 
     @property
     def waiting(self) -> bytes:

@@ -1,7 +1,7 @@
 """The asyncio shell: performs the engine's effects. The registry of live sessions is its front door."""
 
 from crdt_sessions.runtime.archive import archive, take_over
-from crdt_sessions.runtime.channel import Channel
+from crdt_sessions.runtime.channel import Channel, Line, Take
 from crdt_sessions.runtime.dispatch import Claim, Dispatcher
 from crdt_sessions.runtime.feed import FeedEvent, follow, present
 from crdt_sessions.runtime.holding import Holding, hold
@@ -19,10 +19,12 @@ __all__ = [
     "Dispatcher",
     "FeedEvent",
     "Holding",
+    "Line",
     "Load",
     "Sandbox",
     "Session",
     "SessionRegistry",
+    "Take",
     "Versions",
     "Webhook",
     "archive",

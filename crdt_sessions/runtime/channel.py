@@ -1,9 +1,16 @@
-"""What the runtime needs of a connection: ``pycrdt.Channel``'s shape."""
+"""What the runtime needs of a connection.
+
+A :class:`Line` is what a session speaks on: it is written to without waiting, and read in batches, so that what piled
+up is one piece of work. Whoever has a ``pycrdt.Channel`` need not care: :class:`ChannelLine` makes a line of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Protocol
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+from crdt_sessions.errors import TooSlow
 
 
 class Channel(Protocol):
@@ -20,3 +27,126 @@ class Channel(Protocol):
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield the messages received."""
         ...
+
+
+Take = Callable[[Sequence[bytes]], Sequence[bytes]]
+
+
+@runtime_checkable
+class Line(Protocol):
+    """A connection that is written to without waiting and read in batches."""
+
+    def open(self, on_writable: Callable[[], None], take: Take, patience_s: float) -> None:
+        """Begin.
+
+        Args:
+            on_writable: called whenever the line becomes writable again.
+            take: may be called with messages as they come, while nobody is at work on earlier ones; it returns
+                those that it could not take at once, which are then to be found in the batches.
+            patience_s: a peer that reads nothing for so long ends the batches with :class:`TooSlow`.
+        """
+        ...
+
+    @property
+    def writable(self) -> bool:
+        """Whether the peer has read enough of what was written."""
+        ...
+
+    def write(self, messages: Sequence[bytes]) -> None:
+        """Send messages. Whoever writes to a line that is not writable fills memory."""
+        ...
+
+    async def drained(self) -> None:
+        """Return once it is writable, or gone."""
+        ...
+
+    def batches(self) -> AsyncIterator[Sequence[bytes]]:
+        """Yield the messages that have come, several at once if they came so; end when the peer closed.
+
+        Raises:
+            ConnectionError: the connection broke.
+            TooSlow: the peer does not read.
+        """
+        ...
+
+    async def release(self) -> None:
+        """Stop; nothing is written or read any more."""
+        ...
+
+
+class ChannelLine:
+    """A line over a channel: a task sends what is written, and while it does, the line is not writable."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._unsent: list[bytes] = []
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._writer: asyncio.Task[None] | None = None
+
+    def open(self, on_writable: Callable[[], None], take: Take, patience_s: float) -> None:
+        """See :meth:`Line.open`."""
+        self._writer = asyncio.create_task(self._send(on_writable, patience_s))
+
+    @property
+    def writable(self) -> bool:
+        """See :attr:`Line.writable`."""
+        return self._idle.is_set()
+
+    def write(self, messages: Sequence[bytes]) -> None:
+        """See :meth:`Line.write`."""
+        self._unsent += messages
+        self._idle.clear()
+        self._wake.set()
+
+    async def drained(self) -> None:
+        """See :meth:`Line.drained`."""
+        assert self._writer is not None
+        idle = asyncio.create_task(self._idle.wait())
+        await asyncio.wait({idle, self._writer}, return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+
+    async def batches(self) -> AsyncIterator[Sequence[bytes]]:
+        """See :meth:`Line.batches`."""
+        assert self._writer is not None
+        messages = aiter(self._channel)
+        reading: asyncio.Task[bytes | None] | None = None
+        try:
+            while True:
+                reading = asyncio.ensure_future(_next(messages))
+                await asyncio.wait({reading, self._writer}, return_when=asyncio.FIRST_COMPLETED)
+                if self._writer.done():
+                    self._writer.result()
+                message = await reading
+                if message is None:
+                    return
+                yield [message]
+        finally:
+            if reading is not None:
+                reading.cancel()
+
+    async def release(self) -> None:
+        """See :meth:`Line.release`."""
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+
+    async def _send(self, on_writable: Callable[[], None], patience_s: float) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            messages, self._unsent = self._unsent, []
+            for message in messages:
+                try:
+                    async with asyncio.timeout(patience_s):
+                        await self._channel.send(message)
+                except TimeoutError as error:
+                    raise TooSlow(what=f"the peer did not read for {patience_s:g} s") from error
+            if not self._unsent:
+                self._idle.set()
+                on_writable()
+
+
+async def _next(messages: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(messages, None)

@@ -22,12 +22,12 @@ class Pace:
         self._left = burst
         self._then = now
 
-    def take(self, now: Millis) -> bool:
-        """Count one; tell whether it was within the pace."""
+    def take(self, now: Millis, count: int = 1) -> bool:
+        """Count *count*; tell whether they were within the pace."""
         if now != self._then:
             self._left = min(self._burst, self._left + (now - self._then) * self._per_ms)
             self._then = now
-        if self._left < 1:
+        if self._left < count:
             return False
-        self._left -= 1
+        self._left -= count
         return True

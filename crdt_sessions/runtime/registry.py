@@ -38,7 +38,7 @@ from crdt_sessions.ids import Millis, Seq, SessionId
 from crdt_sessions.limits import Compaction, Limits, Retention, RunRules, Timing
 from crdt_sessions.model import Folded, SessionDoc, fold, seed, settled_meta, way_back
 from crdt_sessions.pulse import Pulse
-from crdt_sessions.runtime.channel import Channel
+from crdt_sessions.runtime.channel import Channel, ChannelLine, Line
 from crdt_sessions.runtime.entries import runs_of, writers_of
 from crdt_sessions.runtime.health import StoreHealth
 from crdt_sessions.runtime.load import Load, give_back_memory
@@ -236,7 +236,7 @@ class SessionRegistry:
     async def serve(
         self,
         session_id: SessionId,
-        channel: Channel,
+        channel: Channel | Line,
         *,
         principal: str = ANONYMOUS,
         can_write: bool = True,
@@ -247,7 +247,7 @@ class SessionRegistry:
 
         Args:
             session_id: the session; created if it never existed and the registry creates on join.
-            channel: the connection. A ``pycrdt.Channel`` will do.
+            channel: the connection. A ``pycrdt.Channel`` will do; a line is faster.
             principal: whose connection it is.
             can_write: whether it may change the document.
             generation: the generation the peer's history belongs to, if it says so.
@@ -262,7 +262,8 @@ class SessionRegistry:
                     if session.peers >= self.limits.max_connections_per_session:
                         limit = self.limits.max_connections_per_session
                         raise TooMany(what="connections to one session", limit=limit)
-                    return await session.serve(channel, principal=principal, can_write=can_write, lease=lease)
+                    line = channel if isinstance(channel, Line) else ChannelLine(channel)
+                    return await session.serve(line, principal=principal, can_write=can_write, lease=lease)
         except CrdtSessionsError as error:
             return closing_for(error)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, assert_never
 
@@ -27,7 +28,7 @@ from crdt_sessions.ids import Millis, PeerId, Seq, SessionId
 from crdt_sessions.limits import Compaction, Retention
 from crdt_sessions.model import Folded, SessionView
 from crdt_sessions.pulse import Pulse
-from crdt_sessions.runtime.channel import Channel
+from crdt_sessions.runtime.channel import Line
 from crdt_sessions.runtime.entries import entries_of
 from crdt_sessions.runtime.health import StoreHealth
 from crdt_sessions.runtime.leases import LeaseToken
@@ -54,6 +55,7 @@ from crdt_sessions.sync import (
     SessionEngine,
     Tasted,
     Tick,
+    joined,
 )
 from crdt_sessions.wire.closing import INTERNAL_ERROR, NORMAL, Closing, closing_for
 
@@ -62,14 +64,18 @@ Result = TypeVar("Result")
 _log = logging.getLogger("crdt_sessions.session")
 _peer_ids = itertools.count(1)
 _FAREWELL_S = 1.0
+_AT_ONCE = 64
+"""Messages of one peer that are handled before it is the others' turn."""
 _MAX_EARLY, _MAX_EARLY_BYTES = 256, 1024 * 1024
 
 
 @dataclass(slots=True, eq=False)
 class _Connection:
     peer: PeerId
-    channel: Channel
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    line: Line
+    pace: Pace
+    counted: int = 0
+    """Messages that the pace has counted already, and that wait to be read."""
     closing: asyncio.Future[Closing] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     early: list[bytes] = field(default_factory=list)
@@ -151,6 +157,8 @@ class Session:
         self._testing: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._pulse = Pulse()
+        self._to_pump: set[_Connection | None] = set()
+        self._early: set[_Connection] = set()  # those with messages that need others first
 
     def start(self) -> None:
         """Let the engine settle what the loaded document left open."""
@@ -322,15 +330,17 @@ class Session:
 
     # -- peers ---------------------------------------------------------------------------------------------------
 
-    async def serve(self, channel: Channel, *, principal: str, can_write: bool, lease: str | None = None) -> Closing:
-        """Speak the y-websocket protocol on *channel* until it ends; return how to close it.
+    async def serve(self, line: Line, *, principal: str, can_write: bool, lease: str | None = None) -> Closing:
+        """Speak the y-websocket protocol on *line* until it ends; return how to close it.
 
         *lease* is the token of a run's holder, if this is its connection.
         """
         self._raise_if_failed()
         if self._stopping:
             raise ShuttingDown
-        connection = _Connection(PeerId(next(_peer_ids)), channel)
+        limits = self._engine.limits
+        pace = Pace(limits.messages_per_s, limits.message_burst, self._clock.now())
+        connection = _Connection(PeerId(next(_peer_ids)), line, pace)
         self._connections[connection.peer] = connection
         abrupt = False
         try:
@@ -341,60 +351,111 @@ class Session:
             return closing or NORMAL
         finally:
             del self._connections[connection.peer]
+            self._early.discard(connection)
             self._handle(PeerLeft(connection.peer, abrupt))
             self._pulse.beat()
 
     async def _converse(self, connection: _Connection) -> Closing | None:
-        """Read and write until one of them ends; None if the connection broke."""
+        """Read until it ends or is to be closed, while :meth:`_pump` writes; None if the connection broke."""
+        line = connection.line
+        timeout = self._engine.timing.send_timeout_s
+        line.open(
+            lambda: self._pump(connection, self._clock.now()),
+            lambda batch: self._take_at_once(connection, batch),
+            timeout,
+        )
+        self._pump_soon(connection)
         reader = asyncio.create_task(self._read(connection))
-        writer = asyncio.create_task(self._write(connection))
-        watch: set[asyncio.Future[Any]] = {reader, writer, connection.closing}
         try:
+            watch: set[asyncio.Future[Any]] = {reader, connection.closing}
             await asyncio.wait(watch, return_when=asyncio.FIRST_COMPLETED)
             if connection.closing.done():
                 reader.cancel()
                 if not connection.closing.result().permanent:  # it will come back: let it have what it is owed
-                    connection.wake.set()
-                    await asyncio.wait({writer}, timeout=_FAREWELL_S)
+                    await self._see_off(connection)
                 return connection.closing.result()
         finally:
-            for task in (reader, writer):
-                task.cancel()
-            outcomes = await asyncio.gather(reader, writer, return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, TooSlow):
-                return closing_for(outcome)
-            if isinstance(outcome, OSError):  # ConnectionError is one
-                return None
-            if isinstance(outcome, Exception):
-                raise outcome
+            reader.cancel()
+            (outcome,) = await asyncio.gather(reader, return_exceptions=True)
+            await line.release()
+        if isinstance(outcome, TooSlow):
+            return closing_for(outcome)
+        if isinstance(outcome, OSError):  # ConnectionError is one
+            return None
+        if isinstance(outcome, Exception):
+            raise outcome
         return NORMAL
 
+    async def _see_off(self, connection: _Connection) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_S):
+                await connection.line.drained()
+                self._pump(connection, self._clock.now())
+                await connection.line.drained()
+
+    def _take_at_once(self, connection: _Connection, batch: Sequence[bytes]) -> Sequence[bytes]:
+        """Take messages as far as nothing stands in their way; return the others."""
+        if connection.closing.done():
+            return ()
+        if self._unwritten_bytes > self._engine.limits.max_uncommitted_bytes:
+            return batch
+        if not connection.pace.take(self._clock.now(), len(batch)):
+            self._refuse_flood(connection)
+            return ()
+        messages = batch if len(batch) == 1 else joined(batch)
+        for at, data in enumerate(messages):
+            if at == _AT_ONCE or not self._hears(connection, data):
+                connection.counted += len(messages) - at
+                return messages[at:]
+        return ()
+
     async def _read(self, connection: _Connection) -> None:
-        limits, now = self._engine.limits, self._clock.now
-        limit, pace = limits.max_uncommitted_bytes, Pace(limits.messages_per_s, limits.message_burst, now())
-        async for data in connection.channel:
-            if not pace.take(now()):
-                self._refuse(connection.peer, TooMany(what="messages a second", limit=limits.messages_per_s))
+        limit = self._engine.limits.max_uncommitted_bytes
+        async for batch in connection.line.batches():
+            known = min(connection.counted, len(batch))
+            connection.counted -= known
+            if not connection.pace.take(self._clock.now(), len(batch) - known):
+                self._refuse_flood(connection)
                 return
-            await self._hear(connection, data)
+            for at, data in enumerate(batch if len(batch) == 1 else joined(batch), start=1):
+                if not self._hears(connection, data):
+                    await self._hear(connection, data)
+                if at % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
             if self._unwritten_bytes > limit:  # the disk is behind: take nothing more in until it caught up
                 await self._pulse.until(lambda: self._unwritten_bytes <= limit or self.failed is not None)
+
+    def _refuse_flood(self, connection: _Connection) -> None:
+        limit = self._engine.limits.messages_per_s
+        self._refuse(connection.peer, TooMany(what="messages a second", limit=limit))
+
+    def _hears(self, connection: _Connection, data: bytes) -> bool:
+        """Take a message if it need not wait for anything; tell whether it was taken."""
+        if self._health.error is not None or self._early or self._mirrored.gate.locked():
+            return False
+        if self._sandbox is not None and self._engine.doubtful(connection.peer, data):
+            return False
+        self._handle(FrameReceived(connection.peer, data))
+        return True
 
     async def _hear(self, connection: _Connection, data: bytes) -> None:
         try:
             if self._health.error is not None and await self._brings_news(connection, data):
                 await self._health.well(self._engine.timing.storage_patience_s)
             if connection.early and self._engine.promises(data):
-                connection.stash(data)  # it stands for what came before it
+                self._keep_early(connection, data)  # it stands for what came before it
                 return
             if await self._took(connection, data):
                 await self._look_at_early_ones()
             else:
-                connection.stash(data)
+                self._keep_early(connection, data)
         except (UpdateError, StorageError, TooMany) as error:
             self._refuse(connection.peer, error)
             await asyncio.Event().wait()  # nothing more is read from it; the closing ends this task
+
+    def _keep_early(self, connection: _Connection, data: bytes) -> None:
+        self._early.add(connection)
+        connection.stash(data)
 
     async def _took(self, connection: _Connection, data: bytes) -> bool:
         """Take a message; return False if it is early: it needs what has not arrived, or stands behind such a one."""
@@ -409,12 +470,14 @@ class Session:
 
     async def _look_at_early_ones(self) -> None:
         """Take, in their order, messages that were early and are not any more."""
-        for connection in [each for each in self._connections.values() if each.early]:
+        for connection in [each for each in self._connections.values() if each in self._early]:
             while connection.early:
                 data, connection.early = connection.early[0], connection.early[1:]
                 if not await self._took(connection, data):
                     connection.early = [data, *connection.early]
                     break
+            else:
+                self._early.discard(connection)
 
     async def _brings_news(self, connection: _Connection, data: bytes) -> bool:
         for update in self._engine.updates(connection.peer, data):
@@ -471,23 +534,25 @@ class Session:
             self._engine.condemn(update)
             raise MalformedUpdate(size=error.size) from error  # nothing was applied here
 
-    async def _write(self, connection: _Connection) -> None:
-        timeout = self._engine.timing.send_timeout_s
-        while True:
-            await connection.wake.wait()
-            if self.failed is not None:
-                return
-            frames = self._engine.take(connection.peer, self._clock.now())
-            if not frames:
-                if connection.closing.done():
-                    return
-                connection.wake.clear()
-            for frame in frames:
-                try:
-                    async with asyncio.timeout(timeout):
-                        await connection.channel.send(frame)
-                except TimeoutError as error:
-                    raise TooSlow(what=f"the peer did not read for {timeout:g} s") from error
+    def _pump_soon(self, connection: _Connection | None) -> None:
+        """Write to a peer, or to everybody, what they are owed: once in a turn of the loop, however much that is."""
+        if not self._to_pump:
+            asyncio.get_running_loop().call_soon(self._pump_all)
+        self._to_pump.add(connection)
+
+    def _pump_all(self) -> None:
+        waiting, self._to_pump = self._to_pump, set()
+        now = self._clock.now()
+        for connection in list(self._connections.values()) if None in waiting else waiting:
+            assert connection is not None
+            self._pump(connection, now)
+
+    def _pump(self, connection: _Connection, now: Millis) -> None:
+        # A failed session's document may not be touched; a closed one's neither, but then nobody is connected.
+        if self.failed is None and connection.peer in self._connections and connection.line.writable:
+            frames = self._engine.take(connection.peer, now)
+            if frames:
+                connection.line.write(frames)
 
     # -- the life of a session -----------------------------------------------------------------------------------
 
@@ -564,12 +629,11 @@ class Session:
                 case Persist():
                     self._write_down(effect)
                 case Ready(None):
-                    for connection in self._connections.values():
-                        connection.wake.set()
+                    self._pump_soon(None)
                     self._pulse.beat()
                 case Ready(peer):
                     if peer in self._connections:
-                        self._connections[peer].wake.set()
+                        self._pump_soon(self._connections[peer])
                 case ClosePeer(peer, error):
                     self._refuse(peer, error)
                 case Describe(title):

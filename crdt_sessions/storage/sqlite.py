@@ -8,6 +8,7 @@ returns after fsync.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sqlite3
 import zlib
@@ -50,6 +51,7 @@ from crdt_sessions.storage.retention import kept
 _log = logging.getLogger("crdt_sessions.storage")
 
 Result = TypeVar("Result")
+_StoredRow = tuple[str, int, bytes, int, bool, int]
 _Job = Callable[[sqlite3.Connection], None]
 
 _RECORD = "SELECT id, generation, created_at, updated_at, status, title FROM sessions"
@@ -60,7 +62,21 @@ _ROWS_UP_TO = (
     " ORDER BY seq)"
 )
 """The newest snapshot, then the rows behind it."""
+_ADVANCE = (
+    "UPDATE sessions SET last_seq = head.last, updated_at = head.at FROM"
+    " (SELECT json_extract(value, '$[0]') AS session, json_extract(value, '$[1]') AS before,"
+    " json_extract(value, '$[2]') AS last, json_extract(value, '$[3]') AS at FROM json_each(?)) AS head"
+    " WHERE id = head.session AND last_seq = head.before AND deleted_at IS NULL"
+)
+"""Move the ends of many logs, as far as they are where they should be."""
+_INSERT = "INSERT INTO updates (session, seq, data, checksum, waits, at) VALUES"
+_PLACES = "(?, ?, ?, ?, ?, ?)"
+_CHUNKS = (64, 16, 4, 1)
+"""How many rows a statement inserts: few sizes, so that SQLite need not compile it each time."""
 _NO_BOUND = 2**62
+_MAX_REST_S = 0.001
+_CHECKPOINT_BYTES = 4 * 1024 * 1024
+_ROW_BYTES, _JOB_BYTES = 500, 16 * 1024
 _PROBE_BYTES = 65_536
 _BUSY_MS = 2000
 _UNAVAILABLE = {
@@ -76,9 +92,19 @@ _UNAVAILABLE = {
 """SQLite's answers that may be others in a moment."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Append:
+    """Rows for one session. Those of many sessions are one statement."""
+
+    session: SessionId
+    rows: Sequence[Row]
+    entries: Entries
+    now: Millis
+
+
 @dataclass(slots=True)
 class _Queued:
-    job: _Job
+    job: _Job | _Append
     done: asyncio.Future[Any]
 
 
@@ -104,8 +130,11 @@ class SqliteStore:
         self._writer: asyncio.Task[None] | None = None
         self._writing: list[_Queued] = []
         self._reading = asyncio.Lock()
+        self._appended_bytes = 0
+        self._checkpointing: asyncio.Task[None] | None = None
         self._write: aiosqlite.Connection
         self._read: aiosqlite.Connection
+        self._checkpoints: aiosqlite.Connection
 
     async def __aenter__(self) -> SqliteStore:
         self._lock.acquire()
@@ -115,7 +144,9 @@ class SqliteStore:
                 try:
                     await migrate(self._write, str(self.path))
                     await self._limit_size()
+                    await self._write.execute("PRAGMA wal_autocheckpoint = 0")
                     self._read = await _connect(self.path)
+                    self._checkpoints = await _connect(self.path)
                 except BaseException:
                     await self._write.close()
                     raise
@@ -144,6 +175,9 @@ class SqliteStore:
         self._queue.put_nowait(None)
         await asyncio.wait({self._writer})
         self._writer = None
+        if self._checkpointing is not None:
+            await asyncio.wait({self._checkpointing})
+        await self._checkpoints.close()
         await self._read.close()
         await self._write.close()
         self._lock.release()
@@ -157,7 +191,7 @@ class SqliteStore:
 
         def job(connection: sqlite3.Connection) -> None:
             _insert_session(connection, record, Seq(1))
-            _insert(connection, session, [Row(Seq(1), seed)], now)
+            _insert(connection, _stored(session, [Row(Seq(1), seed)], now))
 
         if generation < 1:
             raise ValueError("the first generation is 1")
@@ -175,21 +209,7 @@ class SqliteStore:
         if last - first + 1 != len(rows):
             raise StorageError(f"rows for {session!r} have gaps")
 
-        def job(connection: sqlite3.Connection) -> None:
-            failpoints.reach("before-append")
-            changed = _run(
-                connection,
-                "UPDATE sessions SET last_seq = ?, updated_at = ?"
-                " WHERE id = ? AND last_seq = ? AND deleted_at IS NULL",
-                (last, now, session, first - 1),
-            )
-            if not changed:
-                _require(connection, session)
-                raise StorageError(f"rows for {session!r} do not begin behind its last one")
-            _insert(connection, session, rows, now)
-            sqlite_entries.put(connection, session, entries)
-
-        await self._submit(job)
+        await self._submit(_Append(session, rows, entries, now))
 
     async def replace_with_snapshot(
         self,
@@ -424,7 +444,7 @@ class SqliteStore:
                     self._read, lambda connection: connection.execute(statement, values).fetchall()
                 )
 
-    async def _submit(self, job: _Job) -> None:
+    async def _submit(self, job: _Job | _Append) -> None:
         if self._writer is None or self._writer.done():
             raise StorageError("the store is closed")
         queued = _Queued(job, asyncio.get_running_loop().create_future())
@@ -434,15 +454,39 @@ class SqliteStore:
     async def _run(self) -> None:
         """Write, for as long as the store is open: everything that waits goes into one transaction."""
         closing = False
+        loop = asyncio.get_running_loop()
+        free_at = 0.0
         while not closing:
             group = [await self._queue.get()]
+            rest = free_at - loop.time()
+            if rest > 0:
+                await asyncio.sleep(rest)
             while not self._queue.empty():
                 group.append(self._queue.get_nowait())
             closing = None in group
             self._writing = jobs = [queued for queued in group if queued is not None]
+            begun = loop.time()
             if jobs and not await self._commit(jobs) and len(jobs) > 1:
                 for queued in jobs:  # one of them failed; give each its own transaction and its own error
                     await self._commit([queued])
+            self._checkpoint_soon(jobs)
+            now = loop.time()
+            free_at = now + min(now - begun, _MAX_REST_S)
+
+    def _checkpoint_soon(self, jobs: Sequence[_Queued]) -> None:
+        """Have the WAL copied into the database now and then, beside the commits: within one it holds others up."""
+        self._appended_bytes += sum(_size(queued.job) for queued in jobs)
+        if self._appended_bytes >= _CHECKPOINT_BYTES and self._checkpointing is None:
+            self._appended_bytes = 0
+            self._checkpointing = asyncio.create_task(self._checkpoint(), name="sqlite checkpoint")
+
+    async def _checkpoint(self) -> None:
+        try:
+            await self._checkpoints.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:  # nothing is lost: it stays in the WAL, and is tried again
+            _log.warning("the WAL cannot be copied into the database: %s", error)
+        finally:
+            self._checkpointing = None
 
     def _writer_ended(self, writer: asyncio.Task[None]) -> None:
         """Leave nobody waiting, should the writer ever fail in a way that is not SQLite's."""
@@ -467,6 +511,11 @@ class SqliteStore:
             if not queued.done.done():  # the caller may have been cancelled
                 queued.done.set_result(None)
         return True
+
+
+def _size(job: _Job | _Append) -> int:
+    """Return about how many bytes a job adds to the WAL."""
+    return sum(len(row.update) + _ROW_BYTES for row in job.rows) if isinstance(job, _Append) else _JOB_BYTES
 
 
 class _translated:
@@ -555,8 +604,15 @@ async def _connect(path: Path) -> aiosqlite.Connection:
 def _transact(connection: sqlite3.Connection, jobs: Sequence[_Queued]) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
+        appends: list[_Append] = []
         for queued in jobs:
-            queued.job(connection)
+            if isinstance(queued.job, _Append):
+                appends.append(queued.job)
+            else:
+                _append_all(connection, appends)
+                appends.clear()
+                queued.job(connection)
+        _append_all(connection, appends)
         failpoints.reach("before-commit")
         connection.execute("COMMIT")
         failpoints.reach("after-commit")
@@ -593,11 +649,43 @@ def _insert_session(connection: sqlite3.Connection, record: SessionRecord, last_
         raise SessionExists(session=record.id)
 
 
-def _insert(connection: sqlite3.Connection, session: SessionId, rows: Sequence[Row], now: Millis) -> None:
-    connection.executemany(
-        "INSERT INTO updates (session, seq, data, checksum, waits, at) VALUES (?, ?, ?, ?, ?, ?)",
-        [(session, row.seq, row.update, checksum(session, row), row.waits, now) for row in rows],
-    )
+def _append_all(connection: sqlite3.Connection, appends: Sequence[_Append]) -> None:
+    """Append rows to sessions. Few statements: each one costs this thread the interpreter's lock, and a wait for it.
+
+    Raises:
+        StorageError: the rows of one of them do not follow its last one.
+    """
+    if not appends:
+        return
+    for _ in appends:
+        failpoints.reach("before-append")
+    heads: dict[SessionId, tuple[SessionId, int, int, int]] = {}
+    for each in appends:
+        before, last = each.rows[0].seq - 1, each.rows[-1].seq
+        if each.session in heads:
+            _, start, end, _ = heads[each.session]
+            before = start if before == end else _NO_BOUND
+        heads[each.session] = (each.session, before, last, each.now)
+    if _run(connection, _ADVANCE, (json.dumps(list(heads.values())),)) != len(heads):
+        for each in appends:
+            _require(connection, each.session)
+        raise StorageError(f"rows for {' or '.join(each.session for each in appends)} do not follow the last one")
+    _insert(connection, [row for each in appends for row in _stored(each.session, each.rows, each.now)])
+    for each in appends:
+        sqlite_entries.put(connection, each.session, each.entries)
+
+
+def _insert(connection: sqlite3.Connection, rows: Sequence[_StoredRow]) -> None:
+    at = 0
+    for size in _CHUNKS:
+        while len(rows) - at >= size:
+            values = [value for row in rows[at : at + size] for value in row]
+            connection.execute(f"{_INSERT} {', '.join([_PLACES] * size)}", values)
+            at += size
+
+
+def _stored(session: SessionId, rows: Sequence[Row], now: Millis) -> list[_StoredRow]:
+    return [(session, row.seq, row.update, checksum(session, row), row.waits, now) for row in rows]
 
 
 def checksum(session: SessionId, row: Row) -> int:

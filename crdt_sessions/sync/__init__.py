@@ -17,6 +17,7 @@ from crdt_sessions.sync.events import (
     Tick,
 )
 from crdt_sessions.sync.panics import Panics
+from crdt_sessions.sync.plain import joined
 from crdt_sessions.sync.records import Notice, Records, RunRecord, Writer
 from crdt_sessions.sync.replica import Replica
 from crdt_sessions.sync.runs import RunSteward
@@ -48,4 +49,5 @@ __all__ = [
     "Tasted",
     "Tick",
     "Writer",
+    "joined",
 ]

@@ -163,6 +163,7 @@ class SessionEngine:
         self.runs = RunSteward(self.view, runs, rules or RunRules())
         self._inspector = Inspector(document)
         self._tasted: dict[bytes, Tasted] = {}
+        self._last: tuple[bytes, list[Frame]] | None = None
         self._writers = Writers(writers)
         self._panics = panics if panics is not None else Panics()
         self._steward = Steward(self.view, settled_meta, self.runs)
@@ -204,7 +205,7 @@ class SessionEngine:
         if peer_id not in self._peers or len(data) > self.limits.max_frame_bytes:
             return []
         try:
-            frames = list(decode(data))
+            frames = self._decoded(data)
         except WireError:
             return []
         found = (frame.update for frame in frames if isinstance(frame, SyncStep2 | Update))
@@ -213,7 +214,7 @@ class SessionEngine:
     def promises(self, data: bytes) -> bool:
         """Tell whether a message asks for an acknowledgement of what came before it."""
         try:
-            return any(isinstance(frame, Ack) for frame in decode(data))
+            return any(isinstance(frame, Ack) for frame in self._decoded(data))
         except WireError:
             return False
 
@@ -310,34 +311,37 @@ class SessionEngine:
         peer = self._peers.get(peer_id)
         if peer is None:
             return []
-        frames = [*self._sync_frames(peer_id, peer), *self._ack_frames(peer)]
-        if peer.cursor is not None:
-            frames += self._presence_frames(peer_id, peer)
-        if not frames and now - peer.told >= self.timing.keepalive_s * 1000:
-            frames.append(KEEPALIVE)
+        frames: list[bytes] = []
+        self._take_sync(peer_id, peer, frames)
+        self._take_acks(peer, frames)
+        if peer.cursor is not None and peer.presence_version < self.roster.version:
+            self._take_presence(peer_id, peer, frames)
         if frames:
+            peer.told = now
+        elif now - peer.told >= self.timing.keepalive_s * 1000:
+            frames.append(KEEPALIVE)
             peer.told = now
         return frames
 
-    def _sync_frames(self, peer_id: PeerId, peer: _Peer) -> Iterable[bytes]:
+    def _take_sync(self, peer_id: PeerId, peer: _Peer, frames: list[bytes]) -> None:
         if not peer.greeted:
             peer.greeted = True
-            yield encode(SyncStep1(self.document.state_vector()))
+            frames.append(encode(SyncStep1(self.document.state_vector())))
         if peer.step1 is not None:
             asked, peer.step1 = peer.step1, None
-            yield encode(SyncStep2(self.document.encode(asked)))
+            frames.append(encode(SyncStep2(self.document.encode(asked))))
             peer.cursor = self.log.head
             peer.vector = (peer.cursor, self.document.state_vector())
         if peer.cursor is None:
             return
         if peer.cursor < self.log.start:  # fell off: resync from the document
-            yield encode(Update(self.document.encode(peer.vector[1])))
+            frames.append(encode(Update(self.document.encode(peer.vector[1]))))
             peer.cursor = self.log.head
             peer.vector = (peer.cursor, self.document.state_vector())
-        while (portion := self.log.portion(peer.cursor, peer_id)) is not None:
+        while peer.cursor < self.log.tail and (portion := self.log.portion(peer.cursor, peer_id)) is not None:
             peer.cursor = portion.cursor
             if portion.frame is not None:
-                yield portion.frame
+                frames.append(portion.frame)
         self._remember(peer)
 
     def _remember(self, peer: _Peer) -> None:
@@ -345,14 +349,14 @@ class SessionEngine:
         if peer.cursor == self.log.head and peer.cursor >= peer.vector[0] + _VECTOR_EVERY:
             peer.vector = (peer.cursor, self.document.state_vector())
 
-    def _ack_frames(self, peer: _Peer) -> Iterable[bytes]:
+    def _take_acks(self, peer: _Peer, frames: list[bytes]) -> None:
         while peer.acks and peer.acks[0][0] <= self.log.tail:
-            yield encode(Ack(peer.acks.popleft()[1]))
+            frames.append(encode(Ack(peer.acks.popleft()[1])))
 
-    def _presence_frames(self, peer_id: PeerId, peer: _Peer) -> list[bytes]:
+    def _take_presence(self, peer_id: PeerId, peer: _Peer, frames: list[bytes]) -> None:
         since, peer.presence_version = peer.presence_version, self.roster.version
-        frame = self.roster.frame_since(since, peer_id) if since < self.roster.version else None
-        return [] if frame is None else [frame]
+        if (frame := self.roster.frame_since(since, peer_id)) is not None:
+            frames.append(frame)
 
     def _join(self, event: PeerJoined, now: Millis) -> list[Effect]:
         lease: tuple[str, int] | None = None
@@ -383,12 +387,19 @@ class SessionEngine:
         try:
             if len(data) > self.limits.max_frame_bytes:
                 raise TooLarge(what="a frame", size=len(data), limit=self.limits.max_frame_bytes)
-            for frame in list(decode(data)):  # all or nothing: a message that ends in garbage is refused whole
+            for frame in self._decoded(data):  # all or nothing: a message that ends in garbage is refused whole
                 effects += self._dispatch(peer_id, peer, frame, now)
         except (WireError, UpdateError, TooLarge, TooSlow, AccessDenied, SessionClosed, LeaseLost) as error:
             self._forget(peer_id, now)  # nothing more is taken from it; the roster hears of PeerLeft later
             effects += self._refuse(peer_id, error)
+        self._last = None
         return effects
+
+    def _decoded(self, data: bytes) -> list[Frame]:
+        """Return the frames in a message. It is asked for them several times in a row."""
+        if self._last is None or self._last[0] is not data:
+            self._last = (data, list(decode(data)))
+        return self._last[1]
 
     def _refuse(self, peer_id: PeerId, error: CrdtSessionsError) -> list[Effect]:
         effects: list[Effect] = [ClosePeer(peer_id, error)]
@@ -459,7 +470,7 @@ class SessionEngine:
 
     def _merge(self, update: bytes, author: PeerId | None, now: Millis) -> list[Effect]:
         self._check_size(len(update))
-        if (tasted := self._tasted.get(update)) is not None:
+        if self._tasted and (tasted := self._tasted.get(update)) is not None:
             return self._merge_tasted(tasted, author, now)
         self._writers.check(self.document, update)
         lease = self._lease_of(author)
@@ -497,6 +508,8 @@ class SessionEngine:
         if update in self._panics:
             raise MalformedUpdate(size=len(update))
         try:
+            if self._inspector.passed(update):
+                return self.document.append(update)
             return self.document.apply(update)
         except PanickedUpdate:
             self._panics.add(update)
@@ -532,6 +545,8 @@ class SessionEngine:
 
     def _settle(self, now: Millis) -> list[Effect]:
         """Note what changed and let the steward decide, after a change of the document."""
+        if not self.document.touched:
+            return []
         touched = self.document.take_touched()
         self.changes.note(touched, self.log.head)
         effects: list[Effect] = []
@@ -543,6 +558,8 @@ class SessionEngine:
 
     def _carry_out(self) -> list[Effect]:
         """Mirror in the document what the steward has decided, and have both stored together."""
+        if not self._steward.decided:
+            return []
         decided = self._steward.take()
         fenced = self._writers.fence(self.document, decided.released) if decided.released else []
         decided.records.writers.update((writer.client, writer) for writer in fenced)

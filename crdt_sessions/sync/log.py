@@ -46,7 +46,7 @@ class UpdateLog:
         self._entries: deque[_Entry] = deque()
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._shared: dict[tuple[Seq, Seq], bytes] = {}
+        self._shared: dict[Seq, tuple[set[PeerId | None], Portion]] = {}
         self.start = after
         """Sequence number before the first entry: a cursor below it has fallen off."""
         self.tail = after
@@ -83,13 +83,19 @@ class UpdateLog:
         """
         if cursor >= self.tail or cursor < self.start:
             return None
+        shared = self._shared.get(cursor)
+        if shared is None:
+            shared = self._shared[cursor] = self._behind(cursor)
+        authors, portion = shared
+        if portion.frame is not None and len(authors) == 1 and reader in authors:
+            return Portion(portion.cursor, None)
+        return portion
+
+    def _behind(self, cursor: Seq) -> tuple[set[PeerId | None], Portion]:
+        """Return what stands behind *cursor*, and who wrote it."""
         first = cursor - self.start
         end = Seq(min(self.tail, cursor + MAX_GROUP))
         entries = [self._entries[index] for index in range(first, first + end - cursor)]
-        if all(entry.author == reader or entry.delta is None for entry in entries):
-            return Portion(end, None)
-        frame = self._shared.get((cursor, end))
-        if frame is None:
-            frame = encode(Update(merge(entry.delta for entry in entries if entry.delta is not None)))
-            self._shared[cursor, end] = frame
-        return Portion(end, frame)
+        deltas = [entry.delta for entry in entries if entry.delta is not None]
+        authors = {entry.author for entry in entries if entry.delta is not None}
+        return authors, Portion(end, encode(Update(merge(deltas))) if deltas else None)

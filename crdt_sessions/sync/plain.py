@@ -8,10 +8,12 @@ everything in them can be checked by looking. Source of the format: Yjs ``encodi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from crdt_sessions.errors import WireError
 from crdt_sessions.model import SessionDoc
 from crdt_sessions.wire import EMPTY_UPDATE
-from crdt_sessions.wire.varint import Reader, decode_state_vector
+from crdt_sessions.wire.varint import Reader, buffer, decode_state_vector, varuint
 
 _MAX_STRUCTS = 8
 _MAX_CLOCK = 2**31
@@ -30,6 +32,7 @@ class Inspector:
         self._document = document
         self._clocks: dict[int, int] | None = None
         self._passed: tuple[bytes, int, int] | None = None
+        self._expected = (0, 0, b"")
 
     def passes(self, update: bytes) -> bool:
         """Tell whether *update* only inserts text, by one client, next to what the document holds."""
@@ -37,15 +40,28 @@ class Inspector:
             return False  # it may bring what others wait for
         if self._clocks is None:
             self._clocks = decode_state_vector(self._document.state_vector())
-        found = plain(update, self._clocks)
+        found = self._goes_on(update) or plain(update, self._clocks)
         self._passed = (update, *found) if found is not None else None
         return found is not None
+
+    def _goes_on(self, update: bytes) -> tuple[int, int] | None:
+        """Tell the same of an update that goes on where the last one ended, at a glance."""
+        client, clock, expected = self._expected
+        if self._clocks is None or self._clocks.get(client) != clock or not update.startswith(expected):
+            return None
+        units = _only_text(update, len(expected))
+        return (client, clock + units) if units and clock + units < _MAX_CLOCK else None
+
+    def passed(self, update: bytes) -> bool:
+        """Tell whether *update* is the one that has just passed, and the document has not changed since."""
+        return self._passed is not None and self._passed[0] is update
 
     def took(self, update: bytes) -> None:
         """Note that the document has changed by *update*."""
         if self._passed is not None and self._clocks is not None and self._passed[0] == update:
             _, client, clock = self._passed
             self._clocks[client] = clock
+            self._expected = (client, clock, _next_one(varuint(client), clock, _HAS_ORIGIN | _STRING))
         else:
             self._clocks = None
         self._passed = None
@@ -91,5 +107,133 @@ def _inserted(reader: Reader, client: int, clock: int, clocks: dict[int, int]) -
         neighbour, at = reader.varuint(), reader.varuint()
         if at >= (clock if neighbour == client else clocks.get(neighbour, 0)):
             return 0
-    text = reader.string()
-    return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
+    return _units(reader.string().encode())
+
+
+def joined(messages: Sequence[bytes]) -> list[bytes]:
+    """Return messages that say the same, but what one client inserted in a row is one insertion.
+
+    A stream of tokens that has piled up is then taken, stored and sent on as if it had been written at once. The
+    bytes are those that a client writes that did so: neighbours are joined exactly where Yjs joins them itself
+    (``Item.mergeWith``), so no replica can tell.
+
+    Args:
+        messages: WebSocket messages of one peer, in their order.
+    """
+    result: list[bytes] = []
+    run: _Run | None = None
+    for message in messages:
+        if run is not None and run.takes(message):
+            continue
+        if run is not None:
+            result.append(run.message())
+        run = _Run.begin(message)
+        if run is None:
+            result.append(message)
+    if run is not None:
+        result.append(run.message())
+    return result
+
+
+_ONE_STRUCT_OF_ONE_CLIENT = b"\x01\x01"
+_SHORT = 0x80
+"""Numbers below it are one byte."""
+
+
+class _Run:
+    """Insertions in a row by one client, each of them an update with one struct, behind one another."""
+
+    def __init__(
+        self, message: bytes, head: bytes, info: int, client: bytes, right: bytes, clock: int, text: bytes
+    ) -> None:
+        self._first = message
+        self._head = head
+        self._client, self._info, self._right = client, info | _HAS_ORIGIN, right
+        self._clock = clock + _units(text)
+        self._texts = [text]
+        self._expect()
+
+    @classmethod
+    def begin(cls, message: bytes) -> _Run | None:
+        """Return the run that begins with *message*; None if it is something else."""
+        try:
+            return cls._begin(message)
+        except WireError:
+            return None
+
+    @classmethod
+    def _begin(cls, message: bytes) -> _Run | None:
+        if message[:2] != _UPDATE:
+            return None
+        outer = Reader(message)
+        outer.take(2)
+        update = outer.buffer()
+        if outer.remaining or update[:2] != _ONE_STRUCT_OF_ONE_CLIENT:
+            return None
+        reader = Reader(update)
+        reader.take(2)
+        client = varuint(reader.varuint())
+        clock, info = reader.varuint(), reader.take(1)[0]
+        if info & ~(_HAS_ORIGIN | _HAS_RIGHT_ORIGIN) != _STRING:
+            return None
+        if info & _HAS_ORIGIN:
+            _ = reader.varuint(), reader.varuint()
+        at = len(update) - reader.remaining
+        if info & _HAS_RIGHT_ORIGIN:
+            _ = reader.varuint(), reader.varuint()
+        right = update[at : len(update) - reader.remaining]
+        if not info & (_HAS_ORIGIN | _HAS_RIGHT_ORIGIN):  # the first in its text: a parent stands there
+            named = reader.varuint()
+            _ = reader.string() if named else (reader.varuint(), reader.varuint())
+        head = update[: len(update) - reader.remaining]
+        text = reader.string().encode()
+        if reader.take(reader.remaining) != _NOTHING_DELETED or not text:
+            return None
+        return cls(message, head, info, client, right, clock, text)
+
+    def takes(self, message: bytes) -> bool:
+        """Take *message*, if it goes on where the last one ended."""
+        size = len(message) - 3
+        if size >= _SHORT or message[:2] != _UPDATE or message[2] != size:
+            return False
+        at = 3 + len(self._expected)
+        if not message.startswith(self._expected, 3) or not (units := _only_text(message, at)):
+            return False
+        self._clock += units
+        self._texts.append(message[at + 1 : -1])
+        self._expect()
+        return True
+
+    def message(self) -> bytes:
+        """Return all of it as one message."""
+        if len(self._texts) == 1:
+            return self._first
+        return _UPDATE + buffer(self._head + buffer(b"".join(self._texts)) + _NOTHING_DELETED)
+
+    def _expect(self) -> None:
+        self._expected = _next_one(self._client, self._clock, self._info) + self._right
+
+
+_UPDATE = b"\x00\x02"
+_NOTHING_DELETED = b"\x00"
+
+
+def _next_one(client: bytes, clock: int, info: int) -> bytes:
+    """Return how an update begins that inserts text behind the struct before *clock*."""
+    return b"".join((_ONE_STRUCT_OF_ONE_CLIENT, client, varuint(clock), bytes((info,)), client, varuint(clock - 1)))
+
+
+def _only_text(update: bytes, at: int) -> int:
+    """Return the length of the text in *update* from *at* on, if that is short and all that is there; else 0."""
+    text = update[at + 1 : -1]
+    if not text or len(text) >= _SHORT or update[at] != len(text) or update[-1] != 0:
+        return 0
+    try:
+        return _units(text)
+    except UnicodeDecodeError:
+        return 0
+
+
+def _units(text: bytes) -> int:
+    """Return the length of UTF-8 text in UTF-16 units, which Yjs counts in."""
+    return len(text) if text.isascii() else len(text.decode().encode("utf-16-le")) // 2

@@ -119,6 +119,12 @@ class RunSteward:
         timed = (self._records[run_id] for run_id in self._timed)
         return any(record.lease is not None or (record.due_at or 0) <= time for record in timed)
 
+    @property
+    def decided(self) -> bool:
+        """Whether :meth:`take` has something to tell."""
+        taken = self._decided
+        return bool(self._mirror or taken.writes or taken.records or taken.released or taken.evicted)
+
     def take(self) -> RunDecisions:
         """Return what was decided since the last call."""
         taken, self._decided = self._decided, RunDecisions()

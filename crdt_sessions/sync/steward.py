@@ -70,6 +70,11 @@ class Steward:
         for message_id in touched.messages:
             self._runs.look_at_message(message_id, now)
 
+    @property
+    def decided(self) -> bool:
+        """Whether :meth:`take` has something to tell."""
+        return bool(self._writes) or self._runs.decided
+
     def take(self) -> RunDecisions:
         """Return what was decided since the last call."""
         decided = self._runs.take()

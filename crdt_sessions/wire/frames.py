@@ -30,6 +30,7 @@ from crdt_sessions.wire.varint import Reader, buffer, string, varuint
 _SYNC, _AWARENESS, _AUTH, _QUERY_AWARENESS, _ACK = 0, 1, 2, 3, 102
 _STEP1, _STEP2, _UPDATE = 0, 1, 2
 _PERMISSION_DENIED = 0
+_AN_UPDATE = bytes((_SYNC, _UPDATE))
 
 EMPTY_UPDATE = b"\x00\x00"
 """The Yjs update (encoding v1) that changes nothing."""
@@ -119,7 +120,10 @@ def decode(data: bytes) -> Iterator[Frame]:
         WireError: the bytes are not a sequence of whole messages. An empty frame is not one either.
     """
     reader = Reader(data)
-    if not reader.remaining:
+    if data[:2] == _AN_UPDATE:  # nearly all are one
+        reader.take(2)
+        yield Update(reader.buffer())
+    elif not reader.remaining:
         raise TruncatedFrame(wanted=1, available=0)
     while reader.remaining:
         yield _decode_one(reader)

@@ -35,6 +35,10 @@ class Reader:
             TruncatedFrame: the bytes end inside the integer.
             VarintTooLong: it is longer than 8 bytes or exceeds 2**53 - 1.
         """
+        at = self._position
+        if at < self._end and (byte := self._data[at]) < 0x80:  # most are short
+            self._position = at + 1
+            return byte
         value = 0
         for index in range(_MAX_VARUINT_BYTES):
             if self._position >= self._end:

@@ -92,6 +92,7 @@ class Service:
             authorizer,
             allowed_origins=settings.allowed_origins,
             loopback_only=self.open,
+            direct=settings.direct,
         )
         self.app.asgi_app = self.sync  # type: ignore[assignment]
 

@@ -92,6 +92,10 @@ class Settings(BaseSettings):
     max_sandbox_bytes: int = Field(
         Limits().max_sandbox_bytes, ge=1024**2, description="Address space of each of these processes, in bytes."
     )
+    direct: bool = Field(
+        True,
+        description="Whether the socket of a plain WebSocket is taken from Hypercorn after the handshake, for speed.",
+    )
     storage_patience_s: float = Field(
         Timing().storage_patience_s,
         ge=0,

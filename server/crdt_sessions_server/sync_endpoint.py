@@ -13,10 +13,11 @@ from collections.abc import AsyncIterator
 
 from crdt_sessions.errors import AccessDenied, BadParameter, CrdtSessionsError
 from crdt_sessions.ids import session_id
-from crdt_sessions.runtime import SessionRegistry
+from crdt_sessions.runtime import Channel, Line, SessionRegistry
 from crdt_sessions.wire import Closing, PermissionDenied, closing_for, encode
 from crdt_sessions_server.asgi import App, Receive, Scope, Send, query, same_origin, websocket_token
 from crdt_sessions_server.auth import Authorizer
+from crdt_sessions_server.direct import take_over
 
 PREFIX = "/v1/sync/"
 
@@ -34,6 +35,7 @@ class SyncEndpoint:
         authorizer: who may come in.
         allowed_origins: web origins that may connect besides the service's own.
         loopback_only: whether the service is open to everybody on this machine.
+        direct: whether to take sockets over where that can be done.
     """
 
     def __init__(
@@ -44,12 +46,14 @@ class SyncEndpoint:
         *,
         allowed_origins: tuple[str, ...] = (),
         loopback_only: bool = False,
+        direct: bool = True,
     ) -> None:
         self._app = app
         self._registry = registry
         self._authorizer = authorizer
         self._allowed_origins = allowed_origins
         self._loopback_only = loopback_only
+        self._direct = direct
         self._serving: set[asyncio.Task[object]] = set()
         self._draining: set[asyncio.Task[None]] = set()
 
@@ -77,17 +81,25 @@ class SyncEndpoint:
             return
         token, subprotocol = websocket_token(scope)
         await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
-        channel = AsgiChannel(scope["path"], receive, send)
+        line = take_over(send, 2 * self._registry.limits.max_frame_bytes) if self._direct else None
+        channel = line or AsgiChannel(scope["path"], receive, send)
         try:
             closing = await self._admit(scope, token, channel)
         except CrdtSessionsError as error:
             closing = closing_for(error)
             _log.info("connection refused: %s", error, extra={"path": scope["path"], "close_code": closing.code})
-        if not channel.ended:
-            if closing.code == closing_for(AccessDenied(what="")).code:
-                await send({"type": "websocket.send", "bytes": encode(PermissionDenied(closing.reason))})
+        denied = closing.code == closing_for(AccessDenied(what="")).code
+        if line is not None:
+            if denied:
+                line.write([encode(PermissionDenied(closing.reason))])
+            await line.close(closing.code, closing.reason, _HANG_UP_S)
+        elif isinstance(channel, AsgiChannel) and not channel.ended:
+            if denied:
+                await channel.send(encode(PermissionDenied(closing.reason)))
             await send({"type": "websocket.close", "code": closing.code, "reason": closing.reason})
-            await self._see_off(receive)
+        else:
+            return
+        await self._see_off(receive)
 
     async def _see_off(self, receive: Receive) -> None:
         """Read, and drop, what still comes, until the client has hung up or has had its time for that.
@@ -100,7 +112,7 @@ class SyncEndpoint:
         reading.add_done_callback(self._draining.discard)
         await asyncio.wait({reading}, timeout=_HANG_UP_S)
 
-    async def _admit(self, scope: Scope, token: str | None, channel: AsgiChannel) -> Closing:
+    async def _admit(self, scope: Scope, token: str | None, channel: Channel | Line) -> Closing:
         session = session_id(scope["path"].removeprefix(PREFIX))
         if not same_origin(scope, self._allowed_origins, loopback_only=self._loopback_only):
             raise AccessDenied(what="pages of another origin; see the setting allowed_origins")

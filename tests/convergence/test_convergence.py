@@ -15,27 +15,26 @@ TestConvergence = Convergence.TestCase
 class NoBroadcast(SessionEngine):
     """Never shows a peer what another one wrote."""
 
-    def _sync_frames(self, peer_id, peer):
+    def _take_sync(self, peer_id, peer, frames):
         self.log.portion = lambda cursor, reader: None if cursor >= self.log.tail else Portion(self.log.tail, None)
-        return super()._sync_frames(peer_id, peer)
+        super()._take_sync(peer_id, peer, frames)
 
 
 class NoResync(SessionEngine):
     """Never asks a returning peer what it did while it was away."""
 
-    def _sync_frames(self, peer_id, peer):
+    def _take_sync(self, peer_id, peer, frames):
         peer.greeted = True
-        return super()._sync_frames(peer_id, peer)
+        super()._take_sync(peer_id, peer, frames)
 
 
 class EarlyAck(SessionEngine):
     """Acknowledges before the commit."""
 
-    def _ack_frames(self, peer):
+    def _take_acks(self, peer, frames):
         tail, self.log.tail = self.log.tail, self.log.head
-        frames = list(super()._ack_frames(peer))
+        super()._take_acks(peer, frames)
         self.log.tail = tail
-        return frames
 
 
 @pytest.mark.parametrize("engine", [NoBroadcast, NoResync, EarlyAck])

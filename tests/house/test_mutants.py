@@ -54,8 +54,8 @@ MUTANTS = {
     ),
     "persist before apply": Mutant(
         "crdt_sessions/sync/engine.py",
-        "        self._check_size(len(update))\n        if (tasted",
-        "        self._check_size(len(update))\n        self._early = self._persist(update, None, author)\n        if (tasted",
+        "        self._check_size(len(update))\n        if self._tasted and",
+        "        self._check_size(len(update))\n        self._early = self._persist(update, None, author)\n        if self._tasted and",
         ("tests/sync/test_engine.py", "tests/runtime"),
     ),
     "forward raw awareness": Mutant(

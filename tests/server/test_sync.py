@@ -50,11 +50,10 @@ async def test_bad_frames_close_their_peer_only(small, message, code, reason):
         await witness.post("still here")
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    process = Server(
-        tmp_path_factory.mktemp("small") / "s.db", "--max-frame-bytes", "65536", "--max-document-bytes", "200000"
-    )
+@pytest.fixture(scope="module", params=["--direct", "--no-direct"])
+def small(tmp_path_factory, request):
+    limits = ("--max-frame-bytes", "65536", "--max-document-bytes", "200000")
+    process = Server(tmp_path_factory.mktemp("small") / "s.db", *limits, request.param)
     yield process
     process.close()
 

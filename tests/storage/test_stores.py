@@ -1,5 +1,6 @@
 """Every store meets the contract; SQLite's own promises beside it."""
 
+import asyncio
 import sqlite3
 from contextlib import asynccontextmanager
 
@@ -112,7 +113,6 @@ async def test_a_locked_database_is_an_error_and_recovers_without_restart(tmp_pa
 
 
 async def test_waiting_writes_share_a_transaction(tmp_path):
-    import asyncio
 
     path = tmp_path / "s.db"
     await _filled(path)
@@ -121,6 +121,22 @@ async def test_waiting_writes_share_a_transaction(tmp_path):
         await store._write.set_trace_callback(lambda sql: begun.append(sql) if sql.startswith("BEGIN") else None)
         await asyncio.gather(*(store.append(A, [Row(Seq(seq), b"x")], now=NOW) for seq in range(4, 104)))
     assert len(begun) <= 3
+
+
+async def test_the_wal_is_copied_into_the_database_beside_the_commits(tmp_path):
+    path = tmp_path / "s.db"
+    await _filled(path)
+    async with SqliteStore(path) as store:
+        before = path.stat().st_size
+        for seq in range(4, 14):
+            await store.append(A, [Row(Seq(seq), b"x" * 1_000_000)], now=NOW)
+        while store._checkpointing is not None:
+            await asyncio.wait({store._checkpointing})
+        assert path.stat().st_size > before + 4_000_000
+        wal = path.with_name("s.db-wal").stat().st_size
+        for seq in range(14, 24):
+            await store.append(A, [Row(Seq(seq), b"x" * 1_000_000)], now=NOW)
+        assert path.with_name("s.db-wal").stat().st_size < wal + 5_000_000, "the WAL is used again from its begin"
 
 
 async def test_the_journal_is_wal_and_commits_reach_the_disk(tmp_path):
@@ -145,7 +161,6 @@ async def test_a_path_that_cannot_be_opened_says_so(tmp_path):
 
 
 async def test_nobody_waits_for_a_writer_that_failed(tmp_path):
-    import asyncio
 
     async with SqliteStore(tmp_path / "s.db") as store:
 

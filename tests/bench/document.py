@@ -1,0 +1,148 @@
+"""A session with history, as plain Yjs content that every server takes, and a client to put it there."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from pycrdt import Doc, Map, Text
+from websockets.asyncio.client import connect
+
+from crdt_sessions.wire import SyncStep2, Update, decode, encode
+from crdt_sessions.wire.varint import Reader, string
+from tests.bench.peers import Running
+
+ROOM = "bench-0"
+_WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "a",
+    "lazy",
+    "dog",
+    "while",
+    "agents",
+    "stream",
+    "tokens",
+    "and",
+    "devices",
+    "come",
+    "back",
+    "durable",
+    "sessions",
+    "never",
+    "lose",
+    "what",
+    "they",
+    "acknowledged",
+    "naïve",
+    "café",
+    "😀",
+]
+_PUSH_BYTES = 200_000
+
+
+@dataclass(frozen=True)
+class History:
+    """A document with many messages."""
+
+    whole: bytes
+    """All of it, as one update."""
+    pieces: list[bytes]
+    """The same as it was written."""
+    vector: bytes
+    """The state vector of a client that missed the last hundredth."""
+    text_bytes: int
+
+
+def history(messages: int, text_each: int) -> History:
+    """Return a document of *messages* maps with a text of *text_each* characters each."""
+    doc: Doc[dict[str, Map[object]]] = Doc(client_id=0x70000000)
+    root = doc.get("history", type=Map)
+    pieces: list[bytes] = []
+    subscription = doc.observe(lambda event: pieces.append(event.update))
+    vector, text_bytes, missed = b"\x00", 0, messages - max(1, messages // 100)
+    for number in range(messages):
+        if number == missed:
+            vector = doc.get_state()
+        body, at = "", number
+        while len(body) < text_each:
+            body += _WORDS[at % len(_WORDS)] + " "
+            at += 7
+        text_bytes += len(body.encode())
+        root[f"m{number}"] = Map({"role": "user" if number % 2 else "assistant", "at": number, "text": Text(body)})
+    doc.unobserve(subscription)
+    return History(doc.get_update(), pieces, vector, text_bytes)
+
+
+def check(update: bytes, vector: bytes, whole: History) -> None:
+    """See to it that *update* brings a client with *vector* to all that is in the document.
+
+    Raises:
+        RuntimeError: it does not.
+    """
+    doc: Doc[dict[str, object]] = Doc()
+    if vector != b"\x00":
+        full: Doc[dict[str, object]] = Doc()
+        full.apply_update(whole.whole)
+        for piece in whole.pieces[: len(whole.pieces) - max(1, len(whole.pieces) // 100)]:
+            doc.apply_update(piece)
+    doc.apply_update(update)
+    if len(doc.get("history", type=Map)) != len(whole.pieces):
+        raise RuntimeError(f"{len(doc.get('history', type=Map))} of {len(whole.pieces)} messages arrived")
+
+
+async def put(server: Running, content: History) -> None:
+    """Have *server* take a document, and return when another client is sent all of it."""
+    name = string(ROOM) if server.peer.dialect == "hocuspocus" else b""
+    url = f"ws://127.0.0.1:{server.port}{server.peer.prefix}{'' if name else ROOM}"
+    async with connect(url, proxy=None, max_size=None, compression=None) as peer:
+        reading = asyncio.create_task(_ignore(peer))
+        if name:
+            await peer.send(name + b"\x02\x00\x00" + string("4.7.0"))
+        await peer.send(name + b"\x00\x00\x01\x00")
+        batch: list[bytes] = []
+        for piece in [*content.pieces, None]:
+            if piece is None or sum(map(len, batch)) + len(piece) > _PUSH_BYTES:
+                for each in batch:
+                    await peer.send(name + encode(Update(each)))
+                batch = []
+                await asyncio.sleep(0.02)
+            if piece is not None:
+                batch.append(piece)
+        for _ in range(600):
+            if await _holds(url, name, content):
+                break
+            await asyncio.sleep(0.1)
+        else:
+            raise RuntimeError(f"{server.peer.name} did not take the document")
+        reading.cancel()
+
+
+async def _ignore(peer: object) -> None:
+    async for _ in peer:  # type: ignore[attr-defined]
+        pass
+
+
+async def _holds(url: str, name: bytes, content: History) -> bool:
+    doc: Doc[dict[str, object]] = Doc()
+    async with connect(url, proxy=None, max_size=None, compression=None) as peer:
+        if name:
+            await peer.send(name + b"\x02\x00\x00" + string("4.7.0"))
+        await peer.send(name + b"\x00\x00\x01\x00")
+        async for message in peer:
+            assert isinstance(message, bytes)
+            reader = Reader(message)
+            if name:
+                reader.buffer()
+            rest = reader.take(reader.remaining)
+            if rest[:1] == b"\x04":
+                rest = b"\x00" + rest[1:]
+            if rest[:2] == b"\x00\x01":
+                (step2,) = [frame for frame in decode(rest) if isinstance(frame, SyncStep2)]
+                doc.apply_update(step2.update)
+                return len(doc.get("history", type=Map)) == len(content.pieces)
+    return False

@@ -1,0 +1,87 @@
+"""W6: from a person's ``post`` to the first and the last token on another device, against calling the model directly.
+
+The model is a function that yields tokens at a fixed pace, so all that is over its own time is ours. The person, the
+other device and the agent are real clients of a real service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from crdt_sessions import Agent, connect
+from crdt_sessions.client import AgentRun
+from tests.bench.peers import OURS, running
+
+_TOKENS, _PAUSE_S = 20, 0.01
+
+
+async def _model() -> AsyncIterator[str]:
+    for number in range(_TOKENS):
+        if number:
+            await asyncio.sleep(_PAUSE_S)
+        yield f"token{number} "
+
+
+async def _direct() -> tuple[float, float]:
+    begun = time.perf_counter()
+    first = 0.0
+    async for _ in _model():
+        first = first or time.perf_counter() - begun
+    return first, time.perf_counter() - begun
+
+
+async def _measure(url: str, questions: int) -> dict[str, Any]:
+    agent = Agent(url, name="model")
+
+    @agent.on_run
+    async def answer(run: AgentRun) -> None:
+        async with run.stream() as out:
+            async for token in _model():
+                await out.write(token)
+
+    working = asyncio.create_task(agent.run())
+    firsts, lasts = [], []
+    async with connect(url, "room", name="person") as person, connect(url, "room", name="device") as device:
+        for number in range(questions + 5):
+            begun = time.perf_counter()
+            await person.post(f"question {number}")
+            first, last = await asyncio.wait_for(_watch(device, number), 20)
+            if number >= 5:  # the first ones load modules and warm up
+                firsts.append((first - begun) * 1000)
+                lasts.append((last - begun) * 1000)
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    direct = [await _direct() for _ in range(questions)]
+    direct_first = statistics.median(first for first, _ in direct) * 1000
+    direct_last = statistics.median(last for _, last in direct) * 1000
+    firsts.sort()
+    lasts.sort()
+    return {
+        "questions": questions,
+        "first_token_p50_ms": round(firsts[len(firsts) // 2] - direct_first, 2),
+        "first_token_p99_ms": round(firsts[len(firsts) * 99 // 100] - direct_first, 2),
+        "last_token_p50_ms": round(lasts[len(lasts) // 2] - direct_last, 2),
+        "last_token_p99_ms": round(lasts[len(lasts) * 99 // 100] - direct_last, 2),
+    }
+
+
+async def _watch(device: Any, number: int) -> tuple[float, float]:
+    """Return when the first and the last token of the answer with that number are there."""
+    answers = lambda: [each for each in device.messages.all() if each.role == "assistant"]  # noqa: E731
+    await device.until(lambda: len(answers()) > number and answers()[number].text)
+    first = time.perf_counter()
+    await device.until(lambda: answers()[number].text.endswith(f"token{_TOKENS - 1} "))
+    return first, time.perf_counter()
+
+
+def overhead(folder: Path, *, questions: int) -> dict[str, Any]:
+    """Return what a session adds to a model's own time."""
+    command = OURS.command
+    peer = type(OURS)(OURS.name, lambda port, data: [*command(port, data), "--default-agent", "model"], OURS.prefix)
+    with running(peer, folder / "data.db") as server:
+        return asyncio.run(_measure(f"http://127.0.0.1:{server.port}", questions))

@@ -1,0 +1,33 @@
+"""W1: agents stream tokens to viewers, one update a token, a new ``Text`` every thousand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.bench.load import fan_out
+from tests.bench.peers import Peer, running
+
+SHAPES = {"1x10": (1, 10), "50x2": (50, 2), "1x100": (1, 100), "1x1000": (1, 1000), "500x2": (500, 2)}
+"""Sessions, each with one agent, and viewers of each."""
+WINDOWS = (2_000, 20_000)
+"""Tokens that may be under way in all. Some servers coalesce more, some choke: each is shown at its best."""
+
+
+def saturated(peer: Peer, folder: Path, shape: str, *, seconds: float) -> dict[str, Any]:
+    """Return the deliveries that *peer* manages when agents write as fast as viewers read."""
+    sessions, viewers = SHAPES[shape]
+    results = []
+    for window in WINDOWS:
+        with running(peer, folder / f"{window}.db") as server:
+            per_session = max(20, window // sessions)
+            results.append(fan_out(server, sessions=sessions, viewers=viewers, seconds=seconds, window=per_session))
+            results[-1]["window"] = window
+    return max(results, key=lambda result: float(result["per_s"]))
+
+
+def paced(peer: Peer, folder: Path, shape: str, *, seconds: float) -> dict[str, Any]:
+    """Return what a hundred tokens a second of each agent cost *peer*, and how late they arrive."""
+    sessions, viewers = SHAPES[shape]
+    with running(peer, folder / "data.db") as server:
+        return fan_out(server, sessions=sessions, viewers=viewers, seconds=seconds, rate=100)

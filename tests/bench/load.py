@@ -1,0 +1,76 @@
+"""Runs the compiled load generator (``load.c``) against a server, and looks at the server meanwhile."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.bench.peers import Running, generator
+
+
+class Load:
+    """A load generator that runs."""
+
+    def __init__(self, child: subprocess.Popen[str]) -> None:
+        self._child = child
+
+    def until(self, event: str) -> dict[str, Any]:
+        """Return the next event of that name.
+
+        Raises:
+            RuntimeError: the load ended before: something wrong was received, or nothing.
+        """
+        assert self._child.stdout is not None
+        for line in self._child.stdout:
+            said: dict[str, Any] = json.loads(line)
+            if said["event"] == event:
+                return said
+        raise RuntimeError(f"the load ended with {self._child.wait()} before {event!r}; its message stands above")
+
+    def go(self) -> None:
+        """Let it go on."""
+        assert self._child.stdin is not None
+        self._child.stdin.write("go\n")
+        self._child.stdin.flush()
+
+
+@contextmanager
+def load(server: Running, mode: str, **options: float | str) -> Iterator[Load]:
+    """Start the load generator in *mode*; end it in the end."""
+    arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    child = subprocess.Popen(
+        [generator(), mode, "--port", str(server.port), "--prefix", server.peer.prefix, "--dialect", server.peer.dialect, *arguments],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        yield Load(child)
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def fan_out(server: Running, **options: float | str) -> dict[str, Any]:
+    """Stream tokens through *server*; return what was delivered, how fast, and what it cost the server."""
+    with load(server, "fan-out", **options) as running:
+        running.until("begin")
+        used = server.cpu()
+        running.until("end")
+        used = server.cpu() - used
+        memory = server.memory()
+        result = running.until("result")
+    result.pop("event")
+    deliveries = max(1, result["deliveries"])
+    return {
+        **result,
+        "server_cpu": round(used / result["seconds"], 3),
+        "cpu_us_per_delivery": round(used / deliveries * 1e6, 3),
+        "bytes_per_delivery": round(result["bytes"] / deliveries, 2),
+        "frames_per_delivery": round(result["frames"] / deliveries, 4),
+        "rss_mb": round(memory / 1e6, 1),
+    }
+
+
+Measure = Callable[[Running], dict[str, Any]]
