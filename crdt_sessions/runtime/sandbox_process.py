@@ -39,7 +39,7 @@ _IN, _OUT = 0, 1
 
 _LENGTH_BYTES = 4
 _ORPHAN_S = 600
-_SMALL = 64 * 1024
+_SMALL = 16 * 1024
 _ROUGH, _CLEAN = 1, 2
 """Client ids; nothing is ever written under them."""
 

@@ -490,10 +490,11 @@ class SessionEngine:
         bound = self._writers.bind_authors(tasted.authors, **lease) if lease else ()
         records = Records(writers={writer.client: writer for writer in bound})
         delta = self._apply(tasted.delta) if tasted.delta is not None else None
-        if delta is None:
+        if tasted.delta is None or delta is None:
             return []  # an echo
         waits = self.document.waiting != EMPTY_UPDATE  # of what was stored without a sandbox
-        return [self._persist(delta, delta, author, records, waits=waits), *self._settle(now)]
+        # The sandbox's bytes, not the document's, which are other ones each time: keys of objects come in any order.
+        return [self._persist(tasted.delta, delta, author, records, waits=waits), *self._settle(now)]
 
     def holds(self, update: bytes) -> bool:
         """Tell whether the document holds all of a foreign update.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pycrdt import Doc, Map, Text
@@ -55,6 +58,8 @@ class History:
     """The same as it was written."""
     vector: bytes
     """The state vector of a client that missed the last hundredth."""
+    missed: bytes
+    """What that client lacks."""
     text_bytes: int
 
 
@@ -75,28 +80,55 @@ def history(messages: int, text_each: int) -> History:
         text_bytes += len(body.encode())
         root[f"m{number}"] = Map({"role": "user" if number % 2 else "assistant", "at": number, "text": Text(body)})
     doc.unobserve(subscription)
-    return History(doc.get_update(), pieces, vector, text_bytes)
+    return History(doc.get_update(), pieces, vector, doc.get_update(vector), text_bytes)
 
 
-def check(update: bytes, vector: bytes, whole: History) -> None:
-    """See to it that *update* brings a client with *vector* to all that is in the document.
+def check(updates: list[bytes], content: History, *, back: bool) -> None:
+    """See to it that *updates* bring a client to all that is in the document.
 
     Raises:
-        RuntimeError: it does not.
+        RuntimeError: they do not.
     """
     doc: Doc[dict[str, object]] = Doc()
-    if vector != b"\x00":
-        full: Doc[dict[str, object]] = Doc()
-        full.apply_update(whole.whole)
-        for piece in whole.pieces[: len(whole.pieces) - max(1, len(whole.pieces) // 100)]:
+    if back:
+        for piece in content.pieces[: len(content.pieces) - max(1, len(content.pieces) // 100)]:
             doc.apply_update(piece)
-    doc.apply_update(update)
-    if len(doc.get("history", type=Map)) != len(whole.pieces):
-        raise RuntimeError(f"{len(doc.get('history', type=Map))} of {len(whole.pieces)} messages arrived")
+    for update in updates:
+        doc.apply_update(update)
+    if (arrived := len(doc.get("history", type=Map))) != len(content.pieces):
+        raise RuntimeError(f"{arrived} of {len(content.pieces)} messages arrived")
 
 
-async def put(server: Running, content: History) -> None:
-    """Have *server* take a document, and return when another client is sent all of it."""
+@contextmanager
+def held(server: Running, content: History) -> Iterator[None]:
+    """Have *server* take a document, which somebody has open meanwhile: some forget it when nobody does."""
+    loop = asyncio.new_event_loop()
+    done = asyncio.Event()
+    ready = threading.Event()
+    failed: list[BaseException] = []
+
+    def hold() -> None:
+        try:
+            loop.run_until_complete(_put(server, content, ready, done))
+        except Exception as error:  # noqa: BLE001 - raised in the other thread
+            failed.append(error)
+            ready.set()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    ready.wait()
+    try:
+        if failed:
+            raise RuntimeError(f"{server.peer.name}: {failed[0]!r}")
+        yield
+    finally:
+        if loop.is_running():
+            loop.call_soon_threadsafe(done.set)
+        thread.join()
+        loop.close()
+
+
+async def _put(server: Running, content: History, ready: threading.Event, done: asyncio.Event) -> None:
     name = string(ROOM) if server.peer.dialect == "hocuspocus" else b""
     url = f"ws://127.0.0.1:{server.port}{server.peer.prefix}{'' if name else ROOM}"
     async with connect(url, proxy=None, max_size=None, compression=None) as peer:
@@ -118,7 +150,9 @@ async def put(server: Running, content: History) -> None:
                 break
             await asyncio.sleep(0.1)
         else:
-            raise RuntimeError(f"{server.peer.name} did not take the document")
+            raise RuntimeError("it did not take the document")
+        ready.set()
+        await done.wait()
         reading.cancel()
 
 

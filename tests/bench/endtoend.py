@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from crdt_sessions import Agent, connect
+from crdt_sessions import Agent, SessionPeer, connect
 from crdt_sessions.client import AgentRun
 from tests.bench.peers import OURS, running
 
@@ -40,17 +40,24 @@ async def _measure(url: str, questions: int) -> dict[str, Any]:
 
     @agent.on_run
     async def answer(run: AgentRun) -> None:
-        async with run.stream() as out:
+        async with run.text() as out:
             async for token in _model():
                 await out.write(token)
 
-    working = asyncio.create_task(agent.run())
+    working = asyncio.create_task(agent.work())
     firsts, lasts = [], []
     async with connect(url, "room", name="person") as person, connect(url, "room", name="device") as device:
+        answers = _answers(device)
         for number in range(questions + 5):
+            first = last = 0.0
             begun = time.perf_counter()
             await person.post(f"question {number}")
-            first, last = await asyncio.wait_for(_watch(device, number), 20)
+            while not last:
+                text, at = await asyncio.wait_for(anext(answers), 20)
+                if text and not first:
+                    first = at
+                if text.endswith(f"token{_TOKENS - 1} "):
+                    last = at
             if number >= 5:  # the first ones load modules and warm up
                 firsts.append((first - begun) * 1000)
                 lasts.append((last - begun) * 1000)
@@ -70,13 +77,11 @@ async def _measure(url: str, questions: int) -> dict[str, Any]:
     }
 
 
-async def _watch(device: Any, number: int) -> tuple[float, float]:
-    """Return when the first and the last token of the answer with that number are there."""
-    answers = lambda: [each for each in device.messages.all() if each.role == "assistant"]  # noqa: E731
-    await device.until(lambda: len(answers()) > number and answers()[number].text)
-    first = time.perf_counter()
-    await device.until(lambda: answers()[number].text.endswith(f"token{_TOKENS - 1} "))
-    return first, time.perf_counter()
+async def _answers(device: SessionPeer) -> AsyncIterator[tuple[str, float]]:
+    """Yield what became of the newest answer, and when, each time it changes."""
+    async for message in device.messages.watch():
+        if message.role == "assistant":
+            yield message.text, time.perf_counter()
 
 
 def overhead(folder: Path, *, questions: int) -> dict[str, Any]:

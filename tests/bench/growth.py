@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import tempfile
 import time
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crdt_sessions.model import fold
-from tests.bench.document import history, put
+from tests.bench.document import held, history
 from tests.bench.joining import join, size
 from tests.bench.load import load
 from tests.bench.peers import Peer, Running, running
@@ -35,7 +34,7 @@ def one_long_message(peer: Peer, folder: Path, tokens: int) -> dict[str, Any]:
                 at.append(time.monotonic())
             running_load.until("result")
         held = server.memory()
-        joined = _join_ms(server)
+        joined = _join_ms(server, tokens * 5)
     cost = [(after - before) / step * 1e6 for before, after in itertools.pairwise(cpu)]
     return {
         "tokens": tokens,
@@ -49,10 +48,10 @@ def one_long_message(peer: Peer, folder: Path, tokens: int) -> dict[str, Any]:
     }
 
 
-def _join_ms(server: Running) -> float:
+def _join_ms(server: Running, expected: int) -> float:
     found = []
     for _ in range(5):
-        with load(server, "join", joins=1) as running_load:
+        with load(server, "join", joins=1, expect=expected) as running_load:
             found.append(float(running_load.until("result")["p50_ms"]))
     return sorted(found)[2]
 
@@ -60,8 +59,11 @@ def _join_ms(server: Running) -> float:
 def many_messages(peer: Peer, messages: int) -> dict[str, Any]:
     """Return how long a fresh client takes to join a session of *messages* short messages."""
     content = history(messages, 40)
-    with tempfile.TemporaryDirectory() as name, running(peer, Path(name) / "data.db") as server:
-        asyncio.run(put(server, content))
+    with (
+        tempfile.TemporaryDirectory() as name,
+        running(peer, Path(name) / "data.db") as server,
+        held(server, content),
+    ):
         each = sorted(join(server, Path(name), content, count=1, back=False)["p50_ms"] for _ in range(5))
         return {"messages": messages, "join_ms": each[2], "bytes": len(content.whole)}
 

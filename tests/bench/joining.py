@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.bench.document import History, check, put
+from tests.bench.document import History, check, held
 from tests.bench.load import load
 from tests.bench.peers import Peer, Running, running
 
@@ -18,24 +18,33 @@ _SETTLE_S = 3.0  # Hocuspocus stores two seconds after the last change
 def join(server: Running, folder: Path, content: History, *, count: int, back: bool) -> dict[str, Any]:
     """Have *count* clients join at once, fresh or *back* from missing a hundredth; return how long each took."""
     dump, vector = folder / "dump", folder / "vector"
-    options: dict[str, float | str] = {"joins": count, "dump": str(dump)}
+    dump.unlink(missing_ok=True)
+    expected = len(content.missed if back else content.whole)
+    options: dict[str, float | str] = {"joins": count, "dump": str(dump), "expect": expected * 0.95}
     if back:
         vector.write_bytes(content.vector)
         options["vector"] = str(vector)
     used = server.cpu()
     with load(server, "join", **options) as running_load:
         result = running_load.until("result")
-    check(dump.read_bytes(), content.vector if back else b"\x00", content)
+    check(list(_updates(dump.read_bytes())), content, back=back)
     result.pop("event")
     return {**result, "server_cpu_s": round(server.cpu() - used, 3)}
+
+
+def _updates(dumped: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(dumped):
+        end = at + 4 + int.from_bytes(dumped[at : at + 4], "little")
+        yield dumped[at + 4 : end]
+        at = end
 
 
 def joins(peer: Peer, folder: Path, content: History) -> dict[str, dict[str, Any]]:
     """Return the figures of fresh joins, returns, a first join after a restart, and a herd after another one."""
     data = folder / "data.db"
     found: dict[str, dict[str, Any]] = {}
-    with running(peer, data) as server:
-        asyncio.run(put(server, content))
+    with running(peer, data) as server, held(server, content):
         time.sleep(_SETTLE_S)
         for name, back in (("fresh", False), ("back", True)):
             each = [join(server, folder, content, count=1, back=back) for _ in range(9)]

@@ -70,7 +70,7 @@ static double origin;
 static uint64_t delivered, frames_received, bytes_received;
 static uint64_t histogram[64 * 32];
 static uint8_t *vector = (uint8_t *)"\0";
-static size_t vector_length = 1;
+static size_t vector_length = 1, expect;
 
 static double now(void) {
     struct timespec t;
@@ -388,10 +388,10 @@ static void read_update(Client *c, Reader r) {
     if (r.at != r.end) fail("session %s: more behind an update", c->session->name);
 }
 
-static void dump(Reader r) {
-    FILE *file = fopen(dump_file, "wb");
-    if (!file || fwrite(r.at, 1, r.end - r.at, file) != (size_t)(r.end - r.at) || fclose(file)) fail("cannot write %s", dump_file);
-    dump_file = NULL;
+static void dump(Reader r) { /* each update behind its length */
+    FILE *file = fopen(dump_file, "ab");
+    uint32_t n = r.end - r.at;
+    if (!file || fwrite(&n, 4, 1, file) != 1 || fwrite(r.at, 1, n, file) != n || fclose(file)) fail("cannot write %s", dump_file);
 }
 
 static void heard_sync(Client *c, Reader *r, int joining) {
@@ -405,13 +405,16 @@ static void heard_sync(Client *c, Reader *r, int joining) {
         send_message(c);
         return;
     }
+    if (joining) {
+        if (c->synced) return;
+        c->received += body.end - body.at;
+        if (dump_file && c == clients) dump(body);
+        if (c->received < expect) return; /* some answer with nothing, and send it as an update when they have it */
+    }
     if (!c->synced) {
         c->synced = 1;
         c->done = now();
-        c->received = body.end - body.at;
         synced++;
-        if (dump_file) dump(body);
-        if (joining) return;
     }
     if (!joining && !c->agent) read_update(c, body);
 }
@@ -816,6 +819,7 @@ static void option(const char *name, const char *value) {
     else if (!strcmp(name, "--progress")) progress = number(value);
     else if (!strcmp(name, "--pause")) pausing = number(value);
     else if (!strcmp(name, "--vector")) vector_file = value;
+    else if (!strcmp(name, "--expect")) expect = number(value);
     else if (!strcmp(name, "--dump")) dump_file = value;
     else fail("unknown option %s", name);
 }
