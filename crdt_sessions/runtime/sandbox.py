@@ -211,10 +211,10 @@ class Mirrored:
         self.ahead.clear()
         self.stale = True
 
-    def caught_up(self) -> None:
-        """Note that the mirror has everything."""
-        self.missed.clear()
-        self.missed_bytes = 0
+    def caught_up(self) -> list[bytes]:
+        """Note that the mirror is about to have everything; return what it has missed."""
+        missed, self.missed, self.missed_bytes = self.missed, [], 0
+        return missed
 
 
 _MAX_MISSED, _MAX_MISSED_BYTES = 1000, 1024 * 1024
@@ -337,8 +337,6 @@ class Sandbox:
 
     async def _judge(self, process: _Process, session: Mirrored, kind: int, update: bytes) -> Tasted:
         verdict, answer = await process.ask(lambda: self._requests(process, session, kind, update))
-        session.caught_up()
-        session.stale = False
         process.mirrors[session.key] = process.mirrors.pop(session.key, 0) + len(update)
         if verdict == HARMFUL:
             session.spoil()
@@ -350,13 +348,16 @@ class Sandbox:
         return tasted
 
     def _requests(self, process: _Process, session: Mirrored, kind: int, update: bytes) -> list[bytes]:
+        """Return what tells the mirror all that the document has now; what it takes from here on counts as missed."""
         requests: list[bytes] = []
+        missed = session.caught_up()
         if session.stale or session.key not in process.mirrors:
-            session.caught_up()
+            missed = []
             document = session.whole()
             requests += self._make_room(process, session.key, len(document))
             requests.append(request(OPEN, session.key, [document]))
-        requests.append(request(kind, session.key, [*session.missed, update]))
+            session.stale = False
+        requests.append(request(kind, session.key, [*missed, update]))
         return requests
 
     def _make_room(self, process: _Process, key: str, size: int) -> list[bytes]:

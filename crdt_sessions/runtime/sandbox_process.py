@@ -39,7 +39,8 @@ _IN, _OUT = 0, 1
 
 _LENGTH_BYTES = 4
 _ORPHAN_S = 600
-_SMALL = 16 * 1024
+_SMALL = 64 * 1024
+_TINY = 256
 _ROUGH, _CLEAN = 1, 2
 """Client ids; nothing is ever written under them."""
 
@@ -189,7 +190,7 @@ def _taste(mirror: _Mirror, *updates: bytes) -> bytes:
         clean.encode(before)
         mirror.size += len(delta)
         if mirror.size < _SMALL and mirror.readable:
-            _read_all(clean)
+            _read_all(clean, values=len(delta) >= _TINY or mirror.size < _SMALL // 8)
     return _report(delta, held=held, found=found)
 
 
@@ -217,10 +218,11 @@ def _read_what_changed(document: SessionDoc) -> None:
         view.runs.value(run_id)
 
 
-def _read_all(document: SessionDoc) -> None:
+def _read_all(document: SessionDoc, *, values: bool) -> None:
     """A document that was harmed shows it at the latest when all of it is written, loaded, read and written as JSON.
 
-    Of a large one that would cost more than it is worth; there only what changed is read.
+    Of a large one that would cost more than it is worth; there only what changed is read. Turning all of it into
+    *values* is most of the work; a tiny update can nest nothing so deep that this would fail.
     """
     whole = document.encode()
     again = SessionDoc(_CLEAN)
@@ -228,6 +230,8 @@ def _read_all(document: SessionDoc) -> None:
         again.apply(whole)
         if extent_of(again.doc) != extent_of(document.doc):
             raise UpdateError(size=len(whole))
+        if not values:
+            return
         with contextlib.suppress(BadDocument):  # the steward will put right what is not as layout 1 says
             json.dumps(SessionView(again).export().json_value())
     finally:
@@ -236,7 +240,7 @@ def _read_all(document: SessionDoc) -> None:
 
 def _is_readable(document: SessionDoc) -> bool:
     try:
-        _read_all(document)
+        _read_all(document, values=True)
     except (CrdtSessionsError, RecursionError):
         return False
     return True

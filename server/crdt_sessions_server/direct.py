@@ -47,7 +47,8 @@ class DirectLine(asyncio.Protocol):
 
     def __init__(self, transport: asyncio.Transport, former: asyncio.BaseProtocol, max_message_bytes: int) -> None:
         self._transport = transport
-        self._former = former
+        self._former: asyncio.BaseProtocol | None = former
+        self._writer: object = None
         self._frames = Deframer(max_message_bytes)
         self._waiting: list[Sequence[bytes]] = []
         self._arrived: asyncio.Future[None] | None = None
@@ -82,7 +83,7 @@ class DirectLine(asyncio.Protocol):
         while True:
             if self._waiting:
                 yield self._waiting.pop(0)
-                if not self._waiting:
+                if not self._waiting and not self._transport.is_closing():
                     self._transport.resume_reading()
             elif self._slow is not None:
                 raise self._slow
@@ -109,6 +110,10 @@ class DirectLine(asyncio.Protocol):
             await asyncio.wait({self._gone}, timeout=hang_up_s)
             self._transport.abort()
         await asyncio.wait({self._gone})
+
+    def abort(self) -> None:
+        """Drop the connection, if it is there yet."""
+        self._transport.abort()
 
     # -- the socket ------------------------------------------------------------------------------------------------
 
@@ -155,7 +160,13 @@ class DirectLine(asyncio.Protocol):
         self._tell(self._gone)
         self._tell(self._drained)
         self._tell(self._arrived)
-        self._former.connection_lost(error)
+        if self._former is not None:
+            self._former.connection_lost(error)
+        self._former = self._writer = None
+
+    def keep(self, writer: object) -> None:
+        """Hold on to *writer*, the stream writer of the socket: it would close it when it is collected."""
+        self._writer = writer
 
     def _lose_patience(self) -> None:
         self._slow = TooSlow(what=f"the peer did not read for {self._patience:g} s")
@@ -309,6 +320,9 @@ def header(message: bytes) -> bytes:
 def take_over(send: Send, max_message_bytes: int) -> DirectLine | None:
     """Take the socket of an accepted WebSocket from Hypercorn; None if it is not a plain one of Hypercorn's.
 
+    For Hypercorn the connection has ended then: the application is to return, and whatever serves the line is a
+    task of its own.
+
     Args:
         send: the ASGI callable that accepted it.
         max_message_bytes: larger messages are refused.
@@ -321,8 +335,31 @@ def take_over(send: Send, max_message_bytes: int) -> DirectLine | None:
     compressed = any(extension.enabled() for extension in stream.connection._proto.extensions)
     if compressed or server.reader._buffer:  # type: ignore[attr-defined]
         return None
-    transport = cast(asyncio.Transport, server.writer.transport)  # uvloop's are no subclasses
+    writer = server.writer
+    transport = cast(asyncio.Transport, writer.transport)  # uvloop's are no subclasses
     line = DirectLine(transport, transport.get_protocol(), max_message_bytes)
+    line.keep(writer)
     transport.set_write_buffer_limits(high=_HIGH_WATER)
     transport.set_protocol(line)
+    server.writer = cast(asyncio.StreamWriter, _Gone())
+    server.reader.feed_eof()
     return line
+
+
+class _Gone:
+    """What Hypercorn has instead of a socket that was taken from it: one that is closed."""
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def write_eof(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    async def drain(self) -> None:
+        pass
+
+    async def wait_closed(self) -> None:
+        pass

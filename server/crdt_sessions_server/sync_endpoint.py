@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 from crdt_sessions.errors import AccessDenied, BadParameter, CrdtSessionsError
 from crdt_sessions.ids import session_id
@@ -17,12 +18,13 @@ from crdt_sessions.runtime import Channel, Line, SessionRegistry
 from crdt_sessions.wire import Closing, PermissionDenied, closing_for, encode
 from crdt_sessions_server.asgi import App, Receive, Scope, Send, query, same_origin, websocket_token
 from crdt_sessions_server.auth import Authorizer
-from crdt_sessions_server.direct import take_over
+from crdt_sessions_server.direct import DirectLine, take_over
 
 PREFIX = "/v1/sync/"
 
 _log = logging.getLogger("crdt_sessions.sync_endpoint")
 _HANG_UP_S = 1.0
+_DENIED = closing_for(AccessDenied(what="")).code
 _ORDERLY = {1000, 1001, 1005}  # closed by its owner; anything else broke
 
 
@@ -54,7 +56,7 @@ class SyncEndpoint:
         self._allowed_origins = allowed_origins
         self._loopback_only = loopback_only
         self._direct = direct
-        self._serving: set[asyncio.Task[object]] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._draining: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,43 +64,45 @@ class SyncEndpoint:
         if scope["type"] != "websocket" or not scope["path"].startswith(PREFIX):
             await self._app(scope, receive, send)
             return
-        task = asyncio.current_task()
-        assert task is not None
-        self._serving.add(task)
-        try:
-            await self._serve(scope, receive, send)
-        finally:
-            self._serving.discard(task)
-
-    async def closed(self) -> None:
-        """Return once every connection has been told that it is closed."""
-        while self._serving:
-            await asyncio.wait(set(self._serving))
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         connect = await receive()
         if connect["type"] != "websocket.connect":
             return
         token, subprotocol = websocket_token(scope)
         await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
         line = take_over(send, 2 * self._registry.limits.max_frame_bytes) if self._direct else None
-        channel = line or AsgiChannel(scope["path"], receive, send)
-        try:
-            closing = await self._admit(scope, token, channel)
-        except CrdtSessionsError as error:
-            closing = closing_for(error)
-            _log.info("connection refused: %s", error, extra={"path": scope["path"], "close_code": closing.code})
-        denied = closing.code == closing_for(AccessDenied(what="")).code
         if line is not None:
-            if denied:
+            self._start(self._serve_line(scope, token, line))
+        else:
+            await self._start(self._serve_asgi(scope, token, receive, send))
+
+    def _start(self, serving: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(serving)
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+        return task
+
+    async def closed(self) -> None:
+        """Return once every connection has been told that it is closed."""
+        while self._serving:
+            await asyncio.wait(set(self._serving))
+
+    async def _serve_line(self, scope: Scope, token: str | None, line: DirectLine) -> None:
+        try:
+            closing = await self._admit(scope, token, line)
+            if closing.code == _DENIED:
                 line.write([encode(PermissionDenied(closing.reason))])
             await line.close(closing.code, closing.reason, _HANG_UP_S)
-        elif isinstance(channel, AsgiChannel) and not channel.ended:
-            if denied:
-                await channel.send(encode(PermissionDenied(closing.reason)))
-            await send({"type": "websocket.close", "code": closing.code, "reason": closing.reason})
-        else:
+        finally:
+            line.abort()  # nobody else would
+
+    async def _serve_asgi(self, scope: Scope, token: str | None, receive: Receive, send: Send) -> None:
+        channel = AsgiChannel(scope["path"], receive, send)
+        closing = await self._admit(scope, token, channel)
+        if channel.ended:
             return
+        if closing.code == _DENIED:
+            await channel.send(encode(PermissionDenied(closing.reason)))
+        await send({"type": "websocket.close", "code": closing.code, "reason": closing.reason})
         await self._see_off(receive)
 
     async def _see_off(self, receive: Receive) -> None:
@@ -113,18 +117,23 @@ class SyncEndpoint:
         await asyncio.wait({reading}, timeout=_HANG_UP_S)
 
     async def _admit(self, scope: Scope, token: str | None, channel: Channel | Line) -> Closing:
-        session = session_id(scope["path"].removeprefix(PREFIX))
-        if not same_origin(scope, self._allowed_origins, loopback_only=self._loopback_only):
-            raise AccessDenied(what="pages of another origin; see the setting allowed_origins")
-        principal = await self._authorizer.authorize(token, session)
-        return await self._registry.serve(
-            session,
-            channel,
-            principal=principal.id,
-            can_write=principal.can_write,
-            generation=_generation(scope),
-            lease=query(scope).get("lease"),
-        )
+        try:
+            session = session_id(scope["path"].removeprefix(PREFIX))
+            if not same_origin(scope, self._allowed_origins, loopback_only=self._loopback_only):
+                raise AccessDenied(what="pages of another origin; see the setting allowed_origins")
+            principal = await self._authorizer.authorize(token, session)
+            return await self._registry.serve(
+                session,
+                channel,
+                principal=principal.id,
+                can_write=principal.can_write,
+                generation=_generation(scope),
+                lease=query(scope).get("lease"),
+            )
+        except CrdtSessionsError as error:
+            closing = closing_for(error)
+            _log.info("connection refused: %s", error, extra={"path": scope["path"], "close_code": closing.code})
+            return closing
 
 
 class AsgiChannel:

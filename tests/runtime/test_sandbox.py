@@ -4,7 +4,7 @@ import asyncio
 import random
 
 import pytest
-from pycrdt import Text
+from pycrdt import Map, Text
 
 from crdt_sessions.errors import EarlyUpdate, MalformedUpdate, PanickedUpdate, StorageError
 from crdt_sessions.ids import session_id
@@ -186,6 +186,39 @@ async def test_a_hostile_body_is_refused_and_stored_nowhere(guarded, store):
     with pytest.raises(PanickedUpdate):
         await guarded.create(session_id("other"), content=writing("KILL"))
     assert await store.get(session_id("other")) is None
+
+
+async def test_what_the_service_writes_during_a_test_is_in_the_mirror_afterwards(guarded):
+    """Claims, ticks and requests write while an update is being tried; what needs that is not taken for early."""
+    async with guarded.open(ROOM, create=True) as session:
+        for round in range(2):  # with the mirror to be made, and with one that is there
+            trying = asyncio.create_task(session.apply(writing(f"v{round}", client=100 + round)))
+            while not session._mirrored.gate.locked():
+                await asyncio.sleep(0)
+            await session.edit(
+                lambda view, round=round: view.document.roots.state.__setitem__(f"made{round}", Map({}))
+            )
+            await trying
+            device = SessionDoc(200 + round)
+            device.apply(session.engine.document.encode())
+            _, needs_it = device.edit(
+                lambda doc, round=round: doc.roots.state[f"made{round}"].__setitem__("by", "a device")
+            )
+            await session.apply(needs_it)
+            assert session.view.document.roots.state[f"made{round}"]["by"] == "a device"
+
+
+async def test_the_mirror_is_not_made_anew_while_all_goes_well(guarded, monkeypatch):
+    """The library writes the keys of objects in any order; what the sandbox wrote is what counts, byte for byte."""
+    opened = []
+    monkeypatch.setattr(Mirrored, "spoil", lambda mirrored: opened.append(mirrored.key))
+    async with guarded.open(ROOM, create=True) as session:
+        for number in range(20):
+            author = SessionDoc(300 + number)
+            value = {f"key {n}": {"a": n, "b": [n], "c": "x"} for n in range(8)}
+            _, delta = author.edit(lambda doc, n=number, value=value: doc.roots.state.__setitem__(f"k{n}", value))
+            await session.apply(delta)
+    assert opened == []
 
 
 async def test_leaving_in_the_middle_of_a_test_harms_nobody(guarded):

@@ -197,28 +197,32 @@ async def hypercorn(taken):
         await send({"type": "websocket.accept"})
         line = take_over(send, MAX)
         taken.append(line)
-        if line is not None:
-            line.open(lambda: None, lambda messages: messages, 10)
-            with contextlib.suppress(ConnectionError):
-                async for batch in line.batches():
-                    line.write(batch)
-                    if batch[-1] == b"bye":
-                        break
-            await line.close(4404, "bye", 1)
-            while (await receive())["type"] != "websocket.disconnect":
-                pass
-            taken.append("told")
+        if line is None:
+            return
+        serving.append(asyncio.create_task(echo(line)))
+        assert (await receive())["type"] == "websocket.disconnect"
+        taken.append("told")
 
+    async def echo(line):
+        line.open(lambda: None, lambda messages: messages, 10)
+        with contextlib.suppress(ConnectionError):
+            async for batch in line.batches():
+                line.write(batch)
+                if batch[-1] == b"bye":
+                    break
+        await line.close(4404, "bye", 1)
+
+    serving = []
     listener = socket.create_server(("127.0.0.1", 0))
     port, listening = listener.getsockname()[1], listener.detach()
     config, stopping = Config(), asyncio.Event()
     config.bind, config.accesslog, config.errorlog = [f"fd://{listening}"], None, None
-    serving = asyncio.create_task(serve(app, config, shutdown_trigger=stopping.wait))
+    serving.append(asyncio.create_task(serve(app, config, shutdown_trigger=stopping.wait)))
     try:
         yield f"ws://127.0.0.1:{port}"
     finally:
         stopping.set()
-        await asyncio.wait_for(serving, 10)
+        await asyncio.wait_for(asyncio.gather(*serving), 10)
 
 
 async def test_a_socket_of_hypercorns_is_taken_over_and_given_back_when_it_ends():
