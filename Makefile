@@ -7,13 +7,18 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 export HYPOTHESIS_PROFILE ?= dev
 
-.PHONY: demo test check fast setup node-setup page schemas lock nightly clean
+.PHONY: demo test bench check fast setup node-setup page schemas lock nightly clean
 
 demo: $(VENV)/.ready                  ## the service, an agent and the page
 	$(BIN)/python examples/demo.py --port $(PORT)
 
 test: setup check                     ## everything: style, types, contracts, all tests
 	$(BIN)/pytest
+
+bench: setup                          ## measure against the peers; BENCH="W1 --rounds 1" chooses
+	@command -v cc >/dev/null || { echo "the load generator needs a C compiler; on Debian: apt-get install gcc libc6-dev"; exit 1; }
+	@test -f tests/bench/js/node_modules/.package-lock.json || npm --prefix tests/bench/js ci --no-audit --no-fund
+	$(BIN)/crdt-sessions bench -- $(BENCH)
 
 fast: $(VENV)/.ready check            ## what needs neither Node nor processes
 	$(BIN)/pytest -m "not interop and not browser and not crash and not slow"
@@ -54,4 +59,4 @@ lock: $(VENV)/.ready                  ## resolve requirements-dev.lock anew
 	  --no-emit-index-url --no-header --no-annotate --upgrade pyproject.toml -o requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) examples/web/node_modules tests/interop/js/node_modules
+	rm -rf $(VENV) build examples/web/node_modules tests/interop/js/node_modules tests/bench/js/node_modules

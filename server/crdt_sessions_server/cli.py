@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -26,9 +27,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     if parsed.command == "doctor":
         return _doctor(parsed.file, parsed.salvage)
+    if parsed.command == "bench":
+        return _bench(parsed.arguments)
     if parsed.command == "backup":
         return _backup(parsed.file, parsed.target)
     return _serve(parsed)
+
+
+def _bench(arguments: Sequence[str]) -> int:
+    if not Path("tests/bench/__main__.py").exists():
+        return _fail("the benchmarks are part of the source: run this in a checkout, or there: make bench")
+    return subprocess.run([sys.executable, "-m", "tests.bench", *arguments], check=False).returncode
 
 
 def _backup(file: Path, target: Path) -> int:
@@ -111,6 +120,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("file", type=Path, metavar="FILE", help="the SQLite file")
     command.add_argument("target", type=Path, metavar="COPY", help="the copy; it must not exist")
+    command = commands.add_parser(
+        "bench",
+        help="measure the service against its peers",
+        description="Measure, in a checkout. Arguments stand behind --, such as: bench -- W1 --rounds 1; or --help.",
+    )
+    command.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="for the benchmarks")
     command = commands.add_parser(
         "doctor",
         help="look at a database, and save what can be read",

@@ -1,0 +1,188 @@
+"""What makes the service fast, as counts that do not depend on the machine: statements, commits, frames, bytes, calls."""
+
+import asyncio
+import sys
+from contextlib import AsyncExitStack
+
+import pytest
+from pycrdt import Text
+
+from crdt_sessions.ids import SessionId
+from crdt_sessions.limits import Limits
+from crdt_sessions.model import SessionDoc
+from crdt_sessions.runtime import SessionRegistry
+from crdt_sessions.storage import SqliteStore
+from crdt_sessions.wire import SyncStep1, Update, decode, encode
+
+TOKEN = "token"
+
+
+class Line:
+    """A peer in memory: it is fed messages, and notes what it is sent."""
+
+    writable = True
+
+    def __init__(self):
+        self.sent, self._closed = [], asyncio.Event()
+
+    def open(self, on_writable, take, patience_s):
+        self.feed = lambda *messages: take(list(messages))
+
+    def write(self, messages):
+        self.sent += messages
+
+    async def drained(self):
+        return
+
+    async def batches(self):
+        await self._closed.wait()
+        return
+        yield  # an iterator all the same
+
+    async def release(self):
+        return
+
+    def close(self):
+        self._closed.set()
+
+
+class Agent(Line):
+    """A peer that streams tokens into a text of its own."""
+
+    def __init__(self, client):
+        super().__init__()
+        self.document = SessionDoc(client)
+        self.text = self.document.doc.get(f"stream-{client}", type=Text)
+
+    def tokens(self, count):
+        return [encode(Update(self.document.edit(lambda _: self.text.__iadd__(TOKEN))[1])) for _ in range(count)]
+
+
+@pytest.fixture
+async def service(tmp_path):
+    """A registry on a file, and the statements that reach it."""
+    statements = []
+    async with SqliteStore(tmp_path / "s.db") as store:
+        await store._write.set_trace_callback(statements.append)
+        async with SessionRegistry(store, limits=Limits(messages_per_s=10**9, message_burst=10**9)) as registry:
+            yield registry, statements
+
+
+async def joined(stack, registry, session, line):
+    serving = asyncio.create_task(registry.serve(SessionId(session), line))
+    while not hasattr(line, "feed"):
+        await asyncio.sleep(0)
+    line.feed(encode(SyncStep1(b"\x00")))
+    while not any(message[:2] == b"\x00\x01" for message in line.sent):
+        await asyncio.sleep(0.001)
+    line.sent.clear()
+
+    async def leave():
+        line.close()
+        await serving
+
+    stack.push_async_callback(leave)
+    return line
+
+
+async def caught_up(line, text, count):
+    """Return the updates a viewer was sent, once it has *count* tokens."""
+    reader = SessionDoc(1)
+    taken = 0
+    while len(str(reader.doc.get(text, type=Text))) < count * len(TOKEN):
+        for message in line.sent[taken:]:
+            for frame in decode(message):
+                if isinstance(frame, Update):
+                    reader.apply(frame.update)
+        taken = len(line.sent)
+        await asyncio.sleep(0.001)
+    return [message for message in line.sent if message[:2] == b"\x00\x02"]
+
+
+async def test_tokens_that_piled_up_are_one_row_one_commit_and_one_frame(service):
+    registry, statements = service
+    async with AsyncExitStack() as stack:
+        agent = await joined(stack, registry, "room", Agent(7))
+        viewers = [await joined(stack, registry, "room", Line()) for _ in range(10)]
+        agent.feed(*agent.tokens(1))  # the one that names the text
+        await caught_up(viewers[0], "stream-7", 1)
+        for viewer in viewers:
+            viewer.sent.clear()
+        statements.clear()
+        tokens = agent.tokens(1000)
+        reader_has = agent.document.encode()
+        agent.feed(*tokens)
+        async with registry.open(SessionId("room")) as session:
+            await session.durable()
+        for viewer in viewers:
+            while not viewer.sent:
+                await asyncio.sleep(0.001)
+            assert len(viewer.sent) == 1
+            assert len(viewer.sent[0]) <= 1000 * len(TOKEN) + 60
+        assert len(reader_has) > 5000
+        assert sum(statement.startswith("INSERT INTO updates") for statement in statements) == 1
+        assert sum(statement.startswith("COMMIT") for statement in statements) == 1
+
+
+async def test_a_token_that_comes_alone_costs_four_statements_and_a_frame_for_each_viewer(service):
+    registry, statements = service
+    async with AsyncExitStack() as stack:
+        agent = await joined(stack, registry, "room", Agent(7))
+        viewer = await joined(stack, registry, "room", Line())
+        agent.feed(*agent.tokens(1))
+        await caught_up(viewer, "stream-7", 1)
+        viewer.sent.clear()
+        statements.clear()
+        async with registry.open(SessionId("room")) as session:
+            for token in agent.tokens(100):
+                agent.feed(token)
+                await session.durable()
+                await asyncio.sleep(0)
+        assert len(statements) <= 100 * 4
+        assert len(viewer.sent) <= 100
+        assert sum(map(len, viewer.sent)) <= 100 * 40
+
+
+async def test_fifty_sessions_at_once_share_a_commit(service):
+    registry, statements = service
+    async with AsyncExitStack() as stack:
+        agents = [await joined(stack, registry, f"room-{n}", Agent(100 + n)) for n in range(50)]
+        sessions = [await stack.enter_async_context(registry.open(SessionId(f"room-{n}"))) for n in range(50)]
+        await asyncio.gather(*(session.durable() for session in sessions))
+        statements.clear()
+        for agent in agents:
+            agent.feed(*agent.tokens(1))
+        await asyncio.gather(*(session.durable() for session in sessions))
+        assert sum(statement.startswith("COMMIT") for statement in statements) <= 2
+        assert len(statements) <= 2 * 3 + 12, "50 rows are three chunks of 16 and two single ones"
+
+
+async def test_a_token_costs_a_bounded_number_of_calls(service):
+    """Calls of Python functions on the way of a token from its bytes to the store's queue: the same on each run."""
+    registry, _ = service
+    async with AsyncExitStack() as stack:
+        agent = await joined(stack, registry, "room", Agent(7))
+        agent.feed(*agent.tokens(1))
+        async with registry.open(SessionId("room")) as session:
+            await session.durable()
+            alone, piled = agent.tokens(200), agent.tokens(1000)
+            one_by_one = _calls(lambda: [agent.feed(token) for token in alone])
+            at_once = _calls(lambda: agent.feed(*piled))
+            await session.durable()
+    assert one_by_one / 200 < 85
+    assert at_once / 1000 < 8.5
+
+
+def _calls(work):
+    calls = 0
+
+    def count(frame, event, argument):
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return calls
