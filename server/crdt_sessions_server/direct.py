@@ -70,7 +70,8 @@ class DirectLine(asyncio.Protocol):
 
     def write(self, messages: Sequence[bytes]) -> None:
         """See :meth:`Line.write`."""
-        self._transport.write(_framed(messages))
+        if not self._transport.is_closing():  # uvloop's raises, and whoever writes to many must go on
+            self._transport.write(_framed(messages))
 
     async def drained(self) -> None:
         """See :meth:`Line.drained`."""
@@ -120,7 +121,7 @@ class DirectLine(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes from the socket."""
         messages: Sequence[bytes] = self._frames.take(data)
-        if self._frames.answers:
+        if self._frames.answers and not self._transport.is_closing():
             self._transport.write(self._frames.answers)
             self._frames.answers = b""
         if messages and (self._waiting or not self._at_rest or (messages := self._take(messages))):

@@ -186,6 +186,16 @@ async def test_what_is_taken_at_once_does_not_overtake_what_waits():
         await waiting
 
 
+async def test_nothing_is_written_to_a_socket_that_is_closed():
+    transport = Transport()
+    line = DirectLine(transport, asyncio.Protocol(), MAX)
+    line.write([b"a", b"bc"])
+    transport.close()
+    line.write([b"d"])
+    line.data_received(b"\x89\x80\0\0\0\0")  # a ping
+    assert transport.sent == b"\x82\x01a\x82\x02bc"
+
+
 @contextlib.asynccontextmanager
 async def hypercorn(taken):
     """Hypercorn with an application that takes sockets over and sends back what it hears."""
