@@ -13,7 +13,7 @@ _COLOURS = dict(
         [peer.name for peer in PEERS], ["#0b7285", "#adb5bd", "#868e96", "#ffc078", "#e8590c", "#b197fc"], strict=True
     )
 )
-_WIDE, _ROW, _LEFT, _BAR = 860, 15, 190, 560
+_WIDE, _ROW, _LEFT, _BAR = 1000, 15, 190, 560
 
 
 def draw(figures: Figures) -> str:
@@ -66,9 +66,13 @@ def _curves(figures: Figures, cases: list[str], key: str, y: float, parts: list[
             width = 4 if name == OURS.name else 2
             parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="{width}"/>')
             parts += [f'<circle cx="{place:.0f}" cy="{y - 4:.0f}" r="3.5" fill="{colour}"/>' for place in places]
-            parts.append(_text(places[-1] + 8, y, f"{' / '.join(f'{point:.3g}' for point in points)}  {name}"))
+            parts.append(_text(places[-1] + 8, y, f"{' / '.join(map(_short, points))}  {name}"))
             y += _ROW
     return y
+
+
+def _short(value: float | None) -> str:
+    return f"{value:,.0f}" if value is not None and value >= 1000 else f"{value:.3g}"
 
 
 def _text(x: float, y: float, text: str, *, size: int = 11, bold: bool = False) -> str:
