@@ -132,3 +132,12 @@ async def _follow(server):
         async with client.stream("GET", f"{server.url}/v1/sessions/room/events") as response:
             async for _ in response.aiter_lines():
                 pass
+
+
+def test_the_benchmarks_outside_a_checkout_say_where_they_are(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "crdt_sessions_server", "bench"],
+        capture_output=True, text=True, timeout=30, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "make bench" in done.stderr
