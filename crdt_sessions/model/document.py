@@ -134,7 +134,7 @@ class SessionDoc:
         """Return what changed since the last call, as an update; None if nothing visible did."""
         if not self._deltas:
             return None
-        delta = self._deltas[0] if len(self._deltas) == 1 else merge(self._deltas)
+        delta = merge(self._deltas)
         self._deltas.clear()
         return None if delta == EMPTY_UPDATE else delta  # empty: integrated, but behind a gap
 

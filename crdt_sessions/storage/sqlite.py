@@ -433,16 +433,15 @@ class SqliteStore:
             finally:
                 connection.execute("ROLLBACK")
 
-        async with self._reading:
-            with _translated():
-                return await _in_its_thread(self._read, at_one_moment)
+        return await self._ask(at_one_moment)
 
     async def _select(self, statement: str, values: Sequence[Any]) -> list[Any]:
+        return await self._ask(lambda connection: connection.execute(statement, values).fetchall())
+
+    async def _ask(self, read: Callable[[sqlite3.Connection], Result]) -> Result:
         async with self._reading:
             with _translated():
-                return await _in_its_thread(
-                    self._read, lambda connection: connection.execute(statement, values).fetchall()
-                )
+                return await _in_its_thread(self._read, read)
 
     async def _submit(self, job: _Job | _Append) -> None:
         if self._writer is None or self._writer.done():

@@ -28,11 +28,10 @@ except ImportError:
 
 from crdt_sessions.errors import TooSlow
 from crdt_sessions.runtime import Take
-from crdt_sessions_server.asgi import Send
+from crdt_sessions_server.asgi import ORDERLY, Send
 
 _HIGH_WATER = 256 * 1024
 """Bytes that may wait for a peer's socket before nothing more is written."""
-_ORDERLY = {1000, 1001, 1005}
 _BINARY, _MASKED = 0x82, 0x80
 
 
@@ -43,12 +42,19 @@ class DirectLine(asyncio.Protocol):
         transport: the socket's; it is ours from now on.
         former: the protocol it had, which is told when the connection is gone.
         max_message_bytes: larger messages close the connection with 1009.
+        writer: the socket's stream writer, if it has one; it would close the socket when it is collected.
     """
 
-    def __init__(self, transport: asyncio.Transport, former: asyncio.BaseProtocol, max_message_bytes: int) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        former: asyncio.BaseProtocol,
+        max_message_bytes: int,
+        writer: asyncio.StreamWriter | None = None,
+    ) -> None:
         self._transport = transport
         self._former: asyncio.BaseProtocol | None = former
-        self._writer: object = None
+        self._writer = writer
         self._frames = Deframer(max_message_bytes)
         self._waiting: list[Sequence[bytes]] = []
         self._arrived: asyncio.Future[None] | None = None
@@ -89,7 +95,7 @@ class DirectLine(asyncio.Protocol):
             elif self._slow is not None:
                 raise self._slow
             elif self._frames.closed is not None:
-                if self._frames.closed not in _ORDERLY:
+                if self._frames.closed not in ORDERLY:
                     raise ConnectionResetError(f"closed with {self._frames.closed}")
                 return
             else:
@@ -164,10 +170,6 @@ class DirectLine(asyncio.Protocol):
         if self._former is not None:
             self._former.connection_lost(error)
         self._former = self._writer = None
-
-    def keep(self, writer: object) -> None:
-        """Hold on to *writer*, the stream writer of the socket: it would close it when it is collected."""
-        self._writer = writer
 
     def _lose_patience(self) -> None:
         self._slow = TooSlow(what=f"the peer did not read for {self._patience:g} s")
@@ -338,8 +340,7 @@ def take_over(send: Send, max_message_bytes: int) -> DirectLine | None:
         return None
     writer = server.writer
     transport = cast(asyncio.Transport, writer.transport)  # uvloop's are no subclasses
-    line = DirectLine(transport, transport.get_protocol(), max_message_bytes)
-    line.keep(writer)
+    line = DirectLine(transport, transport.get_protocol(), max_message_bytes, writer)
     transport.set_write_buffer_limits(high=_HIGH_WATER)
     transport.set_protocol(line)
     server.writer = cast(asyncio.StreamWriter, _Gone())

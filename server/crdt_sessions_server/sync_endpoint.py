@@ -16,7 +16,7 @@ from crdt_sessions.errors import AccessDenied, BadParameter, CrdtSessionsError
 from crdt_sessions.ids import session_id
 from crdt_sessions.runtime import Channel, Line, SessionRegistry
 from crdt_sessions.wire import Closing, PermissionDenied, closing_for, encode
-from crdt_sessions_server.asgi import App, Receive, Scope, Send, query, same_origin, websocket_token
+from crdt_sessions_server.asgi import ORDERLY, App, Receive, Scope, Send, query, same_origin, websocket_token
 from crdt_sessions_server.auth import Authorizer
 from crdt_sessions_server.direct import DirectLine, take_over
 
@@ -25,7 +25,6 @@ PREFIX = "/v1/sync/"
 _log = logging.getLogger("crdt_sessions.sync_endpoint")
 _HANG_UP_S = 1.0
 _DENIED = closing_for(AccessDenied(what="")).code
-_ORDERLY = {1000, 1001, 1005}  # closed by its owner; anything else broke
 
 
 class SyncEndpoint:
@@ -162,7 +161,7 @@ class AsgiChannel:
             event = await self._receive()
             if event["type"] == "websocket.disconnect":
                 self.ended = True
-                if event.get("code", 1005) not in _ORDERLY:
+                if event.get("code", 1005) not in ORDERLY:
                     raise ConnectionResetError(f"closed with {event.get('code')}")
                 return
             yield event.get("bytes") or b""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pycrdt import Doc, Map, Text
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 
 from crdt_sessions.wire import SyncStep2, Update, decode, encode
 from crdt_sessions.wire.varint import Reader, string
@@ -69,7 +69,7 @@ def history(messages: int, text_each: int) -> History:
     root = doc.get("history", type=Map)
     pieces: list[bytes] = []
     subscription = doc.observe(lambda event: pieces.append(event.update))
-    vector, text_bytes, missed = b"\x00", 0, messages - max(1, messages // 100)
+    vector, text_bytes, missed = b"\x00", 0, _before_missed(messages)
     for number in range(messages):
         if number == missed:
             vector = doc.get_state()
@@ -83,6 +83,11 @@ def history(messages: int, text_each: int) -> History:
     return History(doc.get_update(), pieces, vector, doc.get_update(vector), text_bytes)
 
 
+def _before_missed(messages: int) -> int:
+    """Return how many of the messages a client has that missed the last hundredth."""
+    return messages - max(1, messages // 100)
+
+
 def check(updates: list[bytes], content: History, *, back: bool) -> None:
     """See to it that *updates* bring a client to all that is in the document.
 
@@ -91,7 +96,7 @@ def check(updates: list[bytes], content: History, *, back: bool) -> None:
     """
     doc: Doc[dict[str, object]] = Doc()
     if back:
-        for piece in content.pieces[: len(content.pieces) - max(1, len(content.pieces) // 100)]:
+        for piece in content.pieces[: _before_missed(len(content.pieces))]:
             doc.apply_update(piece)
     for update in updates:
         doc.apply_update(update)
@@ -133,9 +138,7 @@ async def _put(server: Running, content: History, ready: threading.Event, done: 
     url = f"ws://127.0.0.1:{server.port}{server.peer.prefix}{'' if name else ROOM}"
     async with connect(url, proxy=None, max_size=None, compression=None) as peer:
         reading = asyncio.create_task(_ignore(peer))
-        if name:
-            await peer.send(name + b"\x02\x00\x00" + string("4.7.0"))
-        await peer.send(name + b"\x00\x00\x01\x00")
+        await _greet(peer, name)
         batch: list[bytes] = []
         for piece in [*content.pieces, None]:
             if piece is None or sum(map(len, batch)) + len(piece) > _PUSH_BYTES:
@@ -156,17 +159,21 @@ async def _put(server: Running, content: History, ready: threading.Event, done: 
         reading.cancel()
 
 
-async def _ignore(peer: object) -> None:
-    async for _ in peer:  # type: ignore[attr-defined]
+async def _greet(peer: ClientConnection, name: bytes) -> None:
+    if name:
+        await peer.send(name + b"\x02\x00\x00" + string("4.7.0"))
+    await peer.send(name + b"\x00\x00\x01\x00")
+
+
+async def _ignore(peer: ClientConnection) -> None:
+    async for _ in peer:
         pass
 
 
 async def _holds(url: str, name: bytes, content: History) -> bool:
     doc: Doc[dict[str, object]] = Doc()
     async with connect(url, proxy=None, max_size=None, compression=None) as peer:
-        if name:
-            await peer.send(name + b"\x02\x00\x00" + string("4.7.0"))
-        await peer.send(name + b"\x00\x00\x01\x00")
+        await _greet(peer, name)
         async for message in peer:
             assert isinstance(message, bytes)
             reader = Reader(message)

@@ -11,6 +11,7 @@ from typing import Any
 from tests.bench.document import History, check, held
 from tests.bench.load import load
 from tests.bench.peers import Peer, Running, running
+from tests.bench.storage import used_bytes
 
 _SETTLE_S = 3.0  # Hocuspocus stores two seconds after the last change
 
@@ -67,9 +68,6 @@ def size(data: Path) -> int:
         return 0
     with sqlite3.connect(data) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        pages, free, each = (
-            connection.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("page_count", "freelist_count", "page_size")
-        )
+        used = used_bytes(connection)
     connection.close()
-    return int((pages - free) * each)
+    return used

@@ -61,11 +61,11 @@ static const char *host = "127.0.0.1", *prefix = "/", *dialect = "y-websocket", 
 static int port, sessions = 1, viewers = 1, joins = 1, active = 0, per_text = 1000;
 static double rate = 0, seconds = 3, warmup = 1, patience = 60;
 static uint64_t window = 0, max_tokens = 4000000, progress = 0;
-static int hocuspocus, epoll, pausing, limit_tokens;
+static int hocuspocus, epoll, limit_tokens;
 static uint8_t *expected;
 static Client *clients;
 static Session *all;
-static int count, up, synced;
+static int count, synced;
 static double origin;
 static uint64_t delivered, frames_received, bytes_received;
 static uint64_t histogram[64 * 32];
@@ -438,7 +438,6 @@ static void read_frames(Client *c, int joining) {
         if (memcmp(b->bytes + b->start, "HTTP/1.1 101", 12)) fail("%.*s", (int)(b->length - b->start), b->bytes + b->start);
         b->start = end + 4 - b->bytes;
         c->upgraded = 1;
-        up++;
         greet(c);
     }
     for (;;) {
@@ -641,7 +640,6 @@ static void fan_out(int writers, int per_session) {
         for (int s = 0; s < writers; s++) all[s].sent_at = calloc(rate * (warmup + seconds) + 1000, sizeof(float));
     connect_all(200, 0);
     say("{\"event\": \"connected\", \"clients\": %d}", count);
-    if (pausing) await_line();
     origin = now();
     stream(0, writers, per_session, now() + warmup);
     memset(histogram, 0, sizeof histogram);
@@ -660,7 +658,6 @@ static void fan_out(int writers, int per_session) {
         "\"bytes\": %llu, \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"p999_ms\": %.3f, \"generator_cpu\": %.3f, \"tokens\": %llu}",
         (unsigned long long)(after - before), took, (after - before) / took, (unsigned long long)frames,
         (unsigned long long)bytes, percentile(.5), percentile(.99), percentile(.999), used / took, (unsigned long long)tokens);
-    if (pausing) await_line();
 }
 
 static int by_time(const void *a, const void *b) {
@@ -817,7 +814,6 @@ static void option(const char *name, const char *value) {
     else if (!strcmp(name, "--per-text")) per_text = number(value);
     else if (!strcmp(name, "--tokens")) max_tokens = number(value), limit_tokens = 1;
     else if (!strcmp(name, "--progress")) progress = number(value);
-    else if (!strcmp(name, "--pause")) pausing = number(value);
     else if (!strcmp(name, "--vector")) vector_file = value;
     else if (!strcmp(name, "--expect")) expect = number(value);
     else if (!strcmp(name, "--dump")) dump_file = value;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -71,6 +71,3 @@ def fan_out(server: Running, **options: float | str) -> dict[str, Any]:
         "frames_per_delivery": round(result["frames"] / deliveries, 4),
         "rss_mb": round(memory / 1e6, 1),
     }
-
-
-Measure = Callable[[Running], dict[str, Any]]

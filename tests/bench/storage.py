@@ -20,17 +20,23 @@ WORDS = ("The", " quick", " brown", " fox", " jumps", " over", " the", " lazy", 
 """Tokens of about five bytes, as models stream them."""
 
 
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """Return the bytes of a database's pages that are in use."""
+    (pages,), (free,), (page_bytes,) = (
+        connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * page_bytes)
+
+
 def size(path: Path) -> tuple[int, int]:
     """Return the bytes of the file's pages that are in use, and of the updates and snapshots alone."""
     with sqlite3.connect(path) as connection:
-        (pages,), (free,), (page_bytes,) = (
-            connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count", "page_size")
-        )
+        used = used_bytes(connection)
         ((rows,),) = connection.execute(
             "SELECT sum(length(data)) FROM (SELECT data FROM updates UNION ALL SELECT data FROM snapshots)"
         ).fetchall()
     connection.close()
-    return int((pages - free) * page_bytes), int(rows)
+    return used, int(rows)
 
 
 async def measure(folder: Path, tokens: int) -> dict[str, Any]:
