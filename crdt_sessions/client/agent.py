@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from crdt_sessions.client.backoff import Backoff
+from crdt_sessions.client.known import KnownSessions
 from crdt_sessions.client.run import AgentRun
 from crdt_sessions.client.service import Grant, ServiceClient
 from crdt_sessions.client.session import SessionPeer, connect
@@ -45,6 +46,7 @@ class Agent:
         token: if the service asks for one.
         concurrency: runs it works on at the same time.
         shutdown_s: how long runs may take to finish when it is stopped; what has not, is handed back.
+        remember_bytes: how much of the sessions it has worked in last it keeps, to begin the next run there sooner.
         clock: for tests.
         options: passed to :func:`connect`.
 
@@ -69,6 +71,7 @@ class Agent:
         token: str | None = None,
         concurrency: int = 8,
         shutdown_s: float = 10.0,
+        remember_bytes: int = 16 * 1024 * 1024,
         clock: Clock | None = None,
         **options: Any,
     ) -> None:
@@ -84,6 +87,7 @@ class Agent:
         self._free = asyncio.Semaphore(concurrency)
         self._stopping = asyncio.Event()
         self._working: set[asyncio.Task[None]] = set()
+        self._known = KnownSessions(remember_bytes, random.SystemRandom())
 
     def on_run(self, answer: OnRun) -> OnRun:
         """Register the coroutine that answers; usable as a decorator.
@@ -188,6 +192,8 @@ class Agent:
         try:
             async with self._connect(grant) as peer:
                 await self._hold(service, grant, answer, peer)
+                if peer.unacknowledged == 0:
+                    self._known.keep(grant.session, grant.origin, peer.encode())
         except (ConnectionClosed, LeaseLost) as error:
             _log.warning("the run was taken away: %s", error, extra=about)
 
@@ -200,6 +206,7 @@ class Agent:
             lease=grant.token,
             renew_s=grant.renew_s,
             clock=self._clock,
+            replica=self._known.take(grant.session, grant.origin),
             **options,
         )
 

@@ -22,6 +22,8 @@ class Grant:
     """A run that was claimed."""
 
     session: str
+    origin: tuple[int, int]
+    """Generation and creation time of the session: a name can be given to another one."""
     run: Run
     epoch: int
     ttl_ms: int
@@ -136,7 +138,8 @@ def _error(answer: httpx.Response) -> Exception:
 
 def _grant(answer: dict[str, Any]) -> Grant:
     run = Run.model_validate(answer["run"])
-    return Grant(answer["session"], run, answer["epoch"], answer["leaseTtlMs"], answer["token"])
+    origin = (answer["generation"], answer["sessionCreatedAt"])
+    return Grant(answer["session"], origin, run, answer["epoch"], answer["leaseTtlMs"], answer["token"])
 
 
 def _path(session: str, run: str) -> str:

@@ -23,7 +23,7 @@ from crdt_sessions.client.service import Grant, ServiceClient
 from crdt_sessions.client.stream import MessageStream, failure
 from crdt_sessions.clock import Clock, SystemClock
 from crdt_sessions.errors import NotFound, RunCancelled, RunNotClaimable
-from crdt_sessions.ids import ClientId, Seq, session_id
+from crdt_sessions.ids import ClientId, Millis, Seq, session_id
 from crdt_sessions.limits import Limits
 from crdt_sessions.model import (
     ANY_AGENT,
@@ -61,6 +61,7 @@ def connect(
     kind: Kind = "human",
     device: str | None = None,
     offline: Path | str | None = None,
+    replica: Replica | None = None,
     lease: str | None = None,
     renew_s: float | None = None,
     clock: Clock | None = None,
@@ -79,6 +80,8 @@ def connect(
         device: which device, for people with several.
         offline: a local SQLite file. With it the peer starts without a connection, keeps what it writes
             through a crash of its own, and merges when it is back. Without it entering waits for the server.
+        replica: one that knows the session from before, so that only the rest is fetched. It is this peer's from
+            here on, and must hold nothing that the service has not acknowledged.
         lease: the token of a claimed run, for the connection of its holder.
         renew_s: longest silence of such a connection, in seconds.
         clock: for tests.
@@ -90,6 +93,7 @@ def connect(
         ConnectionClosed: (on entering, and from any waiting call) the server refused this peer for good.
         StorageError: (on entering) the local file cannot be used.
     """
+    rng = rng or random.SystemRandom()
     return SessionPeer(
         url,
         session,
@@ -101,7 +105,8 @@ def connect(
         renew_s=renew_s,
         clock=clock or SystemClock(),
         limits=limits or Limits(),
-        rng=rng or random.SystemRandom(),
+        rng=rng,
+        replica=replica or Replica(rng.randrange(1, 2**32), limits=limits),
     )
 
 
@@ -122,13 +127,16 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         clock: Clock,
         limits: Limits,
         rng: random.Random,
+        replica: Replica,
     ) -> None:
         self.session_id = session_id(session)
         self.author = author
         self._url = url
         self._token = token
         self._clock = clock
-        self._replica = Replica(rng.randrange(1, 2**32), limits=limits, heartbeat_s=renew_s)
+        self._replica = replica
+        replica.limits = limits
+        replica.heartbeat_ms = Millis(int(renew_s * 1000)) if renew_s is not None else None
         self._local = LocalCopy(offline, self.session_id, clock) if offline is not None else None
         self._stack = AsyncExitStack()
         self._changed = Pulse()
@@ -200,6 +208,10 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
     def unacknowledged(self) -> int:
         """Number of local changes not known to be durable on the server."""
         return self._replica.version - self._replica.durable
+
+    def encode(self) -> bytes:
+        """Return the document as one Yjs update."""
+        return self._replica.document.encode()
 
     def present(self) -> dict[ClientId, Presence]:
         """Return who else is here. States that are not layout 1's are left out."""

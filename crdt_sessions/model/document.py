@@ -20,6 +20,11 @@ from crdt_sessions.wire.varint import Reader, decode_state_vector
 
 Result = TypeVar("Result")
 
+_NOTHING = b"\x00"
+"""The state vector of an empty document."""
+_WHOLE = 4096
+"""Bytes from which on an update to an empty document is taken for a document."""
+
 
 @dataclass(slots=True)
 class Touched:
@@ -48,7 +53,7 @@ class SessionDoc:
         self._deltas: list[bytes] = []
         self._touched = Touched()
         self._waiting = EMPTY_UPDATE
-        self._complete = b"\x00"  # the state vector before anything waited
+        self._complete = _NOTHING  # the state vector before anything waited
         deltas, roots = self._deltas, layout.roots(self.doc)
 
         # Observers only take notes: an exception in one would leave the mutating call after the change (P9),
@@ -57,15 +62,19 @@ class SessionDoc:
             deltas.append(event.update)
 
         self.roots = roots
-        self._subscriptions: list[tuple[Any, Any]] = [(self.doc, self.doc.observe(note_delta))]
-        for root, note in ((roots.meta, _note_meta), (roots.messages, _note_messages), (roots.runs, _note_runs)):
-            self._subscriptions.append((root, root.observe_deep(_bind(note, self._touched))))
+        self._noting: list[tuple[Any, Any]] = [(self.doc, self.doc.observe(note_delta))]
+        self._watching: list[tuple[Any, Any]] = []
+        self._watch()
 
     def close(self) -> None:
         """Release the native subscriptions; without this the document is never freed."""
-        for target, subscription in self._subscriptions:
-            target.unobserve(subscription)
-        self._subscriptions.clear()
+        for subscriptions in (self._noting, self._watching):
+            _unsubscribe(subscriptions)
+
+    def _watch(self) -> None:
+        roots = self.roots
+        for root, note in ((roots.meta, _note_meta), (roots.messages, _note_messages), (roots.runs, _note_runs)):
+            self._watching.append((root, root.observe_deep(_bind(note, self._touched))))
 
     def apply(self, update: bytes) -> bytes | None:
         """Apply a foreign update; return what changed, or None if the document held all of it already.
@@ -79,8 +88,8 @@ class SessionDoc:
         if update == EMPTY_UPDATE:
             return None
         before = self.doc.get_state()
-        apply_guarded(self.doc, update)
-        held = self._deltas == [update] or holds(self.doc, update)
+        self._integrate(update, begins=before == _NOTHING)
+        held = self._deltas == [update] or not _waits(self.doc, update)
         if not held:
             if self._waiting == EMPTY_UPDATE:
                 self._complete = before
@@ -89,13 +98,30 @@ class SessionDoc:
         delta = self.take_delta()
         return EMPTY_UPDATE if delta is None and not held else delta
 
+    def _integrate(self, update: bytes, *, begins: bool) -> None:
+        """Apply *update*. If a document *begins* with it, an event for each thing would cost more than the rest."""
+        if not begins or len(update) < _WHOLE:
+            apply_guarded(self.doc, update)
+            return
+        _unsubscribe(self._watching)
+        try:
+            apply_guarded(self.doc, update)
+        except MalformedUpdate:
+            self._watch()
+            raise
+        self._watch()
+        touched, roots = self._touched, self.roots
+        touched.meta.update(roots.meta.keys())
+        touched.messages.update((message_id, {"*"}) for message_id in list(roots.messages.keys()))
+        touched.runs.update(roots.runs.keys())
+
     def append(self, update: bytes) -> bytes | None:
         """Apply an update of which is known that it is new and waits for nothing; see :meth:`apply`.
 
         Raises:
             UpdateError: as :meth:`apply`.
         """
-        apply_guarded(self.doc, update)
+        self._integrate(update, begins=len(update) >= _WHOLE and self.doc.get_state() == _NOTHING)
         return self.take_delta()
 
     def _retry(self) -> None:
@@ -108,7 +134,7 @@ class SessionDoc:
         while self._waiting != EMPTY_UPDATE and progress:
             events = len(self._deltas)
             apply_guarded(self.doc, self._waiting)
-            if holds(self.doc, self._waiting):
+            if not _waits(self.doc, self._waiting):
                 self._waiting = EMPTY_UPDATE
                 # What was integrated behind the gap was in nobody's delta; now everybody gets all of it.
                 self._deltas[:] = [self.doc.get_update(self._complete)]
@@ -219,20 +245,45 @@ def holds(doc: Doc[Any], update: bytes) -> bool:
     Raises:
         UpdateError: *update* cannot be decoded.
     """
-    if update == EMPTY_UPDATE:
-        return True
-    unknown = Reader(guarded(lambda: get_update(update, doc.get_state()), size=len(update)))
-    if unknown.varuint() != 0:  # clients with structs beyond the state vector
-        return False
-    deletions = _read_id_set(unknown)
+    deletions = _beyond(doc, update)
     if not deletions:
-        return True
+        return deletions is not None
     known = extent_of(doc).deleted
-    return all(
-        any(start <= clock and clock + length <= start + size for start, size in known.get(client, ()))
-        for client, ranges in deletions.items()
-        for clock, length in ranges
-    )
+    return all(_covers(known.get(client, []), ranges) for client, ranges in deletions.items())
+
+
+def _waits(doc: Doc[Any], update: bytes) -> bool:
+    """Tell whether something of *update*, which was applied to *doc*, waits for what has not arrived.
+
+    Cheaper than :func:`holds`: what is there, of that all deletions were made.
+    """
+    deletions = _beyond(doc, update)
+    if not deletions:
+        return deletions is None
+    state = decode_state_vector(doc.get_state())
+    return any(ranges[-1][0] + ranges[-1][1] > state.get(client, 0) for client, ranges in deletions.items())
+
+
+def _beyond(doc: Doc[Any], update: bytes) -> dict[int, list[tuple[int, int]]] | None:
+    """Return what *update* deletes; None if it has structs that *doc* lacks."""
+    if update == EMPTY_UPDATE:
+        return {}
+    unknown = Reader(guarded(lambda: get_update(update, doc.get_state()), size=len(update)))
+    return None if unknown.varuint() != 0 else _read_id_set(unknown)  # clients with structs beyond the state vector
+
+
+def _covers(known: list[tuple[int, int]], asked: list[tuple[int, int]]) -> bool:
+    """Tell whether each of the *asked* ranges lies in one of the *known* ones; both ascend and do not touch."""
+    ranges = iter(known)
+    start, size = next(ranges, (0, 0))
+    for clock, length in asked:
+        while start + size < clock + length:
+            if (following := next(ranges, None)) is None:
+                return False
+            start, size = following
+        if clock < start:
+            return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,20 +306,29 @@ def fold(updates: Iterable[bytes]) -> Folded:
         UpdateError: one of them cannot be applied, or the result would not hold all of them.
     """
     rows = list(updates)
-    whole, check = SessionDoc(1), SessionDoc(2)
+    whole = SessionDoc(1)
     try:
         for update in rows:
             whole.apply(update)
         if whole.waiting != EMPTY_UPDATE:
             return Folded(merge(rows), waits=True)
-        folded = whole.encode()
-        check.apply(folded)
-        if extent_of(check.doc) != extent_of(whole.doc):
-            raise MalformedUpdate(size=len(folded))
-        return Folded(folded, waits=False)
+        return Folded(encode_verified(whole), waits=False)
     finally:
         whole.close()
-        check.close()
+
+
+def encode_verified(document: SessionDoc) -> bytes:
+    """Return all of *document* as an update that was applied once: it makes a document of the same extent.
+
+    Raises:
+        UpdateError: it cannot be applied, or makes another one.
+    """
+    whole = document.encode()
+    again: Doc[Any] = Doc(client_id=1)
+    apply_guarded(again, whole)
+    if extent_of(again) != extent_of(document.doc):
+        raise MalformedUpdate(size=len(whole))
+    return whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +390,12 @@ def guarded(call: Callable[[], Result], *, size: int) -> Result:
 def _is_panic(error: BaseException) -> bool:
     """Tell whether *error* is pyo3's PanicException, a BaseException that cannot be imported."""
     return type(error).__name__ == "PanicException"
+
+
+def _unsubscribe(subscriptions: list[tuple[Any, Any]]) -> None:
+    for target, subscription in subscriptions:
+        target.unobserve(subscription)
+    subscriptions.clear()
 
 
 _Event = Any  # pycrdt's stubs give events no attributes

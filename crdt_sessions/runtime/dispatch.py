@@ -17,6 +17,7 @@ from crdt_sessions.model import ANY_AGENT
 from crdt_sessions.runtime.leases import LeaseToken
 from crdt_sessions.runtime.registry import SessionRegistry
 from crdt_sessions.runtime.session import Session
+from crdt_sessions.storage import SessionRecord
 from crdt_sessions.sync import RunRecord
 
 _log = logging.getLogger("crdt_sessions.dispatch")
@@ -27,7 +28,7 @@ _CANDIDATES = 32
 class Claim:
     """A run, given to a claimant."""
 
-    session: SessionId
+    session: SessionRecord
     run: RunRecord
     token: str
     """Proves the lease: on the WebSocket and in every request about the run."""
@@ -139,4 +140,4 @@ async def _claim(session: Session, run_id: str, claimant: _Claimant) -> Claim:
             now=now,
         )
     )
-    return Claim(session.id, record, token.text)
+    return Claim(session.record, record, token.text)

@@ -21,8 +21,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from crdt_sessions.errors import BadDocument, CrdtSessionsError, EarlyUpdate, MalformedUpdate, UpdateError
-from crdt_sessions.model import SessionDoc, SessionView, authors, extent_of, fold, merge, way_back
+from crdt_sessions.errors import (
+    BadDocument,
+    CrdtSessionsError,
+    EarlyUpdate,
+    MalformedUpdate,
+    PanickedUpdate,
+    UpdateError,
+)
+from crdt_sessions.model import SessionDoc, SessionView, authors, encode_verified, fold, merge, way_back
 from crdt_sessions.sync import MAX_AUTHORS
 from crdt_sessions.wire import EMPTY_UPDATE
 from crdt_sessions.wire.varint import Reader, buffer, varuint
@@ -40,7 +47,9 @@ _IN, _OUT = 0, 1
 _LENGTH_BYTES = 4
 _ORPHAN_S = 600
 _SMALL = 64 * 1024
-_TINY = 256
+_DEEP = 100
+_LIST, _OBJECT = b"\x75", b"\x76"
+"""How a list and an object begin in an update. Source: lib0 ``encoding.writeAny``."""
 _ROUGH, _CLEAN = 1, 2
 """Client ids; nothing is ever written under them."""
 
@@ -190,7 +199,7 @@ def _taste(mirror: _Mirror, *updates: bytes) -> bytes:
         clean.encode(before)
         mirror.size += len(delta)
         if mirror.size < _SMALL and mirror.readable:
-            _read_all(clean, values=len(delta) >= _TINY or mirror.size < _SMALL // 8)
+            _read_all(clean, values=mirror.size < _SMALL // 8 or _may_nest(delta))
     return _report(delta, held=held, found=found)
 
 
@@ -222,20 +231,23 @@ def _read_all(document: SessionDoc, *, values: bool) -> None:
     """A document that was harmed shows it at the latest when all of it is written, loaded, read and written as JSON.
 
     Of a large one that would cost more than it is worth; there only what changed is read. Turning all of it into
-    *values* is most of the work; a tiny update can nest nothing so deep that this would fail.
+    *values* is most of the work, and done where an update could nest something too deep; see :func:`_may_nest`.
     """
-    whole = document.encode()
-    again = SessionDoc(_CLEAN)
     try:
-        again.apply(whole)
-        if extent_of(again.doc) != extent_of(document.doc):
-            raise UpdateError(size=len(whole))
-        if not values:
-            return
+        encode_verified(document)
+    except MalformedUpdate as error:  # not the update's fault: what it made of the document cannot be loaded
+        raise PanickedUpdate(size=error.size) from error
+    if values:
         with contextlib.suppress(BadDocument):  # the steward will put right what is not as layout 1 says
-            json.dumps(SessionView(again).export().json_value())
-    finally:
-        again.close()
+            json.dumps(SessionView(document).export().json_value())
+
+
+def _may_nest(delta: bytes) -> bool:
+    """Tell whether an update could nest values so deep that they cannot be written as JSON.
+
+    A list or an object in JSON begins with a byte that text has as well; a shared type costs at least eight bytes.
+    """
+    return len(delta) >= 8 * _DEEP or delta.count(_LIST) + delta.count(_OBJECT) >= _DEEP
 
 
 def _is_readable(document: SessionDoc) -> bool:

@@ -24,6 +24,7 @@ from crdt_sessions.model import SessionDoc, SessionView, merge
 from crdt_sessions.sync.awareness import AwarenessTable
 from crdt_sessions.sync.changes import ChangeIndex
 from crdt_sessions.wire import (
+    EMPTY_UPDATE,
     Ack,
     AwarenessEntry,
     AwarenessFrame,
@@ -39,7 +40,7 @@ from crdt_sessions.wire import (
     encode_awareness,
 )
 from crdt_sessions.wire.awareness import GONE
-from crdt_sessions.wire.varint import Reader, varuint
+from crdt_sessions.wire.varint import Reader, decode_state_vector, varuint
 
 Result = TypeVar("Result")
 
@@ -52,10 +53,9 @@ class Replica:
     Args:
         client_id: fresh and random for every process that holds it.
         limits: sizes; a larger frame than ``max_frame_bytes`` would be refused by the server.
-        heartbeat_s: longest silence, for the holder of a lease; None if nobody minds.
     """
 
-    def __init__(self, client_id: int, *, limits: Limits | None = None, heartbeat_s: float | None = None) -> None:
+    def __init__(self, client_id: int, *, limits: Limits | None = None) -> None:
         self.client_id = ClientId(client_id)
         self.document = SessionDoc(client_id)
         self.view = SessionView(self.document)
@@ -74,7 +74,8 @@ class Replica:
         """Number of changes of the document so far, whoever made them."""
         self.denied: str | None = None
         """What the server gave as a reason, if it denied permission."""
-        self._heartbeat_ms = None if heartbeat_s is None else int(heartbeat_s * 1000)
+        self.heartbeat_ms: Millis | None = None
+        """Longest silence, for the holder of a lease; None if nobody minds."""
         self._spoke = Millis(0)
         self._state: dict[str, Any] | None = None
         self._clock = 0
@@ -135,7 +136,7 @@ class Replica:
             self._announce = True
         if self._announce:
             frames.append(self._announcement(now))
-        if not frames and self._heartbeat_ms is not None and now - self._spoke >= self._heartbeat_ms:
+        if not frames and self.heartbeat_ms is not None and now - self._spoke >= self.heartbeat_ms:
             frames.append(Ack(varuint(self.durable)))
         if frames:
             self._spoke = now
@@ -164,6 +165,15 @@ class Replica:
             UpdateError: it cannot be decoded.
         """
         self.document.apply(update)
+        self._note()
+
+    def begin(self, document: bytes) -> None:
+        """Begin with a whole document that the server has, too, before the first connection.
+
+        Raises:
+            UpdateError: it cannot be decoded.
+        """
+        self.document.append(document)
         self._note()
 
     def restored_unacknowledged(self) -> None:
@@ -218,7 +228,7 @@ class Replica:
     def _dispatch(self, frame: Frame, now: Millis) -> None:
         match frame:
             case SyncStep1(state_vector):
-                self._replies.append(SyncStep2(self.document.encode(state_vector)))
+                self._replies.append(SyncStep2(self._lacking(state_vector)))
                 self._local.clear()
                 self._answered = True
                 self._probed = self.durable
@@ -239,6 +249,15 @@ class Replica:
                 self.durable = max(self.durable, Reader(payload).varuint())
             case _:
                 assert_never(frame)
+
+    def _lacking(self, state_vector: bytes) -> bytes:
+        """Return what a server with *state_vector* lacks; an encoded difference always names all deletions ever."""
+        if self.version == 0:  # all that is here came from there
+            theirs = decode_state_vector(state_vector)
+            ours = decode_state_vector(self.document.state_vector())
+            if all(clock <= theirs.get(client, 0) for client, clock in ours.items()):
+                return EMPTY_UPDATE
+        return self.document.encode(state_vector)
 
     def _merge(self, update: bytes) -> None:
         if self.document.apply(update) is not None:

@@ -35,10 +35,13 @@ class Reader:
             TruncatedFrame: the bytes end inside the integer.
             VarintTooLong: it is longer than 8 bytes or exceeds 2**53 - 1.
         """
-        at = self._position
-        if at < self._end and (byte := self._data[at]) < 0x80:  # most are short
+        at, data = self._position, self._data
+        if at < self._end and (byte := data[at]) < 0x80:  # most are short
             self._position = at + 1
             return byte
+        if at + 1 < self._end and (high := data[at + 1]) < 0x80:
+            self._position = at + 2
+            return byte & 0x7F | high << 7
         value = 0
         for index in range(_MAX_VARUINT_BYTES):
             if self._position >= self._end:

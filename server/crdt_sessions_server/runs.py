@@ -70,6 +70,8 @@ class Grant(Answer):
     """A run that is one's own for as long as one renews the lease."""
 
     session: str
+    generation: int = Field(description="Of the session; grows each time its name is given to a new one.")
+    session_created_at: int = Field(description="When the session was created, in milliseconds.")
     run: Run
     epoch: int
     lease_ttl_ms: int = Field(description="Milliseconds one may be silent before the lease is lost.")
@@ -213,7 +215,9 @@ def _grant(claim: Claim) -> Grant:
     record = claim.run
     assert record.lease is not None
     return Grant(
-        session=claim.session,
+        session=claim.session.id,
+        generation=claim.session.generation,
+        session_created_at=claim.session.created_at,
         run=record.run,
         epoch=record.epoch,
         lease_ttl_ms=record.lease.ttl,

@@ -56,7 +56,7 @@ async def test_the_oldest_run_for_the_agent_is_given_out_across_sessions(registr
     assert (await dispatcher.claim(["writer"], owner="w")).run.id == "second"
     assert await dispatcher.claim(["writer"], owner="w") is None
     claim = await dispatcher.claim(["writer", "critic"], owner="w")
-    assert (claim.session, claim.run.id, claim.run.lease.owner) == (other, "not-mine", "w")
+    assert (claim.session.id, claim.run.id, claim.run.lease.owner) == (other, "not-mine", "w")
 
 
 async def test_who_waits_is_served_when_a_run_comes_and_only_one_is(registry, dispatcher):
