@@ -1,6 +1,7 @@
 """Agents against the real service: they claim, write, stop, wait for people, hand over, and go in good order."""
 
 import asyncio
+import random
 import signal
 import sys
 import time
@@ -10,8 +11,9 @@ import httpx
 import pytest
 
 from crdt_sessions import Agent, RunCancelled, connect
+from crdt_sessions.client.known import KnownSessions
 from crdt_sessions.errors import RequestRefused
-from crdt_sessions.model import ToolPart
+from crdt_sessions.model import SessionDoc, ToolPart
 from tests.processes import Process, Server
 
 
@@ -97,6 +99,55 @@ async def test_a_question_asked_while_no_agent_was_up_is_answered(service, room)
     async with connect(service.url, room) as ann, working(service.url, lambda run: run.out.write("Here.")):
         _, message = await answered(ann, question)
         assert message.text == "Here."
+
+
+async def test_an_agent_begins_where_it_left_and_not_in_another_session_of_the_same_name(service, room, monkeypatch):
+    known = []
+    take = KnownSessions.take
+
+    def noted(self, *args):
+        replica = take(self, *args)
+        known.append(replica and len(replica.view.messages))
+        return replica
+
+    monkeypatch.setattr(KnownSessions, "take", noted)
+
+    async def answer(run):
+        async with run.text() as out:
+            await out.write(f"{len(run.messages())} before")
+
+    async def asked(question):
+        async with connect(service.url, room) as ann:
+            _, message = await answered(ann, await ann.post(question, agent="*"))
+            return message.text
+
+    async with working(service.url, answer):
+        assert await asked("One?") == "1 before"
+        await asyncio.sleep(0.3)
+        assert await asked("Two?") == "3 before"
+        await asyncio.sleep(0.3)
+        async with httpx.AsyncClient() as http:
+            (await http.delete(f"{service.url}/v1/sessions/{room}")).raise_for_status()
+            (await http.post(f"{service.url}/v1/sessions", json={"id": room})).raise_for_status()
+        assert await asked("Three?") == "1 before"
+    assert known == [None, 2, None]
+
+
+def test_what_an_agent_remembers_is_bounded():
+    known = KnownSessions(250, random.Random(1))
+    documents = {name: SessionDoc(1) for name in "abc"}
+    for name, document in documents.items():
+        document.edit(lambda doc, name=name: doc.roots.state.__setitem__("k", name * 90))
+        known.keep(name, (1, 1), document.encode())
+    assert known.take("a", (1, 1)) is None, "the one that was left first made room"
+    assert known.take("b", (1, 2)) is None, "it is of another session"
+    assert known.take("b", (1, 1)) is None, "which was forgotten"
+    replica = known.take("c", (1, 1))
+    assert replica.document.roots.state["k"] == "c" * 90
+    assert known.take("c", (1, 1)) is None, "it is used once: its client ID belongs to one run"
+    documents["a"].edit(lambda doc: doc.roots.state.__setitem__("long", "x" * 300))
+    known.keep("a", (1, 1), documents["a"].encode())
+    assert known.take("a", (1, 1)) is None, "one that is larger than all may be together"
 
 
 async def test_history_is_the_thread_in_the_shape_of_the_provider(service, room):

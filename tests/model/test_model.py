@@ -340,6 +340,28 @@ def test_touched_says_where_a_change_was(view):
     assert view.document.take_touched().meta == {"title"}
 
 
+@pytest.mark.parametrize("take", [SessionDoc.apply, SessionDoc.append])
+def test_a_document_that_begins_with_a_whole_one_knows_all_that_is_in_it_and_notices_what_follows(view, take):
+    full(view)
+    view.messages["m1"].parts[0]["text"].insert(0, "long " * 1000)
+    begun = SessionDoc(7)
+    delta = take(begun, view.document.encode())
+    assert SessionDoc(8).apply(delta) is not None
+    touched = begun.take_touched()
+    assert (set(touched.messages), touched.runs) == ({"m1", "m2"}, {"r1"})
+    assert touched.meta == set(view.document.roots.meta.keys())
+    begun.edit(lambda _: SessionView(begun).set_title("U"))
+    assert begun.take_touched().meta == {"title"}
+
+
+def test_malformed_bytes_as_a_beginning_change_nothing_and_what_follows_is_noticed():
+    begun = SessionDoc(7)
+    with pytest.raises(MalformedUpdate):
+        begun.apply(b"\xff" * 5000)
+    begun.edit(lambda _: SessionView(begun).set_title("U"))
+    assert begun.take_touched().meta == {"title"}
+
+
 def test_a_closed_document_is_freed():
     document = SessionDoc(1)
     full(SessionView(document))

@@ -4,11 +4,11 @@ import asyncio
 import random
 
 import pytest
-from pycrdt import Map, Text
+from pycrdt import Doc, Map, Text
 
 from crdt_sessions.errors import EarlyUpdate, MalformedUpdate, PanickedUpdate, StorageError
 from crdt_sessions.ids import session_id
-from crdt_sessions.model import SessionDoc, extent_of
+from crdt_sessions.model import SessionDoc, extent_of, seed
 from crdt_sessions.runtime import Sandbox, SessionRegistry
 from crdt_sessions.runtime.sandbox import Mirrored
 from crdt_sessions.testing import MemoryChannel, settle
@@ -119,6 +119,21 @@ async def test_what_kills_hangs_or_eats_is_refused_and_nobody_else_notices(sandb
     assert sandbox.refused == 1
     assert bad.mirrored.suspect is (poison != "BOMB")  # running out of memory is an error before it is a death
     assert not good.mirrored.suspect
+
+
+@pytest.mark.parametrize("size", [100, 30_000])
+async def test_values_nested_too_deep_to_be_written_as_json_are_refused(sandbox, size):
+    session = Session()
+    session.document.apply(seed(ROOM, generation=1, created_at=1, client_id=3))
+    await session.take(sandbox, writing("x" * size))
+    deep = Doc(client_id=6)
+    value = 1
+    for _ in range(400):
+        value = [value]
+    deep.get("state", type=Map)["deep"] = value
+    with pytest.raises(PanickedUpdate):
+        await session.take(sandbox, deep.get_update())
+    await session.take(sandbox, writing("u" * 500, client=7))
 
 
 async def test_malformed_is_malformed(sandbox):

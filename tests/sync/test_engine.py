@@ -21,6 +21,7 @@ from crdt_sessions.model import (
     MessageHead,
     SessionDoc,
     TextPart,
+    extent_of,
     seed,
     settled_meta,
 )
@@ -42,6 +43,7 @@ from crdt_sessions.sync import (
 )
 from crdt_sessions.testing import SimNetwork, content
 from crdt_sessions.wire import (
+    EMPTY_UPDATE,
     KEEPALIVE,
     Ack,
     AwarenessEntry,
@@ -683,6 +685,35 @@ def test_a_replica_renews_its_presence_and_objects_to_being_declared_gone():
     ann.receive(gone, network.now)
     (frame,) = [f for data in ann.take(network.now) for f in decode(data) if isinstance(f, AwarenessFrame)]
     assert decode_awareness(frame.payload)[0].clock == 10_001
+
+
+def test_a_replica_that_begins_with_what_the_server_has_sends_nothing_back_and_what_it_lacks_all_the_same():
+    network = SimNetwork()
+    network.add("ann")
+    network.connect("ann")
+    network.edit("ann", post("m"))
+    network.edit("ann", lambda view: view.set_title("gone"))
+    network.edit("ann", lambda view: view.set_title("there"))
+    network.run_until_quiet()
+    ann = network.peers["ann"].replica
+    known, asked = Replica(5), SyncStep1(network.engine.document.state_vector())
+    known.begin(ann.document.encode())
+    assert known.view.meta.title == "there"
+    assert [subject for subject in known.changes.since(Seq(0)) if subject[0] == "message"] == [("message", "m")]
+
+    def answer(to):
+        known.open(network.now)
+        known.receive(encode(to), network.now)
+        (step2,) = [f for data in known.take(network.now) for f in decode(data) if isinstance(f, SyncStep2)]
+        return step2.update
+
+    assert answer(asked) == EMPTY_UPDATE
+    empty = SessionDoc(6)
+    restored = answer(SyncStep1(empty.state_vector()))  # a server that came back from an old backup
+    assert empty.apply(restored) is not None
+    assert extent_of(empty.doc) == extent_of(known.document.doc)
+    known.edit(lambda view: view.set_title("mine"))
+    assert answer(asked) != EMPTY_UPDATE
 
 
 def test_a_replica_counts_as_durable_only_what_came_back():
