@@ -369,7 +369,8 @@ def _read_id_set(reader: Reader) -> dict[int, list[tuple[int, int]]]:
                 joined[-1] = (start, max(joined[-1][1], clock + length - start))
             else:
                 joined.append((clock, length))
-        ranges[client] = joined
+        if joined:
+            ranges[client] = joined
     return ranges
 
 

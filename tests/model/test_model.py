@@ -354,6 +354,12 @@ def test_a_document_that_begins_with_a_whole_one_knows_all_that_is_in_it_and_not
     assert begun.take_touched().meta == {"title"}
 
 
+def test_an_update_that_names_a_client_and_nothing_it_deleted_says_nothing(document):
+    document.apply(b"\x00\x01\x05\x00")
+    assert document.contains(b"\x00\x01\x05\x00")
+    assert document.waiting == b"\x00\x00"
+
+
 def test_malformed_bytes_as_a_beginning_change_nothing_and_what_follows_is_noticed():
     begun = SessionDoc(7)
     with pytest.raises(MalformedUpdate):
