@@ -156,6 +156,7 @@ class Session:
         self._mirrored = Mirrored(record.id, engine.document.encode)
         self._testing: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._rests_until = Millis(0)
         self._pulse = Pulse()
         self._to_pump: set[_Connection | None] = set()
         self._early: set[_Connection] = set()  # those with messages that need others first
@@ -342,6 +343,7 @@ class Session:
         pace = Pace(limits.messages_per_s, limits.message_burst, self._clock.now())
         connection = _Connection(PeerId(next(_peer_ids)), line, pace)
         self._connections[connection.peer] = connection
+        self._rests_until = Millis(0)
         abrupt = False
         try:
             digest = LeaseToken.of(lease).digest if lease is not None else None
@@ -557,8 +559,11 @@ class Session:
     # -- the life of a session -----------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Let the engine look at the clock."""
-        self._handle(Tick())
+        """Let the engine look at the clock, if something may be due: most sessions rest most of the time."""
+        now = self._clock.now()
+        if now >= self._rests_until or self._engine.restless:
+            self._handle(Tick())
+            self._rests_until = self._engine.rests_until(now)
         if self._unwritten or self._title:  # what the steward decided while the store took no writes
             self._flush_soon()
 

@@ -59,6 +59,10 @@ class AwarenessTable:
         """Return the present clients that were last heard before *moment*."""
         return [client for client, known in self._known.items() if known.heard < moment and not known.entry.gone]
 
+    def oldest(self) -> Millis | None:
+        """Return when the present client was last heard that has been silent for longest; None if nobody is here."""
+        return min((known.heard for known in self._known.values() if not known.entry.gone), default=None)
+
     def forget(self, before: Millis) -> None:
         """Drop clients that left before that moment."""
         left = [client for client, known in self._known.items() if known.entry.gone and known.heard < before]
@@ -159,6 +163,16 @@ class Roster:
         for client in self._table.silent_since(Millis(now - self._expiry)):
             self._table.remove(client, now)
         self._table.forget(Millis(now - 10 * self._expiry))
+
+    @property
+    def waiting(self) -> bool:
+        """Whether somebody whose connection broke may still come back."""
+        return bool(self._leaving)
+
+    def rests_until(self, now: Millis) -> Millis:
+        """Return when :meth:`tick` has something to do at the earliest, if nobody leaves."""
+        oldest = self._table.oldest()
+        return Millis((now if oldest is None else oldest) + self._expiry)
 
     def frame_since(self, version: int, reader: PeerId) -> bytes | None:
         """Return what changed after *version* as one frame, or None if it is nothing *reader* does not know."""

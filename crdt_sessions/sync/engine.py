@@ -300,6 +300,18 @@ class SessionEngine:
         return bool(self._steward.recorded("status") == "active")
 
     @property
+    def restless(self) -> bool:
+        """Whether something may become due at any moment: a lease runs, somebody's connection broke."""
+        return self.runs.timed or self.roster.waiting
+
+    def rests_until(self, now: Millis) -> Millis:
+        """Return when a :class:`Tick` has something to do at the earliest, if nobody joins and it is not restless."""
+        quiet, silent = int(self.timing.keepalive_s * 1000), int(self.timing.silent_peer_s * 1000)
+        due = [peer.told + quiet for peer in self._peers.values()]
+        due += [peer.heard + silent for peer_id, peer in self._peers.items() if self.roster.announces(peer_id)]
+        return Millis(min([*due, self.roster.rests_until(now)]))
+
+    @property
     def peers(self) -> int:
         """Number of attached connections."""
         return len(self._peers)

@@ -114,6 +114,11 @@ class RunSteward:
         active = (self._records[run_id] for run_id in self._active)
         return next((record for record in active if record.lease is not None and record.secret == digest), None)
 
+    @property
+    def timed(self) -> bool:
+        """Whether :meth:`tick` may have something to do: a lease runs, or there is a deadline."""
+        return bool(self._timed)
+
     def due_before(self, time: Millis) -> bool:
         """Whether somebody must go on looking at the clock: a lease runs, or a deadline comes before *time*."""
         timed = (self._records[run_id] for run_id in self._timed)
@@ -265,8 +270,8 @@ class RunSteward:
         """Let what is due happen: leases run out, patience with cancelled agents ends, questions expire."""
         if self._looked is not None and now - self._looked > _ASLEEP_MS:
             for life in self._lives.values():  # we slept; their signs of life still wait to be read
-                life.heard = Millis(life.heard + now - self._looked)
-                life.gone = None if life.gone is None else Millis(life.gone + now - self._looked)
+                life.heard = min(now, Millis(life.heard + now - self._looked))
+                life.gone = None if life.gone is None else min(now, Millis(life.gone + now - self._looked))
         self._looked = now
         for run_id in list(self._timed):
             record = self._records[run_id]

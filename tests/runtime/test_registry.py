@@ -21,7 +21,9 @@ from crdt_sessions.model import Author, MessageHead, TextPart
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.storage import MemoryStore, Row
 from crdt_sessions.storage.base import NO_ENTRIES
+from crdt_sessions.sync import SessionEngine, Tick
 from crdt_sessions.testing import MemoryChannel, settle
+from crdt_sessions.wire import KEEPALIVE
 
 from .conftest import ROOM, Peer, peers, until
 
@@ -479,3 +481,37 @@ async def test_a_session_is_loaded_anew_only_after_its_last_write_has_ended(cloc
         assert not loading.done()
         gate.set()
         assert set(await loading) == {"m1", "m2"}
+
+
+async def test_a_session_at_rest_is_left_alone_but_for_what_keeps_its_peers(registry, clock, monkeypatch):
+    looks = []
+    handle = SessionEngine.handle
+
+    def noted(self, event, now):
+        if isinstance(event, Tick):
+            looks.append(now)
+        return handle(self, event, now)
+
+    monkeypatch.setattr(SessionEngine, "handle", noted)
+
+    async def pass_time(seconds):
+        for _ in range(int(seconds * 2)):
+            await clock.advance(0.5)
+            await settle()
+
+    async with Peer(registry) as peer:
+        peer.replica.set_presence({"user": {"name": "ann"}})
+        await peer.pump()
+        begun = clock.now()
+        await pass_time(2)
+        looks.clear()
+        received = []
+        monkeypatch.setattr(peer.replica, "receive", lambda data, now: received.append((data, now)))
+        await pass_time(25)
+        assert len(looks) <= 3, looks
+        assert received[0][0] == KEEPALIVE
+        assert 19_000 <= received[0][1] - begun <= 21_000
+    looks.clear()
+    async with registry.open(ROOM):
+        await pass_time(10)
+        assert len(looks) <= 1, looks
