@@ -14,10 +14,13 @@ from crdt_sessions.ids import Millis, Seq, SessionId
 from crdt_sessions.storage import sqlite_entries
 from crdt_sessions.storage.base import Entries, Row, SessionRecord, Version
 from crdt_sessions.storage.migrations import STEPS
+from crdt_sessions.storage.packing import unpack
 from crdt_sessions.storage.sqlite import checksum
 
 _VERSIONS_SINCE = 3
 """The schema that gave snapshots a time and a name."""
+_PACKED_SINCE = 4
+"""The schema that compresses snapshots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +120,14 @@ class Inspection:
 
     def _rows(self, session: SessionId, table: str, problems: list[str]) -> list[Row]:
         found: list[Row] = []
-        statement = f"SELECT seq, data, checksum FROM {table} WHERE session = ? ORDER BY seq"
+        size = "size" if table == "snapshots" and self.version >= _PACKED_SINCE else "0"
+        statement = f"SELECT seq, data, {size}, checksum FROM {table} WHERE session = ? ORDER BY seq"
         try:
             with closing(self._connection.execute(statement, (session,))) as cursor:
-                for seq, data, expected in cursor:
-                    row = Row(Seq(seq), data)
-                    if checksum(session, row) == expected:
+                for seq, data, length, expected in cursor:
+                    update = unpack(data, length)
+                    row = Row(Seq(seq), update or b"")
+                    if update is not None and checksum(session, row) == expected:
                         found.append(row)
                     else:
                         problems.append(f"row {seq} of {table} does not match its checksum")

@@ -112,6 +112,12 @@ STEPS: tuple[tuple[str, str], ...] = (
         ) STRICT;
         """,
     ),
+    (
+        "compressed snapshots, and how long they were",
+        """
+        ALTER TABLE snapshots ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
+        """,
+    ),
 )
 """Name and statements. Append only: a released step never changes."""
 

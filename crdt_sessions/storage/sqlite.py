@@ -46,6 +46,7 @@ from crdt_sessions.storage.base import (
 )
 from crdt_sessions.storage.lock import FileLock
 from crdt_sessions.storage.migrations import migrate
+from crdt_sessions.storage.packing import pack, unpack
 from crdt_sessions.storage.retention import kept
 
 _log = logging.getLogger("crdt_sessions.storage")
@@ -57,7 +58,7 @@ _Job = Callable[[sqlite3.Connection], None]
 _RECORD = "SELECT id, generation, created_at, updated_at, status, title FROM sessions"
 _ROWS_UP_TO = (
     "WITH newest AS (SELECT * FROM snapshots WHERE session = ?1 AND seq <= ?2 ORDER BY seq DESC LIMIT 1)"
-    " SELECT seq, data, checksum, waits FROM newest UNION ALL SELECT seq, data, checksum, waits FROM"
+    " SELECT seq, data, checksum, waits, size FROM newest UNION ALL SELECT seq, data, checksum, waits, 0 FROM"
     " (SELECT * FROM updates WHERE session = ?1 AND seq <= ?2 AND seq > coalesce((SELECT seq FROM newest), 0)"
     " ORDER BY seq)"
 )
@@ -69,6 +70,9 @@ _ADVANCE = (
     " WHERE id = head.session AND last_seq = head.before AND deleted_at IS NULL"
 )
 """Move the ends of many logs, as far as they are where they should be."""
+_INSERT_SNAPSHOT = (
+    "INSERT INTO snapshots (session, seq, checksum, waits, data, size, name, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _INSERT = "INSERT INTO updates (session, seq, data, checksum, waits, at) VALUES"
 _PLACES = "(?, ?, ?, ?, ?, ?)"
 _CHUNKS = (64, 16, 4, 1)
@@ -222,19 +226,17 @@ class SqliteStore:
         now: Millis,
     ) -> None:
         """See :meth:`UpdateStore.replace_with_snapshot`."""
+        stored = await asyncio.to_thread(_packed, session, snapshot)
 
         def job(connection: sqlite3.Connection) -> None:
             _require(connection, session)
+            written = "SELECT at FROM updates WHERE session = ? AND seq = ?"
+            at = connection.execute(written, (session, snapshot.seq)).fetchone() or (now,)
             _run(
                 connection,
-                "INSERT INTO snapshots (session, seq, data, checksum, waits, at, name) VALUES (?, ?, ?, ?, ?,"
-                " coalesce((SELECT at FROM updates WHERE session = ? AND seq = ?), ?), ?)"
-                " ON CONFLICT DO UPDATE SET name = coalesce(excluded.name, name)",
-                (
-                    session, snapshot.seq, snapshot.update, checksum(session, snapshot), snapshot.waits,
-                    session, snapshot.seq, now, name,
-                ),
-            )  # fmt: skip
+                f"{_INSERT_SNAPSHOT} ON CONFLICT DO UPDATE SET name = coalesce(excluded.name, name)",
+                (*stored, name, *at),
+            )
             failpoints.reach("snapshot")
             if not keep_rows:
                 _run(connection, "DELETE FROM updates WHERE session = ? AND seq <= ?", (session, snapshot.seq))
@@ -252,15 +254,13 @@ class SqliteStore:
         self, record: SessionRecord, snapshots: Sequence[tuple[Version, Row]], *, entries: Entries = NO_ENTRIES
     ) -> None:
         """See :meth:`UpdateStore.adopt`."""
+        stored = await asyncio.to_thread(lambda: [_packed(record.id, row) for _, row in snapshots])
 
         def job(connection: sqlite3.Connection) -> None:
             _insert_session(connection, record, snapshots[-1][1].seq)
+            facts = [(version.name, version.at) for version, _ in snapshots]
             connection.executemany(
-                "INSERT INTO snapshots (session, seq, data, checksum, waits, at, name) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (record.id, row.seq, row.update, checksum(record.id, row), row.waits, version.at, version.name)
-                    for version, row in snapshots
-                ],
+                _INSERT_SNAPSHOT, [(*row, *about) for row, about in zip(stored, facts, strict=True)]
             )
             sqlite_entries.put(connection, record.id, entries)
 
@@ -561,7 +561,7 @@ def _base(connection: sqlite3.Connection, session: SessionId) -> Seq:
 
 
 def _versions(connection: sqlite3.Connection, session: SessionId) -> list[Version]:
-    statement = "SELECT seq, at, length(data), name FROM snapshots WHERE session = ? ORDER BY seq"
+    statement = "SELECT seq, at, iif(size, size, length(data)), name FROM snapshots WHERE session = ? ORDER BY seq"
     found = connection.execute(statement, (session,))
     return [Version(Seq(seq), Millis(at), size, name) for seq, at, size, name in found]
 
@@ -687,16 +687,23 @@ def _stored(session: SessionId, rows: Sequence[Row], now: Millis) -> list[_Store
     return [(session, row.seq, row.update, checksum(session, row), row.waits, now) for row in rows]
 
 
+def _packed(session: SessionId, snapshot: Row) -> tuple[str, int, int, bool, bytes, int]:
+    return (session, snapshot.seq, checksum(session, snapshot), snapshot.waits, *pack(snapshot.update))
+
+
 def checksum(session: SessionId, row: Row) -> int:
     """Return the CRC-32 over the row's place and bytes: a row that was moved is as wrong as one that was changed."""
     return zlib.crc32(row.update, zlib.crc32(f"{session}/{row.seq}".encode()))
 
 
-def _verified(session: SessionId, stored: Sequence[tuple[int, bytes, int, int]], last_seq: int) -> tuple[Row, ...]:
+def _verified(
+    session: SessionId, stored: Sequence[tuple[int, bytes, int, int, int]], last_seq: int
+) -> tuple[Row, ...]:
     rows: list[Row] = []
-    for seq, data, expected, waits in stored:
-        row = Row(Seq(seq), data, bool(waits))
-        if checksum(session, row) != expected:
+    for seq, data, expected, waits, size in stored:
+        update = unpack(data, size)
+        row = Row(Seq(seq), update or b"", bool(waits))
+        if update is None or checksum(session, row) != expected:
             raise DamagedLog(session=session, seq=seq, why="does not match its checksum")
         if rows and seq != rows[-1].seq + 1:
             raise DamagedLog(session=session, seq=rows[-1].seq + 1, why="is missing")

@@ -2,14 +2,17 @@
 
 import asyncio
 import sqlite3
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import pytest
 
 from crdt_sessions.errors import DamagedLog, DatabaseInUse, NewerSchema, StorageError
 from crdt_sessions.ids import Seq
+from crdt_sessions.limits import Retention
 from crdt_sessions.storage import MemoryStore, Row, SqliteStore
+from crdt_sessions.storage.inspection import Inspection
 from crdt_sessions.storage.migrations import STEPS
+from crdt_sessions.storage.sqlite import checksum
 from crdt_sessions.testing.store_contract import NOW, A, DurableStoreContract, VersionContract, rows
 
 
@@ -56,6 +59,62 @@ async def test_a_damaged_log_is_refused_not_served(tmp_path, statement, seq):
         with pytest.raises(DamagedLog) as caught:
             await store.load(A)
         assert caught.value.seq == seq
+
+
+SPOKEN = b"an answer of many words, many of them said before; " * 400
+
+
+async def test_snapshots_are_stored_compressed_and_read_as_they_were(tmp_path):
+    path = tmp_path / "s.db"
+    await _filled(path)
+    async with SqliteStore(path) as store:
+        await store.replace_with_snapshot(A, Row(Seq(3), SPOKEN), retention=Retention(), now=NOW)
+        (row,) = (await store.load(A)).rows
+        assert row.update == SPOKEN
+        (version,) = (await store.history(A)).versions
+        assert version.size == len(SPOKEN)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT length(data) FROM snapshots").fetchone()[0] < len(SPOKEN) / 10
+    with Inspection(path) as inspection:
+        (found,) = inspection.sessions()
+        assert [row.update for _, row in found.versions] == [SPOKEN]
+
+
+async def test_snapshots_from_before_they_were_compressed_are_read(tmp_path):
+    path = tmp_path / "s.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("".join(statements for _, statements in STEPS[:3]) + "PRAGMA user_version = 3;")
+        connection.execute("INSERT INTO sessions VALUES (?, 1, 5, 5, 'active', NULL, 1, NULL)", (A,))
+        connection.execute(
+            "INSERT INTO snapshots (session, seq, data, checksum, at) VALUES (?, 1, ?, ?, 5)",
+            (A, SPOKEN, checksum(A, Row(Seq(1), SPOKEN))),
+        )
+        connection.commit()
+    with Inspection(path) as inspection:
+        (found,) = inspection.sessions()
+        assert ([row.update for row in found.rows], found.problems) == ([SPOKEN], ())
+    async with SqliteStore(path) as store:
+        (row,) = (await store.load(A)).rows
+        assert row.update == SPOKEN
+        (version,) = (await store.history(A)).versions
+        assert version.size == len(SPOKEN)
+
+
+@pytest.mark.parametrize(
+    "damage", ["data = x'789c00'", "data = substr(data, 1, length(data) - 9)", "size = size - 1", "size = 0"]
+)
+async def test_a_compressed_snapshot_that_was_changed_is_refused(tmp_path, damage):
+    path = tmp_path / "s.db"
+    await _filled(path)
+    async with SqliteStore(path) as store:
+        await store.replace_with_snapshot(A, Row(Seq(3), SPOKEN), retention=Retention(), now=NOW)
+    _tamper(path, f"UPDATE snapshots SET {damage}")
+    async with SqliteStore(path) as store:
+        with pytest.raises(DamagedLog):
+            await store.load(A)
+    with Inspection(path) as inspection:
+        (found,) = inspection.sessions()
+        assert found.problems[0] == "row 3 of snapshots does not match its checksum"
 
 
 async def test_a_second_process_is_kept_out(tmp_path):
