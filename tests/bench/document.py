@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from pycrdt import Doc, Map, Text
 from websockets.asyncio.client import ClientConnection, connect
@@ -16,35 +18,7 @@ from crdt_sessions.wire.varint import Reader, string
 from tests.bench.peers import Running
 
 ROOM = "bench-0"
-_WORDS = [
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "a",
-    "lazy",
-    "dog",
-    "while",
-    "agents",
-    "stream",
-    "tokens",
-    "and",
-    "devices",
-    "come",
-    "back",
-    "durable",
-    "sessions",
-    "never",
-    "lose",
-    "what",
-    "they",
-    "acknowledged",
-    "naïve",
-    "café",
-    "😀",
-]
+_RECORDINGS = Path(__file__).resolve().parents[2] / "examples" / "recordings" / "openai-chat"
 _PUSH_BYTES = 200_000
 
 
@@ -64,23 +38,36 @@ class History:
 
 
 def history(messages: int, text_each: int) -> History:
-    """Return a document of *messages* maps with a text of *text_each* characters each."""
+    """Return a document of *messages* maps with a text of *text_each* characters each, as models have written it."""
     doc: Doc[dict[str, Map[object]]] = Doc(client_id=0x70000000)
     root = doc.get("history", type=Map)
     pieces: list[bytes] = []
     subscription = doc.observe(lambda event: pieces.append(event.update))
     vector, text_bytes, missed = b"\x00", 0, _before_missed(messages)
+    said = _said()
     for number in range(messages):
         if number == missed:
             vector = doc.get_state()
-        body, at = "", number
-        while len(body) < text_each:
-            body += _WORDS[at % len(_WORDS)] + " "
-            at += 7
+        at = number * 7919 * text_each % (len(said) - text_each)
+        body = said[at : at + text_each]
         text_bytes += len(body.encode())
         root[f"m{number}"] = Map({"role": "user" if number % 2 else "assistant", "at": number, "text": Text(body)})
     doc.unobserve(subscription)
     return History(doc.get_update(), pieces, vector, doc.get_update(vector), text_bytes)
+
+
+def _said() -> str:
+    """Return what models said in the recordings: real text is not as easy to compress as a few words over and over."""
+    said = ""
+    for recording in sorted(_RECORDINGS.glob("*.sse")):
+        for line in recording.read_text(encoding="utf-8").splitlines():
+            if line.startswith("data: {"):
+                for choice in json.loads(line.removeprefix("data: ")).get("choices", []):
+                    texts = (
+                        (choice.get("delta") or {}).get(key) for key in ("reasoning_content", "reasoning", "content")
+                    )
+                    said += "".join(text for text in texts if isinstance(text, str))
+    return said
 
 
 def _before_missed(messages: int) -> int:
