@@ -184,7 +184,6 @@ def _taste(mirror: _Mirror, *updates: bytes) -> bytes:
     _follow(mirror, missed)
     rough, clean = mirror.rough, mirror.clean
     held, found = rough.contains(update), authors(rough, update, MAX_AUTHORS + 1)
-    before = clean.state_vector()
     delta = rough.apply(update)
     if rough.waiting != EMPTY_UPDATE:
         _clean_up(mirror)
@@ -196,7 +195,6 @@ def _taste(mirror: _Mirror, *updates: bytes) -> bytes:
     if delta is not None:
         merge((delta, EMPTY_UPDATE, delta))
         _read_what_changed(clean)
-        clean.encode(before)
         mirror.size += len(delta)
         if mirror.size < _SMALL and mirror.readable:
             _read_all(clean, values=mirror.size < _SMALL // 8 or _may_nest(delta))

@@ -123,7 +123,7 @@ def held(server: Running, content: History) -> Iterator[None]:
 async def _put(server: Running, content: History, ready: threading.Event, done: asyncio.Event) -> None:
     name = string(ROOM) if server.peer.dialect == "hocuspocus" else b""
     url = f"ws://127.0.0.1:{server.port}{server.peer.prefix}{'' if name else ROOM}"
-    async with connect(url, proxy=None, max_size=None, compression=None) as peer:
+    async with connect(url, proxy=None, max_size=None, compression=None, ping_interval=None) as peer:
         reading = asyncio.create_task(_ignore(peer))
         await _greet(peer, name)
         batch: list[bytes] = []
@@ -138,7 +138,7 @@ async def _put(server: Running, content: History, ready: threading.Event, done: 
         for _ in range(600):
             if await _holds(url, name, content):
                 break
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.5)
         else:
             raise RuntimeError("it did not take the document")
         ready.set()
