@@ -15,6 +15,17 @@ from crdt_sessions.model.document import (
 from crdt_sessions.model.layout import LAYOUT, ROOT_NAMES, seed, settled_meta
 from crdt_sessions.model.messages import Messages, MessageView, order
 from crdt_sessions.model.past import by_id, difference, export_of, way_back
+from crdt_sessions.model.projection import (
+    MessageBegan,
+    MessageCursor,
+    MessageEvent,
+    MessagePlaced,
+    MessageRemoved,
+    MessageReplaced,
+    PartBegan,
+    PartChanged,
+    TextAdded,
+)
 from crdt_sessions.model.runs import Runs, answer_to, output_of
 from crdt_sessions.model.session import Artifacts, SessionView
 from crdt_sessions.model.shapes import Shape, shaped, system_text
@@ -70,10 +81,18 @@ __all__ = [
     "Folded",
     "LateDecision",
     "Message",
+    "MessageBegan",
+    "MessageCursor",
+    "MessageEvent",
     "MessageHead",
+    "MessagePlaced",
+    "MessageRemoved",
+    "MessageReplaced",
     "MessageView",
     "Messages",
     "Meta",
+    "PartBegan",
+    "PartChanged",
     "PartStream",
     "Presence",
     "PresenceUser",
@@ -89,6 +108,7 @@ __all__ = [
     "SessionExport",
     "SessionView",
     "Shape",
+    "TextAdded",
     "TextPart",
     "Threads",
     "ToolPart",

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from crdt_sessions.errors import NotFound, WrongOffset
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.streams import PartStream, ToolStream
-from crdt_sessions.model.values import Message, MessageHead, Part, StreamState, TextPart, Value
+from crdt_sessions.model.values import Message, MessageHead, Part, StreamState, Value
 
 _PART: TypeAdapter[Part] = TypeAdapter(Part)
 
@@ -158,6 +158,10 @@ class MessageView:
     def run_id(self, value: str) -> None:
         self._entry["runId"] = value
 
+    def value_of(self, key: str) -> Any:
+        """Return what stands under a key of the message's map, whatever it is; None if nothing does."""
+        return self._entry.get(key)
+
     @property
     def parts(self) -> Array[Any]:
         """The parts, as the shared array; created if a careless writer left it out."""
@@ -244,7 +248,7 @@ class MessageView:
             **head.model_dump(),
             seq=self.seq,
             run_id=self.run_id,
-            parts=[part for part in map(_part_value, parts) if part is not None] if isinstance(parts, Array) else [],
+            parts=[part for part in map(part_value, parts) if part is not None] if isinstance(parts, Array) else [],
         )
 
 
@@ -256,7 +260,8 @@ def _part_map(part: Value) -> Map[Any]:
     return Map(value)
 
 
-def _part_value(part: Any) -> TextPart | Any | None:
+def part_value(part: Any) -> Part | None:
+    """Return a part in JSON form, or None if it is none that layout 1 can describe."""
     if not isinstance(part, Map):
         return None
     value = {key: str(item) if isinstance(item, Text) else _plain(item) for key, item in part.items()}

@@ -3,9 +3,19 @@
 from crdt_sessions.runtime.archive import archive, take_over
 from crdt_sessions.runtime.channel import Channel, Line, Take
 from crdt_sessions.runtime.dispatch import Claim, Dispatcher
-from crdt_sessions.runtime.feed import FeedEvent, follow, present
+from crdt_sessions.runtime.feed import EVENT_KINDS, FeedEvent, follow
 from crdt_sessions.runtime.holding import Holding, hold
 from crdt_sessions.runtime.load import Load
+from crdt_sessions.runtime.projector import (
+    MetaChanged,
+    PresenceChanged,
+    Projector,
+    RunChanged,
+    SessionEvent,
+    StateChanged,
+    Subject,
+    present,
+)
 from crdt_sessions.runtime.registry import ANONYMOUS, SessionRegistry
 from crdt_sessions.runtime.sandbox import Sandbox
 from crdt_sessions.runtime.session import Session
@@ -14,6 +24,7 @@ from crdt_sessions.runtime.webhooks import Webhook
 
 __all__ = [
     "ANONYMOUS",
+    "EVENT_KINDS",
     "Channel",
     "Claim",
     "Dispatcher",
@@ -21,9 +32,16 @@ __all__ = [
     "Holding",
     "Line",
     "Load",
+    "MetaChanged",
+    "PresenceChanged",
+    "Projector",
+    "RunChanged",
     "Sandbox",
     "Session",
+    "SessionEvent",
     "SessionRegistry",
+    "StateChanged",
+    "Subject",
     "Take",
     "Versions",
     "Webhook",

@@ -8,7 +8,7 @@ from crdt_sessions.ids import Seq
 from crdt_sessions.model import Touched
 
 Subject = tuple[str, str]
-"""``("message", id)``, ``("run", id)`` or ``("meta", "")``."""
+"""``("message", id)``, ``("run", id)``, ``("meta", "")`` or ``("state", "")``."""
 
 
 class ChangeIndex:
@@ -24,8 +24,15 @@ class ChangeIndex:
         if touched.meta:
             subjects.append(("meta", ""))
         for subject in subjects:
-            self._last.pop(subject, None)  # re-inserted last: a dict iterates in order of insertion
-            self._last[subject] = seq
+            self._move(subject, seq)
+
+    def note_elsewhere(self, seq: Seq) -> None:
+        """Record that log entry *seq* may have changed ``state``, or something else that is not watched."""
+        self._move(("state", ""), seq)
+
+    def _move(self, subject: Subject, seq: Seq) -> None:
+        self._last.pop(subject, None)  # re-inserted last: a dict iterates in order of insertion
+        self._last[subject] = seq
 
     def since(self, seq: Seq) -> list[Subject]:
         """Return the subjects that changed after *seq*, oldest change first."""

@@ -163,6 +163,7 @@ class SessionEngine:
         self.runs = RunSteward(self.view, runs, rules or RunRules())
         self._inspector = Inspector(document)
         self._tasted: dict[bytes, Tasted] = {}
+        self._plain = False  # whether what was applied last is nothing but text at the end of text
         self._last: tuple[bytes, list[Frame]] | None = None
         self._writers = Writers(writers)
         self._panics = panics if panics is not None else Panics()
@@ -521,9 +522,8 @@ class SessionEngine:
         if update in self._panics:
             raise MalformedUpdate(size=len(update))
         try:
-            if self._inspector.passed(update):
-                return self.document.append(update)
-            return self.document.apply(update)
+            self._plain = self._inspector.passed(update)
+            return self.document.append(update) if self._plain else self.document.apply(update)
         except PanickedUpdate:
             self._panics.add(update)
             raise
@@ -558,6 +558,9 @@ class SessionEngine:
 
     def _settle(self, now: Millis) -> list[Effect]:
         """Note what changed and let the steward decide, after a change of the document."""
+        if not self._plain:
+            self.changes.note_elsewhere(self.log.head)
+        self._plain = False
         if not self.document.touched:
             return []
         touched = self.document.take_touched()

@@ -46,6 +46,9 @@ class Reader:
             self.messages.pop(event.data["id"], None)
         elif event.kind == "session":
             self.title = event.data.get("title")
+        elif event.kind == "part":
+            at = event.data["part"]
+            self.messages[event.data["messageId"]]["parts"][at : at + 1] = [event.data["value"]]
         elif event.kind == "text":
             part = self.messages[event.data["messageId"]]["parts"][event.data["part"]]
             key = "text" if "text" in part else "inputText"
@@ -120,10 +123,20 @@ async def test_tokens_arrive_as_text_not_as_whole_messages(registry):
         assert event.data == {"messageId": "m", "part": 0, "offset": 5, "text": "!"}
         await session.edit(lambda view: stream.close())
         (event,) = await anext(feed)
-        assert (event.kind, event.data["parts"][0]) == (
-            "message",
-            {"type": "text", "text": "héllo!", "state": "done"},
-        )
+        closed = {"type": "text", "text": "héllo!", "state": "done"}
+        assert (event.kind, event.data) == ("part", {"messageId": "m", "part": 0, "value": closed})
+
+
+async def test_a_reader_may_want_some_events_only(registry):
+    async with registry.open(ROOM, create=True) as session:
+        feed = follow(session, kinds=["state", "run"])
+        await session.edit(lambda view: view.set_title("t"))
+        waiting = asyncio.create_task(anext(feed))
+        await settle()
+        assert not waiting.done()
+        await session.edit(lambda view: view.state.__setitem__("k", [1]))
+        (event,) = await waiting
+        assert (event.kind, event.data) == ("state", {"k": [1]})
 
 
 async def test_a_cursor_of_another_generation_or_none_of_ours_begins_anew(registry):
