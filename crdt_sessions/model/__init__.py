@@ -28,7 +28,7 @@ from crdt_sessions.model.projection import (
 )
 from crdt_sessions.model.runs import Runs, answer_to, output_of
 from crdt_sessions.model.session import Artifacts, SessionView
-from crdt_sessions.model.shapes import Shape, shaped, system_text
+from crdt_sessions.model.shapes import Shape, shaped, system_text, ui_part, ui_tool_input
 from crdt_sessions.model.streams import SEGMENT_BYTES, PartStream, ToolStream
 from crdt_sessions.model.thread import Threads
 from crdt_sessions.model.transcript import markdown
@@ -133,6 +133,8 @@ __all__ = [
     "shaped",
     "sole_author",
     "system_text",
+    "ui_part",
+    "ui_tool_input",
     "way_back",
     "writes_as",
 ]

@@ -148,13 +148,22 @@ def _parsed(part: ToolPart) -> dict[str, Any] | None:
 
 def _ai_sdk(message: Message) -> Iterable[dict[str, Any]]:
     role = "user" if message.role == "tool" else message.role
-    yield {"id": message.id, "role": role, "parts": [spelled for part in _joined(message) for spelled in _ui(part)]}
+    parts: list[dict[str, Any]] = []
+    after_tool = True  # a model begins anew at the beginning, and after its tools have answered
+    for part in _joined(message):
+        if role == "assistant" and after_tool and (not parts or not isinstance(part, ToolPart)):
+            parts.append({"type": "step-start"})
+        after_tool = isinstance(part, ToolPart)
+        parts += ui_part(part)
+    yield {"id": message.id, "role": role, "parts": parts}
 
 
 def _joined(message: Message) -> Iterable[Part]:
-    """Yield the parts, with a buffer that goes on in further parts as one."""
+    """Yield the parts of the first choice, with a buffer that goes on in further parts as one."""
     held: TextPart | None = None
     for part in message.parts:
+        if isinstance(part, TextPart) and part.choice:
+            continue
         if isinstance(part, TextPart) and part.continues and held is not None:
             held = held.but(text=held.text + part.text, state=part.state)
             continue
@@ -167,7 +176,8 @@ def _joined(message: Message) -> Iterable[Part]:
         yield held
 
 
-def _ui(part: Part) -> Iterable[dict[str, Any]]:
+def ui_part(part: Part) -> Iterable[dict[str, Any]]:
+    """Yield a part as a ``UIMessage`` has it; nothing if it has no place for such a one."""
     if isinstance(part, TextPart):
         yield {"type": part.type, "text": part.text, "state": "streaming" if part.state == "streaming" else "done"}
     elif isinstance(part, ToolPart):
@@ -178,27 +188,36 @@ def _ui(part: Part) -> Iterable[dict[str, Any]]:
     elif part.type == "audio":
         yield {"type": "text", "text": part.transcript or "", "state": "done"}
     elif part.type == "data":
-        yield {"type": "data-value", "data": part.value}
+        named = isinstance(part.value, dict) and isinstance(part.value.get("name"), str)
+        value = part.value if named else {"name": "value", "data": part.value}
+        id = {"id": value["id"]} if isinstance(value.get("id"), str) else {}
+        yield {"type": f"data-{value['name']}", **id, "data": value.get("data")}
     elif part.type == "source" and isinstance(part.value, dict) and "url" in part.value:
         yield {
             "type": "source-url",
             "sourceId": str(part.value.get("id", part.value["url"])),
             "url": part.value["url"],
-        }
+        } | ({"title": part.value["title"]} if isinstance(part.value.get("title"), str) else {})
+
+
+def ui_tool_input(part: ToolPart) -> Any:
+    """Return the input of a tool call as JSON, also where the model did not write any."""
+    return part.input if part.input is not None else _input(part)
 
 
 def _ui_tool(part: ToolPart) -> dict[str, Any]:
     spelled: dict[str, Any] = {
-        "type": "dynamic-tool",
-        "toolName": part.tool_name,
+        "type": f"tool-{part.tool_name}",
         "toolCallId": part.tool_call_id,
         "state": part.state,
-        "input": part.input if part.input is not None else _input(part),
+        "input": ui_tool_input(part),
     }
     if part.approval_request is not None:
         spelled["approval"] = {"id": part.tool_call_id}
         if part.approval is not None:
-            spelled["approval"] |= {"approved": part.approval.approved, "reason": part.approval.reason}
+            spelled["approval"]["approved"] = part.approval.approved
+            if part.approval.reason is not None:
+                spelled["approval"]["reason"] = part.approval.reason
     if part.state == "output-available":
         spelled["output"] = part.output
     if part.state == "output-error":

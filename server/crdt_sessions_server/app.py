@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from importlib.metadata import version
 from pathlib import Path
 
-from quart import Quart, Response, g, request, send_from_directory
+from quart import Quart, Response, g, request, send_from_directory, websocket
 from quart_schema import Info, QuartSchema
 
 from crdt_sessions.clock import Clock
@@ -26,8 +26,9 @@ from crdt_sessions_server import (
     versions,
     webhooks,
 )
-from crdt_sessions_server.asgi import http_token, same_origin
+from crdt_sessions_server.asgi import Scope, http_token, same_origin
 from crdt_sessions_server.auth import Authorizer, Open, StaticTokens
+from crdt_sessions_server.gateways import GATEWAYS
 from crdt_sessions_server.settings import Settings
 from crdt_sessions_server.sync_endpoint import SyncEndpoint
 
@@ -131,15 +132,38 @@ class Service:
             conversion_preference="pydantic",
         )
         problems.install(app)
-        for routes in (health, api, runs, holders, webhooks, events, transfer, versions):
+        app.extensions["authorizer"] = authorizer
+        for routes in (health, api, runs, holders, webhooks, events, transfer, versions, *GATEWAYS):
             app.register_blueprint(routes.blueprint(self.registry))
         _serve_page(app)
+
+        self._guard(app, settings, authorizer)
+
+        @app.while_serving
+        async def lifespan() -> AsyncGenerator[None, None]:
+            if self._stack is not None:  # whoever serves this has entered it
+                yield
+                return
+            async with self:
+                yield
+
+        return app
+
+    def _guard(self, app: Quart, settings: Settings, authorizer: Authorizer) -> None:
+        """Let in who may come in, and have answers say what browsers may do with them."""
+
+        def refuse_strange_pages(scope: Scope) -> None:
+            if not same_origin(scope, settings.allowed_origins, loopback_only=self.open):
+                raise AccessDenied(what="pages of another origin; see the setting allowed_origins")
+
+        @app.before_websocket
+        async def check_origin() -> None:
+            refuse_strange_pages(dict(websocket.scope))
 
         @app.before_request
         async def authorize() -> None:
             scope = dict(request.scope)
-            if not same_origin(scope, settings.allowed_origins, loopback_only=self.open):
-                raise AccessDenied(what="pages of another origin; see the setting allowed_origins")
+            refuse_strange_pages(scope)
             if request.method == "OPTIONS" or request.path == "/" or request.path.startswith(_NEED_NO_TOKEN):
                 return  # a browser sends no token with its preflight
             self.registry.check_lag()
@@ -154,21 +178,11 @@ class Service:
             if origin in settings.allowed_origins:
                 response.headers["Access-Control-Allow-Origin"] = origin
                 response.headers["Access-Control-Allow-Headers"] = (
-                    "Authorization, Content-Type, Last-Event-ID, Lease-Token"
+                    "Authorization, Content-Type, Last-Event-ID, Lease-Token, X-Session-Id, X-Run-Id"
                 )
                 response.headers["Access-Control-Allow-Methods"] = "GET, POST, PUT, PATCH, DELETE"
                 response.headers["Vary"] = "Origin"
             return response
-
-        @app.while_serving
-        async def lifespan() -> AsyncGenerator[None, None]:
-            if self._stack is not None:  # whoever serves this has entered it
-                yield
-                return
-            async with self:
-                yield
-
-        return app
 
 
 def create_app(settings: Settings | None = None) -> Quart:

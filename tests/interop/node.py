@@ -25,8 +25,8 @@ needs_node = pytest.mark.skipif(not AVAILABLE, reason=WHY_NOT)
 class NodePeers:
     """Any number of stock clients in one Node process."""
 
-    def __init__(self):
-        self._process = Process("node", JS / "peers.mjs", stdin=True)
+    def __init__(self, script=JS / "peers.mjs"):
+        self._process = Process("node", script, stdin=True)
         self._ids = itertools.count(1)
         self._turn = threading.Lock()
 

@@ -1,0 +1,216 @@
+"""What gateways have in common: asking, following what is answered, deciding, stopping."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from quart import current_app
+
+from crdt_sessions.errors import BadParameter, NotFound
+from crdt_sessions.ids import Millis, SessionId
+from crdt_sessions.model import (
+    ANY_AGENT,
+    Decision,
+    Message,
+    MessageHead,
+    Run,
+    RunCancel,
+    RunRequest,
+    SessionView,
+    Threads,
+    answer_to,
+    output_of,
+)
+from crdt_sessions.model.values import Role, Trigger
+from crdt_sessions.runtime import Projector, RunChanged, Session, SessionEvent
+from crdt_sessions_server.auth import Authorizer, Principal
+
+_ID_CHARACTERS = 200
+RUN_HEADER, SESSION_HEADER = "X-Run-Id", "X-Session-Id"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message as a client of a gateway sends it."""
+
+    id: str
+    role: Role
+    parts: Sequence[Any]
+    """Of layout 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a client wants to be answered.
+
+    Args:
+        history: what it sends along, oldest first. What the session has, by id, is left as it is.
+        agent: who is to answer; who the session says, or anybody, if None.
+        trigger: ``regenerate`` makes another answer to what was asked before.
+    """
+
+    history: Sequence[Said]
+    agent: str | None = None
+    trigger: Trigger = "submit"
+    asked: str | None = None
+    """The message to answer; the last one of *history* if None."""
+    replaces: str | None = None
+    """The message that the last one of *history* is another version of."""
+    run: str | None = field(default=None)
+    """The id of the run; made of the message's if None."""
+
+
+async def principal_for(token: str | None, session: SessionId) -> Principal:
+    """Return who asks for *session*, where it is named in a body and not in the path.
+
+    Raises:
+        NotAuthenticated, AccessDenied: they may not.
+    """
+    authorizer: Authorizer = current_app.extensions["authorizer"]
+    return await authorizer.authorize(token, session)
+
+
+def checked_id(id: str, name: str) -> str:
+    """Return *id* if a document can hold it as a message's or a run's.
+
+    Raises:
+        BadParameter: it is empty, or longer than 200 characters.
+    """
+    if not 0 < len(id) <= _ID_CHARACTERS:
+        raise BadParameter(name=name, text=id[:_ID_CHARACTERS])
+    return id
+
+
+async def ask(session: Session, question: Question, principal: Principal, now: Millis) -> Run:
+    """Write down what the session lacks of a question's history, and ask for a run; return it once both are durable.
+
+    Doing it again changes nothing: messages are known by their ids, and so is the run that answers one.
+
+    Raises:
+        NotFound: there is nothing to be answered.
+        SessionClosed, StorageError: it could not be written.
+    """
+
+    def change(view: SessionView) -> str:
+        asked = question.asked or _add(view, question, principal, now)
+        if asked is None or asked not in view.messages:
+            raise NotFound(what="message to answer", id=asked or "")
+        again = question.trigger == "regenerate"
+        run_id = question.run or (f"run-{uuid.uuid4().hex}" if again else answer_to(asked))
+        view.runs.request(
+            run_id,
+            RunRequest(
+                message_id=asked,
+                agent=question.agent or view.meta.agent or ANY_AGENT,
+                trigger=question.trigger,
+                by=principal.id,
+                created_at=now,
+            ),
+        )
+        return run_id
+
+    run_id = await session.edit(change)
+    return session.view.runs.find(run_id)
+
+
+def _add(view: SessionView, question: Question, principal: Principal, now: Millis) -> str | None:
+    """Add what is not there; return the last message's id."""
+    parent: str | None = None
+    for said in question.history:
+        last = said is question.history[-1]
+        head = MessageHead(
+            id=checked_id(said.id, "message id"),
+            role=said.role,
+            author=principal.author,
+            parent=parent if not (last and question.replaces) else None,
+            replaces=question.replaces if last else None,
+            created_at=now,
+        )
+        view.messages.add(head, list(said.parts))
+        parent = said.id
+    return parent
+
+
+async def follow_run(session: Session, run_id: str) -> AsyncIterator[list[SessionEvent]]:
+    """Yield what a run does and writes, from its beginning, until it has ended or waits for people.
+
+    Raises:
+        NotFound: there is no such run.
+        ShuttingDown, StorageError: the session cannot be followed any more.
+    """
+    run = session.view.runs.find(run_id)
+    subjects = {("run", run_id), ("message", output_id(run))}
+    projector = Projector(session, wants=subjects.__contains__, presence=False)
+    while True:
+        await projector.wait()
+        events = projector.take()
+        if events:
+            yield events
+        if any(isinstance(event, RunChanged) and has_paused(event.run) for event in events):
+            return
+
+
+def has_paused(run: Run) -> bool:
+    """Whether nothing more comes of a run by itself: it has ended, or waits for people."""
+    return run.over or run.status == "suspended"
+
+
+def output_id(run: Run) -> str:
+    """Return the id of the message that a run writes, or will."""
+    if run.output is not None:
+        return run.output
+    continues = run.request is not None and run.request.trigger == "continue"
+    return run.request.message_id if run.request is not None and continues else output_of(run.id)
+
+
+def active_run(view: SessionView) -> Run | None:
+    """Return the run that is worked on, or the first that waits for its turn; None if there is none."""
+    going = [run for run in view.runs.unfinished() if not has_paused(run)]
+    return next((run for run in going if run.status == "running"), going[0] if going else None)
+
+
+async def stop(session: Session, principal: Principal, now: Millis, run_id: str | None = None) -> list[str]:
+    """Press stop: for one run, or for all that are not over; return which. It is durable when this returns.
+
+    Raises:
+        NotFound: there is no such run.
+    """
+    view = session.view
+    runs = [view.runs.find(run_id)] if run_id is not None else view.runs.unfinished()
+    wanted = [run.id for run in runs if not run.over]
+    cancel = RunCancel(by=principal.id, at=now)
+
+    def change(view: SessionView) -> None:
+        for each in wanted:
+            view.runs.cancel(each, cancel)
+
+    if wanted:
+        await session.edit(change)
+    return wanted
+
+
+async def decide(
+    session: Session, principal: Principal, now: Millis, message_id: str, verdicts: dict[str, tuple[bool, str | None]]
+) -> None:
+    """Say what *principal* thinks of tool calls of a message; the steward settles what counts.
+
+    The verdicts are tool call ids to whether it may go on, and why. Calls that nobody asks about are left out.
+    """
+
+    def change(view: SessionView) -> None:
+        for call, (approved, reason) in verdicts.items():
+            tool = view.messages[message_id].tool(call)
+            if tool is not None and tool.approval_request is not None:
+                tool.decide(principal.id, Decision(approved=approved, reason=reason, at=now))
+
+    if verdicts:
+        await session.edit(change)
+
+
+def current_thread(view: SessionView) -> list[Message]:
+    """Return the conversation that leads to the newest message."""
+    everything = view.messages.ordered()
+    return Threads(everything).thread(everything[-1].id) if everything else []

@@ -1,0 +1,60 @@
+"""Responses that go on: server-sent events, lines of JSON, and the silence in between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+from quart import Response
+
+Item = TypeVar("Item")
+
+SILENCE_S = 15.0
+"""Longest silence of a response: proxies and clients give up on quieter ones."""
+COMMENT = b": \n\n"
+
+
+async def with_silence(source: AsyncIterator[Item], silence_s: float = SILENCE_S) -> AsyncIterator[Item | None]:
+    """Yield what *source* yields, and None whenever it yields nothing for *silence_s* seconds."""
+    waiting: asyncio.Task[Item] | None = None
+    try:
+        while True:
+            waiting = waiting or asyncio.create_task(anext(source))  # type: ignore[arg-type]
+            done, _ = await asyncio.wait({waiting}, timeout=silence_s)
+            if not done:
+                yield None
+                continue
+            finished, waiting = waiting, None
+            try:
+                yield finished.result()
+            except StopAsyncIteration:
+                return
+    finally:
+        if waiting is not None:
+            waiting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await waiting
+
+
+def compact(value: Any) -> str:
+    """Return *value* as JSON without spaces."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def data_frame(value: Any) -> bytes:
+    """Return *value* as a server-sent event without a name."""
+    return f"data: {compact(value)}\n\n".encode()
+
+
+def going_on(
+    body: AsyncIterator[bytes], content_type: str = "text/event-stream", headers: dict[str, str] | None = None
+) -> Response:
+    """Return a response that goes on for as long as *body* does."""
+    response = Response(body, content_type=f"{content_type}; charset=utf-8", headers=headers)
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Accel-Buffering"] = "no"
+    response.timeout = None
+    return response

@@ -1,0 +1,87 @@
+"""An agent that does what it is told, for the tests: ``python -m tests.gateways.agent URL``.
+
+A question is a list of steps, separated by ``;``: ``say 20 30`` (words, milliseconds between them), ``think 5``,
+``tool name`` (its input streamed, then an output), ``ask name`` (waits for people), ``client name`` (a tool of the
+client's), ``fail why``, ``die`` (the process kills itself, once), ``file``, ``echo``.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+
+from crdt_sessions import Agent
+from crdt_sessions.model import ValuePart
+
+WORDS = ["naïve ", "café ", "😀 ", "streams ", "are ", "durable. "]
+
+
+async def perform(run):
+    for number, step in enumerate(run.message.text.split(";")):
+        await one(run, number, *step.split())
+
+
+async def one(run, number, verb="say", *args):
+    match verb:
+        case "say" | "think":
+            count, pause = int(args[0]) if args else 5, int(args[1]) / 1000 if len(args) > 1 else 0.005
+            already = run.resumed.count(" ") if verb == "say" and number == 0 else 0
+            async with run.text() if verb == "say" else run.reasoning() as out:
+                for index in range(already, count):
+                    await out.write(WORDS[index % len(WORDS)])
+                    await asyncio.sleep(pause)
+        case "tool":
+            call = f"{run.id}-{number}"
+            if not run.session.view.messages[run.out.message_id].tool(call):
+                for piece in ('{"city":', ' "Oslo"', "}"):
+                    await run.out.tool_input(call, args[0], piece)
+                    await asyncio.sleep(0.01)
+                run.out.end_tool_input(call, {"city": "Oslo"})
+                run.out.tool_output(call, {"degrees": -3})
+        case "ask":
+            call = run.tool(args[0], {"amount": 5}, call_id=f"{run.id}-{number}")
+            if not call.done:
+                approval = await run.suspend_for_approval(call)
+                call.output({"sent": True}) if approval.approved else call.deny()
+        case "client":
+            call = f"{run.out.message_id}-{number}"
+            known = run.session.view.messages[run.out.message_id].tool(call)
+            if known is None:
+                run.tool(args[0], {"question": "where"}, call_id=call)
+                run.out.finish("tool_calls")
+                raise StopAsyncIteration
+        case "fail":
+            raise RuntimeError(" ".join(args))
+        case "die":
+            flag = os.environ["DIED"]
+            if not os.path.exists(flag):
+                open(flag, "w").close()
+                await run.session.durable()
+                os.kill(os.getpid(), signal.SIGKILL)
+        case "file":
+            run.session.edit(
+                lambda view: view.messages[run.out.message_id].add_part(
+                    ValuePart(type="file", value={"url": "https://example.org/a.png", "mediaType": "image/png"})
+                )
+            )
+        case "echo":
+            async with run.text() as out:
+                await out.write(json.dumps(run.history("openai")))
+
+
+def main(url):
+    agent = Agent(url, name=os.environ.get("AGENT", "writer"))
+
+    @agent.on_run
+    async def answer(run):
+        try:
+            await perform(run)
+        except StopAsyncIteration:
+            return
+
+    agent.run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

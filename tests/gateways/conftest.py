@@ -1,0 +1,47 @@
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.interop.node import NodePeers
+from tests.processes import ROOT, Process, Server
+
+JS = Path(__file__).parent / "js"
+AVAILABLE = shutil.which("node") is not None and (JS / "node_modules").is_dir()
+
+
+def agent(url, name="writer", **env):
+    return Process(
+        sys.executable, "-m", "tests.gateways.agent", url,
+        env={"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'server'}", "AGENT": name, "DIED": "/nonexistent/died", **env},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    """A service with an agent that does what it is told."""
+    server = Server(
+        tmp_path_factory.mktemp("gateways") / "s.db",
+        "--default-agent", "writer", "--lease-s", "1.5", "--gone-grace-s", "0.5",
+    )  # fmt: skip
+    writer = agent(server.url)
+    yield server
+    writer.close()
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def clients():
+    if not AVAILABLE:
+        pytest.skip("needs Node and its packages: install Node 20 or newer, then run make setup")
+    node = NodePeers(JS / "clients.mjs")
+    yield node
+    node.close()
+
+
+@pytest.fixture
+def room(request):
+    """A session for each test."""
+    return "".join(char if char.isalnum() else "-" for char in request.node.name)[-60:].strip("-")

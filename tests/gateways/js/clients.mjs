@@ -1,0 +1,69 @@
+// Real chat clients, driven by JSON lines on standard input: {"call": 1, "command": "ai.send", ...}.
+import { createInterface } from 'node:readline'
+import { AbstractChat, DefaultChatTransport, WebSocketChatTransport, lastAssistantMessageIsCompleteWithApprovalResponses, lastAssistantMessageIsCompleteWithToolCalls } from 'ai'
+import WebSocket from 'ws'
+
+process.on('unhandledRejection', () => {}) // the AG-UI client leaks one when a socket is reset
+
+class State {
+  status = 'ready'
+  error
+  constructor (messages) { this.messages = messages }
+  pushMessage = message => { this.messages = [...this.messages, message] }
+  popMessage = () => { this.messages = this.messages.slice(0, -1) }
+  replaceMessage = (index, message) => { this.messages = this.messages.with(index, structuredClone(message)) }
+  snapshot = value => structuredClone(value)
+}
+
+class NodeChat extends AbstractChat {
+  constructor ({ messages = [], ...init }) { super({ ...init, state: new State(messages) }) }
+}
+
+const chats = new Map()
+const AUTO = { approvals: lastAssistantMessageIsCompleteWithApprovalResponses, tools: lastAssistantMessageIsCompleteWithToolCalls }
+
+const seen = (name) => {
+  const { chat, finished, sent } = chats.get(name)
+  return { status: chat.status, error: chat.error?.message, messages: chat.messages, finished, sent }
+}
+
+const commands = {
+  'ai.open' ({ name, id, url, transport = 'http', messages, auto, headers, body }) {
+    const finished = []
+    const entry = { finished, sent: 0 }
+    const counting = (...args) => { if (args[1]?.method === 'POST') entry.sent++; return fetch(...args) }
+    const options = { headers, body }
+    entry.chat = new NodeChat({
+      id,
+      messages,
+      sendAutomaticallyWhen: auto && AUTO[auto],
+      onFinish: ({ isAbort, isDisconnect, isError, finishReason }) => finished.push({ isAbort, isDisconnect, isError, finishReason }),
+      transport: transport === 'http'
+        ? new DefaultChatTransport({ api: `${url}/v1/gateways/ai-sdk/chat`, fetch: counting, ...options })
+        : new WebSocketChatTransport({ url: `${url.replace('http', 'ws')}/v1/gateways/ai-sdk/chat`, webSocket: WebSocket, ...options })
+    })
+    chats.set(name, entry)
+  },
+  'ai.send' ({ name, wait = true, ...message }) {
+    const sending = chats.get(name).chat.sendMessage(message.text === undefined ? undefined : message)
+    sending.catch(() => {})
+    return wait ? sending.then(() => seen(name)) : undefined
+  },
+  async 'ai.regenerate' ({ name, messageId }) { await chats.get(name).chat.regenerate({ messageId }); return seen(name) },
+  'ai.resume' ({ name, wait = true }) {
+    const resuming = chats.get(name).chat.resumeStream()
+    return wait ? resuming.then(() => seen(name)) : undefined
+  },
+  'ai.state' ({ name }) { return seen(name) },
+  async 'ai.leave' ({ name }) { await chats.get(name).chat.stop(); return seen(name) },
+  async 'ai.approve' ({ name, id, approved, reason }) { await chats.get(name).chat.addToolApprovalResponse({ id, approved, reason }) },
+  async 'ai.output' ({ name, tool, toolCallId, output }) { await chats.get(name).chat.addToolOutput({ tool, toolCallId, output }) }
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const { call, command, ...options } = JSON.parse(line)
+  Promise.resolve()
+    .then(() => commands[command](options))
+    .then(result => ({ call, result: result ?? null }), error => ({ call, error: String(error?.stack ?? error) }))
+    .then(answer => console.log(JSON.stringify(answer)))
+}

@@ -1,0 +1,283 @@
+"""The AI SDK's own chat and transports against the service: what they show is what the document says."""
+
+import asyncio
+import random
+import time
+
+import httpx
+import pytest
+
+from crdt_sessions import connect
+from tests.gateways.conftest import agent
+from tests.processes import Server, free_port
+
+pytestmark = pytest.mark.interop
+
+API = "/v1/gateways/ai-sdk/chat"
+
+
+def user(id, text):
+    return {"id": id, "role": "user", "parts": [{"type": "text", "text": text}]}
+
+
+async def history(url, room):
+    async with httpx.AsyncClient(base_url=url) as http:
+        return (await http.get(f"{API}/{room}/messages")).json()["messages"]
+
+
+def bare(messages):
+    """What of messages is to be equal: not the states in what a client sent, nor how a stream called its thoughts."""
+    return [
+        {
+            "id": message["id"],
+            "role": message["role"],
+            "parts": [
+                {key: value for key, value in part.items() if key != ("id" if message["role"] == "assistant" else "state")}
+                for part in message["parts"]
+            ],
+        }
+        for message in messages
+    ]
+
+
+async def the_same(service, room, *states):
+    expected = bare(await history(service.url, room))
+    for state in states:
+        assert bare(state["messages"]) == expected
+    return expected
+
+
+def opened(clients, service, name, room, **options):
+    clients("ai.open", name=name, id=room, url=service.url, **options)
+    return name
+
+
+@pytest.mark.parametrize("transport", ["http", "ws"])
+async def test_a_question_is_answered_with_all_kinds_of_parts(service, clients, room, transport):
+    chat = opened(clients, service, room, room, transport=transport)
+    text = "think 3; say 6; tool weather; say 4; file"
+    state = await clients.ask("ai.send", name=chat, text=text)
+    assert (state["status"], state["finished"][0]["finishReason"]) == ("ready", "stop"), state
+    (_, answer) = await the_same(service, room, state)
+    kinds = [part["type"] for part in answer["parts"]]
+    assert kinds == ["step-start", "reasoning", "text", "tool-weather", "step-start", "text", "file"]
+    tool = answer["parts"][3]
+    assert (tool["input"], tool["output"], tool["state"]) == ({"city": "Oslo"}, {"degrees": -3}, "output-available")
+    again = await clients.ask("ai.send", name=chat, text="say 2")
+    assert len(await the_same(service, room, again)) == 4
+
+
+@pytest.mark.parametrize("transport", ["http", "ws"])
+async def test_reloading_in_the_middle_ten_times_and_a_second_device_show_the_same(service, clients, room, transport):
+    rng = random.Random(7)
+    first = opened(clients, service, f"{room}-0", room, transport=transport)
+    await clients.ask("ai.send", name=first, text="think 20 8; say 60 8; tool look; say 20 8", wait=False)
+    resumed = []
+    for number in range(1, 11):
+        await asyncio.sleep(rng.uniform(0.02, 0.12))
+        name = opened(
+            clients, service, f"{room}-{number}", room, transport=transport,
+            messages=await history(service.url, room),
+        )  # fmt: skip
+        resumed.append(name)
+        await clients.ask("ai.resume", name=name, wait=False)
+    states = [
+        await asyncio.to_thread(
+            clients.until, lambda state: state["status"] == "ready" and len(state["messages"]) == 2
+            and len(state["messages"][1]["parts"]) == 6, command="ai.state", name=name,
+        )
+        for name in [first, *resumed]
+    ]  # fmt: skip
+    await the_same(service, room, *states)
+    assert all(state["error"] is None for state in states if "error" in state)
+
+
+async def test_nothing_to_resume_is_said_so(service, clients, room):
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        assert (await http.get(f"{API}/{room}/stream")).status_code == 204
+    for transport in ("http", "ws"):
+        chat = opened(clients, service, f"{room}-{transport}", room, transport=transport)
+        state = await clients.ask("ai.resume", name=chat)
+        assert (state["status"], state["messages"]) == ("ready", [])
+
+
+@pytest.mark.parametrize("transport", ["http", "ws"])
+async def test_leaving_is_not_stopping_and_stopping_works_from_elsewhere(service, clients, room, transport):
+    chat = opened(clients, service, room, room, transport=transport)
+    await clients.ask("ai.send", name=chat, text="say 400 10", wait=False)
+    await asyncio.to_thread(
+        clients.until, lambda s: len(s["messages"]) == 2 and s["messages"][1]["parts"], command="ai.state", name=chat
+    )
+    await clients.ask("ai.leave", name=chat)  # what a page does that is closed, and a stop button as well
+    await asyncio.sleep(0.2)
+    other = opened(
+        clients, service, f"{room}-2", room, transport=transport, messages=await history(service.url, room)
+    )
+    await clients.ask("ai.resume", name=other, wait=False)
+    await asyncio.sleep(0.2)
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        stopped = (await http.post(f"{API}/{room}/stop")).json()["stopped"]
+        assert len(stopped) == 1
+    state = await asyncio.to_thread(
+        clients.until, lambda s: s["status"] == "ready" and s["finished"], command="ai.state", name=other
+    )
+    assert state["finished"][-1]["finishReason"] == "other"
+    assert state["messages"][1]["metadata"]["status"] == "cancelled"
+    await the_same(service, room, state)
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        assert (await http.post(f"{API}/{room}/stop")).json()["stopped"] == []
+
+
+@pytest.mark.parametrize("approved", [True, False])
+async def test_people_decide_here_and_elsewhere_and_the_answer_goes_on(service, clients, room, approved):
+    chat = opened(clients, service, room, room, auto="approvals")
+    state = await clients.ask("ai.send", name=chat, text="say 3; ask transfer; say 4")
+    assert (state["finished"][0]["finishReason"], state["status"]) == ("tool-calls", "ready")
+    tool = state["messages"][1]["parts"][-1]
+    assert (tool["state"], tool["input"]) == ("approval-requested", {"amount": 5})
+    await clients.ask("ai.approve", name=chat, id=tool["approval"]["id"], approved=approved, reason="because")
+    state = await asyncio.to_thread(
+        clients.until, lambda s: s["status"] == "ready" and len(s["finished"]) == 2, command="ai.state", name=chat
+    )
+    (_, answer) = await the_same(service, room, state)
+    assert [part["type"] for part in answer["parts"]] == ["step-start", "text", "tool-transfer", "step-start", "text"]
+    decided = answer["parts"][2]
+    assert decided["approval"]["approved"] is approved
+    assert decided["state"] == ("output-available" if approved else "output-denied")
+    late = opened(clients, service, f"{room}-2", room, messages=state["messages"])
+    await clients.ask("ai.approve", name=late, id=tool["approval"]["id"], approved=not approved)
+    await clients.ask("ai.send", name=late, wait=True)
+    assert (await history(service.url, room))[1]["parts"][2]["approval"]["approved"] is approved, "decided once"
+
+
+async def test_a_tool_of_the_client_is_answered_by_it_and_nothing_is_sent_for_ever(service, clients, room):
+    chat = opened(clients, service, room, room, auto="tools")
+    state = await clients.ask("ai.send", name=chat, text="client place; say 3")
+    assert state["finished"][0]["finishReason"] == "tool-calls"
+    tool = state["messages"][1]["parts"][-1]
+    assert tool["state"] == "input-available"
+    await clients.ask("ai.output", name=chat, tool="place", toolCallId=tool["toolCallId"], output={"city": "Oslo"})
+    state = await asyncio.to_thread(
+        clients.until, lambda s: s["status"] == "ready" and len(s["finished"]) == 2, command="ai.state", name=chat
+    )
+    (_, answer) = await the_same(service, room, state)
+    assert [part["type"] for part in answer["parts"]] == ["step-start", "tool-place", "step-start", "text"]
+    await asyncio.sleep(0.3)
+    assert (await clients.ask("ai.state", name=chat))["sent"] == 2
+
+
+async def test_an_answer_that_ends_with_a_tool_does_not_make_a_client_send_for_ever(service, clients, room):
+    chat = opened(clients, service, room, room, auto="tools")
+    state = await clients.ask("ai.send", name=chat, text="say 2; tool weather")
+    await asyncio.sleep(0.5)
+    state = await clients.ask("ai.state", name=chat)
+    assert (state["sent"], state["status"]) == (1, "ready")
+    await the_same(service, room, state)
+
+
+async def test_another_answer_and_another_question(service, clients, room):
+    chat = opened(clients, service, room, room)
+    await clients.ask("ai.send", name=chat, text="say 2")
+    first = (await clients.ask("ai.state", name=chat))["messages"]
+    state = await clients.ask("ai.regenerate", name=chat)
+    assert state["messages"][1]["id"] != first[1]["id"]
+    await the_same(service, room, state)
+    state = await clients.ask("ai.send", name=chat, text="say 5", messageId=first[0]["id"])
+    assert len(state["messages"]) == 2
+    thread = await history(service.url, room)
+    assert thread[0]["parts"][0]["text"] == "say 5"
+    assert thread[1]["parts"] == state["messages"][1]["parts"]
+    state = await clients.ask("ai.send", name=chat, text="echo")
+    said = state["messages"][-1]["parts"][-1]["text"]
+    assert '"say 5"' in said
+    assert '"say 2"' not in said, "the thread is the one that people see"
+    async with connect(service.url, room) as peer:
+        assert len(peer.messages.all()) == 7, "and everything is still there"
+
+
+async def test_errors_end_the_stream_and_say_why(service, clients, room):
+    chat = opened(clients, service, room, room)
+    state = await clients.ask("ai.send", name=chat, text="say 3; fail no more tokens")
+    assert (state["status"], state["error"]) == ("error", "no more tokens")
+    assert state["finished"][0]["isError"]
+    await the_same(service, room, state)
+    state = await clients.ask("ai.send", name=chat, text="say 1")
+    assert (state["status"], len(state["messages"])) == ("ready", 4)
+
+
+async def test_sending_twice_is_asking_once(service, room):
+    body = {"id": room, "messages": [user("u1", "say 5")], "trigger": "submit-message"}
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        answers = await asyncio.gather(*(http.post(API, json=body) for _ in range(3)))
+    assert len({answer.headers["x-run-id"] for answer in answers}) == 1
+    assert all(answer.text.endswith("data: [DONE]\n\n") for answer in answers)
+    async with connect(service.url, room) as peer:
+        assert len(peer.messages.all()) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({}, 422),
+        ({"id": "a b"}, 422),
+        ({"id": "room"}, 404),
+        ({"id": "room", "messages": [{"id": "", "role": "user", "parts": []}]}, 422),
+        ({"id": "room", "messages": [{"id": "u", "role": "pirate", "parts": []}]}, 422),
+        ({"id": "room", "messages": [{"id": "a", "role": "assistant", "parts": []}]}, 404),
+    ],
+)
+async def test_what_cannot_be_understood_is_refused_before_the_stream_begins(service, body, status):
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        answer = await http.post(API, json=body)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+
+
+async def test_a_message_from_a_yjs_peer_is_in_the_history_and_its_answer_can_be_followed(service, clients, room):
+    async with connect(service.url, room, name="Ann") as ann:
+        await ann.post("say 80 10")
+        await ann.until(lambda: any(run.status == "running" for run in ann.view.runs.all()))
+        chat = opened(clients, service, room, room, messages=await history(service.url, room))
+        state = await clients.ask("ai.resume", name=chat)
+        await the_same(service, room, state)
+
+
+@pytest.mark.crash
+async def test_agent_and_server_are_killed_in_the_middle_and_the_answer_is_whole(clients, room, tmp_path):
+    port = free_port()
+    flags = ("--default-agent", "writer", "--lease-s", "1.5", "--gone-grace-s", "0.3", "--port", str(port))
+    server = Server(tmp_path / "s.db", *flags)
+    died = tmp_path / "died"
+    workers = [agent(server.url, DIED=str(died)), agent(server.url, DIED=str(died))]
+    try:
+        chat = opened(clients, server, room, room)
+        state = await clients.ask("ai.send", name=chat, text="say 20; die; say 10")
+        assert died.exists()
+        assert (state["status"], state["finished"][0]["finishReason"]) == ("ready", "stop"), "on the same stream"
+        await the_same(server, room, state)
+        await clients.ask("ai.send", name=chat, text="say 150 20", wait=False)
+        await asyncio.to_thread(
+            clients.until,
+            lambda s: len(s["messages"]) == 4 and s["messages"][3]["parts"],
+            command="ai.state",
+            name=chat,
+        )
+        server.kill()
+        await asyncio.to_thread(clients.until, lambda s: s["status"] == "error", command="ai.state", name=chat)
+        server = Server(tmp_path / "s.db", *flags)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            state = await clients.ask("ai.resume", name=chat)
+            if state["status"] == "ready" and not (await active(server.url, room)):
+                break
+            await asyncio.sleep(0.2)
+        expected = await history(server.url, room)
+        words = expected[3]["parts"][-1]["text"].split()
+        assert len(words) == 150, "every word once"
+    finally:
+        for process in (*workers, server):
+            process.close()
+
+
+async def active(url, room):
+    async with httpx.AsyncClient(base_url=url) as http:
+        return (await http.get(f"{API}/{room}/messages")).json()["activeRun"]
