@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncGenerator, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +63,7 @@ class FeedEvent:
 
 async def follow(
     session: Session, cursor: str | None = None, *, kinds: Collection[str] | None = None
-) -> AsyncIterator[list[FeedEvent]]:
+) -> AsyncGenerator[list[FeedEvent], None]:
     """Yield what is new, in batches, for as long as the session is served.
 
     Args:

@@ -1,21 +1,40 @@
-"""``GET /v1/sessions/<id>/events``: a session as server-sent events, for readers that know no Yjs."""
+"""``GET /v1/sessions/<id>/events``: a session as events, for readers that know no Yjs.
+
+As server-sent events, as lines of JSON, or a page at a time for clients that cannot hold a connection (long poll).
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import aclosing
 
+from pydantic import Field
 from quart import Blueprint, Response, request
-from quart_schema import tag
+from quart_schema import tag, validate_querystring
 
-from crdt_sessions.errors import CrdtSessionsError, ShuttingDown
+from crdt_sessions.errors import BadParameter, CrdtSessionsError, ShuttingDown
 from crdt_sessions.ids import SessionId, session_id
-from crdt_sessions.runtime import SessionRegistry, follow
+from crdt_sessions.runtime import EVENT_KINDS, FeedEvent, SessionRegistry, follow
+from crdt_sessions_server.bodies import Body
+from crdt_sessions_server.streaming import COMMENT, compact, going_on, with_silence
 
-_SILENCE_S = 15.0
+_MAX_WAIT_S = 60
+_LINES = "application/x-ndjson"
+
+
+class EventQuery(Body):
+    """Which events, and how."""
+
+    cursor: str | None = Field(None, description="Where to go on; everything first if absent.")
+    kinds: str | None = Field(None, description="Only these events, with commas in between.")
+    wait_s: float | None = Field(
+        None,
+        ge=0,
+        le=_MAX_WAIT_S,
+        description="Answer with what there is, once there is something, or after so long.",
+    )
+    token: str | None = Field(None, description="For clients that cannot set headers.")
 
 
 def blueprint(registry: SessionRegistry) -> Blueprint:
@@ -24,49 +43,82 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
     @events.get("/<name>/events")
     @tag(["messages"])
-    async def stream_events(name: str) -> Response:
-        """Follow the session as server-sent events.
+    @validate_querystring(EventQuery)
+    async def stream_events(name: str, query_args: EventQuery) -> Response:
+        """Follow the session: everything first, or what changed since the cursor, then what happens.
 
-        Everything first, or what changed since the ``Last-Event-ID``, then what happens. Event types:
-        session, message, text, message-removed, run, presence; docs/protocol.md describes them.
+        Server-sent events, which go on where ``Last-Event-ID`` says; lines of JSON if ``Accept`` asks for
+        ``application/x-ndjson``; one page as JSON if ``waitS`` is given. Event types: session, state, message, part,
+        text, message-removed, run, presence; docs/protocol.md describes them.
         """
         wanted = session_id(name)
         async with registry.open(wanted):  # a missing session is a 404, not an empty stream
             pass
-        cursor = request.headers.get("Last-Event-ID") or request.args.get("cursor")
-        response = Response(_stream(registry, wanted, cursor), content_type="text/event-stream; charset=utf-8")
-        response.headers["Cache-Control"] = "no-store"
-        response.headers["X-Accel-Buffering"] = "no"
-        response.timeout = None
-        return response
+        kinds = _kinds(query_args.kinds)
+        cursor = request.headers.get("Last-Event-ID") or query_args.cursor
+        if query_args.wait_s is not None:
+            return await _page(registry, wanted, cursor, kinds, query_args.wait_s)
+        if request.accept_mimetypes.best == _LINES:
+            return going_on(_told(registry, wanted, cursor, kinds, _line, b"\n"), _LINES)
+        return going_on(_told(registry, wanted, cursor, kinds, _sse, COMMENT, b"retry: 1000\n\n"))
 
     return events
 
 
-async def _stream(registry: SessionRegistry, name: SessionId, cursor: str | None) -> AsyncIterator[bytes]:
-    """Spell the session's feed as server-sent events; a comment now and then keeps proxies awake."""
-    yield b"retry: 1000\n\n"
-    async with registry.open(name) as session:
-        feed = follow(session, cursor)
-        waiting: asyncio.Task[Any] | None = None
+def _kinds(text: str | None) -> Collection[str] | None:
+    if text is None:
+        return None
+    kinds = set(text.split(","))
+    if unknown := kinds - set(EVENT_KINDS):
+        raise BadParameter(name="kinds", text=",".join(sorted(unknown)))
+    return kinds
+
+
+def _sse(event: FeedEvent) -> bytes:
+    return f"id: {event.cursor}\nevent: {event.kind}\ndata: {compact(event.data)}\n\n".encode()
+
+
+def _line(event: FeedEvent) -> bytes:
+    return f"{compact({'event': event.kind, 'cursor': event.cursor, 'data': event.data})}\n".encode()
+
+
+async def _told(
+    registry: SessionRegistry,
+    name: SessionId,
+    cursor: str | None,
+    kinds: Collection[str] | None,
+    spell: Callable[[FeedEvent], bytes],
+    silence: bytes,
+    begin: bytes = b"",
+) -> AsyncIterator[bytes]:
+    """Yield the session's feed, spelled; something now and then keeps proxies awake."""
+    if begin:
+        yield begin
+    try:
+        async with (
+            registry.open(name) as session,
+            aclosing(with_silence(follow(session, cursor, kinds=kinds))) as feed,
+        ):
+            async for batch in feed:
+                yield silence if batch is None else b"".join(map(spell, batch))
+    except ShuttingDown:
+        return  # the client comes back with its cursor
+    except CrdtSessionsError as error:
+        yield spell(FeedEvent("error", {"title": type(error).__name__, "detail": str(error)}, cursor or ""))
+
+
+async def _page(
+    registry: SessionRegistry, name: SessionId, cursor: str | None, kinds: Collection[str] | None, wait_s: float
+) -> Response:
+    batch: list[FeedEvent] = []
+    async with registry.open(name) as session, aclosing(follow(session, cursor, kinds=kinds)) as feed:
         try:
-            while True:
-                waiting = waiting or asyncio.create_task(anext(feed))  # type: ignore[arg-type]
-                done, _ = await asyncio.wait({waiting}, timeout=_SILENCE_S)
-                if not done:
-                    yield b": \n\n"
-                    continue
-                finished, waiting = waiting, None
-                for event in finished.result():
-                    data = json.dumps(event.data, ensure_ascii=False, separators=(",", ":"))
-                    yield f"id: {event.cursor}\nevent: {event.kind}\ndata: {data}\n\n".encode()
-        except ShuttingDown:
-            return  # the client comes back with its Last-Event-ID
-        except CrdtSessionsError as error:
-            data = json.dumps({"title": type(error).__name__, "detail": str(error)})
-            yield f"event: error\ndata: {data}\n\n".encode()
-        finally:
-            if waiting is not None:
-                waiting.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await waiting
+            async with asyncio.timeout(wait_s):
+                batch = await anext(feed)
+        except TimeoutError:
+            pass
+    body = {
+        "events": [{"event": event.kind, "data": event.data} for event in batch],
+        "cursor": batch[-1].cursor if batch else cursor,
+    }
+    return Response(compact(body), content_type="application/json")

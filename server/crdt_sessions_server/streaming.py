@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, TypeVar
 
 from quart import Response
@@ -17,12 +17,14 @@ SILENCE_S = 15.0
 COMMENT = b": \n\n"
 
 
-async def with_silence(source: AsyncIterator[Item], silence_s: float = SILENCE_S) -> AsyncIterator[Item | None]:
-    """Yield what *source* yields, and None whenever it yields nothing for *silence_s* seconds."""
+async def with_silence(
+    source: AsyncGenerator[Item, None], silence_s: float = SILENCE_S
+) -> AsyncGenerator[Item | None, None]:
+    """Yield what *source* yields, and None when that takes over *silence_s* seconds; close it at the end."""
     waiting: asyncio.Task[Item] | None = None
     try:
         while True:
-            waiting = waiting or asyncio.create_task(anext(source))  # type: ignore[arg-type]
+            waiting = waiting or asyncio.create_task(anext(source))
             done, _ = await asyncio.wait({waiting}, timeout=silence_s)
             if not done:
                 yield None
@@ -37,6 +39,7 @@ async def with_silence(source: AsyncIterator[Item], silence_s: float = SILENCE_S
             waiting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await waiting
+        await source.aclose()
 
 
 def compact(value: Any) -> str:

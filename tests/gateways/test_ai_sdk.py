@@ -32,7 +32,11 @@ def bare(messages):
             "id": message["id"],
             "role": message["role"],
             "parts": [
-                {key: value for key, value in part.items() if key != ("id" if message["role"] == "assistant" else "state")}
+                {
+                    key: value
+                    for key, value in part.items()
+                    if key != ("id" if message["role"] == "assistant" else "state")
+                }
                 for part in message["parts"]
             ],
         }

@@ -236,6 +236,34 @@ def test_events_come_whole_first_then_live_and_resume_where_they_stopped(http, n
         assert (kind, data["parts"][0]["text"]) == ("message", "three")
 
 
+def test_events_as_lines_of_json_and_only_some(http, name):
+    http.post("/v1/sessions", json={"id": name, "agent": ""})
+    http.post(f"/v1/sessions/{name}/messages", json={"text": "one"})
+    with http.stream(
+        "GET", f"/v1/sessions/{name}/events?kinds=message", headers={"Accept": "application/x-ndjson"}
+    ) as response:
+        assert response.headers["content-type"] == "application/x-ndjson; charset=utf-8"
+        lines = response.iter_lines()
+        first = json.loads(next(lines))
+        assert (first["event"], first["data"]["parts"][0]["text"]) == ("message", "one")
+        http.post(f"/v1/sessions/{name}/messages", json={"text": "two"})
+        assert json.loads(next(lines))["data"]["parts"][0]["text"] == "two"
+    assert http.get(f"/v1/sessions/{name}/events?kinds=nonsense").status_code == 422
+
+
+def test_events_a_page_at_a_time(http, name):
+    http.post("/v1/sessions", json={"id": name, "agent": ""})
+    http.post(f"/v1/sessions/{name}/messages", json={"text": "one"})
+    url = f"/v1/sessions/{name}/events?kinds=message"
+    page = http.get(f"{url}&waitS=5").json()
+    assert [event["data"]["parts"][0]["text"] for event in page["events"]] == ["one"]
+    again = http.get(f"{url}&waitS=0.1&cursor={page['cursor']}").json()
+    assert again == {"events": [], "cursor": page["cursor"]}
+    http.post(f"/v1/sessions/{name}/messages", json={"text": "two"})
+    more = http.get(f"{url}&waitS=5&cursor={page['cursor']}").json()
+    assert [event["data"]["parts"][0]["text"] for event in more["events"]] == ["two"]
+
+
 async def test_presence_is_told_to_those_who_ask(service, name):
     async with (
         connect(service.url, name, name="Ann"),

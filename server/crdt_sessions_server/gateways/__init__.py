@@ -7,6 +7,6 @@ of it. What they have in common is in :mod:`.conversation`.
 
 from __future__ import annotations
 
-from crdt_sessions_server.gateways import ai_sdk
+from crdt_sessions_server.gateways import ai_sdk, openai
 
-GATEWAYS = (ai_sdk,)
+GATEWAYS = (ai_sdk, openai)

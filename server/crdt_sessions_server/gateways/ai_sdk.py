@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -439,7 +439,7 @@ class Speller:
 
 async def _chunks(
     registry: SessionRegistry, name: SessionId, run_id: str, known: Sequence[dict[str, Any]] = ()
-) -> AsyncIterator[list[Chunk]]:
+) -> AsyncGenerator[list[Chunk], None]:
     """Yield a run as chunks, in batches. The last one is always ``finish`` or ``error``."""
     try:
         async with registry.open(name) as session:
@@ -452,7 +452,7 @@ async def _chunks(
         yield [{"type": "error", "errorText": f"{error}; the answer goes on, resume to see it"}]
 
 
-async def _sse(chunks: AsyncIterator[list[Chunk]]) -> AsyncIterator[bytes]:
+async def _sse(chunks: AsyncGenerator[list[Chunk], None]) -> AsyncIterator[bytes]:
     async for batch in with_silence(chunks):
         yield COMMENT if batch is None else b"".join(map(data_frame, batch))
     yield b"data: [DONE]\n\n"
