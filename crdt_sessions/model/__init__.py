@@ -28,7 +28,7 @@ from crdt_sessions.model.projection import (
 )
 from crdt_sessions.model.runs import Runs, answer_to, output_of
 from crdt_sessions.model.session import Artifacts, SessionView
-from crdt_sessions.model.shapes import Shape, shaped, system_text, ui_part, ui_tool_input
+from crdt_sessions.model.shapes import Shape, json_text, shaped, system_text, ui_part, ui_tool_input
 from crdt_sessions.model.streams import SEGMENT_BYTES, PartStream, ToolStream
 from crdt_sessions.model.thread import Threads
 from crdt_sessions.model.transcript import markdown
@@ -124,6 +124,7 @@ __all__ = [
     "export_of",
     "extent_of",
     "fold",
+    "json_text",
     "markdown",
     "merge",
     "order",

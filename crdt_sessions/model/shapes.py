@@ -24,6 +24,19 @@ def shaped(messages: Iterable[Message], shape: Shape) -> list[dict[str, Any]]:
     return [spelled for message in messages for spelled in spell(message)]
 
 
+def json_text(value: Any) -> str:
+    """Return *value* as JSON, numbers as JavaScript writes them: a document knows no integers, and 3.0 is 3 to it."""
+    return json.dumps(_with_integers(value), ensure_ascii=False, separators=(",", ":"))
+
+
+def _with_integers(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _with_integers(item) for key, item in value.items()}
+    return [_with_integers(item) for item in value] if isinstance(value, list) else value
+
+
 def system_text(messages: Iterable[Message]) -> str:
     """Return what the messages of role ``system`` say, joined."""
     return "\n\n".join(message.text for message in messages if message.role == "system" and message.text)
@@ -49,7 +62,7 @@ def _turns(message: Message) -> Iterable[tuple[list[TextPart | ValuePart], list[
 def _result(part: ToolPart) -> tuple[str, bool] | None:
     """Return what the model is told about a call, and whether that is an error; None if there is nothing yet."""
     if part.state == "output-available":
-        return part.output if isinstance(part.output, str) else json.dumps(part.output, ensure_ascii=False), False
+        return part.output if isinstance(part.output, str) else json_text(part.output), False
     if part.state == "output-error":
         return f"error: {part.error_text or 'the tool failed'}", True
     if part.state == "output-denied" or (part.approval is not None and not part.approval.approved):
@@ -125,7 +138,7 @@ def _tool_result(part: ToolPart) -> dict[str, Any]:
 
 def _arguments(part: ToolPart) -> str:
     """Return the input as the model wrote it, or as JSON if what it wrote is none (it was cut off, or a program)."""
-    return part.input_text if _parsed(part) is not None else json.dumps(_input(part), ensure_ascii=False)
+    return part.input_text if _parsed(part) is not None else json_text(_input(part))
 
 
 def _input(part: ToolPart) -> dict[str, Any]:

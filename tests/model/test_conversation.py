@@ -19,6 +19,7 @@ from crdt_sessions.model import (
     ValuePart,
     authors,
     extent_of,
+    json_text,
     merge,
     shaped,
     system_text,
@@ -118,10 +119,10 @@ def test_openai_gets_calls_and_results_and_no_dangling_call():
             "content": "Let me see.",
             "tool_calls": [
                 {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Oslo"}'}},
-                {"id": "c2", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Rome"}'}},
+                {"id": "c2", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Rome"}'}},
             ],
         },
-        {"role": "tool", "tool_call_id": "c1", "content": '{"t": -3}'},
+        {"role": "tool", "tool_call_id": "c1", "content": '{"t":-3}'},
         {"role": "tool", "tool_call_id": "c2", "content": "error: unreachable"},
         {"role": "assistant", "content": "Cold."},
     ]
@@ -138,18 +139,23 @@ def test_anthropic_gets_blocks_and_no_system_message():
         {"type": "tool_use", "id": "c2", "name": "weather", "input": {"city": "Rome"}},
     ]
     assert spelled[2]["content"] == [
-        {"type": "tool_result", "tool_use_id": "c1", "content": '{"t": -3}'},
+        {"type": "tool_result", "tool_use_id": "c1", "content": '{"t":-3}'},
         {"type": "tool_result", "tool_use_id": "c2", "content": "error: unreachable", "is_error": True},
     ]
 
 
 def test_the_ai_sdk_gets_every_part_with_its_state():
     (spelled,) = shaped([ANSWER], "ai-sdk")
-    assert [part["type"] for part in spelled["parts"]] == ["reasoning", "text", *["dynamic-tool"] * 3, "text"]
-    assert spelled["parts"][2] == {
-        "type": "dynamic-tool", "toolName": "weather", "toolCallId": "c1", "state": "output-available",
+    kinds = ["step-start", "reasoning", "text", *["tool-weather"] * 3, "step-start", "text"]
+    assert [part["type"] for part in spelled["parts"]] == kinds
+    assert spelled["parts"][3] == {
+        "type": "tool-weather", "toolCallId": "c1", "state": "output-available",
         "input": {"city": "Oslo"}, "output": {"t": -3},
     }  # fmt: skip
+
+
+def test_numbers_are_written_as_javascript_writes_them():
+    assert json_text({"a": [3.0, 0.5, -0.0, 1e300], "b": True}) == '{"a":[3,0.5,0,1e+300],"b":true}'
 
 
 @pytest.mark.parametrize("text", ['{"city": "Os', "*** Begin Patch", "[1]"])

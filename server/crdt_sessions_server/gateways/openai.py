@@ -19,7 +19,17 @@ from quart_schema import tag, validate_request
 
 from crdt_sessions.errors import CrdtSessionsError, NotFound
 from crdt_sessions.ids import SessionId, session_id
-from crdt_sessions.model import ANY_AGENT, Message, PartBegan, Run, TextAdded, TextPart, ToolPart, ValuePart
+from crdt_sessions.model import (
+    ANY_AGENT,
+    Message,
+    PartBegan,
+    Run,
+    TextAdded,
+    TextPart,
+    ToolPart,
+    ValuePart,
+    json_text,
+)
 from crdt_sessions.runtime import RunChanged, Session, SessionEvent, SessionRegistry
 from crdt_sessions_server.asgi import http_token
 from crdt_sessions_server.gateways.conversation import (
@@ -242,4 +252,4 @@ def _message(message: Message | None, choice: int) -> dict[str, Any]:
 
 
 def _function(call: ToolPart) -> dict[str, str]:
-    return {"name": call.tool_name, "arguments": call.input_text or compact(call.input)}
+    return {"name": call.tool_name, "arguments": call.input_text or json_text(call.input)}

@@ -2,6 +2,8 @@
 import { createInterface } from 'node:readline'
 import { AbstractChat, DefaultChatTransport, WebSocketChatTransport, lastAssistantMessageIsCompleteWithApprovalResponses, lastAssistantMessageIsCompleteWithToolCalls } from 'ai'
 import WebSocket from 'ws'
+import { HttpAgent, runHttpRequest, transformHttpEventStream } from '@ag-ui/client'
+import { EventSchemas } from '@ag-ui/core/schemas'
 
 process.on('unhandledRejection', () => {}) // the AG-UI client leaks one when a socket is reset
 
@@ -19,12 +21,36 @@ class NodeChat extends AbstractChat {
   constructor ({ messages = [], ...init }) { super({ ...init, state: new State(messages) }) }
 }
 
+class SessionAgent extends HttpAgent { // gives connectAgent() something to do
+  connect (input) {
+    this.abortController = new AbortController()
+    return transformHttpEventStream(runHttpRequest(() => fetch(`${this.url}/${input.threadId}${this.follow ? '?follow=true' : ''}`,
+      { headers: { accept: 'text/event-stream' }, signal: this.abortController.signal })))
+  }
+}
+
+const agents = new Map()
 const chats = new Map()
 const AUTO = { approvals: lastAssistantMessageIsCompleteWithApprovalResponses, tools: lastAssistantMessageIsCompleteWithToolCalls }
 
 const seen = (name) => {
   const { chat, finished, sent } = chats.get(name)
   return { status: chat.status, error: chat.error?.message, messages: chat.messages, finished, sent }
+}
+
+const shown = name => {
+  const { agent, mine: { events, busy, error } } = agents.get(name)
+  return { busy, error, messages: agent.messages, state: agent.state, interrupts: agent.pendingInterrupts ?? [], events }
+}
+
+const going = (name, entry, run, wait) => {
+  const mine = { busy: true, error: null, events: [] } // one that was left may end after the next one has begun
+  Object.assign(entry, { mine })
+  const note = event => event.type === 'RUN_ERROR' ? `RUN_ERROR ${event.message}` : event.outcome ? `${event.type} ${event.outcome.type}` : event.type
+  const running = run({ onEvent: ({ event }) => { EventSchemas.parse(event); mine.events.push(note(event)) } })
+    .catch(error => { mine.error = String(error?.message ?? error) })
+    .finally(() => { mine.busy = false })
+  return wait ? running.then(() => shown(name)) : undefined
 }
 
 const commands = {
@@ -57,6 +83,22 @@ const commands = {
   'ai.state' ({ name }) { return seen(name) },
   async 'ai.leave' ({ name }) { await chats.get(name).chat.stop(); return seen(name) },
   async 'ai.approve' ({ name, id, approved, reason }) { await chats.get(name).chat.addToolApprovalResponse({ id, approved, reason }) },
+  'ag.open' ({ name, url, thread, messages = [], follow = false }) {
+    const agent = new SessionAgent({ url: `${url}/v1/gateways/ag-ui`, threadId: thread, initialMessages: messages })
+    agent.follow = follow
+    agents.set(name, { agent, mine: { busy: false, error: null, events: [] } })
+  },
+  'ag.run' ({ name, message, wait = true, ...parameters }) {
+    const entry = agents.get(name)
+    if (message) entry.agent.addMessage(message)
+    return going(name, entry, subscriber => entry.agent.runAgent(parameters, subscriber), wait)
+  },
+  'ag.join' ({ name, wait = true }) {
+    const entry = agents.get(name)
+    return going(name, entry, subscriber => entry.agent.connectAgent({}, subscriber), wait)
+  },
+  'ag.leave' ({ name }) { agents.get(name).agent.abortRun() },
+  'ag.state' ({ name }) { return shown(name) },
   async 'ai.output' ({ name, tool, toolCallId, output }) { await chats.get(name).chat.addToolOutput({ tool, toolCallId, output }) }
 }
 

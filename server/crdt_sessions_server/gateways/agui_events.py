@@ -1,0 +1,382 @@
+"""A session as AG-UI events: what the gateways for AG-UI and TanStack AI have in common.
+
+Source: AG-UI 1.0, "Events" and "Serialization". A stream begins with ``RUN_STARTED``, then the conversation as it was
+(``MESSAGES_SNAPSHOT``) with what is still being written left empty, then all of that from its first character, then
+what happens. It ends with one terminal event, and nothing is open then. Where one of our messages thinks, speaks,
+calls tools and speaks again, AG-UI has a message for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import jsonpatch
+
+from crdt_sessions.model import (
+    Message,
+    MessageBegan,
+    MessageRemoved,
+    MessageReplaced,
+    PartBegan,
+    PartChanged,
+    Run,
+    SessionView,
+    TextAdded,
+    TextPart,
+    ToolPart,
+    json_text,
+    ui_tool_input,
+)
+from crdt_sessions.model.values import Part
+from crdt_sessions.runtime import PresenceChanged, RunChanged, SessionEvent, StateChanged
+from crdt_sessions_server.gateways.conversation import has_paused, output_id
+
+Event = dict[str, Any]
+
+PRESENCE = "presence"
+_APPROVAL_SCHEMA = {
+    "type": "object",
+    "properties": {"approved": {"type": "boolean"}, "reason": {"type": "string"}},
+    "required": ["approved"],
+}
+
+
+class MessageSpeller:
+    """Spells one message.
+
+    Args:
+        began: the event with which it began.
+    """
+
+    def __init__(self, began: MessageBegan) -> None:
+        self.id = began.message
+        self._role = began.head.role
+        self._ids: dict[int, str] = {}
+        self._last: dict[tuple[str, int], str] = {}
+        self._open: dict[str, str] = {}
+        self._turn = self.id
+        self._said = False
+        self._after_tool = False
+        self._arguments: set[str] = set()
+        self._results: set[str] = set()
+
+    @property
+    def spoken(self) -> bool:
+        """Whether it is a person's, and complete as it comes."""
+        return self._role != "assistant"
+
+    def spell(self, event: SessionEvent) -> Iterator[Event]:
+        """Yield what an event of this message is in AG-UI."""
+        match event:
+            case PartBegan(_, part, value):
+                yield from self._begin(part, value)
+            case TextAdded(_, part, _, text):
+                yield from self._add(part, text)
+            case PartChanged(_, part, value, continued):
+                if isinstance(value, ToolPart):
+                    yield from self._tool(value)
+                elif getattr(value, "state", None) == "done" and not continued and not self.spoken:
+                    yield from self._close(self._ids.get(part, ""))
+            case _:
+                pass  # its place in the order is the place in the list
+
+    def close(self) -> Iterator[Event]:
+        """Close everything that is open."""
+        for id in list(self._open):
+            yield from self._close(id)
+
+    def _begin(self, part: int, value: Part) -> Iterator[Event]:
+        choice = value.choice or 0 if isinstance(value, TextPart) else 0
+        if choice:
+            return  # another alternative; the protocol has no place for it
+        if isinstance(value, ToolPart):
+            self._after_tool = True
+            self._open[value.tool_call_id] = "TOOL_CALL"
+            self._ids[part] = value.tool_call_id
+            call = {"toolCallId": value.tool_call_id, "toolCallName": value.tool_name}
+            yield {"type": "TOOL_CALL_START", **call, "parentMessageId": self._turn}
+        elif isinstance(value, TextPart) or value.type == "audio":
+            yield from self._begin_text(part, value)
+        else:
+            yield {"type": "CUSTOM", "name": value.type, "value": {"messageId": self.id, "part": value.json_value()}}
+
+    def _begin_text(self, part: int, value: Any) -> Iterator[Event]:
+        if getattr(value, "continues", None) and (value.type, 0) in self._last:
+            self._ids[part] = self._last[value.type, 0]
+            return
+        if self._after_tool:
+            self._after_tool, self._said, self._turn = False, False, f"{self.id}-{part}"
+        if value.type == "reasoning":
+            id = f"{self.id}-{part}-reasoning"
+            self._open[id] = "REASONING_MESSAGE"
+            yield {"type": "REASONING_START", "messageId": id}
+            yield {"type": "REASONING_MESSAGE_START", "messageId": id, "role": "reasoning"}
+        else:
+            id = self.id if self.spoken else f"{self.id}-{part}" if self._said else self._turn
+            self._said = True
+            if id not in self._open:
+                self._open[id] = "TEXT_MESSAGE"
+                role = "user" if self._role == "tool" else self._role
+                yield {"type": "TEXT_MESSAGE_START", "messageId": id, "role": role}
+        self._ids[part] = self._last[value.type, 0] = id
+
+    def _add(self, part: int, text: str) -> Iterator[Event]:
+        id = self._ids.get(part)
+        kind = self._open.get(id or "")
+        if kind == "TOOL_CALL":
+            self._arguments.add(str(id))
+            yield {"type": "TOOL_CALL_ARGS", "toolCallId": id, "delta": text}
+        elif kind is not None:
+            yield {"type": f"{kind}_CONTENT", "messageId": id, "delta": text}
+
+    def _close(self, id: str) -> Iterator[Event]:
+        kind = self._open.pop(id, None)
+        if kind == "TOOL_CALL":
+            yield {"type": "TOOL_CALL_END", "toolCallId": id}
+        elif kind is not None:
+            yield {"type": f"{kind}_END", "messageId": id}
+            if kind == "REASONING_MESSAGE":
+                yield {"type": "REASONING_END", "messageId": id}
+
+    def _tool(self, tool: ToolPart) -> Iterator[Event]:
+        call = tool.tool_call_id
+        if call in self._open and tool.state != "input-streaming":
+            if call not in self._arguments:
+                yield {"type": "TOOL_CALL_ARGS", "toolCallId": call, "delta": json_text(ui_tool_input(tool))}
+            yield from self._close(call)
+        result = _result(tool)
+        if result is not None and call not in self._results:
+            self._results.add(call)
+            yield {"type": "TOOL_CALL_RESULT", "messageId": f"{call}-result", "toolCallId": call, "content": result}
+
+
+def _result(tool: ToolPart) -> str | None:
+    if tool.state == "output-available":
+        return tool.output if isinstance(tool.output, str) else json_text(tool.output)
+    if tool.state == "output-error":
+        return f"error: {tool.error_text or 'the tool failed'}"
+    return "the user denied the call" if tool.state == "output-denied" else None
+
+
+def folded(events: Sequence[Event], *, empty: bool = False) -> list[dict[str, Any]]:
+    """Return the messages that a client makes of *events*; with *empty* only that they are there."""
+    found: dict[str, dict[str, Any]] = {}
+    calls: dict[str, dict[str, Any]] = {}
+    for event in events:
+        kind, id = event["type"], event.get("messageId", "")
+        if kind in ("TEXT_MESSAGE_START", "REASONING_MESSAGE_START"):
+            found.setdefault(id, {"id": id, "role": event["role"], "content": ""})
+        elif kind == "TOOL_CALL_START":
+            parent = event["parentMessageId"]
+            if not empty:
+                calls[event["toolCallId"]] = call = {"name": event["toolCallName"], "arguments": ""}
+                message = found.setdefault(parent, {"id": parent, "role": "assistant"})
+                entry = {"id": event["toolCallId"], "type": "function", "function": call}
+                message.setdefault("toolCalls", []).append(entry)
+            else:
+                found.setdefault(parent, {"id": parent, "role": "assistant", "content": ""})
+        elif empty:
+            continue
+        elif kind in ("TEXT_MESSAGE_CONTENT", "REASONING_MESSAGE_CONTENT"):
+            found[id]["content"] = found[id].get("content", "") + event["delta"]
+        elif kind == "TOOL_CALL_ARGS":
+            calls[event["toolCallId"]]["arguments"] += event["delta"]
+        elif kind == "TOOL_CALL_RESULT":
+            found[id] = {"id": id, "role": "tool", "toolCallId": event["toolCallId"], "content": event["content"]}
+    return list(found.values())
+
+
+class SessionSpeller:
+    """Spells a whole session, for one stream.
+
+    Args:
+        thread: the session, as the client calls it.
+        run: the run that the stream is about; None to tell of whichever comes.
+        run_id: how the client calls that run; its own id if None.
+        parent: the run that the client says it goes on with.
+    """
+
+    def __init__(self, thread: str, run: Run | None, run_id: str | None = None, parent: str | None = None) -> None:
+        self._thread = thread
+        self._run = run
+        self._run_id = run_id
+        self._parent = parent
+        self._messages: dict[str, MessageSpeller] = {}
+        self._state: dict[str, Any] = {}
+        self._waiting: list[SessionEvent] = []
+        self._begun = False
+        self.ended = False
+        """Whether a terminal event was the last one."""
+
+    def spell(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[Event]:
+        """Yield what happened; at first the conversation as it was."""
+        if not self._begun:
+            self._begun = True
+            yield from self._begin(view, events)
+        elif self.ended:  # between two runs nothing may be said but that the next one begins
+            self._waiting += events
+            runs = [event.run for event in events if isinstance(event, RunChanged)]
+            following = next((run for run in runs if run.status is not None and not has_paused(run)), None)
+            if following is not None:
+                self._run, self._run_id, self._parent, self.ended = following, None, None, False
+                waiting, self._waiting = self._waiting, []
+                yield self._started(following)
+                yield from self._tell(view, waiting)
+        else:
+            yield from self._tell(view, events)
+
+    def fail(self, code: str, why: str) -> Iterator[Event]:
+        """End the stream because the session cannot be followed any more."""
+        if not self._begun and self._run is not None:
+            yield self._started(self._run)
+        if not self.ended:
+            yield from self._close()
+            yield {"type": "RUN_ERROR", "message": why, "code": code}
+
+    def _begin(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[Event]:
+        run = self._run
+        yield self._started(run)
+        writing = {output_id(each) for each in view.runs.unfinished()} | (
+            {output_id(run)} if run is not None else set()
+        )
+        told: list[Event] = []
+        opened: list[Event] = []
+        later: list[SessionEvent] = []
+        for event in events:
+            if isinstance(event, StateChanged):
+                self._state = event.state
+            elif isinstance(event, PresenceChanged | RunChanged):
+                later.append(event)
+            elif getattr(event, "message", None) in writing:
+                opened += self._message(event)
+            else:
+                told += self._message(event)
+        for id, speller in self._messages.items():
+            if id not in writing:
+                told += speller.close()
+        yield {"type": "STATE_SNAPSHOT", "snapshot": self._state}
+        yield {"type": "MESSAGES_SNAPSHOT", "messages": self._listed(view, told) + folded(opened, empty=True)}
+        yield from opened
+        if run is None:  # there is none to be followed: the conversation was all that was wanted
+            yield from self._finish({"outcome": {"type": "success"}})
+        else:
+            yield from self._tell(view, later)
+
+    def _listed(self, view: SessionView, told: Sequence[Event]) -> list[dict[str, Any]]:
+        listed = folded([event for event in told if event["type"] != "CUSTOM"])
+        for message in listed:
+            value = view.messages.value(message["id"]) if message["role"] == "user" else None
+            if value is not None and (content := _content(value)) is not None:
+                message["content"] = content
+        return listed
+
+    def _started(self, run: Run | None) -> Event:
+        started = {"type": "RUN_STARTED", "threadId": self._thread, "runId": self._id(run), "protocolVersion": "1.0"}
+        return started | ({"parentRunId": self._parent} if self._parent is not None else {})
+
+    def _id(self, run: Run | None) -> str:
+        return self._run_id or (run.id if run is not None else "none")
+
+    def _tell(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[Event]:
+        paused: Run | None = None
+        for event in events:
+            match event:
+                case StateChanged(state):
+                    yield {"type": "STATE_DELTA", "delta": jsonpatch.make_patch(self._state, state).patch}
+                    self._state = state
+                case PresenceChanged(present):
+                    yield {
+                        "type": "ACTIVITY_SNAPSHOT", "messageId": PRESENCE, "activityType": PRESENCE,
+                        "content": {"present": [each["state"] for each in present]}, "replace": True,
+                    }  # fmt: skip
+                case RunChanged(run):
+                    if self._run is not None and run.id == self._run.id:
+                        self._run = run
+                        paused = run if has_paused(run) else None
+                case _:
+                    yield from self._message(event)
+        if paused is not None:
+            yield from self._end(view, paused)
+
+    def _message(self, event: SessionEvent) -> Iterator[Event]:
+        match event:
+            case MessageBegan(id, _, _):
+                self._messages[id] = MessageSpeller(event)
+            case MessageRemoved(id) | MessageReplaced(id):  # there is no event for it: a snapshot will show it
+                if (known := self._messages.get(id)) is not None:
+                    yield from known.close()
+                return
+            case _:
+                pass
+        speller = self._messages.get(getattr(event, "message", ""))
+        if speller is None:
+            return
+        yield from speller.spell(event)
+        if speller.spoken and not isinstance(event, MessageBegan | PartBegan):
+            yield from speller.close()
+
+    def _end(self, view: SessionView, run: Run) -> Iterator[Event]:
+        if run.status in ("failed", "interrupted"):
+            error = run.outcome.error if run.outcome is not None else None
+            yield from self._close()
+            self.ended = True
+            why = (error.message or error.code) if error is not None else f"the run was {run.status}"
+            yield {"type": "RUN_ERROR", "message": why, "code": error.code if error is not None else run.status}
+            return
+        message_value = view.messages.value(output_id(run))
+        tools = [part for part in message_value.parts if isinstance(part, ToolPart)] if message_value else []
+        if run.status == "suspended":
+            interrupts = [self._interrupt(run, tool) for tool in tools if tool.state == "approval-requested"]
+            outcome: dict[str, Any] = {"type": "interrupt", "interrupts": interrupts}
+            if not interrupts:
+                outcome = {"type": "success"}
+        elif run.status == "cancelled":
+            outcome = {"type": "cancelled"}
+        else:
+            pending = [tool.tool_call_id for tool in tools if tool.state == "input-available"]
+            outcome = {"type": "success"} | ({"pendingToolCallIds": pending} if pending else {})
+        yield from self._finish({"outcome": outcome})
+
+    def _finish(self, more: dict[str, Any]) -> Iterator[Event]:
+        yield from self._close()
+        self.ended = True
+        yield {"type": "RUN_FINISHED", "threadId": self._thread, "runId": self._id(self._run), **more}
+
+    def _close(self) -> Iterator[Event]:
+        for speller in self._messages.values():
+            yield from speller.close()
+
+    def _interrupt(self, run: Run, tool: ToolPart) -> Event:
+        deadline = tool.approval_request.deadline if tool.approval_request is not None else None
+        binding = {
+            "v": 1, "kind": "generic", "interruptId": tool.tool_call_id, "interruptedRunId": self._id(run),
+            "generation": run.epoch or 0,
+        }  # fmt: skip
+        interrupt: Event = {
+            "id": tool.tool_call_id,
+            "reason": "approval",
+            "message": f"May {tool.tool_name} be called?",
+            "toolCallId": tool.tool_call_id,
+            "responseSchema": _APPROVAL_SCHEMA,
+            "metadata": {
+                "toolName": tool.tool_name, "input": ui_tool_input(tool), "tanstack:interruptBinding": binding,
+            },
+        }  # fmt: skip
+        if deadline is not None:
+            interrupt["expiresAt"] = datetime.fromtimestamp(deadline / 1000, UTC).isoformat()
+        return interrupt
+
+
+def _content(message: Message) -> list[dict[str, Any]] | None:
+    """Return a person's message as content parts, if it is more than text."""
+    parts: list[dict[str, Any]] = []
+    for part in message.parts:
+        if isinstance(part, TextPart):
+            parts.append({"type": "text", "text": part.text})
+        elif part.type == "file" and isinstance(part.value, dict) and isinstance(part.value.get("url"), str):
+            media = str(part.value.get("mediaType", "application/octet-stream"))
+            kind = media.split("/")[0] if media.split("/")[0] in ("image", "audio", "video") else "document"
+            parts.append({"type": kind, "source": {"type": "url", "value": part.value["url"], "mimeType": media}})
+    return parts if any(part["type"] != "text" for part in parts) else None

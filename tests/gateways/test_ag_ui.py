@@ -1,0 +1,188 @@
+"""AG-UI's own client against the service."""
+
+import asyncio
+import random
+
+import httpx
+import pytest
+
+from crdt_sessions import connect
+from tests.gateways.conftest import agent
+from tests.processes import Server, free_port
+
+pytestmark = pytest.mark.interop
+
+API = "/v1/gateways/ag-ui"
+
+
+def user(id, text):
+    return {"id": id, "role": "user", "content": text}
+
+
+def opened(clients, service, name, room, **options):
+    clients("ag.open", name=name, thread=room, url=service.url, **options)
+    return name
+
+
+def bare(state):
+    """The conversation without who is here."""
+    return [message for message in state["messages"] if message["role"] != "activity"]
+
+
+async def as_joined(clients, service, room):
+    """What a client sees that comes when all is over."""
+    name = opened(clients, service, f"{room}-fresh-{random.random()}", room)
+    state = await clients.ask("ag.join", name=name)
+    assert state["events"][-1] == "RUN_FINISHED success", state
+    return bare(state)
+
+
+async def test_a_question_is_answered_with_all_kinds_of_parts(service, clients, room):
+    name = opened(clients, service, room, room)
+    text = "think 3; say 6; tool weather; think 2; say 4"
+    state = await clients.ask("ag.run", name=name, message=user("u1", text), runId=f"run-1-{room}")
+    assert (state["error"], state["events"][0], state["events"][-1]) == (None, "RUN_STARTED", "RUN_FINISHED success")
+    roles = [message["role"] for message in bare(state)]
+    assert roles == ["user", "reasoning", "assistant", "tool", "reasoning", "assistant"]
+    calls = [call["function"] for message in bare(state) for call in message.get("toolCalls", [])]
+    assert calls == [{"name": "weather", "arguments": '{"city": "Oslo"}'}]
+    assert bare(state)[3]["content"] == '{"degrees":-3}'
+    assert bare(state) == await as_joined(clients, service, room)
+    again = await clients.ask("ag.run", name=name, message=user("u2", "say 2"), runId=f"run-2-{room}")
+    assert len(bare(again)) == 8
+    assert bare(again) == await as_joined(clients, service, room)
+
+
+async def test_joining_in_the_middle_ten_times_shows_the_same(service, clients, room):
+    rng = random.Random(5)
+    first = opened(clients, service, f"{room}-0", room)
+    text = "think 20 8; say 60 8; tool look; say 20 8"
+    await clients.ask("ag.run", name=first, message=user("u", text), runId=room, wait=False)
+    joined = []
+    for number in range(1, 11):
+        await asyncio.sleep(rng.uniform(0.02, 0.12))
+        joined.append(opened(clients, service, f"{room}-{number}", room))
+        await clients.ask("ag.join", name=joined[-1], wait=False)
+        if number == 5:  # one that holds a part of it joins again
+            await clients.ask("ag.leave", name=joined[0])
+            await asyncio.sleep(0.05)
+            await clients.ask("ag.join", name=joined[0], wait=False)
+    expected = None
+    for name in [first, *joined]:
+        state = await asyncio.to_thread(clients.until, lambda s: not s["busy"], command="ag.state", name=name)
+        assert (state["error"], state["events"][-1]) == (None, "RUN_FINISHED success"), state
+        expected = expected or await as_joined(clients, service, room)
+        assert bare(state) == expected
+
+
+@pytest.mark.parametrize("approved", [True, False])
+async def test_an_interrupt_is_resolved_and_the_run_goes_on(service, clients, room, approved):
+    name = opened(clients, service, room, room)
+    state = await clients.ask("ag.run", name=name, message=user("u", "say 3; ask transfer; say 4"), runId=f"a-{room}")
+    assert state["events"][-1] == "RUN_FINISHED interrupt"
+    (interrupt,) = state["interrupts"]
+    assert interrupt["metadata"]["toolName"] == "transfer"
+    resume = [{"interruptId": interrupt["id"], "status": "resolved", "payload": {"approved": approved}}]
+    state = await clients.ask("ag.run", name=name, runId=f"b-{room}", resume=resume)
+    assert state["events"][-1] == "RUN_FINISHED success", state
+    results = [message["content"] for message in bare(state) if message["role"] == "tool"]
+    assert results == ['{"sent":true}' if approved else "the user denied the call"]
+    assert bare(state) == await as_joined(clients, service, room)
+
+
+async def test_a_tool_of_the_client_is_answered_by_it(service, clients, room):
+    name = opened(clients, service, room, room)
+    state = await clients.ask("ag.run", name=name, message=user("u", "client place; say 3"), runId=f"a-{room}")
+    (call,) = [call for message in bare(state) for call in message.get("toolCalls", [])]
+    result = {"id": "t1", "role": "tool", "toolCallId": call["id"], "content": "Oslo"}
+    state = await clients.ask("ag.run", name=name, message=result, runId=f"b-{room}")
+    assert state["events"][-1] == "RUN_FINISHED success"
+    assert [m.get("content") for m in await as_joined(clients, service, room) if m["role"] in ("tool", "assistant")][-2:] == [
+        "Oslo", "naïve café 😀 ",
+    ]  # fmt: skip
+
+
+async def test_cancelling_from_elsewhere_and_errors_end_the_stream(service, clients, room):
+    name = opened(clients, service, room, room)
+    await clients.ask("ag.run", name=name, message=user("u", "say 500 10"), runId=room, wait=False)
+    await asyncio.to_thread(
+        clients.until, lambda s: "TEXT_MESSAGE_CONTENT" in s["events"], command="ag.state", name=name
+    )
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        assert (await http.post(f"{API}/{room}/cancel", json={"runId": room})).json() == {"stopped": [room]}
+    state = await asyncio.to_thread(clients.until, lambda s: not s["busy"], command="ag.state", name=name)
+    assert state["events"][-1] == "RUN_FINISHED cancelled"
+    assert bare(state) == await as_joined(clients, service, room)
+    state = await clients.ask("ag.run", name=name, message=user("v", "say 2; fail no more tokens"), runId=f"{room}-2")
+    assert state["events"][-1] == "RUN_ERROR no more tokens"
+
+
+async def test_one_who_follows_sees_state_presence_and_later_runs(service, clients, room):
+    name = opened(clients, service, room, room, follow=True)
+    await clients.ask("ag.join", name=name, wait=False)
+    async with connect(service.url, room, name="Ann") as ann:
+        await ann.post("say 3")
+        until = lambda condition: asyncio.to_thread(clients.until, condition, command="ag.state", name=name)  # noqa: E731
+        await until(lambda s: s["events"].count("RUN_FINISHED success") == 2)
+        ann.edit(lambda view: view.state.__setitem__("city", {"name": "Oslo"}))
+        await ann.post("say 2 50")
+        state = await until(lambda s: s["events"].count("RUN_FINISHED success") == 3)
+        assert state["state"] == {"city": {"name": "Oslo"}}
+        (presence,) = [message for message in state["messages"] if message["role"] == "activity"]
+        assert "Ann" in [each["user"]["name"] for each in presence["content"]["present"]]
+    assert bare(state) == await as_joined(clients, service, room)
+
+
+@pytest.mark.crash
+async def test_agent_and_server_are_killed_in_the_middle(clients, room, tmp_path):
+    port = free_port()
+    flags = ("--default-agent", "writer", "--lease-s", "1.5", "--gone-grace-s", "0.3", "--port", str(port))
+    server = Server(tmp_path / "s.db", *flags)
+    died = tmp_path / "died"
+    workers = [agent(server.url, DIED=str(died)), agent(server.url, DIED=str(died))]
+    try:
+        name = opened(clients, server, room, room)
+        state = await clients.ask("ag.run", name=name, message=user("u", "say 20; die; say 10"), runId=f"a-{room}")
+        assert (died.exists(), state["events"][-1]) == (True, "RUN_FINISHED success"), "on the same stream"
+        assert bare(state) == await as_joined(clients, server, room)
+        await clients.ask("ag.run", name=name, message=user("v", "say 150 20"), runId=f"b-{room}", wait=False)
+        await asyncio.sleep(0.6)
+        server.kill()
+        state = await asyncio.to_thread(clients.until, lambda s: not s["busy"], command="ag.state", name=name)
+        assert state["error"], "a stream that broke is not taken for one that ended"
+        server = Server(tmp_path / "s.db", *flags)
+        for _ in range(60):
+            state = await clients.ask("ag.join", name=name)
+            if state["error"] is None and state["events"][-1] == "RUN_FINISHED success":
+                break
+            await asyncio.sleep(0.3)
+        assert len(bare(state)[-1]["content"].split()) == 150
+        assert bare(state) == await as_joined(clients, server, room)
+    finally:
+        for process in (*workers, server):
+            process.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({}, 422),
+        ({"threadId": "a b", "runId": "r", "messages": []}, 422),
+        ({"threadId": "room", "runId": "", "messages": []}, 422),
+        ({"threadId": "room", "runId": "r", "messages": []}, 404),
+        (
+            {
+                "threadId": "room",
+                "runId": "r",
+                "messages": [],
+                "resume": [{"interruptId": "x", "status": "resolved"}],
+            },
+            404,
+        ),
+    ],
+)
+async def test_what_cannot_be_understood_is_refused_before_the_stream_begins(service, body, status):
+    body = {"state": {}, "tools": [], "context": [], "forwardedProps": {}, **body} if body else body
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        answer = await http.post(API, json=body)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
