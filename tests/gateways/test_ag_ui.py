@@ -129,6 +129,9 @@ async def test_one_who_follows_sees_state_presence_and_later_runs(service, clien
         state = await until(lambda s: s["events"].count("RUN_FINISHED success") == 3)
         assert state["state"] == {"city": {"name": "Oslo"}}
         (presence,) = [message for message in state["messages"] if message["role"] == "activity"]
+        ann.edit(lambda view: view.set_agent(""))
+        await ann.post("between us")
+        state = await until(lambda s: "between us" in str(s["messages"]))
         assert "Ann" in [each["user"]["name"] for each in presence["content"]["present"]]
     assert bare(state) == await as_joined(clients, service, room)
 

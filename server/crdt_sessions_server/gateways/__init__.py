@@ -7,6 +7,6 @@ of it. What they have in common is in :mod:`.conversation`.
 
 from __future__ import annotations
 
-from crdt_sessions_server.gateways import ag_ui, ai_sdk, openai
+from crdt_sessions_server.gateways import ag_ui, ai_sdk, openai, tanstack
 
-GATEWAYS = (ai_sdk, ag_ui, openai)
+GATEWAYS = (ai_sdk, ag_ui, tanstack, openai)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from quart import Blueprint, Response, request
 from quart_schema import tag
 
-from crdt_sessions.errors import CrdtSessionsError, NotFound
+from crdt_sessions.errors import CrdtSessionsError, NotFound, ShuttingDown
 from crdt_sessions.ids import SessionId, session_id
 from crdt_sessions.model import Run, SessionView, TextPart, ToolPart, ValuePart
 from crdt_sessions.model.values import Part
@@ -54,7 +54,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             return invalid(error)
         name = session_id(data.thread_id)
         principal = await principal_for(http_token(dict(request.scope)), name)
-        run = await received(registry, data, principal)
+        run = await received(registry, name, data, principal)
         speller = SessionSpeller(data.thread_id, run, data.run_id, data.parent_run_id)
         return going_on(_sse(events(registry, name, speller, follow=False)), headers={RUN_HEADER: run.id})
 
@@ -72,25 +72,30 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @tag(["gateways"])
     async def cancel(name: str) -> tuple[dict[str, Any], int]:
         """Stop what is being answered; ``{"runId": …}`` says which, all if absent. What was written stays."""
-        principal = current_principal()
-        principal.require_write()
-        body = await request.get_json(force=True, silent=True) or {}
-        run_id = body.get("runId") if isinstance(body, dict) else None
-        async with registry.open(session_id(name)) as session:
-            wanted = run_id if isinstance(run_id, str) else None
-            return {"stopped": await stop(session, principal, registry.clock.now(), wanted)}, 200
+        return await cancelled(registry, session_id(name)), 200
 
     return ag_ui
 
 
-async def received(registry: SessionRegistry, data: RunAgentInput, principal: Principal) -> Run:
+async def cancelled(registry: SessionRegistry, name: SessionId) -> dict[str, Any]:
+    """Stop what the body of the current request names."""
+    principal = current_principal()
+    principal.require_write()
+    body = await request.get_json(force=True, silent=True) or {}
+    run_id = body.get("runId") if isinstance(body, dict) else None
+    async with registry.open(name) as session:
+        wanted = run_id if isinstance(run_id, str) else None
+        return {"stopped": await stop(session, principal, registry.clock.now(), wanted)}
+
+
+async def received(registry: SessionRegistry, name: SessionId, data: RunAgentInput, principal: Principal) -> Run:
     """Write down what a client sent; return the run to follow.
 
     Raises:
         NotFound: there is nothing to be answered, decided or gone on with.
     """
     principal.require_write()
-    name, now = session_id(data.thread_id), registry.clock.now()
+    now = registry.clock.now()
     run_id = checked_id(data.run_id, "runId")
     async with registry.open(name, create=registry.auto_create) as session:
         view = session.view
@@ -185,9 +190,13 @@ def _parts(content: Any) -> list[Part]:
 
 
 async def events(
-    registry: SessionRegistry, name: SessionId, speller: SessionSpeller, *, follow: bool
+    registry: SessionRegistry, name: SessionId, speller: SessionSpeller, *, follow: bool, come_back: bool = False
 ) -> AsyncGenerator[list[Event], None]:
-    """Yield a session as AG-UI events, in batches, to the end of the run or for ever; a terminal one is the last."""
+    """Yield a session as AG-UI events, in batches, to the end of the run or for ever; a terminal one is the last.
+
+    Raises:
+        ShuttingDown: the service stops, and the client is one that comes back (*come_back*).
+    """
     try:
         async with registry.open(name) as session:
             projector = Projector(session, wants=lambda subject: subject[0] != "meta")
@@ -198,6 +207,8 @@ async def events(
                 if speller.ended and not follow:
                     return
     except CrdtSessionsError as error:
+        if come_back and isinstance(error, ShuttingDown):
+            raise
         yield list(speller.fail(type(error).__name__, f"{error}; the answer goes on, join again to see it"))
 
 

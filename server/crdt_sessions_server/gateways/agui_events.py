@@ -17,6 +17,7 @@ import jsonpatch
 from crdt_sessions.model import (
     Message,
     MessageBegan,
+    MessagePlaced,
     MessageRemoved,
     MessageReplaced,
     PartBegan,
@@ -30,12 +31,14 @@ from crdt_sessions.model import (
     ui_tool_input,
 )
 from crdt_sessions.model.values import Part
-from crdt_sessions.runtime import PresenceChanged, RunChanged, SessionEvent, StateChanged
+from crdt_sessions.runtime import MetaChanged, PresenceChanged, RunChanged, SessionEvent, StateChanged
 from crdt_sessions_server.gateways.conversation import has_paused, output_id
 
 Event = dict[str, Any]
 
 PRESENCE = "presence"
+_LATER = (PresenceChanged, StateChanged, RunChanged, MetaChanged, MessagePlaced, PartChanged)
+"""What may wait for the next run."""
 _APPROVAL_SCHEMA = {
     "type": "object",
     "properties": {"approved": {"type": "boolean"}, "reason": {"type": "string"}},
@@ -206,6 +209,7 @@ class SessionSpeller:
         self._messages: dict[str, MessageSpeller] = {}
         self._state: dict[str, Any] = {}
         self._waiting: list[SessionEvent] = []
+        self._over: set[str] = set()
         self._begun = False
         self.ended = False
         """Whether a terminal event was the last one."""
@@ -215,17 +219,27 @@ class SessionSpeller:
         if not self._begun:
             self._begun = True
             yield from self._begin(view, events)
-        elif self.ended:  # between two runs nothing may be said but that the next one begins
-            self._waiting += events
-            runs = [event.run for event in events if isinstance(event, RunChanged)]
-            following = next((run for run in runs if run.status is not None and not has_paused(run)), None)
-            if following is not None:
-                self._run, self._run_id, self._parent, self.ended = following, None, None, False
-                waiting, self._waiting = self._waiting, []
-                yield self._started(following)
-                yield from self._tell(view, waiting)
+        elif self.ended:
+            yield from self._between_runs(view, events)
         else:
             yield from self._tell(view, events)
+
+    def _between_runs(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[Event]:
+        """Nothing may be said now but that a run begins: what people say to each other is made one."""
+        runs = [event.run for event in events if isinstance(event, RunChanged)]
+        following = next((run for run in runs if run.status is not None and run.id not in self._over), None)
+        # Who is here, and the state, are told whole: the last of each will do.
+        kinds = {type(event) for event in events}
+        self._waiting = [event for event in self._waiting if type(event) not in kinds]
+        if following is None and all(isinstance(event, _LATER) for event in events):
+            self._waiting += {type(event): event for event in events}.values()
+            return
+        self._run, self._run_id, self._parent, self.ended = following, None, None, False
+        waiting, self._waiting = self._waiting, []
+        yield self._started(following)
+        yield from self._tell(view, [*waiting, *events])
+        if following is None:
+            yield from self._finish({"outcome": {"type": "success"}})
 
     def fail(self, code: str, why: str) -> Iterator[Event]:
         """End the stream because the session cannot be followed any more."""
@@ -249,6 +263,8 @@ class SessionSpeller:
                 self._state = event.state
             elif isinstance(event, PresenceChanged | RunChanged):
                 later.append(event)
+                if isinstance(event, RunChanged) and event.run.over:
+                    self._over.add(event.run.id)
             elif getattr(event, "message", None) in writing:
                 opened += self._message(event)
             else:
@@ -277,7 +293,7 @@ class SessionSpeller:
         return started | ({"parentRunId": self._parent} if self._parent is not None else {})
 
     def _id(self, run: Run | None) -> str:
-        return self._run_id or (run.id if run is not None else "none")
+        return self._run_id or (run.id if run is not None else f"{self._thread}-talk")
 
     def _tell(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[Event]:
         paused: Run | None = None
@@ -292,6 +308,8 @@ class SessionSpeller:
                         "content": {"present": [each["state"] for each in present]}, "replace": True,
                     }  # fmt: skip
                 case RunChanged(run):
+                    if run.over:
+                        self._over.add(run.id)
                     if self._run is not None and run.id == self._run.id:
                         self._run = run
                         paused = run if has_paused(run) else None
@@ -328,7 +346,7 @@ class SessionSpeller:
         message_value = view.messages.value(output_id(run))
         tools = [part for part in message_value.parts if isinstance(part, ToolPart)] if message_value else []
         if run.status == "suspended":
-            interrupts = [self._interrupt(run, tool) for tool in tools if tool.state == "approval-requested"]
+            interrupts = interrupts_of(view, run)
             outcome: dict[str, Any] = {"type": "interrupt", "interrupts": interrupts}
             if not interrupts:
                 outcome = {"type": "success"}
@@ -348,25 +366,27 @@ class SessionSpeller:
         for speller in self._messages.values():
             yield from speller.close()
 
-    def _interrupt(self, run: Run, tool: ToolPart) -> Event:
-        deadline = tool.approval_request.deadline if tool.approval_request is not None else None
-        binding = {
-            "v": 1, "kind": "generic", "interruptId": tool.tool_call_id, "interruptedRunId": self._id(run),
-            "generation": run.epoch or 0,
-        }  # fmt: skip
-        interrupt: Event = {
-            "id": tool.tool_call_id,
-            "reason": "approval",
-            "message": f"May {tool.tool_name} be called?",
-            "toolCallId": tool.tool_call_id,
-            "responseSchema": _APPROVAL_SCHEMA,
-            "metadata": {
-                "toolName": tool.tool_name, "input": ui_tool_input(tool), "tanstack:interruptBinding": binding,
-            },
-        }  # fmt: skip
-        if deadline is not None:
-            interrupt["expiresAt"] = datetime.fromtimestamp(deadline / 1000, UTC).isoformat()
-        return interrupt
+
+def interrupts_of(view: SessionView, run: Run) -> list[Event]:
+    """Return what a run waits for people to decide."""
+    message = view.messages.value(output_id(run))
+    tools = [part for part in message.parts if isinstance(part, ToolPart)] if message is not None else []
+    return [_interrupt(tool) for tool in tools if tool.state == "approval-requested"]
+
+
+def _interrupt(tool: ToolPart) -> Event:
+    deadline = tool.approval_request.deadline if tool.approval_request is not None else None
+    interrupt: Event = {
+        "id": tool.tool_call_id,
+        "reason": "approval_required",
+        "message": f"May {tool.tool_name} be called?",
+        "toolCallId": tool.tool_call_id,
+        "responseSchema": _APPROVAL_SCHEMA,
+        "metadata": {"kind": "approval", "toolName": tool.tool_name, "input": ui_tool_input(tool)},  # TanStack's
+    }  # fmt: skip
+    if deadline is not None:
+        interrupt["expiresAt"] = datetime.fromtimestamp(deadline / 1000, UTC).isoformat()
+    return interrupt
 
 
 def _content(message: Message) -> list[dict[str, Any]] | None:

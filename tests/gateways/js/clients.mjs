@@ -4,6 +4,8 @@ import { AbstractChat, DefaultChatTransport, WebSocketChatTransport, lastAssista
 import WebSocket from 'ws'
 import { HttpAgent, runHttpRequest, transformHttpEventStream } from '@ag-ui/client'
 import { EventSchemas } from '@ag-ui/core/schemas'
+import { ChatClient, fetchServerSentEvents } from '@tanstack/ai-client'
+import { uiMessagesToWire } from '@tanstack/ai'
 
 process.on('unhandledRejection', () => {}) // the AG-UI client leaks one when a socket is reset
 
@@ -30,6 +32,28 @@ class SessionAgent extends HttpAgent { // gives connectAgent() something to do
 }
 
 const agents = new Map()
+// The adapter of docs/how-to/chat-clients.md for TanStack's subscribe and send
+const subscribing = base => ({
+  async * subscribe (signal) {
+    const response = await fetch(`${base}/subscribe`, { signal })
+    let rest = ''
+    for await (const text of response.body.pipeThrough(new TextDecoderStream())) {
+      const frames = (rest + text).split('\n\n')
+      rest = frames.pop()
+      for (const frame of frames) {
+        const data = frame.split('\n').find(line => line.startsWith('data: '))
+        if (data) yield JSON.parse(data.slice(6))
+      }
+    }
+  },
+  async send (messages, data, signal, context) {
+    const body = { threadId: context.threadId, runId: context.runId, parentRunId: context.parentRunId, resume: context.resume, state: {}, messages: uiMessagesToWire(messages), tools: [], context: [], forwardedProps: data ?? {} }
+    const response = await fetch(`${base}/send`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body), signal })
+    if (!response.ok) throw new Error(await response.text())
+  }
+})
+
+const tans = new Map()
 const chats = new Map()
 const AUTO = { approvals: lastAssistantMessageIsCompleteWithApprovalResponses, tools: lastAssistantMessageIsCompleteWithToolCalls }
 
@@ -99,6 +123,23 @@ const commands = {
   },
   'ag.leave' ({ name }) { agents.get(name).agent.abortRun() },
   'ag.state' ({ name }) { return shown(name) },
+  'ts.open' ({ name, url, thread, mode = 'connect' }) {
+    const base = `${url}/v1/gateways/tanstack/${thread}`
+    const entry = { errors: [] }
+    entry.client = new ChatClient(mode === 'connect'
+      ? { threadId: thread, persistence: true, connection: fetchServerSentEvents(base), onError: error => entry.errors.push(String(error?.message)) }
+      : { threadId: thread, connection: subscribing(base), onError: error => entry.errors.push(String(error?.message)) })
+    tans.set(name, entry)
+    if (mode === 'connect') entry.client.attach()
+    else entry.client.subscribe()
+  },
+  'ts.send' ({ name, text }) { tans.get(name).client.sendMessage(text).catch(() => {}) },
+  'ts.decide' ({ name, payload }) { tans.get(name).client.getInterrupts()[0].resolveInterrupt(payload) },
+  'ts.close' ({ name }) { tans.get(name).client.dispose() },
+  'ts.state' ({ name }) {
+    const { client, errors } = tans.get(name)
+    return { status: client.getStatus(), error: client.getError()?.message, errors, messages: client.getMessages(), generating: client.getSessionGenerating(), interrupts: client.getInterrupts().map(({ id, canResolve, kind, metadata }) => ({ id, canResolve, kind, metadata })) }
+  },
   async 'ai.output' ({ name, tool, toolCallId, output }) { await chats.get(name).chat.addToolOutput({ tool, toolCallId, output }) }
 }
 

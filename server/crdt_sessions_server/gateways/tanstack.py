@@ -1,0 +1,179 @@
+"""TanStack AI: ``fetchServerSentEvents`` (connect), and adapters of the form ``subscribe`` and ``send``.
+
+Source: TanStack AI 0.58, ``connection-adapters.ts``. Its events are AG-UI's. Each has an id, so that a client comes
+back by itself when a connection breaks: the same request with ``Last-Event-ID``, which is only read here, since a run
+is known by the id that the client gave it. It is told from its beginning again, with ids of another connection.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+from ag_ui.core import RunAgentInput
+from pydantic import ValidationError
+from quart import Blueprint, Response, jsonify, request
+from quart_schema import tag
+
+from crdt_sessions.errors import ShuttingDown
+from crdt_sessions.ids import SessionId, session_id
+from crdt_sessions.model import Run, SessionView
+from crdt_sessions.runtime import Projector, SessionRegistry
+from crdt_sessions_server.auth import Principal, current_principal
+from crdt_sessions_server.gateways.ag_ui import cancelled, events, received
+from crdt_sessions_server.gateways.agui_events import Event, SessionSpeller, interrupts_of
+from crdt_sessions_server.gateways.conversation import RUN_HEADER, active_run
+from crdt_sessions_server.problems import invalid
+from crdt_sessions_server.streaming import COMMENT, compact, going_on, with_silence
+
+
+def blueprint(registry: SessionRegistry) -> Blueprint:
+    """Return the routes of TanStack AI; the session is in the path."""
+    tanstack = Blueprint("tanstack", __name__, url_prefix="/v1/gateways/tanstack")
+
+    @tanstack.post("/<name>")
+    @tag(["gateways"])
+    async def connect(name: str) -> Response:
+        """Ask, decide or answer a tool call; the answer is the run as events."""
+        try:
+            data, run = await _asked(registry, name, current_principal())
+        except ValidationError as error:
+            return invalid(error)
+        speller = SessionSpeller(data.thread_id, run, data.run_id, data.parent_run_id)
+        return _stream(registry, session_id(name), speller, headers={RUN_HEADER: run.id})
+
+    @tanstack.post("/<name>/send")
+    @tag(["gateways"])
+    async def send(name: str) -> tuple[dict[str, Any], int] | Response:
+        """Ask, decide or answer a tool call; what comes of it is heard by those who subscribe."""
+        try:
+            _, run = await _asked(registry, name, current_principal())
+        except ValidationError as error:
+            return invalid(error)
+        return {"runId": run.id}, 202
+
+    @tanstack.get("/<name>/subscribe")
+    @tag(["gateways"])
+    async def subscribe(name: str) -> Response:
+        """Follow the session: the run that is going on, and all later ones, whoever asks for them."""
+        thread = request.args.get("threadId", name)
+        async with registry.open(session_id(name), create=registry.auto_create) as session:
+            await session.readable()
+            speller = SessionSpeller(thread, active_run(session.view))
+        return _stream(registry, session_id(name), speller, follow=True)
+
+    @tanstack.get("/<name>")
+    @tag(["gateways"])
+    async def read(name: str) -> Response:
+        """Join a run (``?offset=-1&runId=…``), or get the conversation to begin with (``?threadId=…``)."""
+        run_id, thread = request.args.get("runId"), request.args.get("threadId", name)
+        async with registry.open(session_id(name), create=registry.auto_create) as session:
+            await session.readable()
+            if run_id is None:
+                return jsonify(_hydrated(session.view, _told(Projector(session, presence=False), session.view)))
+            run = session.view.runs.find(run_id)
+        return _stream(registry, session_id(name), SessionSpeller(thread, run, run_id))
+
+    @tanstack.post("/<name>/cancel")
+    @tag(["gateways"])
+    async def cancel(name: str) -> tuple[dict[str, Any], int]:
+        """Stop what is being answered; ``{"runId": …}`` says which, all if absent. What was written stays."""
+        return await cancelled(registry, session_id(name)), 200
+
+    return tanstack
+
+
+async def _asked(registry: SessionRegistry, name: str, principal: Principal) -> tuple[RunAgentInput, Run]:
+    data = RunAgentInput.model_validate(await request.get_json(force=True))
+    return data, await received(registry, session_id(name), data, principal)
+
+
+def _stream(
+    registry: SessionRegistry,
+    name: SessionId,
+    speller: SessionSpeller,
+    *,
+    follow: bool = False,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    async def unless_stopping() -> AsyncGenerator[list[Event], None]:
+        try:
+            async for batch in events(registry, name, speller, follow=follow, come_back=True):
+                yield batch
+        except ShuttingDown:
+            return  # without a terminal event the client comes back
+
+    return going_on(_sse(unless_stopping()), headers=headers)
+
+
+async def _sse(source: AsyncGenerator[list[Event], None]) -> AsyncIterator[bytes]:
+    connection, number = uuid.uuid4().hex[:12], 0
+    async for batch in with_silence(source):
+        if batch is None:
+            yield COMMENT
+            continue
+        frames = []
+        for event in batch:
+            frames.append(f"id: {connection}-{number}\ndata: {compact(event)}\n\n")
+            number += 1
+        yield "".join(frames).encode()
+
+
+def _told(projector: Projector, view: SessionView) -> list[Event]:
+    return list(SessionSpeller("", None).spell(view, projector.take()))
+
+
+def _hydrated(view: SessionView, told: list[Event]) -> dict[str, Any]:
+    """Return what ``hydrate`` wants: messages as they are, the run that is going on, and what waits for people."""
+    running = active_run(view)
+    snapshot = next(event for event in told if event["type"] == "MESSAGES_SNAPSHOT")
+    waiting = next((run for run in view.runs.unfinished() if run.status == "suspended"), None)
+    pending = interrupts_of(view, waiting) if waiting is not None else []
+    return {
+        "messages": _ui_messages(snapshot["messages"]),
+        "activeRun": {"runId": running.id} if running is not None else None,
+        "interrupts": {"runId": waiting.id, "pending": pending} if waiting is not None and pending else None,
+    }
+
+
+def _ui_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return AG-UI messages as TanStack's: thoughts and the results of tools belong to the answer."""
+    found: list[dict[str, Any]] = []
+    thoughts: list[dict[str, Any]] = []
+    for message in messages:
+        role, content = message["role"], message.get("content")
+        if role == "reasoning":
+            thoughts.append({"type": "thinking", "content": content})
+        elif role == "tool":
+            result = {
+                "type": "tool-result",
+                "toolCallId": message["toolCallId"],
+                "content": content,
+                "state": "complete",
+            }
+            next((each for each in reversed(found) if _calls(each, message["toolCallId"])), found[-1])[
+                "parts"
+            ].append(result)
+        else:
+            parts = thoughts if role == "assistant" else []
+            if isinstance(content, str) and content:
+                parts = [*parts, {"type": "text", "content": content}]
+            elif isinstance(content, list):
+                parts = [*parts, *(_ui_part(piece) for piece in content)]
+            parts = [*parts, *map(_ui_call, message.get("toolCalls", []))]
+            thoughts = [] if role == "assistant" else thoughts
+            found.append({"id": message["id"], "role": role, "parts": parts})
+    return found
+
+
+def _calls(message: dict[str, Any], call: str) -> bool:
+    return any(part["type"] == "tool-call" and part["id"] == call for part in message["parts"])
+
+
+def _ui_part(piece: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "text", "content": piece["text"]} if piece["type"] == "text" else piece
+
+
+def _ui_call(call: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "tool-call", "id": call["id"], **call["function"], "state": "input-complete"}

@@ -1,0 +1,171 @@
+"""TanStack AI's own client against the service, with both kinds of adapters."""
+
+import asyncio
+import random
+
+import httpx
+import pytest
+
+from crdt_sessions import connect
+from tests.gateways.conftest import agent
+from tests.processes import Server, free_port
+
+pytestmark = pytest.mark.interop
+
+API = "/v1/gateways/tanstack"
+
+
+def opened(clients, service, name, room, mode="connect"):
+    clients("ts.open", name=name, thread=room, url=service.url, mode=mode)
+    return name
+
+
+async def until(clients, name, condition):
+    return await asyncio.to_thread(clients.until, condition, command="ts.state", name=name)
+
+
+def said(messages):
+    """The conversation as people see it: roles and texts, thoughts, calls and results."""
+    found = []
+    for message in messages:
+        parts = {"text": "", "thinking": "", "calls": [], "results": []}
+        for part in message["parts"]:
+            if part["type"] in ("text", "thinking"):
+                parts[part["type"]] += part["content"]
+            elif part["type"] == "tool-call":
+                parts["calls"].append((part["name"], part["arguments"]))
+            elif part["type"] == "tool-result":
+                parts["results"].append(part["content"])
+        if found and found[-1]["id"].split("-out")[0] == message["id"].split("-out")[0]:
+            for key, value in parts.items():
+                found[-1][key] = found[-1][key] + value
+        else:
+            found.append({"id": message["id"], "role": message["role"], **parts})
+    return found
+
+
+async def hydrated(service, room):
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        return (await http.get(f"{API}/{room}", params={"threadId": room})).json()
+
+
+async def the_same(service, room, *states):
+    expected = said((await hydrated(service, room))["messages"])
+    for state in states:
+        assert said(state["messages"]) == expected
+    return expected
+
+
+@pytest.mark.parametrize("mode", ["connect", "subscribe"])
+async def test_a_question_is_answered_with_all_kinds_of_parts(service, clients, room, mode):
+    name = opened(clients, service, room, room, mode)
+    clients("ts.send", name=name, text="think 3; say 6; tool weather; say 4")
+    state = await until(clients, name, lambda s: s["status"] == "ready" and len(s["messages"]) >= 3)
+    (question, answer) = await the_same(service, room, state)
+    assert (question["role"], answer["thinking"]) == ("user", "naïve café 😀 ")
+    assert answer["calls"] == [("weather", '{"city": "Oslo"}')]
+    assert answer["results"] == ['{"degrees":-3}']
+    assert answer["text"] == "naïve café 😀 streams are durable. naïve café 😀 streams "
+    assert state["errors"] == []
+
+
+@pytest.mark.parametrize("mode", ["connect", "subscribe"])
+async def test_late_joiners_and_a_second_tab_show_the_same(service, clients, room, mode):
+    rng = random.Random(9)
+    first = opened(clients, service, f"{room}-0", room, mode)
+    clients("ts.send", name=first, text="say 80 10; tool look; say 20 8")
+    joined = []
+    for number in range(1, 11):
+        await asyncio.sleep(rng.uniform(0.02, 0.1))
+        joined.append(opened(clients, service, f"{room}-{number}", room, mode))
+    for name in [first, *joined]:
+        state = await until(
+            clients, name,
+            lambda s: s["status"] == "ready" and s["messages"] and said(s["messages"])[-1]["text"].count(" ") == 100,
+        )  # fmt: skip
+        await the_same(service, room, state)
+        clients("ts.close", name=name)
+
+
+# The client's "status" of a tab that only listens stays "streaming" when a run ends; "generating" is what it shares.
+# A tab that only listens keeps the status "streaming" when a run ends; "generating" is what the client's tabs share.
+async def test_two_tabs_that_subscribe_hear_each_others_questions(service, clients, room):
+    tabs = [opened(clients, service, f"{room}-{number}", room, "subscribe") for number in range(2)]
+    await asyncio.sleep(0.2)
+    for number, tab in enumerate(tabs):
+        clients("ts.send", name=tab, text=f"say {number + 2}")
+        for each in tabs:
+            await until(
+                clients, each, lambda s, n=number: len(said(s["messages"])) == 2 * n + 2
+                and not s["generating"] and said(s["messages"])[-1]["text"].count(" ") == n + 2,
+            )  # fmt: skip
+    await the_same(service, room, *[await clients.ask("ts.state", name=tab) for tab in tabs])
+    async with connect(service.url, room) as peer:
+        assert len(peer.messages.all()) == 4
+
+
+async def test_an_interrupt_can_be_resolved(service, clients, room):
+    name = opened(clients, service, room, room)
+    clients("ts.send", name=name, text="say 3; ask transfer; say 4")
+    state = await until(clients, name, lambda s: s["interrupts"])
+    assert state["interrupts"][0]["canResolve"] is True
+    other = opened(clients, service, f"{room}-2", room)  # a reload: the question is still there
+    assert (await until(clients, other, lambda s: s["interrupts"]))["interrupts"][0]["canResolve"] is True
+    clients("ts.decide", name=name, payload={"approved": True})
+    state = await until(clients, name, lambda s: not s["interrupts"] and "sent" in str(s["messages"]))
+    state = await until(clients, name, lambda s: s["status"] == "ready")
+    assert (await the_same(service, room, state))[1]["results"] == ['{"sent":true}']
+
+
+async def test_errors_and_stops_from_elsewhere_are_shown(service, clients, room):
+    name = opened(clients, service, room, room)
+    clients("ts.send", name=name, text="say 2; fail no more tokens")
+    state = await until(clients, name, lambda s: s["status"] == "error")
+    assert state["error"] == "no more tokens"
+    clients("ts.send", name=name, text="say 500 10")
+    await until(clients, name, lambda s: said(s["messages"])[-1]["text"].count(" ") > 5)
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        assert len((await http.post(f"{API}/{room}/cancel")).json()["stopped"]) == 1
+    await until(clients, name, lambda s: s["status"] == "ready")
+
+
+@pytest.mark.crash
+async def test_server_and_agent_are_killed_and_the_client_comes_back_by_itself(clients, room, tmp_path):
+    port = free_port()
+    flags = ("--default-agent", "writer", "--lease-s", "1.5", "--gone-grace-s", "0.3", "--port", str(port))
+    server = Server(tmp_path / "s.db", *flags)
+    died = tmp_path / "died"
+    workers = [agent(server.url, DIED=str(died)), agent(server.url, DIED=str(died))]
+    try:
+        name = opened(clients, server, room, room)
+        clients("ts.send", name=name, text="say 20; die; say 10")
+        state = await until(
+            clients, name, lambda s: s["status"] == "ready" and said(s["messages"])[-1]["text"].count(" ") == 30
+        )
+        await the_same(server, room, state)
+        clients("ts.send", name=name, text="say 150 20")
+        await until(clients, name, lambda s: 5 < said(s["messages"])[-1]["text"].count(" ") < 30)
+        server.kill()
+        server = Server(tmp_path / "s.db", *flags)
+        state = await until(
+            clients, name, lambda s: s["status"] == "ready" and said(s["messages"])[-1]["text"].count(" ") == 150
+        )
+        await the_same(server, room, state)
+    finally:
+        for process in (*workers, server):
+            process.close()
+
+
+async def test_a_reconnect_does_not_ask_twice(service, room):
+    body = {
+        "threadId": room, "runId": f"r-{room}", "state": {}, "tools": [], "context": [], "forwardedProps": {},
+        "messages": [{"id": "u", "role": "user", "content": "say 3"}],
+    }  # fmt: skip
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        first = await http.post(f"{API}/{room}", json=body)
+        again = await http.post(f"{API}/{room}", json=body, headers={"Last-Event-ID": "x-3"})
+    assert first.headers["x-run-id"] == again.headers["x-run-id"]
+    ids = [line for text in (first.text, again.text) for line in text.splitlines() if line.startswith("id: ")]
+    assert len(set(ids)) == len(ids), "a client drops what has an id that it has seen"
+    async with connect(service.url, room) as peer:
+        assert len(peer.messages.all()) == 2
