@@ -167,7 +167,11 @@ async def _received(
         last = data.messages[-1] if data.messages else None
         if last is not None and last.role == "assistant" and data.trigger == "submit-message":
             return await _continued(session, last, principal, now), last.parts
-        history = [Said(each.id, each.role, _parts(each)) for each in data.messages]
+        before = [None, *(each.id for each in data.messages)]
+        history = [
+            Said(each.id, each.role, _parts(each), parent)
+            for each, parent in zip(data.messages, before, strict=False)
+        ]
         question = Question(history, data.agent)
         if data.trigger == "regenerate-message":
             question = Question(history, data.agent, trigger="regenerate", asked=_asked(view, data))

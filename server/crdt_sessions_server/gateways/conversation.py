@@ -40,6 +40,8 @@ class Said:
     role: Role
     parts: Sequence[Any]
     """Of layout 1."""
+    parent: str | None = None
+    """What it comes after, where a client knows branches; whatever stood last if None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,20 +120,18 @@ async def ask(session: Session, question: Question, principal: Principal, now: M
 
 def _add(view: SessionView, question: Question, principal: Principal, now: Millis) -> str | None:
     """Add what is not there; return the last message's id."""
-    parent: str | None = None
     for said in question.history:
         last = said is question.history[-1]
         head = MessageHead(
             id=checked_id(said.id, "message id"),
             role=said.role,
             author=principal.author,
-            parent=parent if not (last and question.replaces) else None,
+            parent=said.parent if said.parent in view.messages and not (last and question.replaces) else None,
             replaces=question.replaces if last else None,
             created_at=now,
         )
         view.messages.add(head, list(said.parts))
-        parent = said.id
-    return parent
+    return question.history[-1].id if question.history else None
 
 
 async def follow_run(session: Session, run_id: str) -> AsyncIterator[list[SessionEvent]]:
