@@ -59,4 +59,4 @@ lock: $(VENV)/.ready                  ## resolve requirements-dev.lock anew
 	  --no-emit-index-url --no-header --no-annotate --upgrade pyproject.toml -o requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) build examples/web/node_modules tests/interop/js/node_modules tests/bench/js/node_modules
+	rm -rf $(VENV) build examples/web/node_modules tests/*/js/node_modules examples/gateways/node_modules

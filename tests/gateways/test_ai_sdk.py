@@ -1,6 +1,7 @@
 """The AI SDK's own chat and transports against the service: what they show is what the document says."""
 
 import asyncio
+import json
 import random
 import time
 
@@ -285,3 +286,43 @@ async def test_agent_and_server_are_killed_in_the_middle_and_the_answer_is_whole
 async def active(url, room):
     async with httpx.AsyncClient(base_url=url) as http:
         return (await http.get(f"{API}/{room}/messages")).json()["activeRun"]
+
+
+async def test_what_was_broken_off_does_not_spoil_the_next_turn(service, clients, room):
+    chat = opened(clients, service, room, room)
+    await clients.ask("ai.send", name=chat, text="say 400 10", wait=False)
+    await asyncio.to_thread(
+        clients.until, lambda s: len(s["messages"]) == 2 and s["messages"][1]["parts"], command="ai.state", name=chat
+    )
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        await http.post(f"{API}/{room}/stop")
+    await asyncio.to_thread(clients.until, lambda s: s["status"] == "ready", command="ai.state", name=chat)
+    state = await clients.ask("ai.send", name=chat, text="echo")
+    history = json.loads(state["messages"][-1]["parts"][-1]["text"])
+    assert [message["role"] for message in history] == ["user", "assistant", "user"]
+    assert history[1]["content"].startswith("naïve café")
+
+
+@pytest.mark.parametrize("transport", ["http", "ws"])
+async def test_a_service_that_stops_says_so_and_does_not_wait_for_streams(clients, room, tmp_path, transport):
+    server = Server(tmp_path / "s.db", "--default-agent", "writer")
+    writer = agent(server.url)
+    try:
+        chat = opened(clients, server, room, room, transport=transport)
+        await clients.ask("ai.send", name=chat, text="say 900 10", wait=False)
+        await asyncio.to_thread(
+            clients.until,
+            lambda s: len(s["messages"]) == 2 and s["messages"][1]["parts"],
+            command="ai.state",
+            name=chat,
+        )
+        begun = time.monotonic()
+        assert await asyncio.to_thread(server.terminate) == 0
+        assert time.monotonic() - begun < 8
+        state = await asyncio.to_thread(
+            clients.until, lambda s: s["status"] == "error", command="ai.state", name=chat
+        )
+        assert "resume" in state["error"]
+    finally:
+        writer.close()
+        server.close()
