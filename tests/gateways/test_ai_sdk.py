@@ -7,6 +7,7 @@ import time
 
 import httpx
 import pytest
+import websockets
 
 from crdt_sessions import connect
 from tests.gateways.conftest import agent
@@ -325,4 +326,80 @@ async def test_a_service_that_stops_says_so_and_does_not_wait_for_streams(client
         assert "resume" in state["error"]
     finally:
         writer.close()
+        server.close()
+
+
+async def test_nonsense_on_the_websocket_is_answered_or_closes_it(service, room):
+    url = f"{service.url.replace('http', 'ws')}{API}"
+    async with websockets.connect(url) as socket:
+        for frame, text in (
+            ({"type": "send", "requestId": "1", "id": "a b"}, "a b"),
+            ({"type": "send", "requestId": "1", "id": room, "messages": 7}, "not a chat request"),
+            ({"type": "send", "requestId": "1", "id": room, "messages": []}, "message to answer"),
+        ):
+            await socket.send(json.dumps(frame))
+            answer = json.loads(await socket.recv())
+            assert (answer["type"], text in answer["errorText"]) == ("error", True), answer
+        await socket.send('{"type": "nothing we know"}')
+        message = {"id": "u", "role": "user", "parts": [{"type": "text", "text": "say 300 10"}]}
+        for number in range(40):
+            frame = {"type": "send", "requestId": f"r{number}", "id": room, "messages": [message]}
+            await socket.send(json.dumps({**frame, "trigger": "submit-message"}))
+        while (answer := json.loads(await socket.recv()))["type"] != "error":
+            pass
+        assert "at once" in answer["errorText"]
+        await socket.send("not JSON")
+        with pytest.raises(websockets.ConnectionClosed):
+            while True:
+                await socket.recv()
+        assert socket.close_code == 1007
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        await http.post(f"{API}/{room}/stop")
+
+
+async def test_a_page_of_another_origin_gets_nothing(service, room):
+    url = f"{service.url.replace('http', 'ws')}{API}"
+    with pytest.raises(websockets.InvalidStatus) as refused:
+        async with websockets.connect(url, origin="https://evil.example"):
+            pass
+    assert refused.value.response.status_code == 403
+    async with httpx.AsyncClient(base_url=service.url, headers={"Origin": "https://evil.example"}) as http:
+        for path in (f"{API}/{room}/stream", f"/v1/gateways/ag-ui/{room}", f"/v1/gateways/tanstack/{room}"):
+            assert (await http.get(path)).status_code == 403
+
+
+async def test_tokens_are_asked_for_and_readers_may_only_read(tmp_path, room):
+    tokens = tmp_path / "tokens.json"
+    tokens.write_text(json.dumps({"w": {"principal": "ann"}, "r": {"principal": "bob", "canWrite": False}}))
+    server = Server(tmp_path / "s.db", "--tokens-file", tokens, "--default-agent", "")
+    body = {"id": room, "messages": [user("u", "hello")], "trigger": "submit-message"}
+    run = {
+        "threadId": room, "runId": "r1", "state": {}, "tools": [], "context": [], "forwardedProps": {},
+        "messages": [{"id": "v", "role": "user", "content": "hello"}],
+    }  # fmt: skip
+    completion = {"model": "*", "messages": [{"role": "user", "content": "hello"}]}
+    posts = [
+        (API, body), ("/v1/gateways/ag-ui", run), (f"/v1/gateways/tanstack/{room}", run),
+        (f"/v1/gateways/tanstack/{room}/send", run), ("/v1/gateways/openai/chat/completions", completion),
+        (f"{API}/{room}/stop", {}), (f"/v1/gateways/ag-ui/{room}/cancel", {}), (f"/v1/gateways/tanstack/{room}/cancel", {}),
+    ]  # fmt: skip
+    try:
+        async with httpx.AsyncClient(base_url=server.url, headers={"X-Session-Id": room}) as http:
+            await http.post("/v1/sessions", json={"id": room}, headers={"Authorization": "Bearer w"})
+            for path, data in posts:
+                assert (await http.post(path, json=data)).status_code == 401, path
+                answer = await http.post(path, json=data, headers={"Authorization": "Bearer r"})
+                assert answer.status_code == 403, (path, answer.text)
+            for path in (f"{API}/{room}/messages", f"/v1/gateways/tanstack/{room}", f"/v1/gateways/ag-ui/{room}"):
+                assert (await http.get(path)).status_code == 401
+                assert (await http.get(path, headers={"Authorization": "Bearer r"})).status_code == 200
+            assert (await http.get(f"{API}/{room}/messages", params={"token": "r"})).json()["messages"] == []
+        url = f"{server.url.replace('http', 'ws')}{API}"
+        async with websockets.connect(f"{url}?token=r") as socket:
+            await socket.send(json.dumps({"type": "send", "requestId": "1", **body}))
+            assert "read-only" in json.loads(await socket.recv())["errorText"]
+        async with websockets.connect(url) as socket:
+            await socket.send(json.dumps({"type": "resume", "requestId": "1", "id": room}))
+            assert json.loads(await socket.recv())["type"] == "error"
+    finally:
         server.close()

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
-from quart import Blueprint, Response, g, request, websocket
+from quart import Blueprint, Response, request, websocket
 from quart_schema import tag, validate_request
 
 from crdt_sessions.errors import CrdtSessionsError, SessionNotFound
@@ -64,6 +65,9 @@ _FINISH = {
 """Why a run ended well, in the words of providers, to the words of the AI SDK."""
 
 _log = logging.getLogger("crdt_sessions.gateways")
+_MAX_STREAMS = 32
+"""Requests that may be under way on one WebSocket."""
+_NOT_JSON = 1007
 
 
 class _Incoming(BaseModel):
@@ -462,6 +466,13 @@ async def _sse(chunks: AsyncGenerator[list[Chunk], None]) -> AsyncIterator[bytes
     yield b"data: [DONE]\n\n"
 
 
+def _parsed(frame: str | bytes) -> Any:
+    try:
+        return json.loads(frame)
+    except (ValueError, RecursionError):
+        return None
+
+
 # -- WebSocketChatTransport ------------------------------------------------------------------------------------------
 
 
@@ -476,24 +487,24 @@ class _Conversation:
         scope = dict(websocket.scope)
         token, subprotocol = websocket_token(scope)
         await websocket.accept(subprotocol=subprotocol)
-        g.token = token
         try:
-            while True:
-                frame = await websocket.receive_json()
-                if isinstance(frame, dict):
-                    self._take(frame, token)
+            while isinstance(frame := _parsed(await websocket.receive()), dict):
+                await self._take(frame, token)
+            await websocket.close(_NOT_JSON, "frames are JSON objects")
         finally:
             for task in self._streams.values():
                 task.cancel()
             await asyncio.gather(*self._streams.values(), return_exceptions=True)
 
-    def _take(self, frame: dict[str, Any], token: str | None) -> None:
+    async def _take(self, frame: dict[str, Any], token: str | None) -> None:
         request_id = str(frame.get("requestId", ""))
         kind = frame.get("type")
         if kind == "abort":  # a page that was closed sends it as well as a stop button: it only means, not to me
             task = self._streams.pop(request_id, None)
             if task is not None:
                 task.cancel()
+        elif kind in ("send", "resume") and len(self._streams) >= _MAX_STREAMS:
+            await self._tell("error", request_id, errorText=f"more than {_MAX_STREAMS} requests at once")
         elif kind in ("send", "resume"):
             answer = self._send if kind == "send" else self._resume
             task = asyncio.create_task(self._answer(request_id, answer(request_id, frame, token)))
