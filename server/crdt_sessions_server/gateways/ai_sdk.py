@@ -116,12 +116,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @tag(["gateways"])
     async def resume(name: str) -> Response:
         """Follow the answer that is being written, from its beginning; 204 if none is."""
-        try:
-            async with registry.open(session_id(name)) as session:
-                await session.readable()
-                run = active_run(session.view)
-        except SessionNotFound:  # a chat that has not begun: useChat asks as soon as it is mounted
-            run = None
+        run = await _active(registry, session_id(name))
         if run is None:
             return Response("", 204)
         chunks = _chunks(registry, session_id(name), run.id)
@@ -155,6 +150,15 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         await _Conversation(registry).run()
 
     return chat
+
+
+async def _active(registry: SessionRegistry, name: SessionId) -> Run | None:
+    """Return the run that is going on; None also for a chat that has not begun, of which useChat asks at once."""
+    with contextlib.suppress(SessionNotFound):
+        async with registry.open(name) as session:
+            await session.readable()
+            return active_run(session.view)
+    return None
 
 
 # -- what comes in ---------------------------------------------------------------------------------------------------
@@ -529,11 +533,7 @@ class _Conversation:
     async def _resume(self, request_id: str, frame: dict[str, Any], token: str | None) -> None:
         name = session_id(str(frame.get("id", "")))
         await principal_for(token, name)
-        run = None
-        with contextlib.suppress(SessionNotFound):
-            async with self._registry.open(name) as session:
-                await session.readable()
-                run = active_run(session.view)
+        run = await _active(self._registry, name)
         if run is None:
             await self._tell("no-active", request_id)
             return
