@@ -136,6 +136,37 @@ async def test_one_who_follows_sees_state_presence_and_later_runs(service, clien
     assert bare(state) == await as_joined(clients, service, room)
 
 
+async def test_one_who_follows_sees_all_of_runs_that_go_on_side_by_side(service, clients, room):
+    for name in ("ag", "ts"):
+        clients(
+            f"{name}.open",
+            name=room,
+            thread=room,
+            url=service.url,
+            **({"follow": True} if name == "ag" else {"mode": "subscribe"}),
+        )
+    await clients.ask("ag.join", name=room, wait=False)
+    async with connect(service.url, room, name="Ann") as ann:
+        await asyncio.gather(
+            ann.post("say 20 20", agent="writer", policy="parallel"),
+            ann.post("say 60 20", agent="writer", policy="parallel"),
+            ann.post("say 40 20", agent="writer", policy="parallel"),
+        )
+        await asyncio.wait_for(ann.until(lambda: [run.over for run in ann.view.runs.all()] == [True] * 3), 20)
+        answers = sorted(message.text for message in ann.messages.all() if message.role == "assistant")
+    state = await asyncio.to_thread(
+        clients.until, lambda s: sorted(m["content"] for m in bare(s) if m["role"] == "assistant") == answers,
+        command="ag.state", name=room,
+    )  # fmt: skip
+    assert state["error"] is None
+    await asyncio.to_thread(
+        clients.until, lambda s: sorted(
+            "".join(part["content"] for part in m["parts"]) for m in s["messages"] if m["role"] == "assistant"
+        ) == answers,
+        command="ts.state", name=room,
+    )  # fmt: skip
+
+
 @pytest.mark.crash
 async def test_agent_and_server_are_killed_in_the_middle(clients, room, tmp_path):
     port = free_port()

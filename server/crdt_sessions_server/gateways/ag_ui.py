@@ -199,17 +199,24 @@ async def events(
     """
     try:
         async with registry.open(name) as session:
-            projector = Projector(session, wants=lambda subject: subject[0] != "meta")
+            projector = _projector(session)
             while True:
                 await projector.wait()
                 if batch := list(speller.spell(session.view, projector.take())):
                     yield batch
                 if speller.ended and not follow:
                     return
+                going = active_run(session.view) if speller.ended else None
+                if going is not None and speller.has_begun(going):  # beside the one that ended: it is told anew
+                    speller, projector = SessionSpeller(speller.thread, going), _projector(session)
     except CrdtSessionsError as error:
         if come_back and isinstance(error, ShuttingDown):
             raise
         yield list(speller.fail(type(error).__name__, f"{error}; the answer goes on, join again to see it"))
+
+
+def _projector(session: Session) -> Projector:
+    return Projector(session, wants=lambda subject: subject[0] != "meta")
 
 
 async def _sse(source: AsyncGenerator[list[Event], None]) -> AsyncIterator[bytes]:

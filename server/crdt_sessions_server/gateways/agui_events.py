@@ -31,13 +31,13 @@ from crdt_sessions.model import (
     ui_tool_input,
 )
 from crdt_sessions.model.values import Part
-from crdt_sessions.runtime import MetaChanged, PresenceChanged, RunChanged, SessionEvent, StateChanged
+from crdt_sessions.runtime import PresenceChanged, RunChanged, SessionEvent, StateChanged
 from crdt_sessions_server.gateways.conversation import has_paused, output_id
 
 Event = dict[str, Any]
 
 PRESENCE = "presence"
-_LATER = (PresenceChanged, StateChanged, RunChanged, MetaChanged, MessagePlaced, PartChanged)
+_LATER = (PresenceChanged, StateChanged, RunChanged, MessagePlaced, PartChanged)
 """What may wait for the next run."""
 _APPROVAL_SCHEMA = {
     "type": "object",
@@ -202,7 +202,7 @@ class SessionSpeller:
     """
 
     def __init__(self, thread: str, run: Run | None, run_id: str | None = None, parent: str | None = None) -> None:
-        self._thread = thread
+        self.thread = thread
         self._run = run
         self._run_id = run_id
         self._parent = parent
@@ -228,11 +228,12 @@ class SessionSpeller:
         """Nothing may be said now but that a run begins: what people say to each other is made one."""
         runs = [event.run for event in events if isinstance(event, RunChanged)]
         following = next((run for run in runs if run.status is not None and run.id not in self._over), None)
-        # Who is here, and the state, are told whole: the last of each will do.
-        kinds = {type(event) for event in events}
-        self._waiting = [event for event in self._waiting if type(event) not in kinds]
         if following is None and all(isinstance(event, _LATER) for event in events):
-            self._waiting += {type(event): event for event in events}.values()
+            for event in events:
+                if isinstance(event, PresenceChanged | StateChanged):  # told whole: the last one will do
+                    self._waiting = [each for each in self._waiting if type(each) is not type(event)]
+                if not isinstance(event, RunChanged | MessagePlaced):
+                    self._waiting.append(event)
             return
         self._run, self._run_id, self._parent, self.ended = following, None, None, False
         waiting, self._waiting = self._waiting, []
@@ -240,6 +241,10 @@ class SessionSpeller:
         yield from self._tell(view, [*waiting, *events])
         if following is None:
             yield from self._finish({"outcome": {"type": "success"}})
+
+    def has_begun(self, run: Run) -> bool:
+        """Whether something was told of what a run writes."""
+        return output_id(run) in self._messages
 
     def fail(self, code: str, why: str) -> Iterator[Event]:
         """End the stream because the session cannot be followed any more."""
@@ -289,11 +294,11 @@ class SessionSpeller:
         return listed
 
     def _started(self, run: Run | None) -> Event:
-        started = {"type": "RUN_STARTED", "threadId": self._thread, "runId": self._id(run), "protocolVersion": "1.0"}
+        started = {"type": "RUN_STARTED", "threadId": self.thread, "runId": self._id(run), "protocolVersion": "1.0"}
         return started | ({"parentRunId": self._parent} if self._parent is not None else {})
 
     def _id(self, run: Run | None) -> str:
-        return self._run_id or (run.id if run is not None else f"{self._thread}-talk")
+        return self._run_id or (run.id if run is not None else f"{self.thread}-talk")
 
     def _tell(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[Event]:
         paused: Run | None = None
@@ -360,7 +365,7 @@ class SessionSpeller:
     def _finish(self, more: dict[str, Any]) -> Iterator[Event]:
         yield from self._close()
         self.ended = True
-        yield {"type": "RUN_FINISHED", "threadId": self._thread, "runId": self._id(self._run), **more}
+        yield {"type": "RUN_FINISHED", "threadId": self.thread, "runId": self._id(self._run), **more}
 
     def _close(self) -> Iterator[Event]:
         for speller in self._messages.values():
