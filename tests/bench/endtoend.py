@@ -17,6 +17,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from crdt_sessions import Agent, SessionPeer, connect
 from crdt_sessions.client import AgentRun
 from tests.bench.peers import OURS, running
@@ -73,6 +75,7 @@ async def _measure(url: str, questions: int) -> dict[str, Any]:
             if number >= 5:  # the first ones load modules and warm up
                 firsts.append((first - begun) * 1000)
                 lasts.append((last - begun) * 1000)
+    gateway = sorted([await _through_gateway(url, number) for number in range(questions)][5:])
     direct = [await _direct() for _ in range(questions)]
     direct_first = statistics.median(first for first, _ in direct) * 1000
     direct_last = statistics.median(last for _, last in direct) * 1000
@@ -82,9 +85,26 @@ async def _measure(url: str, questions: int) -> dict[str, Any]:
         "questions": questions,
         "first_token_p50_ms": round(firsts[len(firsts) // 2] - direct_first, 2),
         "first_token_p99_ms": round(firsts[len(firsts) * 99 // 100] - direct_first, 2),
+        "gateway_first_token_p50_ms": round(gateway[len(gateway) // 2] - direct_first, 2),
+        "gateway_first_token_p99_ms": round(gateway[len(gateway) * 99 // 100] - direct_first, 2),
         "last_token_p50_ms": round(lasts[len(lasts) // 2] - direct_last, 2),
         "last_token_p99_ms": round(lasts[len(lasts) * 99 // 100] - direct_last, 2),
     }
+
+
+async def _through_gateway(url: str, number: int) -> float:
+    """Return the milliseconds from a request as ``useChat`` makes it to the first text of its answer."""
+    await asyncio.sleep(_READING_S)
+    message = {"id": f"q{number}", "role": "user", "parts": [{"type": "text", "text": f"question {number}"}]}
+    body = {"id": "gateway", "messages": [message], "trigger": "submit-message"}
+    first = 0.0
+    async with httpx.AsyncClient(timeout=20) as http:
+        begun = time.perf_counter()
+        async with http.stream("POST", f"{url}/v1/gateways/ai-sdk/chat", json=body) as response:
+            async for line in response.aiter_lines():
+                if not first and '"text-delta"' in line:
+                    first = time.perf_counter() - begun
+    return first * 1000
 
 
 async def _answers(device: SessionPeer) -> AsyncIterator[tuple[str, float]]:

@@ -50,6 +50,8 @@ METRICS = (
     Metric("ms", "ms", False, ("W5", "folding")),
     Metric("first_token_p50_ms", "first token p50, over", False, ("W6",)),
     Metric("first_token_p99_ms", "first token p99, over", False, ("W6",)),
+    Metric("gateway_first_token_p50_ms", "useChat's gateway p50, over", False, ("W6",)),
+    Metric("gateway_first_token_p99_ms", "useChat's gateway p99, over", False, ("W6",)),
     Metric("last_token_p99_ms", "last token p99, over", False, ("W6",)),
 )
 
