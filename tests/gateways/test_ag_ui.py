@@ -220,3 +220,19 @@ async def test_what_cannot_be_understood_is_refused_before_the_stream_begins(ser
     async with httpx.AsyncClient(base_url=service.url) as http:
         answer = await http.post(API, json=body)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
+
+
+async def test_one_who_follows_is_asked_once_and_sees_the_run_go_on(service, clients, room):
+    name = opened(clients, service, room, room, follow=True)
+    await clients.ask("ag.join", name=name, wait=False)
+    until = lambda condition: asyncio.to_thread(clients.until, condition, command="ag.state", name=name)  # noqa: E731
+    async with connect(service.url, room, name="Ann") as ann:
+        await ann.post("ask transfer; say 3")
+        await until(lambda s: "RUN_FINISHED interrupt" in s["events"])
+        await asyncio.sleep(0.5)
+        (run,) = ann.view.runs.all()
+        (call,) = [part for part in ann.view.messages.value(run.output).parts if part.type == "tool"]
+        ann.decide(run.id, call.tool_call_id, True)
+        state = await until(lambda s: s["events"][-1] == "RUN_FINISHED success" and "sent" in str(s["messages"]))
+    assert state["events"].count("RUN_FINISHED interrupt") == 1
+    assert bare(state) == await as_joined(clients, service, room)

@@ -209,7 +209,8 @@ class SessionSpeller:
         self._messages: dict[str, MessageSpeller] = {}
         self._state: dict[str, Any] = {}
         self._waiting: list[SessionEvent] = []
-        self._over: set[str] = set()
+        self._paused: set[str] = set()
+        """Runs of which it was told that they ended, or wait for people."""
         self._begun = False
         self.ended = False
         """Whether a terminal event was the last one."""
@@ -227,7 +228,8 @@ class SessionSpeller:
     def _between_runs(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[Event]:
         """Nothing may be said now but that a run begins: what people say to each other is made one."""
         runs = [event.run for event in events if isinstance(event, RunChanged)]
-        following = next((run for run in runs if run.status is not None and run.id not in self._over), None)
+        self._paused -= {run.id for run in runs if not has_paused(run)}
+        following = next((run for run in runs if run.status is not None and run.id not in self._paused), None)
         if following is None and all(isinstance(event, _LATER) for event in events):
             for event in events:
                 if isinstance(event, PresenceChanged | StateChanged):  # told whole: the last one will do
@@ -268,8 +270,8 @@ class SessionSpeller:
                 self._state = event.state
             elif isinstance(event, PresenceChanged | RunChanged):
                 later.append(event)
-                if isinstance(event, RunChanged) and event.run.over:
-                    self._over.add(event.run.id)
+                if isinstance(event, RunChanged) and has_paused(event.run):
+                    self._paused.add(event.run.id)
             elif getattr(event, "message", None) in writing:
                 opened += self._message(event)
             else:
@@ -313,8 +315,8 @@ class SessionSpeller:
                         "content": {"present": [each["state"] for each in present]}, "replace": True,
                     }  # fmt: skip
                 case RunChanged(run):
-                    if run.over:
-                        self._over.add(run.id)
+                    if has_paused(run):
+                        self._paused.add(run.id)
                     if self._run is not None and run.id == self._run.id:
                         self._run = run
                         paused = run if has_paused(run) else None
