@@ -1,11 +1,13 @@
 """Every example runs headless, as its documentation says."""
 
 import re
+import shutil
+import subprocess
 import sys
 
 import pytest
 
-from tests.processes import ROOT, Process
+from tests.processes import ROOT, Process, Server
 
 
 @pytest.mark.parametrize(
@@ -55,3 +57,27 @@ def test_the_tutorial_works_as_it_stands(server, tmp_path):
     finally:
         for process in (parrot, ann):
             process.close()
+
+
+def test_what_is_said_of_openai_and_curl_works_as_it_stands(tmp_path):
+    server = Server(tmp_path / "s.db", "--default-agent", "*")
+    text = (ROOT / "docs/how-to/chat-clients.md").read_text("utf-8").replace("http://127.0.0.1:8000", server.url)
+    (python,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    curls = [line.split("#")[0] for line in text.splitlines() if line.startswith("curl ")]
+    code = (ROOT / "examples/first_agent.py").read_text("utf-8").replace("http://127.0.0.1:8000", server.url)
+    (tmp_path / "agent.py").write_text(code.replace('"parrot"', '"writer"'), "utf-8")
+    agent = Process(sys.executable, tmp_path / "agent.py")
+    try:
+        asker = Process(
+            sys.executable, "-c", f'import openai\ntoken, session = "none", "demo"\n{python}\nprint(answer)'
+        )
+        asker.wait_for("You said: Plan my weekend", 30)
+        asker.close()
+        assert len(curls) == 4
+        for line in curls if shutil.which("curl") else ():
+            command = line.replace("localhost:8000", server.url).replace("&cursor=…", "")
+            done = subprocess.run(f"timeout 2 {command} -s", shell=True, capture_output=True, text=True, check=False)
+            assert "Plan my weekend" in done.stdout, (command, done)
+    finally:
+        agent.close()
+        server.close()
