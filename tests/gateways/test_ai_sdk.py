@@ -230,6 +230,20 @@ async def test_sending_twice_is_asking_once(service, room):
         ({"id": "room", "messages": [{"id": "", "role": "user", "parts": []}]}, 422),
         ({"id": "room", "messages": [{"id": "u", "role": "pirate", "parts": []}]}, 422),
         ({"id": "room", "messages": [{"id": "a", "role": "assistant", "parts": []}]}, 404),
+        (
+            {
+                "id": "room",
+                "messages": [
+                    {"id": "u", "role": "user", "parts": [{"type": 7, "text": {}}, {}]},
+                    {
+                        "id": "a",
+                        "role": "assistant",
+                        "parts": [{"toolCallId": [], "state": 3, "approval": {"approved": True}}],
+                    },
+                ],
+            },
+            404,
+        ),
     ],
 )
 async def test_what_cannot_be_understood_is_refused_before_the_stream_begins(service, body, status):

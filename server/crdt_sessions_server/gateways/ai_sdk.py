@@ -202,7 +202,7 @@ async def _continued(session: Session, message: UiMessage, principal: Principal,
         if isinstance(call, str) and isinstance(approval, dict) and isinstance(approval.get("approved"), bool):
             verdicts[call] = (approval["approved"], _string(approval.get("reason")))
         tool = known.tool(call) if isinstance(call, str) else None
-        if tool is not None and tool.state == "input-available" and part.get("state", "").startswith("output-"):
+        if tool is not None and tool.state == "input-available" and str(part.get("state")).startswith("output-"):
             outputs[str(call)] = part
     open_calls = {part.tool_call_id for part in value.parts if isinstance(part, ToolPart) and part.approval is None}
     await decide(session, principal, now, message.id, {call: verdicts[call] for call in verdicts.keys() & open_calls})
