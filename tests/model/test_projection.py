@@ -40,7 +40,7 @@ class Reader:
                     assert self.value is None
                     self.value = {**head.json_value(), "parts": []} | ({"runId": run} if run else {})
                 case MessagePlaced(_, seq, run):
-                    self.value |= {"seq": seq} | ({"runId": run} if run else {})
+                    self.value |= ({"seq": seq} if seq else {}) | ({"runId": run} if run else {})
                 case PartBegan(_, part, value):
                     assert part == len(self.value["parts"])
                     self.value["parts"].append(value.json_value())
