@@ -7,9 +7,11 @@ split at 16 KiB, and a part that is closed is not looked at again.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from zlib import crc32
 
 from pycrdt import Array, Map, Text
 
@@ -102,7 +104,7 @@ class MessageCursor:
     told: int = 0
     """Number of those that the reader has heard of: all but what layout 1 cannot describe."""
     open: dict[int, tuple[int, int, str]] = field(default_factory=dict)
-    """Place of each part that may still change to what was told of it: index, characters of its buffer, state."""
+    """Place of each part that may still change to what was told of it: index, characters of its buffer, mark."""
 
     @property
     def settled(self) -> bool:
@@ -161,17 +163,18 @@ class MessageCursor:
 
     def _changes(self, message: str, at: int, parts: Any) -> Iterator[MessageEvent]:
         part = parts[at]
-        index, told, told_state = self.open[at]
+        index, told, told_mark = self.open[at]
         text = _buffer(part)
         if len(text) > told:
             yield TextAdded(message, index, told, text[told:])
         state = _state(part)
-        if state != told_state and (value := part_value(part)) is not None:
+        mark = _mark(part, state)
+        if mark != told_mark and (value := part_value(part)) is not None:
             yield PartChanged(message, index, value, continued=state == "done" and _continued(at, parts))
         if state in _FINAL:
             del self.open[at]
         else:
-            self.open[at] = (index, len(text), state)
+            self.open[at] = (index, len(text), mark)
 
 
 def _buffer(part: Any) -> str:
@@ -180,8 +183,19 @@ def _buffer(part: Any) -> str:
     return str(buffer) if isinstance(buffer, Text) else ""
 
 
+def _mark(part: Any, state: str) -> str:
+    """Return what differs if something else than the buffer of a part has changed: its state, what people decided."""
+    said = [_plain(part.get(key)) for key in ("decisions", "approval", "late")]
+    if not any(said):
+        return state
+    return f"{state} {crc32(json.dumps(said, sort_keys=True).encode())}"
+
+
+def _plain(value: Any) -> Any:
+    return value.to_py() if isinstance(value, Map) else value
+
+
 def _state(part: Any) -> str:
-    """Return what tells apart the states of a part; a tool's has to do with what people decided, too."""
     state = part.get("state")
     return str(state) if isinstance(state, str) else "done"
 

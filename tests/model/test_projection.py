@@ -8,6 +8,7 @@ from crdt_sessions.model import (
     Approval,
     ApprovalRequest,
     Author,
+    Decision,
     MessageBegan,
     MessageCursor,
     MessageHead,
@@ -58,7 +59,7 @@ class Reader:
 ACTIONS = st.lists(
     st.sampled_from(
         ["text", "reasoning", "tool", "audio", "value", "write", "long", "close", "break", "resume", "ask", "approve",
-         "output", "fail", "place", "run", "read", "cut"]
+         "decide", "output", "fail", "place", "run", "read", "cut"]
     ),
     max_size=30,
 )  # fmt: skip
@@ -86,6 +87,8 @@ def act(view, action):
             message.close_parts("interrupted")
         case "ask" if tools:
             tools[-1].ask(ApprovalRequest(requested_at=1))
+        case "decide" if tools:
+            tools[-1].decide("ann", Decision(approved=len(message.parts) % 2 == 0, at=1))
         case "approve" if tools:
             tools[-1].settle(Approval(approved=True, by="ann", at=2), [])
         case "output" if tools:
