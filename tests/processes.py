@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -147,6 +148,22 @@ class Replay(Process):
         self.url = f"http://127.0.0.1:{self.port}"
         self.env = {"OPENAI_BASE_URL": f"{self.url}/v1", "OPENAI_API_KEY": "none"}
         """For agents that are to ask it."""
+
+
+@contextmanager
+def replaying(database, rate, *flags):
+    """A service, a model that replays recorded streams at *rate* events per second, and an agent between them."""
+    server = Server(database, *flags)
+    replay = Replay(rate)
+    model = Process(
+        sys.executable, ROOT / "examples/model_agent.py", "--url", server.url,
+        env={**replay.env, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    try:
+        yield server
+    finally:
+        for process in (model, replay, server):
+            process.close()
 
 
 def free_port():

@@ -106,7 +106,7 @@ def connect(
         clock=clock or SystemClock(),
         limits=limits or Limits(),
         rng=rng,
-        replica=replica or Replica(rng.randrange(1, 2**32), limits=limits),
+        replica=replica or Replica(rng.randrange(1, 2**32)),
     )
 
 

@@ -115,7 +115,11 @@ class Messages:
 
 def order(message: Message) -> tuple[bool, int, str]:
     """Return the key by which messages are ordered."""
-    return (True, message.created_at, message.id) if message.seq is None else (False, message.seq, message.id)
+    return _place(message.seq, message.created_at, message.id)
+
+
+def _place(seq: int | None, created_at: int, id: str) -> tuple[bool, int, str]:
+    return (True, created_at, id) if seq is None else (False, seq, id)
 
 
 class MessageView:
@@ -147,6 +151,12 @@ class MessageView:
             self._entry.pop("seq", None)
         else:
             self._entry["seq"] = value
+
+    @property
+    def place(self) -> tuple[bool, int, str] | None:
+        """The key by which it is ordered, as :func:`order` returns it; None while it has no valid head."""
+        head = self.head
+        return _place(self.seq, head.created_at, self.id) if head is not None else None
 
     @property
     def run_id(self) -> str | None:
@@ -264,12 +274,13 @@ def part_value(part: Any) -> Part | None:
     """Return a part in JSON form, or None if it is none that layout 1 can describe."""
     if not isinstance(part, Map):
         return None
-    value = {key: str(item) if isinstance(item, Text) else _plain(item) for key, item in part.items()}
+    value = {key: str(item) if isinstance(item, Text) else plain(item) for key, item in part.items()}
     try:
         return _PART.validate_python(value)
     except ValidationError:
         return None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return *value* in JSON form, where it is a shared type."""
     return value.to_py() if isinstance(value, Map | Array) else value

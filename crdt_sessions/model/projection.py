@@ -15,7 +15,7 @@ from zlib import crc32
 
 from pycrdt import Array, Map, Text
 
-from crdt_sessions.model.messages import MessageView, part_value
+from crdt_sessions.model.messages import MessageView, part_value, plain
 from crdt_sessions.model.values import Message, MessageHead, Part
 
 _TEXTS = {"text": "text", "reasoning": "text", "tool": "inputText", "audio": "transcript"}
@@ -185,14 +185,10 @@ def _buffer(part: Any) -> str:
 
 def _mark(part: Any, state: str) -> str:
     """Return what differs if something else than the buffer of a part has changed: its state, what people decided."""
-    said = [_plain(part.get(key)) for key in ("decisions", "approval", "late")]
+    said = [plain(part.get(key)) for key in ("decisions", "approval", "late")]
     if not any(said):
         return state
     return f"{state} {crc32(json.dumps(said, sort_keys=True).encode())}"
-
-
-def _plain(value: Any) -> Any:
-    return value.to_py() if isinstance(value, Map) else value
 
 
 def _state(part: Any) -> str:

@@ -82,13 +82,14 @@ async def follow(
         return subject[0] in wanted
 
     projector = Projector(session, _decoded(cursor), wants=wants, presence="presence" in wanted)
+    place = _encoded(projector.position)
     while True:
         await projector.wait()
-        before = _encoded(projector.position)
         told = [spelled for event in _whole(session, projector.take()) for spelled in _spelled(event)]
         # The cursor moves with the last event: a reader that lost a part of the batch gets all of it again.
-        at = [before] * (len(told) - 1) + [_encoded(projector.position)]
-        batch = [FeedEvent(kind, data, place) for (kind, data), place in zip(told, at, strict=False)]
+        before, place = place, _encoded(projector.position)
+        at = [before] * (len(told) - 1) + [place]
+        batch = [FeedEvent(kind, data, cursor) for (kind, data), cursor in zip(told, at, strict=False)]
         if batch:
             yield batch
 

@@ -20,11 +20,12 @@ from crdt_sessions.model import (
     MessageReplaced,
     Meta,
     Run,
-    order,
 )
 from crdt_sessions.runtime.session import Session
 
 Subject = tuple[str, str]
+
+_FIRST = (False, -1, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +126,12 @@ class Projector:
         if self._wants is not None:
             subjects = [subject for subject in subjects if self._wants(subject)]
         if self.position.seq < 0:  # everything: in the order people read it
-            view = self._session.view
-            values = [value for kind, id in subjects if kind == "message" and (value := view.messages.value(id))]
-            places = {value.id: place for place, value in enumerate(sorted(values, key=order))}
-            subjects.sort(key=lambda subject: (subject[0] == "message", places.get(subject[1], 0)))
+            subjects.sort(key=lambda subject: (subject[0] == "message", self._place(subject)))
         return subjects
+
+    def _place(self, subject: Subject) -> tuple[bool, int, str]:
+        found = self._session.view.messages.find(subject[1]) if subject[0] == "message" else None
+        return found.place or _FIRST if found is not None else _FIRST
 
     def _tell(self, kind: str, id: str) -> Iterator[SessionEvent]:
         view = self._session.view

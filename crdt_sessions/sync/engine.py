@@ -163,7 +163,6 @@ class SessionEngine:
         self.runs = RunSteward(self.view, runs, rules or RunRules())
         self._inspector = Inspector(document)
         self._tasted: dict[bytes, Tasted] = {}
-        self._plain = False  # whether what was applied last is nothing but text at the end of text
         self._last: tuple[bytes, list[Frame]] | None = None
         self._writers = Writers(writers)
         self._panics = panics if panics is not None else Panics()
@@ -489,13 +488,14 @@ class SessionEngine:
         lease = self._lease_of(author)
         bound = self._writers.bind(self.document, update, **lease) if lease else ()
         records = Records(writers={writer.client: writer for writer in bound})
+        plain = self._inspector.passed(update)
         delta = self._apply(update)
         if delta is None:
             return []  # an echo: it is stored already, or on its way
         if delta == EMPTY_UPDATE:
             return [self._persist(update, None, author, records, waits=True)]  # for one that has not arrived
         waits = self.document.waiting != EMPTY_UPDATE
-        return [self._persist(update, delta, author, records, waits=waits), *self._settle(now)]
+        return [self._persist(update, delta, author, records, waits=waits), *self._settle(now, plain=plain)]
 
     def _merge_tasted(self, tasted: Tasted, author: PeerId | None, now: Millis) -> list[Effect]:
         self._writers.check_authors(tasted.authors)
@@ -522,8 +522,9 @@ class SessionEngine:
         if update in self._panics:
             raise MalformedUpdate(size=len(update))
         try:
-            self._plain = self._inspector.passed(update)
-            return self.document.append(update) if self._plain else self.document.apply(update)
+            if self._inspector.passed(update):
+                return self.document.append(update)
+            return self.document.apply(update)
         except PanickedUpdate:
             self._panics.add(update)
             raise
@@ -556,11 +557,13 @@ class SessionEngine:
         self._inspector.took(update)
         return Persist(self.log.append(delta, author), update, waits, records or Records())
 
-    def _settle(self, now: Millis) -> list[Effect]:
-        """Note what changed and let the steward decide, after a change of the document."""
-        if not self._plain:
+    def _settle(self, now: Millis, *, plain: bool = False) -> list[Effect]:
+        """Note what changed and let the steward decide, after a change of the document.
+
+        A *plain* one is nothing but text at the end of text.
+        """
+        if not plain:
             self.changes.note_elsewhere(self.log.head)
-        self._plain = False
         if not self.document.touched:
             return []
         touched = self.document.take_touched()

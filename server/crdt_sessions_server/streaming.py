@@ -15,6 +15,8 @@ Item = TypeVar("Item")
 SILENCE_S = 15.0
 """Longest silence of a response: proxies and clients give up on quieter ones."""
 COMMENT = b": \n\n"
+DONE = b"data: [DONE]\n\n"
+"""How OpenAI's API, and those that took after it, end a stream."""
 
 
 async def with_silence(
@@ -50,6 +52,14 @@ def compact(value: Any) -> str:
 def data_frame(value: Any) -> bytes:
     """Return *value* as a server-sent event without a name."""
     return f"data: {compact(value)}\n\n".encode()
+
+
+async def data_frames(source: AsyncGenerator[list[Any], None], end: bytes = b"") -> AsyncIterator[bytes]:
+    """Yield batches of values as server-sent events, comments while there are none, and *end* at the end."""
+    async for batch in with_silence(source):
+        yield COMMENT if batch is None else b"".join(map(data_frame, batch))
+    if end:
+        yield end
 
 
 def going_on(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.node import NodePeers
-from tests.processes import ROOT, Process, Server
+from tests.processes import ROOT, Process, Server, free_port
 
 JS = Path(__file__).parent / "js"
 AVAILABLE = shutil.which("node") is not None and (JS / "node_modules").is_dir()
@@ -30,6 +30,43 @@ def service(tmp_path_factory):
     yield server
     writer.close()
     server.close()
+
+
+class Mortal:
+    """A service that may be killed and started again at the same address, and two agents, one of which dies once."""
+
+    def __init__(self, folder):
+        self._database, self._died = folder / "s.db", folder / "died"
+        self._flags = (
+            "--default-agent", "writer", "--lease-s", "1.5", "--gone-grace-s", "0.3", "--port", str(free_port()),
+        )  # fmt: skip
+        self.server = Server(self._database, *self._flags)
+        self._workers = [agent(self.url, DIED=str(self._died)) for _ in range(2)]
+
+    @property
+    def url(self):
+        return self.server.url
+
+    @property
+    def agent_died(self):
+        return self._died.exists()
+
+    def kill(self):
+        self.server.kill()
+
+    def start(self):
+        self.server = Server(self._database, *self._flags)
+
+    def close(self):
+        for process in (*self._workers, self.server):
+            process.close()
+
+
+@pytest.fixture
+def mortal(tmp_path):
+    service = Mortal(tmp_path)
+    yield service
+    service.close()
 
 
 @pytest.fixture(scope="module")

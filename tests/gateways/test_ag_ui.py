@@ -7,8 +7,6 @@ import httpx
 import pytest
 
 from crdt_sessions import connect
-from tests.gateways.conftest import agent
-from tests.processes import Server, free_port
 
 pytestmark = pytest.mark.interop
 
@@ -168,33 +166,24 @@ async def test_one_who_follows_sees_all_of_runs_that_go_on_side_by_side(service,
 
 
 @pytest.mark.crash
-async def test_agent_and_server_are_killed_in_the_middle(clients, room, tmp_path):
-    port = free_port()
-    flags = ("--default-agent", "writer", "--lease-s", "1.5", "--gone-grace-s", "0.3", "--port", str(port))
-    server = Server(tmp_path / "s.db", *flags)
-    died = tmp_path / "died"
-    workers = [agent(server.url, DIED=str(died)), agent(server.url, DIED=str(died))]
-    try:
-        name = opened(clients, server, room, room)
-        state = await clients.ask("ag.run", name=name, message=user("u", "say 20; die; say 10"), runId=f"a-{room}")
-        assert (died.exists(), state["events"][-1]) == (True, "RUN_FINISHED success"), "on the same stream"
-        assert bare(state) == await as_joined(clients, server, room)
-        await clients.ask("ag.run", name=name, message=user("v", "say 150 20"), runId=f"b-{room}", wait=False)
-        await asyncio.sleep(0.6)
-        server.kill()
-        state = await asyncio.to_thread(clients.until, lambda s: not s["busy"], command="ag.state", name=name)
-        assert state["error"], "a stream that broke is not taken for one that ended"
-        server = Server(tmp_path / "s.db", *flags)
-        for _ in range(60):
-            state = await clients.ask("ag.join", name=name)
-            if state["error"] is None and state["events"][-1] == "RUN_FINISHED success":
-                break
-            await asyncio.sleep(0.3)
-        assert len(bare(state)[-1]["content"].split()) == 150
-        assert bare(state) == await as_joined(clients, server, room)
-    finally:
-        for process in (*workers, server):
-            process.close()
+async def test_agent_and_server_are_killed_in_the_middle(mortal, clients, room):
+    name = opened(clients, mortal, room, room)
+    state = await clients.ask("ag.run", name=name, message=user("u", "say 20; die; say 10"), runId=f"a-{room}")
+    assert (mortal.agent_died, state["events"][-1]) == (True, "RUN_FINISHED success"), "on the same stream"
+    assert bare(state) == await as_joined(clients, mortal, room)
+    await clients.ask("ag.run", name=name, message=user("v", "say 150 20"), runId=f"b-{room}", wait=False)
+    await asyncio.sleep(0.6)
+    mortal.kill()
+    state = await asyncio.to_thread(clients.until, lambda s: not s["busy"], command="ag.state", name=name)
+    assert state["error"], "a stream that broke is not taken for one that ended"
+    mortal.start()
+    for _ in range(60):
+        state = await clients.ask("ag.join", name=name)
+        if state["error"] is None and state["events"][-1] == "RUN_FINISHED success":
+            break
+        await asyncio.sleep(0.3)
+    assert len(bare(state)[-1]["content"].split()) == 150
+    assert bare(state) == await as_joined(clients, mortal, room)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import websockets
 
 from crdt_sessions import connect
 from tests.gateways.conftest import agent
-from tests.processes import Server, free_port
+from tests.processes import Server
 
 pytestmark = pytest.mark.interop
 
@@ -262,40 +262,31 @@ async def test_a_message_from_a_yjs_peer_is_in_the_history_and_its_answer_can_be
 
 
 @pytest.mark.crash
-async def test_agent_and_server_are_killed_in_the_middle_and_the_answer_is_whole(clients, room, tmp_path):
-    port = free_port()
-    flags = ("--default-agent", "writer", "--lease-s", "1.5", "--gone-grace-s", "0.3", "--port", str(port))
-    server = Server(tmp_path / "s.db", *flags)
-    died = tmp_path / "died"
-    workers = [agent(server.url, DIED=str(died)), agent(server.url, DIED=str(died))]
-    try:
-        chat = opened(clients, server, room, room)
-        state = await clients.ask("ai.send", name=chat, text="say 20; die; say 10")
-        assert died.exists()
-        assert (state["status"], state["finished"][0]["finishReason"]) == ("ready", "stop"), "on the same stream"
-        await the_same(server, room, state)
-        await clients.ask("ai.send", name=chat, text="say 150 20", wait=False)
-        await asyncio.to_thread(
-            clients.until,
-            lambda s: len(s["messages"]) == 4 and s["messages"][3]["parts"],
-            command="ai.state",
-            name=chat,
-        )
-        server.kill()
-        await asyncio.to_thread(clients.until, lambda s: s["status"] == "error", command="ai.state", name=chat)
-        server = Server(tmp_path / "s.db", *flags)
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            state = await clients.ask("ai.resume", name=chat)
-            if state["status"] == "ready" and not (await active(server.url, room)):
-                break
-            await asyncio.sleep(0.2)
-        expected = await history(server.url, room)
-        words = expected[3]["parts"][-1]["text"].split()
-        assert len(words) == 150, "every word once"
-    finally:
-        for process in (*workers, server):
-            process.close()
+async def test_agent_and_server_are_killed_in_the_middle_and_the_answer_is_whole(mortal, clients, room):
+    chat = opened(clients, mortal, room, room)
+    state = await clients.ask("ai.send", name=chat, text="say 20; die; say 10")
+    assert mortal.agent_died
+    assert (state["status"], state["finished"][0]["finishReason"]) == ("ready", "stop"), "on the same stream"
+    await the_same(mortal, room, state)
+    await clients.ask("ai.send", name=chat, text="say 150 20", wait=False)
+    await asyncio.to_thread(
+        clients.until,
+        lambda s: len(s["messages"]) == 4 and s["messages"][3]["parts"],
+        command="ai.state",
+        name=chat,
+    )
+    mortal.kill()
+    await asyncio.to_thread(clients.until, lambda s: s["status"] == "error", command="ai.state", name=chat)
+    mortal.start()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        state = await clients.ask("ai.resume", name=chat)
+        if state["status"] == "ready" and not (await active(mortal.url, room)):
+            break
+        await asyncio.sleep(0.2)
+    expected = await history(mortal.url, room)
+    words = expected[3]["parts"][-1]["text"].split()
+    assert len(words) == 150, "every word once"
 
 
 async def active(url, room):

@@ -7,8 +7,6 @@ import httpx
 import pytest
 
 from crdt_sessions import connect
-from tests.gateways.conftest import agent
-from tests.processes import Server, free_port
 
 pytestmark = pytest.mark.interop
 
@@ -130,30 +128,21 @@ async def test_errors_and_stops_from_elsewhere_are_shown(service, clients, room)
 
 
 @pytest.mark.crash
-async def test_server_and_agent_are_killed_and_the_client_comes_back_by_itself(clients, room, tmp_path):
-    port = free_port()
-    flags = ("--default-agent", "writer", "--lease-s", "1.5", "--gone-grace-s", "0.3", "--port", str(port))
-    server = Server(tmp_path / "s.db", *flags)
-    died = tmp_path / "died"
-    workers = [agent(server.url, DIED=str(died)), agent(server.url, DIED=str(died))]
-    try:
-        name = opened(clients, server, room, room)
-        clients("ts.send", name=name, text="say 20; die; say 10")
-        state = await until(
-            clients, name, lambda s: s["status"] == "ready" and said(s["messages"])[-1]["text"].count(" ") == 30
-        )
-        await the_same(server, room, state)
-        clients("ts.send", name=name, text="say 150 20")
-        await until(clients, name, lambda s: 5 < said(s["messages"])[-1]["text"].count(" ") < 30)
-        server.kill()
-        server = Server(tmp_path / "s.db", *flags)
-        state = await until(
-            clients, name, lambda s: s["status"] == "ready" and said(s["messages"])[-1]["text"].count(" ") == 150
-        )
-        await the_same(server, room, state)
-    finally:
-        for process in (*workers, server):
-            process.close()
+async def test_server_and_agent_are_killed_and_the_client_comes_back_by_itself(mortal, clients, room):
+    name = opened(clients, mortal, room, room)
+    clients("ts.send", name=name, text="say 20; die; say 10")
+    state = await until(
+        clients, name, lambda s: s["status"] == "ready" and said(s["messages"])[-1]["text"].count(" ") == 30
+    )
+    await the_same(mortal, room, state)
+    clients("ts.send", name=name, text="say 150 20")
+    await until(clients, name, lambda s: 5 < said(s["messages"])[-1]["text"].count(" ") < 30)
+    mortal.kill()
+    mortal.start()
+    state = await until(
+        clients, name, lambda s: s["status"] == "ready" and said(s["messages"])[-1]["text"].count(" ") == 150
+    )
+    await the_same(mortal, room, state)
 
 
 async def test_a_reconnect_does_not_ask_twice(service, room):

@@ -1,7 +1,6 @@
 """All kinds of clients on one session; every recorded stream through every gateway; and a long silence."""
 
 import asyncio
-import sys
 
 import httpx
 import openai
@@ -10,7 +9,7 @@ import pytest
 from crdt_sessions import connect
 from crdt_sessions.model import ToolPart
 from examples.replay_server import recordings
-from tests.processes import ROOT, Process, Replay, Server
+from tests.processes import replaying
 
 pytestmark = pytest.mark.interop
 
@@ -19,16 +18,8 @@ RECORDINGS = recordings()
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """The service, a replayed model, and an agent between them."""
-    server = Server(tmp_path_factory.mktemp("recordings") / "s.db", "--default-agent", "*")
-    replay = Replay(3000)
-    model = Process(
-        sys.executable, ROOT / "examples/model_agent.py", "--url", server.url,
-        env={**replay.env, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    yield server
-    for process in (model, replay, server):
-        process.close()
+    with replaying(tmp_path_factory.mktemp("recordings") / "s.db", 3000, "--default-agent", "*") as server:
+        yield server
 
 
 def written(message):

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sys
 
 import pytest
 
@@ -11,7 +10,7 @@ from crdt_sessions.model import TextPart, ToolPart
 from crdt_sessions.testing import content
 from examples.replay_server import recordings
 from tests.interop.node import needs_node
-from tests.processes import ROOT, Process, Replay, Server
+from tests.processes import ROOT, replaying
 
 pytestmark = [pytest.mark.interop, needs_node]
 
@@ -20,16 +19,8 @@ RECORDINGS = recordings()
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """The service, the replayed model and the agent, each a process."""
-    server = Server(tmp_path_factory.mktemp("streams") / "sessions.db")
-    replay = Replay(1500)
-    agent = Process(
-        sys.executable, ROOT / "examples/model_agent.py", "--url", server.url,
-        env={**replay.env, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    yield server
-    for process in (agent, replay, server):
-        process.close()
+    with replaying(tmp_path_factory.mktemp("streams") / "sessions.db", 1500) as server:
+        yield server
 
 
 def _session(name):

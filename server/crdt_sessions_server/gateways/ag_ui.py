@@ -7,7 +7,7 @@ is somebody who left; cancelling is a command.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from ag_ui.core import RunAgentInput
@@ -35,7 +35,7 @@ from crdt_sessions_server.gateways.conversation import (
     stop,
 )
 from crdt_sessions_server.problems import invalid
-from crdt_sessions_server.streaming import COMMENT, data_frame, going_on, with_silence
+from crdt_sessions_server.streaming import data_frames, going_on
 
 _SPOKEN = {"user": "user", "system": "system", "developer": "system"}
 
@@ -56,7 +56,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         principal = await principal_for(http_token(dict(request.scope)), name)
         run = await received(registry, name, data, principal)
         speller = SessionSpeller(data.thread_id, run, data.run_id, data.parent_run_id)
-        return going_on(_sse(events(registry, name, speller, follow=False)), headers={RUN_HEADER: run.id})
+        return going_on(data_frames(events(registry, name, speller, follow=False)), headers={RUN_HEADER: run.id})
 
     @ag_ui.get("/<name>")
     @tag(["gateways"])
@@ -66,7 +66,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         async with registry.open(session_id(name), create=registry.auto_create) as session:
             await session.readable()
             speller = SessionSpeller(name, active_run(session.view))
-        return going_on(_sse(events(registry, session_id(name), speller, follow=follow)))
+        return going_on(data_frames(events(registry, session_id(name), speller, follow=follow)))
 
     @ag_ui.post("/<name>/cancel")
     @tag(["gateways"])
@@ -217,8 +217,3 @@ async def events(
 
 def _projector(session: Session) -> Projector:
     return Projector(session, wants=lambda subject: subject[0] != "meta")
-
-
-async def _sse(source: AsyncGenerator[list[Event], None]) -> AsyncIterator[bytes]:
-    async for batch in with_silence(source):
-        yield COMMENT if batch is None else b"".join(map(data_frame, batch))

@@ -32,7 +32,7 @@ from crdt_sessions.model import (
 )
 from crdt_sessions.model.values import Part
 from crdt_sessions.runtime import PresenceChanged, RunChanged, SessionEvent, StateChanged
-from crdt_sessions_server.gateways.conversation import has_paused, output_id
+from crdt_sessions_server.gateways.conversation import failure_of, has_paused, output_id
 
 Event = dict[str, Any]
 
@@ -242,7 +242,7 @@ class SessionSpeller:
         yield self._started(following)
         yield from self._tell(view, [*waiting, *events])
         if following is None:
-            yield from self._finish({"outcome": {"type": "success"}})
+            yield from self._finish("success")
 
     def has_begun(self, run: Run) -> bool:
         """Whether something was told of what a run writes."""
@@ -283,7 +283,7 @@ class SessionSpeller:
         yield {"type": "MESSAGES_SNAPSHOT", "messages": self._listed(view, told) + folded(opened, empty=True)}
         yield from opened
         if run is None:  # there is none to be followed: the conversation was all that was wanted
-            yield from self._finish({"outcome": {"type": "success"}})
+            yield from self._finish("success")
         else:
             yield from self._tell(view, later)
 
@@ -344,30 +344,25 @@ class SessionSpeller:
 
     def _end(self, view: SessionView, run: Run) -> Iterator[Event]:
         if run.status in ("failed", "interrupted"):
-            error = run.outcome.error if run.outcome is not None else None
+            code, why = failure_of(run)
             yield from self._close()
             self.ended = True
-            why = (error.message or error.code) if error is not None else f"the run was {run.status}"
-            yield {"type": "RUN_ERROR", "message": why, "code": error.code if error is not None else run.status}
-            return
-        message_value = view.messages.value(output_id(run))
-        tools = [part for part in message_value.parts if isinstance(part, ToolPart)] if message_value else []
-        if run.status == "suspended":
-            interrupts = interrupts_of(view, run)
-            outcome: dict[str, Any] = {"type": "interrupt", "interrupts": interrupts}
-            if not interrupts:
-                outcome = {"type": "success"}
+            yield {"type": "RUN_ERROR", "message": why, "code": code}
+        elif run.status == "suspended" and (interrupts := interrupts_of(view, run)):
+            yield from self._finish("interrupt", interrupts=interrupts)
+        elif run.status == "suspended":
+            yield from self._finish("success")
         elif run.status == "cancelled":
-            outcome = {"type": "cancelled"}
+            yield from self._finish("cancelled")
         else:
-            pending = [tool.tool_call_id for tool in tools if tool.state == "input-available"]
-            outcome = {"type": "success"} | ({"pendingToolCallIds": pending} if pending else {})
-        yield from self._finish({"outcome": outcome})
+            pending = [tool.tool_call_id for tool in _tools_of(view, run) if tool.state == "input-available"]
+            yield from self._finish("success", **({"pendingToolCallIds": pending} if pending else {}))
 
-    def _finish(self, more: dict[str, Any]) -> Iterator[Event]:
+    def _finish(self, outcome: str, **more: Any) -> Iterator[Event]:
         yield from self._close()
         self.ended = True
-        yield {"type": "RUN_FINISHED", "threadId": self.thread, "runId": self._id(self._run), **more}
+        finished = {"type": "RUN_FINISHED", "threadId": self.thread, "runId": self._id(self._run)}
+        yield finished | {"outcome": {"type": outcome, **more}}
 
     def _close(self) -> Iterator[Event]:
         for speller in self._messages.values():
@@ -376,9 +371,12 @@ class SessionSpeller:
 
 def interrupts_of(view: SessionView, run: Run) -> list[Event]:
     """Return what a run waits for people to decide."""
+    return [_interrupt(tool) for tool in _tools_of(view, run) if tool.state == "approval-requested"]
+
+
+def _tools_of(view: SessionView, run: Run) -> list[ToolPart]:
     message = view.messages.value(output_id(run))
-    tools = [part for part in message.parts if isinstance(part, ToolPart)] if message is not None else []
-    return [_interrupt(tool) for tool in tools if tool.state == "approval-requested"]
+    return [part for part in message.parts if isinstance(part, ToolPart)] if message is not None else []
 
 
 def _interrupt(tool: ToolPart) -> Event:

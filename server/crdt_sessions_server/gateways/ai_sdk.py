@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -48,11 +48,12 @@ from crdt_sessions_server.gateways.conversation import (
     current_thread,
     decide,
     follow_run,
+    has_paused,
     output_id,
     principal_for,
     stop,
 )
-from crdt_sessions_server.streaming import COMMENT, compact, data_frame, going_on, with_silence
+from crdt_sessions_server.streaming import DONE, compact, data_frames, going_on
 
 Chunk = dict[str, Any]
 
@@ -110,7 +111,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         principal = await principal_for(http_token(dict(request.scope)), session_id(data.id))
         run, known = await _received(registry, data, principal)
         chunks = _chunks(registry, session_id(data.id), run.id, known)
-        return going_on(_sse(chunks), headers=_HEADERS | {RUN_HEADER: run.id})
+        return going_on(data_frames(chunks, DONE), headers=_HEADERS | {RUN_HEADER: run.id})
 
     @chat.get("/<name>/stream")
     @tag(["gateways"])
@@ -120,7 +121,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         if run is None:
             return Response("", 204)
         chunks = _chunks(registry, session_id(name), run.id)
-        return going_on(_sse(chunks), headers=_HEADERS | {RUN_HEADER: run.id})
+        return going_on(data_frames(chunks, DONE), headers=_HEADERS | {RUN_HEADER: run.id})
 
     @chat.post("/<name>/stop")
     @tag(["gateways"])
@@ -315,6 +316,7 @@ class Speller:
     def __init__(self, run: Run, known: Sequence[dict[str, Any]] = ()) -> None:
         self._run = run
         self._known = [part for part in known if part.get("type") != "step-start"]
+        self._known_calls = {str(part["toolCallId"]) for part in self._known if "toolCallId" in part}
         self._began = False
         self._replayed = not known
         self._ids: dict[int, str] = {}
@@ -345,7 +347,7 @@ class Speller:
                 case _:
                     pass  # there is no chunk for it
         self._replayed = self._replayed or bool(events)
-        if ended is not None and (ended.over or ended.status == "suspended"):
+        if ended is not None and has_paused(ended):
             yield from self.end()
 
     def end(self) -> Iterator[Chunk]:
@@ -415,10 +417,6 @@ class Speller:
         elif (id := self._ids.get(part)) is not None and id in self._open:
             yield {"type": f"{self._open[id]}-delta", "id": id, "delta": text}
 
-    @property
-    def _known_calls(self) -> set[str]:
-        return {str(part["toolCallId"]) for part in self._known if "toolCallId" in part}
-
     def _change(self, part: int, value: Part, *, continued: bool) -> Iterator[Chunk]:
         if isinstance(value, ToolPart):
             yield from self._tool(value)
@@ -462,12 +460,6 @@ async def _chunks(
     except CrdtSessionsError as error:  # the session was closed, or the service restarts: the client may resume
         _log.info("an answer cannot be followed any more: %s", error, extra={"session": name})
         yield [{"type": "error", "errorText": f"{error}; the answer goes on, resume to see it"}]
-
-
-async def _sse(chunks: AsyncGenerator[list[Chunk], None]) -> AsyncIterator[bytes]:
-    async for batch in with_silence(chunks):
-        yield COMMENT if batch is None else b"".join(map(data_frame, batch))
-    yield b"data: [DONE]\n\n"
 
 
 def _parsed(frame: str | bytes) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from quart import current_app
@@ -61,7 +61,7 @@ class Question:
     """The message to answer; the last one of *history* if None."""
     replaces: str | None = None
     """The message that the last one of *history* is another version of."""
-    run: str | None = field(default=None)
+    run: str | None = None
     """The id of the run; made of the message's if None."""
 
 
@@ -156,6 +156,12 @@ async def follow_run(session: Session, run_id: str) -> AsyncIterator[list[Sessio
 def has_paused(run: Run) -> bool:
     """Whether nothing more comes of a run by itself: it has ended, or waits for people."""
     return run.over or run.status == "suspended"
+
+
+def failure_of(run: Run) -> tuple[str | None, str]:
+    """Return the code and the words for what became of a run that failed or was interrupted."""
+    error = run.outcome.error if run.outcome is not None else None
+    return (run.status, f"the run was {run.status}") if error is None else (error.code, error.message or error.code)
 
 
 def output_id(run: Run) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -38,12 +38,13 @@ from crdt_sessions_server.gateways.conversation import (
     Question,
     Said,
     ask,
+    failure_of,
     follow_run,
     has_paused,
     output_id,
     principal_for,
 )
-from crdt_sessions_server.streaming import COMMENT, compact, data_frame, going_on, with_silence
+from crdt_sessions_server.streaming import DONE, compact, data_frames, going_on
 
 _FINISH = {"length": "length", "max_tokens": "length", "content_filter": "content_filter", "tool_calls": "tool_calls"}
 
@@ -85,7 +86,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             run = await ask(session, Question(history, data.model), principal, registry.clock.now())
         headers = {SESSION_HEADER: name, RUN_HEADER: run.id}
         if data.stream:
-            return going_on(_sse(registry, name, run, data.model), headers=headers)
+            return going_on(data_frames(_chunks(registry, name, run, data.model), DONE), headers=headers)
         answer = await _whole(registry, name, run, data.model)
         answer.headers.extend(headers)
         return answer
@@ -193,25 +194,20 @@ def _finish(run: Run) -> str:
 
 
 def _error(run: Run) -> dict[str, Any]:
-    error = run.outcome.error if run.outcome is not None else None
-    why = (error.message or error.code) if error is not None else f"the run was {run.status}"
-    return {"message": why, "type": "agent_error", "code": error.code if error is not None else run.status}
+    code, why = failure_of(run)
+    return {"message": why, "type": "agent_error", "code": code}
 
 
-async def _sse(registry: SessionRegistry, name: SessionId, run: Run, model: str) -> AsyncIterator[bytes]:
+async def _chunks(
+    registry: SessionRegistry, name: SessionId, run: Run, model: str
+) -> AsyncGenerator[list[dict[str, Any]], None]:
     speller = _Speller(run, model)
-
-    async def chunks() -> AsyncGenerator[list[dict[str, Any]], None]:
-        try:
-            async with registry.open(name) as session:
-                async for events in follow_run(session, run.id):
-                    yield list(speller.spell(events))
-        except CrdtSessionsError as error:
-            yield [{"error": {"message": str(error), "type": "service_error", "code": type(error).__name__}}]
-
-    async for batch in with_silence(chunks()):
-        yield COMMENT if batch is None else b"".join(map(data_frame, batch))
-    yield b"data: [DONE]\n\n"
+    try:
+        async with registry.open(name) as session:
+            async for events in follow_run(session, run.id):
+                yield list(speller.spell(events))
+    except CrdtSessionsError as error:
+        yield [{"error": {"message": str(error), "type": "service_error", "code": type(error).__name__}}]
 
 
 async def _whole(registry: SessionRegistry, name: SessionId, run: Run, model: str) -> Response:

@@ -146,15 +146,10 @@ def _ui_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if role == "reasoning":
             thoughts.append({"type": "thinking", "content": content})
         elif role == "tool":
-            result = {
-                "type": "tool-result",
-                "toolCallId": message["toolCallId"],
-                "content": content,
-                "state": "complete",
-            }
-            next((each for each in reversed(found) if _calls(each, message["toolCallId"])), found[-1])[
-                "parts"
-            ].append(result)
+            call = message["toolCallId"]
+            result = {"type": "tool-result", "toolCallId": call, "content": content, "state": "complete"}
+            caller = next((each for each in reversed(found) if _calls(each, call)), found[-1])
+            caller["parts"].append(result)
         else:
             parts = thoughts if role == "assistant" else []
             if isinstance(content, str) and content:
