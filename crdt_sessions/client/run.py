@@ -18,7 +18,6 @@ from crdt_sessions.model import (
     Message,
     SessionView,
     Shape,
-    Threads,
     ToolStream,
     shaped,
 )
@@ -82,10 +81,13 @@ class AgentRun:
     # -- reading -----------------------------------------------------------------------------------------------
 
     def messages(self) -> list[Message]:
-        """Return the thread that leads to the question, the answer so far, and what was said to steer it."""
+        """Return the conversation up to the question, the answer so far, and what was said to steer it.
+
+        The answer has a part ``steering`` where it took that up, which :meth:`history` tells from what comes after.
+        """
         request = self._grant.run.request
         everything = self.session.messages.all()
-        thread = Threads(everything).thread(request.message_id) if request is not None else []
+        thread = self.session.view.conversation(request.message_id) if request is not None else []
         answer = self.out.message
         if answer is not None and any(_says_something(part) for part in answer.parts):
             thread = [message for message in thread if message.id != answer.id] + [answer]
@@ -101,7 +103,7 @@ class AgentRun:
         """Return what people said to steer this run since the last call, and record that it was taken up."""
         steering = self.session.view.steering(self.id)
         for message in steering:
-            self.session.edit(lambda view, id=message.id: view.runs.consume(self.id, id))  # type: ignore[misc]
+            self.out.take_up(message.id)
         return steering
 
     # -- writing -----------------------------------------------------------------------------------------------

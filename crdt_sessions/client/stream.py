@@ -106,6 +106,17 @@ class MessageStream:
         """Record what the tool returned."""
         self._peer.edit(lambda _: self._tools[call_id].output(output))
 
+    def take_up(self, message_id: str) -> None:
+        """Record that a steering message was taken up here: what is written next begins another part."""
+
+        def change(view: SessionView) -> None:
+            self._append(view)
+            for choice in list(self._parts):
+                self._close_part(choice)
+            view.take_up(self.run_id, message_id)
+
+        self._peer.edit(change)
+
     @asynccontextmanager
     async def part(self, kind: Literal["text", "reasoning"], *, choice: int = 0) -> AsyncIterator[TextStream]:
         """Write one part: it is closed at the end, and what is written next begins another one."""

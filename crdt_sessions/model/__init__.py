@@ -28,9 +28,9 @@ from crdt_sessions.model.projection import (
 )
 from crdt_sessions.model.runs import Runs, answer_to, output_of
 from crdt_sessions.model.session import Artifacts, SessionView
-from crdt_sessions.model.shapes import Shape, json_text, shaped, system_text, ui_part, ui_tool_input
+from crdt_sessions.model.shapes import Shape, alone, json_text, shaped, system_text, ui_part, ui_tool_input
 from crdt_sessions.model.streams import SEGMENT_BYTES, PartStream, ToolStream
-from crdt_sessions.model.thread import Threads
+from crdt_sessions.model.thread import Threads, conversation
 from crdt_sessions.model.transcript import markdown
 from crdt_sessions.model.values import (
     ANY_AGENT,
@@ -115,9 +115,11 @@ __all__ = [
     "ToolStream",
     "Touched",
     "ValuePart",
+    "alone",
     "answer_to",
     "authors",
     "by_id",
+    "conversation",
     "decode_extent",
     "difference",
     "encode_verified",

@@ -11,6 +11,7 @@ from crdt_sessions.model.checks import check_json
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.messages import Messages, MessageView, order
 from crdt_sessions.model.runs import Runs
+from crdt_sessions.model.thread import conversation
 from crdt_sessions.model.values import (
     Artifact,
     ArtifactHead,
@@ -21,6 +22,7 @@ from crdt_sessions.model.values import (
     Run,
     RunPolicy,
     SessionExport,
+    ValuePart,
 )
 
 
@@ -76,6 +78,10 @@ class SessionView:
             message.run_id = run.id
         return message
 
+    def conversation(self, leaf: str | None = None) -> list[Message]:
+        """Return what people see, or what they saw up to the message *leaf*: see :func:`model.conversation`."""
+        return conversation(self.messages.ordered(), self.runs.all(), leaf)
+
     def steering(self, run_id: str) -> list[Message]:
         """Return the messages that are meant to steer a run and were not taken up yet, in order."""
         run = self.runs.value(run_id)
@@ -85,6 +91,22 @@ class SessionView:
         ]
         messages = [message for message_id in wanted if (message := self.messages.value(message_id)) is not None]
         return sorted(messages, key=order)
+
+    def take_up(self, run_id: str, message_id: str) -> None:
+        """Record that the agent of a run has taken up a steering message, and where in its answer it did. Once.
+
+        Raises:
+            NotFound: there is no such message.
+        """
+        said = self.messages[message_id].to_value()
+        run = self.runs.value(run_id)
+        if said is None or (run is not None and run.steers.get(message_id) is True):
+            return
+        self.runs.consume(run_id, message_id)
+        answer = self.messages.find(run.output) if run is not None and run.output is not None else None
+        if answer is not None:
+            parts = [part.json_value() for part in said.parts]
+            answer.add_part(ValuePart(type="steering", value={"messageId": message_id, "parts": parts}))
 
     def unread(self, principal: str) -> int:
         """Return how many messages of others *principal* has not read: those behind its receipt."""

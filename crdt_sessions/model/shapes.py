@@ -10,18 +10,55 @@ import json
 from collections.abc import Iterable
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from crdt_sessions.model.values import Message, Part, TextPart, ToolPart, ValuePart
 
 Shape = Literal["openai", "anthropic", "ai-sdk"]
+_SAID: TypeAdapter[list[Part]] = TypeAdapter(list[Part])
 
 
 def shaped(messages: Iterable[Message], shape: Shape) -> list[dict[str, Any]]:
     """Return *messages* in the shape of a provider.
 
+    What somebody said to steer an answer is told where the answer took it up, and not again as a message of its own.
     Anthropic takes what the system says as a parameter of its own: see :func:`system_text`.
     """
     spell = {"openai": _openai, "anthropic": _anthropic, "ai-sdk": _ai_sdk}[shape]
-    return [spelled for message in messages for spelled in spell(message)]
+    turns = [message for each in alone(messages) for message in ([each] if shape == "ai-sdk" else _heard(each))]
+    return [spelled for message in turns for spelled in spell(message)]
+
+
+def alone(messages: Iterable[Message]) -> list[Message]:
+    """Return *messages* without those that steered an answer which is among them, and says where."""
+    everything = list(messages)
+    taken = {steered[0] for message in everything for part in message.parts if (steered := _steered(part))}
+    return [message for message in everything if message.id not in taken]
+
+
+def _steered(part: Part) -> tuple[str, list[Part]] | None:
+    """Return the id of the message that was taken up here, and what it said; None if none was."""
+    value = part.value if isinstance(part, ValuePart) and part.type == "steering" else None
+    if not isinstance(value, dict) or not isinstance(value.get("messageId"), str):
+        return None
+    try:
+        return value["messageId"], _SAID.validate_python(value.get("parts"))
+    except ValidationError:
+        return None
+
+
+def _heard(message: Message) -> Iterable[Message]:
+    """Yield an answer as a model gave it: up to what it heard on the way, that, and what it said then."""
+    parts: list[Part] = []
+    for part in message.parts:
+        steered = _steered(part)
+        if steered is None:
+            parts.append(part)
+            continue
+        yield message.but(parts=parts)
+        yield message.but(id=steered[0], role="user", parts=steered[1])
+        parts = []
+    yield message.but(parts=parts)
 
 
 def json_text(value: Any) -> str:
@@ -162,11 +199,12 @@ def _parsed(part: ToolPart) -> dict[str, Any] | None:
 def _ai_sdk(message: Message) -> Iterable[dict[str, Any]]:
     role = "user" if message.role == "tool" else message.role
     parts: list[dict[str, Any]] = []
-    after_tool = True  # a model begins anew at the beginning, and after its tools have answered
+    begins, after_tool = True, False  # a model begins anew after its tools have answered, and when somebody steers
     for part in _joined(message):
-        if role == "assistant" and after_tool and (not parts or not isinstance(part, ToolPart)):
+        steering = part.type == "steering"
+        if role == "assistant" and not steering and (begins or (after_tool and not isinstance(part, ToolPart))):
             parts.append({"type": "step-start"})
-        after_tool = isinstance(part, ToolPart)
+        begins, after_tool = steering, isinstance(part, ToolPart)
         parts += ui_part(part)
     yield {"id": message.id, "role": role, "parts": parts}
 
@@ -198,6 +236,9 @@ def ui_part(part: Part) -> Iterable[dict[str, Any]]:
     elif (file := _file(part)) is not None:
         name = part.value.get("filename")
         yield {"type": "file", "mediaType": file[0], "url": file[1]} | ({"filename": name} if name else {})
+    elif (steered := _steered(part)) is not None:
+        said = [spelled for each in steered[1] for spelled in ui_part(each) if spelled["type"] in ("text", "file")]
+        yield {"type": "steering-message", "id": steered[0], "parts": said}
     elif part.type == "audio":
         yield {"type": "text", "text": part.transcript or "", "state": "done"}
     elif part.type == "data":

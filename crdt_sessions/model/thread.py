@@ -6,9 +6,9 @@ its place in the order; if it ``replaces`` another, it comes after what that one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from crdt_sessions.model.values import Message
+from crdt_sessions.model.values import Message, Run
 
 
 class Threads:
@@ -20,6 +20,7 @@ class Threads:
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self._messages = {message.id: message for message in messages}
+        """By id, in the session's order."""
         ids = list(self._messages)
         self._before = dict(zip(ids[1:], ids, strict=False))
 
@@ -56,3 +57,56 @@ class Threads:
         return [
             each for each in self._messages.values() if each.role == message.role and self.parent(each.id) == parent
         ]
+
+    def original(self, message: Message) -> str:
+        """Return the id of the message that *message* is a version of, through all between; its own if of none."""
+        seen: set[str] = set()
+        while message.replaces in self._messages and message.id not in seen:
+            seen.add(message.id)
+            message = self._messages[message.replaces]
+        return message.id
+
+
+def conversation(messages: Sequence[Message], runs: Iterable[Run], leaf: str | None = None) -> list[Message]:
+    """Return what people see: everything but what another version, or another answer, has taken the place of.
+
+    Several people may talk at once, so this is more than the one path that leads to the newest message. What came
+    after something that is left out is left out too.
+
+    Args:
+        messages: in the session's order.
+        runs: the session's; they say which answers were asked for in place of others.
+        leaf: return what led to this message, which is the last then; to the newest if None.
+    """
+    threads = Threads(messages)
+    path = {message.id for message in threads.thread(leaf)} if leaf is not None else set()
+    left_out = _losers(messages, runs, threads, path)
+    for message in messages:
+        if message.id not in path and threads.parent(message.id) in left_out:
+            left_out.add(message.id)
+    seen = [message for message in messages if message.id not in left_out]
+    ids = [message.id for message in seen]
+    return seen[: ids.index(leaf) + 1] if leaf in ids else seen
+
+
+def _losers(messages: Sequence[Message], runs: Iterable[Run], threads: Threads, path: set[str]) -> set[str]:
+    """Return the messages that another one has taken the place of: the newest has, unless one is on the *path*."""
+    ids = {message.id for message in messages}
+    expected: dict[str, bool] = {}  # question to whether an answer that was asked for anew is still to come
+    for run in runs:
+        if run.request is not None and run.request.trigger == "regenerate":
+            written = run.output in ids
+            if written or not run.over:
+                question = run.request.message_id
+                expected[question] = expected.get(question, False) or not written
+    rivals: dict[tuple[str, str], list[str]] = {}
+    for message in messages:
+        if message.role == "assistant" and message.reply_to in expected:
+            rivals.setdefault(("answer", message.reply_to or ""), []).append(message.id)
+        else:
+            rivals.setdefault(("version", threads.original(message)), []).append(message.id)
+    losers: set[str] = set()
+    for (kind, key), group in rivals.items():
+        kept = path.intersection(group) or ({} if kind == "answer" and expected[key] else group[-1:])
+        losers.update(id for id in group if id not in kept)
+    return losers

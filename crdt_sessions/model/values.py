@@ -176,10 +176,11 @@ class ToolPart(Value):
 
 
 class ValuePart(Value):
-    """A file, a source, application data or audio: one JSON value."""
+    """A file, a source, application data, audio or what somebody said meanwhile: one JSON value."""
 
-    type: Literal["file", "source", "data", "audio"]
+    type: Literal["file", "source", "data", "audio", "steering"]
     value: Any = None
+    """For ``steering``, ``messageId`` and ``parts`` of the message that the agent took up here."""
     transcript: str | None = None
     state: StreamState | None = None
     """For audio, whose transcript is streamed."""

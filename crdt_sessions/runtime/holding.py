@@ -99,9 +99,10 @@ class Holding:
         """Record that a steering message was taken up.
 
         Raises:
+            NotFound: there is no such message.
             StorageError: it could not be stored.
         """
-        await self.session.edit(lambda view: view.runs.consume(self.record.id, message_id))
+        await self.session.edit(lambda view: view.take_up(self.record.id, message_id))
 
     async def step(self, key: str) -> Any:
         """Return what was recorded for the step *key*.

@@ -191,6 +191,8 @@ function part (part, message) {
       return html`<details class="tool" ?open=${part.state === 'approval-requested'}><summary>Tool · ${part.toolName}${part.state === 'output-error' ? ' · failed' : ''}</summary><pre>${part.inputText || JSON.stringify(part.input, null, 2)}</pre>${part.errorText ? html`<p class="error">${part.errorText}</p>` : nothing}</details>${question(part, message)}`
     case 'audio':
       return html`<div class="text spoken">${part.transcript}</div>`
+    case 'steering':
+      return html`<p class="note">Heard: ${part.value?.parts?.map(each => each.text).join(' ')}</p>`
     default:
       return html`<pre>${JSON.stringify(part.value, null, 2)}</pre>`
   }

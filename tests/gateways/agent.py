@@ -2,7 +2,7 @@
 
 A question is a list of steps, separated by ``;``: ``say 20 30`` (words, milliseconds between them), ``think 5``,
 ``tool name`` (its input streamed, then an output), ``ask name`` (waits for people), ``client name`` (a tool of the
-client's), ``fail why``, ``die`` (the process kills itself, once), ``file``, ``echo``.
+client's), ``heed`` (waits for somebody to steer), ``fail why``, ``die`` (the process kills itself, once), ``file``, ``echo``.
 """
 
 import asyncio
@@ -65,6 +65,10 @@ async def one(run, number, verb="say", *args):
                     ValuePart(type="file", value={"url": "https://example.org/a.png", "mediaType": "image/png"})
                 )
             )
+        case "heed":
+            while not (heard := run.take_steering()):
+                await asyncio.sleep(0.01)
+            await run.out.write(f"so: {heard[0].text} ")
         case "echo":
             async with run.text() as out:
                 await out.write(json.dumps(run.history("openai")))

@@ -225,3 +225,22 @@ async def test_one_who_follows_is_asked_once_and_sees_the_run_go_on(service, cli
         state = await until(lambda s: s["events"][-1] == "RUN_FINISHED success" and "sent" in str(s["messages"]))
     assert state["events"].count("RUN_FINISHED interrupt") == 1
     assert bare(state) == await as_joined(clients, service, room)
+
+
+async def test_another_answer_takes_the_place_of_the_first(service, clients, room):
+    watching = opened(clients, service, f"{room}-2", room, follow=True)
+    await clients.ask("ag.join", name=watching, wait=False)
+    name = opened(clients, service, room, room)
+    await clients.ask("ag.run", name=name, message=user("u1", "say 2"), runId=f"{room}-1")
+    clients("ag.forget", name=name)
+    state = await clients.ask("ag.run", name=name, runId=f"{room}-2")
+    assert state["error"] is None
+    first, again = f"{room}-1-out", f"{room}-2-out"
+    assert [message["id"] for message in bare(state)] == ["u1", again]
+    assert bare(state) == await as_joined(clients, service, room)
+    await asyncio.to_thread(
+        clients.until, lambda s: bare(s) == bare(state) and "RUN_ERROR" not in str(s["events"]),
+        command="ag.state", name=watching,
+    )  # fmt: skip
+    async with connect(service.url, room) as peer:
+        assert {first, again} <= {message.id for message in peer.messages.all()}, "both are still there"

@@ -87,10 +87,14 @@ async def test_reloading_in_the_middle_ten_times_and_a_second_device_show_the_sa
         )  # fmt: skip
         resumed.append(name)
         await clients.ask("ai.resume", name=name, wait=False)
+    while await active(service.url, room):
+        await asyncio.sleep(0.05)
+    (_, answer) = await history(service.url, room)
     states = [
-        await asyncio.to_thread(
+        await asyncio.to_thread(  # ready is also one that has not begun to resume
             clients.until, lambda state: state["status"] == "ready" and len(state["messages"]) == 2
-            and len(state["messages"][1]["parts"]) == 6, command="ai.state", name=name,
+            and bare(state["messages"])[1] == bare([answer])[0],
+            command="ai.state", name=name,
         )
         for name in [first, *resumed]
     ]  # fmt: skip
@@ -284,9 +288,66 @@ async def test_agent_and_server_are_killed_in_the_middle_and_the_answer_is_whole
         if state["status"] == "ready" and not (await active(mortal.url, room)):
             break
         await asyncio.sleep(0.2)
-    expected = await history(mortal.url, room)
+    assert state["status"] == "ready"
+    expected = await the_same(mortal, room, state)
     words = expected[3]["parts"][-1]["text"].split()
     assert len(words) == 150, "every word once"
+
+
+async def test_one_whose_answer_ended_while_it_was_away_gets_the_ending(service, clients, room):
+    chat = opened(clients, service, room, room)
+    await clients.ask("ai.send", name=chat, text="say 60 20", wait=False)
+    await asyncio.to_thread(
+        clients.until, lambda s: len(s["messages"]) == 2 and s["messages"][1]["parts"], command="ai.state", name=chat
+    )
+    await clients.ask("ai.leave", name=chat)
+    while await active(service.url, room):
+        await asyncio.sleep(0.1)
+    await the_same(service, room, await clients.ask("ai.resume", name=chat))
+    assert (await clients.ask("ai.resume", name=chat))["status"] == "ready"
+
+
+@pytest.mark.parametrize("transport", ["http", "ws"])
+async def test_a_run_is_steered_and_shows_where_it_heard_it(service, clients, room, transport):
+    chat = opened(clients, service, room, room, transport=transport)
+    await clients.ask("ai.send", name=chat, text="say 3; tool weather; heed; say 2", wait=False)
+    await asyncio.to_thread(
+        clients.until, lambda s: len(s["messages"]) == 2 and "output" in s["messages"][1]["parts"][-1],
+        command="ai.state", name=chat,
+    )  # fmt: skip
+    said = {"message": user("s1", "in Fahrenheit")}
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        for _ in range(2):  # again changes nothing
+            answer = await http.post(f"{API}/{room}/steer", json=said)
+            assert (answer.status_code, answer.json()) == (202, {"runId": answer.json()["runId"]})
+    state = await asyncio.to_thread(
+        clients.until, lambda s: s["status"] == "ready" and s["finished"], command="ai.state", name=chat
+    )
+    (_, reply) = await the_same(service, room, state)
+    kinds = [part["type"] for part in reply["parts"]]
+    assert kinds == [
+        "step-start", "text", "tool-weather", "steering-message", "step-start", "text",
+    ], "shown where it was heard, and not again as a message"  # fmt: skip
+    heard = state["messages"][1]["parts"][3]
+    assert (heard["id"], heard["parts"][0]["text"]) == ("s1", "in Fahrenheit")
+    state = await clients.ask("ai.send", name=chat, text="echo")
+    roles = [message["role"] for message in json.loads(state["messages"][-1]["parts"][-1]["text"])]
+    assert roles == ["user", "assistant", "tool", "user", "assistant", "user"], "and the model reads it there"
+
+
+async def test_steering_nobody_is_asking(service, clients, room):
+    chat = opened(clients, service, room, room)
+    await clients.ask("ai.send", name=chat, text="say 1")
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        run = (await http.post(f"{API}/{room}/steer", json={"message": user("s1", "say 2")})).json()["runId"]
+        assert run == "run-s1"
+        assert (
+            await http.post(f"{API}/{room}/steer", json={"message": user("s", "x"), "runId": "none"})
+        ).status_code == 404
+    await clients.ask("ai.resume", name=chat)
+    while len(await history(service.url, room)) < 4 or await active(service.url, room):
+        await asyncio.sleep(0.05)
+    assert [message["id"] for message in await history(service.url, room)][2] == "s1"
 
 
 async def active(url, room):

@@ -158,3 +158,20 @@ async def test_a_reconnect_does_not_ask_twice(service, room):
     assert len(set(ids)) == len(ids), "a client drops what has an id that it has seen"
     async with connect(service.url, room) as peer:
         assert len(peer.messages.all()) == 2
+
+
+@pytest.mark.parametrize("mode", ["connect", "subscribe"])
+async def test_another_answer_takes_the_place_of_the_first(service, clients, room, mode):
+    watching = opened(clients, service, f"{room}-2", room, "subscribe")
+    name = opened(clients, service, room, room, mode)
+    clients("ts.send", name=name, text="say 2")
+    first = await until(clients, name, lambda s: s["status"] == "ready" and len(s["messages"]) == 2)
+    clients("ts.reload", name=name)
+    state = await until(
+        clients, name, lambda s: s["status"] == "ready" and len(s["messages"]) == 2
+        and s["messages"][1]["id"] != first["messages"][1]["id"] and not s["generating"],
+    )  # fmt: skip
+    expected = await the_same(service, room, state)
+    await until(clients, watching, lambda s: said(s["messages"]) == expected)
+    async with connect(service.url, room) as peer:
+        assert len(peer.messages.all()) == 3, "both are still there"

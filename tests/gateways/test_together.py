@@ -159,7 +159,13 @@ async def test_all_kinds_of_clients_on_one_session_show_the_same(service, client
         answers = sorted(message.text for message in messages if message.role == "assistant")
         clients("ag.open", name=f"{room}-late", thread=room, url=service.url)
         joined = await clients.ask("ag.join", name=f"{room}-late")
+        fresh = await history()
+        assert [message["id"] for message in fresh] == [message.id for message in messages]
         for found in (
+            [
+                "".join(part.get("text", "") for part in m["parts"])
+                for m in fresh if m["role"] == "assistant"
+            ],
             [m["content"] for m in joined["messages"] if m["role"] == "assistant"],
             [
                 "".join(part["content"] for part in m["parts"])

@@ -11,6 +11,8 @@ from crdt_sessions.model import (
     Author,
     Message,
     MessageHead,
+    Run,
+    RunRequest,
     SessionDoc,
     SessionView,
     TextPart,
@@ -18,6 +20,7 @@ from crdt_sessions.model import (
     ToolPart,
     ValuePart,
     authors,
+    conversation,
     extent_of,
     json_text,
     merge,
@@ -88,6 +91,67 @@ def test_circles_end(links):
         assert path[-1] == each.id
         assert len(set(path)) == len(path)
         threads.siblings(each.id)
+
+
+# -- the conversation --------------------------------------------------------------------------------------------------
+
+
+def answer(id, question, **head):
+    return message(id, role="assistant", parent=question, reply_to=question, **head)
+
+
+def regenerating(id, question, status="completed", output=None):
+    request = RunRequest(message_id=question, trigger="regenerate", created_at=1)
+    return Run(id=id, request=request, status=status, output=output)
+
+
+def test_people_who_talk_at_once_all_are_in_the_conversation():
+    everything = [message("q1"), message("q2"), answer("a2", "q2"), answer("a1", "q1"), message("q3")]
+    assert ids(conversation(everything, [])) == ["q1", "q2", "a2", "a1", "q3"]
+    assert ids(conversation(everything, [], "q2")) == ["q1", "q2"]
+
+
+def test_another_version_takes_the_place_of_what_came_after_the_first():
+    everything = [message("q1"), answer("a1", "q1"), message("q2"), message("q1b", replaces="q1"), answer("b", "q1b")]
+    assert ids(conversation(everything, [])) == ["q1b", "b"]
+    assert ids(conversation(everything, [], "q2")) == ["q1", "a1", "q2"], "as it was before"
+    third = [*everything, message("q1c", replaces="q1b")]
+    assert ids(conversation(third, [])) == ["q1c"]
+    assert ids(conversation(third, [], "b")) == ["q1b", "b"]
+
+
+def test_another_answer_takes_the_place_of_the_first_as_soon_as_it_is_asked_for():
+    everything = [message("q"), answer("a", "q"), message("q2"), answer("a2", "q2")]
+    for status in ("queued", "running"):
+        assert ids(conversation(everything, [regenerating("r", "q", status, "b")])) == ["q"]
+    assert ids(conversation(everything, [regenerating("r", "q", "cancelled")])) == ids(everything), "it never began"
+    again = [*everything, answer("b", "q")]
+    runs = [regenerating("r", "q", output="b")]
+    assert ids(conversation(again, runs)) == ["q", "b"]
+    assert ids(conversation(again, runs, "a2")) == ["q", "a", "q2", "a2"]
+    assert ids(conversation(again, [])) == [*ids(everything), "b"], "two agents that were asked the same"
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5) | st.none(), st.integers(0, 5) | st.none(), st.booleans()), max_size=6),
+    st.sets(st.integers(0, 5)),
+)
+def test_a_conversation_is_in_order_and_leads_to_its_last_message(links, regenerated):
+    def name(number):
+        return None if number is None else f"m{number}"
+
+    everything = [
+        message(
+            f"m{n}", role="assistant" if answers else "user", parent=name(parent), replaces=name(replaces),
+            reply_to=name(parent),
+        )
+        for n, (parent, replaces, answers) in enumerate(links)
+    ]  # fmt: skip
+    runs = [regenerating(f"r{n}", name(n), output="m5") for n in regenerated]
+    for leaf in (None, *ids(everything)):
+        found = ids(conversation(everything, runs, leaf))
+        assert found == [id for id in ids(everything) if id in found]
+        assert leaf is None or found[-1] == leaf
 
 
 # -- shapes ------------------------------------------------------------------------------------------------------------
@@ -241,3 +305,30 @@ def test_the_authors_of_an_update_are_those_whose_clocks_it_moves(edits, fenced)
     assert (held is not None) == bool(found & fenced)
     for document in (known, *writers.values()):
         document.close()
+
+
+def test_what_steered_an_answer_is_told_where_it_was_heard():
+    said = {"messageId": "s", "parts": [{"type": "text", "text": "faster"}]}
+    steered = message(
+        "a", "Done.", "assistant", [TextPart(type="text", text="Slowly. "), ValuePart(type="steering", value=said)]
+    )
+    history = [message("q", "go"), steered, message("s", "faster", steers="r")]
+    assert [(each["role"], each["content"]) for each in shaped(history, "openai")] == [
+        ("user", "go"), ("assistant", "Slowly. "), ("user", "faster"), ("assistant", "Done."),
+    ]  # fmt: skip
+    assert [each["role"] for each in shaped(history, "anthropic")] == ["user", "assistant", "user", "assistant"]
+    (_, spelled) = shaped(history, "ai-sdk")
+    assert [part["type"] for part in spelled["parts"]] == [
+        "step-start", "text", "steering-message", "step-start", "text",
+    ]  # fmt: skip
+    assert spelled["parts"][2] == {
+        "type": "steering-message", "id": "s", "parts": [{"type": "text", "text": "faster", "state": "done"}],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [None, 7, {}, {"messageId": 3}, {"messageId": "s", "parts": [{"type": "x"}]}])
+def test_a_careless_steering_part_is_left_out(value):
+    odd = message("a", "Done.", "assistant", [ValuePart(type="steering", value=value)])
+    for shape in ("openai", "anthropic", "ai-sdk"):
+        (spelled,) = shaped([odd], shape)
+        assert "steering" not in str(spelled)

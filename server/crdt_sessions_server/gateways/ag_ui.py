@@ -18,7 +18,7 @@ from quart_schema import tag
 from crdt_sessions.errors import CrdtSessionsError, NotFound, ShuttingDown
 from crdt_sessions.ids import SessionId, session_id
 from crdt_sessions.model import Run, SessionView, TextPart, ToolPart, ValuePart
-from crdt_sessions.model.values import Part
+from crdt_sessions.model.values import Part, Trigger
 from crdt_sessions.runtime import Projector, Session, SessionRegistry
 from crdt_sessions_server.asgi import http_token
 from crdt_sessions_server.auth import Principal, current_principal
@@ -31,6 +31,7 @@ from crdt_sessions_server.gateways.conversation import (
     ask,
     checked_id,
     decide,
+    is_answered,
     principal_for,
     stop,
 )
@@ -121,7 +122,8 @@ async def received(registry: SessionRegistry, name: SessionId, data: RunAgentInp
         history = _history(view, data.messages)
         if not history:
             raise NotFound(what="message to answer", id=run_id)
-        return await ask(session, Question(history, agent, run=run_id), principal, now)
+        trigger: Trigger = "regenerate" if is_answered(view, history[-1].id) else "submit"
+        return await ask(session, Question(history, agent, trigger=trigger, run=run_id), principal, now)
 
 
 async def _resumed(session: Session, data: RunAgentInput, principal: Principal, now: Any) -> Run:
@@ -202,7 +204,11 @@ async def events(
             projector = _projector(session)
             while True:
                 await projector.wait()
-                if batch := list(speller.spell(session.view, projector.take())):
+                happened = projector.take()
+                if (rewriting := speller.rewritten_by(session.view, happened)) is not None:
+                    speller, projector = SessionSpeller(speller.thread, rewriting), _projector(session)
+                    happened = projector.take()
+                if batch := list(speller.spell(session.view, happened)):
                     yield batch
                 if speller.ended and not follow:
                     return

@@ -244,6 +244,18 @@ class SessionSpeller:
         if following is None:
             yield from self._finish("success")
 
+    def rewritten_by(self, view: SessionView, events: Sequence[SessionEvent]) -> Run | None:
+        """Return a run, if one begins now, that takes the place of what was told: all is to be told anew, then."""
+        runs = [event.run for event in events if isinstance(event, RunChanged)] if self.ended else []
+        for run in runs:
+            if run.request is None or run.status is None or run.id in self._paused:
+                continue
+            asked = view.messages.find(run.request.message_id)
+            head = asked.head if asked is not None else None
+            if run.request.trigger == "regenerate" or (head is not None and head.replaces is not None):
+                return run
+        return None
+
     def has_begun(self, run: Run) -> bool:
         """Whether something was told of what a run writes."""
         return output_id(run) in self._messages
@@ -262,6 +274,7 @@ class SessionSpeller:
         writing = {output_id(each) for each in view.runs.unfinished()} | (
             {output_id(run)} if run is not None else set()
         )
+        seen = {message.id for message in view.conversation()}
         told: list[Event] = []
         opened: list[Event] = []
         later: list[SessionEvent] = []
@@ -274,7 +287,7 @@ class SessionSpeller:
                     self._paused.add(event.run.id)
             elif getattr(event, "message", None) in writing:
                 opened += self._message(event)
-            else:
+            elif getattr(event, "message", None) in seen:
                 told += self._message(event)
         for id, speller in self._messages.items():
             if id not in writing:

@@ -31,6 +31,7 @@ from crdt_sessions.model import (
     TextPart,
     ToolPart,
     ValuePart,
+    alone,
     shaped,
     ui_part,
     ui_tool_input,
@@ -45,12 +46,12 @@ from crdt_sessions_server.gateways.conversation import (
     Said,
     active_run,
     ask,
-    current_thread,
     decide,
     follow_run,
     has_paused,
     output_id,
     principal_for,
+    steer,
     stop,
 )
 from crdt_sessions_server.streaming import DONE, compact, data_frames, going_on
@@ -93,6 +94,13 @@ class ChatRequest(_Incoming):
     agent: AgentName | None = Field(None, description="Who is to answer; who the session says if absent.")
 
 
+class SteerRequest(_Incoming):
+    """What is said to a run that goes on."""
+
+    message: UiMessage
+    run_id: str | None = Field(None, description="The run; the one that goes on if absent.")
+
+
 class StopRequest(_Incoming):
     """Which run is to stop."""
 
@@ -116,8 +124,11 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @chat.get("/<name>/stream")
     @tag(["gateways"])
     async def resume(name: str) -> Response:
-        """Follow the answer that is being written, from its beginning; 204 if none is."""
-        run = await _active(registry, session_id(name))
+        """Follow the answer that is being written, from its beginning; 204 if none is.
+
+        With ``?runId=`` it is that run's, also if it has ended: a client that saw its beginning gets its ending.
+        """
+        run = await _active(registry, session_id(name), request.args.get("runId"))
         if run is None:
             return Response("", 204)
         chunks = _chunks(registry, session_id(name), run.id)
@@ -133,6 +144,21 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         async with registry.open(session_id(name)) as session:
             stopped = await stop(session, principal, registry.clock.now(), body.run_id)
         return {"stopped": stopped}, 200
+
+    @chat.post("/<name>/steer")
+    @tag(["gateways"])
+    @validate_request(SteerRequest)
+    async def press_on(name: str, data: SteerRequest) -> tuple[dict[str, Any], int]:
+        """Say something to the answer that is being written: a part ``steering-message`` shows where it was heard.
+
+        If the answer ends before, or none is written, it is answered as a question of its own.
+        """
+        principal = current_principal()
+        principal.require_write()
+        said = Said(data.message.id, "user", _parts(data.message))
+        async with registry.open(session_id(name)) as session:
+            run = await steer(session, said, principal, registry.clock.now(), data.run_id)
+        return {"runId": run.id}, 202
 
     @chat.get("/<name>/messages")
     @tag(["gateways"])
@@ -153,12 +179,12 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     return chat
 
 
-async def _active(registry: SessionRegistry, name: SessionId) -> Run | None:
-    """Return the run that is going on; None also for a chat that has not begun, of which useChat asks at once."""
+async def _active(registry: SessionRegistry, name: SessionId, run_id: str | None = None) -> Run | None:
+    """Return the run that is asked for, or goes on; None also for a chat that has not begun: useChat asks at once."""
     with contextlib.suppress(SessionNotFound):
         async with registry.open(name) as session:
             await session.readable()
-            return active_run(session.view)
+            return session.view.runs.find(run_id) if run_id else active_run(session.view)
     return None
 
 
@@ -279,7 +305,7 @@ def _string(value: Any) -> str | None:
 
 def ui_messages(view: SessionView) -> list[dict[str, Any]]:
     """Return the conversation as ``UIMessage``s, equal to what a client has that followed it."""
-    return [_ui_message(view, message) for message in current_thread(view)]
+    return [_ui_message(view, message) for message in alone(view.conversation())]
 
 
 def _ui_message(view: SessionView, message: Message) -> dict[str, Any]:
@@ -343,6 +369,8 @@ class Speller:
                 case PartChanged(_, part, value, continued):
                     yield from self._change(part, value, continued=continued)
                 case RunChanged(run):
+                    if run.status != self._run.status and not has_paused(run):
+                        yield {"type": "message-metadata", "messageMetadata": _metadata(run)}
                     ended = self._run = run
                 case _:
                     pass  # there is no chunk for it
@@ -358,9 +386,7 @@ class Speller:
         if self._answered and self._run.over:
             yield {"type": "finish-step"}
             yield {"type": "start-step"}
-        if self._stepping:
-            self._stepping = False
-            yield {"type": "finish-step"}
+        yield from self._end_step()
         run, metadata = self._run, {"messageMetadata": _metadata(self._run)}
         reason = run.outcome.reason if run.outcome is not None else ""
         if run.status == "failed":
@@ -403,12 +429,19 @@ class Speller:
 
     def _step(self, value: Part) -> Iterator[Chunk]:
         """Begin a step where a model begins anew: at the beginning, and after its tools have answered."""
+        if value.type == "steering":  # the model hears it between two steps
+            yield from self._end_step()
+            return
         if self._stepping and not (self._after_tool and not isinstance(value, ToolPart)):
             return
-        if self._stepping:
-            yield {"type": "finish-step"}
+        yield from self._end_step()
         self._stepping = True
         yield {"type": "start-step"}
+
+    def _end_step(self) -> Iterator[Chunk]:
+        if self._stepping:
+            self._stepping = False
+            yield {"type": "finish-step"}
 
     def _add(self, part: int, text: str) -> Iterator[Chunk]:
         if part in self._tools:

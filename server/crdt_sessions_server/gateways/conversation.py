@@ -14,13 +14,11 @@ from crdt_sessions.ids import Millis, SessionId
 from crdt_sessions.model import (
     ANY_AGENT,
     Decision,
-    Message,
     MessageHead,
     Run,
     RunCancel,
     RunRequest,
     SessionView,
-    Threads,
     answer_to,
     output_of,
 )
@@ -216,7 +214,23 @@ async def decide(
         await session.edit(change)
 
 
-def current_thread(view: SessionView) -> list[Message]:
-    """Return the conversation that leads to the newest message."""
-    everything = view.messages.ordered()
-    return Threads(everything).thread(everything[-1].id) if everything else []
+async def steer(session: Session, said: Said, principal: Principal, now: Millis, run_id: str | None = None) -> Run:
+    """Say something to the run *run_id*, or to the one that goes on; return it. If it is over, that is a question.
+
+    Raises:
+        NotFound: there is no such run.
+    """
+    run = session.view.runs.find(run_id) if run_id is not None else active_run(session.view)
+    if run is None or run.over:
+        return await ask(session, Question([said], run.agent if run is not None else None), principal, now)
+    head = MessageHead(
+        id=checked_id(said.id, "message id"), role="user", author=principal.author, steers=run.id, created_at=now
+    )
+    await session.edit(lambda view: view.messages.add(head, list(said.parts)))
+    return run
+
+
+def is_answered(view: SessionView, message_id: str) -> bool:
+    """Whether a run that has ended was asked to answer a message: to ask again is to want another answer."""
+    requests = (run.request for run in view.runs.all() if run.over)
+    return any(request is not None and request.message_id == message_id for request in requests)

@@ -1,6 +1,7 @@
 // Real chat clients, driven by JSON lines on standard input: {"call": 1, "command": "ai.send", ...}.
 import { createInterface } from 'node:readline'
-import { AbstractChat, DefaultChatTransport, WebSocketChatTransport, lastAssistantMessageIsCompleteWithApprovalResponses, lastAssistantMessageIsCompleteWithToolCalls } from 'ai'
+import { Chat } from '@ai-sdk/react'
+import { DefaultChatTransport, WebSocketChatTransport, lastAssistantMessageIsCompleteWithApprovalResponses, lastAssistantMessageIsCompleteWithToolCalls } from 'ai'
 import WebSocket from 'ws'
 import { HttpAgent, runHttpRequest, transformHttpEventStream } from '@ag-ui/client'
 import { EventSchemas } from '@ag-ui/core/schemas'
@@ -8,20 +9,6 @@ import { ChatClient, fetchServerSentEvents } from '@tanstack/ai-client'
 import { uiMessagesToWire } from '@tanstack/ai'
 
 process.on('unhandledRejection', () => {}) // the AG-UI client leaks one when a socket is reset
-
-class State {
-  status = 'ready'
-  error
-  constructor (messages) { this.messages = messages }
-  pushMessage = message => { this.messages = [...this.messages, message] }
-  popMessage = () => { this.messages = this.messages.slice(0, -1) }
-  replaceMessage = (index, message) => { this.messages = this.messages.with(index, structuredClone(message)) }
-  snapshot = value => structuredClone(value)
-}
-
-class NodeChat extends AbstractChat {
-  constructor ({ messages = [], ...init }) { super({ ...init, state: new State(messages) }) }
-}
 
 class SessionAgent extends HttpAgent { // gives connectAgent() something to do
   connect (input) {
@@ -83,13 +70,21 @@ const commands = {
     const entry = { finished, sent: 0 }
     const counting = (...args) => { if (args[1]?.method === 'POST') entry.sent++; return fetch(...args) }
     const options = { headers, body }
-    entry.chat = new NodeChat({
+    entry.chat = new Chat({
       id,
       messages,
       sendAutomaticallyWhen: auto && AUTO[auto],
       onFinish: ({ isAbort, isDisconnect, isError, finishReason }) => finished.push({ isAbort, isDisconnect, isError, finishReason }),
       transport: transport === 'http'
-        ? new DefaultChatTransport({ api: `${url}/v1/gateways/ai-sdk/chat`, fetch: counting, ...options })
+        ? new DefaultChatTransport({
+          api: `${url}/v1/gateways/ai-sdk/chat`,
+          fetch: counting,
+          prepareReconnectToStreamRequest: ({ id, api }) => { // the run whose beginning is shown, also if it has ended
+            const shown = entry.chat.messages.at(-1)?.metadata
+            return { api: `${api}/${id}/stream${['queued', 'running'].includes(shown?.status) ? `?runId=${shown.runId}` : ''}` }
+          },
+          ...options
+        })
         : new WebSocketChatTransport({ url: `${url.replace('http', 'ws')}/v1/gateways/ai-sdk/chat`, webSocket: WebSocket, ...options })
     })
     chats.set(name, entry)
@@ -117,6 +112,10 @@ const commands = {
     if (message) entry.agent.addMessage(message)
     return going(name, entry, subscriber => entry.agent.runAgent(parameters, subscriber), wait)
   },
+  'ag.forget' ({ name }) { // what a page does whose user wants another answer
+    const { agent } = agents.get(name)
+    agent.setMessages(agent.messages.slice(0, agent.messages.findLastIndex(message => message.role === 'user') + 1))
+  },
   'ag.join' ({ name, wait = true }) {
     const entry = agents.get(name)
     return going(name, entry, subscriber => entry.agent.connectAgent({}, subscriber), wait)
@@ -134,6 +133,7 @@ const commands = {
     else entry.client.subscribe()
   },
   'ts.send' ({ name, text }) { tans.get(name).client.sendMessage(text).catch(() => {}) },
+  'ts.reload' ({ name }) { tans.get(name).client.reload().catch(() => {}) },
   'ts.decide' ({ name, payload }) { tans.get(name).client.getInterrupts()[0].resolveInterrupt(payload) },
   'ts.close' ({ name }) { tans.get(name).client.dispose() },
   'ts.state' ({ name }) {
