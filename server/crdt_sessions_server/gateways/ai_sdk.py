@@ -558,7 +558,8 @@ class _Conversation:
     async def _resume(self, request_id: str, frame: dict[str, Any], token: str | None) -> None:
         name = session_id(str(frame.get("id", "")))
         await principal_for(token, name)
-        run = await _active(self._registry, name)
+        body = frame.get("body")
+        run = await _active(self._registry, name, _string(body.get("runId")) if isinstance(body, dict) else None)
         if run is None:
             await self._tell("no-active", request_id)
             return

@@ -70,6 +70,10 @@ const commands = {
     const entry = { finished, sent: 0 }
     const counting = (...args) => { if (args[1]?.method === 'POST') entry.sent++; return fetch(...args) }
     const options = { headers, body }
+    const shown = () => { // the run whose beginning is shown: its ending is wanted also if it has ended
+      const { status, runId } = entry.chat.messages.at(-1)?.metadata ?? {}
+      return ['queued', 'running'].includes(status) ? { runId } : {}
+    }
     entry.chat = new Chat({
       id,
       messages,
@@ -79,13 +83,10 @@ const commands = {
         ? new DefaultChatTransport({
           api: `${url}/v1/gateways/ai-sdk/chat`,
           fetch: counting,
-          prepareReconnectToStreamRequest: ({ id, api }) => { // the run whose beginning is shown, also if it has ended
-            const shown = entry.chat.messages.at(-1)?.metadata
-            return { api: `${api}/${id}/stream${['queued', 'running'].includes(shown?.status) ? `?runId=${shown.runId}` : ''}` }
-          },
+          prepareReconnectToStreamRequest: ({ id, api }) => ({ api: `${api}/${id}/stream?${new URLSearchParams(shown())}` }),
           ...options
         })
-        : new WebSocketChatTransport({ url: `${url.replace('http', 'ws')}/v1/gateways/ai-sdk/chat`, webSocket: WebSocket, ...options })
+        : new WebSocketChatTransport({ url: `${url.replace('http', 'ws')}/v1/gateways/ai-sdk/chat`, webSocket: WebSocket, prepareReconnectToStreamRequest: () => ({ body: shown() }), ...options })
     })
     chats.set(name, entry)
   },
