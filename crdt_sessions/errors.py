@@ -17,7 +17,9 @@
     ├── TooMany                   more connections or messages than allowed; come back later
     ├── Overloaded                the process has too much to do; come back later
     ├── NotAuthenticated          no token, or one that nobody knows
+    │   └── TokenExpired          it was good; come back with a fresh one
     ├── AccessDenied              the principal may not do this
+    │   └── ForeignWriter         the Yjs client id belongs to somebody else
     ├── SessionNotFound
     │   └── SessionDeleted        it existed; it will not come back by itself
     ├── SessionExists
@@ -28,6 +30,7 @@
     ├── LeaseLost                 the run was taken away from this agent, or has ended
     ├── WrongOffset               text that is not to be appended where the buffer ends
     ├── BadSessionId
+    ├── BadTenant
     ├── BadParameter              a query parameter that cannot be read
     ├── BadValue                  a value that the document cannot hold
     ├── BadDocument               an import that is not a session document
@@ -159,8 +162,16 @@ class Overloaded(CrdtSessionsError):
 class NotAuthenticated(CrdtSessionsError):
     """No token, or one that nobody knows."""
 
+    def __init__(self, *, why: str = "a valid token is required") -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class TokenExpired(NotAuthenticated):
+    """The token was good when the connection began; the client may come back with a fresh one."""
+
     def __init__(self) -> None:
-        super().__init__("a valid token is required")
+        super().__init__(why="the token has expired; come back with a fresh one")
 
 
 class AccessDenied(CrdtSessionsError):
@@ -171,12 +182,20 @@ class AccessDenied(CrdtSessionsError):
         self.what = what
 
 
+class ForeignWriter(AccessDenied):
+    """An update holds something new by a Yjs client that belongs to another principal."""
+
+    def __init__(self, *, client: int) -> None:
+        super().__init__(what=f"the Yjs client {client} belongs to somebody else; begin with a new document")
+        self.client = client
+
+
 class _SessionError(CrdtSessionsError):
     sentence = ""
 
     def __init__(self, *, session: str) -> None:
-        super().__init__(self.sentence.format(session=session))
-        self.session = session
+        self.session = session.rpartition("/")[2]  # without the tenant, which is the caller's own business
+        super().__init__(self.sentence.format(session=self.session))
 
 
 class SessionNotFound(_SessionError):
@@ -207,8 +226,8 @@ class WrongGeneration(CrdtSessionsError):
     """The client's history belongs to an earlier session of that name; merging would duplicate content."""
 
     def __init__(self, *, session: str, theirs: int, ours: int) -> None:
-        super().__init__(f"session {session!r} is generation {ours}, not {theirs}; discard the local copy")
-        self.session = session
+        self.session = session.rpartition("/")[2]
+        super().__init__(f"session {self.session!r} is generation {ours}, not {theirs}; discard the local copy")
         self.theirs = theirs
         self.ours = ours
 
@@ -258,6 +277,17 @@ class BadSessionId(CrdtSessionsError):
         self.text = text
 
 
+class BadTenant(CrdtSessionsError):
+    """A tenant's name is 1 to 64 characters of A-Z a-z 0-9 . _ - and begins with a letter or digit."""
+
+    def __init__(self, *, text: str) -> None:
+        super().__init__(
+            "a tenant is 1 to 64 characters of A-Z a-z 0-9 . _ - and begins with a letter or digit,"
+            f" not {text[:80]!r}"
+        )
+        self.text = text
+
+
 class BadParameter(CrdtSessionsError):
     """A query parameter that cannot be read."""
 
@@ -301,8 +331,8 @@ class DamagedLog(StorageError):
     """A stored row does not match its checksum, or the CRDT cannot apply it."""
 
     def __init__(self, *, session: str, seq: int, why: str) -> None:
-        super().__init__(f"session {session!r}, row {seq}: {why}")
-        self.session = session
+        self.session = session.rpartition("/")[2]
+        super().__init__(f"session {self.session!r}, row {seq}: {why}")
         self.seq = seq
         self.why = why
 

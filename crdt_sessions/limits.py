@@ -51,6 +51,12 @@ class Limits:
     max_connections_per_principal: int = 500
     """Connections of one principal, where principals are known."""
 
+    max_connections_per_tenant: int = 20_000
+    """Connections of one tenant."""
+
+    max_sessions_per_tenant: int = 1_000_000
+    """Sessions a tenant may have, in the store."""
+
     messages_per_s: float = 2_000.0
     """WebSocket messages a connection may send for long."""
 

@@ -29,7 +29,7 @@ from crdt_sessions.model.projection import (
 from crdt_sessions.model.runs import Runs, answer_to, output_of
 from crdt_sessions.model.session import Artifacts, SessionView
 from crdt_sessions.model.shapes import Shape, alone, json_text, shaped, system_text, ui_part, ui_tool_input
-from crdt_sessions.model.streams import SEGMENT_BYTES, PartStream, ToolStream
+from crdt_sessions.model.streams import SEGMENT_BYTES, PartStream, Question, ToolStream
 from crdt_sessions.model.thread import Threads, conversation
 from crdt_sessions.model.transcript import markdown
 from crdt_sessions.model.values import (
@@ -96,6 +96,7 @@ __all__ = [
     "PartStream",
     "Presence",
     "PresenceUser",
+    "Question",
     "Run",
     "RunCancel",
     "RunError",

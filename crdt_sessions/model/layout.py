@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from pycrdt import Doc, Map
 
-from crdt_sessions.ids import Millis, SessionId
+from crdt_sessions.ids import Millis, SessionId, name_of
 from crdt_sessions.model.checks import check_json
 from crdt_sessions.model.values import Meta, RunPolicy
 
@@ -43,7 +43,7 @@ def settled_meta(session: SessionId, generation: int, created_at: Millis, status
     """Return the keys of ``meta`` that the server writes and nobody else may change."""
     return {
         "layout": LAYOUT,
-        "sessionId": session,
+        "sessionId": name_of(session),
         "generation": generation,
         "createdAt": created_at,
         "status": status,

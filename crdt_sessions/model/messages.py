@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from pycrdt import Array, Map, Text
+from pycrdt import Array, Assoc, Map, Text
 from pydantic import TypeAdapter, ValidationError
 
 from crdt_sessions.errors import NotFound, WrongOffset
+from crdt_sessions.ids import ClientId
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.streams import PartStream, ToolStream
 from crdt_sessions.model.values import Message, MessageHead, Part, StreamState, Value
@@ -82,7 +83,8 @@ class Messages:
             if value is not None:
                 yield value
 
-    def _views(self) -> Iterator[MessageView]:
+    def views(self) -> Iterator[MessageView]:
+        """Yield a view of each message, in no order."""
         return (MessageView(message_id, entry) for message_id, entry in self._root.items() if isinstance(entry, Map))
 
     def page(self, after: int, limit: int) -> list[Message]:
@@ -90,21 +92,21 @@ class Messages:
 
         Only those of the page are converted.
         """
-        placed = [(seq, view) for view in self._views() if (seq := view.seq) is not None and seq > after]
+        placed = [(seq, view) for view in self.views() if (seq := view.seq) is not None and seq > after]
         values = (view.to_value() for _, view in sorted(placed, key=lambda pair: pair[0]))
         return list(islice((value for value in values if value is not None), limit))
 
     def heads(self) -> list[MessageHead]:
         """Return the heads of all messages, in no order."""
-        return [head for view in self._views() if (head := view.head) is not None]
+        return [head for view in self.views() if (head := view.head) is not None]
 
     def last_seq(self) -> int:
         """Return the last place in the order that was given; 0 if none was."""
-        return max((view.seq or 0 for view in self._views()), default=0)
+        return max((view.seq or 0 for view in self.views()), default=0)
 
     def count_after(self, seq: int, *, besides: str) -> int:
         """Return how many messages have a place in the order behind *seq* and another author than *besides*."""
-        behind = (view.head for view in self._views() if (view.seq or 0) > seq)
+        behind = (view.head for view in self.views() if (view.seq or 0) > seq)
         return sum(head is not None and head.author.id != besides for head in behind)
 
     def value(self, message_id: str) -> Message | None:
@@ -153,6 +155,19 @@ class MessageView:
             self._entry["seq"] = value
 
     @property
+    def by(self) -> str | None:
+        """The principal who wrote it, where the server knew."""
+        value = self._entry.get("by")
+        return value if isinstance(value, str) else None
+
+    @by.setter
+    def by(self, value: str | None) -> None:
+        if value is None:
+            self._entry.pop("by", None)
+        else:
+            self._entry["by"] = value
+
+    @property
     def place(self) -> tuple[bool, int, str] | None:
         """The key by which it is ordered, as :func:`order` returns it; None while it has no valid head."""
         head = self.head
@@ -180,6 +195,14 @@ class MessageView:
             self._entry["parts"] = Array([])
             parts = self._entry["parts"]
         return parts
+
+    def part_clients(self) -> list[ClientId]:
+        """Return the Yjs client that added each part."""
+        parts = self._entry.get("parts")
+        if not isinstance(parts, Array):
+            return []
+        places = (parts.sticky_index(at, Assoc.AFTER).to_json() for at in range(len(parts)))
+        return [ClientId(place["item"]["client"]) for place in places]
 
     def add_part(self, part: Value) -> None:
         """Append a complete part."""
@@ -257,6 +280,7 @@ class MessageView:
         return Message(
             **head.model_dump(),
             seq=self.seq,
+            by=self.by,
             run_id=self.run_id,
             parts=[part for part in map(part_value, parts) if part is not None] if isinstance(parts, Array) else [],
         )

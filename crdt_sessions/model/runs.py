@@ -67,6 +67,14 @@ class Runs:
         entry = self._root.get(run_id)
         return isinstance(entry, Map) and "cancel" in entry
 
+    def put_back(self, run_id: str, key: str, value: Any) -> None:
+        """Have *value* stand under a key of a run, or nothing if None. For the server only."""
+        entry = self._ensure(run_id)
+        if value is not None:
+            entry[key] = value
+        elif key in entry:
+            del entry[key]
+
     # -- decisions ---------------------------------------------------------------------------------------------
 
     def settle(self, settled: Run) -> None:

@@ -122,6 +122,11 @@ class SessionView:
         if principal not in self.receipts or seq > self.read_up_to(principal):
             self.receipts[principal] = seq
 
+    def forget_receipt(self, principal: str) -> None:
+        """Remove how far *principal* has read."""
+        if principal in self.receipts:
+            del self.receipts[principal]
+
     def export(self) -> SessionExport:
         """Return the whole session in JSON form.
 

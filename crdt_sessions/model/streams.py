@@ -7,6 +7,7 @@ marked ``continues``.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pycrdt import Array, Map, Text
@@ -91,6 +92,14 @@ class PartStream:
     def _append(cls, parts: Array[Any], part: dict[str, Any]) -> PartStream:
         parts.append(Map(part))
         return cls(parts, parts[len(parts) - 1])
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What people are asked about a tool call, and what they said: JSON, as it stands in the document."""
+
+    request: Any = None
+    decisions: dict[str, Any] = field(default_factory=dict)
 
 
 class ToolStream:
@@ -203,6 +212,22 @@ class ToolStream:
         decisions = self._part.get("decisions")
         items = decisions.items() if isinstance(decisions, Map) else ()
         return {who: found for who, said in items if (found := _value(Decision, said)) is not None}
+
+    def asked(self) -> Question:
+        """Return the question and what people have said to it, as they stand there."""
+        decisions = self._part.get("decisions")
+        return Question(
+            self._part.get("approvalRequest"),
+            (decisions.to_py() or {}) if isinstance(decisions, Map) else {},
+        )
+
+    def put_back(self, question: Question) -> None:
+        """Have exactly *question* stand there. For the server only."""
+        if question.request is None:
+            self._part.pop("approvalRequest", None)
+        else:
+            self._part["approvalRequest"] = question.request
+        self._part["decisions"] = Map(question.decisions)
 
     def settle(self, approval: Approval, late: list[LateDecision]) -> None:
         """Write the decision that counts. For the steward only."""

@@ -193,6 +193,8 @@ class Message(MessageHead):
     """A message in JSON form: head, order, run and parts in one object."""
 
     seq: int | None = None
+    by: str | None = None
+    """The principal who wrote it: what the server knew, not what ``author`` says. Absent where it knew nobody."""
     run_id: str | None = None
     parts: list[Part] = Field(default_factory=list)
 

@@ -1,5 +1,6 @@
 """The asyncio shell: performs the engine's effects. The registry of live sessions is its front door."""
 
+from crdt_sessions.runtime.access import ANONYMOUS, Access
 from crdt_sessions.runtime.archive import archive, take_over
 from crdt_sessions.runtime.channel import Channel, Line, Take
 from crdt_sessions.runtime.dispatch import Claim, Dispatcher
@@ -16,15 +17,16 @@ from crdt_sessions.runtime.projector import (
     Subject,
     present,
 )
-from crdt_sessions.runtime.registry import ANONYMOUS, SessionRegistry
+from crdt_sessions.runtime.registry import SessionRegistry
 from crdt_sessions.runtime.sandbox import Sandbox
 from crdt_sessions.runtime.session import Session
 from crdt_sessions.runtime.versions import Versions
-from crdt_sessions.runtime.webhooks import Webhook
+from crdt_sessions.runtime.webhooks import Webhook, post, post_outside
 
 __all__ = [
     "ANONYMOUS",
     "EVENT_KINDS",
+    "Access",
     "Channel",
     "Claim",
     "Dispatcher",
@@ -48,6 +50,8 @@ __all__ = [
     "archive",
     "follow",
     "hold",
+    "post",
+    "post_outside",
     "present",
     "take_over",
 ]

@@ -22,8 +22,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from crdt_sessions.errors import BadDocument, SessionExists
-from crdt_sessions.ids import Millis, Seq, SessionId
+from crdt_sessions.errors import BadDocument
+from crdt_sessions.ids import Millis, Seq, SessionId, name_of
 from crdt_sessions.runtime.entries import runs_of
 from crdt_sessions.runtime.registry import SessionRegistry
 from crdt_sessions.storage import Entries, Row, RunEntry, SessionRecord, Version, WriterEntry
@@ -115,7 +115,8 @@ async def archive(registry: SessionRegistry, session_id: SessionId) -> bytes:
     stored = await registry.store.load(session_id)
     assert record is not None
     assert stored is not None
-    lines: list[_Line] = [_Head(format=FORMAT, version=1, session=_Session(**asdict(record)))]
+    described = _Session(**asdict(record) | {"id": name_of(record.id)})
+    lines: list[_Line] = [_Head(format=FORMAT, version=1, session=described)]
     for version in (await registry.store.history(session_id)).versions:
         rows = await registry.store.load_version(session_id, version.seq)
         lines.append(_version_line(version, (await registry.fold([row.update for row in rows])).update))
@@ -155,8 +156,7 @@ async def take_over(registry: SessionRegistry, session_id: SessionId, archived: 
     if not snapshots:
         raise BadDocument(why="the archive holds no version")
     store, now = registry.store, registry.clock.now()
-    if await store.get(session_id) is not None:
-        raise SessionExists(session=session_id)
+    await registry.check_vacant(session_id)
     generation = await store.last_generation(session_id) + 1
     record = SessionRecord(
         session_id, generation, Millis(head.session.created_at), now, head.session.status, head.session.title

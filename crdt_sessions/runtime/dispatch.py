@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from crdt_sessions.errors import CrdtSessionsError, RunNotClaimable, ShuttingDown
@@ -41,6 +41,8 @@ class _Claimant:
     ttl_s: float | None
     worker: str | None
     asked_at: Millis | None
+    tenant: str | None = None
+    wants: Callable[[SessionId], bool] = lambda _: True
 
 
 class Dispatcher:
@@ -63,6 +65,8 @@ class Dispatcher:
         wait_s: float = 0.0,
         ttl_s: float | None = None,
         worker: str | None = None,
+        tenant: str | None = None,
+        wants: Callable[[SessionId], bool] = lambda _: True,
     ) -> Claim | None:
         """Take the oldest run that is ready for one of *agents*, waiting up to *wait_s* seconds for one.
 
@@ -73,6 +77,8 @@ class Dispatcher:
             ttl_s: how long it may be silent before the lease is lost; as the rules say if None.
             worker: the process that asks. A run that it lost by being silent, or gave back, is not given to it
                 again in answer to what it asked before.
+            tenant: whose sessions are looked at; everybody's if None.
+            wants: whether runs of a session are for this claimant.
 
         Returns:
             the claim, or None if nothing was ready in time.
@@ -83,7 +89,7 @@ class Dispatcher:
         """
         ready, loop = self._registry.ready, asyncio.get_running_loop()
         until = loop.time() + wait_s
-        claimant = _Claimant((*agents, ANY_AGENT), owner, ttl_s, worker, self._registry.clock.now())
+        claimant = _Claimant((*agents, ANY_AGENT), owner, ttl_s, worker, self._registry.clock.now(), tenant, wants)
         while True:
             if self._registry.stopping:
                 raise ShuttingDown
@@ -113,8 +119,18 @@ class Dispatcher:
         async with self._registry.open(session_id) as session:
             return await _claim(session, run_id, claimant)
 
+    async def _candidates(self, claimant: _Claimant) -> list[tuple[SessionId, str]]:
+        """Return the oldest runs for a claimant; more are looked at if those of others stand before them."""
+        limit = _CANDIDATES
+        while True:
+            ready = await self._registry.store.ready_runs(claimant.agents, limit=limit, tenant=claimant.tenant)
+            wanted = [each for each in ready if claimant.wants(each[0])]
+            if wanted or len(ready) < limit:
+                return wanted[:_CANDIDATES]
+            limit *= 8
+
     async def _take(self, claimant: _Claimant) -> Claim | None:
-        for session_id, run_id in await self._registry.store.ready_runs(claimant.agents, limit=_CANDIDATES):
+        for session_id, run_id in await self._candidates(claimant):
             try:
                 return await self._give(session_id, run_id, claimant)
             except RunNotClaimable:

@@ -34,10 +34,12 @@ from crdt_sessions.errors import (
     UpdateError,
     WrongGeneration,
 )
-from crdt_sessions.ids import Millis, Seq, SessionId
+from crdt_sessions.ids import Millis, Seq, SessionId, tenant_of
 from crdt_sessions.limits import Compaction, Limits, Retention, RunRules, Timing
 from crdt_sessions.model import Folded, SessionDoc, fold, seed, settled_meta, way_back
 from crdt_sessions.pulse import Pulse
+from crdt_sessions.runtime.access import ANONYMOUS, Access
+from crdt_sessions.runtime.audit import AuditLog
 from crdt_sessions.runtime.channel import Channel, ChannelLine, Line
 from crdt_sessions.runtime.entries import runs_of, writers_of
 from crdt_sessions.runtime.health import StoreHealth
@@ -54,9 +56,6 @@ _log = logging.getLogger("crdt_sessions.registry")
 _PANICS_KEPT = 1000
 _QUARANTINE_MS = 30_000
 """How long a session that cannot be loaded is left alone, though its runs are due or somebody wants to join it."""
-
-ANONYMOUS = "anonymous"
-"""The principal of connections of which nothing is known."""
 
 
 @dataclass(slots=True, eq=False)
@@ -90,6 +89,7 @@ class SessionRegistry:
         sandbox: where foreign updates are tried first; without it they meet the CRDT library in this process, and
             one made to hurt can end it. Entered and left by the caller.
         load: what tells when it is too much; entered by this.
+        enforce_authorship: whether what is new by somebody else's Yjs client is refused, or only counted.
         auto_create: whether joining a session that never existed creates it, as y-websocket clients expect.
         rng: source of Yjs client ids, which must be fresh for every load.
     """
@@ -108,6 +108,7 @@ class SessionRegistry:
         retention: Retention | None = None,
         sandbox: Sandbox | None = None,
         load: Load | None = None,
+        enforce_authorship: bool = True,
         auto_create: bool = True,
         rng: random.Random | None = None,
     ) -> None:
@@ -131,9 +132,14 @@ class SessionRegistry:
         self._waking: set[asyncio.Task[None]] = set()
         self._panics: dict[SessionId, Panics] = {}
         self._load_meter = load
+        self._enforce = enforce_authorship
         self.connections = 0
         """Connections right now."""
-        self._by_principal: Counter[str] = Counter()
+        self.by_tenant: Counter[str] = Counter()
+        """Connections of each tenant right now."""
+        self._by_principal: Counter[tuple[str, str]] = Counter()
+        self.audit = AuditLog(store, self.clock)
+        self._counted: dict[str, int] = {}
         self._unwell: dict[SessionId, Millis] = {}
         self._quarantine: dict[SessionId, tuple[Millis, CrdtSessionsError]] = {}
 
@@ -141,6 +147,7 @@ class SessionRegistry:
         self._tasks = [
             asyncio.create_task(self._tick(), name="session ticker"),
             asyncio.create_task(self._outbox_while_there_are_webhooks(), name="outbox"),
+            asyncio.create_task(self.audit.run(), name="audit log"),
         ]
         if self._load_meter is not None:
             self._tasks.append(asyncio.create_task(self._load_meter.run(), name="load meter"))
@@ -193,8 +200,7 @@ class SessionRegistry:
         """
         if self._stopping:
             raise ShuttingDown
-        if await self.store.get(session_id) is not None:
-            raise SessionExists(session=session_id)
+        await self.check_vacant(session_id)
         now = self.clock.now()
         generation = await self.store.last_generation(session_id) + 1
         begin = seed(
@@ -213,6 +219,22 @@ class SessionRegistry:
         if waiting != EMPTY_UPDATE:
             await self.store.append(session_id, [Row(Seq(2), waiting, waits=True)], now=now)
         return record
+
+    async def check_vacant(self, session_id: SessionId) -> None:
+        """Return if a session of that name may be created.
+
+        Raises:
+            SessionExists: there is one.
+            TooMany: its tenant has as many as it may have.
+        """
+        if await self.store.get(session_id) is not None:
+            raise SessionExists(session=session_id)
+        tenant, limit = tenant_of(session_id), self.limits.max_sessions_per_tenant
+        if tenant not in self._counted:
+            self._counted[tenant] = await self.store.count(tenant)
+        if self._counted[tenant] >= limit:
+            raise TooMany(what="sessions of a tenant", limit=limit)
+        self._counted[tenant] += 1  # in advance; those that come to nothing are counted until the next deletion
 
     @asynccontextmanager
     async def open(self, session_id: SessionId, *, create: bool = False) -> AsyncIterator[Session]:
@@ -238,8 +260,7 @@ class SessionRegistry:
         session_id: SessionId,
         channel: Channel | Line,
         *,
-        principal: str = ANONYMOUS,
-        can_write: bool = True,
+        access: Access | None = None,
         generation: int | None = None,
         lease: str | None = None,
     ) -> Closing:
@@ -248,14 +269,14 @@ class SessionRegistry:
         Args:
             session_id: the session; created if it never existed and the registry creates on join.
             channel: the connection. A ``pycrdt.Channel`` will do; a line is faster.
-            principal: whose connection it is.
-            can_write: whether it may change the document.
+            access: whose connection it is and what it may do; anybody's, and everything, if None.
             generation: the generation the peer's history belongs to, if it says so.
             lease: the token of a run's holder, if this is its connection.
         """
+        access = access or Access()
         try:
-            with self._admitted(principal):
-                async with self.open(session_id, create=self.auto_create and can_write) as session:
+            with self._admitted(tenant_of(session_id), access.principal):
+                async with self.open(session_id, create=self.auto_create and access.creates) as session:
                     ours = session.record.generation
                     if generation is not None and generation != ours:
                         raise WrongGeneration(session=session_id, theirs=generation, ours=ours)
@@ -263,7 +284,7 @@ class SessionRegistry:
                         limit = self.limits.max_connections_per_session
                         raise TooMany(what="connections to one session", limit=limit)
                     line = channel if isinstance(channel, Line) else ChannelLine(channel)
-                    return await session.serve(line, principal=principal, can_write=can_write, lease=lease)
+                    return await session.serve(line, access, lease=lease)
         except CrdtSessionsError as error:
             return closing_for(error)
 
@@ -277,24 +298,28 @@ class SessionRegistry:
             self._load_meter.check_lag()
 
     @contextmanager
-    def _admitted(self, principal: str) -> Iterator[None]:
+    def _admitted(self, tenant: str, principal: str) -> Iterator[None]:
         """Count a connection for as long as it lasts."""
         self.check_lag()
         if self.connections >= self.limits.max_connections:
             raise TooMany(what="connections", limit=self.limits.max_connections)
-        known = principal != ANONYMOUS
-        if known and self._by_principal[principal] >= self.limits.max_connections_per_principal:
+        if self.by_tenant[tenant] >= self.limits.max_connections_per_tenant:
+            raise TooMany(what="connections of a tenant", limit=self.limits.max_connections_per_tenant)
+        known, who = principal != ANONYMOUS, (tenant, principal)
+        if known and self._by_principal[who] >= self.limits.max_connections_per_principal:
             limit = self.limits.max_connections_per_principal
             raise TooMany(what=f"connections of {principal}", limit=limit)
         self.connections += 1
-        self._by_principal[principal] += 1
+        self.by_tenant[tenant] += 1
+        self._by_principal[who] += 1
         try:
             yield
         finally:
             self.connections -= 1
-            self._by_principal[principal] -= 1
-            if not self._by_principal[principal]:
-                del self._by_principal[principal]
+            self.by_tenant[tenant] -= 1
+            self._by_principal[who] -= 1
+            if not self._by_principal[who]:
+                del self._by_principal[who]
 
     async def delete(self, session_id: SessionId) -> None:
         """Delete a session for good: close its peers with 4404, drop it from memory and from the store.
@@ -303,6 +328,7 @@ class SessionRegistry:
             SessionNotFound: there is none.
             StorageError: it could not be deleted.
         """
+        self._counted.pop(tenant_of(session_id), None)
         try:
             slot = await self._enter(session_id)
         except (DamagedLog, DamagedDatabase):  # what cannot be read can still be deleted
@@ -336,6 +362,10 @@ class SessionRegistry:
         await asyncio.gather(*tasks, return_exceptions=True)
         slots = dict(self._slots)
         await asyncio.gather(*(self._stop(session_id, slot) for session_id, slot in slots.items()))
+        try:
+            await self.audit.flush()
+        except StorageError as error:
+            _log.error("entries of the audit log are lost: %s", error)
 
     async def _stop(self, session_id: SessionId, slot: _Slot) -> None:
         if slot.draining is not None:
@@ -493,6 +523,7 @@ class SessionRegistry:
             timing=self.timing,
             rules=self.rules,
             panics=self._panics_of(record.id),
+            enforce=self._enforce,
         )
         session = Session(
             record,
@@ -508,6 +539,7 @@ class SessionRegistry:
             retention=self.retention,
             # What waits was stored without a sandbox, by who trusts its peers; a mirror could not hold it.
             sandbox=None if any(row.waits for row in stored.rows) else self.sandbox,
+            violated=self.audit.violated,
         )
         session.start()
         return session

@@ -29,10 +29,9 @@ from crdt_sessions.errors import (
     PanickedUpdate,
     UpdateError,
 )
-from crdt_sessions.model import SessionDoc, SessionView, authors, encode_verified, fold, merge, way_back
-from crdt_sessions.sync import MAX_AUTHORS
+from crdt_sessions.model import SessionDoc, SessionView, encode_verified, fold, merge, way_back
 from crdt_sessions.wire import EMPTY_UPDATE
-from crdt_sessions.wire.varint import Reader, buffer, varuint
+from crdt_sessions.wire.varint import Reader, buffer, decode_state_vector, varuint
 
 OPEN, TASTE, LOOK, FORGET, LOAD, FOLD, WAY_BACK = range(7)
 """What can be asked: to make a mirror of a document and what waits, to apply an update to it, to look whether it
@@ -183,11 +182,13 @@ def _taste(mirror: _Mirror, *updates: bytes) -> bytes:
     *missed, update = updates
     _follow(mirror, missed)
     rough, clean = mirror.rough, mirror.clean
-    held, found = rough.contains(update), authors(rough, update, MAX_AUTHORS + 1)
+    held, before = rough.contains(update), decode_state_vector(rough.state_vector())
     delta = rough.apply(update)
     if rough.waiting != EMPTY_UPDATE:
         _clean_up(mirror)
         raise EarlyUpdate(size=len(update))
+    after = decode_state_vector(rough.state_vector())
+    found = [client for client, clock in after.items() if clock != before.get(client, 0)]
     if delta is not None and clean.apply(delta) is None:
         delta = None
     if clean.waiting != EMPTY_UPDATE:

@@ -28,6 +28,7 @@ from crdt_sessions.ids import Millis, PeerId, Seq, SessionId
 from crdt_sessions.limits import Compaction, Retention
 from crdt_sessions.model import Folded, SessionView
 from crdt_sessions.pulse import Pulse
+from crdt_sessions.runtime.access import Access
 from crdt_sessions.runtime.channel import Line
 from crdt_sessions.runtime.entries import entries_of
 from crdt_sessions.runtime.health import StoreHealth
@@ -37,6 +38,7 @@ from crdt_sessions.runtime.sandbox import Mirrored, Sandbox
 from crdt_sessions.runtime.webhooks import Outbox
 from crdt_sessions.storage import Delivery, Row, SessionRecord, UpdateStore
 from crdt_sessions.sync import (
+    Actor,
     ClosePeer,
     Committed,
     Describe,
@@ -50,11 +52,13 @@ from crdt_sessions.sync import (
     Ready,
     Records,
     Reload,
+    RightsChanged,
     RunRecord,
     RunSteward,
     SessionEngine,
     Tasted,
     Tick,
+    Violation,
     joined,
 )
 from crdt_sessions.wire.closing import INTERNAL_ERROR, NORMAL, Closing, closing_for
@@ -113,6 +117,7 @@ class Session:
         fold: makes one update of many, verified, away from the event loop.
         retention: which versions are kept.
         sandbox: where foreign updates are tried first; None to take them as they come.
+        violated: told of session, principal and rule when somebody wrote what is not theirs.
     """
 
     def __init__(
@@ -130,6 +135,7 @@ class Session:
         fold: Callable[[list[bytes]], Awaitable[Folded]],
         retention: Retention,
         sandbox: Sandbox | None = None,
+        violated: Callable[[SessionId, str, str], None] = lambda *_: None,
     ) -> None:
         self.id: SessionId = record.id
         self.record = record
@@ -153,6 +159,7 @@ class Session:
         self._fold = fold
         self._retention = retention
         self._sandbox = sandbox
+        self._violated = violated
         self._mirrored = Mirrored(record.id, engine.document.encode)
         self._testing: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -187,8 +194,12 @@ class Session:
         """Whether its rows are being folded into a snapshot."""
         return self._compacter is not None
 
-    async def edit(self, change: Callable[[SessionView], Result], *, administrative: bool = False) -> Result:
+    async def edit(
+        self, change: Callable[[SessionView], Result], *, by: str | None = None, administrative: bool = False
+    ) -> Result:
         """Change the document; return the change's result once it is durable.
+
+        Messages that are added are *by* that principal, where it is known.
 
         Raises:
             SessionClosed: the session takes no more writes (unless *administrative*).
@@ -197,7 +208,7 @@ class Session:
         """
         self._raise_unless_storing()
         try:
-            result, effects = self._engine.edit(change, self._clock.now(), administrative=administrative)
+            result, effects = self._engine.edit(change, self._clock.now(), by=by, administrative=administrative)
         except EditFailed as failure:
             self._perform(failure.effects)
             raise failure.__cause__ or failure from None
@@ -205,20 +216,20 @@ class Session:
         await self.durable()
         return result
 
-    async def apply(self, update: bytes) -> None:
-        """Merge a foreign update; return once it is durable.
+    async def apply(self, update: bytes, actor: Actor | None = None) -> None:
+        """Merge a foreign update, for *actor* if it is somebody's; return once it is durable.
 
         Raises:
-            SessionClosed, TooLarge, UpdateError, StorageError: it was not stored.
+            SessionClosed, TooLarge, UpdateError, ForeignWriter, StorageError: it was not stored.
         """
         self._raise_unless_storing()
-        await self._tried(lambda: [(update, True)], lambda: self._apply(update))
+        await self._tried(lambda: [(update, True)], lambda: self._apply(update, actor))
         await self.durable()
 
-    def _apply(self, update: bytes) -> None:
+    def _apply(self, update: bytes, actor: Actor | None) -> None:
         self._raise_if_failed()
         try:
-            effects = self._engine.apply(update, self._clock.now())
+            effects = self._engine.apply(update, self._clock.now(), actor)
         except PanickedUpdate:
             self._load_anew()
             raise
@@ -251,6 +262,17 @@ class Session:
         self._perform(effects)
         await self.durable()
         return result
+
+    def forget_presence(self, principal: str) -> int:
+        """Remove the presence of a principal, until it announces one again; return of how many clients.
+
+        Raises:
+            StorageError: the session failed.
+        """
+        self._raise_if_failed()
+        count, effects = self._engine.forget_presence(principal, self._clock.now())
+        self._perform(effects)
+        return count
 
     def held(self, run_id: str, token: str) -> RunRecord:
         """Return the run if *token* proves its lease, and take the question as a sign of life of the holder.
@@ -331,7 +353,7 @@ class Session:
 
     # -- peers ---------------------------------------------------------------------------------------------------
 
-    async def serve(self, line: Line, *, principal: str, can_write: bool, lease: str | None = None) -> Closing:
+    async def serve(self, line: Line, access: Access, *, lease: str | None = None) -> Closing:
         """Speak the y-websocket protocol on *line* until it ends; return how to close it.
 
         *lease* is the token of a run's holder, if this is its connection.
@@ -347,7 +369,11 @@ class Session:
         abrupt = False
         try:
             digest = LeaseToken.of(lease).digest if lease is not None else None
-            self._handle(PeerJoined(connection.peer, principal, can_write, digest))
+            self._handle(PeerJoined(connection.peer, access.principal, access.rights, digest))
+            access.watch(
+                lambda rights: self._handle(RightsChanged(connection.peer, rights)),
+                lambda error: self._refuse(connection.peer, error),
+            )
             closing = await self._converse(connection)
             abrupt = closing is None
             return closing or NORMAL
@@ -644,6 +670,8 @@ class Session:
                 case Describe(title):
                     self._title.append(title)
                     self._flush_soon()
+                case Violation(principal, what):
+                    self._violated(self.id, principal, what)
                 case Reload():
                     self._load_anew()
                 case _:

@@ -11,9 +11,11 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import ipaddress
 import json
 import logging
 import random
+import socket
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ import httpx
 
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import NotFound, StorageError
-from crdt_sessions.ids import Millis, SessionId
+from crdt_sessions.ids import Millis, SessionId, name_of, tenant_of
 from crdt_sessions.pulse import Pulse
 from crdt_sessions.storage import Delivery, UpdateStore
 from crdt_sessions.sync import Notice
@@ -60,6 +62,7 @@ class Webhook:
         url: where to post.
         secret: ``whsec_`` and base64: the key that signs.
         events: which ones; all of :data:`EVENTS` if empty.
+        tenant: whose sessions it hears of.
 
     Raises:
         ValueError: the secret is not of that form, or an event is unknown.
@@ -69,6 +72,7 @@ class Webhook:
     url: str
     secret: str
     events: tuple[str, ...] = ()
+    tenant: str = ""
 
     def __post_init__(self) -> None:
         if not self.key:
@@ -135,7 +139,7 @@ class Outbox:
             {
                 "type": notice.kind,
                 "timestamp": datetime.fromtimestamp(notice.at / 1000, UTC).isoformat().replace("+00:00", "Z"),
-                "data": {"session": session, **_present(notice.data), "absent": absent},
+                "data": {"session": name_of(session), **_present(notice.data), "absent": absent},
             },
             ensure_ascii=False,
         )
@@ -144,28 +148,29 @@ class Outbox:
                 f"msg_{uuid.uuid4().hex}", webhook.name, session, notice.kind, body, notice.at, next_at=notice.at
             )
             for webhook in self._webhooks.values()
-            if not webhook.events or notice.kind in webhook.events
+            if webhook.tenant == tenant_of(session) and (not webhook.events or notice.kind in webhook.events)
         ]
 
     def look(self) -> None:
         """Look now: something was stored."""
         self._filled.beat()
 
-    async def dead(self, limit: int) -> Sequence[Delivery]:
-        """Return the dead letters, oldest first."""
-        return await self._store.deliveries(due=None, dead=True, limit=limit)
+    async def dead(self, limit: int, tenant: str | None = None) -> Sequence[Delivery]:
+        """Return the dead letters, oldest first; of one *tenant*, or of all if None."""
+        return await self._store.deliveries(due=None, dead=True, limit=limit, tenant=tenant)
 
-    async def waiting(self, limit: int) -> Sequence[Delivery]:
-        """Return what is still to be delivered, oldest first."""
-        return await self._store.deliveries(due=None, limit=limit)
+    async def waiting(self, limit: int, tenant: str | None = None) -> Sequence[Delivery]:
+        """Return what is still to be delivered, oldest first; of one *tenant*, or of all if None."""
+        return await self._store.deliveries(due=None, limit=limit, tenant=tenant)
 
-    async def retry(self, id: str) -> None:
-        """Try a delivery again, now and anew.
+    async def retry(self, id: str, tenant: str | None = None) -> None:
+        """Try a delivery again, now and anew; of one *tenant*, or of any if None.
 
         Raises:
             NotFound: there is no such delivery.
         """
-        if not await self._store.postpone(id, attempts=0, next_at=self._clock.now(), error=None, dead=False):
+        now = self._clock.now()
+        if not await self._store.postpone(id, attempts=0, next_at=now, error=None, dead=False, tenant=tenant):
             raise NotFound(what="delivery", id=id)
         self.look()
 
@@ -227,10 +232,40 @@ class Outbox:
 
 
 async def post(url: str, headers: dict[str, str], body: bytes) -> int:
-    """Post over HTTP; redirects count as failures."""
-    async with httpx.AsyncClient(timeout=_TIMEOUT_S) as client:
+    """Post over HTTP, to wherever the URL leads; redirects count as failures."""
+    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
         response = await client.post(url, headers=headers, content=body)
     return response.status_code
+
+
+async def post_outside(url: str, headers: dict[str, str], body: bytes) -> int:
+    """Post as :func:`post`, but never to this machine or a private network, whatever a name may stand for.
+
+    The address that was looked at is the one that is connected to, so a name cannot stand for another one a moment
+    later.
+
+    Raises:
+        OSError: the name cannot be resolved, or stands for an address that is not public.
+    """
+    target = httpx.URL(url)
+    port = target.port or (443 if target.scheme == "https" else 80)
+    found = await asyncio.get_running_loop().getaddrinfo(target.host, port, type=socket.SOCK_STREAM)
+    addresses = [ipaddress.ip_address(str(each[4][0]).split("%")[0]) for each in found]
+    if private := [address for address in addresses if not _is_public(address)]:
+        raise OSError(f"{target.host} stands for {private[0]}, which is not public; see webhooks_to_private")
+    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
+        response = await client.post(
+            target.copy_with(host=str(addresses[0])),
+            headers={**headers, "host": target.netloc.decode("ascii")},
+            content=body,
+            extensions={"sni_hostname": target.host},
+        )
+    return response.status_code
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None) or address
+    return bool(inner.is_global) and bool(address.is_global or inner is not address) and not inner.is_multicast
 
 
 def _present(data: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """The store seam and its implementations: opaque bytes and ids."""
 
 from crdt_sessions.storage.base import (
+    AuditEntry,
     Delivery,
     Entries,
     History,
+    Revocation,
     Row,
     RunEntry,
     SessionRecord,
@@ -16,10 +18,12 @@ from crdt_sessions.storage.memory import MemoryStore
 from crdt_sessions.storage.sqlite import SqliteStore
 
 __all__ = [
+    "AuditEntry",
     "Delivery",
     "Entries",
     "History",
     "MemoryStore",
+    "Revocation",
     "Row",
     "RunEntry",
     "SessionRecord",

@@ -6,9 +6,9 @@ store must pass.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from crdt_sessions.ids import Millis, Seq, SessionId
 from crdt_sessions.limits import Retention
@@ -137,6 +137,34 @@ class StoredSession:
         return self.rows[-1].seq
 
 
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Somebody did something."""
+
+    at: Millis
+    tenant: str
+    session: str
+    """The session's name; empty if it was done to none."""
+    principal: str
+    action: str
+    """Such as ``session.delete``."""
+    detail: str = "{}"
+    """JSON."""
+    id: int = 0
+    """Its place in the log, given by the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """Tokens that are not good any more."""
+
+    tenant: str
+    kind: Literal["token", "principal"]
+    value: str
+    """The token's id; or the principal, whose tokens made before *at* are meant."""
+    at: Millis
+
+
 class UpdateStore(Protocol):
     """Where sessions are kept. All methods but :meth:`close` may raise :class:`StorageError`.
 
@@ -161,8 +189,14 @@ class UpdateStore(Protocol):
         """Return the generation a session had when it was last known, deleted or not; 0 if never."""
         ...
 
-    async def sessions(self, *, after: SessionId | None, limit: int) -> Sequence[SessionRecord]:
-        """Return up to *limit* records in order of id, those behind *after*."""
+    async def sessions(
+        self, *, after: SessionId | None, limit: int, tenant: str | None = None
+    ) -> Sequence[SessionRecord]:
+        """Return up to *limit* records in order of id, those behind *after*; of one *tenant*, or of all if None."""
+        ...
+
+    async def count(self, tenant: str) -> int:
+        """Return how many sessions a tenant has."""
         ...
 
     async def load(self, session: SessionId) -> StoredSession | None:
@@ -271,8 +305,13 @@ class UpdateStore(Protocol):
 
     # -- runs ----------------------------------------------------------------------------------------------------
 
-    async def ready_runs(self, agents: Sequence[str], *, limit: int) -> Sequence[tuple[SessionId, str]]:
-        """Return up to *limit* runs of active sessions that are ready and for one of *agents*, oldest first."""
+    async def ready_runs(
+        self, agents: Sequence[str], *, limit: int, tenant: str | None = None
+    ) -> Sequence[tuple[SessionId, str]]:
+        """Return up to *limit* runs of active sessions that are ready and for one of *agents*, oldest first.
+
+        Of one *tenant*, or of all if None.
+        """
         ...
 
     async def due_sessions(self, now: Millis) -> Sequence[SessionId]:
@@ -293,16 +332,72 @@ class UpdateStore(Protocol):
 
     # -- the outbox ----------------------------------------------------------------------------------------------
 
-    async def deliveries(self, *, due: Millis | None, dead: bool = False, limit: int) -> Sequence[Delivery]:
-        """Return up to *limit* deliveries, oldest first: the dead ones, or those due by *due*, or all that wait."""
+    async def deliveries(
+        self, *, due: Millis | None, dead: bool = False, limit: int, tenant: str | None = None
+    ) -> Sequence[Delivery]:
+        """Return up to *limit* deliveries, oldest first: the dead ones, or those due by *due*, or all that wait.
+
+        Of one *tenant*, or of all if None.
+        """
         ...
 
     async def delivered(self, id: str) -> None:
         """Forget a delivery: it has arrived."""
         ...
 
-    async def postpone(self, id: str, *, attempts: int, next_at: Millis, error: str | None, dead: bool) -> bool:
-        """Note that an attempt failed, or that a dead delivery is to be tried again; tell whether there is one."""
+    async def postpone(
+        self,
+        id: str,
+        *,
+        attempts: int,
+        next_at: Millis,
+        error: str | None,
+        dead: bool,
+        tenant: str | None = None,
+    ) -> bool:
+        """Note that an attempt failed, or that a dead delivery is to be tried again; tell whether there is one.
+
+        With *tenant*, only if it belongs to that one.
+        """
+        ...
+
+    # -- who may do what, and who did ------------------------------------------------------------------------------
+
+    async def members(self, session: SessionId) -> Mapping[str, str]:
+        """Return the roles that principals have in a session, where they differ from what their tokens say."""
+        ...
+
+    async def set_member(self, session: SessionId, principal: str, role: str | None) -> None:
+        """Give a principal a role in a session, or none of its own.
+
+        Raises:
+            SessionNotFound: there is no such session.
+        """
+        ...
+
+    async def revoke(self, revocation: Revocation) -> None:
+        """Put a revocation on record; a later one of the same thing replaces it."""
+        ...
+
+    async def revocations(self) -> Sequence[Revocation]:
+        """Return all that are on record."""
+        ...
+
+    async def record(self, entries: Sequence[AuditEntry]) -> None:
+        """Append to the audit log, which is never changed."""
+        ...
+
+    async def audit(
+        self,
+        tenant: str,
+        *,
+        session: str | None = None,
+        principal: str | None = None,
+        action: str | None = None,
+        after: int = 0,
+        limit: int,
+    ) -> Sequence[AuditEntry]:
+        """Return up to *limit* entries of a tenant's audit log behind *after*, oldest first, of what is asked for."""
         ...
 
     async def check(self) -> None:

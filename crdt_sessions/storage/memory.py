@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from crdt_sessions.errors import NotFound, SessionExists, SessionNotFound, StorageError
-from crdt_sessions.ids import Millis, Seq, SessionId
+from crdt_sessions.ids import Millis, Seq, SessionId, tenant_of
 from crdt_sessions.limits import Retention
 from crdt_sessions.storage.base import (
     NO_ENTRIES,
+    AuditEntry,
     Delivery,
     Entries,
     History,
+    Revocation,
     Row,
     RunEntry,
     SessionRecord,
@@ -32,6 +35,7 @@ class _Session:
     runs: dict[str, RunEntry] = field(default_factory=dict)
     writers: dict[int, WriterEntry] = field(default_factory=dict)
     steps: dict[tuple[str, str], str] = field(default_factory=dict)
+    members: dict[str, str] = field(default_factory=dict)
 
 
 class MemoryStore:
@@ -41,6 +45,8 @@ class MemoryStore:
         self._sessions: dict[SessionId, _Session] = {}
         self._generations: dict[SessionId, int] = {}
         self._deliveries: dict[str, Delivery] = {}
+        self._revocations: dict[tuple[str, str, str], Revocation] = {}
+        self._audit: list[AuditEntry] = []
 
     async def create(
         self, session: SessionId, seed: bytes, *, generation: int, title: str | None, now: Millis
@@ -62,10 +68,20 @@ class MemoryStore:
         """See :meth:`UpdateStore.last_generation`."""
         return self._generations.get(session, 0)
 
-    async def sessions(self, *, after: SessionId | None, limit: int) -> Sequence[SessionRecord]:
+    async def sessions(
+        self, *, after: SessionId | None, limit: int, tenant: str | None = None
+    ) -> Sequence[SessionRecord]:
         """See :meth:`UpdateStore.sessions`."""
-        ids = sorted(session for session in self._sessions if after is None or session > after)
+        ids = sorted(
+            session
+            for session in self._sessions
+            if (after is None or session > after) and tenant in (None, tenant_of(session))
+        )
         return [self._sessions[session].record for session in ids[:limit]]
+
+    async def count(self, tenant: str) -> int:
+        """See :meth:`UpdateStore.count`."""
+        return sum(tenant_of(session) == tenant for session in self._sessions)
 
     async def load(self, session: SessionId) -> StoredSession | None:
         """See :meth:`UpdateStore.load`."""
@@ -176,11 +192,14 @@ class MemoryStore:
         del self._sessions[session]
         self._deliveries = {id: each for id, each in self._deliveries.items() if each.session != session}
 
-    async def ready_runs(self, agents: Sequence[str], *, limit: int) -> Sequence[tuple[SessionId, str]]:
+    async def ready_runs(
+        self, agents: Sequence[str], *, limit: int, tenant: str | None = None
+    ) -> Sequence[tuple[SessionId, str]]:
         """See :meth:`UpdateStore.ready_runs`."""
         ready = sorted(
             (run.queued_at, session, run.id)
             for session, found in self._sessions.items()
+            if tenant in (None, tenant_of(session))
             for run in found.runs.values()
             if run.ready and run.agent in agents and found.record.status == "active"
         )
@@ -203,21 +222,80 @@ class MemoryStore:
         """See :meth:`UpdateStore.record_step`."""
         return self._find(session).steps.setdefault((run, key), value)
 
-    async def deliveries(self, *, due: Millis | None, dead: bool = False, limit: int) -> Sequence[Delivery]:
+    async def deliveries(
+        self, *, due: Millis | None, dead: bool = False, limit: int, tenant: str | None = None
+    ) -> Sequence[Delivery]:
         """See :meth:`UpdateStore.deliveries`."""
         found = sorted(self._deliveries.values(), key=lambda each: (each.created_at, each.id))
+        found = [each for each in found if tenant in (None, tenant_of(each.session))]
         return [each for each in found if each.dead == dead and (due is None or each.next_at <= due)][:limit]
 
     async def delivered(self, id: str) -> None:
         """See :meth:`UpdateStore.delivered`."""
         self._deliveries.pop(id, None)
 
-    async def postpone(self, id: str, *, attempts: int, next_at: Millis, error: str | None, dead: bool) -> bool:
+    async def postpone(
+        self,
+        id: str,
+        *,
+        attempts: int,
+        next_at: Millis,
+        error: str | None,
+        dead: bool,
+        tenant: str | None = None,
+    ) -> bool:
         """See :meth:`UpdateStore.postpone`."""
-        if (found := self._deliveries.get(id)) is None:
+        found = self._deliveries.get(id)
+        if found is None or tenant not in (None, tenant_of(found.session)):
             return False
         self._deliveries[id] = replace(found, attempts=attempts, next_at=next_at, error=error, dead=dead)
         return True
+
+    async def members(self, session: SessionId) -> Mapping[str, str]:
+        """See :meth:`UpdateStore.members`."""
+        found = self._sessions.get(session)
+        return dict(found.members) if found is not None else {}
+
+    async def set_member(self, session: SessionId, principal: str, role: str | None) -> None:
+        """See :meth:`UpdateStore.set_member`."""
+        members = self._find(session).members
+        members.pop(principal, None)
+        if role is not None:
+            members[principal] = role
+
+    async def revoke(self, revocation: Revocation) -> None:
+        """See :meth:`UpdateStore.revoke`."""
+        self._revocations[revocation.tenant, revocation.kind, revocation.value] = revocation
+
+    async def revocations(self) -> Sequence[Revocation]:
+        """See :meth:`UpdateStore.revocations`."""
+        return list(self._revocations.values())
+
+    async def record(self, entries: Sequence[AuditEntry]) -> None:
+        """See :meth:`UpdateStore.record`."""
+        for entry in entries:
+            self._audit.append(replace(entry, id=len(self._audit) + 1))
+
+    async def audit(
+        self,
+        tenant: str,
+        *,
+        session: str | None = None,
+        principal: str | None = None,
+        action: str | None = None,
+        after: int = 0,
+        limit: int,
+    ) -> Sequence[AuditEntry]:
+        """See :meth:`UpdateStore.audit`."""
+        found = (
+            entry
+            for entry in self._audit[after:]
+            if entry.tenant == tenant
+            and session in (None, entry.session)
+            and principal in (None, entry.principal)
+            and action in (None, entry.action)
+        )
+        return list(islice(found, limit))
 
     async def check(self) -> None:
         """See :meth:`UpdateStore.check`."""

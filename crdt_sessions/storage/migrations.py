@@ -118,6 +118,45 @@ STEPS: tuple[tuple[str, str], ...] = (
         ALTER TABLE snapshots ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
         """,
     ),
+    (
+        "tenants, members of sessions, revocations and the audit log",
+        """
+        ALTER TABLE sessions ADD COLUMN tenant TEXT NOT NULL DEFAULT '';
+
+        CREATE INDEX sessions_of_tenant ON sessions (tenant, id) WHERE deleted_at IS NULL;
+
+        CREATE TABLE members (
+            session   TEXT NOT NULL REFERENCES sessions (id),
+            principal TEXT NOT NULL,
+            role      TEXT NOT NULL,
+            PRIMARY KEY (session, principal)
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE revocations (
+            tenant TEXT NOT NULL,
+            kind   TEXT NOT NULL,
+            value  TEXT NOT NULL,
+            at     INTEGER NOT NULL,
+            PRIMARY KEY (tenant, kind, value)
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE audit (
+            id        INTEGER PRIMARY KEY AUTOINCREMENT,
+            at        INTEGER NOT NULL,
+            tenant    TEXT NOT NULL,
+            session   TEXT NOT NULL,
+            principal TEXT NOT NULL,
+            action    TEXT NOT NULL,
+            detail    TEXT NOT NULL
+        ) STRICT;
+
+        CREATE INDEX audit_of_session ON audit (tenant, session, id);
+
+        CREATE TRIGGER audit_is_never_changed BEFORE UPDATE ON audit BEGIN SELECT raise(ABORT, 'append only'); END;
+
+        CREATE TRIGGER audit_is_never_shortened BEFORE DELETE ON audit BEGIN SELECT raise(ABORT, 'append only'); END;
+        """,
+    ),
 )
 """Name and statements. Append only: a released step never changes."""
 

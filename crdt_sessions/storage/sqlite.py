@@ -12,7 +12,7 @@ import json
 import logging
 import sqlite3
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,14 +31,16 @@ from crdt_sessions.errors import (
     StorageError,
     StoreUnavailable,
 )
-from crdt_sessions.ids import Millis, Seq, SessionId
+from crdt_sessions.ids import Millis, Seq, SessionId, tenant_of
 from crdt_sessions.limits import Retention
-from crdt_sessions.storage import sqlite_entries
+from crdt_sessions.storage import sqlite_audit, sqlite_entries
 from crdt_sessions.storage.base import (
     NO_ENTRIES,
+    AuditEntry,
     Delivery,
     Entries,
     History,
+    Revocation,
     Row,
     SessionRecord,
     StoredSession,
@@ -298,8 +300,10 @@ class SqliteStore:
 
         def job(connection: sqlite3.Connection) -> None:
             _require(connection, session)
+            connection.execute("PRAGMA secure_delete = ON")  # nothing of it is to be found in the file afterwards
             for table in ("updates", "snapshots", *sqlite_entries.TABLES):
                 _run(connection, f"DELETE FROM {table} WHERE session = ?", (session,))
+            connection.execute("PRAGMA secure_delete = OFF")
             _run(
                 connection,
                 "UPDATE sessions SET deleted_at = ?, title = NULL, status = 'deleted', last_seq = 0 WHERE id = ?",
@@ -340,16 +344,53 @@ class SqliteStore:
 
         await self._submit(job)
 
-    async def postpone(self, id: str, *, attempts: int, next_at: Millis, error: str | None, dead: bool) -> bool:
+    async def postpone(
+        self,
+        id: str,
+        *,
+        attempts: int,
+        next_at: Millis,
+        error: str | None,
+        dead: bool,
+        tenant: str | None = None,
+    ) -> bool:
         """See :meth:`UpdateStore.postpone`."""
         changed: list[int] = []
 
         def job(connection: sqlite3.Connection) -> None:
-            statement = "UPDATE deliveries SET attempts = ?, next_at = ?, error = ?, dead = ? WHERE id = ?"
-            changed.append(_run(connection, statement, (attempts, next_at, error, int(dead), id)))
+            statement = (
+                "UPDATE deliveries SET attempts = ?1, next_at = ?2, error = ?3, dead = ?4 WHERE id = ?5 AND"
+                " (?6 IS NULL OR session IN (SELECT id FROM sessions WHERE tenant = ?6))"
+            )
+            changed.append(_run(connection, statement, (attempts, next_at, error, int(dead), id, tenant)))
 
         await self._submit(job)
         return changed[-1] > 0
+
+    async def set_member(self, session: SessionId, principal: str, role: str | None) -> None:
+        """See :meth:`UpdateStore.set_member`."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            _require(connection, session)
+            if role is None:
+                _run(connection, "DELETE FROM members WHERE session = ? AND principal = ?", (session, principal))
+            else:
+                _run(connection, "INSERT OR REPLACE INTO members VALUES (?, ?, ?)", (session, principal, role))
+
+        await self._submit(job)
+
+    async def revoke(self, revocation: Revocation) -> None:
+        """See :meth:`UpdateStore.revoke`."""
+        facts = (revocation.tenant, revocation.kind, revocation.value, revocation.at)
+
+        def job(connection: sqlite3.Connection) -> None:
+            _run(connection, "INSERT OR REPLACE INTO revocations VALUES (?, ?, ?, ?)", facts)
+
+        await self._submit(job)
+
+    async def record(self, entries: Sequence[AuditEntry]) -> None:
+        """See :meth:`UpdateStore.record`."""
+        await self._submit(lambda connection: sqlite_audit.put(connection, entries))
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -363,20 +404,32 @@ class SqliteStore:
         rows = await self._select("SELECT generation FROM sessions WHERE id = ?", (session,))
         return int(rows[0][0]) if rows else 0
 
-    async def sessions(self, *, after: SessionId | None, limit: int) -> Sequence[SessionRecord]:
+    async def sessions(
+        self, *, after: SessionId | None, limit: int, tenant: str | None = None
+    ) -> Sequence[SessionRecord]:
         """See :meth:`UpdateStore.sessions`."""
+        of_tenant, which = _of_tenant(tenant)
         rows = await self._select(
-            f"{_RECORD} WHERE deleted_at IS NULL AND id > ? ORDER BY id LIMIT ?", (after or "", limit)
+            f"{_RECORD} WHERE deleted_at IS NULL AND id > ?{of_tenant} ORDER BY id LIMIT ?",
+            (after or "", *which, limit),
         )
         return [SessionRecord(*row) for row in rows]
 
-    async def ready_runs(self, agents: Sequence[str], *, limit: int) -> Sequence[tuple[SessionId, str]]:
+    async def count(self, tenant: str) -> int:
+        """See :meth:`UpdateStore.count`."""
+        statement = "SELECT count(*) FROM sessions WHERE deleted_at IS NULL AND tenant = ?"
+        return int((await self._select(statement, (tenant,)))[0][0])
+
+    async def ready_runs(
+        self, agents: Sequence[str], *, limit: int, tenant: str | None = None
+    ) -> Sequence[tuple[SessionId, str]]:
         """See :meth:`UpdateStore.ready_runs`."""
+        of_tenant, which = _of_tenant(tenant)
         rows = await self._select(
             "SELECT runs.session, runs.id FROM runs JOIN sessions ON sessions.id = runs.session"
-            f" WHERE ready AND agent IN ({', '.join('?' * len(agents))}) AND status = 'active'"
+            f" WHERE ready AND agent IN ({', '.join('?' * len(agents))}) AND status = 'active'{of_tenant}"
             " ORDER BY queued_at, runs.session, runs.id LIMIT ?",
-            (*agents, limit),
+            (*agents, *which, limit),
         )
         return [(SessionId(session), run) for session, run in rows]
 
@@ -392,14 +445,43 @@ class SqliteStore:
         )
         return str(rows[0][0]) if rows else None
 
-    async def deliveries(self, *, due: Millis | None, dead: bool = False, limit: int) -> Sequence[Delivery]:
+    async def deliveries(
+        self, *, due: Millis | None, dead: bool = False, limit: int, tenant: str | None = None
+    ) -> Sequence[Delivery]:
         """See :meth:`UpdateStore.deliveries`."""
+        of_tenant, which = _of_tenant(tenant)
+        if of_tenant:
+            of_tenant = f" AND session IN (SELECT id FROM sessions WHERE true{of_tenant})"
         rows = await self._select(
             "SELECT id, endpoint, session, kind, body, created_at, attempts, next_at, error, dead FROM deliveries"
-            " WHERE dead = ? AND (? IS NULL OR next_at <= ?) ORDER BY created_at, id LIMIT ?",
-            (int(dead), due, due, limit),
+            f" WHERE dead = ? AND (? IS NULL OR next_at <= ?){of_tenant} ORDER BY created_at, id LIMIT ?",
+            (int(dead), due, due, *which, limit),
         )
         return [Delivery(*row) for row in [(*facts, bool(dead)) for *facts, dead in rows]]
+
+    async def members(self, session: SessionId) -> Mapping[str, str]:
+        """See :meth:`UpdateStore.members`."""
+        return dict(await self._select("SELECT principal, role FROM members WHERE session = ?", (session,)))
+
+    async def revocations(self) -> Sequence[Revocation]:
+        """See :meth:`UpdateStore.revocations`."""
+        return [Revocation(*row) for row in await self._select("SELECT tenant, kind, value, at FROM revocations", ())]
+
+    async def audit(
+        self,
+        tenant: str,
+        *,
+        session: str | None = None,
+        principal: str | None = None,
+        action: str | None = None,
+        after: int = 0,
+        limit: int,
+    ) -> Sequence[AuditEntry]:
+        """See :meth:`UpdateStore.audit`."""
+        statement, parameters = sqlite_audit.query(
+            tenant, session=session, principal=principal, action=action, after=after, limit=limit
+        )
+        return sqlite_audit.entries(await self._select(statement, parameters))
 
     async def load(self, session: SessionId) -> StoredSession | None:
         """See :meth:`UpdateStore.load`."""
@@ -632,16 +714,22 @@ def _require(connection: sqlite3.Connection, session: SessionId) -> None:
         raise SessionNotFound(session=session)
 
 
+def _of_tenant(tenant: str | None) -> tuple[str, tuple[str, ...]]:
+    """Return the condition for sessions of a tenant, to stand behind others, and its parameters."""
+    return ("", ()) if tenant is None else (" AND tenant = ?", (tenant,))
+
+
 def _insert_session(connection: sqlite3.Connection, record: SessionRecord, last_seq: Seq) -> None:
     changed = _run(
         connection,
-        "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, NULL) ON CONFLICT (id) DO UPDATE SET"
+        "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?) ON CONFLICT (id) DO UPDATE SET"
         " generation = excluded.generation, created_at = excluded.created_at,"
         " updated_at = excluded.updated_at, status = excluded.status, title = excluded.title,"
         " last_seq = excluded.last_seq, deleted_at = NULL"
         " WHERE deleted_at IS NOT NULL AND sessions.generation = excluded.generation - 1",
         (
             record.id, record.generation, record.created_at, record.updated_at, record.status, record.title, last_seq,
+            tenant_of(record.id),
         ),
     )  # fmt: skip
     if not changed:

@@ -1,4 +1,4 @@
-"""What stands on record beside the log, as SQL: runs, writers, steps, deliveries."""
+"""What stands on record beside the log, as SQL: runs, writers, steps, deliveries, members."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from crdt_sessions.ids import Millis, SessionId
 from crdt_sessions.storage.base import Entries, RunEntry, WriterEntry
 
-TABLES = ("runs", "writers", "steps", "deliveries")
+TABLES = ("runs", "writers", "steps", "deliveries", "members")
 
 QUERIES = (
     "SELECT id, agent, ready, queued_at, due_at, data FROM runs WHERE session = ? ORDER BY queued_at, id",

@@ -1,5 +1,6 @@
 """The engine and the steward: events in, effects out; and the replica at the other end. Pure."""
 
+from crdt_sessions.sync.actor import ALL, READ_ONLY, Actor, Rights
 from crdt_sessions.sync.engine import EditFailed, SessionEngine
 from crdt_sessions.sync.events import (
     ClosePeer,
@@ -13,8 +14,10 @@ from crdt_sessions.sync.events import (
     Persist,
     Ready,
     Reload,
+    RightsChanged,
     Tasted,
     Tick,
+    Violation,
 )
 from crdt_sessions.sync.panics import Panics
 from crdt_sessions.sync.plain import joined
@@ -25,7 +28,10 @@ from crdt_sessions.sync.steward import Steward
 from crdt_sessions.sync.writers import MAX_AUTHORS
 
 __all__ = [
+    "ALL",
     "MAX_AUTHORS",
+    "READ_ONLY",
+    "Actor",
     "ClosePeer",
     "Committed",
     "Describe",
@@ -42,12 +48,15 @@ __all__ = [
     "Records",
     "Reload",
     "Replica",
+    "Rights",
+    "RightsChanged",
     "RunRecord",
     "RunSteward",
     "SessionEngine",
     "Steward",
     "Tasted",
     "Tick",
+    "Violation",
     "Writer",
     "joined",
 ]

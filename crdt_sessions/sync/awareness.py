@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from crdt_sessions.ids import ClientId, Millis, PeerId
 from crdt_sessions.limits import Limits, Timing
+from crdt_sessions.sync.actor import Actor
 from crdt_sessions.wire import AwarenessEntry, AwarenessFrame, encode, encode_awareness
 from crdt_sessions.wire.awareness import GONE
 
@@ -107,6 +108,8 @@ class Roster:
         self._shared: dict[tuple[int, int], bytes] = {}
         self.ignored = 0
         """Entries dropped because the connection does not own the client id."""
+        self.forged = 0
+        """Entries dropped because they said to be somebody else."""
 
     @property
     def version(self) -> int:
@@ -119,23 +122,22 @@ class Roster:
 
     def principals(self) -> set[str]:
         """Return who is here: the principals of the connections, and who they say they are."""
-        said = (json.loads(text) for text in self.present().values())
-        users = (state.get("user") for state in said if isinstance(state, dict))
-        return set(self._principals.values()) | {
-            user["id"] for user in users if isinstance(user, dict) and isinstance(user.get("id"), str)
-        }
+        said = map(_user_id, self.present().values())
+        return set(self._principals.values()) | {user for user in said if user is not None}
 
     def announces(self, peer: PeerId) -> bool:
         """Whether *peer* has ever announced a presence."""
         return peer in self._claims
 
-    def hear(self, peer: PeerId, principal: str, entries: Iterable[AwarenessEntry], now: Millis) -> None:
-        """Take what *peer* announces; entries it may not speak for are counted and dropped."""
+    def hear(self, peer: PeerId, actor: Actor, entries: Iterable[AwarenessEntry], now: Millis) -> None:
+        """Take what *peer* announces; entries it may not speak for, or as somebody else, are counted and dropped."""
+        principal, bound = actor.principal, actor.rights.verified and not actor.rights.vouch
         for entry in entries:
             client = ClientId(entry.client_id)
-            if not self._may_speak(peer, principal, client) or (
-                len(self._table) >= self._limits.max_presences and self._table.clock(client) == 0
-            ):
+            may_speak = self._may_speak(peer, principal, client)
+            if may_speak and bound and not entry.gone and _user_id(entry.state) not in (None, principal):
+                self.forged += 1
+            elif not may_speak or (len(self._table) >= self._limits.max_presences and self._table.clock(client) == 0):
                 self.ignored += 1
             elif self._table.accept(entry, now):
                 self._own(peer, principal, client)
@@ -154,6 +156,16 @@ class Roster:
             self._leaving[client] = Millis(now + self._grace)
         else:
             self._table.remove(client, now)
+
+    def forget(self, principal: str, now: Millis) -> int:
+        """Remove the presence of a principal, wherever it is; return of how many clients."""
+        found = [client for client, text in self.present().items() if self._whose(client, text) == principal]
+        for client in found:
+            self._table.remove(client, now)
+        return len(found)
+
+    def _whose(self, client: ClientId, text: str) -> str | None:
+        return _user_id(text) or self._principals.get(self._owners.get(client, PeerId(0)))
 
     def tick(self, now: Millis) -> None:
         """Remove who did not come back in time and who did not renew."""
@@ -200,3 +212,10 @@ class Roster:
         self._owners[client] = peer
         self._principals[peer] = principal
         self._leaving.pop(client, None)
+
+
+def _user_id(text: str) -> str | None:
+    """Return who a state says it is."""
+    state = json.loads(text)
+    user = state.get("user") if isinstance(state, dict) else None
+    return user["id"] if isinstance(user, dict) and isinstance(user.get("id"), str) else None

@@ -17,13 +17,14 @@ Invariants:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, assert_never
 
 from crdt_sessions.errors import (
     AccessDenied,
     CrdtSessionsError,
+    ForeignWriter,
     LeaseLost,
     MalformedUpdate,
     PanickedUpdate,
@@ -37,6 +38,7 @@ from crdt_sessions.errors import (
 from crdt_sessions.ids import Millis, PeerId, Seq
 from crdt_sessions.limits import Limits, RunRules, Timing
 from crdt_sessions.model import SessionDoc, SessionView, Touched
+from crdt_sessions.sync.actor import Actor
 from crdt_sessions.sync.awareness import Roster
 from crdt_sessions.sync.changes import ChangeIndex
 from crdt_sessions.sync.events import (
@@ -51,13 +53,16 @@ from crdt_sessions.sync.events import (
     Persist,
     Ready,
     Reload,
+    RightsChanged,
     Tasted,
     Tick,
+    Violation,
 )
 from crdt_sessions.sync.log import UpdateLog
 from crdt_sessions.sync.panics import Panics
 from crdt_sessions.sync.plain import Inspector
 from crdt_sessions.sync.records import Records, RunRecord, Writer
+from crdt_sessions.sync.rules import FieldRules
 from crdt_sessions.sync.runs import RunSteward
 from crdt_sessions.sync.steward import Steward
 from crdt_sessions.sync.writers import Writers
@@ -91,12 +96,9 @@ _MAX_TITLE = 500
 class _Peer:
     """What the engine knows of one connection."""
 
-    principal: str
-    can_write: bool
+    actor: Actor
     heard: Millis
     told: Millis
-    lease: tuple[str, int] | None = None
-    """Run and epoch, if this is the connection of a run's holder."""
     presence_version: int = 0
     greeted: bool = False
     step1: bytes | None = None
@@ -134,6 +136,7 @@ class SessionEngine:
         timing: periods.
         rules: how runs are admitted and when agents are given up.
         panics: updates on which the library is known to panic.
+        enforce: whether what is new by somebody else's Yjs client is refused, or only counted.
 
     Call :meth:`start` once before anything else.
     """
@@ -151,6 +154,7 @@ class SessionEngine:
         timing: Timing | None = None,
         rules: RunRules | None = None,
         panics: Panics | None = None,
+        enforce: bool = True,
     ) -> None:
         self.session = session
         self.document = document
@@ -164,7 +168,8 @@ class SessionEngine:
         self._inspector = Inspector(document)
         self._tasted: dict[bytes, Tasted] = {}
         self._last: tuple[bytes, list[Frame]] | None = None
-        self._writers = Writers(writers)
+        self._writers = Writers(writers, enforce=enforce)
+        self._rules = FieldRules(self.view, self.runs)
         self._panics = panics if panics is not None else Panics()
         self._steward = Steward(self.view, settled_meta, self.runs)
         self._peers: dict[PeerId, _Peer] = {}
@@ -178,6 +183,7 @@ class SessionEngine:
         messages: dict[str, set[str]] = {message_id: set() for message_id in self.view.messages.ids()}
         everything = Touched({"title"}, messages, set(self.view.runs.ids()))
         self.changes.note(everything, self.log.head)
+        self._rules.start()
         self._steward.start(now)
         return self._carry_out()
 
@@ -186,6 +192,10 @@ class SessionEngine:
         match event:
             case PeerJoined():
                 return self._join(event, now)
+            case RightsChanged(peer, rights):
+                if peer in self._peers:
+                    self._peers[peer].actor = replace(self._peers[peer].actor, rights=rights)
+                return []
             case FrameReceived(peer, data):
                 return self._receive(peer, data, now)
             case PeerLeft(peer, abrupt):
@@ -224,7 +234,7 @@ class SessionEngine:
         With each stands whether it is going to be applied, or only compared because the peer may not write.
         """
         return [
-            (update, self._peers[peer_id].can_write and self.writable)
+            (update, self._peers[peer_id].actor.rights.write and self.writable)
             for update in self.updates(peer_id, data)
             if update not in self._panics and not self._inspector.passes(update)
         ]
@@ -241,13 +251,19 @@ class SessionEngine:
         self._panics.add(update)
 
     def edit(
-        self, change: Callable[[SessionView], Result], now: Millis, *, administrative: bool = False
+        self,
+        change: Callable[[SessionView], Result],
+        now: Millis,
+        *,
+        by: str | None = None,
+        administrative: bool = False,
     ) -> tuple[Result, list[Effect]]:
         """Change the document from within the server; return the change's result and the effects.
 
         Args:
             change: called once, inside a transaction.
             now: the time.
+            by: the principal for whom, if that is known; whether they may was checked.
             administrative: whether the change may be made to a closed session.
 
         Raises:
@@ -259,24 +275,36 @@ class SessionEngine:
         try:
             result = self.document.transact(lambda _: change(self.view))
         except Exception as error:
-            raise EditFailed(self._edited(now)) from error
-        return result, self._edited(now)
+            raise EditFailed(self._edited(now, by)) from error
+        return result, self._edited(now, by)
 
-    def _edited(self, now: Millis) -> list[Effect]:
+    def _edited(self, now: Millis, by: str | None) -> list[Effect]:
         delta = self.document.take_delta()
-        return [] if delta is None else [self._persist(delta, delta, None), *self._settle(now)]
+        return [] if delta is None else [self._persist(delta, delta, None), *self._settle(now, by=by)]
 
-    def apply(self, update: bytes, now: Millis) -> list[Effect]:
+    def apply(self, update: bytes, now: Millis, actor: Actor | None = None) -> list[Effect]:
         """Merge an update that came by another way than a peer's frame (HTTP, an import).
+
+        Args:
+            update: the update.
+            now: the time.
+            actor: whose it is; None for the server's own.
 
         Raises:
             SessionClosed: the session takes no more writes.
             TooLarge: the document would exceed its limit.
             UpdateError: the update cannot be decoded; nothing was applied.
+            ForeignWriter: something new in it is by somebody else's Yjs client; nothing was applied.
         """
         if not self.writable and not self.holds(update):
             raise SessionClosed(session=self.session)
-        return self._merge(update, None, now)
+        return self._merge(update, None, actor, now)
+
+    def forget_presence(self, principal: str, now: Millis) -> tuple[int, list[Effect]]:
+        """Remove the presence of a principal; return of how many clients, and the effects."""
+        found: list[int] = []
+        effects = self._presence(lambda: found.append(self.roster.forget(principal, now)))
+        return found[0], effects
 
     def decide(self, decision: Callable[[RunSteward], Result]) -> tuple[Result, list[Effect]]:
         """Let the steward decide something about runs; return what *decision* returns, and the effects.
@@ -310,6 +338,11 @@ class SessionEngine:
         due = [peer.told + quiet for peer in self._peers.values()]
         due += [peer.heard + silent for peer_id, peer in self._peers.items() if self.roster.announces(peer_id)]
         return Millis(min([*due, self.roster.rests_until(now)]))
+
+    @property
+    def writers(self) -> list[Writer]:
+        """Whose the Yjs clients are, as far as that is known."""
+        return self._writers.all()
 
     @property
     def peers(self) -> int:
@@ -378,13 +411,13 @@ class SessionEngine:
                 return [ClosePeer(event.peer, LeaseLost())]
             self.runs.attached(record.id, now)
             lease = (record.id, record.epoch)
-        self._peers[event.peer] = _Peer(event.principal, event.can_write, heard=now, told=now, lease=lease)
+        self._peers[event.peer] = _Peer(Actor(event.principal, event.rights, lease), heard=now, told=now)
         return [Ready(event.peer)]
 
     def _forget(self, peer_id: PeerId, now: Millis) -> None:
         peer = self._peers.pop(peer_id, None)
-        if peer is not None and peer.lease is not None:
-            self.runs.detached(*peer.lease, now)
+        if peer is not None and peer.actor.lease is not None:
+            self.runs.detached(*peer.actor.lease, now)
 
     # -- frames --------------------------------------------------------------------------------------------------
 
@@ -393,8 +426,8 @@ class SessionEngine:
         if peer is None:
             return []
         peer.heard = now
-        if peer.lease is not None:
-            self.runs.renew(peer.lease[0], now)
+        if peer.actor.lease is not None:
+            self.runs.renew(peer.actor.lease[0], now)
         effects: list[Effect] = []
         try:
             if len(data) > self.limits.max_frame_bytes:
@@ -403,6 +436,10 @@ class SessionEngine:
                 effects += self._dispatch(peer_id, peer, frame, now)
         except (WireError, UpdateError, TooLarge, TooSlow, AccessDenied, SessionClosed, LeaseLost) as error:
             self._forget(peer_id, now)  # nothing more is taken from it; the roster hears of PeerLeft later
+            if isinstance(error, ForeignWriter):
+                effects.append(Violation(peer.actor.principal, "client"))
+            elif isinstance(error, AccessDenied):
+                effects.append(Violation(peer.actor.principal, "write"))
             effects += self._refuse(peer_id, error)
         self._last = None
         return effects
@@ -427,7 +464,7 @@ class SessionEngine:
                 return [Ready(peer_id)]
             case SyncStep2(update) | Update(update):
                 self._check_may_write(peer, update)
-                return self._merge(update, peer_id, now)
+                return self._merge(update, peer_id, peer.actor, now)
             case AwarenessFrame(payload):
                 return self._hear(peer_id, peer, payload, now)
             case QueryAwareness():
@@ -441,10 +478,11 @@ class SessionEngine:
                 assert_never(frame)
 
     def _check_may_write(self, peer: _Peer, update: bytes) -> None:
-        if peer.can_write and self.writable:
+        can_write = peer.actor.rights.write
+        if can_write and self.writable:
             return
         if not self.holds(update):
-            if peer.can_write:
+            if can_write:
                 raise SessionClosed(session=self.session)
             raise AccessDenied(what="this connection is read-only")
 
@@ -461,7 +499,11 @@ class SessionEngine:
         for entry in entries:
             if len(entry.state) > self.limits.max_presence_bytes:
                 raise TooLarge(what="a presence", size=len(entry.state), limit=self.limits.max_presence_bytes)
-        return self._presence(lambda: self.roster.hear(peer_id, peer.principal, entries, now))
+        forged = self.roster.forged
+        effects = self._presence(lambda: self.roster.hear(peer_id, peer.actor, entries, now))
+        if self.roster.forged > forged:
+            effects.append(Violation(peer.actor.principal, "presence"))
+        return effects
 
     def _presence(self, change: Callable[[], None]) -> list[Effect]:
         before = self.roster.version
@@ -480,13 +522,17 @@ class SessionEngine:
 
     # -- the document ----------------------------------------------------------------------------------------------
 
-    def _merge(self, update: bytes, author: PeerId | None, now: Millis) -> list[Effect]:
+    def _merge(self, update: bytes, author: PeerId | None, actor: Actor | None, now: Millis) -> list[Effect]:
         self._check_size(len(update))
         if self._tasted and (tasted := self._tasted.get(update)) is not None:
-            return self._merge_tasted(tasted, author, now)
+            return self._merge_tasted(tasted, author, actor, now)
         self._writers.check(self.document, update)
-        lease = self._lease_of(author)
-        bound = self._writers.bind(self.document, update, **lease) if lease else ()
+        bound: Sequence[Writer] = ()
+        if actor is not None and actor.lease is not None:
+            run, epoch = actor.lease
+            bound = self._writers.bind(self.document, update, principal=actor.principal, run=run, epoch=epoch)
+        elif actor is not None and _is_bound(actor):
+            bound = self._writers.claim(self.document, update, actor.principal)
         records = Records(writers={writer.client: writer for writer in bound})
         plain = self._inspector.passed(update)
         delta = self._apply(update)
@@ -495,19 +541,29 @@ class SessionEngine:
         if delta == EMPTY_UPDATE:
             return [self._persist(update, None, author, records, waits=True)]  # for one that has not arrived
         waits = self.document.waiting != EMPTY_UPDATE
-        return [self._persist(update, delta, author, records, waits=waits), *self._settle(now, plain=plain)]
+        return [
+            self._persist(update, delta, author, records, waits=waits),
+            *self._settle(now, actor=actor, plain=plain),
+        ]
 
-    def _merge_tasted(self, tasted: Tasted, author: PeerId | None, now: Millis) -> list[Effect]:
+    def _merge_tasted(self, tasted: Tasted, author: PeerId | None, actor: Actor | None, now: Millis) -> list[Effect]:
         self._writers.check_authors(tasted.authors)
-        lease = self._lease_of(author)
-        bound = self._writers.bind_authors(tasted.authors, **lease) if lease else ()
+        bound: Sequence[Writer] = ()
+        if actor is not None and actor.lease is not None:
+            run, epoch = actor.lease
+            bound = self._writers.bind_authors(tasted.authors, principal=actor.principal, run=run, epoch=epoch)
+        elif actor is not None and _is_bound(actor):
+            bound = self._writers.claim_authors(tasted.authors, actor.principal)
         records = Records(writers={writer.client: writer for writer in bound})
         delta = self._apply(tasted.delta) if tasted.delta is not None else None
         if tasted.delta is None or delta is None:
             return []  # an echo
         waits = self.document.waiting != EMPTY_UPDATE  # of what was stored without a sandbox
         # The sandbox's bytes, not the document's, which are other ones each time: keys of objects come in any order.
-        return [self._persist(tasted.delta, delta, author, records, waits=waits), *self._settle(now)]
+        return [
+            self._persist(tasted.delta, delta, author, records, waits=waits),
+            *self._settle(now, actor=actor),
+        ]
 
     def holds(self, update: bytes) -> bool:
         """Tell whether the document holds all of a foreign update.
@@ -529,14 +585,6 @@ class SessionEngine:
             self._panics.add(update)
             raise
 
-    def _lease_of(self, author: PeerId | None) -> dict[str, Any]:
-        """Return for which lease the authors of a peer's updates write; nothing if it holds none."""
-        peer = self._peers.get(author) if author is not None else None
-        if peer is None or peer.lease is None:
-            return {}
-        run, epoch = peer.lease
-        return {"principal": peer.principal, "run": run, "epoch": epoch}
-
     def _check_size(self, growth: int) -> None:
         limit = self.limits.max_document_bytes
         if self._size_bound + growth > limit:
@@ -557,10 +605,12 @@ class SessionEngine:
         self._inspector.took(update)
         return Persist(self.log.append(delta, author), update, waits, records or Records())
 
-    def _settle(self, now: Millis, *, plain: bool = False) -> list[Effect]:
-        """Note what changed and let the steward decide, after a change of the document.
+    def _settle(
+        self, now: Millis, *, actor: Actor | None = None, by: str | None = None, plain: bool = False
+    ) -> list[Effect]:
+        """Note what changed, put back what *actor* may not have written, and let the steward decide.
 
-        A *plain* one is nothing but text at the end of text.
+        A *plain* change is nothing but text at the end of text.
         """
         if not plain:
             self.changes.note_elsewhere(self.log.head)
@@ -568,14 +618,27 @@ class SessionEngine:
             return []
         touched = self.document.take_touched()
         self.changes.note(touched, self.log.head)
-        effects: list[Effect] = []
+        effects: list[Effect] = self._put_back(touched, actor)
         if "title" in touched.meta:
             title = self.document.roots.meta.get("title")
             effects.append(Describe(title[:_MAX_TITLE] if isinstance(title, str) else None))
-        self._steward.decide(touched, now)
-        return effects + self._carry_out()
+        if actor is not None and _is_bound(actor):
+            by = actor.principal
+        self._steward.decide(touched, now, by)
+        return effects + self._carry_out(actor)
 
-    def _carry_out(self) -> list[Effect]:
+    def _put_back(self, touched: Touched, actor: Actor | None) -> list[Effect]:
+        writes, violated = self._rules.check(touched, actor)
+        if actor is None or not violated:
+            return []
+        effects: list[Effect] = [Violation(actor.principal, what) for what in violated]
+        _, delta = self.document.edit(lambda _: [write(self.view) for write in writes], origin="steward")
+        if delta is not None:
+            effects.append(self._persist(delta, delta, None))
+            self.changes.note(self.document.take_touched(), self.log.head)
+        return effects
+
+    def _carry_out(self, actor: Actor | None = None) -> list[Effect]:
         """Mirror in the document what the steward has decided, and have both stored together."""
         if not self._steward.decided:
             return []
@@ -586,11 +649,19 @@ class SessionEngine:
         if decided.writes:
             _, delta = self.document.edit(lambda _: [write(self.view) for write in decided.writes], origin="steward")
         effects: list[Effect] = []
+        if actor is not None:
+            effects += [Violation(actor.principal, what) for what in decided.restored]
         if delta is not None or decided.records:
             effects.append(self._persist(delta or EMPTY_UPDATE, delta, None, decided.records))
             self.changes.note(self.document.take_touched(), self.log.head)
         if decided.evicted:  # seldom, and a session may have a thousand peers
             for peer_id, peer in self._peers.items():
-                if peer.lease is not None and peer.lease in decided.evicted:
-                    effects.append(ClosePeer(peer_id, LeaseLost(run=peer.lease[0])))
+                lease = peer.actor.lease
+                if lease is not None and lease in decided.evicted:
+                    effects.append(ClosePeer(peer_id, LeaseLost(run=lease[0])))
         return effects
+
+
+def _is_bound(actor: Actor) -> bool:
+    """Whether what is written on a connection is its principal's own."""
+    return actor.rights.verified and not actor.rights.vouch

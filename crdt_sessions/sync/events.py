@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from crdt_sessions.errors import CrdtSessionsError
 from crdt_sessions.ids import ClientId, PeerId, Seq
+from crdt_sessions.sync.actor import ALL, Rights
 from crdt_sessions.sync.records import Records
 
 
@@ -15,9 +16,17 @@ class PeerJoined:
 
     peer: PeerId
     principal: str
-    can_write: bool = True
+    rights: Rights = ALL
     lease: str | None = None
     """Digest of the lease's token, if it is the connection of a run's holder."""
+
+
+@dataclass(frozen=True, slots=True)
+class RightsChanged:
+    """What a peer may do is not what it was."""
+
+    peer: PeerId
+    rights: Rights
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +69,7 @@ class Tasted:
     """Clients by whom there were new structs in it."""
 
 
-Event = PeerJoined | FrameReceived | PeerLeft | Committed | Tick
+Event = PeerJoined | RightsChanged | FrameReceived | PeerLeft | Committed | Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +106,19 @@ class Describe:
 
 
 @dataclass(frozen=True, slots=True)
+class Violation:
+    """Somebody wrote what is not theirs to write. It was refused or put back, and is told to whoever keeps watch."""
+
+    principal: str
+    what: str
+    """Which rule: the name of a field, ``presence`` or ``client``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reload:
     """The document in memory cannot be trusted any more: drop it and load it from the store."""
 
     error: CrdtSessionsError
 
 
-Effect = Persist | Ready | ClosePeer | Describe | Reload
+Effect = Persist | Ready | ClosePeer | Describe | Violation | Reload

@@ -1,4 +1,4 @@
-"""What is on record besides the document: runs, and the Yjs clients that wrote for them. Plain values.
+"""What is on record besides the document: runs, and whose the Yjs clients are. Plain values.
 
 The document mirrors these for everybody to see; the record is what counts.
 """
@@ -115,12 +115,12 @@ class RunRecord(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A Yjs client that wrote for a run: its writes count while the lease lasts."""
+    """Whose a Yjs client is. If it wrote for a run, its writes count while the lease lasts."""
 
     client: ClientId
     principal: str
-    run: str
-    epoch: int
+    run: str = ""
+    epoch: int = 0
     fenced_at: int | None = None
     """Clock from which on its structs are refused; None while it may write."""
 

@@ -62,6 +62,8 @@ class RunDecisions:
     records: Records = field(default_factory=Records)
     released: set[tuple[str, int]] = field(default_factory=set)
     """Leases (run, epoch) that have ended: their writers are to be fenced."""
+    restored: list[str] = field(default_factory=list)
+    """Fields of the server's that somebody had overwritten."""
     evicted: set[tuple[str, int]] = field(default_factory=set)
     """Those of them that were taken away: their connections are to be closed."""
 
@@ -109,6 +111,11 @@ class RunSteward:
         """Return what is on record of a run."""
         return self._records.get(run_id)
 
+    def writer_of(self, message_id: str) -> str | None:
+        """Return the run that writes a message, if it is not over."""
+        run_id = self._by_output.get(message_id)
+        return run_id if run_id in self._active else None
+
     def holder(self, digest: str) -> RunRecord | None:
         """Return the run whose present lease has the token with this digest."""
         active = (self._records[run_id] for run_id in self._active)
@@ -152,7 +159,10 @@ class RunSteward:
     def look_at_run(self, run: Run, now: Millis) -> None:
         """Consider what was proposed for a run, and see to it that what is settled stands there."""
         run_id = run.id
-        record = self._records.get(run_id) or self._admit(run, now)
+        known = self._records.get(run_id)
+        if known is not None and run_id not in self._mirror and known.run.settled != run.settled:
+            self._decided.restored.append("runs")
+        record = known or self._admit(run, now)
         if record is None:
             return
         if run.cancel is not None:
@@ -494,6 +504,8 @@ class RunSteward:
             if heard != known:
                 record = self._settle_approval(record, call_id, heard)
             elif tool is not None and known.approval is not None and (tool.approval != known.approval or tool.waits):
+                if tool.approval is not None and tool.approval != known.approval:
+                    self._decided.restored.append("approval")
                 self._decided.writes.append(_settle_tool(record.output, call_id, known))
         if record.status == "suspended" and not record.undecided:
             self._requeue(record, now, attempt=0)

@@ -1,8 +1,10 @@
-"""Who wrote what: the Yjs clients that write for a run, and from which clock on each is refused.
+"""Who wrote what: whose each Yjs client is, and from which clock on it is refused.
 
-A Yjs client id is one replica of one process. A holder of a lease is known by its connection; the clients
-whose structs arrive on it are its own, and once the lease has ended, structs of theirs that the document does
-not hold yet are refused, whoever brings them. Deletions name no author and are not covered.
+A Yjs client id is one replica of one process. Where principals are known, it belongs to the first one on whose
+connection something new of it arrives, and what is new of it is refused on anybody else's. A holder of a lease is
+known by its connection; the clients whose structs arrive on it are its own, and once the lease has ended, structs
+of theirs that the document does not hold yet are refused, whoever brings them. Deletions name no author and are not
+covered.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from crdt_sessions.errors import LeaseLost
+from crdt_sessions.errors import ForeignWriter, LeaseLost
 from crdt_sessions.ids import ClientId
 from crdt_sessions.model import SessionDoc, authors, sole_author, writes_as
 from crdt_sessions.sync.records import Writer
@@ -18,6 +20,7 @@ from crdt_sessions.wire.varint import decode_state_vector
 
 MAX_AUTHORS = 32
 """Clients whose new structs one update on a leased connection may hold."""
+_MANY = 10_000
 
 
 class Writers:
@@ -25,9 +28,13 @@ class Writers:
 
     Args:
         known: what is on record.
+        enforce: whether what is new by somebody else's client is refused; otherwise it is only counted.
     """
 
-    def __init__(self, known: Iterable[Writer]) -> None:
+    def __init__(self, known: Iterable[Writer], *, enforce: bool = True) -> None:
+        self._enforce = enforce
+        self.foreign = 0
+        """Updates that held something new by somebody else's client."""
         self._known = {writer.client: writer for writer in known}
         self._fenced = {writer.client for writer in self._known.values() if writer.fenced_at is not None}
 
@@ -71,11 +78,52 @@ class Writers:
         Raises:
             LeaseLost: one of them writes for another lease, or there are absurdly many.
         """
-        new = [Writer(client, principal, run, epoch) for client in found if client not in self._known]
-        if len(found) > MAX_AUTHORS or any(self._other(client, run, epoch) for client in found):
+        mine = Writer(ClientId(0), principal)
+        new = [
+            Writer(client, principal, run, epoch)
+            for client in found
+            if replace(self._known.get(client, mine), client=mine.client) == mine
+        ]
+        if len(found) > MAX_AUTHORS or any(self._other(client, principal, run, epoch) for client in found):
             raise LeaseLost(run=run)
         self._known.update((writer.client, writer) for writer in new)
         return new
+
+    def claim(self, document: SessionDoc, update: bytes, principal: str) -> list[Writer]:
+        """Take the authors of an update as *principal*'s; return those that are new.
+
+        Raises:
+            ForeignWriter: one of them is somebody else's.
+            UpdateError: it cannot be decoded.
+        """
+        sole = sole_author(update)
+        if sole is not None and (known := self._known.get(sole)) is not None and known.principal == principal:
+            return []  # the usual case, without asking the library
+        return self.claim_authors(authors(document, update, _MANY), principal)
+
+    def claim_authors(self, found: Sequence[ClientId], principal: str) -> list[Writer]:
+        """Take clients as *principal*'s; return those that are new.
+
+        Raises:
+            ForeignWriter: one of them is somebody else's.
+        """
+        foreign = [client for client in found if self.principal_of(client) not in (None, principal)]
+        if foreign:
+            self.foreign += 1
+            if self._enforce:
+                raise ForeignWriter(client=foreign[0])
+        new = [Writer(client, principal) for client in found if client not in self._known]
+        self._known.update((writer.client, writer) for writer in new)
+        return new
+
+    def principal_of(self, client: ClientId) -> str | None:
+        """Return whose a client is, if that is known."""
+        known = self._known.get(client)
+        return known.principal if known is not None else None
+
+    def all(self) -> list[Writer]:
+        """Return all that are known."""
+        return list(self._known.values())
 
     def fence(self, document: SessionDoc, leases: set[tuple[str, int]]) -> list[Writer]:
         """Refuse from now on what is new by the writers of these leases; return those that are concerned."""
@@ -92,6 +140,8 @@ class Writers:
         self._fenced.update(writer.client for writer in fenced)
         return fenced
 
-    def _other(self, client: ClientId, run: str, epoch: int) -> bool:
+    def _other(self, client: ClientId, principal: str, run: str, epoch: int) -> bool:
+        """Whether a client belongs to another lease, or to somebody else."""
         known = self._known.get(client)
-        return known is not None and (known.run, known.epoch) != (run, epoch)
+        own = known is None or (known.principal == principal and not known.run)
+        return not own and known is not None and (known.run, known.epoch) != (run, epoch)

@@ -19,6 +19,7 @@ from crdt_sessions.ids import Millis, PeerId, Seq, SessionId
 from crdt_sessions.limits import Limits, RunRules, Timing
 from crdt_sessions.model import ROOT_NAMES, SessionDoc, SessionView, extent_of, fold, seed, settled_meta
 from crdt_sessions.sync import (
+    ALL,
     ClosePeer,
     Committed,
     Effect,
@@ -30,6 +31,7 @@ from crdt_sessions.sync import (
     Ready,
     Records,
     Replica,
+    Rights,
     RunSteward,
     SessionEngine,
     Tick,
@@ -98,7 +100,7 @@ class SimNetwork:
         self.peers[name] = SimPeer(Replica(1000 + self._ids, limits=self.limits))
         return self.peers[name]
 
-    def connect(self, name: str, *, can_write: bool = True, lease: str | None = None) -> None:
+    def connect(self, name: str, *, rights: Rights = ALL, lease: str | None = None) -> None:
         """Connect a peer, with the digest of a lease's token if it holds one; nothing happens if it is connected."""
         peer = self.peers[name]
         if peer.connection is not None:
@@ -106,7 +108,7 @@ class SimNetwork:
         self._ids += 1
         peer.connection, peer.closed_by = PeerId(self._ids), None
         peer.replica.open(self.now)
-        self._handle(PeerJoined(peer.connection, name, can_write, lease))
+        self._handle(PeerJoined(peer.connection, name, rights, lease))
         if peer.connection is None:
             return
         self._pump(peer)

@@ -9,13 +9,13 @@ from pydantic import Field, JsonValue
 from quart import Blueprint
 from quart_schema import tag, validate_querystring, validate_request, validate_response
 
-from crdt_sessions.errors import BadDocument
-from crdt_sessions.ids import session_id
+from crdt_sessions.errors import AccessDenied, BadDocument
+from crdt_sessions.ids import SessionId, name_of
 from crdt_sessions.model import Author, Message, MessageHead, RunRequest, SessionView, TextPart, answer_to
 from crdt_sessions.model.values import AgentName, MessageId, Part, Role, RunId, RunPolicy
-from crdt_sessions.runtime import SessionRegistry, present
+from crdt_sessions.runtime import Session, SessionRegistry, present
 from crdt_sessions.storage import SessionRecord
-from crdt_sessions_server.auth import current_principal
+from crdt_sessions_server.access import Permission, Principal, asked_session, current_door, current_principal
 from crdt_sessions_server.bodies import Answer, Body
 
 _MAX_PAGE = 1000
@@ -67,6 +67,31 @@ class SessionPage(Answer):
     next_cursor: str | None = Field(None, description="Ask with this to get the next page; absent on the last.")
 
 
+class WriterInfo(Answer):
+    """Whose a Yjs client is."""
+
+    client: int
+    principal: str
+    run: str | None = Field(None, description="The run it wrote for.")
+    fenced_at: int | None = Field(None, description="The clock from which on what it writes is refused.")
+
+
+class Written(Answer):
+    """Who wrote a message."""
+
+    id: str
+    author: str = Field(description="Who it says it is by.")
+    by: str | None = Field(None, description="Who sent it, as far as that was known.")
+    parts: list[str | None] = Field(description="Whose client wrote each of its parts; null where that is not known.")
+
+
+class Authors(Answer):
+    """Who wrote what in a session."""
+
+    writers: list[WriterInfo]
+    messages: list[Written]
+
+
 class NewMessage(Body):
     """A message to post. ``text`` is short for one text part."""
 
@@ -74,7 +99,7 @@ class NewMessage(Body):
     text: str | None = None
     parts: list[Part] | None = None
     role: Role = "user"
-    author: Author | None = Field(None, description="Only where the service knows no principals (no tokens).")
+    author: Author | None = Field(None, description="Only where nobody is known, and for backends.")
     parent: MessageId | None = None
     reply_to: MessageId | None = None
     steers: RunId | None = Field(None, description="The run it is meant to steer while that is active.")
@@ -97,7 +122,7 @@ class Receipt(Body):
     """How far somebody has read."""
 
     seq: int | None = Field(None, ge=0, description="Up to which place in the order; everything if absent.")
-    principal: str | None = Field(None, description="Only where the service knows no principals (no tokens).")
+    principal: str | None = Field(None, description="Only where nobody is known, and for backends.")
 
 
 class Unread(Answer):
@@ -149,10 +174,13 @@ def _session_routes(api: Blueprint, registry: SessionRegistry) -> None:
     @validate_response(SessionInfo, 201)
     async def create_session(data: NewSession) -> tuple[SessionInfo, int, dict[str, str]]:
         """Create a session. One that was deleted is created anew, as the next generation."""
-        current_principal().require_write()
-        wanted = session_id(data.id if data.id is not None else uuid.uuid4().hex)
+        principal, name = current_principal(), data.id if data.id is not None else uuid.uuid4().hex
+        if not principal.may_enter(name):
+            raise AccessDenied(what="this token is not for that session")
+        wanted = asked_session(name)
         record = await registry.create(wanted, title=data.title, metadata=data.metadata, agent=data.agent)
-        return session_info(record), 201, {"Location": f"/v1/sessions/{wanted}"}
+        await registry.audit.record("session.create", principal.id, wanted)
+        return session_info(record), 201, {"Location": f"/v1/sessions/{name}"}
 
     @api.get("")
     @tag(["sessions"])
@@ -160,8 +188,8 @@ def _session_routes(api: Blueprint, registry: SessionRegistry) -> None:
     @validate_response(SessionPage)
     async def list_sessions(query_args: PageQuery) -> SessionPage:
         """List sessions in order of id, page by page."""
-        after = session_id(query_args.cursor) if query_args.cursor else None
-        records = await registry.store.sessions(after=after, limit=query_args.limit + 1)
+        after = asked_session(query_args.cursor) if query_args.cursor else None
+        records = await _visible(registry, current_principal(), after, query_args.limit + 1)
         page = [session_info(record) for record in records[: query_args.limit]]
         more = len(records) > query_args.limit
         return SessionPage(sessions=page, next_cursor=page[-1].id if more else None)
@@ -171,7 +199,7 @@ def _session_routes(api: Blueprint, registry: SessionRegistry) -> None:
     @validate_response(SessionDetail)
     async def get_session(name: str) -> SessionDetail:
         """Look at one session."""
-        async with registry.open(session_id(name)) as session:
+        async with registry.open(asked_session(name)) as session:
             record = await registry.store.get(session.id) or session.record
             return SessionDetail(
                 **session_info(record).model_dump(),
@@ -186,19 +214,21 @@ def _session_routes(api: Blueprint, registry: SessionRegistry) -> None:
     @validate_response(SessionInfo)
     async def change_session(name: str, data: SessionChange) -> SessionInfo:
         """Rename a session, close it (it takes no more writes), archive it or open it again."""
-        current_principal().require_write()
-        async with registry.open(session_id(name)) as session:
+        async with registry.open(asked_session(name)) as session:
             await session.edit(lambda view: _change(view, data), administrative=True)
             if data.status is not None:
                 await session.set_status(data.status)
+                await registry.audit.record("session.status", current_principal().id, session.id, status=data.status)
             return session_info(await registry.store.get(session.id) or session.record)
 
     @api.delete("/<name>")
     @tag(["sessions"])
     async def delete_session(name: str) -> tuple[str, int]:
         """Delete a session for good. Its peers are closed with 4404 and it does not come back by itself."""
-        current_principal().require_write()
-        await registry.delete(session_id(name))
+        wanted = asked_session(name)
+        await registry.delete(wanted)
+        current_door().gate.forget(wanted)
+        await registry.audit.record("session.delete", current_principal().id, wanted)
         return "", 204
 
     @api.get("/<name>/presence")
@@ -206,8 +236,20 @@ def _session_routes(api: Blueprint, registry: SessionRegistry) -> None:
     @validate_response(PresencePage)
     async def get_presence(name: str) -> PresencePage:
         """Tell who is here."""
-        async with registry.open(session_id(name)) as session:
+        async with registry.open(asked_session(name)) as session:
             return PresencePage(present=present(session))
+
+    @api.get("/<name>/authors")
+    @tag(["sessions"])
+    @validate_response(Authors)
+    async def get_authors(name: str) -> Authors:
+        """Tell who wrote what, by what the service knew when it came and not by what it says.
+
+        Where there are no tokens nobody is known. What was deleted, and by whom, is not told.
+        """
+        async with registry.open(asked_session(name)) as session:
+            await session.readable()
+            return _authors(session)
 
 
 def _message_routes(api: Blueprint, registry: SessionRegistry) -> None:
@@ -217,7 +259,7 @@ def _message_routes(api: Blueprint, registry: SessionRegistry) -> None:
     @validate_response(MessagePage)
     async def list_messages(name: str, query_args: MessageQuery) -> MessagePage:
         """List messages in the session's order, page by page."""
-        async with registry.open(session_id(name)) as session:
+        async with registry.open(asked_session(name)) as session:
             await session.readable()
             found = session.view.messages.page(query_args.after, query_args.limit + 1)
         page = found[: query_args.limit]
@@ -234,11 +276,10 @@ def _message_routes(api: Blueprint, registry: SessionRegistry) -> None:
         Posting an id that is there answers 200 with the message that is there.
         """
         principal = current_principal()
-        principal.require_write()
         head = MessageHead(
             id=data.id or uuid.uuid4().hex,
             role=data.role,
-            author=data.author if principal.anonymous and data.author else principal.author,
+            author=data.author if data.author and principal.by is None else principal.author,
             parent=data.parent,
             reply_to=data.reply_to,
             steers=data.steers,
@@ -249,9 +290,9 @@ def _message_routes(api: Blueprint, registry: SessionRegistry) -> None:
         parts: list[Any] = list(data.parts or [])
         if data.text is not None:
             parts.append(TextPart(type="text", text=data.text))
-        async with registry.open(session_id(name), create=registry.auto_create) as session:
+        async with registry.open(asked_session(name), create=creates(registry, principal)) as session:
             known = head.id in session.view.messages
-            await session.edit(lambda view: _post(view, head, parts, data))
+            await session.edit(lambda view: _post(view, head, parts, data), by=principal.by)
             message = session.view.messages.value(head.id)
         if message is None:
             raise BadDocument(why=f"the id {head.id!r} is taken by something that is not a message")
@@ -264,9 +305,8 @@ def _message_routes(api: Blueprint, registry: SessionRegistry) -> None:
     async def put_receipt(name: str, data: Receipt) -> Unread:
         """Say how far one has read; a receipt never goes back."""
         principal = current_principal()
-        principal.require_write()
-        who = data.principal if principal.anonymous and data.principal else principal.id
-        async with registry.open(session_id(name)) as session:
+        who = principal.speaking_as(data.principal)
+        async with registry.open(asked_session(name)) as session:
             seq = data.seq if data.seq is not None else session.view.messages.last_seq()
             await session.edit(lambda view: view.mark_read(who, seq))
             return Unread(principal=who, seq=session.view.read_up_to(who), unread=session.view.unread(who))
@@ -278,8 +318,48 @@ def _message_routes(api: Blueprint, registry: SessionRegistry) -> None:
     async def get_receipt(name: str, query_args: ReceiptQuery) -> Unread:
         """Tell how far somebody has read, and how many messages of others are behind that."""
         who = query_args.principal or current_principal().id
-        async with registry.open(session_id(name)) as session:
+        async with registry.open(asked_session(name)) as session:
             return Unread(principal=who, seq=session.view.read_up_to(who), unread=session.view.unread(who))
+
+
+def _authors(session: Session) -> Authors:
+    writers = session.engine.writers
+    whose = {writer.client: writer.principal for writer in writers}
+    return Authors(
+        writers=[
+            WriterInfo(client=each.client, principal=each.principal, run=each.run or None, fenced_at=each.fenced_at)
+            for each in writers
+        ],
+        messages=[
+            Written(
+                id=view.id,
+                author=head.author.id,
+                by=view.by,
+                parts=[whose.get(client) for client in view.part_clients()],
+            )
+            for view in session.view.messages.views()
+            if (head := view.head) is not None
+        ],
+    )
+
+
+async def _visible(
+    registry: SessionRegistry, principal: Principal, after: SessionId | None, limit: int
+) -> list[SessionRecord]:
+    """Return up to *limit* sessions that a principal may use, in order of id."""
+    found: list[SessionRecord] = []
+    while len(found) < limit:
+        records = await registry.store.sessions(after=after, limit=limit, tenant=principal.tenant)
+        found += [record for record in records if principal.may_see(record.id)]
+        if len(records) < limit:
+            break
+        after = records[-1].id
+    return found[:limit]
+
+
+def creates(registry: SessionRegistry, principal: Principal) -> bool:
+    """Whether a session that is not there is made for a principal who uses it."""
+    return registry.auto_create and principal.can(Permission.CREATE)
 
 
 def _change(view: SessionView, data: SessionChange) -> None:
@@ -303,7 +383,7 @@ def _post(view: SessionView, head: MessageHead, parts: list[Any], data: NewMessa
 def session_info(record: SessionRecord) -> SessionInfo:
     """Return what lists show of a session."""
     return SessionInfo(
-        id=record.id,
+        id=name_of(record.id),
         generation=record.generation,
         created_at=record.created_at,
         updated_at=record.updated_at,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from importlib.metadata import version
@@ -10,30 +11,44 @@ from pathlib import Path
 from quart import Quart, Response, g, request, send_from_directory, websocket
 from quart_schema import Info, QuartSchema
 
-from crdt_sessions.clock import Clock
+from crdt_sessions.clock import Clock, SystemClock
 from crdt_sessions.errors import AccessDenied
-from crdt_sessions.ids import session_id
-from crdt_sessions.runtime import Load, Sandbox, SessionRegistry
+from crdt_sessions.runtime import Load, Sandbox, SessionRegistry, post, post_outside
 from crdt_sessions.storage import SqliteStore, UpdateStore
 from crdt_sessions_server import (
     api,
     events,
     health,
     holders,
+    identity,
+    metrics,
+    privacy,
     problems,
     runs,
     transfer,
     versions,
     webhooks,
 )
+from crdt_sessions_server.access import (
+    Authorizer,
+    Chain,
+    Door,
+    Gate,
+    JwtTokens,
+    KeySource,
+    Open,
+    StaticTokens,
+)
+from crdt_sessions_server.access.jwt import from_file, from_url
+from crdt_sessions_server.access.permissions import NAMED_IN_BODY, PUBLIC, ROUTES
+from crdt_sessions_server.access.rates import Rate, Rates
 from crdt_sessions_server.asgi import Scope, http_token, same_origin
-from crdt_sessions_server.auth import Authorizer, Open, StaticTokens
+from crdt_sessions_server.expiry import expire
 from crdt_sessions_server.gateways import GATEWAYS
 from crdt_sessions_server.settings import Settings
 from crdt_sessions_server.sync_endpoint import SyncEndpoint
 
 PAGE = Path(__file__).parent / "web"
-_NEED_NO_TOKEN = ("/healthz", "/readyz", "/openapi.json", "/demo")
 
 
 class Service:
@@ -59,12 +74,13 @@ class Service:
         authorizer: Authorizer | None = None,
         clock: Clock | None = None,
     ) -> None:
+        clock = clock or SystemClock()
         if authorizer is None:
-            authorizer = StaticTokens.from_file(settings.tokens_file) if settings.tokens_file else Open()
+            authorizer = authorizer_for(settings, clock)
             if settings.exposed:
                 raise ValueError(
                     f"without tokens the service listens on this machine only, and {settings.host} is reachable"
-                    " from others: use --host 127.0.0.1, or give --tokens-file"
+                    " from others: use --host 127.0.0.1, or give --jwt-secret-file, --jwks-url or --tokens-file"
                 )
         self._stack: AsyncExitStack | None = None
         self._sqlite = (
@@ -85,12 +101,18 @@ class Service:
             sandbox=self._sandbox,
             load=Load(settings.limits),
             auto_create=settings.auto_create,
+            enforce_authorship=settings.authorship == "enforce",
+            send=post if settings.sends_to_private else post_outside,
         )
-        self.app = self._quart(settings, authorizer)
+        self.door = Door(
+            Gate(authorizer, self.registry.store, clock), self.registry, rates_of(settings, clock), settings.proxies
+        )
+        self._expire_days = settings.expire_days
+        self.app = self._quart(settings)
         self.sync = SyncEndpoint(
             self.app.asgi_app,  # type: ignore[arg-type]  # Quart types every event; ours is any ASGI application
             self.registry,
-            authorizer,
+            self.door,
             allowed_origins=settings.allowed_origins,
             loopback_only=self.open,
             direct=settings.direct,
@@ -104,6 +126,10 @@ class Service:
             if self._sandbox is not None:
                 await stack.enter_async_context(self._sandbox)
             await stack.enter_async_context(self.registry)
+            await self.door.gate.start()
+            for watching in (self.door.live.run(), expire(self.registry, self._expire_days)):
+                task = asyncio.create_task(watching)
+                stack.push_async_callback(_ended, task)
             self._stack = stack.pop_all()
         return self
 
@@ -117,7 +143,7 @@ class Service:
         await self.registry.shutdown()
         await self.sync.closed()
 
-    def _quart(self, settings: Settings, authorizer: Authorizer) -> Quart:
+    def _quart(self, settings: Settings) -> Quart:
         app = Quart("crdt_sessions_server", static_folder=None)
         app.config["MAX_CONTENT_LENGTH"] = settings.limits.max_body_bytes
         app.config["QUART_SCHEMA_PYDANTIC_DUMP_OPTIONS"] = {"by_alias": True, "exclude_none": True}
@@ -132,12 +158,20 @@ class Service:
             conversion_preference="pydantic",
         )
         problems.install(app)
-        app.extensions["authorizer"] = authorizer
-        for routes in (health, api, runs, holders, webhooks, events, transfer, versions, *GATEWAYS):
+        app.extensions["door"] = self.door
+        for routes in (health, metrics, api, runs, holders, webhooks, events, transfer, versions, privacy, *GATEWAYS):
             app.register_blueprint(routes.blueprint(self.registry))
+        app.register_blueprint(
+            identity.blueprint(
+                self.registry,
+                secret=settings.secret,
+                audience=settings.jwt_audience,
+                issuer=settings.jwt_issuer,
+            )
+        )
         _serve_page(app)
 
-        self._guard(app, settings, authorizer)
+        self._guard(app, settings)
 
         @app.while_serving
         async def lifespan() -> AsyncGenerator[None, None]:
@@ -149,7 +183,19 @@ class Service:
 
         return app
 
-    def _guard(self, app: Quart, settings: Settings, authorizer: Authorizer) -> None:
+    async def _authorize(self, endpoint: str | None) -> None:
+        if request.method == "OPTIONS" or endpoint is None or endpoint in PUBLIC:
+            return  # a browser sends no token with its preflight, and what is not there needs none
+        self.registry.check_lag()
+        if endpoint not in ROUTES:
+            raise AccessDenied(what="nobody may: the table of permissions does not know this route")
+        if endpoint in NAMED_IN_BODY:
+            return  # the route looks at the body first
+        scope, needs = dict(request.scope), ROUTES[endpoint]
+        g.visit = await self.door.admit(scope, http_token(scope), (request.view_args or {}).get("name"), needs)
+        self.door.count_request(g.visit.principal, needs)
+
+    def _guard(self, app: Quart, settings: Settings) -> None:
         """Let in who may come in, and have answers say what browsers may do with them."""
 
         def refuse_strange_pages(scope: Scope) -> None:
@@ -162,18 +208,15 @@ class Service:
 
         @app.before_request
         async def authorize() -> None:
-            scope = dict(request.scope)
-            refuse_strange_pages(scope)
-            if request.method == "OPTIONS" or request.path == "/" or request.path.startswith(_NEED_NO_TOKEN):
-                return  # a browser sends no token with its preflight
-            self.registry.check_lag()
-            name = (request.view_args or {}).get("name")
-            g.principal = await authorizer.authorize(http_token(scope), session_id(name) if name else None)
+            refuse_strange_pages(dict(request.scope))
+            await self._authorize(request.endpoint)
 
         @app.after_request
         async def harden(response: Response) -> Response:
-            response.headers.setdefault("X-Content-Type-Options", "nosniff")
-            response.headers.setdefault("Referrer-Policy", "no-referrer")
+            for name, value in _HARDENING.items():
+                response.headers.setdefault(name, value)
+            if settings.tls_certificate is not None:
+                response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
             origin = request.headers.get("Origin")
             if origin in settings.allowed_origins:
                 response.headers["Access-Control-Allow-Origin"] = origin
@@ -183,6 +226,60 @@ class Service:
                 response.headers["Access-Control-Allow-Methods"] = "GET, POST, PUT, PATCH, DELETE"
                 response.headers["Vary"] = "Origin"
             return response
+
+
+_HARDENING = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+def authorizer_for(settings: Settings, clock: Clock) -> Authorizer:
+    """Return who knows tokens, as the settings say.
+
+    Raises:
+        ValueError: a file cannot be read, or the secret is too short.
+    """
+    known: list[Authorizer] = []
+    if settings.tokens_file is not None:
+        known.append(StaticTokens.from_file(settings.tokens_file))
+    keys: KeySource | None = None
+    if settings.jwks_url is not None:
+        keys = KeySource(from_url(settings.jwks_url), clock)
+    elif settings.jwks_file is not None:
+        keys = KeySource(from_file(settings.jwks_file), clock)
+    if settings.secret is not None or keys is not None:
+        known.append(
+            JwtTokens(
+                clock,
+                secret=settings.secret,
+                keys=keys,
+                audience=settings.jwt_audience,
+                issuer=settings.jwt_issuer,
+                claims=settings.jwt_claims,
+                default_role=settings.jwt_default_role,
+            )
+        )
+    return Chain(known) if len(known) > 1 else known[0] if known else Open()
+
+
+def rates_of(settings: Settings, clock: Clock) -> Rates:
+    """Return how often things may be done, as the settings say."""
+    return Rates(
+        connects=Rate(settings.connects_per_s, settings.connect_burst),
+        failures=Rate(settings.bad_tokens_per_s, settings.bad_token_burst),
+        posts=Rate(settings.posts_per_s, settings.post_burst),
+        claims=Rate(settings.claims_per_s, settings.claim_burst),
+        time=lambda: clock.now() / 1000,
+    )
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def create_app(settings: Settings | None = None) -> Quart:

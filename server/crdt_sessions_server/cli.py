@@ -1,4 +1,4 @@
-"""The command line: ``crdt-sessions serve``, ``backup`` and ``doctor``."""
+"""The command line: ``crdt-sessions serve``, ``token``, ``backup`` and ``doctor``."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from crdt_sessions import failpoints
+from crdt_sessions.clock import SystemClock
 from crdt_sessions.errors import StorageError
+from crdt_sessions.model.values import Kind
 from crdt_sessions.storage.backup import back_up
 from crdt_sessions_server import doctor
+from crdt_sessions_server.access import Role, mint
 from crdt_sessions_server.serve import configure_logging, serve
-from crdt_sessions_server.settings import ENV_PREFIX, Settings
+from crdt_sessions_server.settings import ENV_PREFIX, Settings, read_secret
+
+_NO_FLAGS = {"jwt_secret", "jwt_claims"}
+"""Settings that are not given on the command line: everybody on the machine can read it, or it is a table."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,9 +35,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _doctor(parsed.file, parsed.salvage)
     if parsed.command == "bench":
         return _bench(parsed.arguments)
+    if parsed.command == "token":
+        return _token(parsed)
     if parsed.command == "backup":
         return _backup(parsed.file, parsed.target)
     return _serve(parsed)
+
+
+def _token(parsed: argparse.Namespace) -> int:
+    try:
+        settings = Settings.load({}, parsed.config)
+        secret = read_secret(parsed.secret_file) if parsed.secret_file is not None else settings.secret
+        if secret is None:
+            return _fail(
+                "there is no secret to sign with: give --secret-file, or set CRDT_SESSIONS_JWT_SECRET_FILE;"
+                " make one with: openssl rand -base64 48 > secret"
+            )
+        token = mint(
+            secret,
+            now=SystemClock().now(),
+            ttl_s=_seconds(parsed.ttl),
+            principal=parsed.principal,
+            audience=settings.jwt_audience,
+            issuer=settings.jwt_issuer,
+            name=parsed.name,
+            kind=parsed.kind,
+            role=parsed.role,
+            tenant=parsed.tenant,
+            sessions=parsed.sessions,
+            agents=parsed.agents,
+        )
+    except (ValidationError, ValueError) as error:
+        return _fail(_explain(error))
+    print(token)
+    return 0
+
+
+def _seconds(text: str) -> float:
+    """Return a duration such as ``90``, ``15m``, ``8h`` or ``30d`` in seconds.
+
+    Raises:
+        ValueError: it is none.
+    """
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        seconds = float(number) * units[unit]
+    except ValueError:
+        raise ValueError(f"{text!r} is no duration; give one such as 90s, 15m, 8h or 30d") from None
+    if seconds < 1:
+        raise ValueError("a token is good for a second at least")
+    return seconds
 
 
 def _bench(arguments: Sequence[str]) -> int:
@@ -104,15 +158,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--config", type=Path, metavar="FILE", help="TOML file of settings")
     for name, field in Settings.model_fields.items():
+        if name in _NO_FLAGS:
+            continue
         shown = "" if field.default is None or field.default == () else f" (default: {field.default})"
         options: dict[str, Any] = {"help": (field.description or "").replace("%", "%%") + shown, "default": None}
-        if field.annotation is bool:
+        if field.annotation in (bool, bool | None):
             options["action"] = argparse.BooleanOptionalAction
-        elif name == "allowed_origins":
-            options |= {"nargs": "*", "metavar": "ORIGIN"}
+        elif field.annotation == tuple[str, ...]:
+            options |= {"nargs": "*", "metavar": name.upper().rstrip("S")}
         else:
             options["metavar"] = name.upper()
         command.add_argument(f"--{name.replace('_', '-')}", **options)
+    command = commands.add_parser(
+        "token",
+        help="make a token",
+        description="Make a token for somebody, signed with the service's secret, and print it.",
+    )
+    command.add_argument("principal", metavar="PRINCIPAL", help="whom it stands for")
+    command.add_argument("--name", help="for people")
+    command.add_argument("--kind", choices=get_args(Kind), default="human")
+    command.add_argument("--role", choices=[role.value for role in Role], default=Role.EDITOR.value)
+    command.add_argument("--tenant", help="whose sessions it sees")
+    command.add_argument("--sessions", nargs="*", metavar="PATTERN", help="names of sessions it may use (all)")
+    command.add_argument("--agents", nargs="*", metavar="PATTERN", help="names of agents it may work as (all)")
+    command.add_argument("--ttl", default="8h", help="for how long it is good: 90s, 15m, 8h, 30d (default: 8h)")
+    command.add_argument("--secret-file", type=Path, metavar="FILE", help="the service's jwt_secret_file")
+    command.add_argument("--config", type=Path, metavar="FILE", help="the service's TOML file of settings")
     command = commands.add_parser(
         "backup",
         help="copy a database while the service is running",
@@ -138,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _announce(url: str, settings: Settings) -> None:
     print(f"crdt-sessions serves {settings.database} on {url}", flush=True)
-    if settings.tokens_file is None:
+    if not settings.knows_tokens:
         print("no tokens are configured: everybody on this machine may read and write; others cannot connect")
 
 

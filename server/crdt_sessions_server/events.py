@@ -14,8 +14,9 @@ from quart import Blueprint, Response, request
 from quart_schema import tag, validate_querystring
 
 from crdt_sessions.errors import BadParameter, CrdtSessionsError, ShuttingDown
-from crdt_sessions.ids import SessionId, session_id
+from crdt_sessions.ids import SessionId
 from crdt_sessions.runtime import EVENT_KINDS, FeedEvent, SessionRegistry, follow
+from crdt_sessions_server.access import asked_session, current_visit, live_access
 from crdt_sessions_server.bodies import Body
 from crdt_sessions_server.streaming import COMMENT, compact, going_on, with_silence
 
@@ -51,13 +52,14 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         ``application/x-ndjson``; one page as JSON if ``waitS`` is given. Event types: session, state, message, part,
         text, message-removed, run, presence; docs/protocol.md describes them.
         """
-        wanted = session_id(name)
+        wanted = asked_session(name)
         async with registry.open(wanted):  # a missing session is a 404, not an empty stream
             pass
         kinds = _kinds(query_args.kinds)
         cursor = request.headers.get("Last-Event-ID") or query_args.cursor
         if query_args.wait_s is not None:
-            return await _page(registry, wanted, cursor, kinds, query_args.wait_s)
+            page = _page(registry, wanted, cursor, kinds, query_args.wait_s)
+            return await live_access().allowed(current_visit(), page)
         if request.accept_mimetypes.best == _LINES:
             return going_on(_told(registry, wanted, cursor, kinds, _line, b"\n"), _LINES)
         return going_on(_told(registry, wanted, cursor, kinds, _sse, COMMENT, b"retry: 1000\n\n"))

@@ -13,11 +13,10 @@ from quart import Blueprint, request
 from quart_schema import tag, validate_request, validate_response
 
 from crdt_sessions.errors import LeaseLost
-from crdt_sessions.ids import session_id
 from crdt_sessions.model import ApprovalRequest, Message, Run, RunError, RunResult
 from crdt_sessions.model.values import AgentName, ResultStatus
 from crdt_sessions.runtime import Holding, SessionRegistry, hold
-from crdt_sessions_server.auth import current_principal
+from crdt_sessions_server.access import asked_session
 from crdt_sessions_server.bodies import Answer, Body
 
 
@@ -80,11 +79,10 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     holders = Blueprint("holders", __name__, url_prefix="/v1/sessions/<name>/runs/<run>")
 
     def held(name: str, run: str) -> AbstractAsyncContextManager[Holding]:
-        current_principal().require_write()
         token = request.headers.get("Lease-Token")
         if not token:
             raise LeaseLost(run=run)
-        return hold(registry, session_id(name), run, token)
+        return hold(registry, asked_session(name), run, token)
 
     @holders.post("/renew")
     @tag(["agents"])

@@ -19,6 +19,7 @@ STATUS: dict[type[errors.CrdtSessionsError], int] = {
     errors.BadDocument: 422,
     errors.BadValue: 422,
     errors.BadSessionId: 422,
+    errors.BadTenant: 422,
     errors.BadParameter: 422,
     errors.NotAuthenticated: 401,
     errors.AccessDenied: 403,

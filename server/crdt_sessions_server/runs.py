@@ -9,11 +9,11 @@ from quart import Blueprint
 from quart_schema import tag, validate_request, validate_response
 
 from crdt_sessions.errors import NotFound
-from crdt_sessions.ids import SessionId, session_id
+from crdt_sessions.ids import SessionId, name_of
 from crdt_sessions.model import ANY_AGENT, Decision, Run, RunCancel, RunRequest, SessionView, ToolPart
 from crdt_sessions.model.values import AgentName, MessageId, RunId, RunPolicy, Trigger
 from crdt_sessions.runtime import Claim, Dispatcher, SessionRegistry
-from crdt_sessions_server.auth import Principal, current_principal
+from crdt_sessions_server.access import asked_session, current_principal, current_visit, live_access
 from crdt_sessions_server.bodies import Answer, Body
 
 _MAX_WAIT_S = 60.0
@@ -39,7 +39,7 @@ class Cancel(Body):
     """Press stop."""
 
     reason: str | None = Field(None, max_length=1000)
-    principal: str | None = Field(None, description="Only where the service knows no principals (no tokens).")
+    principal: str | None = Field(None, description="Only where nobody is known, and for backends.")
 
 
 class Verdict(Body):
@@ -47,7 +47,7 @@ class Verdict(Body):
 
     approved: bool
     reason: str | None = Field(None, max_length=1000)
-    principal: str | None = Field(None, description="Only where the service knows no principals (no tokens).")
+    principal: str | None = Field(None, description="Only where nobody is known, and for backends.")
 
 
 class ClaimRequest(Body):
@@ -101,7 +101,6 @@ def _request_routes(runs: Blueprint, registry: SessionRegistry) -> None:
         Asking for an id that is there answers 200 with the run that is there.
         """
         principal = current_principal()
-        principal.require_write()
         wanted = data.id or f"run-{uuid.uuid4().hex}"
         request = RunRequest(
             message_id=data.message_id,
@@ -111,9 +110,9 @@ def _request_routes(runs: Blueprint, registry: SessionRegistry) -> None:
             by=principal.id,
             created_at=registry.clock.now(),
         )
-        async with registry.open(session_id(name)) as session:
+        async with registry.open(asked_session(name)) as session:
             known = wanted in session.view.runs
-            await session.edit(lambda view: view.runs.request(wanted, request))
+            await session.edit(lambda view: view.runs.request(wanted, request), by=principal.by)
             return session.view.runs.find(wanted), 200 if known else 201
 
     @runs.get("/sessions/<name>/runs")
@@ -121,7 +120,7 @@ def _request_routes(runs: Blueprint, registry: SessionRegistry) -> None:
     @validate_response(RunPage)
     async def list_runs(name: str) -> RunPage:
         """List the session's runs, oldest first."""
-        async with registry.open(session_id(name)) as session:
+        async with registry.open(asked_session(name)) as session:
             await session.readable()
             return RunPage(runs=session.view.runs.all())
 
@@ -130,7 +129,7 @@ def _request_routes(runs: Blueprint, registry: SessionRegistry) -> None:
     @validate_response(Run)
     async def get_run(name: str, run: str) -> Run:
         """Look at a run."""
-        async with registry.open(session_id(name)) as session:
+        async with registry.open(asked_session(name)) as session:
             await session.readable()
             return session.view.runs.find(run)
 
@@ -142,15 +141,16 @@ def _control_routes(runs: Blueprint, registry: SessionRegistry) -> None:
     @validate_response(Run)
     async def cancel_run(name: str, run: str, data: Cancel) -> Run:
         """Press stop; before the run begins, or while it is worked on. What was written stays."""
-        by = _who(current_principal(), data.principal)
+        by = current_principal().speaking_as(data.principal)
         cancel = RunCancel(by=by, reason=data.reason, at=registry.clock.now())
 
         def change(view: SessionView) -> None:
             view.runs.find(run)
             view.runs.cancel(run, cancel)
 
-        async with registry.open(session_id(name)) as session:
+        async with registry.open(asked_session(name)) as session:
             await session.edit(change)
+            registry.audit.note("run.cancel", by, session.id, run=run)
             return session.view.runs.find(run)
 
     @runs.post("/sessions/<name>/runs/<run>/approvals/<call>")
@@ -162,10 +162,11 @@ def _control_routes(runs: Blueprint, registry: SessionRegistry) -> None:
 
         The answer says which decision counts (``approval``), and whether this one came too late (``late``).
         """
-        by = _who(current_principal(), data.principal)
+        by = current_principal().speaking_as(data.principal)
         decision = Decision(approved=data.approved, reason=data.reason, at=registry.clock.now())
-        async with registry.open(session_id(name)) as session:
+        async with registry.open(asked_session(name)) as session:
             await session.edit(lambda view: _decide(view, run, call, by, decision))
+            registry.audit.note("run.decide", by, session.id, run=run, call=call, approved=data.approved)
             message = session.view.messages.value(session.view.runs.find(run).output or "")
             parts = message.parts if message is not None else []
             return next(part for part in parts if isinstance(part, ToolPart) and part.tool_call_id == call)
@@ -178,11 +179,6 @@ def _decide(view: SessionView, run: str, call: str, by: str, decision: Decision)
     tool.decide(by, decision)
 
 
-def _who(principal: Principal, said: str | None) -> str:
-    principal.require_write()
-    return said if principal.anonymous and said else principal.id
-
-
 def _claim_routes(runs: Blueprint, dispatcher: Dispatcher) -> None:
     @runs.post("/runs/claim")
     @tag(["agents"])
@@ -191,10 +187,17 @@ def _claim_routes(runs: Blueprint, dispatcher: Dispatcher) -> None:
     async def claim_run(data: ClaimRequest) -> Grant | tuple[str, int]:
         """Take the oldest run that waits for one of the agents, in whatever session; 204 if none came in time."""
         principal = current_principal()
-        principal.require_write()
-        claim = await dispatcher.claim(
-            data.agents, owner=principal.id, wait_s=data.wait_s, ttl_s=data.lease_s, worker=data.worker
+        principal.require_agents(data.agents)
+        waiting = dispatcher.claim(
+            data.agents,
+            owner=principal.id,
+            wait_s=data.wait_s,
+            ttl_s=data.lease_s,
+            worker=data.worker,
+            tenant=principal.tenant,
+            wants=principal.may_see,
         )
+        claim = await live_access().allowed(current_visit(), waiting)
         return _grant(claim) if claim is not None else ("", 204)
 
     @runs.post("/sessions/<name>/runs/<run>/claim")
@@ -204,8 +207,8 @@ def _claim_routes(runs: Blueprint, dispatcher: Dispatcher) -> None:
     async def claim_one_run(name: str, run: str, data: ClaimRequest) -> Grant:
         """Take a run that is known by name, such as from a webhook; 409 if it is not to be had."""
         principal = current_principal()
-        principal.require_write()
-        wanted: SessionId = session_id(name)
+        principal.require_agents(data.agents)
+        wanted: SessionId = asked_session(name)
         return _grant(
             await dispatcher.claim_one(wanted, run, agents=data.agents, owner=principal.id, ttl_s=data.lease_s)
         )
@@ -215,7 +218,7 @@ def _grant(claim: Claim) -> Grant:
     record = claim.run
     assert record.lease is not None
     return Grant(
-        session=claim.session.id,
+        session=name_of(claim.session.id),
         generation=claim.session.generation,
         session_created_at=claim.session.created_at,
         run=record.run,

@@ -94,7 +94,8 @@ async def _serve(
         gc.collect()
         gc.freeze()  # the modules' hundred thousand objects stay; looking through them takes 50 ms each time
         host, port = listener.getsockname()[:2]
-        announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        scheme = "https" if settings.tls_certificate is not None else "http"
+        announce(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
 
     serving = asyncio.create_task(
         hypercorn_serve(service.app, _configuration(settings, listener), shutdown_trigger=until_stopped)
@@ -118,6 +119,8 @@ def _configuration(settings: Settings, listener: socket.socket) -> Config:
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
     config.graceful_timeout = _GRACE_S
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        config.certfile, config.keyfile = str(settings.tls_certificate), str(settings.tls_key)
     config.websocket_max_message_size = 2 * settings.max_frame_bytes  # ours must speak first, with 4413
     return config
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -17,9 +17,22 @@ from pydantic_settings import (
 
 from crdt_sessions.limits import Compaction, Limits, Retention, RunPolicyName, RunRules, Timing
 from crdt_sessions.runtime import Webhook
+from crdt_sessions_server.access.permissions import Role
 from crdt_sessions_server.webhooks import read_webhooks
 
 ENV_PREFIX = "CRDT_SESSIONS_"
+
+
+def read_secret(path: Path) -> bytes:
+    """Return what a file holds, without the end of its line.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        return path.read_bytes().strip()
+    except OSError as error:
+        raise ValueError(f"secret file {path}: {error.strerror}") from error
 
 
 class Settings(BaseSettings):
@@ -32,6 +45,51 @@ class Settings(BaseSettings):
     database: Path = Field(Path("sessions.db"), description="SQLite file; created if missing.")
     tokens_file: Path | None = Field(
         None, description="JSON file of tokens; without it everybody is let in, from this machine only."
+    )
+    jwt_secret: SecretStr | None = Field(
+        None,
+        description="Secret with which tokens are signed (HS256), at least 32 bytes; in the environment or the"
+        " --config file only, never on the command line.",
+    )
+    jwt_secret_file: Path | None = Field(None, description="File that holds that secret.")
+    jwks_url: str | None = Field(
+        None, pattern=r"^https?://", description="Where the issuer of tokens publishes its keys (JWKS)."
+    )
+    jwks_file: Path | None = Field(None, description="File that holds those keys.")
+    jwt_audience: str | None = Field(None, description="What a token's aud must hold.")
+    jwt_issuer: str | None = Field(None, description="What a token's iss must be.")
+    jwt_claims: dict[str, str] = Field(
+        {},
+        description='Our claims to what the issuer calls them, such as {tenant = "org_id"}; in the --config file,'
+        " or as JSON in the environment.",
+    )
+    jwt_default_role: Role | None = Field(
+        None, description="Role of tokens that say nothing about one; they are refused if absent."
+    )
+    authorship: Literal["enforce", "record"] = Field(
+        "enforce",
+        description="Whether what is new by somebody else's Yjs client is refused, or only counted, where there are"
+        " tokens.",
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        (), description="Networks of proxies whose X-Forwarded-For is believed, such as 10.0.0.0/8."
+    )
+    tls_certificate: Path | None = Field(None, description="PEM file of the certificate, for https and wss.")
+    tls_key: Path | None = Field(None, description="PEM file of its key.")
+    connects_per_s: float = Field(
+        50, gt=0, description="Connections and streams a second that an address may begin for long."
+    )
+    connect_burst: int = Field(2000, ge=1, description="And at once.")
+    bad_tokens_per_s: float = Field(
+        0.5, gt=0, description="Bad tokens a second that an address may present for long."
+    )
+    bad_token_burst: int = Field(20, ge=1, description="And at once; then none of its tokens is looked at.")
+    posts_per_s: float = Field(20, gt=0, description="Messages and questions a second of a principal, for long.")
+    post_burst: int = Field(200, ge=1, description="And at once.")
+    claims_per_s: float = Field(50, gt=0, description="Claims a second of a principal, for long.")
+    claim_burst: int = Field(500, ge=1, description="And at once.")
+    expire_days: float | None = Field(
+        None, gt=0, description="Days without a change after which a session is deleted for good; never if absent."
     )
     auto_create: bool = Field(True, description="Whether joining a session that never existed creates it.")
     allowed_origins: tuple[str, ...] = Field(
@@ -67,6 +125,12 @@ class Settings(BaseSettings):
         Limits().max_connections_per_principal,
         ge=1,
         description="Connections of one principal at a time, where there are tokens.",
+    )
+    max_connections_per_tenant: int = Field(
+        Limits().max_connections_per_tenant, ge=1, description="Connections of one tenant at a time."
+    )
+    max_sessions_per_tenant: int = Field(
+        Limits().max_sessions_per_tenant, ge=1, description="Sessions a tenant may have."
     )
     messages_per_s: float = Field(
         Limits().messages_per_s, gt=0, description="WebSocket messages a second that a connection may send for long."
@@ -144,6 +208,11 @@ class Settings(BaseSettings):
     webhooks_file: Path | None = Field(
         None, description="JSON file of webhooks to tell what happened to runs: name, url, secret and events of each."
     )
+    webhooks_to_private: bool | None = Field(
+        None,
+        description="Whether webhooks may go to this machine and to private networks; if absent, only where the"
+        " service itself can be reached from this machine only.",
+    )
 
     @property
     def limits(self) -> Limits:
@@ -202,9 +271,40 @@ class Settings(BaseSettings):
             return False
 
     @property
+    def knows_tokens(self) -> bool:
+        """Whether there are tokens."""
+        sources = (self.tokens_file, self.jwt_secret, self.jwt_secret_file, self.jwks_url, self.jwks_file)
+        return any(source is not None for source in sources)
+
+    @property
     def exposed(self) -> bool:
         """Whether other machines could connect without a token: never allowed."""
-        return self.tokens_file is None and not self.loopback_only
+        return not self.knows_tokens and not self.loopback_only
+
+    @property
+    def sends_to_private(self) -> bool:
+        """Whether webhooks may go to this machine and to private networks."""
+        return self.loopback_only if self.webhooks_to_private is None else self.webhooks_to_private
+
+    @property
+    def secret(self) -> bytes | None:
+        """The secret with which tokens are signed.
+
+        Raises:
+            ValueError: its file cannot be read.
+        """
+        if self.jwt_secret_file is not None:
+            return read_secret(self.jwt_secret_file)
+        return self.jwt_secret.get_secret_value().encode() if self.jwt_secret is not None else None
+
+    @property
+    def proxies(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+        """The networks of trusted proxies.
+
+        Raises:
+            ValueError: one is none.
+        """
+        return [ipaddress.ip_network(network) for network in self.trusted_proxies]
 
     @classmethod
     def load(cls, flags: dict[str, Any], file: Path | None = None) -> Settings:

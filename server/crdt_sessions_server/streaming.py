@@ -8,7 +8,10 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, TypeVar
 
-from quart import Response
+from quart import Response, request
+
+from crdt_sessions.errors import AccessDenied, NotAuthenticated
+from crdt_sessions_server.access import current_door, current_visit, live_access
 
 Item = TypeVar("Item")
 
@@ -62,11 +65,23 @@ async def data_frames(source: AsyncGenerator[list[Any], None], end: bytes = b"")
         yield end
 
 
+async def _while_allowed(body: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    try:
+        async for piece in body:
+            yield piece
+    except (NotAuthenticated, AccessDenied):
+        return  # without a last word: whoever comes back is told
+    finally:
+        await body.aclose()
+
+
 def going_on(
     body: AsyncIterator[bytes], content_type: str = "text/event-stream", headers: dict[str, str] | None = None
 ) -> Response:
-    """Return a response that goes on for as long as *body* does."""
-    response = Response(body, content_type=f"{content_type}; charset=utf-8", headers=headers)
+    """Return a response that goes on for as long as *body* does, and as whoever asked for it may see it."""
+    current_door().count_connect(dict(request.scope), current_visit().principal)
+    allowed = _while_allowed(live_access().following(current_visit(), body))
+    response = Response(allowed, content_type=f"{content_type}; charset=utf-8", headers=headers)
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
     response.timeout = None

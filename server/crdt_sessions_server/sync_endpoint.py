@@ -16,8 +16,8 @@ from crdt_sessions.errors import AccessDenied, BadParameter, CrdtSessionsError
 from crdt_sessions.ids import session_id
 from crdt_sessions.runtime import Channel, Line, SessionRegistry
 from crdt_sessions.wire import Closing, PermissionDenied, closing_for, encode
+from crdt_sessions_server.access import Door, Permission, Visit
 from crdt_sessions_server.asgi import ORDERLY, App, Receive, Scope, Send, query, same_origin, websocket_token
-from crdt_sessions_server.auth import Authorizer
 from crdt_sessions_server.direct import DirectLine, take_over
 
 PREFIX = "/v1/sync/"
@@ -33,7 +33,7 @@ class SyncEndpoint:
     Args:
         app: everything else.
         registry: the sessions.
-        authorizer: who may come in.
+        door: who may come in.
         allowed_origins: web origins that may connect besides the service's own.
         loopback_only: whether the service is open to everybody on this machine.
         direct: whether to take sockets over where that can be done.
@@ -43,7 +43,7 @@ class SyncEndpoint:
         self,
         app: App,
         registry: SessionRegistry,
-        authorizer: Authorizer,
+        door: Door,
         *,
         allowed_origins: tuple[str, ...] = (),
         loopback_only: bool = False,
@@ -51,7 +51,7 @@ class SyncEndpoint:
     ) -> None:
         self._app = app
         self._registry = registry
-        self._authorizer = authorizer
+        self._door = door
         self._allowed_origins = allowed_origins
         self._loopback_only = loopback_only
         self._direct = direct
@@ -117,22 +117,29 @@ class SyncEndpoint:
 
     async def _admit(self, scope: Scope, token: str | None, channel: Channel | Line) -> Closing:
         try:
-            session = session_id(scope["path"].removeprefix(PREFIX))
+            name = str(session_id(scope["path"].removeprefix(PREFIX)))
             if not same_origin(scope, self._allowed_origins, loopback_only=self._loopback_only):
                 raise AccessDenied(what="pages of another origin; see the setting allowed_origins")
-            principal = await self._authorizer.authorize(token, session)
-            return await self._registry.serve(
-                session,
-                channel,
-                principal=principal.id,
-                can_write=principal.can_write,
-                generation=_generation(scope),
-                lease=query(scope).get("lease"),
-            )
+            visit = await self._door.admit(scope, token, name, Permission.READ)
+            self._door.count_connect(scope, visit.principal)
+            return await self._serve(scope, name, visit, channel)
         except CrdtSessionsError as error:
             closing = closing_for(error)
             _log.info("connection refused: %s", error, extra={"path": scope["path"], "close_code": closing.code})
             return closing
+
+    async def _serve(self, scope: Scope, name: str, visit: Visit, channel: Channel | Line) -> Closing:
+        principal, session = visit.principal, session_id(name, visit.principal.tenant)
+        if not principal.anonymous:
+            self._registry.audit.note("session.join", principal.id, session, role=principal.role)
+        with self._door.live.visiting(visit) as access:
+            return await self._registry.serve(
+                session,
+                channel,
+                access=access,
+                generation=_generation(scope),
+                lease=query(scope).get("lease"),
+            )
 
 
 class AsgiChannel:

@@ -10,15 +10,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from quart import Blueprint, Response, request
 from quart_schema import tag, validate_querystring
 
-from crdt_sessions.errors import BadDocument, SessionExists, UnknownFrame
-from crdt_sessions.ids import SessionId, session_id
+from crdt_sessions.errors import BadDocument, UnknownFrame
+from crdt_sessions.ids import SessionId
 from crdt_sessions.model import SessionExport, markdown
 from crdt_sessions.model.importing import document_from
 from crdt_sessions.runtime import SessionRegistry, archive, take_over
 from crdt_sessions.storage import SessionRecord
+from crdt_sessions.sync import Actor
 from crdt_sessions.wire import EMPTY_UPDATE, SyncStep1, SyncStep2, Update, decode, encode
-from crdt_sessions_server.api import session_info
-from crdt_sessions_server.auth import Principal, current_principal
+from crdt_sessions_server.access import Permission, Principal, asked_session, current_principal
+from crdt_sessions_server.api import creates, session_info
 from crdt_sessions_server.bodies import OCTETS
 
 NDJSON = "application/x-ndjson"
@@ -41,9 +42,11 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @validate_querystring(ExportQuery)
     async def export_session(name: str, query_args: ExportQuery) -> Response:
         """Export a session: as JSON, as a Yjs update, as a Markdown transcript, or with all its versions."""
+        wanted = asked_session(name)
+        await registry.audit.record("session.export", current_principal().id, wanted, format=query_args.format)
         if query_args.format == "archive":
-            return Response(await archive(registry, session_id(name)), content_type=NDJSON)
-        async with registry.open(session_id(name)) as session:
+            return Response(await archive(registry, wanted), content_type=NDJSON)
+        async with registry.open(wanted) as session:
             if query_args.format == "yjs":
                 return Response(await session.export(), content_type=OCTETS)
             await session.readable()
@@ -61,14 +64,16 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         A JSON export (``application/json``) becomes a new session; into an existing one it would duplicate
         everything, so that is a 409. So does an archive (``application/x-ndjson``), which brings its versions.
         """
-        current_principal().require_write()
-        wanted, body = session_id(name), await request.data
+        wanted, body = asked_session(name), await request.data
+        registry.audit.note("session.import", current_principal().id, wanted, format=request.mimetype)
         if request.mimetype == "application/json":
             return session_info(await _import_json(registry, wanted, body)).model_dump(by_alias=True), 201
         if request.mimetype == NDJSON:
             return session_info(await take_over(registry, wanted, body)).model_dump(by_alias=True), 201
+        principal = current_principal()
         async with registry.open(wanted, create=True) as session:
-            await session.apply(body)
+            principal.require(Permission.WRITE)
+            await session.apply(body, Actor(principal.id, principal.rights))
             return session_info(session.record).model_dump(by_alias=True), 200
 
     @transfer.post("/<name>/sync")
@@ -81,7 +86,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         answer arrives, what was brought is durable.
         """
         asked, brought = _parse(await request.data)
-        answer = await _exchange(registry, session_id(name), current_principal(), asked, brought)
+        answer = await _exchange(registry, asked_session(name), current_principal(), asked, brought)
         return Response(answer, content_type=OCTETS)
 
     return transfer
@@ -92,8 +97,7 @@ async def _import_json(registry: SessionRegistry, wanted: SessionId, body: bytes
         export = SessionExport.model_validate_json(body)
     except ValidationError as error:
         raise BadDocument(why=f"not a session export: {error.errors()[0]['msg']}") from error
-    if await registry.store.get(wanted) is not None:
-        raise SessionExists(session=wanted)
+    await registry.check_vacant(wanted)
     content = document_from(export, client_id=secrets.randbelow(2**32 - 1) + 1)
     return await registry.create(wanted, title=export.meta.title, metadata=export.meta.metadata, content=content)
 
@@ -115,12 +119,12 @@ def _parse(body: bytes) -> tuple[bytes | None, list[bytes]]:
 async def _exchange(
     registry: SessionRegistry, wanted: SessionId, principal: Principal, asked: bytes | None, brought: list[bytes]
 ) -> bytes:
-    async with registry.open(wanted, create=registry.auto_create and principal.can_write) as session:
+    async with registry.open(wanted, create=creates(registry, principal)) as session:
         document = session.engine.document
         for update in brought:
             if not await session.contains(update):
-                principal.require_write()
-            await session.apply(update)
+                principal.require(Permission.WRITE)
+            await session.apply(update, Actor(principal.id, principal.rights))
         answer = encode(SyncStep1(document.state_vector()))
         if asked is not None:
             answer = encode(SyncStep2(document.encode(asked))) + answer

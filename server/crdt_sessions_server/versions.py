@@ -8,12 +8,13 @@ from pydantic import Field
 from quart import Blueprint, Response, json
 from quart_schema import tag, validate_querystring, validate_request, validate_response
 
-from crdt_sessions.ids import Seq, session_id
+from crdt_sessions.errors import AccessDenied
+from crdt_sessions.ids import Seq
 from crdt_sessions.model import export_of, markdown
 from crdt_sessions.runtime import SessionRegistry, Versions
 from crdt_sessions.storage import Version
+from crdt_sessions_server.access import asked_session, current_principal
 from crdt_sessions_server.api import SessionInfo, session_info
-from crdt_sessions_server.auth import current_principal
 from crdt_sessions_server.bodies import OCTETS, Answer, Body
 
 _MAX_POINTS = 2000
@@ -88,7 +89,7 @@ def _reading(routes: Blueprint, registry: SessionRegistry) -> None:
     @validate_response(VersionList)
     async def list_versions(name: str) -> VersionList:
         """Tell what can be read of a session's past."""
-        history = await Versions(registry, session_id(name)).history()
+        history = await Versions(registry, asked_session(name)).history()
         points = [Point(seq=history.first + index, at=at) for index, at in enumerate(history.times)]
         step = max(1, -(-len(points) // _MAX_POINTS))
         return VersionList(
@@ -101,7 +102,7 @@ def _reading(routes: Blueprint, registry: SessionRegistry) -> None:
     @validate_querystring(VersionQuery)
     async def read_version(name: str, seq: int, query_args: VersionQuery) -> Response:
         """Read a session as it was: as JSON, as a Yjs update, or as a Markdown transcript."""
-        content = await Versions(registry, session_id(name)).read(Seq(seq))
+        content = await Versions(registry, asked_session(name)).read(Seq(seq))
         if query_args.format == "yjs":
             return Response(content, content_type=OCTETS)
         export = export_of(content)
@@ -117,7 +118,7 @@ def _reading(routes: Blueprint, registry: SessionRegistry) -> None:
 
         Messages, runs and artifacts are members by id: ``/messages/<id>/parts/0/text``.
         """
-        versions = Versions(registry, session_id(name))
+        versions = Versions(registry, asked_session(name))
         to = Seq(query_args.to) if query_args.to is not None else (await versions.history()).last
         patch: list[dict[str, Any]] = await versions.difference(Seq(seq), to)
         return Response(json.dumps(patch), content_type="application/json-patch+json")
@@ -130,8 +131,7 @@ def _writing(routes: Blueprint, registry: SessionRegistry) -> None:
     @validate_response(VersionInfo, 201)
     async def keep_version(name: str, data: NewVersion) -> tuple[VersionInfo, int]:
         """Keep the present state as a version; with a name it is kept until the session is deleted."""
-        current_principal().require_write()
-        return _info(await Versions(registry, session_id(name)).keep(data.name)), 201
+        return _info(await Versions(registry, asked_session(name)).keep(data.name)), 201
 
     @routes.patch("/<name>/versions/<int:seq>")
     @tag(["versions"])
@@ -139,8 +139,7 @@ def _writing(routes: Blueprint, registry: SessionRegistry) -> None:
     @validate_response(VersionInfo)
     async def rename_version(name: str, seq: int, data: VersionChange) -> VersionInfo:
         """Give a version another name, or none."""
-        current_principal().require_write()
-        return _info(await Versions(registry, session_id(name)).rename(Seq(seq), data.name or None))
+        return _info(await Versions(registry, asked_session(name)).rename(Seq(seq), data.name or None))
 
     @routes.post("/<name>/versions/<int:seq>/restore")
     @tag(["versions"])
@@ -150,8 +149,10 @@ def _writing(routes: Blueprint, registry: SessionRegistry) -> None:
 
         It is one more change, which is merged with what others write. Runs and receipts stay as they are.
         """
-        current_principal().require_write()
-        return _info(await Versions(registry, session_id(name)).restore(Seq(seq)))
+        wanted = asked_session(name)
+        kept = await Versions(registry, wanted).restore(Seq(seq))
+        await registry.audit.record("session.restore", current_principal().id, wanted, version=seq)
+        return _info(kept)
 
     @routes.post("/<name>/fork")
     @tag(["versions"])
@@ -159,11 +160,13 @@ def _writing(routes: Blueprint, registry: SessionRegistry) -> None:
     @validate_response(SessionInfo, 201)
     async def fork_session(name: str, data: NewFork) -> tuple[SessionInfo, int, dict[str, str]]:
         """Make a new session that begins as this one was. Its runs that had not ended are interrupted there."""
-        current_principal().require_write()
-        target = session_id(data.id)
+        if not current_principal().may_enter(data.id):
+            raise AccessDenied(what="this token is not for that session")
+        target = asked_session(data.id)
         seq = Seq(data.version) if data.version is not None else None
-        record = await Versions(registry, session_id(name)).fork(target, seq=seq, title=data.title)
-        return session_info(record), 201, {"Location": f"/v1/sessions/{target}"}
+        record = await Versions(registry, asked_session(name)).fork(target, seq=seq, title=data.title)
+        await registry.audit.record("session.fork", current_principal().id, target, of=name)
+        return session_info(record), 201, {"Location": f"/v1/sessions/{data.id}"}
 
 
 def _info(version: Version) -> VersionInfo:

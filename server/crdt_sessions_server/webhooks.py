@@ -8,9 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from quart import Blueprint
 from quart_schema import tag, validate_querystring, validate_response
 
+from crdt_sessions.ids import TENANT_PATTERN, name_of
 from crdt_sessions.runtime import SessionRegistry, Webhook
 from crdt_sessions.storage import Delivery
-from crdt_sessions_server.auth import current_principal
+from crdt_sessions_server.access import current_principal
 from crdt_sessions_server.bodies import Answer, Body
 
 
@@ -21,6 +22,7 @@ class _Entry(BaseModel):
     url: str = Field(pattern=r"^https?://")
     secret: str
     events: tuple[str, ...] = ()
+    tenant: str = Field("", pattern=rf"^$|{TENANT_PATTERN}")
 
 
 _ENTRIES = TypeAdapter(list[_Entry])
@@ -39,7 +41,7 @@ def read_webhooks(path: Path) -> list[Webhook]:
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise ValueError(f"webhooks file {path}: {where}: {error.errors()[0]['msg']}") from None
-    return [Webhook(entry.name, entry.url, entry.secret, entry.events) for entry in entries]
+    return [Webhook(entry.name, entry.url, entry.secret, entry.events, entry.tenant) for entry in entries]
 
 
 class DeliveryInfo(Answer):
@@ -79,20 +81,20 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @validate_response(DeliveryPage)
     async def list_deliveries(query_args: DeliveryQuery) -> DeliveryPage:
         """List what waits to be delivered, or the dead letters."""
-        current_principal().require_write()
         read = registry.outbox.dead if query_args.dead else registry.outbox.waiting
-        return DeliveryPage(deliveries=[_info(each) for each in await read(query_args.limit)])
+        found = await read(query_args.limit, current_principal().tenant)
+        return DeliveryPage(deliveries=[_info(each) for each in found])
 
     @webhooks.post("/deliveries/<id>/retry")
     @tag(["webhooks"])
     async def retry_delivery(id: str) -> tuple[str, int]:
         """Try a delivery again, now and anew."""
-        current_principal().require_write()
-        await registry.outbox.retry(id)
+        await registry.outbox.retry(id, current_principal().tenant)
         return "", 202
 
     return webhooks
 
 
 def _info(delivery: Delivery) -> DeliveryInfo:
-    return DeliveryInfo(**{name: getattr(delivery, name) for name in DeliveryInfo.model_fields})
+    facts = {name: getattr(delivery, name) for name in DeliveryInfo.model_fields}
+    return DeliveryInfo(**facts | {"session": name_of(delivery.session)})

@@ -16,7 +16,7 @@ from collections import Counter
 
 from crdt_sessions.ids import Millis, SessionId
 from crdt_sessions.model import extent_of
-from crdt_sessions.runtime import Sandbox, SessionRegistry
+from crdt_sessions.runtime import Access, Sandbox, SessionRegistry
 from crdt_sessions.runtime.load import resident_bytes
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.sync import Replica
@@ -56,7 +56,7 @@ async def attack(registry: SessionRegistry, rng: random.Random, frames_each: int
     while sent < frames_each:
         channel, far = MemoryChannel.pair(capacity=1)
         session = SessionId(f"attacked-{sent // A_SESSION}-{rng.randrange(2)}")
-        serving = asyncio.create_task(registry.serve(session, far, principal=f"mallory-{rng.randrange(9)}"))
+        serving = asyncio.create_task(registry.serve(session, far, access=Access(f"mallory-{rng.randrange(9)}")))
         drain = asyncio.create_task(_drain(channel))
         # A connection ends with the first message that is refused; harmless ones go before, so that there is something.
         while not serving.done() and sent < frames_each:

@@ -9,7 +9,7 @@ from crdt_sessions.errors import LeaseLost, NotFound, ShuttingDown, WrongOffset
 from crdt_sessions.ids import session_id
 from crdt_sessions.limits import RunRules, Timing
 from crdt_sessions.model import ApprovalRequest, Decision, RunCancel, RunRequest, RunResult
-from crdt_sessions.runtime import Dispatcher, SessionRegistry, Webhook, hold
+from crdt_sessions.runtime import Access, Dispatcher, SessionRegistry, Webhook, hold
 from crdt_sessions.testing import settle
 
 from .conftest import ROOM, Peer
@@ -145,7 +145,7 @@ async def test_a_claim_is_durable_before_it_is_told(registry, dispatcher, store)
 async def test_the_holders_connection_is_known_by_its_token(registry, dispatcher, clock):
     await ask(registry)
     claim = await dispatcher.claim(["writer"], owner="w")
-    async with Peer(registry, lease=claim.token, principal="w") as holder:
+    async with Peer(registry, lease=claim.token, access=Access("w")) as holder:
         for _ in range(6):
             await pass_time(clock, 5)
             await holder.edit(lambda view: view.state.update({"n": 1}))
@@ -153,7 +153,7 @@ async def test_the_holders_connection_is_known_by_its_token(registry, dispatcher
         await pass_time(clock, 12)
         assert (await look(registry)).status == "queued"
         assert (await holder.serving).code == 4403
-    async with Peer(registry, lease=claim.token, principal="w") as zombie:
+    async with Peer(registry, lease=claim.token, access=Access("w")) as zombie:
         pass
     assert zombie.closing.code == 4403
 
@@ -297,7 +297,7 @@ async def test_webhooks_are_signed_retried_and_tell_who_was_absent(store, clock)
     async with SessionRegistry(store, clock=clock, rules=RULES, webhooks=[hook], send=endpoint) as registry:
         async with registry.open(ROOM, create=True) as room:
             await room.edit(lambda view: (view.mark_read("ann", 1), view.mark_read("bob", 1)))
-        async with Peer(registry, principal="bob") as bob:
+        async with Peer(registry, access=Access("bob")) as bob:
             bob.replica.set_presence({"user": {"id": "bob"}})
             await bob.pump()
             await ask(registry)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from crdt_sessions.errors import Overloaded, StoreUnavailable, TooMany
 from crdt_sessions.ids import Millis, session_id
 from crdt_sessions.limits import Limits, Timing
-from crdt_sessions.runtime import Load, SessionRegistry
+from crdt_sessions.runtime import Access, Load, SessionRegistry
 from crdt_sessions.runtime.pace import Pace
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.testing import MemoryChannel, settle
@@ -109,19 +109,19 @@ async def test_a_session_more_than_the_limit_takes_the_place_of_the_one_idle_lon
 async def test_connections_are_counted_and_given_back(store, clock):
     limits = Limits(max_connections=3, max_connections_per_session=2, max_connections_per_principal=1)
     async with SessionRegistry(store, clock=clock, limits=limits) as registry:
-        async with Peer(registry, principal="ann"), Peer(registry, principal="bob"):
-            assert await join(registry, principal="cleo") == (
+        async with Peer(registry, access=Access("ann")), Peer(registry, access=Access("bob")):
+            assert await join(registry, access=Access("cleo")) == (
                 1013, "more than 2 connections to one session; come back later",
             )  # fmt: skip
             other = session_id("other")
-            assert await join(registry, other, principal="ann") == (
+            assert await join(registry, other, access=Access("ann")) == (
                 1013, "more than 1 connections of ann; come back later",
             )  # fmt: skip
             async with Peer(registry, session=other):  # of those nothing is known of, each is one
                 assert registry.connections == 3
                 assert await join(registry, other) == (1013, "more than 3 connections; come back later")
         assert registry.connections == 0
-        async with Peer(registry, principal="ann"):
+        async with Peer(registry, access=Access("ann")):
             pass
 
 

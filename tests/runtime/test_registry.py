@@ -18,10 +18,10 @@ from crdt_sessions.errors import (
 from crdt_sessions.ids import Seq, session_id
 from crdt_sessions.limits import Compaction, Limits, Timing
 from crdt_sessions.model import Author, MessageHead, TextPart
-from crdt_sessions.runtime import SessionRegistry
+from crdt_sessions.runtime import Access, SessionRegistry
 from crdt_sessions.storage import MemoryStore, Row
 from crdt_sessions.storage.base import NO_ENTRIES
-from crdt_sessions.sync import SessionEngine, Tick
+from crdt_sessions.sync import READ_ONLY, SessionEngine, Tick
 from crdt_sessions.testing import MemoryChannel, settle
 from crdt_sessions.wire import KEEPALIVE
 
@@ -69,7 +69,7 @@ async def test_joining_creates_unless_told_otherwise(store, clock):
         async with Peer(registry) as peer:
             pass
         assert peer.closing.code == 4404
-        async with Peer(registry, can_write=False) as peer:
+        async with Peer(registry, access=Access(rights=READ_ONLY)) as peer:
             pass
         assert peer.closing.code == 4404
     assert await store.get(ROOM) is None

@@ -26,6 +26,8 @@ from crdt_sessions.model import (
     settled_meta,
 )
 from crdt_sessions.sync import (
+    ALL,
+    READ_ONLY,
     ClosePeer,
     Committed,
     Describe,
@@ -40,6 +42,7 @@ from crdt_sessions.sync import (
     Replica,
     SessionEngine,
     Tick,
+    Violation,
 )
 from crdt_sessions.testing import SimNetwork, content
 from crdt_sessions.wire import (
@@ -82,9 +85,9 @@ class Bench:
             self.do(self.engine.handle(Committed(rows[-1].seq), self.now))
         return effects
 
-    def join(self, *peers, can_write=True, principal="p", synced=True):
+    def join(self, *peers, rights=ALL, principal="p", synced=True):
         for peer in peers:
-            self.do(self.engine.handle(PeerJoined(peer, principal, can_write), self.now))
+            self.do(self.engine.handle(PeerJoined(peer, principal, rights), self.now))
             if synced:
                 self.send(peer, SyncStep1(b"\x00"))
                 self.take(peer)
@@ -334,13 +337,14 @@ def test_a_peer_that_fell_off_the_log_is_resynced_from_the_document():
 
 def test_a_reader_may_say_what_is_known_and_nothing_new(bench):
     bench.join(A)
-    bench.join(B, can_write=False)
+    bench.join(B, rights=READ_ONLY)
     (update,) = letters("a")
     bench.send(A, Update(update))
     assert bench.send(B, SyncStep2(b"\x00\x00")) == []
     assert bench.send(B, SyncStep2(update)) == []
-    (effect,) = bench.send(B, SyncStep2(letters("b", client_id=51)[0]))
+    effect, told = bench.send(B, SyncStep2(letters("b", client_id=51)[0]))
     assert isinstance(effect.error, AccessDenied)
+    assert told == Violation("p", "write")
 
 
 def test_a_closed_session_takes_no_writes_from_anybody(bench):

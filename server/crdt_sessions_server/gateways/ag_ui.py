@@ -16,12 +16,12 @@ from quart import Blueprint, Response, request
 from quart_schema import tag
 
 from crdt_sessions.errors import CrdtSessionsError, NotFound, ShuttingDown
-from crdt_sessions.ids import SessionId, session_id
+from crdt_sessions.ids import SessionId
 from crdt_sessions.model import Run, SessionView, TextPart, ToolPart, ValuePart
 from crdt_sessions.model.values import Part, Trigger
 from crdt_sessions.runtime import Projector, Session, SessionRegistry
-from crdt_sessions_server.asgi import http_token
-from crdt_sessions_server.auth import Principal, current_principal
+from crdt_sessions_server.access import Principal, asked_session, current_principal
+from crdt_sessions_server.api import creates
 from crdt_sessions_server.gateways.agui_events import Event, SessionSpeller
 from crdt_sessions_server.gateways.conversation import (
     RUN_HEADER,
@@ -29,10 +29,10 @@ from crdt_sessions_server.gateways.conversation import (
     Said,
     active_run,
     ask,
+    asked_in_body,
     checked_id,
     decide,
     is_answered,
-    principal_for,
     stop,
 )
 from crdt_sessions_server.problems import invalid
@@ -53,8 +53,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             data = RunAgentInput.model_validate(await request.get_json(force=True))
         except ValidationError as error:
             return invalid(error)
-        name = session_id(data.thread_id)
-        principal = await principal_for(http_token(dict(request.scope)), name)
+        principal, name = await asked_in_body(data.thread_id)
         run = await received(registry, name, data, principal)
         speller = SessionSpeller(data.thread_id, run, data.run_id, data.parent_run_id)
         return going_on(data_frames(events(registry, name, speller, follow=False)), headers={RUN_HEADER: run.id})
@@ -64,16 +63,16 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     async def join(name: str) -> Response:
         """Join the run that is going on, or see the conversation; with ``?follow=true`` later runs as well."""
         follow = request.args.get("follow") in ("1", "true")
-        async with registry.open(session_id(name), create=registry.auto_create) as session:
+        async with registry.open(asked_session(name), create=creates(registry, current_principal())) as session:
             await session.readable()
             speller = SessionSpeller(name, active_run(session.view))
-        return going_on(data_frames(events(registry, session_id(name), speller, follow=follow)))
+        return going_on(data_frames(events(registry, asked_session(name), speller, follow=follow)))
 
     @ag_ui.post("/<name>/cancel")
     @tag(["gateways"])
     async def cancel(name: str) -> tuple[dict[str, Any], int]:
         """Stop what is being answered; ``{"runId": …}`` says which, all if absent. What was written stays."""
-        return await cancelled(registry, session_id(name)), 200
+        return await cancelled(registry, asked_session(name)), 200
 
     return ag_ui
 
@@ -81,7 +80,6 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 async def cancelled(registry: SessionRegistry, name: SessionId) -> dict[str, Any]:
     """Stop what the body of the current request names."""
     principal = current_principal()
-    principal.require_write()
     body = await request.get_json(force=True, silent=True) or {}
     run_id = body.get("runId") if isinstance(body, dict) else None
     async with registry.open(name) as session:
@@ -95,10 +93,9 @@ async def received(registry: SessionRegistry, name: SessionId, data: RunAgentInp
     Raises:
         NotFound: there is nothing to be answered, decided or gone on with.
     """
-    principal.require_write()
     now = registry.clock.now()
     run_id = checked_id(data.run_id, "runId")
-    async with registry.open(name, create=registry.auto_create) as session:
+    async with registry.open(name, create=creates(registry, principal)) as session:
         view = session.view
         if run_id in view.runs:
             return view.runs.find(run_id)

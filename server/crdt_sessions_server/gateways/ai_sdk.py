@@ -21,7 +21,7 @@ from quart import Blueprint, Response, request, websocket
 from quart_schema import tag, validate_request
 
 from crdt_sessions.errors import CrdtSessionsError, SessionNotFound
-from crdt_sessions.ids import SessionId, session_id
+from crdt_sessions.ids import SessionId
 from crdt_sessions.model import (
     PartBegan,
     PartChanged,
@@ -38,21 +38,30 @@ from crdt_sessions.model import (
 )
 from crdt_sessions.model.values import AgentName, Message, MessageId, Part
 from crdt_sessions.runtime import RunChanged, Session, SessionEvent, SessionRegistry
-from crdt_sessions_server.asgi import http_token, websocket_token
-from crdt_sessions_server.auth import Principal, current_principal
+from crdt_sessions_server.access import (
+    Permission,
+    Principal,
+    Visit,
+    asked_session,
+    current_principal,
+    live_access,
+)
+from crdt_sessions_server.api import creates
+from crdt_sessions_server.asgi import websocket_token
 from crdt_sessions_server.gateways.conversation import (
     RUN_HEADER,
     Question,
     Said,
     active_run,
     ask,
+    asked_in_body,
     decide,
     follow_run,
     has_paused,
     output_id,
-    principal_for,
     steer,
     stop,
+    visit_for,
 )
 from crdt_sessions_server.streaming import DONE, compact, data_frames, going_on
 
@@ -116,9 +125,9 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @validate_request(ChatRequest)
     async def send(data: ChatRequest) -> Response:
         """Ask, decide or go on; the answer is the stream of one message. Sending it again changes nothing."""
-        principal = await principal_for(http_token(dict(request.scope)), session_id(data.id))
-        run, known = await _received(registry, data, principal)
-        chunks = _chunks(registry, session_id(data.id), run.id, known)
+        principal, session = await asked_in_body(data.id)
+        run, known = await _received(registry, session, data, principal)
+        chunks = _chunks(registry, session, run.id, known)
         return going_on(data_frames(chunks, DONE), headers=_HEADERS | {RUN_HEADER: run.id})
 
     @chat.get("/<name>/stream")
@@ -128,10 +137,10 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
         With ``?runId=`` it is that run's, also if it has ended: a client that saw its beginning gets its ending.
         """
-        run = await _active(registry, session_id(name), request.args.get("runId"))
+        run = await _active(registry, asked_session(name), request.args.get("runId"))
         if run is None:
             return Response("", 204)
-        chunks = _chunks(registry, session_id(name), run.id)
+        chunks = _chunks(registry, asked_session(name), run.id)
         return going_on(data_frames(chunks, DONE), headers=_HEADERS | {RUN_HEADER: run.id})
 
     @chat.post("/<name>/stop")
@@ -139,9 +148,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     async def press_stop(name: str) -> tuple[dict[str, Any], int]:
         """Stop what is being answered, from any device; what was written stays."""
         principal = current_principal()
-        principal.require_write()
         body = StopRequest.model_validate(await request.get_json(force=True, silent=True) or {})
-        async with registry.open(session_id(name)) as session:
+        async with registry.open(asked_session(name)) as session:
             stopped = await stop(session, principal, registry.clock.now(), body.run_id)
         return {"stopped": stopped}, 200
 
@@ -154,9 +162,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         If the answer ends before, or none is written, it is answered as a question of its own.
         """
         principal = current_principal()
-        principal.require_write()
         said = Said(data.message.id, "user", _parts(data.message))
-        async with registry.open(session_id(name)) as session:
+        async with registry.open(asked_session(name)) as session:
             run = await steer(session, said, principal, registry.clock.now(), data.run_id)
         return {"runId": run.id}, 202
 
@@ -165,7 +172,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     async def history(name: str) -> tuple[dict[str, Any], int]:
         """Return the conversation as ``UIMessage``s, to begin with (``messages`` of ``useChat``)."""
         try:
-            async with registry.open(session_id(name)) as session:
+            async with registry.open(asked_session(name)) as session:
                 await session.readable()
                 active = active_run(session.view)
                 return {"messages": ui_messages(session.view), "activeRun": active.id if active else None}, 200
@@ -192,12 +199,11 @@ async def _active(registry: SessionRegistry, name: SessionId, run_id: str | None
 
 
 async def _received(
-    registry: SessionRegistry, data: ChatRequest, principal: Principal
+    registry: SessionRegistry, name: SessionId, data: ChatRequest, principal: Principal
 ) -> tuple[Run, Sequence[dict[str, Any]]]:
     """Write down what a client sent; return the run to follow, and the parts of its message that the client has."""
-    principal.require_write()
     now = registry.clock.now()
-    async with registry.open(session_id(data.id), create=registry.auto_create) as session:
+    async with registry.open(name, create=creates(registry, principal)) as session:
         view = session.view
         last = data.messages[-1] if data.messages else None
         if last is not None and last.role == "assistant" and data.trigger == "submit-message":
@@ -551,24 +557,25 @@ class _Conversation:
     async def _send(self, request_id: str, frame: dict[str, Any], token: str | None) -> None:
         body = frame.get("body") if isinstance(frame.get("body"), dict) else {}
         data = ChatRequest.model_validate({**(body or {}), **frame})
-        principal = await principal_for(token, session_id(data.id))
-        run, known = await _received(self._registry, data, principal)
-        await self._stream(request_id, session_id(data.id), run.id, known)
+        visit, name = await visit_for(dict(websocket.scope), token, data.id, Permission.POST)
+        run, known = await _received(self._registry, name, data, visit.principal)
+        await self._stream(request_id, visit, name, run.id, known)
 
     async def _resume(self, request_id: str, frame: dict[str, Any], token: str | None) -> None:
-        name = session_id(str(frame.get("id", "")))
-        await principal_for(token, name)
+        visit, name = await visit_for(dict(websocket.scope), token, str(frame.get("id", "")), Permission.READ)
         body = frame.get("body")
         run = await _active(self._registry, name, _string(body.get("runId")) if isinstance(body, dict) else None)
         if run is None:
             await self._tell("no-active", request_id)
             return
         await self._tell("start", request_id)
-        await self._stream(request_id, name, run.id, ())
+        await self._stream(request_id, visit, name, run.id, ())
 
-    async def _stream(self, request_id: str, name: SessionId, run_id: str, known: Sequence[dict[str, Any]]) -> None:
+    async def _stream(
+        self, request_id: str, visit: Visit, name: SessionId, run_id: str, known: Sequence[dict[str, Any]]
+    ) -> None:
         sequence = 0
-        async for batch in _chunks(self._registry, name, run_id, known):
+        async for batch in live_access().following(visit, _chunks(self._registry, name, run_id, known)):
             for chunk in batch:
                 await self._tell("chunk", request_id, sequence=sequence, chunk=chunk)
                 sequence += 1

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from quart import current_app
+from quart import g, request
 
 from crdt_sessions.errors import BadParameter, NotFound
-from crdt_sessions.ids import Millis, SessionId
+from crdt_sessions.ids import Millis, SessionId, session_id
 from crdt_sessions.model import (
     ANY_AGENT,
     Decision,
@@ -24,7 +24,8 @@ from crdt_sessions.model import (
 )
 from crdt_sessions.model.values import Role, Trigger
 from crdt_sessions.runtime import Projector, RunChanged, Session, SessionEvent
-from crdt_sessions_server.auth import Authorizer, Principal
+from crdt_sessions_server.access import Permission, Principal, Visit, current_door
+from crdt_sessions_server.asgi import Scope, http_token
 
 _ID_CHARACTERS = 200
 RUN_HEADER, SESSION_HEADER = "X-Run-Id", "X-Session-Id"
@@ -63,14 +64,25 @@ class Question:
     """The id of the run; made of the message's if None."""
 
 
-async def principal_for(token: str | None, session: SessionId) -> Principal:
-    """Return who asks for *session*, where it is named in a body and not in the path.
+async def visit_for(scope: Scope, token: str | None, name: str, needs: Permission) -> tuple[Visit, SessionId]:
+    """Return who asks for the session *name*, and that session, where it is named in a body and not in the path.
 
     Raises:
-        NotAuthenticated, AccessDenied: they may not.
+        NotAuthenticated, AccessDenied, BadSessionId: they may not.
+        TooMany: they ask too often.
     """
-    authorizer: Authorizer = current_app.extensions["authorizer"]
-    return await authorizer.authorize(token, session)
+    session_id(name)
+    door = current_door()
+    visit = await door.admit(scope, token, name, needs)
+    door.count_request(visit.principal, needs)
+    return visit, session_id(name, visit.principal.tenant)
+
+
+async def asked_in_body(name: str, needs: Permission = Permission.POST) -> tuple[Principal, SessionId]:
+    """Return who makes the current HTTP request, and the session that its body names. Raises as :func:`visit_for`."""
+    scope = dict(request.scope)
+    g.visit, session = await visit_for(scope, http_token(scope), name, needs)
+    return g.visit.principal, session
 
 
 def checked_id(id: str, name: str) -> str:
@@ -112,7 +124,7 @@ async def ask(session: Session, question: Question, principal: Principal, now: M
         )
         return run_id
 
-    run_id = await session.edit(change)
+    run_id = await session.edit(change, by=principal.by)
     return session.view.runs.find(run_id)
 
 
@@ -202,7 +214,12 @@ async def decide(
     """Say what *principal* thinks of tool calls of a message; the steward settles what counts.
 
     The verdicts are tool call ids to whether it may go on, and why. Calls that nobody asks about are left out.
+
+    Raises:
+        AccessDenied: they may not decide.
     """
+    if verdicts:
+        principal.require(Permission.DECIDE)
 
     def change(view: SessionView) -> None:
         for call, (approved, reason) in verdicts.items():
@@ -226,7 +243,7 @@ async def steer(session: Session, said: Said, principal: Principal, now: Millis,
     head = MessageHead(
         id=checked_id(said.id, "message id"), role="user", author=principal.author, steers=run.id, created_at=now
     )
-    await session.edit(lambda view: view.messages.add(head, list(said.parts)))
+    await session.edit(lambda view: view.messages.add(head, list(said.parts)), by=principal.by)
     return run
 
 

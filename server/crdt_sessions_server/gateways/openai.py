@@ -18,7 +18,7 @@ from quart import Blueprint, Response, jsonify, request
 from quart_schema import tag, validate_request
 
 from crdt_sessions.errors import CrdtSessionsError, NotFound
-from crdt_sessions.ids import SessionId, session_id
+from crdt_sessions.ids import SessionId
 from crdt_sessions.model import (
     ANY_AGENT,
     Message,
@@ -31,18 +31,18 @@ from crdt_sessions.model import (
     json_text,
 )
 from crdt_sessions.runtime import RunChanged, Session, SessionEvent, SessionRegistry
-from crdt_sessions_server.asgi import http_token
+from crdt_sessions_server.api import creates
 from crdt_sessions_server.gateways.conversation import (
     RUN_HEADER,
     SESSION_HEADER,
     Question,
     Said,
     ask,
+    asked_in_body,
     failure_of,
     follow_run,
     has_paused,
     output_id,
-    principal_for,
 )
 from crdt_sessions_server.streaming import DONE, compact, data_frames, going_on
 
@@ -77,14 +77,13 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @validate_request(Completion)
     async def complete(data: Completion) -> Response:
         """Ask an agent; the answer is a completion, or its chunks if ``stream`` is set."""
-        name = session_id(request.headers.get(SESSION_HEADER) or f"chat-{uuid.uuid4().hex}")
-        principal = await principal_for(http_token(dict(request.scope)), name)
-        principal.require_write()
+        chat = request.headers.get(SESSION_HEADER) or f"chat-{uuid.uuid4().hex}"
+        principal, name = await asked_in_body(chat)
         key = request.headers.get("Idempotency-Key")
-        async with registry.open(name, create=registry.auto_create) as session:
+        async with registry.open(name, create=creates(registry, principal)) as session:
             history = _said(session, data.messages, key or uuid.uuid4().hex)
             run = await ask(session, Question(history, data.model), principal, registry.clock.now())
-        headers = {SESSION_HEADER: name, RUN_HEADER: run.id}
+        headers = {SESSION_HEADER: chat, RUN_HEADER: run.id}
         if data.stream:
             return going_on(data_frames(_chunks(registry, name, run, data.model), DONE), headers=headers)
         answer = await _whole(registry, name, run, data.model)

@@ -17,10 +17,11 @@ from quart import Blueprint, Response, jsonify, request
 from quart_schema import tag
 
 from crdt_sessions.errors import ShuttingDown
-from crdt_sessions.ids import SessionId, session_id
+from crdt_sessions.ids import SessionId
 from crdt_sessions.model import Run, SessionView
 from crdt_sessions.runtime import Projector, SessionRegistry
-from crdt_sessions_server.auth import Principal, current_principal
+from crdt_sessions_server.access import Principal, asked_session, current_principal
+from crdt_sessions_server.api import creates
 from crdt_sessions_server.gateways.ag_ui import cancelled, events, received
 from crdt_sessions_server.gateways.agui_events import Event, SessionSpeller, interrupts_of
 from crdt_sessions_server.gateways.conversation import RUN_HEADER, active_run
@@ -41,7 +42,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         except ValidationError as error:
             return invalid(error)
         speller = SessionSpeller(data.thread_id, run, data.run_id, data.parent_run_id)
-        return _stream(registry, session_id(name), speller, headers={RUN_HEADER: run.id})
+        return _stream(registry, asked_session(name), speller, headers={RUN_HEADER: run.id})
 
     @tanstack.post("/<name>/send")
     @tag(["gateways"])
@@ -58,35 +59,35 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     async def subscribe(name: str) -> Response:
         """Follow the session: the run that is going on, and all later ones, whoever asks for them."""
         thread = request.args.get("threadId", name)
-        async with registry.open(session_id(name), create=registry.auto_create) as session:
+        async with registry.open(asked_session(name), create=creates(registry, current_principal())) as session:
             await session.readable()
             speller = SessionSpeller(thread, active_run(session.view))
-        return _stream(registry, session_id(name), speller, follow=True)
+        return _stream(registry, asked_session(name), speller, follow=True)
 
     @tanstack.get("/<name>")
     @tag(["gateways"])
     async def read(name: str) -> Response:
         """Join a run (``?offset=-1&runId=…``), or get the conversation to begin with (``?threadId=…``)."""
         run_id, thread = request.args.get("runId"), request.args.get("threadId", name)
-        async with registry.open(session_id(name), create=registry.auto_create) as session:
+        async with registry.open(asked_session(name), create=creates(registry, current_principal())) as session:
             await session.readable()
             if run_id is None:
                 return jsonify(_hydrated(session.view, _told(Projector(session, presence=False), session.view)))
             run = session.view.runs.find(run_id)
-        return _stream(registry, session_id(name), SessionSpeller(thread, run, run_id))
+        return _stream(registry, asked_session(name), SessionSpeller(thread, run, run_id))
 
     @tanstack.post("/<name>/cancel")
     @tag(["gateways"])
     async def cancel(name: str) -> tuple[dict[str, Any], int]:
         """Stop what is being answered; ``{"runId": …}`` says which, all if absent. What was written stays."""
-        return await cancelled(registry, session_id(name)), 200
+        return await cancelled(registry, asked_session(name)), 200
 
     return tanstack
 
 
 async def _asked(registry: SessionRegistry, name: str, principal: Principal) -> tuple[RunAgentInput, Run]:
     data = RunAgentInput.model_validate(await request.get_json(force=True))
-    return data, await received(registry, session_id(name), data, principal)
+    return data, await received(registry, asked_session(name), data, principal)
 
 
 def _stream(

@@ -1,0 +1,50 @@
+"""What a connection may do, for as long as it lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from crdt_sessions.errors import CrdtSessionsError
+from crdt_sessions.sync import ALL, Rights
+
+ANONYMOUS = "anonymous"
+"""The principal of connections of which nothing is known."""
+
+
+class Access:
+    """A principal's access to a session. Whoever granted it may change it or end it meanwhile.
+
+    Args:
+        principal: whose it is.
+        rights: what the principal may write.
+        creates: whether joining a session that never existed may create it.
+    """
+
+    def __init__(self, principal: str = ANONYMOUS, rights: Rights = ALL, *, creates: bool = True) -> None:
+        self.principal = principal
+        self.rights = rights
+        self.creates = creates and rights.write
+        self.ended: CrdtSessionsError | None = None
+        """Why nothing more is to be sent, if so."""
+        self._on_change: Callable[[Rights], None] | None = None
+        self._on_end: Callable[[CrdtSessionsError], None] | None = None
+
+    def watch(self, on_change: Callable[[Rights], None], on_end: Callable[[CrdtSessionsError], None]) -> None:
+        """Have changes told to whoever serves the connection; at once if it has ended already."""
+        self._on_change, self._on_end = on_change, on_end
+        if self.ended is not None:
+            on_end(self.ended)
+
+    def change(self, rights: Rights) -> None:
+        """Let the principal do other things from now on."""
+        if rights != self.rights:
+            self.rights = rights
+            if self._on_change is not None:
+                self._on_change(rights)
+
+    def end(self, why: CrdtSessionsError) -> None:
+        """Take the access away. Once."""
+        if self.ended is None:
+            self.ended = why
+            if self._on_end is not None:
+                self._on_end(why)

@@ -1,0 +1,121 @@
+"""The audit log: who did what, when, to which session. Append-only; what is noted is stored soon, in the background.
+
+Beside it, how often which rule was broken: an audit entry for each time would let an attacker fill the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import Counter
+from typing import Any
+
+from crdt_sessions.clock import Clock
+from crdt_sessions.errors import StorageError
+from crdt_sessions.ids import Millis, SessionId, name_of, tenant_of
+from crdt_sessions.pulse import Pulse
+from crdt_sessions.storage import AuditEntry, UpdateStore
+
+_log = logging.getLogger("crdt_sessions.audit")
+_MAX_WAITING = 10_000
+_GATHER_S = 0.05
+_RETRY_S = 1.0
+_SAME_MS = 10_000
+"""How long the same violation by the same principal is only counted."""
+
+
+class AuditLog:
+    """Writes the audit log of a process.
+
+    Args:
+        store: where it is kept.
+        clock: the only source of time.
+    """
+
+    def __init__(self, store: UpdateStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._waiting: list[AuditEntry] = []
+        self._filled = Pulse()
+        self._storing = asyncio.Lock()
+        self._last: dict[tuple[SessionId, str, str], Millis] = {}
+        self.violations: Counter[tuple[str, str]] = Counter()
+        """Tenant and rule to how often it was broken."""
+
+    def note(
+        self, action: str, principal: str, session: SessionId | None = None, *, tenant: str = "", **detail: Any
+    ) -> None:
+        """Have it stored soon. A crash within the next moments loses it; see :meth:`record`.
+
+        Args:
+            action: what was done, such as ``session.join``.
+            principal: who did it.
+            session: to which session, if to one.
+            tenant: whose principal it is, if it was done to no session.
+            detail: whatever else is to be known; JSON.
+        """
+        self._waiting.append(self._entry(action, principal, session, tenant, detail))
+        self._filled.beat()
+
+    async def record(
+        self, action: str, principal: str, session: SessionId | None = None, *, tenant: str = "", **detail: Any
+    ) -> None:
+        """Store it; return once it is durable.
+
+        Raises:
+            StorageError: it could not be stored.
+        """
+        await self._store.record([self._entry(action, principal, session, tenant, detail)])
+
+    def violated(self, session: SessionId, principal: str, what: str) -> None:
+        """Count that a principal wrote what is not its to write, and note it if it has not done so just now."""
+        self.violations[tenant_of(session), what] += 1
+        key, now = (session, principal, what), self._clock.now()
+        if now - self._last.get(key, Millis(-_SAME_MS)) >= _SAME_MS:
+            if len(self._last) > _MAX_WAITING:
+                self._last.clear()
+            self._last[key] = now
+            self.note("violation", principal, session, what=what)
+
+    async def run(self) -> None:
+        """Store what is noted until cancelled."""
+        while True:
+            await self._filled.until(lambda: bool(self._waiting))
+            try:
+                await self.flush()
+                await asyncio.sleep(_GATHER_S)
+            except StorageError as error:
+                _log.error("the audit log cannot be written: %s", error)
+                await asyncio.sleep(_RETRY_S)
+
+    async def flush(self) -> None:
+        """Store now what was noted.
+
+        Raises:
+            StorageError: it could not be stored; it is kept, as far as there is room, and tried again.
+        """
+        async with self._storing:
+            entries, self._waiting = self._waiting, []
+            if not entries:
+                return
+            try:
+                await self._store.record(entries)
+            except StorageError:
+                self._waiting = [*entries, *self._waiting]
+                if (lost := len(self._waiting) - _MAX_WAITING) > 0:
+                    _log.error("%d entries of the audit log are lost", lost)
+                    del self._waiting[:lost]
+                raise
+
+    def _entry(
+        self, action: str, principal: str, session: SessionId | None, tenant: str, detail: dict[str, Any]
+    ) -> AuditEntry:
+        return AuditEntry(
+            self._clock.now(),
+            tenant_of(session) if session is not None else tenant,
+            name_of(session) if session is not None else "",
+            principal,
+            action,
+            json.dumps({key: value for key, value in detail.items() if value is not None}, ensure_ascii=False),
+        )

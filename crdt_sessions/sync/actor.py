@@ -1,0 +1,41 @@
+"""Who does something in a session, and what of it counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What somebody may write. To read is what being connected means.
+
+    They are checked when an update is applied, since a document does not know of permissions.
+    """
+
+    write: bool = True
+    """Change the document."""
+    ask: bool = True
+    """Ask agents for runs."""
+    decide: bool = True
+    """Answer, under one's own name, what agents ask people."""
+    cancel: bool = True
+    """Stop runs."""
+    vouch: bool = False
+    """Speak for others, as a backend does for its users."""
+    verified: bool = False
+    """Whether it is known who it is: what is written on the connection is bound to the principal."""
+
+
+ALL = Rights()
+"""What everybody may where nobody is known."""
+READ_ONLY = Rights(write=False, ask=False, decide=False, cancel=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """A principal on a connection."""
+
+    principal: str
+    rights: Rights = ALL
+    lease: tuple[str, int] | None = None
+    """Run and epoch, if this is the connection of a run's holder."""

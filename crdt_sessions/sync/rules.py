@@ -1,0 +1,133 @@
+"""Field rules: what stands in a document under somebody's name, or needs a right, is theirs or is taken back.
+
+A CRDT takes whatever it is sent. So an update is applied first, and what its author may not write is put back in
+the same turn, before anything is decided from it and before anybody else sees it alone:
+
+* ``parts[i].decisions[<principal>]`` by anybody but that principal, or by one who may not decide, and
+  ``approvalRequest`` by anybody but the holder of the run's lease;
+* ``runs[id].cancel`` and ``request`` by those who may not stop or ask;
+* ``runs[id].result`` by anybody but the holder of the lease.
+
+What the server has settled (``seq``, ``status``, ``approval``, ...) the steward restores whoever overwrote it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from crdt_sessions.model import Question, Run, RunResult, SessionView, Touched
+from crdt_sessions.sync.actor import Actor
+from crdt_sessions.sync.runs import RunSteward
+
+Write = Callable[[SessionView], None]
+
+
+class FieldRules:
+    """The field rules of one session.
+
+    Args:
+        view: the session's document.
+        runs: what is on record of its runs.
+    """
+
+    def __init__(self, view: SessionView, runs: RunSteward) -> None:
+        self._view = view
+        self._runs = runs
+        self._questions: dict[str, dict[str, Question]] = {}
+        self._results: dict[str, RunResult | None] = {}
+
+    def start(self) -> None:
+        """Take what a loaded document says of unfinished runs as genuine: it was checked when it came."""
+        for run in self._view.runs.unfinished():
+            self._results[run.id] = run.result
+            if run.output is not None:
+                self._questions[run.output] = self._asked(run.output)
+
+    def check(self, touched: Touched, actor: Actor | None) -> tuple[list[Write], list[str]]:
+        """Return what puts back what *actor* may not have written, and the names of those fields.
+
+        Args:
+            touched: where its update changed the document.
+            actor: None for the server itself, and for those of whom nothing is known: they may do everything.
+        """
+        judged = actor if actor is not None and actor.rights.verified and not actor.rights.vouch else None
+        writes: list[Write] = []
+        violated: list[str] = []
+        for run_id in touched.runs:
+            self._check_run(run_id, judged, writes, violated)
+        for message_id in touched.messages:
+            if (writer := self._runs.writer_of(message_id)) is not None:
+                self._check_questions(message_id, writer, judged, writes, violated)
+        return writes, violated
+
+    def _check_run(self, run_id: str, actor: Actor | None, writes: list[Write], violated: list[str]) -> None:
+        run, record = self._view.runs.value(run_id) or Run(id=run_id), self._runs.record(run_id)
+        if record is not None and record.over:
+            self._results.pop(run_id, None)
+            self._questions.pop(record.output, None)
+            return
+        known = self._results.get(run_id)
+        if actor is not None:
+            asked = run.request is not None and (record is None or record.request is None)
+            stopped = run.cancel is not None and (record is None or record.cancel is None)
+            if asked and not actor.rights.ask:
+                writes.append(_put(run_id, "request", None))
+                violated.append("runs.request")
+            if stopped and not actor.rights.cancel:
+                writes.append(_put(run_id, "cancel", None))
+                violated.append("runs.cancel")
+            holds = record is not None and actor.lease == (run_id, record.epoch)
+            if run.result != known and not holds:
+                writes.append(_put(run_id, "result", known.json_value() if known is not None else None))
+                violated.append("runs.result")
+                return
+        self._results[run_id] = run.result
+
+    def _check_questions(
+        self, message_id: str, run_id: str, actor: Actor | None, writes: list[Write], violated: list[str]
+    ) -> None:
+        known, found = self._questions.get(message_id, {}), self._asked(message_id)
+        if known == found:
+            return
+        if actor is not None:
+            holds = actor.lease is not None and actor.lease[0] == run_id
+            for call_id, now in found.items():
+                before = known.get(call_id, Question())
+                allowed = Question(now.request if holds else before.request, _own(before, now, actor))
+                if allowed != now:
+                    violated.append("decisions" if allowed.decisions != now.decisions else "approvalRequest")
+                    writes.append(_put_back(message_id, call_id, allowed))
+                    found[call_id] = allowed
+        self._questions[message_id] = found
+
+    def _asked(self, message_id: str) -> dict[str, Question]:
+        message = self._view.messages.find(message_id)
+        found: dict[str, Question] = {}
+        for tool in message.tools() if message is not None else []:
+            found.setdefault(tool.call_id, tool.asked())  # the first one of an id is the one that counts
+        return found
+
+
+def _own(before: Question, now: Question, actor: Actor) -> dict[str, Any]:
+    """Return the decisions as they were, but for what *actor* says under its own name."""
+    allowed = dict(before.decisions)
+    if actor.rights.decide:
+        allowed.pop(actor.principal, None)
+        if actor.principal in now.decisions:
+            allowed[actor.principal] = now.decisions[actor.principal]
+    return allowed
+
+
+def _put(run_id: str, key: str, value: Any) -> Write:
+    return lambda view: view.runs.put_back(run_id, key, value)
+
+
+def _put_back(message_id: str, call_id: str, question: Question) -> Write:
+    def write(view: SessionView) -> None:
+        message = view.messages.find(message_id)
+        tool = message.tool(call_id) if message is not None else None
+        if tool is not None:
+            tool.put_back(question)
+
+    return write
