@@ -436,11 +436,10 @@ class SessionEngine:
                 effects += self._dispatch(peer_id, peer, frame, now)
         except (WireError, UpdateError, TooLarge, TooSlow, AccessDenied, SessionClosed, LeaseLost) as error:
             self._forget(peer_id, now)  # nothing more is taken from it; the roster hears of PeerLeft later
-            if isinstance(error, ForeignWriter):
-                effects.append(Violation(peer.actor.principal, "client"))
-            elif isinstance(error, AccessDenied):
-                effects.append(Violation(peer.actor.principal, "write"))
             effects += self._refuse(peer_id, error)
+            if isinstance(error, AccessDenied):
+                what = "client" if isinstance(error, ForeignWriter) else "write"
+                effects.append(Violation(peer.actor.principal, what))
         self._last = None
         return effects
 

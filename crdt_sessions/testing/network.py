@@ -35,6 +35,7 @@ from crdt_sessions.sync import (
     RunSteward,
     SessionEngine,
     Tick,
+    Violation,
 )
 
 Result = TypeVar("Result")
@@ -88,6 +89,8 @@ class SimNetwork:
         """What is on the simulated disk."""
         self.records = Records()
         """What is on record there; notices are only collected."""
+        self.violations: list[tuple[str, str]] = []
+        """Who broke which rule."""
         self.unwritten: list[Persist] = []
         """What was handed to the disk and is not committed."""
         self.engine = self._load()
@@ -254,6 +257,8 @@ class SimNetwork:
                 self.unwritten.append(effect)
             elif isinstance(effect, ClosePeer):
                 self._close(effect)
+            elif isinstance(effect, Violation):
+                self.violations.append((effect.principal, effect.what))
         if any(isinstance(effect, Ready) for effect in effects):
             for peer in self.peers.values():
                 if peer.connection is not None:

@@ -24,8 +24,10 @@ from crdt_sessions.errors import NotFound, SessionExists, SessionNotFound, Stora
 from crdt_sessions.ids import Millis, Seq, SessionId
 from crdt_sessions.limits import Retention
 from crdt_sessions.storage import (
+    AuditEntry,
     Delivery,
     Entries,
+    Revocation,
     Row,
     RunEntry,
     SessionRecord,
@@ -55,6 +57,10 @@ def run(
 ) -> RunEntry:
     """Return a run as the store knows it."""
     return RunEntry(id, agent, ready, Millis(queued_at), None if due_at is None else Millis(due_at), data)
+
+
+def _delivery_of(session: SessionId) -> Delivery:
+    return Delivery(f"msg-{session}", "hook", session, "run.queued", "{}", NOW)
 
 
 def delivery(id: str, *, at: int) -> Delivery:
@@ -425,6 +431,74 @@ class VersionContract(StoreContract):
             assert stored is not None
             assert list(stored.rows) == rows(1, b"seed", b"later", b"then")
             assert list((await store.history(A)).times) == [NOW, NOW + 5000, NOW - 86_400_000]
+
+    async def test_tenants_have_sessions_runs_and_deliveries_of_their_own(self, tmp_path: Path) -> None:
+        ours, theirs = SessionId("acme/a"), SessionId("umbrella/a")
+        async with self.open(tmp_path) as store:
+            for session in (A, ours, theirs):
+                await store.create(session, b"seed", generation=1, title=None, now=NOW)
+                entries = Entries(runs=[run("r", ready=True)], deliveries=[_delivery_of(session)])
+                await store.append(session, rows(2, b"x"), entries=entries, now=NOW)
+            for tenant, session in (("", A), ("acme", ours), ("umbrella", theirs)):
+                assert [each.id for each in await store.sessions(after=None, limit=9, tenant=tenant)] == [session]
+                assert await store.ready_runs(["writer"], limit=9, tenant=tenant) == [(session, "r")]
+                found = await store.deliveries(due=None, limit=9, tenant=tenant)
+                assert [each.session for each in found] == [session]
+                assert await store.count(tenant) == 1
+            assert len(await store.sessions(after=None, limit=9)) == 3
+            assert len(await store.ready_runs(["writer"], limit=9)) == 3
+            later = {"attempts": 1, "next_at": NOW, "error": None, "dead": True}
+            assert not await store.postpone("msg-acme/a", **later, tenant="umbrella")  # type: ignore[arg-type]
+            assert await store.postpone("msg-acme/a", **later, tenant="acme")  # type: ignore[arg-type]
+            await store.delete(ours, now=NOW)
+            assert await store.count("acme") == 0
+            assert await store.sessions(after=None, limit=9, tenant="acme") == []
+
+    async def test_members_are_those_of_a_session_and_go_with_it(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            with pytest.raises(SessionNotFound):
+                await store.set_member(A, "ann", "owner")
+            for session in (A, B):
+                await store.create(session, b"seed", generation=1, title=None, now=NOW)
+            await store.set_member(A, "ann", "viewer")
+            await store.set_member(A, "ann", "owner")
+            await store.set_member(A, "bob", "viewer")
+            await store.set_member(A, "bob", None)
+            assert await store.members(A) == {"ann": "owner"}
+            assert await store.members(B) == {}
+            await store.delete(A, now=NOW)
+            assert await store.members(A) == {}
+
+    async def test_revocations_are_kept_and_a_later_one_counts(self, tmp_path: Path) -> None:
+        first = Revocation("", "token", "t", NOW)
+        later = Revocation("acme", "principal", "ann", Millis(NOW + 5))
+        async with self.open(tmp_path) as store:
+            await store.revoke(first)
+            await store.revoke(replace(later, at=NOW))
+            await store.revoke(later)
+            assert sorted(await store.revocations(), key=lambda each: each.tenant) == [first, later]
+
+    async def test_the_audit_log_is_read_by_what_it_tells_of(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            entries = [
+                AuditEntry(NOW, tenant, session, principal, action, '{"n": 1}')
+                for tenant, session, principal, action in (
+                    ("", "a", "ann", "session.join"),
+                    ("acme", "a", "eve", "session.join"),
+                    ("", "b", "ann", "session.delete"),
+                    ("", "a", "bob", "session.join"),
+                )
+            ]
+            await store.record(entries[:3])
+            await store.record(entries[3:])
+            found = await store.audit("", limit=9)
+            assert [(each.session, each.principal) for each in found] == [("a", "ann"), ("b", "ann"), ("a", "bob")]
+            assert [each.id for each in found] == sorted({each.id for each in found})
+            assert replace(found[0], id=0) == entries[0]
+            assert await store.audit("", session="a", limit=9) == [found[0], found[2]]
+            assert await store.audit("", principal="ann", action="session.delete", limit=9) == [found[1]]
+            assert await store.audit("", after=found[0].id, limit=1) == [found[1]]
+            assert len(await store.audit("acme", limit=9)) == 1
 
     async def test_a_store_that_can_write_says_so(self, tmp_path: Path) -> None:
         async with self.open(tmp_path) as store:

@@ -29,7 +29,8 @@ async def test_tenants_have_sessions_of_the_same_name(registry):
         await registry.create(each)
         async with registry.open(each) as session:
             assert session.view.meta.session_id == "room", "a document says nothing of tenants"
-            await session.edit(lambda view, tenant=tenant_of(each): view.set_title(tenant))
+            tenant = tenant_of(each)
+            await session.edit(lambda view, tenant=tenant: view.set_title(tenant))
     async with registry.open(ACME) as session:
         assert session.view.meta.title == "acme"
     for tenant, expected in (("acme", [ACME]), ("umbrella", [UMBRELLA]), ("", [session_id("room")])):

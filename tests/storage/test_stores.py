@@ -9,7 +9,7 @@ import pytest
 from crdt_sessions.errors import DamagedLog, DatabaseInUse, NewerSchema, StorageError
 from crdt_sessions.ids import Seq
 from crdt_sessions.limits import Retention
-from crdt_sessions.storage import MemoryStore, Row, SqliteStore
+from crdt_sessions.storage import AuditEntry, MemoryStore, Row, SqliteStore
 from crdt_sessions.storage.inspection import Inspection
 from crdt_sessions.storage.migrations import STEPS
 from crdt_sessions.storage.sqlite import checksum
@@ -252,3 +252,26 @@ async def test_a_full_disk_is_an_error_and_space_that_returns_is_used(tmp_path):
         await store._write.execute("PRAGMA max_page_count = 100000")
         await store.append(A, rows(seq, b"x" * 2000), now=NOW)
         assert (await store.load(A)).last_seq == seq
+
+
+async def test_nobody_changes_the_audit_log_not_even_with_sql(tmp_path):
+    path = tmp_path / "s.db"
+    async with SqliteStore(path) as store:
+        await store.record([AuditEntry(NOW, "", "a", "ann", "session.delete")])
+    with sqlite3.connect(path) as connection:
+        for statement in ("UPDATE audit SET principal = 'eve'", "DELETE FROM audit"):
+            with pytest.raises(sqlite3.IntegrityError, match="append only"):
+                connection.execute(statement)
+    connection.close()
+
+
+async def test_nothing_of_a_deleted_session_is_left_in_the_file(tmp_path):
+    path, secret = tmp_path / "s.db", b"what nobody is to find again" * 40
+    async with SqliteStore(path) as store:
+        await store.create(A, b"seed", generation=1, title="a secret title", now=NOW)
+        await store.append(A, [Row(Seq(2), secret)], now=NOW)
+        await store.delete(A, now=NOW)
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    assert b"what nobody is to find" not in path.read_bytes()

@@ -16,6 +16,7 @@ from crdt_sessions.model import (
     RunResult,
     TextPart,
 )
+from crdt_sessions.sync import ALL
 from crdt_sessions.testing import SimNetwork
 
 RULES = RunRules(lease_s=10, gone_grace_s=3, cancel_grace_s=5, max_attempts=3)
@@ -35,13 +36,14 @@ class Holder:
 class World:
     """A network with runs."""
 
-    def __init__(self, rules=RULES, people=("ann", "bob")):
+    def __init__(self, rules=RULES, people=("ann", "bob"), rights=ALL, agents=ALL):
         self.network = SimNetwork(rules=rules)
         self._count = itertools.count(1)
         for name in people:
             self.network.add(name)
-            self.network.connect(name)
+            self.network.connect(name, rights=rights)
         self.network.run_until_quiet()
+        self._agents = agents
 
     # -- people ----------------------------------------------------------------------------------------------
 
@@ -90,7 +92,7 @@ class World:
         return holder
 
     def connect(self, holder):
-        self.network.connect(holder.name, lease=holder.digest)
+        self.network.connect(holder.name, lease=holder.digest, rights=self._agents)
         self.network.run_until_quiet()
 
     def write(self, holder, text, close=False):

@@ -177,7 +177,7 @@ class JwtTokens:
             TokenExpired: it was good.
             NotAuthenticated: it is not, and why.
         """
-        if not token or len(token) > _MAX_TOKEN_CHARACTERS:
+        if not token or len(token) > _MAX_TOKEN_CHARACTERS or not token.isascii():
             raise NotAuthenticated
         try:
             header = jwt.get_unverified_header(token)
