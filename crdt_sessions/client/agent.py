@@ -22,6 +22,7 @@ from crdt_sessions.client.run import AgentRun
 from crdt_sessions.client.service import Grant, ServiceClient
 from crdt_sessions.client.session import SessionPeer, connect
 from crdt_sessions.client.stream import MessageStream, failure
+from crdt_sessions.client.token import Token
 from crdt_sessions.clock import Clock, SystemClock
 from crdt_sessions.errors import ConnectionClosed, LeaseLost, RequestRefused, RunCancelled, RunSuspended
 
@@ -43,7 +44,7 @@ class Agent:
     Args:
         url: the service.
         name: how people see it, and who its runs are for; it also takes those that are for anybody.
-        token: if the service asks for one.
+        token: if the service asks for one; or a function that gets a fresh one.
         concurrency: runs it works on at the same time.
         shutdown_s: how long runs may take to finish when it is stopped; what has not, is handed back.
         remember_bytes: how much of the sessions it has worked in last it keeps, to begin the next run there sooner.
@@ -68,7 +69,7 @@ class Agent:
         url: str,
         *,
         name: str,
-        token: str | None = None,
+        token: Token | None = None,
         concurrency: int = 8,
         shutdown_s: float = 10.0,
         remember_bytes: int = 16 * 1024 * 1024,
@@ -82,6 +83,7 @@ class Agent:
         self._token = token
         self._shutdown_s = shutdown_s
         self._clock = clock or SystemClock()
+        self._id: str | None = None
         self._options = options
         self._answer: OnRun | None = None
         self._free = asyncio.Semaphore(concurrency)
@@ -150,6 +152,8 @@ class Agent:
         backoff = Backoff(rng=random.Random())
         while await self._unless_stopped(self._free.acquire()) and not self._stopping.is_set():
             try:
+                if self._token is not None and self._id is None:
+                    self._id = await self._unless_stopped(service.whoami())
                 grant = await self._unless_stopped(service.claim([self.name], wait_s=_POLL_S), late_s=_LATE_CLAIM_S)
                 backoff.reset()
                 if grant is not None and self._stopping.is_set():
@@ -198,7 +202,7 @@ class Agent:
             _log.warning("the run was taken away: %s", error, extra=about)
 
     def _connect(self, grant: Grant) -> SessionPeer:
-        options = {"id": f"agent-{self.name}", "name": self.name, "kind": "agent"} | self._options
+        options = {"id": self._id or f"agent-{self.name}", "name": self.name, "kind": "agent"} | self._options
         return connect(
             self._url,
             grant.session,

@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
 
 from crdt_sessions.client.backoff import Backoff
+from crdt_sessions.client.token import Token, fresh
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import BadDocument, ConnectionClosed, UpdateError, WireError
 from crdt_sessions.ids import SessionId
@@ -47,7 +48,7 @@ class Connection:
         self,
         url: str,
         session: SessionId,
-        token: str | None,
+        token: Token | None,
         replica: Replica,
         *,
         clock: Clock,
@@ -93,7 +94,7 @@ class Connection:
             await self._online.wait()
             try:
                 async with open_websocket(
-                    self._address(),
+                    self._address(await fresh(self._token)),
                     max_size=2 * self._replica.limits.max_frame_bytes,
                     user_agent_header=None,
                     compression=None,
@@ -146,9 +147,9 @@ class Connection:
             except TimeoutError:
                 continue
 
-    def _address(self) -> str:
+    def _address(self, token: str | None) -> str:
         """Return where to dial: a copy that has a history says which generation it belongs to."""
-        query = {"token": self._token} if self._token else {}
+        query = {"token": token} if token else {}
         if self._lease is not None:
             query["lease"] = self._lease
         with contextlib.suppress(BadDocument):  # nothing was ever received

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from crdt_sessions.client.service import ServiceClient
+from crdt_sessions.client.token import Token
 from crdt_sessions.model import SessionExport
 
 
@@ -44,7 +45,7 @@ class Past:
     for a version that is not kept any more.
     """
 
-    def __init__(self, url: str, session: str, *, token: str | None = None) -> None:
+    def __init__(self, url: str, session: str, *, token: Token | None = None) -> None:
         self._service = ServiceClient(url, token)
         self._session = f"/v1/sessions/{quote(session, safe='')}"
 

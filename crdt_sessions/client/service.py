@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
+from crdt_sessions.client.token import Bearer, Token
 from crdt_sessions.errors import LeaseLost, RequestRefused, RunNotClaimable
 from crdt_sessions.model import Run
 
@@ -47,10 +48,10 @@ class ServiceClient:
     What cannot be reached raises :class:`httpx.TransportError`.
     """
 
-    def __init__(self, url: str, token: str | None) -> None:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+    def __init__(self, url: str, token: Token | None) -> None:
+        auth = Bearer(token) if token else None
         self._worker = uuid.uuid4().hex
-        self._http = httpx.AsyncClient(base_url=url.rstrip("/"), headers=headers, timeout=_TIMEOUT_S)
+        self._http = httpx.AsyncClient(base_url=url.rstrip("/"), auth=auth, timeout=_TIMEOUT_S)
 
     async def __aenter__(self) -> ServiceClient:
         return self
@@ -59,6 +60,15 @@ class ServiceClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._http.aclose()
+
+    async def whoami(self) -> str | None:
+        """Return whom the token stands for; None if the service lets everybody in.
+
+        Raises:
+            RequestRefused: the token is not good.
+        """
+        answer: dict[str, Any] = (await self.request("GET", "/v1/me")).json()
+        return None if answer["anonymous"] else str(answer["principal"])
 
     async def claim(self, agents: Sequence[str], *, wait_s: float) -> Grant | None:
         """Take a run that waits for one of *agents*; None if there was none in time.

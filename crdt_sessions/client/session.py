@@ -11,18 +11,21 @@ import logging
 import random
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
+
+import httpx
 
 from crdt_sessions.client.connection import Connection
 from crdt_sessions.client.local import LocalCopy
 from crdt_sessions.client.messages import FollowedMessages
 from crdt_sessions.client.service import Grant, ServiceClient
 from crdt_sessions.client.stream import MessageStream, failure
+from crdt_sessions.client.token import Token, fresh, subject
 from crdt_sessions.clock import Clock, SystemClock
-from crdt_sessions.errors import NotFound, RunCancelled, RunNotClaimable
+from crdt_sessions.errors import NotFound, RequestRefused, RunCancelled, RunNotClaimable
 from crdt_sessions.ids import ClientId, Millis, Seq, session_id
 from crdt_sessions.limits import Limits
 from crdt_sessions.model import (
@@ -55,7 +58,7 @@ def connect(
     url: str,
     session: str,
     *,
-    token: str | None = None,
+    token: Token | None = None,
     name: str = "",
     id: str | None = None,
     kind: Kind = "human",
@@ -73,9 +76,9 @@ def connect(
     Args:
         url: the service, such as ``http://127.0.0.1:8000``.
         session: the session's name; by default it is created if it never existed.
-        token: if the service asks for one.
+        token: if the service asks for one; or a function that gets a fresh one, for every connection.
         name: how others see this peer.
-        id: who this peer is; made up if absent. Messages are signed with it.
+        id: who this peer is. Messages are signed with it. If absent, whom the token stands for; made up without one.
         kind: human, agent, service or device.
         device: which device, for people with several.
         offline: a local SQLite file. With it the peer starts without a connection, keeps what it writes
@@ -99,6 +102,7 @@ def connect(
         session,
         token=token,
         author=Author(id=id or f"{kind}-{uuid.uuid4().hex[:8]}", name=name, kind=kind),
+        is_known=id is not None,
         device=device,
         offline=Path(offline) if offline is not None else None,
         lease=lease,
@@ -118,8 +122,9 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         url: str,
         session: str,
         *,
-        token: str | None,
+        token: Token | None,
         author: Author,
+        is_known: bool,
         device: str | None,
         offline: Path | None,
         lease: str | None,
@@ -131,6 +136,7 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
     ) -> None:
         self.session_id = session_id(session)
         self.author = author
+        self._is_known = is_known
         self._url = url
         self._token = token
         self._clock = clock
@@ -156,7 +162,7 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         self._saved = 0
         self._keeping: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._presence = Presence(user=PresenceUser(id=author.id, name=author.name), kind=author.kind, device=device)
+        self._presence = Presence(user=PresenceUser(), kind=author.kind, device=device)
         self.messages = FollowedMessages(self)
 
     async def __aenter__(self) -> SessionPeer:
@@ -164,7 +170,7 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
             if self._local is not None:
                 await self._stack.enter_async_context(self._local)
                 await self._restore(self._local)
-            self._replica.set_presence(self._presence.json_value())
+            await self._introduce()
             self._tasks = [asyncio.create_task(self._connection.keep_up(), name=f"connection to {self.session_id}")]
             if self._local is not None:
                 self._keeping = asyncio.create_task(self._keep_local(self._local), name="local copy")
@@ -177,6 +183,19 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
             await self._close()
             raise
         return self
+
+    async def _introduce(self) -> None:
+        """Find out who this peer is, and be present as that."""
+        if self._token is not None and not self._is_known:
+            who = subject(await fresh(self._token))
+            if self._local is None:  # otherwise there may be no connection for a long time
+                with suppress(RequestRefused, httpx.TransportError):  # the connection will say so
+                    async with ServiceClient(self._url, self._token) as service:
+                        who = await service.whoami()
+            self.author = self.author.but(id=who or self.author.id)
+        user = PresenceUser(id=self.author.id, name=self.author.name)
+        self._presence = self._presence.but(user=user)
+        self._replica.set_presence(self._presence.json_value())
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

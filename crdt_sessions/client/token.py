@@ -1,0 +1,46 @@
+"""Tokens as an application has them: a text, or something that gets a fresh one whenever a connection begins."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import inspect
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+import httpx
+
+Token = str | Callable[[], str | Awaitable[str]]
+"""A token; or a function that returns one, or a coroutine of one. It is called for every connection and request."""
+
+
+async def fresh(token: Token | None) -> str | None:
+    """Return the token to present now."""
+    if token is None or isinstance(token, str):
+        return token
+    found = token()
+    return await found if inspect.isawaitable(found) else found
+
+
+def subject(token: str | None) -> str | None:
+    """Return whom a JSON Web Token says it stands for, unverified; None if it says nothing."""
+    try:
+        payload = (token or "").split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (IndexError, ValueError, binascii.Error):
+        return None
+    found: Any = claims.get("sub") if isinstance(claims, dict) else None
+    return found if isinstance(found, str) else None
+
+
+class Bearer(httpx.Auth):
+    """Presents a token with every request."""
+
+    def __init__(self, token: Token) -> None:
+        self._token = token
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        """See :class:`httpx.Auth`."""
+        request.headers["Authorization"] = f"Bearer {await fresh(self._token)}"
+        yield request

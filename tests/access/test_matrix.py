@@ -1,0 +1,314 @@
+"""Every role, every operation, every protocol: what is allowed works, what is not is refused; no cell untested."""
+
+import asyncio
+import contextlib
+import json
+import re
+
+import httpx
+import pytest
+import websockets
+
+from crdt_sessions import connect
+from crdt_sessions.errors import ConnectionClosed
+from crdt_sessions.model import Decision, RunCancel, RunRequest
+from crdt_sessions.storage import MemoryStore
+from crdt_sessions_server.access import PERMISSIONS, Permission, Role
+from crdt_sessions_server.access.permissions import NAMED_IN_BODY, PUBLIC, ROUTES
+from crdt_sessions_server.app import Service
+from crdt_sessions_server.settings import Settings
+from tests.access.conftest import TOKENS, bearer, token
+from tests.processes import ROOT
+
+RUN_INPUT = {"runId": "r9", "state": {}, "messages": [{"id": "u9", "role": "user", "content": "?"}], "tools": [],
+             "context": [], "forwardedProps": {}}  # fmt: skip
+CHAT = {"messages": [{"id": "u9", "role": "user", "parts": [{"type": "text", "text": "?"}]}]}
+S, R = "/v1/sessions/{room}", "/v1/sessions/{room}/runs/r"
+
+REQUESTS = {
+    "access.get_me": ("GET", "/v1/me?session={room}", None),
+    "access.mint_token": ("POST", "/v1/tokens", {"principal": "x"}),
+    "access.revoke": ("POST", "/v1/revocations", {"tokenId": "x"}),
+    "access.list_revocations": ("GET", "/v1/revocations", None),
+    "access.read_audit": ("GET", "/v1/audit?limit=1", None),
+    "access.list_members": ("GET", f"{S}/members", None),
+    "access.put_member": ("PUT", f"{S}/members/x", {"role": "viewer"}),
+    "access.delete_member": ("DELETE", f"{S}/members/x", None),
+    "privacy.export_data": ("GET", "/v1/principals/somebody-else/data", None),
+    "privacy.erase": ("DELETE", "/v1/principals/somebody-else", None),
+    "metrics.read_metrics": ("GET", "/metrics", None),
+    "sessions.create_session": ("POST", "/v1/sessions", {"id": "{room}-new"}),
+    "sessions.list_sessions": ("GET", "/v1/sessions?limit=1", None),
+    "sessions.get_session": ("GET", S, None),
+    "sessions.change_session": ("PATCH", S, {"title": "x"}),
+    "sessions.delete_session": ("DELETE", S, None),
+    "sessions.get_presence": ("GET", f"{S}/presence", None),
+    "sessions.get_authors": ("GET", f"{S}/authors", None),
+    "sessions.list_messages": ("GET", f"{S}/messages", None),
+    "sessions.post_message": ("POST", f"{S}/messages", {"text": "x"}),
+    "sessions.put_receipt": ("PUT", f"{S}/receipt", {}),
+    "sessions.get_receipt": ("GET", f"{S}/receipt", None),
+    "events.stream_events": ("GET", f"{S}/events?waitS=0", None),
+    "runs.request_run": ("POST", f"{S}/runs", {"messageId": "q"}),
+    "runs.list_runs": ("GET", f"{S}/runs", None),
+    "runs.get_run": ("GET", R, None),
+    "runs.cancel_run": ("POST", f"{R}/cancel", {}),
+    "runs.decide": ("POST", f"{R}/approvals/c", {"approved": True}),
+    "runs.claim_run": ("POST", "/v1/runs/claim", {"agents": ["nobody-asks-me"]}),
+    "runs.claim_one_run": ("POST", f"{R}/claim", {"agents": ["x"]}),
+    "holders.renew": ("POST", f"{R}/renew", None),
+    "holders.append": ("POST", f"{R}/append", {"offset": 0, "text": "x"}),
+    "holders.put_tool": ("PUT", f"{R}/tools/c", {"name": "x"}),
+    "holders.consume": ("POST", f"{R}/steering/m", None),
+    "holders.get_step": ("GET", f"{R}/steps/k", None),
+    "holders.put_step": ("PUT", f"{R}/steps/k", {"value": 1}),
+    "holders.report": ("POST", f"{R}/result", {"status": "completed"}),
+    "webhooks.list_deliveries": ("GET", "/v1/webhooks/deliveries", None),
+    "webhooks.retry_delivery": ("POST", "/v1/webhooks/deliveries/x/retry", None),
+    "transfer.export_session": ("GET", f"{S}/export", None),
+    "transfer.import_session": ("POST", "/v1/sessions/{room}-imported/import", b"\x00\x00"),
+    "transfer.sync_session": ("POST", f"{S}/sync", b"\x00\x00\x01\x00"),
+    "versions.list_versions": ("GET", f"{S}/versions", None),
+    "versions.read_version": ("GET", f"{S}/versions/1", None),
+    "versions.compare_versions": ("GET", f"{S}/versions/1/diff", None),
+    "versions.keep_version": ("POST", f"{S}/versions", {"name": "x"}),
+    "versions.rename_version": ("PATCH", f"{S}/versions/1", {"name": "x"}),
+    "versions.restore_version": ("POST", f"{S}/versions/1/restore", None),
+    "versions.fork_session": ("POST", f"{S}/fork", {"id": "{room}-fork"}),
+    "ai-sdk.send": ("POST", "/v1/gateways/ai-sdk/chat", {"id": "{room}", **CHAT}),
+    "ai-sdk.resume": ("GET", "/v1/gateways/ai-sdk/chat/{room}/stream", None),
+    "ai-sdk.press_stop": ("POST", "/v1/gateways/ai-sdk/chat/{room}/stop", None),
+    "ai-sdk.press_on": ("POST", "/v1/gateways/ai-sdk/chat/{room}/steer", {"message": CHAT["messages"][0]}),
+    "ai-sdk.history": ("GET", "/v1/gateways/ai-sdk/chat/{room}/messages", None),
+    "ag-ui.run_agent": ("POST", "/v1/gateways/ag-ui", {"threadId": "{room}", **RUN_INPUT}),
+    "ag-ui.join": ("GET", "/v1/gateways/ag-ui/{room}", None),
+    "ag-ui.cancel": ("POST", "/v1/gateways/ag-ui/{room}/cancel", {}),
+    "tanstack.connect": ("POST", "/v1/gateways/tanstack/{room}", {"threadId": "{room}", **RUN_INPUT}),
+    "tanstack.send": ("POST", "/v1/gateways/tanstack/{room}/send", {"threadId": "{room}", **RUN_INPUT}),
+    "tanstack.subscribe": ("GET", "/v1/gateways/tanstack/{room}/subscribe", None),
+    "tanstack.read": ("GET", "/v1/gateways/tanstack/{room}?threadId=x", None),
+    "tanstack.cancel": ("POST", "/v1/gateways/tanstack/{room}/cancel", {}),
+    "openai.complete": (
+        "POST", "/v1/gateways/openai/chat/completions",
+        {"model": "*", "stream": True, "messages": [{"role": "user", "content": "?"}]},
+    ),
+    "openai.models": ("GET", "/v1/gateways/openai/models", None),
+}  # fmt: skip
+"""A request of each route. What it answers beyond yes and no is other tests' business."""
+
+ABOUT_A_SESSION = [each for each, (_, path, _) in REQUESTS.items() if "/{room}" in path or each in NAMED_IN_BODY]
+NEVER_NEW = {"sessions.create_session", "transfer.import_session"}
+
+
+def routes():
+    return {rule.endpoint: rule for rule in Service(Settings(), store=MemoryStore()).app.url_map.iter_rules()}
+
+
+def test_no_route_is_without_a_permission_and_none_is_untested():
+    known = {endpoint for endpoint in routes() if endpoint != "static"}
+    assert known == set(ROUTES) | PUBLIC
+    assert set(REQUESTS) == set(ROUTES) - {"ai-sdk.converse"}, "that one is a WebSocket, see below"
+
+
+def test_a_request_is_one_of_its_route():
+    found = routes()
+    for endpoint, (method, path, _) in REQUESTS.items():
+        pattern = re.sub(r"<(?:\w+:)?\w+>", "[^/]+", found[endpoint].rule)
+        assert re.fullmatch(pattern, path.split("?")[0]), endpoint
+        assert method in found[endpoint].methods, endpoint
+
+
+def test_the_documents_show_the_table():
+    text = (ROOT / "docs/reference/permissions.md").read_text("utf-8")
+    for role, permissions in PERMISSIONS.items():
+        for permission in Permission:
+            row = next(line for line in text.splitlines() if line.startswith(f"| `{permission}` |"))
+            column = [cell.strip() for cell in row.strip("|").split("|")][2 + list(Role).index(role)]
+            assert (column == "yes") is (permission in permissions), (role, permission)
+    for endpoint, permission in ROUTES.items():
+        rule = re.sub(r"<(?:\w+:)?(\w+)>", r"<\1>", routes()[endpoint].rule)
+        assert re.search(rf"^\| `[A-Z]+ {re.escape(rule)}` \| {permission or 'anybody known'} \|$", text, re.M), (
+            endpoint
+        )
+
+
+def filled(value, room):
+    return json.loads(json.dumps(value).replace("{room}", room)) if isinstance(value, dict) else value
+
+
+@contextlib.asynccontextmanager
+async def made(service, room, **claims):
+    """Make a session with a question and a run; yield a client of a backend."""
+    headers = bearer("maker", "service", **claims)
+    async with httpx.AsyncClient(base_url=service.url, headers=headers, timeout=20) as http:
+        assert (await http.post("/v1/sessions", json={"id": room})).status_code == 201
+        await http.post(f"/v1/sessions/{room}/messages", json={"id": "q", "text": "?"})
+        await http.post(f"/v1/sessions/{room}/runs", json={"id": "r", "messageId": "q", "agent": "x"})
+        yield http
+
+
+async def asked(service, endpoint, room, headers):
+    """Make a request; return its status and problem. A stream that begins is one that is allowed."""
+    method, path, body = REQUESTS[endpoint]
+    more = {"X-Session-Id": room} if endpoint == "openai.complete" else {}
+    options = (
+        {"content": body} if isinstance(body, bytes) else {"json": filled(body, room)} if body is not None else {}
+    )
+    async with (
+        httpx.AsyncClient(base_url=service.url, headers=headers | more, timeout=20) as http,
+        http.stream(method, path.replace("{room}", room), **options) as answer,
+    ):
+        if answer.is_success:
+            return answer.status_code, None
+        return answer.status_code, json.loads(await answer.aread())["title"]
+
+
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("endpoint", REQUESTS)
+async def test_a_role_may_do_over_http_what_the_table_says(service, endpoint, role, room):
+    needs = ROUTES[endpoint]
+    if endpoint == "privacy.export_data":
+        needs = Permission.ADMIN  # of others
+    async with made(service, room):
+        status, title = await asked(service, endpoint, room, {"Authorization": f"Bearer {TOKENS[role]}"})
+    if needs is None or needs in PERMISSIONS[role]:
+        assert status not in (401, 403), (status, title)
+        assert status < 500
+    else:
+        assert (status, title) == (403, "AccessDenied")
+
+
+@pytest.mark.parametrize("endpoint", REQUESTS)
+async def test_nobody_does_anything_without_a_token_or_with_a_bad_one(service, endpoint, room):
+    for headers in ({}, {"Authorization": "Bearer nonsense"}, {"Authorization": "Basic YTpi"}):
+        assert await asked(service, endpoint, room, headers) == (401, "NotAuthenticated")
+
+
+@pytest.mark.parametrize("endpoint", ABOUT_A_SESSION)
+async def test_a_token_of_one_session_is_none_of_another(service, endpoint, room):
+    async with made(service, room):
+        headers = bearer("eve", "service", sessions=["other-*"])
+        assert await asked(service, endpoint, room, headers) == (403, "AccessDenied")
+
+
+@pytest.mark.parametrize("endpoint", sorted(set(ABOUT_A_SESSION) - NEVER_NEW))
+async def test_another_tenants_session_is_like_none(service, endpoint, room):
+    """The same answer as for a name that nobody has."""
+    async with made(service, room, tenant="acme"):
+        headers = bearer("eve", "service", tenant="umbrella")
+        theirs = await asked(service, endpoint, room, headers)
+        nobodys = await asked(service, endpoint, f"{room}-2", headers)
+        assert theirs == nobodys
+        assert theirs[0] in (200, 201, 202, 204, 404, 409), theirs
+        async with httpx.AsyncClient(base_url=service.url, headers=headers) as http:
+            listed = (await http.get("/v1/sessions?limit=1000")).json()["sessions"]
+        own = httpx.Client(base_url=service.url, headers=bearer("maker", "service", tenant="acme"))
+        with own:
+            messages = own.get(f"/v1/sessions/{room}/messages").json()["messages"]
+            assert [message["id"] for message in messages] == ["q"], "untouched"
+        assert all(session["title"] is None for session in listed if session["id"] == room and "title" in session)
+
+
+# -- the WebSocket protocols ---------------------------------------------------------------------------------------------
+
+WRITES = {
+    Permission.WRITE: lambda view: view.document.roots.state.update({"x": 1.0}),
+    Permission.POST: lambda view: view.runs.request("r2", RunRequest(message_id="q", agent="x", created_at=1)),
+    Permission.CANCEL: lambda view: view.runs.cancel("r", RunCancel(by="x", at=1)),
+}
+"""What one may write into a document; and whether it is there afterwards."""
+SEEN = {
+    Permission.WRITE: lambda view: view.state.to_py() == {"x": 1.0},
+    Permission.POST: lambda view: "r2" in view.runs and view.runs.find("r2").request is not None,
+    Permission.CANCEL: lambda view: view.runs.find("r").cancel is not None,
+}
+
+
+@pytest.mark.parametrize("role", list(Role))
+async def test_a_role_may_do_over_the_sync_protocol_what_the_table_says(service, role, room):
+    may = PERMISSIONS[role]
+    async with made(service, room):
+        async with connect(service.url, room, token=token("looks", "owner")) as owner:
+            async with connect(service.url, room, token=TOKENS[role]) as peer:
+                assert [message.id for message in peer.messages.all()] == ["q"], "everybody reads"
+                peer.set_presence("typing")
+                await owner.until(lambda: any(f"a-{role}" in str(each) for each in owner.present().values()))
+            for permission, write in WRITES.items():
+                with contextlib.suppress(ConnectionClosed):
+                    async with connect(service.url, room, token=TOKENS[role]) as peer:
+                        peer.edit(write)
+                        await asyncio.wait_for(peer.durable(), 10)
+                        assert Permission.WRITE in may
+                await asyncio.sleep(0.05)
+                allowed = Permission.WRITE in may and permission in may
+                if allowed:
+                    await asyncio.wait_for(owner.until(lambda p=permission: SEEN[p](owner.view)), 10)
+                assert SEEN[permission](owner.view) is allowed, permission
+
+
+@pytest.mark.parametrize("role", list(Role))
+async def test_a_role_decides_over_every_protocol_what_the_table_says(service, role, room):
+    """In the document, over REST and through the gateways."""
+    allowed = Permission.DECIDE in PERMISSIONS[role]
+    async with made(service, room) as backend:
+        grant = (await backend.post(f"/v1/sessions/{room}/runs/r/claim", json={"agents": ["x"]})).json()
+        lease, run = {"Lease-Token": grant["token"]}, f"/v1/sessions/{room}/runs/r"
+        for call in ("rest", "sync", "ai", "ag"):
+            question = {"name": "t", "input": {}, "approval": {"requestedAt": 1}}
+            assert (await backend.put(f"{run}/tools/{call}", json=question, headers=lease)).status_code == 204
+        await backend.post(f"{run}/result", json={"status": "suspended"}, headers=lease)
+        headers = {"Authorization": f"Bearer {TOKENS[role]}"}
+        async with httpx.AsyncClient(base_url=service.url, headers=headers, timeout=20) as http:
+            await http.post(f"{run}/approvals/rest", json={"approved": True})
+            parts = [{"type": "tool-t", "toolCallId": "ai", "state": "approval-responded", "input": {},
+                      "approval": {"id": "ai", "approved": True}}]  # fmt: skip
+            message = {"id": "r-out", "role": "assistant", "parts": parts}
+            async with http.stream("POST", "/v1/gateways/ai-sdk/chat", json={"id": room, "messages": [message]}):
+                pass
+            resume = [{"interruptId": "ag", "status": "resolved", "payload": {"approved": True}}]
+            body = {"threadId": room, **RUN_INPUT, "messages": [], "resume": resume}
+            async with http.stream("POST", "/v1/gateways/ag-ui", json=body):
+                pass
+        with contextlib.suppress(ConnectionClosed):
+            async with connect(service.url, room, token=TOKENS[role]) as peer:
+                yes = Decision(approved=True, at=1)
+                peer.edit(lambda view: view.messages["r-out"].tool("sync").decide(f"a-{role}", yes))
+                await asyncio.wait_for(peer.durable(), 10)
+        found = (await backend.get(f"/v1/sessions/{room}/messages")).json()["messages"]
+        tools = next(message for message in found if message["id"] == "r-out")["parts"]
+        decided = {part["toolCallId"]: "approval" in part for part in tools}
+        assert decided == dict.fromkeys(("rest", "sync", "ai", "ag"), allowed)
+
+
+@pytest.mark.parametrize("role", list(Role))
+async def test_a_role_may_do_over_the_ai_sdks_websocket_what_the_table_says(service, role, room):
+    url = service.url.replace("http", "ws") + f"/v1/gateways/ai-sdk/chat?token={TOKENS[role]}"
+    async with made(service, room), websockets.connect(url) as socket:
+
+        async def answer(**frame):
+            await socket.send(json.dumps({"requestId": "1", "id": room, **frame}))
+            return json.loads(await asyncio.wait_for(socket.recv(), 10))
+
+        assert (await answer(type="resume"))["type"] in ("start", "no-active"), "everybody reads"
+        await socket.send(json.dumps({"type": "abort", "requestId": "1"}))
+        await asyncio.sleep(0.1)
+        await socket.send(json.dumps({"type": "send", "requestId": "2", "id": room, **CHAT}))
+        while (told := json.loads(await asyncio.wait_for(socket.recv(), 10)))["requestId"] != "2":
+            pass
+        if Permission.POST in PERMISSIONS[role]:
+            assert told["type"] == "chunk"
+        else:
+            assert (told["type"], told["errorText"]) == ("error", f"not allowed: the role {role} may not post")
+
+
+async def test_no_token_opens_a_websocket(service, room):
+    for query in ("", "?token=nonsense"):
+        async with websockets.connect(f"{service.ws}/{room}{query}") as socket:
+            with pytest.raises(websockets.ConnectionClosed):
+                await socket.recv()
+            assert socket.close_code == 4401
+        async with websockets.connect(
+            service.url.replace("http", "ws") + f"/v1/gateways/ai-sdk/chat{query}"
+        ) as socket:
+            await socket.send(json.dumps({"type": "send", "requestId": "1", "id": room, **CHAT}))
+            assert json.loads(await socket.recv())["type"] == "error"
