@@ -96,10 +96,11 @@ class PartStream:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What people are asked about a tool call, and what they said: JSON, as it stands in the document."""
+    """What people are asked about a tool call, what they said and what counts: JSON, as it stands in the document."""
 
     request: Any = None
     decisions: dict[str, Any] = field(default_factory=dict)
+    approval: Any = None
 
 
 class ToolStream:
@@ -214,20 +215,25 @@ class ToolStream:
         return {who: found for who, said in items if (found := _value(Decision, said)) is not None}
 
     def asked(self) -> Question:
-        """Return the question and what people have said to it, as they stand there."""
+        """Return the question, what people have said to it and what counts, as they stand there."""
         decisions = self._part.get("decisions")
         return Question(
             self._part.get("approvalRequest"),
             (decisions.to_py() or {}) if isinstance(decisions, Map) else {},
+            self._part.get("approval"),
         )
 
     def put_back(self, question: Question) -> None:
         """Have exactly *question* stand there. For the server only."""
-        if question.request is None:
-            self._part.pop("approvalRequest", None)
-        else:
-            self._part["approvalRequest"] = question.request
-        self._part["decisions"] = Map(question.decisions)
+        for key, value in (("approvalRequest", question.request), ("approval", question.approval)):
+            if value is None:
+                self._part.pop(key, None)
+            elif self._part.get(key) != value:
+                self._part[key] = value
+        if self.asked().decisions != question.decisions:
+            self._part["decisions"] = Map(question.decisions)
+        if question.approval is None and question.request is not None and self.state == "approval-responded":
+            self._part["state"] = "approval-requested"
 
     def settle(self, approval: Approval, late: list[LateDecision]) -> None:
         """Write the decision that counts. For the steward only."""

@@ -66,7 +66,8 @@ class AuditLog:
         Raises:
             StorageError: it could not be stored.
         """
-        await self._store.record([self._entry(action, principal, session, tenant, detail)])
+        self._waiting.append(self._entry(action, principal, session, tenant, detail))
+        await self.flush()  # with what was noted before, in that order
 
     def violated(self, session: SessionId, principal: str, what: str) -> None:
         """Count that a principal wrote what is not its to write, and note it if it has not done so just now."""

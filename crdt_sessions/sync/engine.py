@@ -652,7 +652,9 @@ class SessionEngine:
             effects += [Violation(actor.principal, what) for what in decided.restored]
         if delta is not None or decided.records:
             effects.append(self._persist(delta or EMPTY_UPDATE, delta, None, decided.records))
-            self.changes.note(self.document.take_touched(), self.log.head)
+            touched = self.document.take_touched()
+            self._rules.check(touched, None)  # from here on that is how it is
+            self.changes.note(touched, self.log.head)
         if decided.evicted:  # seldom, and a session may have a thousand peers
             for peer_id, peer in self._peers.items():
                 lease = peer.actor.lease

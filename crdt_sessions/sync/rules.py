@@ -3,8 +3,8 @@
 A CRDT takes whatever it is sent. So an update is applied first, and what its author may not write is put back in
 the same turn, before anything is decided from it and before anybody else sees it alone:
 
-* ``parts[i].decisions[<principal>]`` by anybody but that principal, or by one who may not decide, and
-  ``approvalRequest`` by anybody but the holder of the run's lease;
+* ``parts[i].decisions[<principal>]`` by anybody but that principal, or by one who may not decide,
+  ``approvalRequest`` by anybody but the holder of the run's lease, and ``approval`` by anybody at all;
 * ``runs[id].cancel`` and ``request`` by those who may not stop or ask;
 * ``runs[id].result`` by anybody but the holder of the lease.
 
@@ -87,19 +87,33 @@ class FieldRules:
     def _check_questions(
         self, message_id: str, run_id: str, actor: Actor | None, writes: list[Write], violated: list[str]
     ) -> None:
-        known, found = self._questions.get(message_id, {}), self._asked(message_id)
+        known, found = self._questions.get(message_id), self._asked(message_id)
+        if known is None:
+            known = self._on_record(message_id)
         if known == found:
+            self._questions[message_id] = found
             return
         if actor is not None:
             holds = actor.lease is not None and actor.lease[0] == run_id
             for call_id, now in found.items():
                 before = known.get(call_id, Question())
-                allowed = Question(now.request if holds else before.request, _own(before, now, actor))
+                asked = now.request if holds else before.request
+                allowed = Question(asked, _own(before, now, actor), before.approval)
                 if allowed != now:
-                    violated.append("decisions" if allowed.decisions != now.decisions else "approvalRequest")
+                    violated.append(_which(allowed, now))
                     writes.append(_put_back(message_id, call_id, allowed))
                     found[call_id] = allowed
         self._questions[message_id] = found
+
+    def _on_record(self, message_id: str) -> dict[str, Question]:
+        """Return what is known of a message that an earlier run wrote, and another one goes on with."""
+        return {
+            call_id: Question(
+                each.request.json_value(),
+                approval=each.approval.json_value() if each.approval is not None else None,
+            )
+            for call_id, each in self._runs.approvals_of(message_id).items()
+        }
 
     def _asked(self, message_id: str) -> dict[str, Question]:
         message = self._view.messages.find(message_id)
@@ -107,6 +121,12 @@ class FieldRules:
         for tool in message.tools() if message is not None else []:
             found.setdefault(tool.call_id, tool.asked())  # the first one of an id is the one that counts
         return found
+
+
+def _which(allowed: Question, now: Question) -> str:
+    if allowed.decisions != now.decisions:
+        return "decisions"
+    return "approval" if allowed.approval != now.approval else "approvalRequest"
 
 
 def _own(before: Question, now: Question, actor: Actor) -> dict[str, Any]:

@@ -96,7 +96,9 @@ class RunSteward:
         self._active = {record.id: None for record in self._records.values() if not record.over}  # in their order
         self._timed = {run_id: None for run_id in self._active if self._records[run_id].due_at is not None}
         self._last_order = max((record.order for record in self._records.values()), default=0)
-        self._by_output = {record.output: record.id for record in self._records.values()}
+        self._writers: dict[str, list[str]] = {}  # output to the runs that write it, or did: the last one may yet
+        for record in self._records.values():
+            self._writers.setdefault(record.output, []).append(record.id)
         self._asked = {record.request.message_id for record in self._records.values() if record.request is not None}
         self._lives: dict[str, _Life] = {}
         self._steering: dict[str, list[str]] = {}
@@ -113,8 +115,15 @@ class RunSteward:
 
     def writer_of(self, message_id: str) -> str | None:
         """Return the run that writes a message, if it is not over."""
-        run_id = self._by_output.get(message_id)
+        run_id = self._writers.get(message_id, [""])[-1]
         return run_id if run_id in self._active else None
+
+    def approvals_of(self, message_id: str) -> dict[str, ApprovalRecord]:
+        """Return the questions that runs have asked in a message, by tool call."""
+        found: dict[str, ApprovalRecord] = {}
+        for run_id in self._writers.get(message_id, ()):
+            found.update(self._records[run_id].approvals)
+        return found
 
     def holder(self, digest: str) -> RunRecord | None:
         """Return the run whose present lease has the token with this digest."""
@@ -174,9 +183,9 @@ class RunSteward:
 
     def look_at_message(self, message_id: str, now: Millis) -> None:
         """Consider what a change of a message means for runs: a decision of people, a question that is complete."""
-        run_id = self._by_output.get(message_id)
-        if run_id is not None and self._records[run_id].approvals:
-            self._hear_decisions(self._records[run_id], now)
+        for run_id in self._writers.get(message_id, ()):
+            if self._records[run_id].approvals:
+                self._hear_decisions(self._records[run_id], now)
         if message_id in self._unfinished:
             message = self._view.messages.value(message_id)
             if message is not None and message.done:
@@ -319,7 +328,7 @@ class RunSteward:
             queued_at=now,
         )
         self._asked.add(request.message_id)
-        self._by_output.setdefault(record.output, record.id)
+        self._writers.setdefault(record.output, []).append(record.id)
         self._active[record.id] = None
         self._put(record)
         if run.cancel is not None:

@@ -390,3 +390,30 @@ def test_the_presence_of_somebody_is_forgotten_when_asked_to(bench):
         bench.send(peer, AwarenessFrame(encode_awareness([AwarenessEntry(client, 1, "{}")])))
     count, _ = bench.engine.forget_presence("eve", Millis(bench.now))
     assert (count, list(bench.engine.roster.present())) == (1, [78])
+
+
+def test_an_approval_that_nobody_gave_is_removed_also_where_another_run_goes_on(world):
+    holder = world.claim()
+    world.suspend(holder, approvers=["bob"])
+    yes = Approval(approved=True, by="bob", at=1)
+    forge(world, "eve", lambda view: view.messages["r-out"].tool("c").settle(yes, []))
+    assert (world.part().approval, world.part().state, world.status()) == (None, "approval-requested", "suspended")
+    assert violations(world) == {"approval"}
+    world.decide("bob", False)
+    world.settle()
+    given = world.part().approval
+    forge(world, "eve", lambda view: view.messages["r-out"].tool("c").settle(yes, []))
+    assert world.part().approval == given
+    again = world.claim()
+    world.report(again, "failed")
+    world.settle()
+
+    def go_on(view):
+        request = RunRequest(message_id="r-out", agent="writer", trigger="continue", created_at=9)
+        view.runs.request("r2", request)
+        view.messages["r-out"].tool("c").settle(yes, [])
+
+    forge(world, "ann", go_on)
+    assert world.run("r2").output == "r-out"
+    assert world.part().approval == given
+    assert violations(world, "ann") == {"approval"}

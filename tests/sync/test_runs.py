@@ -7,7 +7,7 @@ import pytest
 
 from crdt_sessions.errors import LeaseLost, RunNotClaimable
 from crdt_sessions.limits import RunRules
-from crdt_sessions.model import Author, MessageHead, RunOutcome, RunResult
+from crdt_sessions.model import ApprovalRequest, Author, MessageHead, RunOutcome, RunResult
 from crdt_sessions.testing import content
 
 from .runs import RULES, World
@@ -693,3 +693,29 @@ def test_only_what_is_due_keeps_a_session_in_memory(held):
     assert runs.due_before(now + 60_000)
     world.suspend(holder)
     assert not world.network.engine.runs.due_before(now + 60_000)
+
+
+def test_a_run_that_goes_on_with_an_answer_may_ask_people_again(held):
+    world, holder = held
+    world.suspend(holder)
+    world.decide("ann", True)
+    world.settle()
+    world.report(world.claim(), "failed")
+    world.settle()
+    world.ask(run="r2", message="r-out", trigger="continue")
+    world.settle()
+    again = world.claim("r2")
+
+    def ask(view):
+        message = view.begin_output(view.runs.value("r2"), Author(id="w", kind="agent"), 1)
+        tool = message.open_tool("c2", "pay")
+        tool.ask(ApprovalRequest(requested_at=1))
+        view.runs.report("r2", RunResult(status="suspended", epoch=again.epoch, at=1))
+
+    world.network.edit(again.name, ask)
+    world.settle()
+    assert world.status("r2") == "suspended"
+    world.decide("bob", True, call="c2")
+    world.settle()
+    assert (world.part().approval.by, world.status("r2")) == ("bob", "queued")
+    assert world.part(index=-2).approval.by == "ann", "what was decided before stays"

@@ -8,7 +8,14 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from crdt_sessions.errors import AccessDenied, CrdtSessionsError, NotAuthenticated, Overloaded, TooMany
+from crdt_sessions.errors import (
+    AccessDenied,
+    CrdtSessionsError,
+    NotAuthenticated,
+    Overloaded,
+    TokenExpired,
+    TooMany,
+)
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.access.gate import Gate
 from crdt_sessions_server.access.live import LiveAccess, Visit
@@ -78,6 +85,8 @@ class Door:
         except NotAuthenticated as error:
             self.rates.failures.take(address)
             self._turn_away(error, address, session)
+            if isinstance(error, TokenExpired):  # to come back with the same one is no use
+                raise NotAuthenticated(why="the token has expired") from None
             raise
         except (AccessDenied, TooMany) as error:
             self._turn_away(error, address, session)
