@@ -4,6 +4,7 @@ import { html, nothing, render } from 'lit-html'
 import { repeat } from 'lit-html/directives/repeat.js'
 import { unsafeHTML } from 'lit-html/directives/unsafe-html.js'
 import { marked } from 'marked'
+import { whoami } from './access.js'
 import { openEditor } from './editor.js'
 import * as history from './history.js'
 import { ask, cancel, decide, join, messages, post, present } from './session.js'
@@ -24,6 +25,8 @@ const colors = () => ({ ...me, colorLight: `${me.color}33` })
 const name = new URLSearchParams(location.search).get('session') ?? 'demo'
 const root = document.getElementById('app')
 render(html`<p class="loading">Opening ${name}…</p>`, root)
+const known = await whoami(name)
+if (known) Object.assign(me, { id: known.principal, name: known.name || me.name || known.principal })
 const session = await join(name, colors())
 const { doc, provider } = session
 document.title = `${name} · crdt-sessions`
@@ -238,8 +241,16 @@ function waiting (message) {
   return message.seq === undefined ? html`<p class="actions">${stop({ id: `run-${message.id}` })}</p>` : nothing
 }
 
+/** What the service knew of who sent a message, beside what the message says. */
+function author ({ by, author }) {
+  if (!by) return nothing
+  return by === author?.id
+    ? html`<span class="verified" title=${`The service knew ${by} when it came`}>✓</span>`
+    : html`<span class="unverified" title="The message says it is by somebody else">sent by ${by}</span>`
+}
+
 function message (message) {
-  const key = JSON.stringify([message.parts, message.run, message.asked, message.seq])
+  const key = JSON.stringify([message.parts, message.run, message.asked, message.seq, message.by])
   const known = rendered.get(message.id)
   if (known?.key === key) return known.html
   const writing = message.run?.status === 'running' || message.parts.some(part => part.state === 'streaming' || part.state === 'input-streaming')
@@ -247,7 +258,7 @@ function message (message) {
   const time = new Date(message.createdAt).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' })
   const fresh = html`
     <article class="message ${message.role} ${own ? 'own' : ''} ${writing ? 'writing' : ''}" data-id=${message.id}>
-      <header><b>${message.author?.name || message.author?.id}</b> <time>${time}</time>
+      <header><b>${message.author?.name || message.author?.id}</b>${author(message)} <time>${time}</time>
         ${message.seq === undefined ? html`<span class="waiting" title="Kept on this device until the service has it">not sent yet</span>` : nothing}</header>
       ${message.parts.map(each => part(each, message))}${message.role === 'user' ? waiting(message) : ending(message.run, message)}
     </article>`

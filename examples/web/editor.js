@@ -12,6 +12,7 @@ export function openEditor (parent, text, awareness) {
       doc: text.toString(),
       extensions: [
         keymap.of([...yUndoManagerKeymap, ...defaultKeymap]),
+        EditorView.cspNonce.of(document.querySelector('meta[name="csp-nonce"]')?.content ?? ''),
         markdown(),
         EditorView.lineWrapping,
         EditorView.contentAttributes.of({ 'aria-label': 'Scratch document' }),

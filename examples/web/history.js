@@ -1,8 +1,9 @@
 // The session's past, over REST: which states can be read, one of them as a Yjs document, keeping and bringing back.
 import * as Y from 'yjs'
+import { request } from './access.js'
 
 async function ask (name, path, options = {}) {
-  const response = await fetch(`/v1/sessions/${name}/versions${path}`, options)
+  const response = await request(`/v1/sessions/${name}/versions${path}`, options)
   if (!response.ok) {
     const problem = await response.json().catch(() => ({}))
     throw new Error(problem.detail ?? `the service answered ${response.status}`)
@@ -40,7 +41,7 @@ export async function changes (name, seq) {
 
 /** Make a new session that begins as this one was. */
 export async function fork (name, seq, id) {
-  const response = await fetch(`/v1/sessions/${name}/fork`, send({ id, version: seq }))
+  const response = await request(`/v1/sessions/${name}/fork`, send({ id, version: seq }))
   if (!response.ok) throw new Error((await response.json()).detail)
 }
 

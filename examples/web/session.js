@@ -2,14 +2,15 @@
 import { IndexeddbPersistence } from 'y-indexeddb'
 import { WebsocketProvider } from 'y-websocket'
 import * as Y from 'yjs'
+import { request, token } from './access.js'
 
 /** Ask the service for the session, and create it if it never existed. Null without a connection. */
 async function describe (name) {
   try {
-    let response = await fetch(`/v1/sessions/${name}`)
+    let response = await request(`/v1/sessions/${name}`)
     if (response.status === 404) {
-      await fetch('/v1/sessions', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ id: name }) })
-      response = await fetch(`/v1/sessions/${name}`)
+      await request('/v1/sessions', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ id: name }) })
+      response = await request(`/v1/sessions/${name}`)
     }
     return response.ok ? await response.json() : null
   } catch {
@@ -30,7 +31,7 @@ export async function join (name, user) {
   const doc = new Y.Doc()
   const local = new IndexeddbPersistence(`crdt-sessions/${name}/${lineage}`, doc)
   const provider = new WebsocketProvider(`${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/v1/sync`, name, doc, {
-    params: info ? { generation: String(info.generation) } : {}
+    params: { ...(info && { generation: String(info.generation) }), ...(token && { token }) }
   })
   provider.awareness.setLocalState({ user, kind: 'human', device: device(), activity: 'idle' })
   await local.whenSynced
@@ -98,6 +99,7 @@ export function messages (doc) {
     found.push({
       ...head,
       seq: message.get('seq'),
+      by: message.get('by'),
       run: runs.has(message.get('runId')) ? { id: message.get('runId'), ...runs.get(message.get('runId')).toJSON() } : undefined,
       asked: asked.get(id),
       parts: parts instanceof Y.Array ? parts.map(part => part.toJSON()) : []

@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from importlib.metadata import version
-from pathlib import Path
 
-from quart import Quart, Response, g, request, send_from_directory, websocket
+from quart import Quart, Response, g, request, websocket
 from quart_schema import Info, QuartSchema
 
 from crdt_sessions.clock import Clock, SystemClock
@@ -22,6 +21,7 @@ from crdt_sessions_server import (
     holders,
     identity,
     metrics,
+    page,
     privacy,
     problems,
     runs,
@@ -29,26 +29,14 @@ from crdt_sessions_server import (
     versions,
     webhooks,
 )
-from crdt_sessions_server.access import (
-    Authorizer,
-    Chain,
-    Door,
-    Gate,
-    JwtTokens,
-    KeySource,
-    Open,
-    StaticTokens,
-)
-from crdt_sessions_server.access.jwt import from_file, from_url
+from crdt_sessions_server.access import Authorizer, Door, Gate, Open
+from crdt_sessions_server.access.configured import authorizer_for, rates_of
 from crdt_sessions_server.access.permissions import NAMED_IN_BODY, PUBLIC, ROUTES
-from crdt_sessions_server.access.rates import Rate, Rates
 from crdt_sessions_server.asgi import Scope, http_token, same_origin
 from crdt_sessions_server.expiry import expire
 from crdt_sessions_server.gateways import GATEWAYS
 from crdt_sessions_server.settings import Settings
 from crdt_sessions_server.sync_endpoint import SyncEndpoint
-
-PAGE = Path(__file__).parent / "web"
 
 
 class Service:
@@ -159,7 +147,20 @@ class Service:
         )
         problems.install(app)
         app.extensions["door"] = self.door
-        for routes in (health, metrics, api, runs, holders, webhooks, events, transfer, versions, privacy, *GATEWAYS):
+        for routes in (
+            page,
+            health,
+            metrics,
+            api,
+            runs,
+            holders,
+            webhooks,
+            events,
+            transfer,
+            versions,
+            privacy,
+            *GATEWAYS,
+        ):
             app.register_blueprint(routes.blueprint(self.registry))
         app.register_blueprint(
             identity.blueprint(
@@ -169,8 +170,6 @@ class Service:
                 issuer=settings.jwt_issuer,
             )
         )
-        _serve_page(app)
-
         self._guard(app, settings)
 
         @app.while_serving
@@ -213,7 +212,7 @@ class Service:
 
         @app.after_request
         async def harden(response: Response) -> Response:
-            for name, value in _HARDENING.items():
+            for name, value in page.HARDENING.items():
                 response.headers.setdefault(name, value)
             if settings.tls_certificate is not None:
                 response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
@@ -228,55 +227,6 @@ class Service:
             return response
 
 
-_HARDENING = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-}
-
-
-def authorizer_for(settings: Settings, clock: Clock) -> Authorizer:
-    """Return who knows tokens, as the settings say.
-
-    Raises:
-        ValueError: a file cannot be read, or the secret is too short.
-    """
-    known: list[Authorizer] = []
-    if settings.tokens_file is not None:
-        known.append(StaticTokens.from_file(settings.tokens_file))
-    keys: KeySource | None = None
-    if settings.jwks_url is not None:
-        keys = KeySource(from_url(settings.jwks_url), clock)
-    elif settings.jwks_file is not None:
-        keys = KeySource(from_file(settings.jwks_file), clock)
-    if settings.secret is not None or keys is not None:
-        known.append(
-            JwtTokens(
-                clock,
-                secret=settings.secret,
-                keys=keys,
-                audience=settings.jwt_audience,
-                issuer=settings.jwt_issuer,
-                claims=settings.jwt_claims,
-                default_role=settings.jwt_default_role,
-            )
-        )
-    return Chain(known) if len(known) > 1 else known[0] if known else Open()
-
-
-def rates_of(settings: Settings, clock: Clock) -> Rates:
-    """Return how often things may be done, as the settings say."""
-    return Rates(
-        connects=Rate(settings.connects_per_s, settings.connect_burst),
-        failures=Rate(settings.bad_tokens_per_s, settings.bad_token_burst),
-        posts=Rate(settings.posts_per_s, settings.post_burst),
-        claims=Rate(settings.claims_per_s, settings.claim_burst),
-        time=lambda: clock.now() / 1000,
-    )
-
-
 async def _ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -285,24 +235,3 @@ async def _ended(task: asyncio.Task[None]) -> None:
 def create_app(settings: Settings | None = None) -> Quart:
     """Return the service as an ASGI application, for any server: ``crdt_sessions_server.app:create_app()``."""
     return Service(settings or Settings.load({})).app
-
-
-def _serve_page(app: Quart) -> None:
-    """Serve the demo page: static files, no Node on the user's machine."""
-
-    @app.get("/")
-    async def home() -> Response:
-        return await send_from_directory(PAGE, "index.html")
-
-    @app.get("/demo/<path:name>")
-    async def asset(name: str) -> Response:
-        return await send_from_directory(PAGE, name)
-
-    @app.after_request
-    async def content_security_policy(response: Response) -> Response:
-        if request.path == "/" or request.path.startswith("/demo/"):
-            response.headers["Content-Security-Policy"] = (
-                "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
-                " connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
-            )
-        return response

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from crdt_sessions_server.app import PAGE
+from crdt_sessions_server.page import PAGE
 from examples.replay_server import recordings
+from tests.access.conftest import bearer, guarded, token
 from tests.interop.node import AVAILABLE, WHY_NOT, needs_node
 from tests.processes import ROOT, Process, Replay, Server
 
@@ -70,3 +71,33 @@ def test_the_built_page_is_what_its_source_builds(tmp_path):
     built = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     served = {path.name: path.read_bytes() for path in PAGE.iterdir()}
     assert built == served, "the page in the package is stale: run make page"
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not AVAILABLE, reason=WHY_NOT)
+@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium")
+def test_the_page_of_a_service_with_tokens_shows_who_wrote_what(tmp_path):
+    server = guarded(tmp_path)
+    backend = bearer("backend", "service")
+    with server.http(headers=backend) as http:
+        http.post("/v1/sessions", json={"id": "room"})
+        asked = {"text": "By Ann, it says", "author": {"id": "ann", "name": "Ann", "kind": "human"}}
+        http.post("/v1/sessions/room/messages", json=asked)
+    tokens = [token("ann", "editor", name="Ann"), token("eve", "editor"), token("vera", "viewer", name="Vera")]
+    shots = tmp_path / "shots"
+    shots.mkdir()
+    try:
+        done = subprocess.run(
+            ["node", ROOT / "tests/browser/known.mjs", server.url, "room", shots, *tokens],
+            capture_output=True, text=True, timeout=100, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr + "\n".join(server.lines)
+        seen = json.loads(done.stdout.splitlines()[-1])
+    finally:
+        server.close()
+    assert seen["errors"] == []
+    assert "token" not in seen["address"], "it is taken out of the address at once"
+    assert seen["marks"] == [None, "✓"], "of what a backend writes for others nothing is said"
+    assert seen["kept"] == 2
+    assert "read-only" in seen["refused"]
+    assert "valid token" in seen["nobody"]

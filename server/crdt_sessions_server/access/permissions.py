@@ -65,7 +65,7 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
 }
 """Role to what it may do. An agent does not decide what it asks people, nor stop others."""
 
-PUBLIC = frozenset({"home", "asset", "openapi", "health.healthz", "health.readyz"})
+PUBLIC = frozenset({"page.home", "page.asset", "openapi", "health.healthz", "health.readyz"})
 """Routes that need no token."""
 
 NAMED_IN_BODY = frozenset({"ai-sdk.send", "ag-ui.run_agent", "openai.complete"})

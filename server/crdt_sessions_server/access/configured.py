@@ -1,0 +1,50 @@
+"""Who knows tokens, and how often things may be done, as the settings say."""
+
+from __future__ import annotations
+
+from crdt_sessions.clock import Clock
+from crdt_sessions_server.access.authorizer import Authorizer, Chain, Open
+from crdt_sessions_server.access.jwt import JwtTokens, KeySource, from_file, from_url
+from crdt_sessions_server.access.rates import Rate, Rates
+from crdt_sessions_server.access.static import StaticTokens
+from crdt_sessions_server.settings import Settings
+
+
+def authorizer_for(settings: Settings, clock: Clock) -> Authorizer:
+    """Return who knows tokens, as the settings say.
+
+    Raises:
+        ValueError: a file cannot be read, or the secret is too short.
+    """
+    known: list[Authorizer] = []
+    if settings.tokens_file is not None:
+        known.append(StaticTokens.from_file(settings.tokens_file))
+    keys: KeySource | None = None
+    if settings.jwks_url is not None:
+        keys = KeySource(from_url(settings.jwks_url), clock)
+    elif settings.jwks_file is not None:
+        keys = KeySource(from_file(settings.jwks_file), clock)
+    if settings.secret is not None or keys is not None:
+        known.append(
+            JwtTokens(
+                clock,
+                secret=settings.secret,
+                keys=keys,
+                audience=settings.jwt_audience,
+                issuer=settings.jwt_issuer,
+                claims=settings.jwt_claims,
+                default_role=settings.jwt_default_role,
+            )
+        )
+    return Chain(known) if len(known) > 1 else known[0] if known else Open()
+
+
+def rates_of(settings: Settings, clock: Clock) -> Rates:
+    """Return how often things may be done, as the settings say."""
+    return Rates(
+        connects=Rate(settings.connects_per_s, settings.connect_burst),
+        failures=Rate(settings.bad_tokens_per_s, settings.bad_token_burst),
+        posts=Rate(settings.posts_per_s, settings.post_burst),
+        claims=Rate(settings.claims_per_s, settings.claim_burst),
+        time=lambda: clock.now() / 1000,
+    )
