@@ -51,6 +51,8 @@ doc.on('update', (_, origin) => {
   draw()
 })
 
+provider.connect()
+
 let typing
 function active (activity) {
   clearTimeout(typing)

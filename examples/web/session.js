@@ -31,6 +31,7 @@ export async function join (name, user) {
   const doc = new Y.Doc()
   const local = new IndexeddbPersistence(`crdt-sessions/${name}/${lineage}`, doc)
   const provider = new WebsocketProvider(`${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/v1/sync`, name, doc, {
+    connect: false, // whoever joins listens first: a refusal may come at once
     params: { ...(info && { generation: String(info.generation) }), ...(token && { token }) }
   })
   provider.awareness.setLocalState({ user, kind: 'human', device: device(), activity: 'idle' })

@@ -108,6 +108,10 @@ def install(app: Quart) -> None:
     async def _http(error: HTTPException) -> Response:
         return problem(error.code or 500, error.name, error.description)
 
+    @app.errorhandler(UnicodeDecodeError)
+    async def _not_text(error: UnicodeDecodeError) -> Response:
+        return problem(400, "InvalidInput", "the body is not UTF-8")
+
     @app.errorhandler(RecursionError)
     async def _nested(error: RecursionError) -> Response:
         detail = "a value is nested too deeply for JSON; the format yjs has no such bound"

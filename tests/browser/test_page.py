@@ -96,6 +96,7 @@ def test_the_page_of_a_service_with_tokens_shows_who_wrote_what(tmp_path):
     finally:
         server.close()
     assert seen["errors"] == []
+    assert seen["bottom"] == 800, "the page fills its window"
     assert "token" not in seen["address"], "it is taken out of the address at once"
     assert seen["marks"] == [None, "✓"], "of what a backend writes for others nothing is said"
     assert seen["kept"] == 2
