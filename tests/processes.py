@@ -107,7 +107,7 @@ class Server(Process):
             env=env,
         )  # fmt: skip
         try:
-            self.url = self.wait_for(r"on (http://\S+)").group(1)
+            self.url = self.wait_for(r"on (https?://\S+)").group(1)
         except AssertionError:
             self.close()
             raise

@@ -70,6 +70,7 @@ class Service:
                     f"without tokens the service listens on this machine only, and {settings.host} is reachable"
                     " from others: use --host 127.0.0.1, or give --jwt-secret-file, --jwks-url or --tokens-file"
                 )
+        settings.check()
         self._stack: AsyncExitStack | None = None
         self._sqlite = (
             SqliteStore(settings.database, max_bytes=settings.max_database_bytes) if store is None else None

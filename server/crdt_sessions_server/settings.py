@@ -270,6 +270,17 @@ class Settings(BaseSettings):
         except ValueError:
             return False
 
+    def check(self) -> None:
+        """Return if the settings agree with each other.
+
+        Raises:
+            ValueError: they do not; the message says what to do.
+        """
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("TLS takes both: tls_certificate and tls_key")
+        if self.jwks_url is not None and self.jwks_file is not None:
+            raise ValueError("the issuer's keys come from one place: jwks_url or jwks_file")
+
     @property
     def knows_tokens(self) -> bool:
         """Whether there are tokens."""

@@ -1,0 +1,296 @@
+"""The edges of the service: TLS, secrets, the command that makes tokens, headers, CORS, sessions that expire."""
+
+import asyncio
+import contextlib
+import datetime
+import json
+import os
+import ssl
+import subprocess
+import sys
+import time
+
+import httpx
+import jwt
+import pytest
+import websockets
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from crdt_sessions import connect
+from crdt_sessions.errors import TooMany
+from crdt_sessions.ids import Millis, session_id
+from crdt_sessions.model import seed
+from crdt_sessions.runtime import SessionRegistry
+from crdt_sessions.storage import MemoryStore
+from crdt_sessions.testing import FakeClock
+from crdt_sessions_server.access.rates import Buckets, Rate
+from crdt_sessions_server.expiry import expire_once
+from tests.access.conftest import SECRET, bearer, guarded, token
+from tests.processes import ROOT, Server
+
+
+def command(*arguments, **env):
+    return subprocess.run(
+        [sys.executable, "-m", "crdt_sessions_server", *map(str, arguments)],
+        capture_output=True, text=True, check=False, timeout=60, cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'server'}"} | env,
+    )  # fmt: skip
+
+
+# -- tokens and secrets ------------------------------------------------------------------------------------------------
+
+
+def test_the_command_makes_tokens_that_the_service_takes(tmp_path, service):
+    secret = tmp_path / "secret"
+    secret.write_bytes(SECRET + b"\n")
+    made = command(
+        "token", "ann", "--role", "viewer", "--name", "Ann", "--sessions", "trip-*", "home", "--ttl", "15m",
+        "--secret-file", secret,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    claims = jwt.decode(made.stdout.strip(), SECRET, algorithms=["HS256"])
+    assert claims["exp"] - claims["iat"] == 900
+    with service.http(headers={"Authorization": f"Bearer {made.stdout.strip()}"}) as http:
+        me = http.get("/v1/me").json()
+        assert (me["principal"], me["name"], me["role"], me["permissions"]) == ("ann", "Ann", "viewer", ["read"])
+        assert http.get("/v1/sessions/other").status_code == 403
+    from_env = command("token", "ann", CRDT_SESSIONS_JWT_SECRET=SECRET.decode())
+    assert jwt.decode(from_env.stdout.strip(), SECRET, algorithms=["HS256"])["sub"] == "ann"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "there is no secret to sign with: give --secret-file"),
+        (("--secret-file", "/nonexistent/secret"), "secret file /nonexistent/secret: No such file"),
+        (("--secret-file", "{short}"), "make one with: openssl rand -base64 48"),
+        (("--secret-file", "{secret}", "--ttl", "soon"), "'soon' is no duration; give one such as 90s, 15m"),
+    ],
+)
+def test_the_command_says_what_to_do(tmp_path, arguments, said):
+    (tmp_path / "short").write_text("short")
+    (tmp_path / "secret").write_bytes(SECRET)
+    paths = {"short": tmp_path / "short", "secret": tmp_path / "secret"}
+    refused = command("token", "ann", *(each.format(**paths) for each in arguments))
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert said in refused.stderr
+
+
+def test_a_secret_is_never_given_on_the_command_line(tmp_path):
+    assert "--jwt-secret-file" in (help := command("serve", "--help").stdout)
+    assert "--jwt-secret " not in help
+    refused = command("serve", "--jwt-secret", "x" * 40)
+    assert refused.returncode == 2
+    short = command("serve", "--database", tmp_path / "s.db", CRDT_SESSIONS_JWT_SECRET="short")
+    assert (short.returncode, "needs 32" in short.stderr) == (2, True)
+    assert "short" not in short.stderr.replace("make one", "")
+    hidden = command("serve", "--port", "x", CRDT_SESSIONS_JWT_SECRET=SECRET.decode())
+    assert SECRET.decode() not in hidden.stderr
+
+
+def test_tokens_are_made_over_http_for_ones_own_tenant(service):
+    with service.http(headers=bearer("backend", "service", tenant="acme")) as http:
+        made = http.post("/v1/tokens", json={"principal": "bob", "role": "viewer", "ttlS": 60, "sessions": ["a-*"]})
+        assert made.status_code == 201
+        mine = {"Authorization": f"Bearer {made.json()['token']}"}
+        me = http.get("/v1/me", headers=mine).json()
+        assert (me["principal"], me["role"], me["tenant"]) == ("bob", "viewer", "acme")
+        assert me["expiresAt"] <= (time.time() + 66) * 1000
+        assert http.post("/v1/tokens", json={"principal": "eve"}, headers=mine).status_code == 403
+        assert http.post("/v1/tokens", json={"principal": "x", "tenant": "umbrella"}).status_code == 422
+        assert http.post("/v1/tokens", json={"principal": "x", "ttlS": 10**9}).status_code == 422
+        assert http.post("/v1/revocations", json={}).status_code == 422
+        assert http.post("/v1/revocations", json={"tokenId": "x", "principal": "y"}).status_code == 422
+        audit = http.get("/v1/audit", params={"action": "token.mint"}).json()["entries"]
+        assert audit[-1]["detail"] == {"of": "bob", "role": "viewer"}
+
+
+def test_without_a_secret_tokens_are_made_elsewhere(tmp_path):
+    tokens = tmp_path / "tokens.json"
+    tokens.write_text('{"t": {"principal": "b", "kind": "service"}}')
+    server = Server(tmp_path / "s.db", "--tokens-file", tokens)
+    try:
+        with server.http(headers={"Authorization": "Bearer t"}) as http:
+            refused = http.post("/v1/tokens", json={"principal": "x"})
+            assert (refused.status_code, "jwt_secret" in refused.json()["detail"]) == (404, True)
+    finally:
+        server.close()
+
+
+async def test_an_issuers_keys_are_fetched_and_its_claims_are_read(tmp_path):
+    """As with an issuer such as Keycloak, Auth0 or Clerk: its keys, its names for claims."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    public = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(key.public_key())) | {"kid": "k1", "alg": "ES256"}
+    issuer = await asyncio.start_server(lambda r, w: _publish(r, w, {"keys": [public]}), "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{issuer.sockets[0].getsockname()[1]}/jwks.json"
+    config = tmp_path / "c.toml"
+    config.write_text(
+        f'jwks_url = "{address}"\njwt_audience = "sessions"\njwt_issuer = "https://id.example/"\n'
+        'jwt_default_role = "editor"\n[jwt_claims]\ntenant = "org_id"\n'
+    )
+    server = await asyncio.to_thread(Server, tmp_path / "s.db", "--config", config)
+    try:
+        now = int(time.time())
+        said = {"sub": "auth0|17", "aud": ["sessions"], "iss": "https://id.example/", "iat": now, "exp": now + 60,
+                "org_id": "org_7"}  # fmt: skip
+        mine = jwt.encode(said, key, algorithm="ES256", headers={"kid": "k1"})
+        async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {mine}"}) as http:
+            me = (await http.get("/v1/me")).json()
+            assert (me["principal"], me["tenant"], me["role"]) == ("auth0|17", "org_7", "editor")
+        async with connect(server.url, "room", token=mine) as peer:
+            assert (await peer.post("hi")).author.id == "auth0|17"
+    finally:
+        server.close()
+        issuer.close()
+
+
+async def _publish(reader, writer, keys):
+    await reader.readuntil(b"\r\n\r\n")
+    body = json.dumps(keys).encode()
+    writer.write(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    )
+    await writer.drain()
+    writer.close()
+
+
+# -- TLS, headers, CORS --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now - datetime.timedelta(1)).not_valid_after(now + datetime.timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    (tmp_path / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (tmp_path / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return tmp_path / "cert.pem", tmp_path / "key.pem"
+
+
+@pytest.mark.parametrize("direct", ["--direct", "--no-direct"])
+async def test_the_service_speaks_tls(tmp_path, certificate, direct):
+    cert, key = certificate
+    server = await asyncio.to_thread(guarded, tmp_path, "--tls-certificate", cert, "--tls-key", key, direct)
+    trusted = ssl.create_default_context(cafile=str(cert))
+    try:
+        url = f"https://localhost:{server.port}"
+        async with httpx.AsyncClient(base_url=url, verify=trusted, headers=bearer("ann", "owner")) as http:
+            answer = await http.post("/v1/sessions", json={"id": "room"})
+            assert answer.status_code == 201
+            assert "max-age" in answer.headers["strict-transport-security"]
+        socket = f"wss://localhost:{server.port}/v1/sync/room?token={token()}"
+        async with websockets.connect(socket, ssl=trusted) as peer:
+            assert isinstance(await asyncio.wait_for(peer.recv(), 10), bytes)
+            await peer.send(b"\x00\x00\x01\x00")
+            assert isinstance(await asyncio.wait_for(peer.recv(), 10), bytes)
+    finally:
+        server.close()
+
+
+def test_half_a_certificate_is_refused(tmp_path, certificate):
+    refused = command("serve", "--database", tmp_path / "s.db", "--tls-certificate", certificate[0])
+    assert (refused.returncode, "tls_key" in refused.stderr) == (2, True)
+
+
+def test_browsers_are_told_what_they_may_not_do(service):
+    with service.http() as http:
+        for path in ("/", "/v1/sessions", "/healthz", "/nowhere"):
+            headers = http.get(path).headers
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["x-frame-options"] == "DENY"
+            assert headers["referrer-policy"] == "no-referrer"
+            assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        policy = http.get("/").headers["content-security-policy"]
+        assert "script-src 'self';" in policy
+        assert "default-src 'none'" in policy
+        first, second = (http.get("/") for _ in range(2))
+        nonces = [
+            answer.headers["content-security-policy"].split("nonce-")[1].split("'")[0] for answer in (first, second)
+        ]
+        assert nonces[0] != nonces[1]
+        assert nonces[0] in first.text
+
+
+async def test_pages_of_origins_that_are_allowed_may_use_the_service(tmp_path):
+    server = await asyncio.to_thread(guarded, tmp_path, "--allowed-origins", "https://app.example")
+    page = {"Origin": "https://app.example"}
+    try:
+        async with httpx.AsyncClient(base_url=server.url) as http:
+            preflight = await http.request(
+                "OPTIONS", "/v1/sessions", headers=page | {"Access-Control-Request-Method": "POST"}
+            )
+            assert preflight.headers["access-control-allow-origin"] == "https://app.example"
+            answer = await http.get("/v1/me", headers=page | bearer("ann"))
+            assert answer.headers["access-control-allow-origin"] == "https://app.example"
+            assert "access-control-allow-credentials" not in answer.headers, "there are no cookies to send along"
+            other = await http.get("/v1/me", headers={"Origin": "https://app.example.evil"} | bearer("ann"))
+            assert other.status_code == 403
+        url = f"{server.ws}/room?token={token()}"
+        async with websockets.connect(url, origin="https://app.example") as peer:
+            assert isinstance(await asyncio.wait_for(peer.recv(), 10), bytes)
+    finally:
+        server.close()
+
+
+# -- how often -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_bucket_fills_again_and_forgets_who_has_not_asked_for_longest():
+    now = [0.0]
+    bucket = Buckets("tests", Rate(2, 3), lambda: now[0])
+
+    def taken(key, times):
+        count = 0
+        for _ in range(times):
+            with contextlib.suppress(TooMany):
+                bucket.take(key)
+                count += 1
+        return count
+
+    assert (taken("a", 5), taken("b", 5)) == (3, 3)
+    now[0] += 1
+    assert taken("a", 5) == 2
+    with pytest.raises(TooMany, match="more than 3 tests at once, then 2 a second"):
+        bucket.check("a")
+    now[0] += 100
+    assert taken("a", 5) == 3
+    assert bucket.refused == 2 + 2 + 3 + 1 + 2
+    for n in range(60_000):
+        bucket.take(f"key-{n}")
+    assert len(bucket._buckets) <= 50_000
+
+
+# -- sessions that expire --------------------------------------------------------------------------------------------------
+
+
+async def test_sessions_that_nobody_changes_are_deleted_for_good(tmp_path):
+    clock, store = FakeClock(), MemoryStore()
+    async with SessionRegistry(store, clock=clock) as registry:
+        long_ago = Millis(clock.now() - 10 * 86_400_000)
+        for name in ("old", "busy", "new"):
+            wanted = session_id(name, "acme")
+            begin = seed(name, generation=1, created_at=long_ago, client_id=1)
+            await store.create(wanted, begin, generation=1, title=None, now=long_ago)
+        async with registry.open(session_id("busy", "acme")) as session:
+            await session.edit(lambda view: view.set_title("x"))
+        await registry.create(session_id("fresh"))
+        assert await expire_once(registry, 7) == [session_id("new", "acme"), session_id("old", "acme")]
+        assert [each.id for each in await store.sessions(after=None, limit=9)] == ["acme/busy", "fresh"]
+        assert await expire_once(registry, 7) == []
+        await registry.audit.flush()
+        entries = await store.audit("acme", limit=9)
+        assert [(each.session, each.action, each.principal) for each in entries] == [
+            ("new", "session.expire", "retention"), ("old", "session.expire", "retention"),
+        ]  # fmt: skip
+        assert await store.last_generation(session_id("old", "acme")) == 1, "it does not come back by being joined"
