@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 export HYPOTHESIS_PROFILE ?= dev
 
-.PHONY: demo test bench check fast setup node-setup page schemas lock nightly clean
+.PHONY: audit demo test bench check fast setup node-setup page schemas lock nightly clean
 
 demo: $(VENV)/.ready                  ## the service, an agent and the page
 	$(BIN)/python examples/demo.py --port $(PORT)
@@ -53,6 +53,9 @@ page: node-setup                      ## build the demo page from examples/web
 schemas: setup                        ## regenerate schemas/
 	$(BIN)/python scripts/schemas.py
 	node tests/interop/js/vectors.mjs schemas/vectors
+
+audit: $(VENV)/.ready                 ## look up known vulnerabilities of what is pinned
+	$(BIN)/python scripts/audit_dependencies.py
 
 lock: $(VENV)/.ready                  ## resolve requirements-dev.lock anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --group dev --generate-hashes \

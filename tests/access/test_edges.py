@@ -5,6 +5,8 @@ import contextlib
 import datetime
 import json
 import os
+import re
+import shutil
 import ssl
 import subprocess
 import sys
@@ -28,6 +30,7 @@ from crdt_sessions.storage import MemoryStore
 from crdt_sessions.testing import FakeClock
 from crdt_sessions_server.access.rates import Buckets, Rate
 from crdt_sessions_server.expiry import expire_once
+from crdt_sessions_server.settings import Settings
 from tests.access.conftest import SECRET, bearer, guarded, token
 from tests.processes import ROOT, Server
 
@@ -294,3 +297,32 @@ async def test_sessions_that_nobody_changes_are_deleted_for_good(tmp_path):
             ("new", "session.expire", "retention"), ("old", "session.expire", "retention"),
         ]  # fmt: skip
         assert await store.last_generation(session_id("old", "acme")) == 1, "it does not come back by being joined"
+
+
+# -- the how-to ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_what_the_how_to_says_works_as_it_stands(tmp_path, service):
+    text = (ROOT / "docs/how-to/identity.md").read_text("utf-8")
+    (config,) = re.findall(r"```toml\n(.*?)```", text, re.S)
+    (tmp_path / "service.toml").write_text(config, "utf-8")
+    settings = Settings.load({}, tmp_path / "service.toml")
+    assert (settings.jwt_claims["tenant"], settings.jwt_default_role) == ("org_id", "editor")
+    (tmp_path / "secret").write_bytes(SECRET)
+    (line,) = re.findall(r"^crdt-sessions (token .*)$", text, re.M)
+    made = command(*line.replace("--secret-file secret", f"--secret-file {tmp_path / 'secret'}").split())
+    assert jwt.decode(made.stdout.strip(), SECRET, algorithms=["HS256"])["sub"] == "ann", made.stderr
+    with service.http(headers=bearer("backend", "service")) as http:
+        http.post("/v1/sessions", json={"id": "trip"})
+        curls = re.findall(r"^curl .*?(?:\\\n.*?)?$", text, re.M)
+        assert len(curls) == 2
+        for each in curls:
+            admin = token("backend", "service")
+            shell = each.replace("https://sessions.example", service.url).replace("\\\n", " ")
+            done = subprocess.run(
+                ["bash", "-c", f"{shell} -s -o /dev/null -w '%{{http_code}}'"],
+                capture_output=True, text=True, check=False, timeout=20, env=os.environ | {"TOKEN": admin, "ADMIN": admin},
+            )  # fmt: skip
+            assert done.stdout == "204", (shell, done)
+        assert http.get("/v1/sessions/trip/members").json()["members"] == {"bob": "viewer"}
