@@ -16,6 +16,7 @@ from crdt_sessions.errors import StorageError
 from crdt_sessions.ids import Millis, SessionId, name_of, tenant_of
 from crdt_sessions.pulse import Pulse
 from crdt_sessions.storage import AuditEntry, UpdateStore
+from crdt_sessions.sync import Deed, Violation
 
 _log = logging.getLogger("crdt_sessions.audit")
 _MAX_WAITING = 10_000
@@ -69,7 +70,14 @@ class AuditLog:
         self._waiting.append(self._entry(action, principal, session, tenant, detail))
         await self.flush()  # with what was noted before, in that order
 
-    def violated(self, session: SessionId, principal: str, what: str) -> None:
+    def heard(self, session: SessionId, effect: Violation | Deed) -> None:
+        """Take what a session's engine tells of somebody."""
+        if isinstance(effect, Deed):
+            self.note(effect.action, effect.principal, session, **effect.detail)
+        else:
+            self._violated(session, effect.principal, effect.what)
+
+    def _violated(self, session: SessionId, principal: str, what: str) -> None:
         """Count that a principal wrote what is not its to write, and note it if it has not done so just now."""
         self.violations[tenant_of(session), what] += 1
         key, now = (session, principal, what), self._clock.now()

@@ -183,6 +183,7 @@ class SessionRegistry:
         metadata: dict[str, Any] | None = None,
         agent: str | None = None,
         content: bytes | None = None,
+        by: str = ANONYMOUS,
     ) -> SessionRecord:
         """Create a session; return its record once it is durable.
 
@@ -192,6 +193,7 @@ class SessionRegistry:
             metadata: the application's own.
             agent: who answers a user's message that asks nobody in particular; the rules' default if None.
             content: a Yjs update to begin with.
+            by: the principal who does, for the audit log.
 
         Raises:
             SessionExists: there is one of that name.
@@ -218,6 +220,7 @@ class SessionRegistry:
         record = await self.store.create(session_id, begin, generation=generation, title=title, now=now)
         if waiting != EMPTY_UPDATE:
             await self.store.append(session_id, [Row(Seq(2), waiting, waits=True)], now=now)
+        self.audit.note("session.create", by, session_id)
         return record
 
     async def check_vacant(self, session_id: SessionId) -> None:
@@ -237,19 +240,22 @@ class SessionRegistry:
         self._counted[tenant] += 1  # in advance; those that come to nothing are counted until the next deletion
 
     @asynccontextmanager
-    async def open(self, session_id: SessionId, *, create: bool = False) -> AsyncIterator[Session]:
+    async def open(
+        self, session_id: SessionId, *, create: bool = False, by: str = ANONYMOUS
+    ) -> AsyncIterator[Session]:
         """Use a session: it is in memory for as long as the context lasts.
 
         Args:
             session_id: its name.
             create: whether to create it if it never existed.
+            by: the principal who would, for the audit log.
 
         Raises:
             SessionNotFound: there is none, or it was deleted.
             StorageError: it cannot be loaded, or its log is damaged.
             ShuttingDown: the process is about to stop.
         """
-        slot = await self._enter(session_id, create=create)
+        slot = await self._enter(session_id, create=create, by=by)
         try:
             yield await asyncio.shield(slot.loading)
         finally:
@@ -275,8 +281,10 @@ class SessionRegistry:
         """
         access = access or Access()
         try:
-            with self._admitted(tenant_of(session_id), access.principal):
-                async with self.open(session_id, create=self.auto_create and access.creates) as session:
+            with self.admitted(tenant_of(session_id), access.principal):
+                async with self.open(
+                    session_id, create=self.auto_create and access.creates, by=access.principal
+                ) as session:
                     ours = session.record.generation
                     if generation is not None and generation != ours:
                         raise WrongGeneration(session=session_id, theirs=generation, ours=ours)
@@ -298,17 +306,10 @@ class SessionRegistry:
             self._load_meter.check_lag()
 
     @contextmanager
-    def _admitted(self, tenant: str, principal: str) -> Iterator[None]:
-        """Count a connection for as long as it lasts."""
-        self.check_lag()
-        if self.connections >= self.limits.max_connections:
-            raise TooMany(what="connections", limit=self.limits.max_connections)
-        if self.by_tenant[tenant] >= self.limits.max_connections_per_tenant:
-            raise TooMany(what="connections of a tenant", limit=self.limits.max_connections_per_tenant)
-        known, who = principal != ANONYMOUS, (tenant, principal)
-        if known and self._by_principal[who] >= self.limits.max_connections_per_principal:
-            limit = self.limits.max_connections_per_principal
-            raise TooMany(what=f"connections of {principal}", limit=limit)
+    def admitted(self, tenant: str, principal: str) -> Iterator[None]:
+        """Count a connection, or a stream, for as long as it lasts. Raises as :meth:`check_room`."""
+        self.check_room(tenant, principal)
+        who = (tenant, principal)
         self.connections += 1
         self.by_tenant[tenant] += 1
         self._by_principal[who] += 1
@@ -320,6 +321,22 @@ class SessionRegistry:
             self._by_principal[who] -= 1
             if not self._by_principal[who]:
                 del self._by_principal[who]
+
+    def check_room(self, tenant: str, principal: str) -> None:
+        """Return if there is room for one more connection, or stream, of a principal.
+
+        Raises:
+            TooMany, Overloaded: there is not.
+        """
+        self.check_lag()
+        if self.connections >= self.limits.max_connections:
+            raise TooMany(what="connections", limit=self.limits.max_connections)
+        if self.by_tenant[tenant] >= self.limits.max_connections_per_tenant:
+            raise TooMany(what="connections of a tenant", limit=self.limits.max_connections_per_tenant)
+        known = principal != ANONYMOUS
+        if known and self._by_principal[tenant, principal] >= self.limits.max_connections_per_principal:
+            limit = self.limits.max_connections_per_principal
+            raise TooMany(what=f"connections of {principal}", limit=limit)
 
     async def delete(self, session_id: SessionId) -> None:
         """Delete a session for good: close its peers with 4404, drop it from memory and from the store.
@@ -384,7 +401,7 @@ class SessionRegistry:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    async def _enter(self, session_id: SessionId, *, create: bool = False) -> _Slot:
+    async def _enter(self, session_id: SessionId, *, create: bool = False, by: str = ANONYMOUS) -> _Slot:
         """Return the slot of a loaded session, with one user more."""
         while True:
             if self._stopping:
@@ -394,7 +411,7 @@ class SessionRegistry:
                 self._raise_if_quarantined(session_id)
                 if await self._make_room():
                     continue  # it took a moment, in which somebody else may have begun to load it
-                slot = _Slot(asyncio.create_task(self._load(session_id, create=create)), create)
+                slot = _Slot(asyncio.create_task(self._load(session_id, create=create, by=by)), create)
                 self._slots[session_id] = slot
             if slot.draining is not None:
                 await asyncio.wait({slot.draining})
@@ -479,14 +496,14 @@ class SessionRegistry:
         gc.collect()
         give_back_memory()
 
-    async def _load(self, session_id: SessionId, *, create: bool) -> Session:
+    async def _load(self, session_id: SessionId, *, create: bool, by: str) -> Session:
         try:
-            return await self._read(session_id, create=create)
+            return await self._read(session_id, create=create, by=by)
         except (DamagedLog, DamagedDatabase) as error:
             self._put_in_quarantine(session_id, error)
             raise
 
-    async def _read(self, session_id: SessionId, *, create: bool) -> Session:
+    async def _read(self, session_id: SessionId, *, create: bool, by: str) -> Session:
         stored = await self.store.load(session_id)
         if stored is None:
             if await self.store.last_generation(session_id):
@@ -494,7 +511,7 @@ class SessionRegistry:
             if not create:
                 raise SessionNotFound(session=session_id)
             with contextlib.suppress(SessionExists):  # somebody else was quicker
-                await self.create(session_id)
+                await self.create(session_id, by=by)
             stored = await self.store.load(session_id)
             if stored is None:
                 raise SessionNotFound(session=session_id)
@@ -539,7 +556,7 @@ class SessionRegistry:
             retention=self.retention,
             # What waits was stored without a sandbox, by who trusts its peers; a mirror could not hold it.
             sandbox=None if any(row.waits for row in stored.rows) else self.sandbox,
-            violated=self.audit.violated,
+            audit=self.audit,
         )
         session.start()
         return session

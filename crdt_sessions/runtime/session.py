@@ -29,6 +29,7 @@ from crdt_sessions.limits import Compaction, Retention
 from crdt_sessions.model import Folded, SessionView
 from crdt_sessions.pulse import Pulse
 from crdt_sessions.runtime.access import Access
+from crdt_sessions.runtime.audit import AuditLog
 from crdt_sessions.runtime.channel import Line
 from crdt_sessions.runtime.entries import entries_of
 from crdt_sessions.runtime.health import StoreHealth
@@ -41,6 +42,7 @@ from crdt_sessions.sync import (
     Actor,
     ClosePeer,
     Committed,
+    Deed,
     Describe,
     EditFailed,
     Effect,
@@ -117,7 +119,7 @@ class Session:
         fold: makes one update of many, verified, away from the event loop.
         retention: which versions are kept.
         sandbox: where foreign updates are tried first; None to take them as they come.
-        violated: told of session, principal and rule when somebody wrote what is not theirs.
+        audit: told who did what.
     """
 
     def __init__(
@@ -134,8 +136,8 @@ class Session:
         health: StoreHealth,
         fold: Callable[[list[bytes]], Awaitable[Folded]],
         retention: Retention,
+        audit: AuditLog,
         sandbox: Sandbox | None = None,
-        violated: Callable[[SessionId, str, str], None] = lambda *_: None,
     ) -> None:
         self.id: SessionId = record.id
         self.record = record
@@ -159,7 +161,7 @@ class Session:
         self._fold = fold
         self._retention = retention
         self._sandbox = sandbox
-        self._violated = violated
+        self._audit = audit
         self._mirrored = Mirrored(record.id, engine.document.encode)
         self._testing: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -670,8 +672,8 @@ class Session:
                 case Describe(title):
                     self._title.append(title)
                     self._flush_soon()
-                case Violation(principal, what):
-                    self._violated(self.id, principal, what)
+                case Violation() | Deed():
+                    self._audit.heard(self.id, effect)
                 case Reload():
                     self._load_anew()
                 case _:

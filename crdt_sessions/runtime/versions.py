@@ -8,6 +8,7 @@ from typing import Any
 from crdt_sessions.errors import NotFound, RunsActive
 from crdt_sessions.ids import Seq, SessionId
 from crdt_sessions.model import difference
+from crdt_sessions.runtime.access import ANONYMOUS
 from crdt_sessions.runtime.registry import SessionRegistry
 from crdt_sessions.runtime.session import Session
 from crdt_sessions.storage import History, SessionRecord, Version
@@ -94,8 +95,10 @@ class Versions:
             await session.apply(await self._registry.way_back(session.engine.document.encode(), earlier))
         return await self._find(before)
 
-    async def fork(self, target: SessionId, *, seq: Seq | None = None, title: str | None = None) -> SessionRecord:
-        """Make a new session that begins as this one was with row *seq*, or as it is.
+    async def fork(
+        self, target: SessionId, *, seq: Seq | None = None, title: str | None = None, by: str = ANONYMOUS
+    ) -> SessionRecord:
+        """Make a new session that begins as this one was with row *seq*, or as it is; *by* that principal.
 
         Its runs that had not ended are interrupted there.
 
@@ -106,7 +109,7 @@ class Versions:
         if seq is None:
             seq = (await self.history()).last
         content = await self.read(seq)
-        return await self._registry.create(target, title=title, content=content)
+        return await self._registry.create(target, title=title, content=content, by=by)
 
     async def _find(self, seq: Seq) -> Version:
         versions = (await self.history()).versions

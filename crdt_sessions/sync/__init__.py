@@ -21,7 +21,7 @@ from crdt_sessions.sync.events import (
 )
 from crdt_sessions.sync.panics import Panics
 from crdt_sessions.sync.plain import joined
-from crdt_sessions.sync.records import Notice, Records, RunRecord, Writer
+from crdt_sessions.sync.records import Deed, Notice, Records, RunRecord, Writer
 from crdt_sessions.sync.replica import Replica
 from crdt_sessions.sync.runs import RunSteward
 from crdt_sessions.sync.steward import Steward
@@ -34,6 +34,7 @@ __all__ = [
     "Actor",
     "ClosePeer",
     "Committed",
+    "Deed",
     "Describe",
     "EditFailed",
     "Effect",

@@ -650,6 +650,9 @@ class SessionEngine:
         effects: list[Effect] = []
         if actor is not None:
             effects += [Violation(actor.principal, what) for what in decided.restored]
+        for deed in decided.deeds:
+            cancelled = deed.action == "run.cancel" and actor is not None and _is_bound(actor)
+            effects.append(replace(deed, principal=actor.principal) if cancelled and actor is not None else deed)
         if delta is not None or decided.records:
             effects.append(self._persist(delta or EMPTY_UPDATE, delta, None, decided.records))
             touched = self.document.take_touched()

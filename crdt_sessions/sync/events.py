@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from crdt_sessions.errors import CrdtSessionsError
 from crdt_sessions.ids import ClientId, PeerId, Seq
 from crdt_sessions.sync.actor import ALL, Rights
-from crdt_sessions.sync.records import Records
+from crdt_sessions.sync.records import Deed, Records
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,4 +121,4 @@ class Reload:
     error: CrdtSessionsError
 
 
-Effect = Persist | Ready | ClosePeer | Describe | Violation | Reload
+Effect = Persist | Ready | ClosePeer | Describe | Violation | Deed | Reload

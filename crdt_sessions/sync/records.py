@@ -135,6 +135,16 @@ class Notice:
     at: Millis
 
 
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """Somebody did something that may be looked up later: an effect, for the audit log."""
+
+    action: str
+    """Such as ``run.cancel``."""
+    principal: str
+    detail: dict[str, Any]
+
+
 @dataclass(slots=True)
 class Records:
     """What changed on record, to be stored together with the updates that mirror it."""

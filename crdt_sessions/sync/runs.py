@@ -45,7 +45,7 @@ from crdt_sessions.model import (
     output_of,
 )
 from crdt_sessions.model.values import RunPolicy, RunStatus, StreamState
-from crdt_sessions.sync.records import ApprovalRecord, Notice, Records, RunRecord
+from crdt_sessions.sync.records import ApprovalRecord, Deed, Notice, Records, RunRecord
 
 Write = Callable[[SessionView], None]
 
@@ -62,6 +62,8 @@ class RunDecisions:
     records: Records = field(default_factory=Records)
     released: set[tuple[str, int]] = field(default_factory=set)
     """Leases (run, epoch) that have ended: their writers are to be fenced."""
+    deeds: list[Deed] = field(default_factory=list)
+    """What people did that somebody may want to look up."""
     restored: list[str] = field(default_factory=list)
     """Fields of the server's that somebody had overwritten."""
     evicted: set[tuple[str, int]] = field(default_factory=set)
@@ -399,6 +401,7 @@ class RunSteward:
         """Stop a run; an agent that works on it gets a moment to stop by itself."""
         if record.over or record.cancel is not None:
             return record
+        self._decided.deeds.append(Deed("run.cancel", cancel.by, {"run": record.id}))
         cancelled = self._put(record.but(cancel=cancel))
         if record.lease is None:
             return self._end(cancelled, "cancelled", cancel.reason or "cancelled", now)
@@ -521,6 +524,10 @@ class RunSteward:
 
     def _settle_approval(self, record: RunRecord, call_id: str, settled: ApprovalRecord) -> RunRecord:
         self._decided.writes.append(_settle_tool(record.output, call_id, settled))
+        approval, before = settled.approval, record.approvals[call_id].approval
+        if approval is not None and before is None and approval.by:
+            detail = {"run": record.id, "call": call_id, "approved": approval.approved}
+            self._decided.deeds.append(Deed("run.decide", approval.by, detail))
         return self._put(record.but(approvals={**record.approvals, call_id: settled}))
 
     # -- the record --------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ class Steward:
     @property
     def decided(self) -> bool:
         """Whether :meth:`take` has something to tell."""
-        return bool(self._writes) or self._runs.decided
+        return bool(self._writes or self._restored) or self._runs.decided
 
     def take(self) -> RunDecisions:
         """Return what was decided since the last call."""
@@ -115,7 +115,10 @@ class Steward:
                     heads.append(head)
                     if message.seq is not None:  # it has a place in another session, where it was answered
                         foreign.add(message_id)
-            elif keys & {"*", "seq", "by"} and (message.seq, message.by) != (settled, self._by[message_id]):
+                continue
+            if "head" in keys:
+                self._restored.append("head")  # written once; whoever overwrote it is told of, and versions have it
+            if keys & {"*", "seq", "by"} and (message.seq, message.by) != (settled, self._by[message_id]):
                 self._writes.append(_set_place(message_id, settled, self._by[message_id]))
                 self._restored.append("seq" if message.seq != settled else "by")
         for head in sorted(heads, key=lambda head: (head.created_at, head.id)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal
 
 from pydantic import Field, JsonValue
@@ -178,8 +179,9 @@ def _session_routes(api: Blueprint, registry: SessionRegistry) -> None:
         if not principal.may_enter(name):
             raise AccessDenied(what="this token is not for that session")
         wanted = asked_session(name)
-        record = await registry.create(wanted, title=data.title, metadata=data.metadata, agent=data.agent)
-        await registry.audit.record("session.create", principal.id, wanted)
+        record = await registry.create(
+            wanted, title=data.title, metadata=data.metadata, agent=data.agent, by=principal.id
+        )
         return session_info(record), 201, {"Location": f"/v1/sessions/{name}"}
 
     @api.get("")
@@ -290,7 +292,9 @@ def _message_routes(api: Blueprint, registry: SessionRegistry) -> None:
         parts: list[Any] = list(data.parts or [])
         if data.text is not None:
             parts.append(TextPart(type="text", text=data.text))
-        async with registry.open(asked_session(name), create=creates(registry, principal)) as session:
+        async with registry.open(
+            asked_session(name), create=creates(registry, principal), by=principal.id
+        ) as session:
             known = head.id in session.view.messages
             await session.edit(lambda view: _post(view, head, parts, data), by=principal.by)
             message = session.view.messages.value(head.id)
@@ -360,6 +364,12 @@ async def _visible(
 def creates(registry: SessionRegistry, principal: Principal) -> bool:
     """Whether a session that is not there is made for a principal who uses it."""
     return registry.auto_create and principal.can(Permission.CREATE)
+
+
+def used(registry: SessionRegistry, name: str) -> AbstractAsyncContextManager[Session]:
+    """Open the session that the current request names; it is made if it is not there, and its principal may."""
+    principal = current_principal()
+    return registry.open(asked_session(name), create=creates(registry, principal), by=principal.id)
 
 
 def _change(view: SessionView, data: SessionChange) -> None:

@@ -150,7 +150,6 @@ def _control_routes(runs: Blueprint, registry: SessionRegistry) -> None:
 
         async with registry.open(asked_session(name)) as session:
             await session.edit(change)
-            registry.audit.note("run.cancel", by, session.id, run=run)
             return session.view.runs.find(run)
 
     @runs.post("/sessions/<name>/runs/<run>/approvals/<call>")
@@ -166,7 +165,6 @@ def _control_routes(runs: Blueprint, registry: SessionRegistry) -> None:
         decision = Decision(approved=data.approved, reason=data.reason, at=registry.clock.now())
         async with registry.open(asked_session(name)) as session:
             await session.edit(lambda view: _decide(view, run, call, by, decision))
-            registry.audit.note("run.decide", by, session.id, run=run, call=call, approved=data.approved)
             message = session.view.messages.value(session.view.runs.find(run).output or "")
             parts = message.parts if message is not None else []
             return next(part for part in parts if isinstance(part, ToolPart) and part.tool_call_id == call)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from quart import Response, request
 
 from crdt_sessions.errors import AccessDenied, NotAuthenticated
-from crdt_sessions_server.access import current_door, current_visit, live_access
+from crdt_sessions_server.access import Door, Visit, current_door, current_visit
 
 Item = TypeVar("Item")
 
@@ -65,10 +65,11 @@ async def data_frames(source: AsyncGenerator[list[Any], None], end: bytes = b"")
         yield end
 
 
-async def _while_allowed(body: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+async def _while_allowed(door: Door, visit: Visit, body: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
     try:
-        async for piece in body:
-            yield piece
+        with door.streaming(visit.principal):
+            async for piece in body:
+                yield piece
     except (NotAuthenticated, AccessDenied):
         return  # without a last word: whoever comes back is told
     finally:
@@ -79,8 +80,9 @@ def going_on(
     body: AsyncIterator[bytes], content_type: str = "text/event-stream", headers: dict[str, str] | None = None
 ) -> Response:
     """Return a response that goes on for as long as *body* does, and as whoever asked for it may see it."""
-    current_door().count_connect(dict(request.scope), current_visit().principal)
-    allowed = _while_allowed(live_access().following(current_visit(), body))
+    door, visit = current_door(), current_visit()
+    door.count_connect(dict(request.scope), visit.principal)
+    allowed = _while_allowed(door, visit, door.live.following(visit, body))
     response = Response(allowed, content_type=f"{content_type}; charset=utf-8", headers=headers)
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"

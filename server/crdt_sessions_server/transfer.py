@@ -71,7 +71,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         if request.mimetype == NDJSON:
             return session_info(await take_over(registry, wanted, body)).model_dump(by_alias=True), 201
         principal = current_principal()
-        async with registry.open(wanted, create=True) as session:
+        async with registry.open(wanted, create=True, by=principal.id) as session:
             principal.require(Permission.WRITE)
             await session.apply(body, Actor(principal.id, principal.rights))
             return session_info(session.record).model_dump(by_alias=True), 200
@@ -99,7 +99,9 @@ async def _import_json(registry: SessionRegistry, wanted: SessionId, body: bytes
         raise BadDocument(why=f"not a session export: {error.errors()[0]['msg']}") from error
     await registry.check_vacant(wanted)
     content = document_from(export, client_id=secrets.randbelow(2**32 - 1) + 1)
-    return await registry.create(wanted, title=export.meta.title, metadata=export.meta.metadata, content=content)
+    return await registry.create(
+        wanted, title=export.meta.title, metadata=export.meta.metadata, content=content, by=current_principal().id
+    )
 
 
 def _parse(body: bytes) -> tuple[bytes | None, list[bytes]]:
@@ -119,7 +121,7 @@ def _parse(body: bytes) -> tuple[bytes | None, list[bytes]]:
 async def _exchange(
     registry: SessionRegistry, wanted: SessionId, principal: Principal, asked: bytes | None, brought: list[bytes]
 ) -> bytes:
-    async with registry.open(wanted, create=creates(registry, principal)) as session:
+    async with registry.open(wanted, create=creates(registry, principal), by=principal.id) as session:
         document = session.engine.document
         for update in brought:
             if not await session.contains(update):

@@ -164,7 +164,9 @@ def _writing(routes: Blueprint, registry: SessionRegistry) -> None:
             raise AccessDenied(what="this token is not for that session")
         target = asked_session(data.id)
         seq = Seq(data.version) if data.version is not None else None
-        record = await Versions(registry, asked_session(name)).fork(target, seq=seq, title=data.title)
+        record = await Versions(registry, asked_session(name)).fork(
+            target, seq=seq, title=data.title, by=current_principal().id
+        )
         await registry.audit.record("session.fork", current_principal().id, target, of=name)
         return session_info(record), 201, {"Location": f"/v1/sessions/{data.id}"}
 

@@ -545,3 +545,33 @@ async def test_a_closed_connection_is_told_why_and_the_reason_shows_no_secret(se
         async with connect(service.url, room, token=token("eve", "owner", sessions=["mine"])):
             pass
     assert (closed.value.code, closed.value.reason) == (4403, "not allowed: this token is not for that session")
+
+
+async def test_streams_are_counted_as_the_connections_they_are(tmp_path):
+    server = await asyncio.to_thread(guarded, tmp_path, "--max-connections-per-principal", "3")
+    try:
+        async with httpx.AsyncClient(base_url=server.url, headers=bearer("ann", "service"), timeout=20) as http:
+            await http.post("/v1/sessions", json={"id": "room"})
+            async with (
+                http.stream("GET", "/v1/sessions/room/events") as first,
+                http.stream("GET", "/v1/gateways/tanstack/room/subscribe") as second,
+                websockets.connect(f"{server.ws}/room?token={token('ann', 'service')}") as third,
+            ):
+                await third.recv()
+                assert (first.status_code, second.status_code) == (200, 200)
+                answer = await http.get("/v1/sessions/room/events")
+                assert (answer.status_code, answer.json()["title"]) == (429, "TooMany")
+                async with websockets.connect(f"{server.ws}/room?token={token('ann', 'service')}") as fourth:
+                    with pytest.raises(websockets.ConnectionClosed):
+                        await fourth.recv()
+                    assert fourth.close_code == 1013
+                elsewhere = bearer("bob", "service")
+                async with http.stream("GET", "/v1/sessions/room/events", headers=elsewhere) as others:
+                    assert others.status_code == 200
+            async with asyncio.timeout(10):
+                while (await http.get("/v1/sessions/room/events?waitS=0")).status_code != 200:
+                    await asyncio.sleep(0.1)
+                async with http.stream("GET", "/v1/sessions/room/events") as again:
+                    assert again.status_code == 200, "those that were left are not counted any more"
+    finally:
+        server.close()

@@ -145,6 +145,27 @@ async def test_one_token_is_revoked_and_the_others_stay_good(service, http, room
 
 
 @needs_node
+async def test_a_stock_provider_of_somebody_who_is_revoked_stops_for_good(service, http, js, room):
+    async with http:
+        mine = token("eve", "editor")
+        await asyncio.to_thread(js, "open", peer="eve", url=service.ws, room=room, params={"token": mine})
+        await asyncio.to_thread(
+            js, "open", peer="ann", url=service.ws, room=room, params={"token": token("ann", "editor")}
+        )
+        await asyncio.to_thread(js.synced, "eve", "ann")
+        await asyncio.sleep(1.0)
+        since = time.monotonic()
+        await http.post("/v1/revocations", json={"principal": "eve"})
+        status = await asyncio.to_thread(js.until, lambda s: s["stopped"], command="status", peer="eve")
+        assert status["closes"] == [4401]
+        assert time.monotonic() - since < WITHIN_S + SLACK_S
+        await asyncio.to_thread(js, "insert", peer="ann", index=0, text="not for eve")
+        await asyncio.sleep(0.2)
+        assert (await asyncio.to_thread(js, "dump", peer="eve"))["draft"] == ""
+        await asyncio.to_thread(js, "destroy", peer="ann")
+
+
+@needs_node
 async def test_a_stock_provider_of_somebody_whose_token_expires_comes_back_with_a_fresh_one(service, js, room):
     short = token("ann", "editor", ttl_s=1)  # clocks may differ by five seconds
     await asyncio.to_thread(js, "open", peer="a", url=service.ws, room=room, params={"token": short})
@@ -298,6 +319,28 @@ async def test_the_audit_log_tells_who_did_what(service, http, room):
         )
         assert [json.loads(line) for line in lines.text.splitlines()] == entries
         assert (await http.get("/v1/audit", headers=bearer("x", "service", tenant="acme"))).json()["entries"] == []
+
+
+async def test_what_is_done_by_other_ways_than_rest_is_in_the_audit_log_too(service, http, room):
+    """Sessions made by joining, decisions and stops in the document and through a gateway."""
+    async with http:
+        async with connect(service.url, room, token=token("ann", "editor")) as ann:
+            question = await ann.post("?", agent="w")
+            run = f"run-{question.id}"
+            grant = (await http.post(f"/v1/sessions/{room}/runs/{run}/claim", json={"agents": ["w"]})).json()
+            lease, here = {"Lease-Token": grant["token"]}, f"/v1/sessions/{room}/runs/{run}"
+            ask = {"name": "t", "input": {}, "approval": {"requestedAt": 1}}
+            await http.put(f"{here}/tools/c", json=ask, headers=lease)
+            await http.post(f"{here}/result", json={"status": "suspended"}, headers=lease)
+            await asyncio.wait_for(ann.until(lambda: ann.view.runs.find(run).status == "suspended"), 5)
+            ann.decide(run, "c", approved=True)
+            await ann.durable()
+        await http.post(f"/v1/gateways/ai-sdk/chat/{room}/stop", headers=bearer("bob", "editor"))
+        entries = (await http.get("/v1/audit", params={"session": room})).json()["entries"]
+        assert [(each["principal"], each["action"]) for each in entries] == [
+            ("ann", "session.join"), ("ann", "session.create"), ("ann", "run.decide"), ("bob", "run.cancel"),
+        ]  # fmt: skip
+        assert entries[2]["detail"] == {"run": run, "call": "c", "approved": True}
 
 
 async def test_what_is_kept_of_somebody_is_exported_and_erased(service, http, room):

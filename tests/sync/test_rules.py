@@ -19,7 +19,7 @@ from crdt_sessions.model import (
     RunResult,
     TextPart,
 )
-from crdt_sessions.sync import Actor, Replica, Rights
+from crdt_sessions.sync import Actor, Deed, Replica, Rights
 from crdt_sessions.testing import SimNetwork
 from crdt_sessions.wire import AwarenessEntry, AwarenessFrame, Update, encode_awareness
 from tests.sync.test_engine import A, B, Bench, letters
@@ -417,3 +417,24 @@ def test_an_approval_that_nobody_gave_is_removed_also_where_another_run_goes_on(
     assert world.run("r2").output == "r-out"
     assert world.part().approval == given
     assert violations(world, "ann") == {"approval"}
+
+
+def test_a_head_that_is_written_again_is_told_of(world):
+    forge(world, "eve", lambda view: view.messages["q"]._entry.__setitem__("head", {"id": "q", "role": "system"}))
+    assert violations(world) == {"head"}
+
+
+def test_what_people_did_is_told_with_who_it_was(world):
+    deeds = []
+    perform = world.network._perform
+
+    def watching(engine, effects):
+        deeds.extend((each.action, each.principal) for each in effects if isinstance(each, Deed))
+        perform(engine, effects)
+
+    world.network._perform = watching
+    world.suspend(world.claim())
+    world.decide("bob", True)
+    world.settle()
+    forge(world, "eve", lambda view: view.runs.put_back("r", "cancel", {"by": "bob", "at": 1}))
+    assert deeds == [("run.decide", "bob"), ("run.cancel", "eve")], "who it was, not who it says it was"

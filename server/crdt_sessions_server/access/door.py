@@ -6,7 +6,8 @@ import asyncio
 import ipaddress
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from crdt_sessions.errors import (
     AccessDenied,
@@ -96,13 +97,25 @@ class Door:
         return Visit(token, session, principal)
 
     def count_connect(self, scope: Scope, principal: Principal) -> None:
-        """Count a connection, or a stream.
+        """Count the beginning of a connection, or of a stream.
 
         Raises:
-            TooMany: there are too many in a short time from there.
+            TooMany: there are too many, or too many in a short time from there.
+            Overloaded: there is no time for one more.
         """
+        self._registry.check_room(principal.tenant, principal.id)
         if not principal.anonymous:
             self._count(lambda: self.rates.connects.take(self.address(scope)))
+
+    @contextmanager
+    def streaming(self, principal: Principal) -> Iterator[None]:
+        """Count a stream as the connection it is, for as long as it lasts.
+
+        Raises:
+            TooMany: there are too many.
+        """
+        with self._registry.admitted(principal.tenant, principal.id):
+            yield
 
     def count_request(self, principal: Principal, needs: Permission | None) -> None:
         """Count what a principal asks for, if that is limited.

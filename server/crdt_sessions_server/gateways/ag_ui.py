@@ -63,7 +63,9 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     async def join(name: str) -> Response:
         """Join the run that is going on, or see the conversation; with ``?follow=true`` later runs as well."""
         follow = request.args.get("follow") in ("1", "true")
-        async with registry.open(asked_session(name), create=creates(registry, current_principal())) as session:
+        async with registry.open(
+            asked_session(name), create=creates(registry, current_principal()), by=current_principal().id
+        ) as session:
             await session.readable()
             speller = SessionSpeller(name, active_run(session.view))
         return going_on(data_frames(events(registry, asked_session(name), speller, follow=follow)))
@@ -95,7 +97,7 @@ async def received(registry: SessionRegistry, name: SessionId, data: RunAgentInp
     """
     now = registry.clock.now()
     run_id = checked_id(data.run_id, "runId")
-    async with registry.open(name, create=creates(registry, principal)) as session:
+    async with registry.open(name, create=creates(registry, principal), by=principal.id) as session:
         view = session.view
         if run_id in view.runs:
             return view.runs.find(run_id)

@@ -203,7 +203,7 @@ async def _received(
 ) -> tuple[Run, Sequence[dict[str, Any]]]:
     """Write down what a client sent; return the run to follow, and the parts of its message that the client has."""
     now = registry.clock.now()
-    async with registry.open(name, create=creates(registry, principal)) as session:
+    async with registry.open(name, create=creates(registry, principal), by=principal.id) as session:
         view = session.view
         last = data.messages[-1] if data.messages else None
         if last is not None and last.role == "assistant" and data.trigger == "submit-message":

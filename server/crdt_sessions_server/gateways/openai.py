@@ -80,7 +80,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         chat = request.headers.get(SESSION_HEADER) or f"chat-{uuid.uuid4().hex}"
         principal, name = await asked_in_body(chat)
         key = request.headers.get("Idempotency-Key")
-        async with registry.open(name, create=creates(registry, principal)) as session:
+        async with registry.open(name, create=creates(registry, principal), by=principal.id) as session:
             history = _said(session, data.messages, key or uuid.uuid4().hex)
             run = await ask(session, Question(history, data.model), principal, registry.clock.now())
         headers = {SESSION_HEADER: chat, RUN_HEADER: run.id}

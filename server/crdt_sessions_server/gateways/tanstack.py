@@ -59,7 +59,9 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     async def subscribe(name: str) -> Response:
         """Follow the session: the run that is going on, and all later ones, whoever asks for them."""
         thread = request.args.get("threadId", name)
-        async with registry.open(asked_session(name), create=creates(registry, current_principal())) as session:
+        async with registry.open(
+            asked_session(name), create=creates(registry, current_principal()), by=current_principal().id
+        ) as session:
             await session.readable()
             speller = SessionSpeller(thread, active_run(session.view))
         return _stream(registry, asked_session(name), speller, follow=True)
@@ -69,7 +71,9 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     async def read(name: str) -> Response:
         """Join a run (``?offset=-1&runId=…``), or get the conversation to begin with (``?threadId=…``)."""
         run_id, thread = request.args.get("runId"), request.args.get("threadId", name)
-        async with registry.open(asked_session(name), create=creates(registry, current_principal())) as session:
+        async with registry.open(
+            asked_session(name), create=creates(registry, current_principal()), by=current_principal().id
+        ) as session:
             await session.readable()
             if run_id is None:
                 return jsonify(_hydrated(session.view, _told(Projector(session, presence=False), session.view)))
