@@ -78,7 +78,7 @@ class Door:
             TooMany: bad tokens came from there, too often.
             Overloaded: whoever knows the token does not answer.
         """
-        address = self.address(scope)
+        address, state = self.address(scope), self.gate.state
         try:
             self.rates.failures.check(address)
             async with asyncio.timeout(_PATIENCE_S):
@@ -94,7 +94,7 @@ class Door:
             raise
         except TimeoutError:
             raise Overloaded(what="tokens cannot be looked up") from None
-        return Visit(token, session, principal)
+        return Visit(token, session, principal, state)
 
     def count_connect(self, scope: Scope, principal: Principal) -> None:
         """Count the beginning of a connection, or of a stream.

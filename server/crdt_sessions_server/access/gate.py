@@ -58,11 +58,17 @@ class Gate:
         self._clock = clock
         self._revoked: dict[tuple[str, str, str], int] = {}
         self._members: OrderedDict[SessionId, Mapping[str, str]] = OrderedDict()
+        self._version = 0
 
     async def start(self) -> None:
         """Read the revocations on record."""
         for each in await self._store.revocations():
             self._revoked[each.tenant, each.kind, each.value] = each.at
+
+    @property
+    def state(self) -> int:
+        """A number that differs once an answer given before may not hold any more."""
+        return self._version + self.authorizer.revision()
 
     async def authorize(self, token: str | None, session: str | None, needs: Permission | None = None) -> Principal:
         """Return whom a token stands for, with the role that counts in a session.
@@ -78,7 +84,6 @@ class Gate:
             BadSessionId: *session* is not a name.
         """
         principal = await self.authorizer.authorize(token, session)
-        self._check_still_good(principal)
         if session is not None and not principal.anonymous:
             wanted = session_id(session, principal.tenant)
             if not principal.may_enter(session):
@@ -86,6 +91,7 @@ class Gate:
             role = (await self._members_of(wanted)).get(principal.id)
             if role is not None:
                 principal = principal.as_member(Role(role))
+        self._check_still_good(principal)  # last, after whatever took its time
         if needs is not None:
             principal.require(needs)
         return principal
@@ -114,6 +120,7 @@ class Gate:
             SessionNotFound: there is no such session.
         """
         await self._store.set_member(session, principal, role)
+        self._version += 1
         self._members.pop(session, None)
         self.on_change(Change(tenant, principal, session.rpartition("/")[2]))
 
@@ -124,7 +131,7 @@ class Gate:
     async def _members_of(self, session: SessionId) -> Mapping[str, str]:
         found = self._members.get(session)
         if found is None:
-            found = await self._store.members(session)
+            found = await self._read_members(session)
             self._members[session] = found
             if len(self._members) > _SESSIONS_KEPT:
                 self._members.popitem(last=False)
@@ -132,11 +139,19 @@ class Gate:
             self._members.move_to_end(session)
         return found
 
+    async def _read_members(self, session: SessionId) -> Mapping[str, str]:
+        while True:
+            version = self._version
+            found = await self._store.members(session)
+            if version == self._version:  # else they may have changed while they were read
+                return found
+
     # -- revocations -----------------------------------------------------------------------------------------------
 
     async def revoke(self, tenant: str, kind: Literal["token", "principal"], value: str) -> None:
         """Take a token, or all tokens that a principal has so far, out of use; connections feel it at once."""
         now = self._clock.now()
         await self._store.revoke(Revocation(tenant, kind, value, now))
+        self._version += 1
         self._revoked[tenant, kind, value] = now
         self.on_change(Change(tenant, value) if kind == "principal" else Change(tenant, token_id=value))

@@ -30,6 +30,8 @@ class Visit:
     session: str | None
     """The session's name, if it was one."""
     principal: Principal
+    state: int
+    """Of the gate, before it was asked."""
 
 
 @dataclass(eq=False, slots=True)
@@ -63,6 +65,8 @@ class LiveAccess:
             yield watched.access
             return
         self._watched.add(watched)
+        if visit.state != self._gate.state:  # something changed between the door and here
+            self._note(Change(visit.principal.tenant, visit.principal.id))
         try:
             yield watched.access
         finally:
@@ -74,22 +78,8 @@ class LiveAccess:
         Raises:
             NotAuthenticated, AccessDenied: it has ended.
         """
-        task = asyncio.ensure_future(awaitable)
         with self.visiting(visit) as access:
-            ended = asyncio.Event()
-            access.watch(lambda _: None, lambda _: ended.set())
-            waiting = asyncio.create_task(ended.wait())
-            try:
-                either: set[asyncio.Future[Any]] = {task, waiting}
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                waiting.cancel()
-                if not task.done():
-                    task.cancel()
-                    await asyncio.wait({task})
-            if access.ended is not None:
-                raise access.ended
-            return task.result()
+            return await _unless_ended(access, awaitable)
 
     async def following(self, visit: Visit, source: AsyncIterator[Result]) -> AsyncGenerator[Result, None]:
         """Yield what *source* yields, as long as the access lasts.
@@ -101,12 +91,13 @@ class LiveAccess:
             async for item in source:
                 yield item
             return
-        while True:
-            try:
-                item = await self.allowed(visit, anext(source))
-            except StopAsyncIteration:
-                return
-            yield item
+        with self.visiting(visit) as access:
+            while True:
+                try:
+                    item = await _unless_ended(access, anext(source))
+                except StopAsyncIteration:
+                    return
+                yield item
 
     async def run(self) -> None:
         """Look after accesses until cancelled."""
@@ -153,3 +144,21 @@ class LiveAccess:
                 watched.access.end(NotAuthenticated(why="the token stands for somebody else now"))
             watched.visit = replace(visit, principal=principal)
             watched.access.change(principal.rights)
+
+
+async def _unless_ended(access: Access, awaitable: Awaitable[Result]) -> Result:
+    """Return what *awaitable* returns; it is cancelled if the access ends meanwhile, whose error is raised."""
+    task, ended = asyncio.ensure_future(awaitable), asyncio.Event()
+    access.watch(lambda _: None, lambda _: ended.set())
+    waiting = asyncio.create_task(ended.wait())
+    try:
+        either: set[asyncio.Future[Any]] = {task, waiting}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+    if access.ended is not None:
+        raise access.ended
+    return task.result()

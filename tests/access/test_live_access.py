@@ -1,0 +1,147 @@
+"""What looks after accesses, without sockets: nothing that changes is missed, whenever it changes."""
+
+import asyncio
+
+import pytest
+
+from crdt_sessions.errors import NotAuthenticated, TokenExpired
+from crdt_sessions.ids import Millis, session_id
+from crdt_sessions.storage import MemoryStore
+from crdt_sessions.testing import FakeClock, settle
+from crdt_sessions_server.access import Gate, LiveAccess, Principal, Role, StaticTokens, Visit
+
+ROOM = session_id("room")
+ANN = Principal("ann", role=Role.EDITOR)
+
+
+class World:
+    def __init__(self):
+        self.clock, self.store = FakeClock(), MemoryStore()
+        self.tokens = StaticTokens({"t": ANN})
+        self.gate = Gate(self.tokens, self.store, self.clock)
+        self.live = LiveAccess(self.gate, self.clock)
+
+    async def visit(self):
+        state = self.gate.state
+        return Visit("t", "room", await self.gate.authorize("t", "room"), state)
+
+
+@pytest.fixture
+async def world():
+    world = World()
+    await world.store.create(ROOM, b"", generation=1, title=None, now=world.clock.now())
+    running = asyncio.create_task(world.live.run())
+    yield world
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_what_changes_between_the_door_and_the_connection_is_not_missed(world):
+    visit = await world.visit()
+    await world.gate.revoke("", "principal", "ann")
+    await settle()  # it was looked at, when nobody was there
+    with world.live.visiting(visit) as access:
+        await settle()
+        assert isinstance(access.ended, NotAuthenticated)
+
+
+async def test_what_changes_while_a_member_is_looked_up_is_not_missed(world):
+    real, reading = world.store.members, asyncio.Event()
+
+    async def slow(session):
+        found = await real(session)
+        reading.set()
+        await settle()
+        return found
+
+    world.store.members = slow
+    asking = asyncio.create_task(world.gate.authorize("t", "room"))
+    await reading.wait()
+    await world.gate.set_member("", ROOM, "ann", Role.VIEWER)
+    assert (await asking).role is Role.VIEWER
+    assert (await world.gate.authorize("t", "room")).role is Role.VIEWER
+    reading.clear()
+    world.gate.forget(ROOM)
+    asking = asyncio.create_task(world.gate.authorize("t", "room"))
+    await reading.wait()
+    await world.gate.revoke("", "principal", "ann")
+    with pytest.raises(NotAuthenticated):
+        await asking
+
+
+async def test_a_stream_whose_reader_is_slow_ends_all_the_same(world):
+    async def numbers():
+        for number in range(3):
+            yield number
+
+    heard = world.live.following(await world.visit(), numbers())
+    assert await anext(heard) == 0
+    await world.gate.revoke("", "principal", "ann")
+    await settle()
+    with pytest.raises(NotAuthenticated):
+        await anext(heard)
+
+
+async def test_a_stream_that_ends_ends(world):
+    async def nothing():
+        return
+        yield
+
+    assert [each async for each in world.live.following(await world.visit(), nothing())] == []
+    assert await world.live.allowed(await world.visit(), asyncio.sleep(0, "done")) == "done"
+    assert not world.live._watched
+
+
+async def test_what_waits_is_cancelled_when_the_access_ends(world):
+    cancelled = []
+
+    async def wait():
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    waiting = asyncio.create_task(world.live.allowed(await world.visit(), wait()))
+    await settle()
+    await world.gate.revoke("", "principal", "ann")
+    with pytest.raises(NotAuthenticated):
+        await asyncio.wait_for(waiting, 5)
+    assert cancelled == [True]
+
+
+async def test_a_role_that_changes_changes_the_access_and_only_there(world):
+    with world.live.visiting(await world.visit()) as access:
+        heard = []
+        access.watch(heard.append, heard.append)
+        await world.gate.set_member("", session_id("room"), "bob", Role.VIEWER)
+        await settle()
+        assert heard == []
+        await world.gate.set_member("", ROOM, "ann", Role.VIEWER)
+        await settle()
+        assert [rights.write for rights in heard] == [False]
+        assert not access.rights.write
+
+
+async def test_an_access_ends_with_its_token(world):
+    world.tokens._principals = {
+        key: Principal("ann", expires_at=Millis(world.clock.now() + 10)) for key in world.tokens._principals
+    }
+    with world.live.visiting(await world.visit()) as access:
+        await settle()
+        assert access.ended is None
+        await world.clock.advance(1)
+        async with asyncio.timeout(5):
+            while access.ended is None:
+                await asyncio.sleep(0.05)
+        assert isinstance(access.ended, TokenExpired)
+
+
+async def test_a_token_that_stands_for_somebody_else_now_is_none(world):
+    with world.live.visiting(await world.visit()) as access:
+        world.tokens._principals = {key: Principal("eve") for key in world.tokens._principals}
+        world.tokens._revision += 1
+        async with asyncio.timeout(5):
+            while access.ended is None:
+                await asyncio.sleep(0.05)
+        assert "somebody else" in str(access.ended)
