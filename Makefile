@@ -50,8 +50,9 @@ node-setup:                           ## Node packages and Chromium; what cannot
 page: node-setup                      ## build the demo page from examples/web
 	npm --prefix examples/web run build
 
-schemas: setup                        ## regenerate schemas/
+schemas: setup                        ## regenerate schemas/ and the tables of docs/reference
 	$(BIN)/python scripts/schemas.py
+	$(BIN)/python scripts/reference.py
 	node tests/interop/js/vectors.mjs schemas/vectors
 
 audit: $(VENV)/.ready                 ## look up known vulnerabilities of what is pinned

@@ -64,4 +64,4 @@ if __name__ == "__main__":
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--name", default="assistant")
     options = parser.parse_args()
-    make_agent(options.url, name=options.name).run()
+    make_agent(options.url, name=options.name, token=os.environ.get("CRDT_SESSIONS_TOKEN")).run()

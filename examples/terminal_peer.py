@@ -3,7 +3,8 @@
     python examples/terminal_peer.py --session demo --name Ann
 
 Type a line and press Enter to post it. ``--offline FILE`` keeps a local copy: start it without the service,
-write, and it merges when the service is back. ``--post TEXT`` posts, waits for the answer and ends.
+write, and it merges when the service is back. ``--post TEXT`` posts, waits for the answer and ends. A service that
+asks for a token gets the one in CRDT_SESSIONS_TOKEN.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import getpass
+import os
 import sys
 
 from crdt_sessions import SessionPeer, connect
@@ -65,7 +67,12 @@ async def answer_to(session: SessionPeer, question: Message) -> None:
 
 async def main(options: argparse.Namespace) -> None:
     async with connect(
-        options.url, options.session, name=options.name, device="terminal", offline=options.offline
+        options.url,
+        options.session,
+        token=os.environ.get("CRDT_SESSIONS_TOKEN"),
+        name=options.name,
+        device="terminal",
+        offline=options.offline,
     ) as session:
         shows = [asyncio.create_task(show_messages(session)), asyncio.create_task(show_presence(session))]
         try:

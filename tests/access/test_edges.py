@@ -32,7 +32,7 @@ from crdt_sessions_server.access.rates import Buckets, Rate
 from crdt_sessions_server.expiry import expire_once
 from crdt_sessions_server.settings import Settings
 from tests.access.conftest import SECRET, bearer, guarded, token
-from tests.processes import ROOT, Server
+from tests.processes import ROOT, Process, Server
 
 
 def command(*arguments, **env):
@@ -326,3 +326,30 @@ def test_what_the_how_to_says_works_as_it_stands(tmp_path, service):
             )  # fmt: skip
             assert done.stdout == "204", (shell, done)
         assert http.get("/v1/sessions/trip/members").json()["members"] == {"bob": "viewer"}
+
+
+def test_the_examples_take_a_token_from_the_environment(service):
+    env = {"CRDT_SESSIONS_TOKEN": token("writer", "agent", kind="agent"), "OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}
+    agent = Process(
+        sys.executable, ROOT / "examples/model_agent.py", "--url", service.url, env=env | {"OPENAI_API_KEY": "none"}
+    )
+    peer = Process(
+        sys.executable, ROOT / "examples/terminal_peer.py", "--url", service.url, "--session", "terminal", "--name",
+        "Ann", stdin=True, env={"CRDT_SESSIONS_TOKEN": token("ann", "editor")},
+    )  # fmt: skip
+    try:
+        peer.child.stdin.write("hello\n")
+        peer.child.stdin.flush()
+        with service.http(headers=bearer("backend", "service")) as http:
+            deadline = time.monotonic() + 20
+            found = []
+            while not found and time.monotonic() < deadline:
+                answer = http.get("/v1/sessions/terminal/messages")
+                found = answer.json()["messages"] if answer.status_code == 200 else []
+                time.sleep(0.1)
+        assert (found[0]["by"], found[0]["author"]["name"]) == ("ann", "Ann")
+        assert agent.child.poll() is None, agent.lines
+    finally:
+        for process in (peer, agent):
+            process.terminate()
+            process.close()

@@ -17,6 +17,7 @@ from crdt_sessions.runtime import feed
 from crdt_sessions.wire.closing import CLOSE_CODES
 from crdt_sessions_server.problems import STATUS
 from crdt_sessions_server.settings import ENV_PREFIX, Settings
+from scripts import reference
 from scripts.schemas import FOLDER, generate
 from tests.interop.node import JS, needs_node
 from tests.processes import ROOT, Process, Server, free_port
@@ -34,6 +35,11 @@ def modules():
 def test_generated_schemas_are_fresh():
     written = {path.name: path.read_text("utf-8") for path in FOLDER.iterdir()}
     assert written == generate(), "run make schemas"
+
+
+def test_the_tables_of_the_reference_are_fresh():
+    for name, content in reference.generate().items():
+        assert (DOCS / "reference" / name).read_text("utf-8") == content, "run make schemas"
 
 
 @pytest.mark.interop
