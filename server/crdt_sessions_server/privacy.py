@@ -13,7 +13,7 @@ from crdt_sessions.errors import CrdtSessionsError
 from crdt_sessions.ids import SessionId, name_of
 from crdt_sessions.model import SessionView
 from crdt_sessions.runtime import SessionRegistry
-from crdt_sessions_server.access import Gate, Permission, Role, current_door, current_principal
+from crdt_sessions_server.access import Gate, Permission, Principal, Role, current_door, current_principal
 from crdt_sessions_server.bodies import Answer
 from crdt_sessions_server.streaming import compact, going_on
 
@@ -44,7 +44,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         if principal != caller.id:
             caller.require(Permission.ADMIN)
         await registry.audit.record("principal.export", caller.id, tenant=caller.tenant, of=principal)
-        return going_on(_data(registry, current_door().gate, caller.tenant, principal), "application/x-ndjson")
+        return going_on(_data(registry, current_door().gate, caller, principal), "application/x-ndjson")
 
     @privacy.delete("/<principal>")
     @tag(["access"])
@@ -85,8 +85,10 @@ async def _sessions(registry: SessionRegistry, tenant: str) -> AsyncIterator[Ses
         after = records[-1].id
 
 
-async def _data(registry: SessionRegistry, gate: Gate, tenant: str, principal: str) -> AsyncIterator[bytes]:
-    async for wanted in _sessions(registry, tenant):
+async def _data(registry: SessionRegistry, gate: Gate, caller: Principal, principal: str) -> AsyncIterator[bytes]:
+    async for wanted in _sessions(registry, caller.tenant):
+        if not caller.may_see(wanted):
+            continue
         try:
             async with registry.open(wanted) as session:
                 found = _said(session.view, principal)
@@ -97,7 +99,7 @@ async def _data(registry: SessionRegistry, gate: Gate, tenant: str, principal: s
         if found:
             yield compact({"session": name_of(wanted), **found}).encode() + b"\n"
     after = 0
-    while entries := await registry.store.audit(tenant, principal=principal, after=after, limit=_PAGE):
+    while entries := await registry.store.audit(caller.tenant, principal=principal, after=after, limit=_PAGE):
         for entry in entries:
             yield compact({"at": entry.at, "session": entry.session, "action": entry.action}).encode() + b"\n"
         after = entries[-1].id

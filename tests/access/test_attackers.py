@@ -575,3 +575,11 @@ async def test_streams_are_counted_as_the_connections_they_are(tmp_path):
                     assert again.status_code == 200, "those that were left are not counted any more"
     finally:
         server.close()
+
+
+async def test_one_who_never_finishes_asking_is_hung_up_on(service):
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    writer.write(b"GET /v1/sessions HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+    await writer.drain()
+    assert await asyncio.wait_for(reader.read(), 15) == b""
+    writer.close()

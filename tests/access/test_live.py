@@ -69,8 +69,10 @@ async def test_one_who_is_revoked_hears_nothing_more_over_any_protocol(service, 
             "agent": "somebody",
             "messages": [{"id": "u", "role": "user", "parts": [{"type": "text", "text": "?"}]}],
         }
+        chats = service.url.replace("http", "ws") + f"/v1/gateways/ai-sdk/chat?token={mine}"
         sockets = [
             asyncio.create_task(stays(f"{service.ws}/{room}?token={mine}")),
+            asyncio.create_task(stays(chats)),
             asyncio.create_task(connected(service, room, mine)),
         ]
         heard = [[] for _ in range(6)]
@@ -105,6 +107,7 @@ async def test_one_who_is_revoked_hears_nothing_more_over_any_protocol(service, 
         assert (await http.post("/v1/revocations", json={"principal": "eve"})).status_code == 204
         assert await ended(sockets[0], since) == 4401
         assert await ended(sockets[1], since) == 4401
+        assert await ended(sockets[2], since) == 4401
         for task in tasks:
             await ended(task, since)
         assert (await ended(claim, since)).status_code == 401
@@ -147,7 +150,7 @@ async def test_one_token_is_revoked_and_the_others_stay_good(service, http, room
 @needs_node
 async def test_a_stock_provider_of_somebody_who_is_revoked_stops_for_good(service, http, js, room):
     async with http:
-        mine = token("eve", "editor")
+        mine = token("mallory", "editor")
         await asyncio.to_thread(js, "open", peer="eve", url=service.ws, room=room, params={"token": mine})
         await asyncio.to_thread(
             js, "open", peer="ann", url=service.ws, room=room, params={"token": token("ann", "editor")}
@@ -155,7 +158,7 @@ async def test_a_stock_provider_of_somebody_who_is_revoked_stops_for_good(servic
         await asyncio.to_thread(js.synced, "eve", "ann")
         await asyncio.sleep(1.0)
         since = time.monotonic()
-        await http.post("/v1/revocations", json={"principal": "eve"})
+        await http.post("/v1/revocations", json={"principal": "mallory"})
         status = await asyncio.to_thread(js.until, lambda s: s["stopped"], command="status", peer="eve")
         assert status["closes"] == [4401]
         assert time.monotonic() - since < WITHIN_S + SLACK_S

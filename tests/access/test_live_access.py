@@ -9,6 +9,8 @@ from crdt_sessions.ids import Millis, session_id
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.testing import FakeClock, settle
 from crdt_sessions_server.access import Gate, LiveAccess, Principal, Role, StaticTokens, Visit
+from crdt_sessions_server.app import Service
+from crdt_sessions_server.settings import Settings
 
 ROOM = session_id("room")
 ANN = Principal("ann", role=Role.EDITOR)
@@ -145,3 +147,38 @@ async def test_a_token_that_stands_for_somebody_else_now_is_none(world):
             while access.ended is None:
                 await asyncio.sleep(0.05)
         assert "somebody else" in str(access.ended)
+
+
+async def test_an_authorizer_of_ones_own_is_two_methods():
+    """The one seam for whoever knows tokens otherwise, such as a database of sessions of one's own."""
+
+    class Mine:
+        def __init__(self):
+            self.known = {"cookie-1": Principal("ann", role=Role.VIEWER, sessions=("a-*",))}
+            self.changes = 0
+
+        async def authorize(self, token, session):
+            if token not in self.known:
+                raise NotAuthenticated(why="log in first")
+            return self.known[token]
+
+        def revision(self):
+            return self.changes
+
+    mine = Mine()
+    service = Service(Settings(), store=MemoryStore(), authorizer=mine)
+    async with service:
+        client = service.app.test_client()
+        headers = {"Host": "localhost", "Authorization": "Bearer cookie-1"}
+        me = await client.get("/v1/me", headers=headers)
+        assert (me.status_code, (await me.get_json())["role"]) == (200, "viewer")
+        assert (await client.get("/v1/sessions/b-1", headers=headers)).status_code == 403
+        refused = await client.get("/v1/me", headers={"Host": "localhost", "Authorization": "Bearer x"})
+        assert (refused.status_code, (await refused.get_json())["detail"]) == (401, "log in first")
+        visit = Visit("cookie-1", "a-1", mine.known["cookie-1"], service.door.gate.state)
+        with service.door.live.visiting(visit) as access:
+            mine.known.clear()
+            mine.changes += 1
+            async with asyncio.timeout(5):
+                while access.ended is None:
+                    await asyncio.sleep(0.05)

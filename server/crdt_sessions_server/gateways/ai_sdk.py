@@ -38,11 +38,13 @@ from crdt_sessions.model import (
 )
 from crdt_sessions.model.values import AgentName, Message, MessageId, Part
 from crdt_sessions.runtime import RunChanged, Session, SessionEvent, SessionRegistry
+from crdt_sessions.wire.closing import closing_for
 from crdt_sessions_server.access import (
     Permission,
     Principal,
     Visit,
     asked_session,
+    current_door,
     current_principal,
     live_access,
 )
@@ -501,6 +503,11 @@ async def _chunks(
         yield [{"type": "error", "errorText": f"{error}; the answer goes on, resume to see it"}]
 
 
+async def _frames() -> AsyncGenerator[Any, None]:
+    while True:
+        yield _parsed(await websocket.receive())
+
+
 def _parsed(frame: str | bytes) -> Any:
     try:
         return json.loads(frame)
@@ -519,13 +526,25 @@ class _Conversation:
         self._streams: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        scope = dict(websocket.scope)
+        scope, door = dict(websocket.scope), current_door()
         token, subprotocol = websocket_token(scope)
         await websocket.accept(subprotocol=subprotocol)
         try:
-            while isinstance(frame := _parsed(await websocket.receive()), dict):
-                await self._take(frame, token)
-            await websocket.close(_NOT_JSON, "frames are JSON objects")
+            visit = await door.admit(scope, token, None)  # nothing is read before it is known who it is
+            door.count_connect(scope, visit.principal)
+            with door.streaming(visit.principal):
+                await self._converse(visit)
+        except CrdtSessionsError as error:
+            closing = closing_for(error)
+            await websocket.close(closing.code, closing.reason)
+
+    async def _converse(self, visit: Visit) -> None:
+        try:
+            async for frame in live_access().following(visit, _frames()):
+                if not isinstance(frame, dict):
+                    await websocket.close(_NOT_JSON, "frames are JSON objects")
+                    return
+                await self._take(frame, visit.token)
         finally:
             for task in self._streams.values():
                 task.cancel()
