@@ -60,8 +60,8 @@ MUTANTS = {
     ),
     "forward raw awareness": Mutant(
         "crdt_sessions/sync/awareness.py",
-        "if not self._may_speak(peer, principal, client) or (",
-        "if (",
+        "elif not may_speak or (len(self._table)",
+        "elif (len(self._table)",
         ("tests/sync/test_engine.py", "tests/hostile/test_peers.py::test_a_presence_in_anothers_name_is_ignored"),
     ),
     "unbounded outbox": Mutant(
@@ -90,6 +90,42 @@ MUTANTS = {
         "        if self._health.error is not None:\n            raise self._health.error\n\n    def _about",
         "\n    def _about",
         ("tests/runtime/test_load.py",),
+    ),
+    "let everybody decide": Mutant(
+        "crdt_sessions/sync/engine.py",
+        "        writes, violated = self._rules.check(touched, actor)\n",
+        "        writes, violated = self._rules.check(touched, None)\n",
+        ("tests/sync/test_rules.py",),
+    ),
+    "believe whose a client is": Mutant(
+        "crdt_sessions/sync/writers.py",
+        "            if self._enforce:\n                raise ForeignWriter(client=foreign[0])\n",
+        "",
+        ("tests/sync/test_rules.py",),
+    ),
+    "let a token choose its algorithm": Mutant(
+        "server/crdt_sessions_server/access/jwt.py",
+        "        if symmetric and self._secret is not None:\n            return self._secret, [\"HS256\"]\n",
+        "        if self._secret is not None:\n            return self._secret, [str(header.get(\"alg\"))]\n",
+        ("tests/access/test_tokens.py",),
+    ),
+    "forget a revocation": Mutant(
+        "server/crdt_sessions_server/access/gate.py",
+        "        self.on_change(Change(tenant, value) if kind == \"principal\" else Change(tenant, token_id=value))\n",
+        "",
+        ("tests/access/test_live_access.py",),
+    ),
+    "allow a route that nobody thought of": Mutant(
+        "server/crdt_sessions_server/access/permissions.py",
+        '    "sessions.delete_session": Permission.MANAGE,\n',
+        '    "sessions.delete_session": Permission.READ,\n',
+        ("tests/access/test_matrix.py::test_the_documents_show_the_table",),
+    ),
+    "one space of names for all tenants": Mutant(
+        "crdt_sessions/ids.py",
+        'return SessionId(f"{tenant}/{text}" if tenant else text)',
+        "return SessionId(text)",
+        ("tests/runtime/test_tenants.py",),
     ),
 }  # fmt: skip
 
