@@ -1,6 +1,7 @@
 """What looks after accesses, without sockets: nothing that changes is missed, whenever it changes."""
 
 import asyncio
+import gc
 
 import pytest
 
@@ -182,3 +183,23 @@ async def test_an_authorizer_of_ones_own_is_two_methods():
             async with asyncio.timeout(5):
                 while access.ended is None:
                     await asyncio.sleep(0.05)
+
+
+async def test_what_fails_while_nobody_waits_any_more_is_not_complained_about(world):
+    complaints = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+
+    async def fail():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("shutting down")
+
+    waiting = asyncio.create_task(world.live.allowed(await world.visit(), fail()))
+    await settle()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    del waiting
+    gc.collect()
+    await settle()
+    assert complaints == []

@@ -156,9 +156,8 @@ async def _unless_ended(access: Access, awaitable: Awaitable[Result]) -> Result:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     finally:
         waiting.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
+        task.cancel()  # has no effect on one that is done
+        await asyncio.gather(task, return_exceptions=True)
     if access.ended is not None:
         raise access.ended
     return task.result()
