@@ -56,6 +56,11 @@ How they look to the outside stands in :mod:`crdt_sessions.wire.closing` (close 
 from __future__ import annotations
 
 
+def _name(session: str) -> str:
+    """Return a session's name without its tenant, which is the caller's own (``ids`` itself needs errors)."""
+    return session.rpartition("/")[2]
+
+
 class CrdtSessionsError(Exception):
     """The root of the tree."""
 
@@ -194,7 +199,7 @@ class _SessionError(CrdtSessionsError):
     sentence = ""
 
     def __init__(self, *, session: str) -> None:
-        self.session = session.rpartition("/")[2]  # without the tenant, which is the caller's own business
+        self.session = _name(session)
         super().__init__(self.sentence.format(session=self.session))
 
 
@@ -226,7 +231,7 @@ class WrongGeneration(CrdtSessionsError):
     """The client's history belongs to an earlier session of that name; merging would duplicate content."""
 
     def __init__(self, *, session: str, theirs: int, ours: int) -> None:
-        self.session = session.rpartition("/")[2]
+        self.session = _name(session)
         super().__init__(f"session {self.session!r} is generation {ours}, not {theirs}; discard the local copy")
         self.theirs = theirs
         self.ours = ours
@@ -331,7 +336,7 @@ class DamagedLog(StorageError):
     """A stored row does not match its checksum, or the CRDT cannot apply it."""
 
     def __init__(self, *, session: str, seq: int, why: str) -> None:
-        self.session = session.rpartition("/")[2]
+        self.session = _name(session)
         super().__init__(f"session {self.session!r}, row {seq}: {why}")
         self.seq = seq
         self.why = why

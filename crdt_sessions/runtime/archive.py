@@ -156,7 +156,7 @@ async def take_over(registry: SessionRegistry, session_id: SessionId, archived: 
     if not snapshots:
         raise BadDocument(why="the archive holds no version")
     store, now = registry.store, registry.clock.now()
-    await registry.check_vacant(session_id)
+    await registry.reserve(session_id)
     generation = await store.last_generation(session_id) + 1
     record = SessionRecord(
         session_id, generation, Millis(head.session.created_at), now, head.session.status, head.session.title

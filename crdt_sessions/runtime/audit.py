@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
 from crdt_sessions.clock import Clock
@@ -20,6 +21,7 @@ from crdt_sessions.sync import Deed, Violation
 
 _log = logging.getLogger("crdt_sessions.audit")
 _MAX_WAITING = 10_000
+_PAGE = 500
 _GATHER_S = 0.05
 _RETRY_S = 1.0
 _SAME_MS = 10_000
@@ -67,7 +69,7 @@ class AuditLog:
         Raises:
             StorageError: it could not be stored.
         """
-        self._waiting.append(self._entry(action, principal, session, tenant, detail))
+        self.note(action, principal, session, tenant=tenant, **detail)
         await self.flush()  # with what was noted before, in that order
 
     def heard(self, session: SessionId, effect: Violation | Deed) -> None:
@@ -116,6 +118,13 @@ class AuditLog:
                     _log.error("%d entries of the audit log are lost", lost)
                     del self._waiting[:lost]
                 raise
+
+    async def entries(self, tenant: str, *, after: int = 0, **wanted: str | None) -> AsyncIterator[AuditEntry]:
+        """Yield a tenant's entries behind *after*, oldest first; *wanted* is as for :meth:`UpdateStore.audit`."""
+        while page := await self._store.audit(tenant, after=after, limit=_PAGE, **wanted):
+            for entry in page:
+                yield entry
+            after = page[-1].id
 
     def _entry(
         self, action: str, principal: str, session: SessionId | None, tenant: str, detail: dict[str, Any]

@@ -54,6 +54,7 @@ from crdt_sessions.wire.closing import Closing, closing_for
 
 _log = logging.getLogger("crdt_sessions.registry")
 _PANICS_KEPT = 1000
+_PAGE = 500
 _QUARANTINE_MS = 30_000
 """How long a session that cannot be loaded is left alone, though its runs are due or somebody wants to join it."""
 
@@ -202,7 +203,7 @@ class SessionRegistry:
         """
         if self._stopping:
             raise ShuttingDown
-        await self.check_vacant(session_id)
+        await self.reserve(session_id)
         now = self.clock.now()
         generation = await self.store.last_generation(session_id) + 1
         begin = seed(
@@ -223,15 +224,31 @@ class SessionRegistry:
         self.audit.note("session.create", by, session_id)
         return record
 
-    async def check_vacant(self, session_id: SessionId) -> None:
-        """Return if a session of that name may be created.
+    async def records(self, tenant: str | None = None) -> AsyncIterator[SessionRecord]:
+        """Yield what the store knows of every session, in order of id; of one *tenant*, or of all if None."""
+        after: SessionId | None = None
+        while page := await self.store.sessions(after=after, limit=_PAGE, tenant=tenant):
+            for record in page:
+                yield record
+            after = page[-1].id
+
+    async def check_absent(self, session_id: SessionId) -> None:
+        """Return if there is no session of that name.
+
+        Raises:
+            SessionExists: there is one.
+        """
+        if await self.store.get(session_id) is not None:
+            raise SessionExists(session=session_id)
+
+    async def reserve(self, session_id: SessionId) -> None:
+        """Return if a session of that name may be created, which is about to happen: it counts from now on.
 
         Raises:
             SessionExists: there is one.
             TooMany: its tenant has as many as it may have.
         """
-        if await self.store.get(session_id) is not None:
-            raise SessionExists(session=session_id)
+        await self.check_absent(session_id)
         tenant, limit = tenant_of(session_id), self.limits.max_sessions_per_tenant
         if tenant not in self._counted:
             self._counted[tenant] = await self.store.count(tenant)

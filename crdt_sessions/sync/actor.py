@@ -25,6 +25,11 @@ class Rights:
     verified: bool = False
     """Whether it is known who it is: what is written on the connection is bound to the principal."""
 
+    @property
+    def bound(self) -> bool:
+        """Whether what is written is the principal's own: it is known who it is, and they speak for nobody else."""
+        return self.verified and not self.vouch
+
 
 ALL = Rights()
 """What everybody may where nobody is known."""

@@ -131,7 +131,7 @@ class Roster:
 
     def hear(self, peer: PeerId, actor: Actor, entries: Iterable[AwarenessEntry], now: Millis) -> None:
         """Take what *peer* announces; entries it may not speak for, or as somebody else, are counted and dropped."""
-        principal, bound = actor.principal, actor.rights.verified and not actor.rights.vouch
+        principal, bound = actor.principal, actor.rights.bound
         for entry in entries:
             client = ClientId(entry.client_id)
             may_speak = self._may_speak(peer, principal, client)

@@ -530,7 +530,7 @@ class SessionEngine:
         if actor is not None and actor.lease is not None:
             run, epoch = actor.lease
             bound = self._writers.bind(self.document, update, principal=actor.principal, run=run, epoch=epoch)
-        elif actor is not None and _is_bound(actor):
+        elif actor is not None and actor.rights.bound:
             bound = self._writers.claim(self.document, update, actor.principal)
         records = Records(writers={writer.client: writer for writer in bound})
         plain = self._inspector.passed(update)
@@ -551,7 +551,7 @@ class SessionEngine:
         if actor is not None and actor.lease is not None:
             run, epoch = actor.lease
             bound = self._writers.bind_authors(tasted.authors, principal=actor.principal, run=run, epoch=epoch)
-        elif actor is not None and _is_bound(actor):
+        elif actor is not None and actor.rights.bound:
             bound = self._writers.claim_authors(tasted.authors, actor.principal)
         records = Records(writers={writer.client: writer for writer in bound})
         delta = self._apply(tasted.delta) if tasted.delta is not None else None
@@ -621,7 +621,7 @@ class SessionEngine:
         if "title" in touched.meta:
             title = self.document.roots.meta.get("title")
             effects.append(Describe(title[:_MAX_TITLE] if isinstance(title, str) else None))
-        if actor is not None and _is_bound(actor):
+        if actor is not None and actor.rights.bound:
             by = actor.principal
         self._steward.decide(touched, now, by)
         return effects + self._carry_out(actor)
@@ -651,7 +651,7 @@ class SessionEngine:
         if actor is not None:
             effects += [Violation(actor.principal, what) for what in decided.restored]
         for deed in decided.deeds:
-            cancelled = deed.action == "run.cancel" and actor is not None and _is_bound(actor)
+            cancelled = deed.action == "run.cancel" and actor is not None and actor.rights.bound
             effects.append(replace(deed, principal=actor.principal) if cancelled and actor is not None else deed)
         if delta is not None or decided.records:
             effects.append(self._persist(delta or EMPTY_UPDATE, delta, None, decided.records))
@@ -664,8 +664,3 @@ class SessionEngine:
                 if lease is not None and lease in decided.evicted:
                     effects.append(ClosePeer(peer_id, LeaseLost(run=lease[0])))
         return effects
-
-
-def _is_bound(actor: Actor) -> bool:
-    """Whether what is written on a connection is its principal's own."""
-    return actor.rights.verified and not actor.rights.vouch

@@ -51,7 +51,7 @@ class FieldRules:
             touched: where its update changed the document.
             actor: None for the server itself, and for those of whom nothing is known: they may do everything.
         """
-        judged = actor if actor is not None and actor.rights.verified and not actor.rights.vouch else None
+        judged = actor if actor is not None and actor.rights.bound else None
         writes: list[Write] = []
         violated: list[str] = []
         for run_id in touched.runs:

@@ -10,7 +10,6 @@ from crdt_sessions.runtime import SessionRegistry
 
 _log = logging.getLogger("crdt_sessions.expiry")
 _EVERY_S = 3600.0
-_PAGE = 500
 _DAY_MS = 24 * 3600 * 1000
 
 
@@ -23,19 +22,17 @@ async def expire(registry: SessionRegistry, days: float | None) -> None:
 
 async def expire_once(registry: SessionRegistry, days: float) -> list[SessionId]:
     """Delete the sessions that nobody has changed for *days*, and nobody is connected to; return which."""
-    before, gone = registry.clock.now() - days * _DAY_MS, []
-    after: SessionId | None = None
+    before = registry.clock.now() - days * _DAY_MS
     used = {session.id for session in registry.live if session.peers}
-    while records := await registry.store.sessions(after=after, limit=_PAGE):
-        after = records[-1].id
-        for record in records:
-            if record.updated_at >= before or record.id in used:
-                continue
-            try:
-                await registry.delete(record.id)
-            except CrdtSessionsError as error:
-                _log.error("cannot be deleted: %s", error, extra={"session": record.id})
-            else:
-                registry.audit.note("session.expire", "retention", record.id)
-                gone.append(record.id)
+    gone: list[SessionId] = []
+    async for record in registry.records():
+        if record.updated_at >= before or record.id in used:
+            continue
+        try:
+            await registry.delete(record.id)
+        except CrdtSessionsError as error:
+            _log.error("cannot be deleted: %s", error, extra={"session": record.id})
+        else:
+            registry.audit.note("session.expire", "retention", record.id)
+            gone.append(record.id)
     return gone

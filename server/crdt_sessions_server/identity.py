@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, JsonValue, model_validator
 from quart import Blueprint, Response, request
@@ -20,7 +20,6 @@ from crdt_sessions_server.bodies import Answer, Body
 from crdt_sessions_server.streaming import compact, going_on
 
 _LONGEST_TTL_S = 30 * 24 * 3600.0
-_PAGE = 500
 _LINES = "application/x-ndjson"
 
 
@@ -150,9 +149,7 @@ def _token_routes(
         """Tell who one is, and what one may do."""
         principal = current_principal()
         if query_args.session is not None and not principal.anonymous:
-            wanted = asked_session(query_args.session)
-            role = (await current_door().gate.members(wanted)).get(principal.id)
-            principal = principal.as_member(Role(role)) if role is not None else principal
+            principal = await current_door().gate.in_session(principal, asked_session(query_args.session))
         return Me(
             principal=principal.id,
             name=principal.name,
@@ -228,7 +225,7 @@ def _member_routes(access: Blueprint, registry: SessionRegistry) -> None:
         caller, wanted = current_principal(), await existing(name)
         if role is Role.SERVICE:
             raise BadValue(where="role", why="service is a role of a whole tenant, given by tokens")
-        await current_door().gate.set_member(caller.tenant, wanted, principal, role)
+        await current_door().gate.set_member(wanted, principal, role)
         await registry.audit.record("member.change", caller.id, wanted, member=principal, role=role)
 
     @access.get("/sessions/<name>/members")
@@ -265,7 +262,7 @@ def _audit_routes(access: Blueprint, registry: SessionRegistry) -> None:
         wanted = {name: getattr(query_args, name) for name in ("session", "principal", "action")}
         tenant = current_principal().tenant
         if request.accept_mimetypes.best == _LINES:
-            return going_on(_lines(registry, tenant, wanted, query_args.after), _LINES)
+            return going_on(_lines(registry.audit.entries(tenant, after=query_args.after, **wanted)), _LINES)
         found = await registry.store.audit(tenant, **wanted, after=query_args.after, limit=query_args.limit + 1)
         page = [_info(entry) for entry in found[: query_args.limit]]
         more = len(found) > query_args.limit
@@ -273,13 +270,9 @@ def _audit_routes(access: Blueprint, registry: SessionRegistry) -> None:
         return Response(answer.model_dump_json(by_alias=True, exclude_none=True), content_type="application/json")
 
 
-async def _lines(registry: SessionRegistry, tenant: str, wanted: dict[str, Any], after: int) -> AsyncIterator[bytes]:
-    while True:
-        entries = await registry.store.audit(tenant, **wanted, after=after, limit=_PAGE)
-        if not entries:
-            return
-        yield b"".join(compact(_info(entry).model_dump(by_alias=True)).encode() + b"\n" for entry in entries)
-        after = entries[-1].id
+async def _lines(entries: AsyncIterator[AuditEntry]) -> AsyncIterator[bytes]:
+    async for entry in entries:
+        yield compact(_info(entry).model_dump(by_alias=True)).encode() + b"\n"
 
 
 def _info(entry: AuditEntry) -> AuditInfo:

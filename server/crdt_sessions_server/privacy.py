@@ -10,14 +10,12 @@ from quart import Blueprint, Response
 from quart_schema import tag, validate_response
 
 from crdt_sessions.errors import CrdtSessionsError
-from crdt_sessions.ids import SessionId, name_of
+from crdt_sessions.ids import name_of
 from crdt_sessions.model import SessionView
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.access import Gate, Permission, Principal, Role, current_door, current_principal
 from crdt_sessions_server.bodies import Answer
 from crdt_sessions_server.streaming import compact, going_on
-
-_PAGE = 200
 
 
 class Erased(Answer):
@@ -57,10 +55,10 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         """
         caller, gate = current_principal(), current_door().gate
         done = Erased(sessions=0, receipts=0, presences=0, memberships=0)
-        async for wanted in _sessions(registry, caller.tenant):
-            found = [0, 0, 0]
+        async for record in registry.records(caller.tenant):
+            wanted, found = record.id, [0, 0, 0]
             if principal in await gate.members(wanted):
-                await gate.set_member(caller.tenant, wanted, principal, None)
+                await gate.set_member(wanted, principal, None)
                 found[2] = 1
             async with registry.open(wanted) as session:
                 if principal in session.view.receipts:
@@ -77,16 +75,9 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     return privacy
 
 
-async def _sessions(registry: SessionRegistry, tenant: str) -> AsyncIterator[SessionId]:
-    after: SessionId | None = None
-    while records := await registry.store.sessions(after=after, limit=_PAGE, tenant=tenant):
-        for record in records:
-            yield record.id
-        after = records[-1].id
-
-
 async def _data(registry: SessionRegistry, gate: Gate, caller: Principal, principal: str) -> AsyncIterator[bytes]:
-    async for wanted in _sessions(registry, caller.tenant):
+    async for record in registry.records(caller.tenant):
+        wanted = record.id
         if not caller.may_see(wanted):
             continue
         try:
@@ -98,11 +89,8 @@ async def _data(registry: SessionRegistry, gate: Gate, caller: Principal, princi
             found["role"] = Role(role)
         if found:
             yield compact({"session": name_of(wanted), **found}).encode() + b"\n"
-    after = 0
-    while entries := await registry.store.audit(caller.tenant, principal=principal, after=after, limit=_PAGE):
-        for entry in entries:
-            yield compact({"at": entry.at, "session": entry.session, "action": entry.action}).encode() + b"\n"
-        after = entries[-1].id
+    async for entry in registry.audit.entries(caller.tenant, principal=principal):
+        yield compact({"at": entry.at, "session": entry.session, "action": entry.action}).encode() + b"\n"
 
 
 def _said(view: SessionView, principal: str) -> dict[str, Any]:

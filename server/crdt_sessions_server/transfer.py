@@ -97,7 +97,7 @@ async def _import_json(registry: SessionRegistry, wanted: SessionId, body: bytes
         export = SessionExport.model_validate_json(body)
     except ValidationError as error:
         raise BadDocument(why=f"not a session export: {error.errors()[0]['msg']}") from error
-    await registry.check_vacant(wanted)
+    await registry.check_absent(wanted)
     content = document_from(export, client_id=secrets.randbelow(2**32 - 1) + 1)
     return await registry.create(
         wanted, title=export.meta.title, metadata=export.meta.metadata, content=content, by=current_principal().id

@@ -60,7 +60,7 @@ async def test_what_changes_while_a_member_is_looked_up_is_not_missed(world):
     world.store.members = slow
     asking = asyncio.create_task(world.gate.authorize("t", "room"))
     await reading.wait()
-    await world.gate.set_member("", ROOM, "ann", Role.VIEWER)
+    await world.gate.set_member(ROOM, "ann", Role.VIEWER)
     assert (await asking).role is Role.VIEWER
     assert (await world.gate.authorize("t", "room")).role is Role.VIEWER
     reading.clear()
@@ -117,10 +117,10 @@ async def test_a_role_that_changes_changes_the_access_and_only_there(world):
     with world.live.visiting(await world.visit()) as access:
         heard = []
         access.watch(heard.append, heard.append)
-        await world.gate.set_member("", session_id("room"), "bob", Role.VIEWER)
+        await world.gate.set_member(session_id("room"), "bob", Role.VIEWER)
         await settle()
         assert heard == []
-        await world.gate.set_member("", ROOM, "ann", Role.VIEWER)
+        await world.gate.set_member(ROOM, "ann", Role.VIEWER)
         await settle()
         assert [rights.write for rights in heard] == [False]
         assert not access.rights.write
@@ -203,3 +203,15 @@ async def test_what_fails_while_nobody_waits_any_more_is_not_complained_about(wo
     gc.collect()
     await settle()
     assert complaints == []
+
+
+async def test_an_import_takes_one_place_of_those_that_a_tenant_has():
+    service = Service(Settings(max_sessions_per_tenant=2), store=MemoryStore())
+    async with service:
+        client = service.app.test_client()
+        headers = {"Host": "localhost", "Content-Type": "application/json"}
+        await client.post("/v1/sessions", headers=headers, data='{"id": "a"}')
+        exported = await (await client.get("/v1/sessions/a/export", headers=headers)).get_data()
+        for name, status in (("a", 409), ("b", 201), ("c", 429)):
+            answer = await client.post(f"/v1/sessions/{name}/import", headers=headers, data=exported)
+            assert answer.status_code == status, name

@@ -283,12 +283,12 @@ async def test_a_session_may_give_somebody_another_role(gate, clock):
     gate.on_change = changes.append
     token, room = ours(clock), session_id("room")
     assert (await gate.authorize(token, "room")).role is Role.EDITOR
-    await gate.set_member("", room, "ann", Role.VIEWER)
+    await gate.set_member(room, "ann", Role.VIEWER)
     assert (await gate.authorize(token, "room")).role is Role.VIEWER
     assert (await gate.authorize(token, "other")).role is Role.EDITOR
     with pytest.raises(AccessDenied, match="viewer may not write"):
         await gate.authorize(token, "room", Permission.WRITE)
-    await gate.set_member("", room, "ann", None)
+    await gate.set_member(room, "ann", None)
     assert (await gate.authorize(token, "room", Permission.WRITE)).role is Role.EDITOR
     assert [(each.principal, each.session) for each in changes] == [("ann", "room")] * 2
     assert not changes[0].concerns(Principal("bob"), "room")

@@ -10,7 +10,7 @@ from typing import Literal
 
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import AccessDenied, NotAuthenticated, TokenExpired
-from crdt_sessions.ids import SessionId, session_id
+from crdt_sessions.ids import SessionId, name_of, session_id, tenant_of
 from crdt_sessions.storage import Revocation, UpdateStore
 from crdt_sessions_server.access.authorizer import Authorizer
 from crdt_sessions_server.access.permissions import Permission, Role
@@ -88,9 +88,7 @@ class Gate:
             wanted = session_id(session, principal.tenant)
             if not principal.may_enter(session):
                 raise AccessDenied(what="this token is not for that session")
-            role = (await self._members_of(wanted)).get(principal.id)
-            if role is not None:
-                principal = principal.as_member(Role(role))
+            principal = await self.in_session(principal, wanted)
         self._check_still_good(principal)  # last, after whatever took its time
         if needs is not None:
             principal.require(needs)
@@ -109,11 +107,12 @@ class Gate:
 
     # -- members ---------------------------------------------------------------------------------------------------
 
-    async def members(self, session: SessionId) -> Mapping[str, str]:
-        """Return the roles that principals have in a session, where it gives them one."""
-        return await self._members_of(session)
+    async def in_session(self, principal: Principal, session: SessionId) -> Principal:
+        """Return a principal with the role that counts in a session."""
+        role = (await self.members(session)).get(principal.id)
+        return principal if role is None else principal.as_member(Role(role))
 
-    async def set_member(self, tenant: str, session: SessionId, principal: str, role: Role | None) -> None:
+    async def set_member(self, session: SessionId, principal: str, role: Role | None) -> None:
         """Give a principal a role in a session, or none of its own; connections feel it at once.
 
         Raises:
@@ -122,13 +121,14 @@ class Gate:
         await self._store.set_member(session, principal, role)
         self._version += 1
         self._members.pop(session, None)
-        self.on_change(Change(tenant, principal, session.rpartition("/")[2]))
+        self.on_change(Change(tenant_of(session), principal, name_of(session)))
 
     def forget(self, session: SessionId) -> None:
         """Forget who was a member of a session that is gone."""
         self._members.pop(session, None)
 
-    async def _members_of(self, session: SessionId) -> Mapping[str, str]:
+    async def members(self, session: SessionId) -> Mapping[str, str]:
+        """Return the roles that principals have in a session, where it gives them one."""
         found = self._members.get(session)
         if found is None:
             found = await self._read_members(session)
