@@ -12,15 +12,18 @@ class Pulse:
     def __init__(self) -> None:
         self.count = 0
         """Number of beats so far."""
-        self._event = asyncio.Event()
+        self._event: asyncio.Event | None = None  # while somebody waits
 
     def beat(self) -> None:
         """Wake everybody."""
         self.count += 1
-        event, self._event = self._event, asyncio.Event()
-        event.set()
+        if self._event is not None:
+            self._event.set()
+            self._event = None
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return once *condition* holds. It is looked at now and after every beat; what it raises is raised."""
         while not condition():
+            if self._event is None:
+                self._event = asyncio.Event()
             await self._event.wait()

@@ -10,8 +10,8 @@ import asyncio
 import logging
 import random
 import signal
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import httpx
@@ -25,6 +25,7 @@ from crdt_sessions.client.stream import MessageStream, failure
 from crdt_sessions.client.token import Token
 from crdt_sessions.clock import Clock, SystemClock
 from crdt_sessions.errors import ConnectionClosed, LeaseLost, RequestRefused, RunCancelled, RunSuspended
+from crdt_sessions.sync import Replica
 
 _log = logging.getLogger("crdt_sessions.agent")
 
@@ -32,7 +33,7 @@ OnRun = Callable[[AgentRun], Awaitable[None]]
 
 _POLL_S = 20.0
 _LATE_CLAIM_S = 0.3
-"""How long an agent that is stopped waits for the answer to a claim: a run that is on its way is given back."""
+"""How long an agent that is to give up a claim waits for the answer: a run may be on its way."""
 
 _STOP_GRACE_S = 2.0
 """How long an answer that was cancelled may go on before it is interrupted."""
@@ -47,7 +48,8 @@ class Agent:
         token: if the service asks for one; or a function that gets a fresh one.
         concurrency: runs it works on at the same time.
         shutdown_s: how long runs may take to finish when it is stopped; what has not, is handed back.
-        remember_bytes: how much of the sessions it has worked in last it keeps, to begin the next run there sooner.
+        linger_s: how long it stays in a session after a run, connected and unseen, to begin the next one at once.
+        remember_bytes: how much of the sessions it has left it keeps, to begin the next run there sooner.
         clock: for tests.
         options: passed to :func:`connect`.
 
@@ -72,6 +74,7 @@ class Agent:
         token: Token | None = None,
         concurrency: int = 8,
         shutdown_s: float = 10.0,
+        linger_s: float = 60.0,
         remember_bytes: int = 16 * 1024 * 1024,
         clock: Clock | None = None,
         **options: Any,
@@ -88,8 +91,9 @@ class Agent:
         self._answer: OnRun | None = None
         self._free = asyncio.Semaphore(concurrency)
         self._stopping = asyncio.Event()
+        self._lost = asyncio.Event()  # a run was, since the last claim
         self._working: set[asyncio.Task[None]] = set()
-        self._known = KnownSessions(remember_bytes, random.SystemRandom())
+        self._known = KnownSessions(remember_bytes, linger_s, random.SystemRandom())
 
     def on_run(self, answer: OnRun) -> OnRun:
         """Register the coroutine that answers; usable as a decorator.
@@ -131,6 +135,7 @@ class Agent:
                 for task in self._working:
                     task.cancel()
                 await asyncio.gather(*self._working, return_exceptions=True)
+                await self._known.close()
 
     # -- inside ------------------------------------------------------------------------------------------------
 
@@ -154,7 +159,7 @@ class Agent:
             try:
                 if self._token is not None and self._id is None:
                     self._id = await self._unless_stopped(service.whoami())
-                grant = await self._unless_stopped(service.claim([self.name], wait_s=_POLL_S), late_s=_LATE_CLAIM_S)
+                grant = await self._claim(service)
                 backoff.reset()
                 if grant is not None and self._stopping.is_set():
                     await service.release(grant)
@@ -172,18 +177,18 @@ class Agent:
             self._working.add(task)
             task.add_done_callback(self._done)
 
-    async def _unless_stopped(self, work: Awaitable[Any], *, late_s: float = 0.0) -> Any:
-        """Return what *work* returns, or None if the agent is stopped meanwhile and it takes *late_s* longer."""
-        working, stopped = asyncio.ensure_future(work), asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done() and late_s > 0:
-                await asyncio.wait({working}, timeout=late_s)
-            return working.result() if working.done() else None
-        finally:
-            for task in (working, stopped):
-                task.cancel()
-            await asyncio.gather(working, stopped, return_exceptions=True)
+    async def _claim(self, service: ServiceClient) -> Grant | None:
+        """Ask for a run; None if there was none, the agent is stopped, or it is to ask anew.
+
+        A run that was lost is not given in answer to what was asked before it was.
+        """
+        self._lost.clear()
+        claiming = service.claim([self.name], wait_s=_POLL_S)
+        grant: Grant | None = await _unless((self._stopping, self._lost), claiming, late_s=_LATE_CLAIM_S)
+        return grant
+
+    async def _unless_stopped(self, work: Awaitable[Any]) -> Any:
+        return await _unless((self._stopping,), work)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._working.discard(task)
@@ -194,14 +199,26 @@ class Agent:
     async def _work_on(self, service: ServiceClient, grant: Grant, answer: OnRun) -> None:
         about = {"session": grant.session, "run": grant.run.id}
         try:
-            async with self._connect(grant) as peer:
+            async with AsyncExitStack() as stack:
+                peer = await self._join(grant, stack)
                 await self._hold(service, grant, answer, peer)
-                if peer.unacknowledged == 0:
-                    self._known.keep(grant.session, grant.origin, peer.encode())
+                if not self._stopping.is_set():
+                    stack.pop_all()  # it need not leave now
+                    await self._known.keep(grant.session, grant.origin, peer)
         except (ConnectionClosed, LeaseLost) as error:
             _log.warning("the run was taken away: %s", error, extra=about)
+            self._lost.set()
 
-    def _connect(self, grant: Grant) -> SessionPeer:
+    async def _join(self, grant: Grant, stack: AsyncExitStack) -> SessionPeer:
+        """Return a peer that holds the lease and is in sync; leaving *stack* makes it leave."""
+        kept = self._known.take(grant.session, grant.origin)
+        if not isinstance(kept, SessionPeer):
+            return await stack.enter_async_context(self._connect(grant, kept))
+        stack.push_async_exit(kept)
+        kept.take_over(grant.token, grant.renew_s)
+        return kept
+
+    def _connect(self, grant: Grant, replica: Replica | None) -> SessionPeer:
         options = {"id": self._id or f"agent-{self.name}", "name": self.name, "kind": "agent"} | self._options
         return connect(
             self._url,
@@ -210,7 +227,7 @@ class Agent:
             lease=grant.token,
             renew_s=grant.renew_s,
             clock=self._clock,
-            replica=self._known.take(grant.session, grant.origin),
+            replica=replica,
             **options,
         )
 
@@ -262,6 +279,20 @@ class Agent:
         await asyncio.wait({answering}, timeout=_STOP_GRACE_S)
         if not answering.done():
             answering.cancel()
+
+
+async def _unless(events: Sequence[asyncio.Event], work: Awaitable[Any], *, late_s: float = 0.0) -> Any:
+    """Return what *work* returns, or None if one of *events* is set meanwhile and it takes *late_s* longer."""
+    working, watching = asyncio.ensure_future(work), [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait({working, *watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done() and late_s > 0:
+            await asyncio.wait({working}, timeout=late_s)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, *watching):
+            task.cancel()
+        await asyncio.gather(working, *watching, return_exceptions=True)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

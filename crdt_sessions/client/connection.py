@@ -59,9 +59,7 @@ class Connection:
     ) -> None:
         self._endpoint = _endpoint(url, session)
         self._token = token
-        self._lease = lease
-        self._look_every_s = min(_RENEW_CHECK_S, heartbeat_s or _RENEW_CHECK_S)
-        self._replica = replica
+        self._serve(replica, lease, heartbeat_s)
         self._clock = clock
         self._changed = changed
         self._backoff = Backoff(rng=rng)
@@ -73,6 +71,15 @@ class Connection:
     def wake(self) -> None:
         """Send what the replica has to send."""
         self._outgoing.set()
+
+    def go_on(self, replica: Replica, *, lease: str | None = None, heartbeat_s: float | None = None) -> None:
+        """Keep another replica connected, one that goes on where the other was. Arguments as above."""
+        self._serve(replica, lease, heartbeat_s)
+        self._outgoing.set()
+
+    def _serve(self, replica: Replica, lease: str | None, heartbeat_s: float | None) -> None:
+        self._replica, self._lease = replica, lease
+        self._look_every_s = min(_RENEW_CHECK_S, heartbeat_s or _RENEW_CHECK_S)
 
     def go_offline(self) -> None:
         """Drop the connection and do not come back until :meth:`go_online`."""

@@ -141,8 +141,9 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         self._token = token
         self._clock = clock
         self._replica = replica
+        self._rng = rng
         replica.limits = limits
-        replica.heartbeat_ms = Millis(int(renew_s * 1000)) if renew_s is not None else None
+        replica.heartbeat_ms = _heartbeat(renew_s)
         self._local = LocalCopy(offline, self.session_id, clock) if offline is not None else None
         self._stack = AsyncExitStack()
         self._changed = Pulse()
@@ -159,6 +160,8 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         )
         self._failure: Exception | None = None
         self._closing = False
+        self._stepped_back: int | None = None
+        """The replica's version when it did."""
         self._saved = 0
         self._keeping: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -200,11 +203,48 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is None:
+            await self.leave()
+        else:
+            await self._close()
+
+    async def leave(self) -> None:
+        """Leave in good order, which is what leaving the context does."""
         try:
-            if error is None and self.connected and self._failure is None:
+            if self.connected and self._failure is None:
                 await self._hand_over()
         finally:
             await self._close()
+
+    async def step_back(self) -> bool:
+        """Say good-bye but stay connected, unseen, as another Yjs client, until :meth:`take_over`; tell whether so.
+
+        Nothing is to be written meanwhile. A peer that keeps a local file does not; nor does one that is not
+        connected, or has what the service has not acknowledged.
+        """
+        if not self.connected or self._failure is not None or self._local is not None:
+            return False
+        await self._hand_over()
+        if not self.connected or self.unacknowledged:
+            return False
+        self._replica = self._replica.successor(self._rng.randrange(1, 2**32))
+        self._connection.go_on(self._replica)
+        self._presence = Presence(user=self._presence.user, kind=self.author.kind, device=self._presence.device)
+        self._stepped_back = self._replica.version
+        return True
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has stepped back, is connected, and nothing was written since."""
+        return self.connected and self._failure is None and self._replica.version == self._stepped_back
+
+    def take_over(self, lease: str, renew_s: float) -> None:
+        """Go on, after :meth:`step_back`, as the holder of a lease. See :func:`connect`."""
+        self._stepped_back = None
+        self._replica.heartbeat_ms = _heartbeat(renew_s)
+        self._replica.hold(lease)
+        self._replica.set_presence(self._presence.json_value())
+        self._connection.go_on(self._replica, lease=lease, heartbeat_s=renew_s)
 
     # -- state -------------------------------------------------------------------------------------------------
 
@@ -636,6 +676,10 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._stack.aclose()
         self._replica.close()
+
+
+def _heartbeat(renew_s: float | None) -> Millis | None:
+    return Millis(int(renew_s * 1000)) if renew_s is not None else None
 
 
 def _ending(out: MessageStream, error: BaseException | None) -> tuple[ResultStatus, str | None, RunError | None]:

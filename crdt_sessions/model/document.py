@@ -39,6 +39,11 @@ class Touched:
     runs: set[str] = field(default_factory=set)
     """Run ids."""
 
+    @property
+    def within_messages(self) -> bool:
+        """Whether only something deep in messages changed."""
+        return not (self.meta or self.runs or any(self.messages.values()))
+
 
 class SessionDoc:
     """A session's document, guarded.
@@ -50,16 +55,17 @@ class SessionDoc:
 
     def __init__(self, client_id: int) -> None:
         self.doc: Doc[Any] = Doc(client_id=client_id)
-        self._deltas: list[bytes] = []
+        self._notes = notes = _Notes()
         self._touched = Touched()
         self._waiting = EMPTY_UPDATE
         self._complete = _NOTHING  # the state vector before anything waited
-        deltas, roots = self._deltas, layout.roots(self.doc)
+        roots = layout.roots(self.doc)
 
         # Observers only take notes: an exception in one would leave the mutating call after the change (P9),
         # and they are closures without self because pycrdt keeps them alive (P10).
         def note_delta(event: TransactionEvent) -> None:
-            deltas.append(event.update)
+            if not notes.known:
+                notes.deltas.append(event.update)
 
         self.roots = roots
         self._noting: list[tuple[Any, Any]] = [(self.doc, self.doc.observe(note_delta))]
@@ -89,12 +95,13 @@ class SessionDoc:
             return None
         before = self.doc.get_state()
         self._integrate(update, begins=before == _NOTHING)
-        held = self._deltas == [update] or not _waits(self.doc, update)
+        held = self._notes.deltas == [update] or not _waits(self.doc, update)
         if not held:
             if self._waiting == EMPTY_UPDATE:
                 self._complete = before
             self._waiting = merge((self._waiting, update))
-        self._retry()
+        if self._waiting != EMPTY_UPDATE:
+            self._retry()
         delta = self.take_delta()
         return EMPTY_UPDATE if delta is None and not held else delta
 
@@ -115,14 +122,17 @@ class SessionDoc:
         touched.messages.update((message_id, {"*"}) for message_id in list(roots.messages.keys()))
         touched.runs.update(roots.runs.keys())
 
-    def append(self, update: bytes) -> bytes | None:
-        """Apply an update of which is known that it is new and waits for nothing; see :meth:`apply`.
+    def append(self, update: bytes) -> None:
+        """Apply an update of which is known that it is new and waits for nothing: it is itself what changes.
 
         Raises:
             UpdateError: as :meth:`apply`.
         """
-        self._integrate(update, begins=len(update) >= _WHOLE and self.doc.get_state() == _NOTHING)
-        return self.take_delta()
+        self._notes.known = True
+        try:
+            self._integrate(update, begins=len(update) >= _WHOLE and self.doc.get_state() == _NOTHING)
+        finally:
+            self._notes.known = False
 
     def _retry(self) -> None:
         """Apply again what waits.
@@ -132,13 +142,13 @@ class SessionDoc:
         """
         progress = True
         while self._waiting != EMPTY_UPDATE and progress:
-            events = len(self._deltas)
+            events = len(self._notes.deltas)
             apply_guarded(self.doc, self._waiting)
             if not _waits(self.doc, self._waiting):
                 self._waiting = EMPTY_UPDATE
                 # What was integrated behind the gap was in nobody's delta; now everybody gets all of it.
-                self._deltas[:] = [self.doc.get_update(self._complete)]
-            progress = len(self._deltas) > events
+                self._notes.deltas[:] = [self.doc.get_update(self._complete)]
+            progress = len(self._notes.deltas) > events
 
     def transact(self, change: Callable[[SessionDoc], Result], origin: str = "local") -> Result:
         """Run *change* in one transaction and return its result; :meth:`take_delta` has what changed.
@@ -158,10 +168,10 @@ class SessionDoc:
 
     def take_delta(self) -> bytes | None:
         """Return what changed since the last call, as an update; None if nothing visible did."""
-        if not self._deltas:
+        if not self._notes.deltas:
             return None
-        delta = merge(self._deltas)
-        self._deltas.clear()
+        delta = merge(self._notes.deltas)
+        self._notes.deltas.clear()
         return None if delta == EMPTY_UPDATE else delta  # empty: integrated, but behind a gap
 
     def edit(self, change: Callable[[SessionDoc], Result], origin: str = "local") -> tuple[Result, bytes | None]:
@@ -284,6 +294,15 @@ def _covers(known: list[tuple[int, int]], asked: list[tuple[int, int]]) -> bool:
         if clock < start:
             return False
     return True
+
+
+@dataclass(slots=True)
+class _Notes:
+    """What the document's observer writes down."""
+
+    deltas: list[bytes] = field(default_factory=list)
+    known: bool = False
+    """Whether what changes is known without asking the library, which takes longer than the change."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,7 @@ class ChannelLine:
         if self._writer is not None:
             self._writer.cancel()
             await asyncio.gather(self._writer, return_exceptions=True)
+            self._writer = None  # how it ended holds this
 
     async def _send(self, on_writable: Callable[[], None], patience_s: float) -> None:
         while True:

@@ -1,7 +1,8 @@
 """Dispatch: agents ask for work across all sessions, and each queued run is given to one of them.
 
-Who waits is served when a run becomes ready. The decision is the steward's, in the session, and is durable
-before the claimant hears of it; a claimant that is gone by then loses the lease like any other that is silent.
+Who waits is given a run as soon as it is ready; other runs are found in the store. The decision is the steward's, in
+the session, and is durable before the claimant hears of it; a claimant that is gone by then loses the lease like any
+other that is silent.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from crdt_sessions.errors import CrdtSessionsError, RunNotClaimable, ShuttingDown
-from crdt_sessions.ids import Millis, SessionId
+from crdt_sessions.ids import SessionId
 from crdt_sessions.model import ANY_AGENT
-from crdt_sessions.runtime.leases import LeaseToken
+from crdt_sessions.runtime.claimants import Claimant, Given, give
 from crdt_sessions.runtime.registry import SessionRegistry
-from crdt_sessions.runtime.session import Session
 from crdt_sessions.storage import SessionRecord
 from crdt_sessions.sync import RunRecord
 
@@ -32,17 +32,6 @@ class Claim:
     run: RunRecord
     token: str
     """Proves the lease: on the WebSocket and in every request about the run."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Claimant:
-    agents: tuple[str, ...]
-    owner: str
-    ttl_s: float | None
-    worker: str | None
-    asked_at: Millis | None
-    tenant: str | None = None
-    wants: Callable[[SessionId], bool] = lambda _: True
 
 
 class Dispatcher:
@@ -87,21 +76,26 @@ class Dispatcher:
             StorageError: the store cannot be read.
             ShuttingDown: the process is about to stop.
         """
-        ready, loop = self._registry.ready, asyncio.get_running_loop()
+        claimants, loop = self._registry.claimants, asyncio.get_running_loop()
         until = loop.time() + wait_s
-        claimant = _Claimant((*agents, ANY_AGENT), owner, ttl_s, worker, self._registry.clock.now(), tenant, wants)
+        claimant = Claimant((*agents, ANY_AGENT), owner, ttl_s, worker, self._registry.clock.now(), tenant, wants)
         while True:
             if self._registry.stopping:
                 raise ShuttingDown
-            seen = ready.count
+            seen = claimants.ready.count
             async with self._turn:
                 claim = await self._take(claimant)
             if claim is not None or loop.time() >= until:
                 return claim
-            try:
-                async with asyncio.timeout_at(until):
-                    await ready.until(lambda seen=seen: ready.count > seen)  # type: ignore[misc]
-            except TimeoutError:
+            given = await claimants.wait(claimant, beat=seen, until=until)
+            if given is not None:
+                try:
+                    return await self._stored(given)
+                except CrdtSessionsError as error:  # its session failed; others go on
+                    _log.error(
+                        "not given after all: %s", error, extra={"session": given.session, "run": given.run.id}
+                    )
+            elif loop.time() >= until:
                 return None
 
     async def claim_one(
@@ -113,13 +107,18 @@ class Dispatcher:
             RunNotClaimable: it is not queued, not its turn yet, or for another agent.
             SessionNotFound, SessionClosed, StorageError: the session cannot be used.
         """
-        return await self._give(session_id, run_id, _Claimant(tuple(agents), owner, ttl_s, None, None))
+        return await self._give(session_id, run_id, Claimant(tuple(agents), owner, ttl_s, None, None))
 
-    async def _give(self, session_id: SessionId, run_id: str, claimant: _Claimant) -> Claim:
+    async def _give(self, session_id: SessionId, run_id: str, claimant: Claimant) -> Claim:
         async with self._registry.open(session_id) as session:
-            return await _claim(session, run_id, claimant)
+            return await self._stored(give(session, run_id, claimant))
 
-    async def _candidates(self, claimant: _Claimant) -> list[tuple[SessionId, str]]:
+    async def _stored(self, given: Given) -> Claim:
+        async with self._registry.open(given.session) as session:
+            await session.durable()
+            return Claim(session.record, given.run, given.token)
+
+    async def _candidates(self, claimant: Claimant) -> list[tuple[SessionId, str]]:
         """Return the oldest runs for a claimant; more are looked at if those of others stand before them."""
         limit = _CANDIDATES
         while True:
@@ -129,7 +128,7 @@ class Dispatcher:
                 return wanted[:_CANDIDATES]
             limit *= 8
 
-    async def _take(self, claimant: _Claimant) -> Claim | None:
+    async def _take(self, claimant: Claimant) -> Claim | None:
         for session_id, run_id in await self._candidates(claimant):
             try:
                 return await self._give(session_id, run_id, claimant)
@@ -140,20 +139,3 @@ class Dispatcher:
                     self._unusable.add((session_id, run_id))
                     _log.error("cannot be claimed: %s", error, extra={"session": session_id, "run": run_id})
         return None
-
-
-async def _claim(session: Session, run_id: str, claimant: _Claimant) -> Claim:
-    token = LeaseToken.new()
-    record = await session.decide(
-        lambda runs, now: runs.claim(
-            run_id,
-            agents=[agent for agent in claimant.agents if agent != ANY_AGENT],
-            owner=claimant.owner,
-            digest=token.digest,
-            ttl_ms=None if claimant.ttl_s is None else int(claimant.ttl_s * 1000),
-            worker=claimant.worker,
-            asked_at=claimant.asked_at,
-            now=now,
-        )
-    )
-    return Claim(session.record, record, token.text)

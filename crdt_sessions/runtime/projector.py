@@ -164,16 +164,13 @@ class Projector:
             events = cursor.advance(found)
         if cursor.begun:
             self._told.add(id)
-            if not cursor.settled or not self._over(cursor):
+            if not cursor.settled or not self._over(id, cursor):
                 self.position.messages[id] = cursor
         return events
 
-    def _over(self, cursor: MessageCursor) -> bool:
-        """Whether nobody is about to add a part."""
-        if cursor.place[0] is None:
-            return False
-        run = self._session.view.runs.value(cursor.place[1]) if cursor.place[1] is not None else None
-        return run is None or run.over
+    def _over(self, id: str, cursor: MessageCursor) -> bool:
+        """Whether nobody is about to add a part: not the run that wrote it, nor another one that goes on with it."""
+        return cursor.place[0] is not None and self._session.engine.runs.writer_of(id) is None
 
 
 def present(session: Session) -> list[dict[str, Any]]:

@@ -7,14 +7,13 @@ a load that fails is forgotten, so the next join tries anew.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -37,10 +36,10 @@ from crdt_sessions.errors import (
 from crdt_sessions.ids import Millis, Seq, SessionId, tenant_of
 from crdt_sessions.limits import Compaction, Limits, Retention, RunRules, Timing
 from crdt_sessions.model import Folded, SessionDoc, fold, seed, settled_meta, way_back
-from crdt_sessions.pulse import Pulse
 from crdt_sessions.runtime.access import ANONYMOUS, Access
 from crdt_sessions.runtime.audit import AuditLog
 from crdt_sessions.runtime.channel import Channel, ChannelLine, Line
+from crdt_sessions.runtime.claimants import Claimants
 from crdt_sessions.runtime.entries import runs_of, writers_of
 from crdt_sessions.runtime.health import StoreHealth
 from crdt_sessions.runtime.load import Load, give_back_memory
@@ -61,17 +60,13 @@ _QUARANTINE_MS = 30_000
 
 @dataclass(slots=True, eq=False)
 class _Slot:
-    loading: asyncio.Task[Session]
     creates: bool
+    loading: asyncio.Task[Session] = field(init=False)
+    session: Session | None = None
+    """The loaded session, once it is."""
     users: int = 0
     idle_since: Millis | None = None
     draining: asyncio.Task[None] | None = None
-
-    @property
-    def session(self) -> Session | None:
-        """The loaded session, if the load has ended well."""
-        done = self.loading.done() and not self.loading.cancelled() and self.loading.exception() is None
-        return self.loading.result() if done else None
 
 
 class SessionRegistry:
@@ -123,11 +118,12 @@ class SessionRegistry:
         self.sandbox = sandbox
         self.health = StoreHealth(store, self.clock)
         self.auto_create = auto_create
-        self.ready = Pulse()
+        self.claimants = Claimants()
         """Beaten when a run may be claimed."""
         self._rng = rng or random.SystemRandom()
         self.outbox = Outbox(store, webhooks, clock=self.clock, rng=self._rng, send=send)
         self._slots: dict[SessionId, _Slot] = {}
+        self._dropped = False  # whether there may be garbage worth a full collection
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
         self._waking: set[asyncio.Task[None]] = set()
@@ -204,8 +200,25 @@ class SessionRegistry:
         if self._stopping:
             raise ShuttingDown
         await self.reserve(session_id)
-        now = self.clock.now()
         generation = await self.store.last_generation(session_id) + 1
+        created = await self._create(
+            session_id, generation=generation, title=title, metadata=metadata, agent=agent, content=content, by=by
+        )
+        return created.record
+
+    async def _create(
+        self,
+        session_id: SessionId,
+        *,
+        generation: int,
+        title: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        agent: str | None = None,
+        content: bytes | None = None,
+        by: str,
+    ) -> StoredSession:
+        """Create a session that was counted; return what is stored of it. Arguments and errors as :meth:`create`."""
+        now = self.clock.now()
         begin = seed(
             session_id,
             generation=generation,
@@ -219,10 +232,12 @@ class SessionRegistry:
         if content is not None:
             begin, waiting = await self.vouch([begin, content])
         record = await self.store.create(session_id, begin, generation=generation, title=title, now=now)
+        rows = [Row(Seq(1), begin)]
         if waiting != EMPTY_UPDATE:
-            await self.store.append(session_id, [Row(Seq(2), waiting, waits=True)], now=now)
+            rows.append(Row(Seq(2), waiting, waits=True))
+            await self.store.append(session_id, rows[1:], now=now)
         self.audit.note("session.create", by, session_id)
-        return record
+        return StoredSession(record, rows)
 
     async def records(self, tenant: str | None = None) -> AsyncIterator[SessionRecord]:
         """Yield what the store knows of every session, in order of id; of one *tenant*, or of all if None."""
@@ -249,7 +264,11 @@ class SessionRegistry:
             TooMany: its tenant has as many as it may have.
         """
         await self.check_absent(session_id)
-        tenant, limit = tenant_of(session_id), self.limits.max_sessions_per_tenant
+        await self._count(tenant_of(session_id))
+
+    async def _count(self, tenant: str) -> None:
+        """Count a session that is about to be created. Raises TooMany as :meth:`reserve`."""
+        limit = self.limits.max_sessions_per_tenant
         if tenant not in self._counted:
             self._counted[tenant] = await self.store.count(tenant)
         if self._counted[tenant] >= limit:
@@ -389,7 +408,7 @@ class SessionRegistry:
     async def shutdown(self) -> None:
         """Stop: admit nobody, store everything, close every connection with 1012, drop every session."""
         self._stopping = True
-        self.ready.beat()
+        self.claimants.ready.beat()
         tasks, self._tasks = [*self._tasks, *self._waking], []
         for task in tasks:
             task.cancel()
@@ -428,8 +447,8 @@ class SessionRegistry:
                 self._raise_if_quarantined(session_id)
                 if await self._make_room():
                     continue  # it took a moment, in which somebody else may have begun to load it
-                slot = _Slot(asyncio.create_task(self._load(session_id, create=create, by=by)), create)
-                self._slots[session_id] = slot
+                slot = self._slots[session_id] = _Slot(create)
+                slot.loading = asyncio.create_task(self._load(session_id, slot, by=by))
             if slot.draining is not None:
                 await asyncio.wait({slot.draining})
                 continue
@@ -510,32 +529,37 @@ class SessionRegistry:
         if going:
             _log.warning("memory is short: %s idle sessions are dropped", len(going))
             await asyncio.wait(going)
-        gc.collect()
+        if self._dropped:
+            self._dropped = False
+            gc.unfreeze()  # some applications freeze what lives long
+            gc.collect()
         give_back_memory()
 
-    async def _load(self, session_id: SessionId, *, create: bool, by: str) -> Session:
+    async def _load(self, session_id: SessionId, slot: _Slot, *, by: str) -> Session:
         try:
-            return await self._read(session_id, create=create, by=by)
+            stored = await self.store.load(session_id) or await self._found(session_id, create=slot.creates, by=by)
+            slot.session = self._revive(stored)
         except (DamagedLog, DamagedDatabase) as error:
             self._put_in_quarantine(session_id, error)
             raise
-
-    async def _read(self, session_id: SessionId, *, create: bool, by: str) -> Session:
-        stored = await self.store.load(session_id)
-        if stored is None:
-            if await self.store.last_generation(session_id):
-                raise SessionDeleted(session=session_id)
-            if not create:
-                raise SessionNotFound(session=session_id)
-            with contextlib.suppress(SessionExists):  # somebody else was quicker
-                await self.create(session_id, by=by)
-            stored = await self.store.load(session_id)
-            if stored is None:
-                raise SessionNotFound(session=session_id)
-        session = self._revive(stored)
         self._quarantine.pop(session_id, None)
         _log.debug("loaded", extra={"session": session_id, "rows": len(stored.rows)})
-        return session
+        return slot.session
+
+    async def _found(self, session_id: SessionId, *, create: bool, by: str) -> StoredSession:
+        """Return what is stored of a session that is made because somebody joins it, and has never been before."""
+        if await self.store.last_generation(session_id):
+            raise SessionDeleted(session=session_id)
+        if not create:
+            raise SessionNotFound(session=session_id)
+        await self._count(tenant_of(session_id))
+        try:
+            return await self._create(session_id, generation=1, by=by)
+        except SessionExists:  # somebody else was quicker
+            stored = await self.store.load(session_id)
+            if stored is None:
+                raise SessionNotFound(session=session_id) from None
+            return stored
 
     def _revive(self, stored: StoredSession) -> Session:
         record = stored.record
@@ -567,7 +591,7 @@ class SessionRegistry:
             compaction=self.compaction,
             rows=len(stored.rows),
             outbox=self.outbox,
-            ready=self.ready,
+            claimants=self.claimants,
             health=self.health,
             fold=self.fold,
             retention=self.retention,
@@ -583,6 +607,7 @@ class SessionRegistry:
             await session.close()
         if self._slots.get(session_id) is slot:
             del self._slots[session_id]
+        self._dropped = True
 
     async def _tick(self) -> None:
         while True:
@@ -619,16 +644,16 @@ class SessionRegistry:
             await self.outbox.run()
 
     def _look_after_all(self) -> None:
+        now = self.clock.now()
         for session_id, slot in list(self._slots.items()):
-            self._look_after(session_id, slot)
+            session = slot.session
+            if session is not None and slot.draining is None and not (slot.users and session.at_rest(now)):
+                self._look_after(session_id, slot, session, now)
 
-    def _look_after(self, session_id: SessionId, slot: _Slot) -> None:
-        session = slot.session
-        if session is None or slot.draining is not None:
-            return
-        session.tick()
+    def _look_after(self, session_id: SessionId, slot: _Slot, session: Session, now: Millis) -> None:
+        session.tick(now)
         self._forget_if_unusable(session_id, slot)
-        idle_before = self.clock.now() - self.timing.idle_unload_s * 1000
+        idle_before = now - self.timing.idle_unload_s * 1000
         if slot.idle_since is not None and slot.idle_since <= idle_before and self._may_go(slot):
             self._begin_unload(session_id, slot)
 

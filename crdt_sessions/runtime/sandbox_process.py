@@ -45,6 +45,8 @@ _IN, _OUT = 0, 1
 
 _LENGTH_BYTES = 4
 _ORPHAN_S = 600
+_S_PER_BYTE = 5 / 1_000_000
+"""What a large update may take on top: a megabyte of edits takes the library a second."""
 _SMALL = 64 * 1024
 _DEEP = 100
 _LIST, _OBJECT = b"\x75", b"\x76"
@@ -77,8 +79,16 @@ def framed(body: bytes) -> bytes:
     return len(body).to_bytes(_LENGTH_BYTES, "big") + body
 
 
+def patience_for(patience_s: float, size: int) -> float:
+    """Return the seconds of computing that requests of *size* bytes may take, if small ones may take *patience_s*."""
+    return patience_s + size * _S_PER_BYTE
+
+
 def main() -> None:
     """Have requests answered until there are no more."""
+    # A group of its own, to be killed with what it forks, and so that Ctrl-C is the service's to answer. No session
+    # of its own: Linux shares the processor out among those, and lets one wait for seconds if others are busy.
+    os.setpgid(0, 0)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the library prints its panics
     _write(varuint(FINE))  # ready: what it took to start is nobody's fault
     worker = 0
@@ -87,7 +97,7 @@ def main() -> None:
         worker = os.fork()
         if worker == 0:
             _limit_memory(int(sys.argv[1]))
-            _work()
+            _work(float(sys.argv[2]))
             os._exit(0)
         _, status = os.waitpid(worker, 0)
         worker = 0
@@ -96,12 +106,14 @@ def main() -> None:
         _write(varuint(DIED))
 
 
-def _work() -> None:
+def _work(patience_s: float) -> None:
     mirrors: dict[str, _Mirror] = {}
     while head := os.read(_IN, _LENGTH_BYTES):
         body = _read(int.from_bytes(head + _read(_LENGTH_BYTES - len(head)), "big"))
+        signal.setitimer(signal.ITIMER_PROF, patience_for(patience_s, len(body)))  # its end is ours
         signal.alarm(_ORPHAN_S)  # the service would have ended us long ago; if it is gone, this does
         _write(_answer(mirrors, Reader(body)))
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
 
 
@@ -198,7 +210,7 @@ def _taste(mirror: _Mirror, *updates: bytes) -> bytes:
         _read_what_changed(clean)
         mirror.size += len(delta)
         if mirror.size < _SMALL and mirror.readable:
-            _read_all(clean, values=mirror.size < _SMALL // 8 or _may_nest(delta))
+            _read_all(clean, values=_may_nest(delta))
     return _report(delta, held=held, found=found)
 
 

@@ -31,9 +31,9 @@ from crdt_sessions.pulse import Pulse
 from crdt_sessions.runtime.access import Access
 from crdt_sessions.runtime.audit import AuditLog
 from crdt_sessions.runtime.channel import Line
+from crdt_sessions.runtime.claimants import Claimants
 from crdt_sessions.runtime.entries import entries_of
 from crdt_sessions.runtime.health import StoreHealth
-from crdt_sessions.runtime.leases import LeaseToken
 from crdt_sessions.runtime.pace import Pace
 from crdt_sessions.runtime.sandbox import Mirrored, Sandbox
 from crdt_sessions.runtime.webhooks import Outbox
@@ -114,7 +114,7 @@ class Session:
         compaction: when rows are folded.
         rows: number of rows the store holds of it.
         outbox: where notices for people who are absent go.
-        ready: beaten when a run may be claimed.
+        claimants: offered the runs that may be claimed.
         health: whether the store takes writes.
         fold: makes one update of many, verified, away from the event loop.
         retention: which versions are kept.
@@ -132,7 +132,7 @@ class Session:
         compaction: Compaction,
         rows: int,
         outbox: Outbox,
-        ready: Pulse,
+        claimants: Claimants,
         health: StoreHealth,
         fold: Callable[[list[bytes]], Awaitable[Folded]],
         retention: Retention,
@@ -150,12 +150,14 @@ class Session:
         self._rows = rows
         self._connections: dict[PeerId, _Connection] = {}
         self._outbox = outbox
-        self._ready = ready
+        self._claimants = claimants
         self._unwritten: list[Row] = []
         self._unrecorded: list[Records] = []
         self._unwritten_bytes = 0
+        self._to_offer: list[str] = []
         self._title: list[str | None] = []
-        self._flusher: asyncio.Task[None] | None = None
+        self._flushing = False  # something is being stored, or will be before the loop turns again
+        self._writing: asyncio.Future[None] | None = None
         self._compacter: asyncio.Task[Seq] | None = None
         self._health = health
         self._fold = fold
@@ -250,8 +252,8 @@ class Session:
         self._raise_if_failed()
         return found[0]
 
-    async def decide(self, decision: Callable[[RunSteward, Millis], Result]) -> Result:
-        """Let the steward decide something about runs, such as a claim; return once it is durable.
+    def decide(self, decision: Callable[[RunSteward, Millis], Result]) -> Result:
+        """Let the steward decide something about runs, such as a claim; it counts once it is :meth:`durable`.
 
         Raises:
             SessionClosed: the session takes no more writes.
@@ -262,7 +264,6 @@ class Session:
         now = self._clock.now()
         result, effects = self._engine.decide(lambda runs: decision(runs, now))
         self._perform(effects)
-        await self.durable()
         return result
 
     def forget_presence(self, principal: str) -> int:
@@ -284,10 +285,10 @@ class Session:
             StorageError: the session failed.
         """
         self._raise_if_failed()
-        record = self._engine.runs.holder(LeaseToken.of(token).digest)
+        record = self._engine.runs.holder(token)
         if record is None or record.id != run_id:
             raise LeaseLost(run=run_id)
-        self._engine.runs.renew(record.id, self._clock.now())
+        self._engine.runs.renew(record.id, record.epoch, self._clock.now())
         return record
 
     async def set_status(self, status: str) -> None:
@@ -327,7 +328,7 @@ class Session:
         def reached() -> bool:
             self._raise_if_failed()
             stored = self._engine.log.tail >= head and not self._title
-            return stored or (self._health.error is not None and self._flusher is None)
+            return stored or (self._health.error is not None and not self._flushing)
 
         await self._pulse.until(reached)
 
@@ -370,8 +371,7 @@ class Session:
         self._rests_until = Millis(0)
         abrupt = False
         try:
-            digest = LeaseToken.of(lease).digest if lease is not None else None
-            self._handle(PeerJoined(connection.peer, access.principal, access.rights, digest))
+            self._handle(PeerJoined(connection.peer, access.principal, access.rights, lease))
             access.watch(
                 lambda rights: self._handle(RightsChanged(connection.peer, rights)),
                 lambda error: self._refuse(connection.peer, error),
@@ -382,6 +382,7 @@ class Session:
         finally:
             del self._connections[connection.peer]
             self._early.discard(connection)
+            self._rests_until = Millis(0)  # it may come back in time, or not
             self._handle(PeerLeft(connection.peer, abrupt))
             self._pulse.beat()
 
@@ -429,12 +430,13 @@ class Session:
             return ()
         if self._unwritten_bytes > self._engine.limits.max_uncommitted_bytes:
             return batch
-        if not connection.pace.take(self._clock.now(), len(batch)):
+        now = self._clock.now()
+        if not connection.pace.take(now, len(batch)):
             self._refuse_flood(connection)
             return ()
         messages = batch if len(batch) == 1 else joined(batch)
         for at, data in enumerate(messages):
-            if at == _AT_ONCE or not self._hears(connection, data):
+            if at == _AT_ONCE or not self._hears(connection, data, now):
                 connection.counted += len(messages) - at
                 return messages[at:]
         return ()
@@ -448,7 +450,7 @@ class Session:
                 self._refuse_flood(connection)
                 return
             for at, data in enumerate(batch if len(batch) == 1 else joined(batch), start=1):
-                if not self._hears(connection, data):
+                if not self._hears(connection, data, self._clock.now()):
                     await self._hear(connection, data)
                 if at % _AT_ONCE == 0:
                     await asyncio.sleep(0)
@@ -459,13 +461,13 @@ class Session:
         limit = self._engine.limits.messages_per_s
         self._refuse(connection.peer, TooMany(what="messages a second", limit=limit))
 
-    def _hears(self, connection: _Connection, data: bytes) -> bool:
+    def _hears(self, connection: _Connection, data: bytes, now: Millis) -> bool:
         """Take a message if it need not wait for anything; tell whether it was taken."""
         if self._health.error is not None or self._early or self._mirrored.gate.locked():
             return False
         if self._sandbox is not None and self._engine.doubtful(connection.peer, data):
             return False
-        self._handle(FrameReceived(connection.peer, data))
+        self._handle(FrameReceived(connection.peer, data), now)
         return True
 
     async def _hear(self, connection: _Connection, data: bytes) -> None:
@@ -586,11 +588,14 @@ class Session:
 
     # -- the life of a session -----------------------------------------------------------------------------------
 
-    def tick(self) -> None:
-        """Let the engine look at the clock, if something may be due: most sessions rest most of the time."""
-        now = self._clock.now()
-        if now >= self._rests_until or self._engine.restless:
-            self._handle(Tick())
+    def at_rest(self, now: Millis) -> bool:
+        """Whether :meth:`tick` has nothing to do: most sessions rest most of the time."""
+        return now < self._rests_until and not (self._unwritten or self._title) and self.failed is None
+
+    def tick(self, now: Millis) -> None:
+        """Let the engine look at the clock, if something may be due."""
+        if now >= self._rests_until:
+            self._handle(Tick(), now)
             self._rests_until = self._engine.rests_until(now)
         if self._unwritten or self._title:  # what the steward decided while the store took no writes
             self._flush_soon()
@@ -634,8 +639,12 @@ class Session:
         self._pulse.beat()
         await self._tested()
         # Never cancelled: a write that is under way would end behind the back of whoever loads the session next.
-        if tasks := [task for task in (self._flusher, self._compacter) if task is not None]:
-            await asyncio.wait(tasks)
+        while self._flushing and self.failed is None:
+            self._flush()
+            assert self._writing is not None
+            await asyncio.wait({self._writing})
+        if under_way := [each for each in (self._writing, self._compacter) if each is not None]:
+            await asyncio.wait(under_way)
         self._engine.document.close()
 
     async def _tested(self) -> None:
@@ -645,11 +654,11 @@ class Session:
 
     # -- effects -------------------------------------------------------------------------------------------------
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: Event, now: Millis | None = None) -> None:
         if self.failed is not None:
             return  # the document may not be touched any more
         try:
-            effects = self._engine.handle(event, self._clock.now())
+            effects = self._engine.handle(event, now or self._clock.now())
         except Exception as error:  # noqa: BLE001 - a defect of ours: memory may be ahead of the disk, so let it go
             _log.exception("the engine failed", extra={"session": self.id})
             self._fail(StorageError(f"the session failed: {error!r}"), INTERNAL_ERROR)
@@ -685,7 +694,18 @@ class Session:
         self._unwritten_bytes += len(effect.update)
         if effect.records:
             self._unrecorded.append(effect.records)
+            self._to_offer += [run.id for run in effect.records.runs.values() if run.ready]
+            self._rests_until = Millis(0)  # a lease may run, or a question have a deadline
         self._flush_soon()
+
+    def _offer(self) -> None:
+        """Have runs taken that have become ready, so that they and their leases are stored together."""
+        ready, self._to_offer = self._to_offer, []
+        for run_id in ready:
+            try:
+                self._claimants.offer(self, run_id)
+            except CrdtSessionsError as error:  # it is found in the store, if it gets there
+                _log.info("cannot be given yet: %s", error, extra={"session": self.id, "run": run_id})
 
     def _refuse(self, peer: PeerId, error: CrdtSessionsError) -> None:
         connection = self._connections.get(peer)
@@ -695,42 +715,61 @@ class Session:
             connection.close(closing)
 
     def _flush_soon(self) -> None:
-        if self._flusher is None and self.failed is None and self._health.error is None:
-            self._flusher = asyncio.create_task(self._flush(), name=f"flush {self.id}")
-            self._flusher.add_done_callback(self._flushed)
+        """Store what there is at the end of this turn of the loop, or once what is being stored is stored."""
+        if not self._flushing and self.failed is None and self._health.error is None:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
 
-    def _flushed(self, task: asyncio.Task[None]) -> None:
-        self._flusher = None
-        if not task.cancelled() and (error := task.exception()) is not None:  # a store broke its contract
-            _log.error("the store failed unexpectedly", exc_info=error, extra={"session": self.id})
-            self._fail(StorageError(f"the store failed: {error!r}"), Closing(4503, "storage unavailable"))
-        elif self._unwritten or self._title:
+    def _flush(self) -> None:
+        self._offer()
+        if self.failed is not None or self._writing is not None or not self._flushing:
+            return
+        rows, self._unwritten = self._unwritten, []
+        records, self._unrecorded = self._unrecorded, []
+        titles = list(self._title)
+        writing: Awaitable[None]
+        if records or titles:
+            writing = self._write(rows, records, titles)
+        else:  # each token of a stream comes by here: if the store gives a future, there is no task
+            writing = self._store.append(self.id, rows, now=self._clock.now())
+        self._writing = asyncio.ensure_future(writing)
+        self._writing.add_done_callback(lambda done: self._flushed(done, rows, records, len(titles)))
+
+    async def _write(self, rows: list[Row], records: list[Records], titles: list[str | None]) -> None:
+        if rows:
+            entries = entries_of(records, self._deliveries(records))
+            await self._store.append(self.id, rows, entries=entries, now=self._clock.now())
+        if titles:
+            await self._store.describe(self.id, title=titles[-1] or "", now=self._clock.now())
+
+    def _flushed(self, done: asyncio.Future[None], rows: list[Row], records: list[Records], titles: int) -> None:
+        self._flushing, self._writing = False, None
+        if done.cancelled():
+            return
+        if (error := done.exception()) is not None:
+            self._not_stored(error)
+            return
+        self._unwritten_bytes -= sum(len(row.update) for row in rows)
+        self._rows += len(rows)
+        del self._title[:titles]
+        if rows:
+            self._handle(Committed(rows[-1].seq))
+        if titles:
+            self._pulse.beat()
+        if records:
+            self._announce(records)
+        self._compact_soon()
+        if self._unwritten or self._title:
             self._flush_soon()
 
-    async def _flush(self) -> None:
-        """Store what is not stored yet; what comes meanwhile goes with the next call."""
-        try:
-            while self._unwritten or self._title:
-                rows, self._unwritten = self._unwritten, []
-                records, self._unrecorded = self._unrecorded, []
-                titles = list(self._title)
-                if rows:
-                    entries = entries_of(records, self._deliveries(records))
-                    await self._store.append(self.id, rows, entries=entries, now=self._clock.now())
-                if titles:
-                    await self._store.describe(self.id, title=titles[-1] or "", now=self._clock.now())
-                    del self._title[: len(titles)]
-                self._unwritten_bytes -= sum(len(row.update) for row in rows)
-                self._rows += len(rows)
-                if rows:
-                    self._handle(Committed(rows[-1].seq))
-                self._announce(records)
-                self._pulse.beat()
-                self._compact_soon()
-        except CrdtSessionsError as error:
-            if isinstance(error, StorageError):
-                self._health.failed(error)
-            self._fail(error, closing_for(error))
+    def _not_stored(self, error: BaseException) -> None:
+        if not isinstance(error, CrdtSessionsError):  # a store broke its contract
+            _log.error("the store failed unexpectedly", exc_info=error, extra={"session": self.id})
+            self._fail(StorageError(f"the store failed: {error!r}"), Closing(4503, "storage unavailable"))
+            return
+        if isinstance(error, StorageError):
+            self._health.failed(error)
+        self._fail(error, closing_for(error))
 
     def _deliveries(self, records: list[Records]) -> list[Delivery]:
         notices = [notice for each in records for notice in each.notices] if self._outbox else []
@@ -748,8 +787,8 @@ class Session:
 
     def _announce(self, records: list[Records]) -> None:
         """Tell those who wait elsewhere, now that it is durable."""
-        if any(run.ready for each in records for run in each.runs.values()):
-            self._ready.beat()
+        if any(self._engine.runs.is_ready(run_id) for each in records for run_id in each.runs):
+            self._claimants.ready.beat()
         if any(each.notices for each in records):
             self._outbox.look()
 

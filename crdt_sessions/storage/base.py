@@ -6,9 +6,9 @@ store must pass.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from crdt_sessions.ids import Millis, Seq, SessionId
 from crdt_sessions.limits import Retention
@@ -16,8 +16,7 @@ from crdt_sessions.limits import Retention
 _AT_ONCE = Millis(0)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One stored update."""
 
     seq: Seq
@@ -207,10 +206,12 @@ class UpdateStore(Protocol):
         """
         ...
 
-    async def append(
+    def append(
         self, session: SessionId, rows: Sequence[Row], *, entries: Entries = NO_ENTRIES, now: Millis
-    ) -> None:
+    ) -> Awaitable[None]:
         """Append rows and put *entries* on record, all or nothing.
+
+        A coroutine will do; with a future there is one task less for each token of a stream.
 
         The rows' numbers follow the last one without a gap. A run or writer that is on record is replaced; a
         delivery that is there stays as it is.

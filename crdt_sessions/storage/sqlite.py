@@ -8,6 +8,8 @@ returns after fsync.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import json
 import logging
 import sqlite3
@@ -16,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import aiosqlite
 
@@ -69,16 +71,22 @@ _ADVANCE = (
     "UPDATE sessions SET last_seq = head.last, updated_at = head.at FROM"
     " (SELECT json_extract(value, '$[0]') AS session, json_extract(value, '$[1]') AS before,"
     " json_extract(value, '$[2]') AS last, json_extract(value, '$[3]') AS at FROM json_each(?)) AS head"
-    " WHERE id = head.session AND last_seq = head.before AND deleted_at IS NULL"
+    " WHERE id = head.session AND deleted_at IS NULL AND (head.before IS NULL OR"
+    " head.before = max(last_seq, coalesce((SELECT max(seq) FROM updates WHERE session = id), 0)))"
 )
-"""Move the ends of many logs, as far as they are where they should be."""
+"""Move the ends of many logs, as far as they are where they should be, or where is null."""
 _INSERT_SNAPSHOT = (
     "INSERT INTO snapshots (session, seq, checksum, waits, data, size, name, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _INSERT = "INSERT INTO updates (session, seq, data, checksum, waits, at) VALUES"
 _PLACES = "(?, ?, ?, ?, ?, ?)"
-_CHUNKS = (64, 16, 4, 1)
-"""How many rows a statement inserts: few sizes, so that SQLite need not compile it each time."""
+_AT_ONCE = 64
+"""How many rows a statement inserts at most; there is one for each number, compiled once."""
+_CACHED_STATEMENTS = 3 * _AT_ONCE
+_CATCH_UP_S = 1.0
+"""How far ``sessions`` may lag behind the rows."""
+_MOST_KNOWN = 10_000
+"""Sessions of which is remembered where their logs end; a row of another one is written with a look at the table."""
 _NO_BOUND = 2**62
 _MAX_REST_S = 0.001
 _CHECKPOINT_BYTES = 4 * 1024 * 1024
@@ -98,8 +106,7 @@ _UNAVAILABLE = {
 """SQLite's answers that may be others in a moment."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Append:
+class _Append(NamedTuple):
     """Rows for one session. Those of many sessions are one statement."""
 
     session: SessionId
@@ -112,6 +119,56 @@ class _Append:
 class _Queued:
     job: _Job | _Append
     done: asyncio.Future[Any]
+    deletes: SessionId | None = None
+
+
+class _Heads:
+    """Where the logs end, as the writer knows it. Only its thread changes this.
+
+    Where nothing is appended but a few rows, a commit is one statement: what ``sessions`` says of the ends of their
+    logs follows with the next transaction that does anything else, after a second at the latest
+    (``docs/decisions/0019-one-statement-for-a-commit.md``).
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[SessionId, int] = {}  # of those that were written to lately
+        self.behind: dict[SessionId, tuple[int, Millis]] = {}
+        """What ``sessions`` does not say yet: the last row, and when it was written."""
+
+    def followed_by(self, jobs: Sequence[_Queued]) -> bool:
+        """Tell whether *jobs* are nothing but a few rows that follow the known ends of logs."""
+        ends: dict[SessionId, int] = {}
+        count = 0
+        for queued in jobs:
+            job = queued.job
+            if not isinstance(job, _Append) or job.entries is not NO_ENTRIES:
+                return False
+            if ends.get(job.session, self._last.get(job.session)) != job.rows[0].seq - 1:
+                return False
+            ends[job.session] = job.rows[-1].seq
+            count += len(job.rows)
+        return count <= _AT_ONCE
+
+    def appended(self, jobs: Sequence[_Queued], *, told: bool) -> None:
+        """Note that the rows of *jobs* were committed, and whether ``sessions`` was *told* of them."""
+        if told:
+            self.behind.clear()
+        if len(self._last) > _MOST_KNOWN:
+            self._last.clear()
+        for queued in jobs:
+            if queued.deletes is not None:
+                self._last.pop(queued.deletes, None)
+            if not isinstance(job := queued.job, _Append):
+                continue
+            self._last[job.session] = job.rows[-1].seq
+            if not told:
+                self.behind[job.session] = (job.rows[-1].seq, job.now)
+
+    def catch_up(self, connection: sqlite3.Connection) -> None:
+        """Tell ``sessions`` of the ends of the logs."""
+        if self.behind:
+            heads = [(session, None, last, at) for session, (last, at) in self.behind.items()]
+            _run(connection, _ADVANCE, (json.dumps(heads),))
 
 
 class SqliteStore:
@@ -136,6 +193,8 @@ class SqliteStore:
         self._writer: asyncio.Task[None] | None = None
         self._writing: list[_Queued] = []
         self._reading = asyncio.Lock()
+        self._heads = _Heads()
+        self._catching_up: asyncio.TimerHandle | None = None
         self._appended_bytes = 0
         self._checkpointing: asyncio.Task[None] | None = None
         self._write: aiosqlite.Connection
@@ -178,6 +237,9 @@ class SqliteStore:
         """Finish the writes that wait, then close the file."""
         if self._writer is None:
             return
+        if self._catching_up is not None:
+            self._catching_up.cancel()
+        self._catch_up()
         self._queue.put_nowait(None)
         await asyncio.wait({self._writer})
         self._writer = None
@@ -205,17 +267,18 @@ class SqliteStore:
         await self._submit(job)
         return record
 
-    async def append(
+    def append(
         self, session: SessionId, rows: Sequence[Row], *, entries: Entries = NO_ENTRIES, now: Millis
-    ) -> None:
+    ) -> asyncio.Future[None]:
         """See :meth:`UpdateStore.append`."""
-        if not rows:
-            return
-        first, last = rows[0].seq, rows[-1].seq
-        if last - first + 1 != len(rows):
-            raise StorageError(f"rows for {session!r} have gaps")
-
-        await self._submit(_Append(session, rows, entries, now))
+        if not rows or rows[-1].seq - rows[0].seq + 1 != len(rows):
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            if rows:
+                done.set_exception(StorageError(f"rows for {session!r} have gaps"))
+            else:
+                done.set_result(None)
+            return done
+        return self._submit(_Append(session, rows, entries, now))
 
     async def replace_with_snapshot(
         self,
@@ -310,7 +373,7 @@ class SqliteStore:
                 (now, session),
             )
 
-        await self._submit(job)
+        await self._submit(job, deletes=session)
 
     async def check(self) -> None:
         """See :meth:`UpdateStore.check`. Writes a block and takes it back, so that the disk must have room for it."""
@@ -396,6 +459,7 @@ class SqliteStore:
 
     async def get(self, session: SessionId) -> SessionRecord | None:
         """See :meth:`UpdateStore.get`."""
+        await self._caught_up(session)
         rows = await self._select(f"{_RECORD} WHERE id = ? AND deleted_at IS NULL", (session,))
         return SessionRecord(*rows[0]) if rows else None
 
@@ -408,6 +472,7 @@ class SqliteStore:
         self, *, after: SessionId | None, limit: int, tenant: str | None = None
     ) -> Sequence[SessionRecord]:
         """See :meth:`UpdateStore.sessions`."""
+        await self._caught_up()
         of_tenant, which = _of_tenant(tenant)
         rows = await self._select(
             f"{_RECORD} WHERE deleted_at IS NULL AND id > ?{of_tenant} ORDER BY id LIMIT ?",
@@ -485,6 +550,7 @@ class SqliteStore:
 
     async def load(self, session: SessionId) -> StoredSession | None:
         """See :meth:`UpdateStore.load`."""
+        await self._caught_up(session)
         return await self._view(lambda connection: _load(connection, session))
 
     async def history(self, session: SessionId) -> History:
@@ -525,12 +591,29 @@ class SqliteStore:
             with _translated():
                 return await _in_its_thread(self._read, read)
 
-    async def _submit(self, job: _Job | _Append) -> None:
+    def _submit(self, job: _Job | _Append, *, deletes: SessionId | None = None) -> asyncio.Future[None]:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._writer is None or self._writer.done():
-            raise StorageError("the store is closed")
-        queued = _Queued(job, asyncio.get_running_loop().create_future())
-        self._queue.put_nowait(queued)
-        await queued.done
+            done.set_exception(StorageError("the store is closed"))
+        else:
+            self._queue.put_nowait(_Queued(job, done, deletes))
+        return done
+
+    async def _caught_up(self, session: SessionId | None = None) -> None:
+        """Return once ``sessions`` says where a log ends, or all: any transaction but the plainest sees to that."""
+        behind = self._heads.behind
+        if behind and (session is None or session in behind):
+            with contextlib.suppress(StoreUnavailable):  # one can read all the same; only times are a second old
+                await self._submit(lambda connection: None)
+
+    def _catch_up_soon(self) -> None:
+        if self._heads.behind and self._catching_up is None:
+            self._catching_up = asyncio.get_running_loop().call_later(_CATCH_UP_S, self._catch_up)
+
+    def _catch_up(self) -> None:
+        self._catching_up = None
+        trying = self._submit(lambda connection: None)
+        trying.add_done_callback(lambda done: done.cancelled() or done.exception())  # the next commit tries again
 
     async def _run(self) -> None:
         """Write, for as long as the store is open: everything that waits goes into one transaction."""
@@ -550,6 +633,7 @@ class SqliteStore:
             if jobs and not await self._commit(jobs) and len(jobs) > 1:
                 for queued in jobs:  # one of them failed; give each its own transaction and its own error
                     await self._commit([queued])
+            self._catch_up_soon()
             self._checkpoint_soon(jobs)
             now = loop.time()
             free_at = now + min(now - begun, _MAX_REST_S)
@@ -583,7 +667,7 @@ class SqliteStore:
         """Run *jobs* in one transaction; report success to all, or failure if there is only one."""
         try:
             with _translated():
-                await _in_its_thread(self._write, lambda connection: _transact(connection, jobs))
+                await _in_its_thread(self._write, lambda connection: _transact(connection, jobs, self._heads))
         except CrdtSessionsError as error:
             if len(jobs) == 1 and not jobs[0].done.done():
                 jobs[0].done.set_exception(error)
@@ -676,15 +760,34 @@ def _load(connection: sqlite3.Connection, session: SessionId) -> StoredSession |
 
 
 async def _connect(path: Path) -> aiosqlite.Connection:
-    connection = await aiosqlite.connect(path, isolation_level=None)
+    connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=_CACHED_STATEMENTS)
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", f"busy_timeout = {_BUSY_MS}"):
         await connection.execute(f"PRAGMA {pragma}")
     return connection
 
 
-def _transact(connection: sqlite3.Connection, jobs: Sequence[_Queued]) -> None:
+def _transact(connection: sqlite3.Connection, jobs: Sequence[_Queued], heads: _Heads) -> None:
+    plain = heads.followed_by(jobs)
+    if plain:
+        _append_rows(connection, [queued.job for queued in jobs if isinstance(queued.job, _Append)])
+    else:
+        _run_all(connection, jobs, heads)
+    heads.appended(jobs, told=not plain)
+
+
+def _append_rows(connection: sqlite3.Connection, appends: Sequence[_Append]) -> None:
+    """Append a few rows in a transaction of one statement, for which this thread waits for the lock only once."""
+    for _ in appends:
+        failpoints.reach("before-append")
+    failpoints.reach("before-commit")
+    _insert(connection, [row for each in appends for row in _stored(each.session, each.rows, each.now)])
+    failpoints.reach("after-commit")
+
+
+def _run_all(connection: sqlite3.Connection, jobs: Sequence[_Queued], heads: _Heads) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
+        heads.catch_up(connection)
         appends: list[_Append] = []
         for queued in jobs:
             if isinstance(queued.job, _Append):
@@ -763,12 +866,14 @@ def _append_all(connection: sqlite3.Connection, appends: Sequence[_Append]) -> N
 
 
 def _insert(connection: sqlite3.Connection, rows: Sequence[_StoredRow]) -> None:
-    at = 0
-    for size in _CHUNKS:
-        while len(rows) - at >= size:
-            values = [value for row in rows[at : at + size] for value in row]
-            connection.execute(f"{_INSERT} {', '.join([_PLACES] * size)}", values)
-            at += size
+    for at in range(0, len(rows), _AT_ONCE):
+        some = rows[at : at + _AT_ONCE]
+        connection.execute(_insertion(len(some)), [value for row in some for value in row])
+
+
+@functools.cache
+def _insertion(count: int) -> str:
+    return f"{_INSERT} {', '.join([_PLACES] * count)}"
 
 
 def _stored(session: SessionId, rows: Sequence[Row], now: Millis) -> list[_StoredRow]:
@@ -796,6 +901,6 @@ def _verified(
         if rows and seq != rows[-1].seq + 1:
             raise DamagedLog(session=session, seq=rows[-1].seq + 1, why="is missing")
         rows.append(row)
-    if not rows or rows[-1].seq != last_seq:
+    if not rows or rows[-1].seq < last_seq:
         raise DamagedLog(session=session, seq=last_seq, why="is missing")
     return tuple(rows)

@@ -21,7 +21,7 @@ from crdt_sessions.sync.events import (
 )
 from crdt_sessions.sync.panics import Panics
 from crdt_sessions.sync.plain import joined
-from crdt_sessions.sync.records import Deed, Notice, Records, RunRecord, Writer
+from crdt_sessions.sync.records import Deed, Notice, Records, RunRecord, Writer, lease_digest
 from crdt_sessions.sync.replica import Replica
 from crdt_sessions.sync.runs import RunSteward
 from crdt_sessions.sync.steward import Steward
@@ -60,4 +60,5 @@ __all__ = [
     "Violation",
     "Writer",
     "joined",
+    "lease_digest",
 ]

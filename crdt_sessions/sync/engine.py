@@ -35,7 +35,7 @@ from crdt_sessions.errors import (
     UpdateError,
     WireError,
 )
-from crdt_sessions.ids import Millis, PeerId, Seq
+from crdt_sessions.ids import ClientId, Millis, PeerId, Seq
 from crdt_sessions.limits import Limits, RunRules, Timing
 from crdt_sessions.model import SessionDoc, SessionView, Touched
 from crdt_sessions.sync.actor import Actor
@@ -72,6 +72,7 @@ from crdt_sessions.wire import (
     Ack,
     AwarenessFrame,
     Frame,
+    Hold,
     PermissionDenied,
     QueryAwareness,
     SyncStep1,
@@ -80,6 +81,7 @@ from crdt_sessions.wire import (
     decode,
     decode_awareness,
     encode,
+    sole_update,
 )
 from crdt_sessions.wire.varint import decode_state_vector
 
@@ -190,20 +192,20 @@ class SessionEngine:
     def handle(self, event: Event, now: Millis) -> list[Effect]:
         """Take *event* and return what the runtime must now do, in order."""
         match event:
+            case FrameReceived(peer, data):
+                return self._receive(peer, data, now)
+            case Committed(seq):
+                self.log.commit(seq)
+                return [Ready(None)]
             case PeerJoined():
                 return self._join(event, now)
             case RightsChanged(peer, rights):
                 if peer in self._peers:
                     self._peers[peer].actor = replace(self._peers[peer].actor, rights=rights)
                 return []
-            case FrameReceived(peer, data):
-                return self._receive(peer, data, now)
             case PeerLeft(peer, abrupt):
                 self._forget(peer, now)
                 return self._presence(lambda: self.roster.leave(peer, now, abrupt=abrupt))
-            case Committed(seq):
-                self.log.commit(seq)
-                return [Ready(None)]
             case Tick():
                 self.runs.tick(now)
                 return [*self._carry_out(), *self._presence(lambda: self.roster.tick(now)), *self._watch(now)]
@@ -327,13 +329,13 @@ class SessionEngine:
         """Whether the session takes writes."""
         return bool(self._steward.recorded("status") == "active")
 
-    @property
-    def restless(self) -> bool:
-        """Whether something may become due at any moment: a lease runs, somebody's connection broke."""
-        return self.runs.timed or self.roster.waiting
-
     def rests_until(self, now: Millis) -> Millis:
-        """Return when a :class:`Tick` has something to do at the earliest, if nobody joins and it is not restless."""
+        """Return when a :class:`Tick` has something to do at the earliest, if nobody joins or leaves.
+
+        That is now while something may become due at any moment: a lease runs, somebody's connection broke.
+        """
+        if self.runs.timed or self.roster.waiting:
+            return now
         quiet, silent = int(self.timing.keepalive_s * 1000), int(self.timing.silent_peer_s * 1000)
         due = [peer.told + quiet for peer in self._peers.values()]
         due += [peer.heard + silent for peer_id, peer in self._peers.items() if self.roster.announces(peer_id)]
@@ -404,15 +406,20 @@ class SessionEngine:
             frames.append(frame)
 
     def _join(self, event: PeerJoined, now: Millis) -> list[Effect]:
-        lease: tuple[str, int] | None = None
-        if event.lease is not None:
-            record = self.runs.holder(event.lease)
-            if record is None:
-                return [ClosePeer(event.peer, LeaseLost())]
-            self.runs.attached(record.id, now)
-            lease = (record.id, record.epoch)
+        try:
+            lease = self._attach(event.lease, now) if event.lease is not None else None
+        except LeaseLost as error:
+            return [ClosePeer(event.peer, error)]
         self._peers[event.peer] = _Peer(Actor(event.principal, event.rights, lease), heard=now, told=now)
         return [Ready(event.peer)]
+
+    def _attach(self, token: str, now: Millis) -> tuple[str, int]:
+        """Note that the holder of a lease has a connection; return run and epoch."""
+        record = self.runs.holder(token)
+        if record is None:
+            raise LeaseLost
+        self.runs.attached(record.id, now)
+        return record.id, record.epoch
 
     def _forget(self, peer_id: PeerId, now: Millis) -> None:
         peer = self._peers.pop(peer_id, None)
@@ -427,7 +434,7 @@ class SessionEngine:
             return []
         peer.heard = now
         if peer.actor.lease is not None:
-            self.runs.renew(peer.actor.lease[0], now)
+            self.runs.renew(*peer.actor.lease, now)
         effects: list[Effect] = []
         try:
             if len(data) > self.limits.max_frame_bytes:
@@ -446,7 +453,8 @@ class SessionEngine:
     def _decoded(self, data: bytes) -> list[Frame]:
         """Return the frames in a message. It is asked for them several times in a row."""
         if self._last is None or self._last[0] is not data:
-            self._last = (data, list(decode(data)))
+            update = sole_update(data)
+            self._last = (data, [Update(update)] if update is not None else list(decode(data)))
         return self._last[1]
 
     def _refuse(self, peer_id: PeerId, error: CrdtSessionsError) -> list[Effect]:
@@ -457,13 +465,12 @@ class SessionEngine:
 
     def _dispatch(self, peer_id: PeerId, peer: _Peer, frame: Frame, now: Millis) -> list[Effect]:
         match frame:
+            case Update() | SyncStep2():
+                return self._take_update(peer_id, peer, frame.update, now)
             case SyncStep1(state_vector):
                 decode_state_vector(state_vector)  # refuse now what could not be answered later
                 peer.step1 = state_vector
                 return [Ready(peer_id)]
-            case SyncStep2(update) | Update(update):
-                self._check_may_write(peer, update)
-                return self._merge(update, peer_id, peer.actor, now)
             case AwarenessFrame(payload):
                 return self._hear(peer_id, peer, payload, now)
             case QueryAwareness():
@@ -471,19 +478,26 @@ class SessionEngine:
                 return [Ready(peer_id)]
             case Ack(payload):
                 return self._promise(peer_id, peer, payload)
+            case Hold(token):
+                return self._hold(peer_id, peer, token, now)
             case PermissionDenied():
                 raise UnknownFrame(kind=2)  # only a server says that
             case _:
                 assert_never(frame)
 
-    def _check_may_write(self, peer: _Peer, update: bytes) -> None:
+    def _take_update(self, peer_id: PeerId, peer: _Peer, update: bytes, now: Millis) -> list[Effect]:
         can_write = peer.actor.rights.write
         if can_write and self.writable:
-            return
-        if not self.holds(update):
-            if can_write:
-                raise SessionClosed(session=self.session)
-            raise AccessDenied(what="this connection is read-only")
+            foreign = self._writers.foreign
+            effects = self._merge(update, peer_id, peer.actor, now)
+            if self._writers.foreign > foreign:  # it is only recorded
+                effects.append(Violation(peer.actor.principal, "client"))
+            return effects
+        if self.holds(update):
+            return []
+        if can_write:
+            raise SessionClosed(session=self.session)
+        raise AccessDenied(what="this connection is read-only")
 
     def _promise(self, peer_id: PeerId, peer: _Peer, payload: bytes) -> list[Effect]:
         if len(payload) > self.limits.max_ack_bytes:
@@ -492,6 +506,14 @@ class SessionEngine:
             raise TooSlow(what="too many acknowledgements are unread")
         peer.acks.append((self.log.head, payload))
         return [Ready(peer_id)]
+
+    def _hold(self, peer_id: PeerId, peer: _Peer, token: str, now: Millis) -> list[Effect]:
+        """Take a connection for that of a lease's holder, who is present as a client of its own."""
+        lease, former = self._attach(token, now), peer.actor.lease
+        if former is not None:
+            self.runs.detached(*former, now)
+        peer.actor = replace(peer.actor, lease=lease)
+        return self._presence(lambda: self.roster.leave(peer_id, now, abrupt=False))
 
     def _hear(self, peer_id: PeerId, peer: _Peer, payload: bytes, now: Millis) -> list[Effect]:
         entries = decode_awareness(payload)
@@ -523,6 +545,8 @@ class SessionEngine:
 
     def _merge(self, update: bytes, author: PeerId | None, actor: Actor | None, now: Millis) -> list[Effect]:
         self._check_size(len(update))
+        if (client := self._inspector.passed(update)) is not None:
+            return self._merge_plain(update, ClientId(client), author, actor, now)
         if self._tasted and (tasted := self._tasted.get(update)) is not None:
             return self._merge_tasted(tasted, author, actor, now)
         self._writers.check(self.document, update)
@@ -533,8 +557,7 @@ class SessionEngine:
         elif actor is not None and actor.rights.bound:
             bound = self._writers.claim(self.document, update, actor.principal)
         records = Records(writers={writer.client: writer for writer in bound})
-        plain = self._inspector.passed(update)
-        delta = self._apply(update)
+        delta = self._apply(self.document.apply, update)
         if delta is None:
             return []  # an echo: it is stored already, or on its way
         if delta == EMPTY_UPDATE:
@@ -542,19 +565,42 @@ class SessionEngine:
         waits = self.document.waiting != EMPTY_UPDATE
         return [
             self._persist(update, delta, author, records, waits=waits),
-            *self._settle(now, actor=actor, plain=plain),
+            *self._settle(now, actor=actor),
         ]
 
-    def _merge_tasted(self, tasted: Tasted, author: PeerId | None, actor: Actor | None, now: Millis) -> list[Effect]:
-        self._writers.check_authors(tasted.authors)
+    def _merge_plain(
+        self, update: bytes, client: ClientId, author: PeerId | None, actor: Actor | None, now: Millis
+    ) -> list[Effect]:
+        """Merge what *client* put next to other text, which is most of what there ever is, or something new."""
+        records = self._bind((client,), actor)
+        self._apply(self.document.append, update)
+        persist = self._persist(update, update, author, records)
+        if not self.document.touched:
+            return [persist]
+        touched = self._noted()
+        if touched.within_messages:  # about text there is nothing to be decided
+            return [persist]
+        return [persist, *self._judge(touched, now, actor)]
+
+    def _bind(self, found: Sequence[ClientId], actor: Actor | None) -> Records | None:
+        """Check and note whose clients these are, by whom there is something new; return what goes on record.
+
+        Raises:
+            LeaseLost: one of them is fenced, or writes for another lease than *actor*.
+            ForeignWriter: one of them is somebody else's.
+        """
+        self._writers.check_authors(found)
         bound: Sequence[Writer] = ()
         if actor is not None and actor.lease is not None:
             run, epoch = actor.lease
-            bound = self._writers.bind_authors(tasted.authors, principal=actor.principal, run=run, epoch=epoch)
+            bound = self._writers.bind_authors(found, principal=actor.principal, run=run, epoch=epoch)
         elif actor is not None and actor.rights.bound:
-            bound = self._writers.claim_authors(tasted.authors, actor.principal)
-        records = Records(writers={writer.client: writer for writer in bound})
-        delta = self._apply(tasted.delta) if tasted.delta is not None else None
+            bound = self._writers.claim_authors(found, actor.principal)
+        return Records(writers={writer.client: writer for writer in bound}) if bound else None
+
+    def _merge_tasted(self, tasted: Tasted, author: PeerId | None, actor: Actor | None, now: Millis) -> list[Effect]:
+        records = self._bind(tasted.authors, actor)
+        delta = self._apply(self.document.apply, tasted.delta) if tasted.delta is not None else None
         if tasted.delta is None or delta is None:
             return []  # an echo
         waits = self.document.waiting != EMPTY_UPDATE  # of what was stored without a sandbox
@@ -573,13 +619,11 @@ class SessionEngine:
         tasted = self._tasted.get(update)
         return tasted.held if tasted is not None else self.document.contains(update)
 
-    def _apply(self, update: bytes) -> bytes | None:
+    def _apply(self, how: Callable[[bytes], Result], update: bytes) -> Result:
         if update in self._panics:
             raise MalformedUpdate(size=len(update))
         try:
-            if self._inspector.passed(update):
-                return self.document.append(update)
-            return self.document.apply(update)
+            return how(update)
         except PanickedUpdate:
             self._panics.add(update)
             raise
@@ -602,21 +646,21 @@ class SessionEngine:
     ) -> Persist:
         self._size_bound += len(update)
         self._inspector.took(update)
-        return Persist(self.log.append(delta, author), update, waits, records or Records())
+        return Persist(self.log.append(delta, author), update, waits, records)
 
-    def _settle(
-        self, now: Millis, *, actor: Actor | None = None, by: str | None = None, plain: bool = False
-    ) -> list[Effect]:
-        """Note what changed, put back what *actor* may not have written, and let the steward decide.
+    def _settle(self, now: Millis, *, actor: Actor | None = None, by: str | None = None) -> list[Effect]:
+        """Note what changed, put back what *actor* may not have written, and let the steward decide."""
+        self.changes.note_elsewhere(self.log.head)
+        return self._judge(self._noted(), now, actor, by) if self.document.touched else []
 
-        A *plain* change is nothing but text at the end of text.
-        """
-        if not plain:
-            self.changes.note_elsewhere(self.log.head)
-        if not self.document.touched:
-            return []
+    def _noted(self) -> Touched:
+        """Return what the document has been changed in, and note it for readers."""
         touched = self.document.take_touched()
         self.changes.note(touched, self.log.head)
+        return touched
+
+    def _judge(self, touched: Touched, now: Millis, actor: Actor | None, by: str | None = None) -> list[Effect]:
+        """Put back what *actor* may not have written, and let the steward decide about the rest."""
         effects: list[Effect] = self._put_back(touched, actor)
         if "title" in touched.meta:
             title = self.document.roots.meta.get("title")
@@ -634,7 +678,7 @@ class SessionEngine:
         _, delta = self.document.edit(lambda _: [write(self.view) for write in writes], origin="steward")
         if delta is not None:
             effects.append(self._persist(delta, delta, None))
-            self.changes.note(self.document.take_touched(), self.log.head)
+            self._noted()
         return effects
 
     def _carry_out(self, actor: Actor | None = None) -> list[Effect]:
@@ -655,9 +699,7 @@ class SessionEngine:
             effects.append(replace(deed, principal=actor.principal) if cancelled and actor is not None else deed)
         if delta is not None or decided.records:
             effects.append(self._persist(delta or EMPTY_UPDATE, delta, None, decided.records))
-            touched = self.document.take_touched()
-            self._rules.check(touched, None)  # from here on that is how it is
-            self.changes.note(touched, self.log.head)
+            self._rules.check(self._noted(), None)  # from here on that is how it is
         if decided.evicted:  # seldom, and a session may have a thousand peers
             for peer_id, peer in self._peers.items():
                 lease = peer.actor.lease

@@ -8,7 +8,7 @@ takes everything from its cursor to the tail as one frame, so batching appears e
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from crdt_sessions.ids import PeerId, Seq
 from crdt_sessions.model import merge
@@ -18,15 +18,13 @@ MAX_GROUP = 256
 """Entries merged into one frame at most: merging costs more than linear time."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     seq: Seq
     delta: bytes | None
     author: PeerId | None
 
 
-@dataclass(frozen=True, slots=True)
-class Portion:
+class Portion(NamedTuple):
     """What a reader is to be sent, and where its cursor stands afterwards."""
 
     cursor: Seq

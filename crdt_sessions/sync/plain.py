@@ -3,7 +3,8 @@
 The CRDT library can panic, loop for ever or crash the process on an update that was made to hurt
 (docs/decisions/0011-a-process-for-foreign-bytes.md), so what comes from outside is first applied in another process.
 Nine out of ten updates are a few characters put behind, or before, others that are there. Those need no such test:
-everything in them can be checked by looking. Source of the format: Yjs ``encoding.js``, update v1.
+everything in them can be checked by looking. So can what begins a message, see :mod:`crdt_sessions.sync.fresh`.
+Source of the format: Yjs ``encoding.js``, update v1.
 """
 
 from __future__ import annotations
@@ -12,13 +13,12 @@ from collections.abc import Sequence
 
 from crdt_sessions.errors import WireError
 from crdt_sessions.model import SessionDoc
-from crdt_sessions.wire import EMPTY_UPDATE
+from crdt_sessions.sync.fresh import fresh
+from crdt_sessions.sync.structs import HAS_ORIGIN, HAS_RIGHT_ORIGIN, MAX_CLOCK, STRING, units
+from crdt_sessions.wire import EMPTY_UPDATE, sole_update
 from crdt_sessions.wire.varint import Reader, buffer, decode_state_vector, varuint
 
 _MAX_STRUCTS = 8
-_MAX_CLOCK = 2**31
-_STRING = 4
-_HAS_ORIGIN, _HAS_RIGHT_ORIGIN = 0x80, 0x40
 
 
 class Inspector:
@@ -32,36 +32,40 @@ class Inspector:
         self._document = document
         self._clocks: dict[int, int] | None = None
         self._passed: tuple[bytes, int, int] | None = None
-        self._expected = (0, 0, b"")
+        self._expected = (0, b"\0", 0, b"")  # client, also encoded; clock; how an update that goes on there begins
 
     def passes(self, update: bytes) -> bool:
-        """Tell whether *update* only inserts text, by one client, next to what the document holds."""
+        """Tell whether *update* is one client's, and only inserts text next to what is there, or begins something."""
         if self._document.waiting != EMPTY_UPDATE:
             return False  # it may bring what others wait for
         if self._clocks is None:
             self._clocks = decode_state_vector(self._document.state_vector())
-        found = self._goes_on(update) or plain(update, self._clocks)
+        found = self._goes_on(update) or plain(update, self._clocks) or fresh(update, self._clocks, self._has)
         self._passed = (update, *found) if found is not None else None
         return found is not None
 
+    def _has(self, root: str, key: str) -> bool:
+        return key in getattr(self._document.roots, root)
+
     def _goes_on(self, update: bytes) -> tuple[int, int] | None:
         """Tell the same of an update that goes on where the last one ended, at a glance."""
-        client, clock, expected = self._expected
+        client, _, clock, expected = self._expected
         if self._clocks is None or self._clocks.get(client) != clock or not update.startswith(expected):
             return None
-        units = _only_text(update, len(expected))
-        return (client, clock + units) if units and clock + units < _MAX_CLOCK else None
+        added = _only_text(update, len(expected))
+        return (client, clock + added) if added and clock + added < MAX_CLOCK else None
 
-    def passed(self, update: bytes) -> bool:
-        """Tell whether *update* is the one that has just passed, and the document has not changed since."""
-        return self._passed is not None and self._passed[0] is update
+    def passed(self, update: bytes) -> int | None:
+        """Return who wrote *update*, if it is the one that has just passed and the document has not changed since."""
+        return self._passed[1] if self._passed is not None and self._passed[0] == update else None
 
     def took(self, update: bytes) -> None:
         """Note that the document has changed by *update*."""
         if self._passed is not None and self._clocks is not None and self._passed[0] == update:
             _, client, clock = self._passed
             self._clocks[client] = clock
-            self._expected = (client, clock, _next_one(varuint(client), clock, _HAS_ORIGIN | _STRING))
+            name = self._expected[1] if client == self._expected[0] else varuint(client)
+            self._expected = (client, name, clock, _next_one(name, clock, HAS_ORIGIN | STRING))
         else:
             self._clocks = None
         self._passed = None
@@ -92,7 +96,7 @@ def _plain(reader: Reader, clocks: dict[int, int]) -> tuple[int, int] | None:
     for _ in range(structs):
         length = _inserted(reader, client, clock, clocks)
         clock += length
-        if not length or clock >= _MAX_CLOCK:
+        if not length or clock >= MAX_CLOCK:
             return None
     done = reader.varuint() == 0 and not reader.remaining  # no deletions, and nothing behind them
     return (client, clock) if done else None
@@ -101,13 +105,13 @@ def _plain(reader: Reader, clocks: dict[int, int]) -> tuple[int, int] | None:
 def _inserted(reader: Reader, client: int, clock: int, clocks: dict[int, int]) -> int:
     """Return the length of the text that the next struct inserts, in UTF-16 units; 0 if it is something else."""
     info = reader.take(1)[0]
-    if info & ~_HAS_RIGHT_ORIGIN != _STRING | _HAS_ORIGIN:
+    if info & ~HAS_RIGHT_ORIGIN != STRING | HAS_ORIGIN:
         return 0
-    for _ in range(2 if info & _HAS_RIGHT_ORIGIN else 1):
+    for _ in range(2 if info & HAS_RIGHT_ORIGIN else 1):
         neighbour, at = reader.varuint(), reader.varuint()
         if at >= (clock if neighbour == client else clocks.get(neighbour, 0)):
             return 0
-    return _units(reader.string().encode())
+    return units(reader.string().encode())
 
 
 def joined(messages: Sequence[bytes]) -> list[bytes]:
@@ -148,8 +152,8 @@ class _Run:
     ) -> None:
         self._first = message
         self._head = head
-        self._client, self._info, self._right = client, info | _HAS_ORIGIN, right
-        self._clock = clock + _units(text)
+        self._client, self._info, self._right = client, info | HAS_ORIGIN, right
+        self._clock = clock + units(text)
         self._texts = [text]
         self._expect()
 
@@ -174,15 +178,15 @@ class _Run:
         reader.take(2)
         client = varuint(reader.varuint())
         clock, info = reader.varuint(), reader.take(1)[0]
-        if info & ~(_HAS_ORIGIN | _HAS_RIGHT_ORIGIN) != _STRING:
+        if info & ~(HAS_ORIGIN | HAS_RIGHT_ORIGIN) != STRING:
             return None
-        if info & _HAS_ORIGIN:
+        if info & HAS_ORIGIN:
             _ = reader.varuint(), reader.varuint()
         at = len(update) - reader.remaining
-        if info & _HAS_RIGHT_ORIGIN:
+        if info & HAS_RIGHT_ORIGIN:
             _ = reader.varuint(), reader.varuint()
         right = update[at : len(update) - reader.remaining]
-        if not info & (_HAS_ORIGIN | _HAS_RIGHT_ORIGIN):  # the first in its text: a parent stands there
+        if not info & (HAS_ORIGIN | HAS_RIGHT_ORIGIN):  # the first in its text: a parent stands there
             named = reader.varuint()
             _ = reader.string() if named else (reader.varuint(), reader.varuint())
         head = update[: len(update) - reader.remaining]
@@ -193,14 +197,11 @@ class _Run:
 
     def takes(self, message: bytes) -> bool:
         """Take *message*, if it goes on where the last one ended."""
-        size = len(message) - 3
-        if size >= _SHORT or message[:2] != _UPDATE or message[2] != size:
+        update, at = sole_update(message), len(self._expected)
+        if update is None or not update.startswith(self._expected) or not (added := _only_text(update, at)):
             return False
-        at = 3 + len(self._expected)
-        if not message.startswith(self._expected, 3) or not (units := _only_text(message, at)):
-            return False
-        self._clock += units
-        self._texts.append(message[at + 1 : -1])
+        self._clock += added
+        self._texts.append(update[at + 1 : -1])
         self._expect()
         return True
 
@@ -229,11 +230,6 @@ def _only_text(update: bytes, at: int) -> int:
     if not text or len(text) >= _SHORT or update[at] != len(text) or update[-1] != 0:
         return 0
     try:
-        return _units(text)
+        return units(text)
     except UnicodeDecodeError:
         return 0
-
-
-def _units(text: bytes) -> int:
-    """Return the length of UTF-8 text in UTF-16 units, which Yjs counts in."""
-    return len(text) if text.isascii() else len(text.decode().encode("utf-16-le")) // 2

@@ -5,6 +5,7 @@ The document mirrors these for everybody to see; the record is what counts.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,11 @@ class ApprovalRecord(BaseModel):
     def but(self, **changes: Any) -> ApprovalRecord:
         """Return this record with *changes*."""
         return self.model_copy(update=changes)
+
+
+def lease_digest(token: str) -> str:
+    """Return what is kept of a lease's token: with it the token is recognised, and cannot be made up."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 class RunRecord(BaseModel):

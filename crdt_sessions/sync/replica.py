@@ -17,7 +17,7 @@ import json
 from collections.abc import Callable
 from typing import Any, TypeVar, assert_never
 
-from crdt_sessions.errors import TooLarge
+from crdt_sessions.errors import TooLarge, UnknownFrame
 from crdt_sessions.ids import ClientId, Millis, Seq
 from crdt_sessions.limits import Limits
 from crdt_sessions.model import SessionDoc, SessionView, merge
@@ -29,6 +29,7 @@ from crdt_sessions.wire import (
     AwarenessEntry,
     AwarenessFrame,
     Frame,
+    Hold,
     PermissionDenied,
     QueryAwareness,
     SyncStep1,
@@ -83,6 +84,8 @@ class Replica:
         self._announce = False
         self._answered = False
         self._received = False
+        self._borrowed = 0
+        """:attr:`version` when it began: changes up to there were a predecessor's."""
         self._probed = 0
         self._replies: list[Frame] = []
         self._local: list[bytes] = []
@@ -102,6 +105,28 @@ class Replica:
         self._replies = [SyncStep1(self.document.state_vector())]
         self._clock += 1
         self._announce = self._state is not None
+
+    def successor(self, client_id: int) -> Replica:
+        """Return a replica that goes on with this one's connection as another client, and close this one.
+
+        Every change of this one must be :attr:`durable`, and it must have left. Changes are counted on: what the
+        server still returns to this one says nothing of them.
+
+        Args:
+            client_id: fresh and random.
+        """
+        follower = Replica(client_id, limits=self.limits)
+        follower.begin(self.document.encode())
+        follower.awareness = self.awareness
+        follower.version = follower.durable = follower._borrowed = follower._probed = self.version
+        follower.connected, follower.synced = self.connected, self.synced
+        follower._answered, follower._received = self._answered, self._received
+        self.close()
+        return follower
+
+    def hold(self, token: str) -> None:
+        """Say on this connection that it is now the one of a lease's holder, before anything else is said."""
+        self._replies.append(Hold(token))
 
     def lost(self, now: Millis) -> None:
         """Note that the connection is gone. Local changes stay; everybody else's presence does not."""
@@ -245,6 +270,8 @@ class Replica:
                 self._announce = self._state is not None
             case PermissionDenied(reason):
                 self.denied = reason
+            case Hold():
+                raise UnknownFrame(kind=103)  # only a client says that
             case Ack(payload):
                 self.durable = max(self.durable, Reader(payload).varuint())
             case _:
@@ -252,7 +279,7 @@ class Replica:
 
     def _lacking(self, state_vector: bytes) -> bytes:
         """Return what a server with *state_vector* lacks; an encoded difference always names all deletions ever."""
-        if self.version == 0:  # all that is here came from there
+        if self.version == self._borrowed:  # all that is here came from there
             theirs = decode_state_vector(state_vector)
             ours = decode_state_vector(self.document.state_vector())
             if all(clock <= theirs.get(client, 0) for client, clock in ours.items()):

@@ -45,7 +45,7 @@ from crdt_sessions.model import (
     output_of,
 )
 from crdt_sessions.model.values import RunPolicy, RunStatus, StreamState
-from crdt_sessions.sync.records import ApprovalRecord, Deed, Notice, Records, RunRecord
+from crdt_sessions.sync.records import ApprovalRecord, Deed, Notice, Records, RunRecord, lease_digest
 
 Write = Callable[[SessionView], None]
 
@@ -127,10 +127,16 @@ class RunSteward:
             found.update(self._records[run_id].approvals)
         return found
 
-    def holder(self, digest: str) -> RunRecord | None:
-        """Return the run whose present lease has the token with this digest."""
+    def holder(self, token: str) -> RunRecord | None:
+        """Return the run whose present lease has this token."""
+        digest = lease_digest(token)
         active = (self._records[run_id] for run_id in self._active)
         return next((record for record in active if record.lease is not None and record.secret == digest), None)
+
+    def is_ready(self, run_id: str) -> bool:
+        """Whether a run may be claimed."""
+        record = self._records.get(run_id)
+        return record is not None and record.ready
 
     @property
     def timed(self) -> bool:
@@ -268,9 +274,9 @@ class RunSteward:
             )
         )
 
-    def renew(self, run_id: str, now: Millis) -> None:
+    def renew(self, run_id: str, epoch: int, now: Millis) -> None:
         """Note a sign of life of a lease's holder."""
-        if (life := self._lives.get(run_id)) is not None:
+        if (life := self._lives.get(run_id)) is not None and self._records[run_id].epoch == epoch:
             life.heard, life.seen = now, True
 
     def attached(self, run_id: str, now: Millis) -> None:

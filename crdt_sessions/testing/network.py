@@ -104,7 +104,7 @@ class SimNetwork:
         return self.peers[name]
 
     def connect(self, name: str, *, rights: Rights = ALL, lease: str | None = None) -> None:
-        """Connect a peer, with the digest of a lease's token if it holds one; nothing happens if it is connected."""
+        """Connect a peer, with a lease's token if it holds one; nothing happens if it is connected."""
         peer = self.peers[name]
         if peer.connection is not None:
             return
@@ -114,6 +114,14 @@ class SimNetwork:
         self._handle(PeerJoined(peer.connection, name, rights, lease))
         if peer.connection is None:
             return
+        self._pump(peer)
+
+    def take_over(self, name: str, token: str) -> None:
+        """Let a connected peer, of which all is durable, go on as another client that holds a lease."""
+        peer = self.peers[name]
+        self._ids += 1
+        peer.replica = peer.replica.successor(1000 + self._ids)
+        peer.replica.hold(token)
         self._pump(peer)
 
     def drop(self, name: str, *, abrupt: bool = True) -> None:
@@ -142,6 +150,7 @@ class SimNetwork:
             return False
         data = queue.popleft()
         if up:
+            self.engine.doubtful(peer.connection, data)  # as a runtime asks; what is not, goes a shorter way
             self._handle(FrameReceived(peer.connection, data))
         else:
             peer.replica.receive(data, self.now)
@@ -171,9 +180,10 @@ class SimNetwork:
             written, self.unwritten = self.unwritten, []
             self.rows += [(effect.seq, effect.update) for effect in written]
             for effect in written:
-                self.records.runs.update(effect.records.runs)
-                self.records.writers.update(effect.records.writers)
-                self.records.notices += effect.records.notices
+                if effect.records is not None:
+                    self.records.runs.update(effect.records.runs)
+                    self.records.writers.update(effect.records.writers)
+                    self.records.notices += effect.records.notices
             self._handle(Committed(written[-1].seq))
 
     def decide(self, decision: Callable[[RunSteward], Result]) -> Result:

@@ -132,6 +132,10 @@ class StoreContract:
             with pytest.raises(StorageError):
                 await store.append(A, [Row(Seq(2), b"x"), Row(Seq(4), b"y")], now=NOW)
             await store.append(A, rows(2, b"x"), now=NOW)
+            for wrong in (first + 1, 2):  # nor once it is in the middle of being written to
+                with pytest.raises(StorageError):
+                    await store.append(A, rows(wrong, b"x"), now=NOW)
+            await store.append(A, rows(3, b"x"), now=NOW)
 
     async def test_many_writers_at_once_lose_nothing(self, tmp_path: Path) -> None:
         async with self.open(tmp_path) as store:

@@ -8,6 +8,7 @@ from crdt_sessions.wire.frames import (
     Ack,
     AwarenessFrame,
     Frame,
+    Hold,
     PermissionDenied,
     QueryAwareness,
     SyncStep1,
@@ -15,6 +16,7 @@ from crdt_sessions.wire.frames import (
     Update,
     decode,
     encode,
+    sole_update,
 )
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "AwarenessFrame",
     "Closing",
     "Frame",
+    "Hold",
     "PermissionDenied",
     "QueryAwareness",
     "SyncStep1",
@@ -35,4 +38,5 @@ __all__ = [
     "decode_awareness",
     "encode",
     "encode_awareness",
+    "sole_update",
 ]

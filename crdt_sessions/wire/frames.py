@@ -12,9 +12,11 @@ bytes                  value              direction
 ``02 00 string``       PermissionDenied   server to client
 ``03``                 QueryAwareness     both
 ``66 buf``             Ack (type 102)     both: the server returns the payload once all before it is durable
+``67 string``          Hold (type 103)    client to server: from here on it is the holder's of a lease
 =====================  =================  ==========================================================
 
-Sources: y-protocols ``PROTOCOL.md``, y-websocket ``y-websocket.js``; type 102 as in y-sweet.
+Sources: y-protocols ``PROTOCOL.md``, y-websocket ``y-websocket.js``; type 102 as in y-sweet; type 103
+is our own.
 ``docs/protocol.md`` is the normative text.
 """
 
@@ -27,10 +29,12 @@ from typing import assert_never
 from crdt_sessions.errors import TruncatedFrame, UnknownFrame
 from crdt_sessions.wire.varint import Reader, buffer, string, varuint
 
-_SYNC, _AWARENESS, _AUTH, _QUERY_AWARENESS, _ACK = 0, 1, 2, 3, 102
+_SYNC, _AWARENESS, _AUTH, _QUERY_AWARENESS, _ACK, _HOLD = 0, 1, 2, 3, 102, 103
 _STEP1, _STEP2, _UPDATE = 0, 1, 2
 _PERMISSION_DENIED = 0
 _AN_UPDATE = bytes((_SYNC, _UPDATE))
+_SHORT = 0x80
+"""Numbers below it are one byte."""
 
 EMPTY_UPDATE = b"\x00\x00"
 """The Yjs update (encoding v1) that changes nothing."""
@@ -86,7 +90,14 @@ class Ack:
     payload: bytes
 
 
-Frame = SyncStep1 | SyncStep2 | Update | AwarenessFrame | PermissionDenied | QueryAwareness | Ack
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A client says that this connection is from here on the one of a lease's holder, and proves it by the token."""
+
+    token: str
+
+
+Frame = SyncStep1 | SyncStep2 | Update | AwarenessFrame | PermissionDenied | QueryAwareness | Ack | Hold
 
 
 def encode(frame: Frame) -> bytes:
@@ -106,6 +117,8 @@ def encode(frame: Frame) -> bytes:
             return b"\x03"
         case Ack(payload):
             return varuint(_ACK) + buffer(payload)
+        case Hold(token):
+            return varuint(_HOLD) + string(token)
         case _:
             assert_never(frame)
 
@@ -129,6 +142,12 @@ def decode(data: bytes) -> Iterator[Frame]:
         yield _decode_one(reader)
 
 
+def sole_update(data: bytes) -> bytes | None:
+    """Return the update in a message that is one short :class:`Update` and nothing else; None if it is another."""
+    size = len(data) - 3
+    return data[3:] if 0 <= size < _SHORT and data[2] == size and data.startswith(_AN_UPDATE) else None
+
+
 def _decode_one(reader: Reader) -> Frame:
     kind = reader.varuint()
     if kind == _SYNC:
@@ -144,6 +163,8 @@ def _decode_one(reader: Reader) -> Frame:
         return QueryAwareness()
     if kind == _ACK:
         return Ack(reader.buffer())
+    if kind == _HOLD:
+        return Hold(reader.string())
     raise UnknownFrame(kind=kind)
 
 

@@ -58,8 +58,8 @@ class DirectLine(asyncio.Protocol):
         self._frames = Deframer(max_message_bytes)
         self._waiting: list[Sequence[bytes]] = []
         self._arrived: asyncio.Future[None] | None = None
-        self._on_writable: Callable[[], None] = lambda: None
-        self._take: Take = lambda messages: messages
+        self._on_writable: Callable[[], None] = _nothing_to_write
+        self._take: Take = _nothing_taken
         self._patience = 0.0
         self._impatient: asyncio.TimerHandle | None = None
         self._slow: TooSlow | None = None
@@ -104,7 +104,7 @@ class DirectLine(asyncio.Protocol):
 
     async def release(self) -> None:
         """See :meth:`Line.release`."""
-        self._on_writable = lambda: None
+        self._on_writable, self._take = _nothing_to_write, _nothing_taken  # what they hold holds this
 
     async def close(self, code: int, reason: str, hang_up_s: float) -> None:
         """Say why the connection ends; return when it has, after *hang_up_s* or soon."""
@@ -183,6 +183,14 @@ class DirectLine(asyncio.Protocol):
     def _tell(self, waiting: asyncio.Future[None] | None) -> None:
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
+
+
+def _nothing_to_write() -> None:
+    pass
+
+
+def _nothing_taken(messages: Sequence[bytes]) -> Sequence[bytes]:
+    return messages
 
 
 class Deframer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
@@ -17,6 +16,7 @@ from hypercorn.config import Config
 from hypercorn.protocol import ws_stream
 
 from crdt_sessions_server.app import Service
+from crdt_sessions_server.heap import Heap
 from crdt_sessions_server.settings import Settings
 
 _log = logging.getLogger("crdt_sessions.serve")
@@ -61,7 +61,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None] = lambda 
     """
     _raise_file_limit()
     listener = _listen(settings.host, settings.port)
-    async with Service(settings) as service:
+    async with Service(settings) as service, Heap():
         await _serve(service, settings, listener, announce)
 
 
@@ -91,8 +91,6 @@ async def _serve(
 
     @service.app.before_serving
     async def ready() -> None:
-        gc.collect()
-        gc.freeze()  # the modules' hundred thousand objects stay; looking through them takes 50 ms each time
         host, port = listener.getsockname()[:2]
         scheme = "https" if settings.tls_certificate is not None else "http"
         announce(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")

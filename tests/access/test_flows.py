@@ -62,7 +62,7 @@ async def test_questions_approvals_steering_stops_handoffs_and_offline_work_brea
         await bob.steer(f"run-{steered.id}", "to the point")
         await over(ann, steered)
         stopped = await ann.post("another long one", agent="writer")
-        await over(ann, stopped, "running")
+        await over(bob, stopped, "running")  # who presses stop has seen it
         bob.cancel(f"run-{stopped.id}")
         await over(ann, stopped, "cancelled")
         bob.regenerate(paid.id, agent="critic")

@@ -120,11 +120,10 @@ async def test_tokens_that_piled_up_are_one_row_one_commit_and_one_frame(service
             assert len(viewer.sent) == 1
             assert len(viewer.sent[0]) <= 1000 * len(TOKEN) + 60
         assert len(reader_has) > 5000
-        assert sum(statement.startswith("INSERT INTO updates") for statement in statements) == 1
-        assert sum(statement.startswith("COMMIT") for statement in statements) == 1
+        assert [statement.split(" (")[0] for statement in statements] == ["INSERT INTO updates"]
 
 
-async def test_a_token_that_comes_alone_costs_four_statements_and_a_frame_for_each_viewer(service):
+async def test_a_token_that_comes_alone_costs_one_statement_and_a_frame_for_each_viewer(service):
     registry, statements = service
     async with AsyncExitStack() as stack:
         agent = await joined(stack, registry, "room", Agent(7))
@@ -138,7 +137,7 @@ async def test_a_token_that_comes_alone_costs_four_statements_and_a_frame_for_ea
                 agent.feed(token)
                 await session.durable()
                 await asyncio.sleep(0)
-        assert len(statements) <= 100 * 4
+        assert len(statements) <= 100 + 2 * 3, "three once a second, to say where the log ends"
         assert len(viewer.sent) <= 100
         assert sum(map(len, viewer.sent)) <= 100 * 40
 
@@ -154,7 +153,7 @@ async def test_fifty_sessions_at_once_share_a_commit(service):
             agent.feed(*agent.tokens(1))
         await asyncio.gather(*(session.durable() for session in sessions))
         assert sum(statement.startswith("COMMIT") for statement in statements) <= 2
-        assert len(statements) <= 2 * 3 + 12, "50 rows are three chunks of 16 and two single ones"
+        assert len(statements) <= 2 * 4
 
 
 async def test_a_token_costs_a_bounded_number_of_calls(service):
@@ -169,7 +168,7 @@ async def test_a_token_costs_a_bounded_number_of_calls(service):
             one_by_one = _calls(lambda: [agent.feed(token) for token in alone])
             at_once = _calls(lambda: agent.feed(*piled))
             await session.durable()
-    assert one_by_one / 200 < 85
+    assert one_by_one / 200 < 66
     assert at_once / 1000 < 8.5
 
 

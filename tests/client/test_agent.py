@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from crdt_sessions import Agent, RunCancelled, connect
+from crdt_sessions import Agent, RunCancelled, SessionPeer, connect
 from crdt_sessions.client.known import KnownSessions
-from crdt_sessions.errors import RequestRefused
+from crdt_sessions.errors import ConnectionClosed, RequestRefused
 from crdt_sessions.model import SessionDoc, ToolPart
 from tests.processes import Process, Server
 
@@ -101,14 +101,17 @@ async def test_a_question_asked_while_no_agent_was_up_is_answered(service, room)
         assert message.text == "Here."
 
 
-async def test_an_agent_begins_where_it_left_and_not_in_another_session_of_the_same_name(service, room, monkeypatch):
-    known = []
+@pytest.mark.parametrize("linger_s", [60, 0])
+async def test_an_agent_begins_where_it_left_and_not_in_another_session_of_the_same_name(
+    service, room, monkeypatch, linger_s
+):
+    room, known = f"{room}-{linger_s}", []
     take = KnownSessions.take
 
     def noted(self, *args):
-        replica = take(self, *args)
-        known.append(replica and len(replica.view.messages))
-        return replica
+        kept = take(self, *args)
+        known.append(kept and (isinstance(kept, SessionPeer), len(kept.view.messages)))
+        return kept
 
     monkeypatch.setattr(KnownSessions, "take", noted)
 
@@ -121,7 +124,7 @@ async def test_an_agent_begins_where_it_left_and_not_in_another_session_of_the_s
             _, message = await answered(ann, await ann.post(question, agent="*"))
             return message.text
 
-    async with working(service.url, answer):
+    async with working(service.url, answer, linger_s=linger_s):
         assert await asked("One?") == "1 before"
         await asyncio.sleep(0.3)
         assert await asked("Two?") == "3 before"
@@ -130,15 +133,122 @@ async def test_an_agent_begins_where_it_left_and_not_in_another_session_of_the_s
             (await http.delete(f"{service.url}/v1/sessions/{room}")).raise_for_status()
             (await http.post(f"{service.url}/v1/sessions", json={"id": room})).raise_for_status()
         assert await asked("Three?") == "1 before"
-    assert known == [None, 2, None]
+    assert known[1] in (
+        [(True, 2), (True, 3)] if linger_s else [(False, 2)]
+    )  # who stays has heard the second question
+    assert known[::2] == [None, None]
+
+
+async def peers_in(service, room):
+    async with httpx.AsyncClient() as http:
+        return (await http.get(f"{service.url}/v1/sessions/{room}")).json()["peers"]
+
+
+async def test_an_agent_stays_for_a_while_unseen_and_then_leaves(service, room):
+    async with connect(service.url, room) as ann, working(service.url, says, linger_s=0.6):
+        for count in (1, 2):
+            await answered(ann, await ann.post(str(count), agent="*"))
+            await ann.until(lambda: not ann.present())
+            assert await peers_in(service, room) == 2
+        async with asyncio.timeout(10):
+            while await peers_in(service, room) > 1:
+                await asyncio.sleep(0.05)
+        _, message = await answered(ann, await ann.post("3", agent="*"))
+        assert message.text == "Yes."
+
+
+async def test_an_agent_stays_in_so_many_sessions_and_leaves_all_when_it_stops(service, room, monkeypatch):
+    monkeypatch.setattr("crdt_sessions.client.known._MOST_WAITING", 2)
+    rooms = [f"{room}-{number}" for number in range(3)]
+    async with working(service.url, says):
+        for each in rooms:
+            async with connect(service.url, each) as ann:
+                await answered(ann, await ann.post("?", agent="*"))
+        async with asyncio.timeout(10):
+            while [await peers_in(service, each) for each in rooms] != [0, 1, 1]:
+                await asyncio.sleep(0.05)
+    assert [await peers_in(service, each) for each in rooms] == [0, 0, 0]
+
+
+async def test_an_agent_that_stayed_survives_a_restart_of_the_service(tmp_path, room):
+    server = Server(tmp_path / "s.db", "--default-agent", "")
+    try:
+        async with working(server.url, says):
+            for number in range(3):
+                async with connect(server.url, room) as ann:
+                    _, message = await answered(ann, await ann.post(str(number), agent="*"))
+                    assert message.text == "Yes."
+                server.kill()
+                server = server.again()
+    finally:
+        server.close()
+
+
+async def test_two_runs_of_a_session_at_once_and_then_one(service, room):
+    async with connect(service.url, room) as ann, working(service.url, says):
+        both = [await ann.post(text, agent="*", policy="parallel") for text in "ab"]
+        for question in [*both, await ann.post("c", agent="*")]:
+            _, message = await answered(ann, question)
+            assert message.text == "Yes."
+
+
+async def says(run):
+    await run.out.write("Yes.")
+
+
+class Stayer:
+    """What KnownSessions needs of a peer."""
+
+    def __init__(self):
+        self.waits, self.left, self.unacknowledged = True, False, 0
+
+    async def step_back(self):
+        await asyncio.sleep(0)
+        return True
+
+    async def until(self, condition):
+        await asyncio.Event().wait()
+
+    def encode(self):
+        return b"\0\0"
+
+    async def leave(self):
+        self.left = True
+
+
+async def test_of_two_that_have_done_their_work_in_a_session_one_stays():
+    known, both = KnownSessions(250, 60, random.Random(1)), [Stayer(), Stayer()]
+    await asyncio.gather(*(known.keep("a", (1, 1), each) for each in both))
+    assert [each.left for each in both] == [False, True]
+    assert known.take("a", (1, 1)) is both[0]
+
+
+async def test_who_cannot_stay_leaves_and_the_run_is_not_taken_for_lost():
+    class Refused(Stayer):
+        async def step_back(self):
+            raise ConnectionClosed(code=4403, reason="no such lease")
+
+    known, peer = KnownSessions(250, 60, random.Random(1)), Refused()
+    await known.keep("a", (1, 1), peer)
+    assert peer.left
+    assert known.take("a", (1, 1)) is None
+
+
+async def test_who_has_lost_its_connection_while_it_waited_is_not_used():
+    known, peer = KnownSessions(250, 60, random.Random(1)), Stayer()
+    await known.keep("a", (1, 1), peer)
+    peer.waits = False
+    assert known.take("a", (1, 1)) is None
+    await known.close()
+    assert peer.left
 
 
 def test_what_an_agent_remembers_is_bounded():
-    known = KnownSessions(250, random.Random(1))
+    known = KnownSessions(250, 0, random.Random(1))
     documents = {name: SessionDoc(1) for name in "abc"}
     for name, document in documents.items():
         document.edit(lambda doc, name=name: doc.roots.state.__setitem__("k", name * 90))
-        known.keep(name, (1, 1), document.encode())
+        known.remember(name, (1, 1), document.encode())
     assert known.take("a", (1, 1)) is None, "the one that was left first made room"
     assert known.take("b", (1, 2)) is None, "it is of another session"
     assert known.take("b", (1, 1)) is None, "which was forgotten"
@@ -146,7 +256,7 @@ def test_what_an_agent_remembers_is_bounded():
     assert replica.document.roots.state["k"] == "c" * 90
     assert known.take("c", (1, 1)) is None, "it is used once: its client ID belongs to one run"
     documents["a"].edit(lambda doc: doc.roots.state.__setitem__("long", "x" * 300))
-    known.keep("a", (1, 1), documents["a"].encode())
+    known.remember("a", (1, 1), documents["a"].encode())
     assert known.take("a", (1, 1)) is None, "one that is larger than all may be together"
 
 
@@ -364,6 +474,20 @@ async def test_a_run_that_is_on_its_way_to_an_agent_that_is_stopped_is_given_bac
             await status(ann, question, "queued", timeout=1.2)  # a lease would take longer
             ann.cancel(f"run-{question.id}")
             await status(ann, question, "cancelled")
+
+
+async def test_an_agent_that_was_silent_takes_its_run_up_again_soon_if_nobody_else_does(service, room):
+    async def answer(run):
+        if not run.resumed:
+            await run.out.write("half ")
+            await run.session.durable()
+            time.sleep(2.5)
+        await run.out.write("whole")
+
+    async with working(service.url, answer), connect(service.url, room) as ann:
+        question = await ann.post("Go", agent="writer")
+        run = await status(ann, question, "completed", timeout=10)  # a claim waits for twice as long
+    assert (run.epoch, ann.view.messages.value(run.output).text) == (2, "half whole")
 
 
 async def test_concurrency_is_limited(service, room):

@@ -301,7 +301,7 @@ async def test_no_extension_is_agreed_upon(tmp_path):
 
 async def test_a_refused_peer_that_does_not_hang_up_is_hung_up_on(tmp_path):
     """It floods, is refused, and never reads: its socket is closed all the same."""
-    async with serving(tmp_path, "--messages-per-s", "10", "--message-burst", "20") as server:
+    async with serving(tmp_path, "--messages-per-s", "1000", "--message-burst", "2000") as server:
         rude = server.raw_peer()
 
         def flood():

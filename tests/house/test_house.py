@@ -114,7 +114,16 @@ def test_the_documents_name_every_setting_code_frame_and_event():
     protocol = (DOCS / "protocol.md").read_text("utf-8")
     for code in {*CLOSE_CODES.values(), 1000, 1011}:
         assert re.search(rf"\b{code}\b", protocol), f"close code {code} is not in protocol.md"
-    for frame in ("SyncStep1", "SyncStep2", "Update", "Awareness", "PermissionDenied", "QueryAwareness", "Ack"):
+    for frame in (
+        "SyncStep1",
+        "SyncStep2",
+        "Update",
+        "Awareness",
+        "PermissionDenied",
+        "QueryAwareness",
+        "Ack",
+        "Hold",
+    ):
         assert frame in protocol
     for kind in re.findall(r"^``([a-z-]+)``", feed.__doc__, re.M):
         assert f"`{kind}`" in protocol, f"event {kind} is not in protocol.md"

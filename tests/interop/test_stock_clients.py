@@ -51,7 +51,11 @@ def test_versions_and_python_share_one_session(server, js):
             assert "Py" in [state.get("user", {}).get("name") for _, state in names]
 
     asyncio.run(python())
-    assert sorted(m["seq"] for m in js("dump", peer="old")["json"]["messages"].values()) == [1, 2]
+    js.until(
+        lambda dump: sorted(m.get("seq", 0) for m in dump["json"]["messages"].values()) == [1, 2],
+        command="dump",
+        peer="old",
+    )
     left = js.until(lambda states: len(states) == 2, command="present", peer="new")
     assert "Py" not in str(left)
 

@@ -67,12 +67,13 @@ ACTIONS = st.lists(
 
 def act(view, action):
     message = view.messages["m"]
-    stream, tools = message.resume_text(), message.tools()
+    stream = message.resume_text()
+    tools = [tool for tool in message.tools() if not str(tool.state).startswith("output")]  # what has ended stays so
     match action:
         case "text" | "reasoning":
             message.open_text(action)
         case "tool":
-            message.open_tool(f"c{len(tools)}", "look")
+            message.open_tool(f"c{len(message.tools())}", "look")
         case "audio":
             message.open_audio({"url": "x"})
         case "value":

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from crdt_sessions.errors import LeaseLost, NotFound, ShuttingDown, WrongOffset
+from crdt_sessions.errors import LeaseLost, NotFound, ShuttingDown, StorageError, WrongOffset
 from crdt_sessions.ids import session_id
 from crdt_sessions.limits import RunRules, Timing
 from crdt_sessions.model import ApprovalRequest, Decision, RunCancel, RunRequest, RunResult
@@ -71,6 +71,95 @@ async def test_who_waits_is_served_when_a_run_comes_and_only_one_is(registry, di
     for task in rest:
         task.cancel()
     await asyncio.gather(*rest, return_exceptions=True)
+
+
+async def test_what_is_asked_and_who_answers_it_are_one_commit_and_the_others_are_not_woken(
+    registry, dispatcher, store, monkeypatch
+):
+    seen = []
+    append, ready_runs = store.append, store.ready_runs
+
+    async def appended(session, rows, **more):
+        await append(session, rows, **more)
+        seen.append("stored")
+
+    async def looked(*args, **more):
+        seen.append("looked")
+        return await ready_runs(*args, **more)
+
+    await ask(registry, "other", agent="critic")
+    monkeypatch.setattr(store, "ready_runs", looked)
+    waiting = [asyncio.create_task(dispatcher.claim(["writer"], owner=f"w{n}", wait_s=60)) for n in range(3)]
+    await settle()
+    assert seen == ["looked"] * 3
+    monkeypatch.setattr(store, "append", appended)
+    await ask(registry, policy="parallel")
+    claim = await asyncio.wait_for(waiting[0], 5)
+    await settle()
+    assert claim.run.id == "r"
+    assert seen[3:] == ["stored"], "and nobody looked again"
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_who_went_away_is_given_nothing(registry, dispatcher):
+    first, second = (asyncio.create_task(dispatcher.claim(["writer"], owner=n, wait_s=60)) for n in "ab")
+    await settle()
+    first.cancel()
+    await ask(registry)
+    assert (await asyncio.wait_for(second, 5)).run.lease.owner == "b"
+
+
+async def test_runs_that_become_ready_together_go_to_different_claimants(registry, dispatcher):
+    waiting = [asyncio.create_task(dispatcher.claim(["writer"], owner=n, wait_s=60)) for n in "ab"]
+    await settle()
+    value = RunRequest(message_id="q", created_at=registry.clock.now(), policy="parallel")
+    async with registry.open(ROOM, create=True) as room:
+        await room.edit(lambda view: [view.runs.request(run, value) for run in ("r", "s")])
+    claims = await asyncio.wait_for(asyncio.gather(*waiting), 5)
+    assert {claim.run.id for claim in claims} == {"r", "s"}
+
+
+async def test_who_may_not_take_a_run_is_passed_over(registry, dispatcher):
+    asked = [
+        dispatcher.claim(["critic"], owner="other agent", wait_s=60),
+        dispatcher.claim(["writer"], owner="other tenant", wait_s=60, tenant="t"),
+        dispatcher.claim(["writer"], owner="other sessions", wait_s=60, wants=lambda session: session != ROOM),
+        dispatcher.claim(["writer"], owner="mine", wait_s=60),
+    ]
+    waiting = [asyncio.create_task(each) for each in asked]
+    await settle()
+    await ask(registry, agent="writer")
+    assert (await asyncio.wait_for(waiting[3], 5)).run.lease.owner == "mine"
+    await settle()
+    assert not any(task.done() for task in waiting[:3])
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_who_was_given_what_was_not_stored_waits_on(clock, store):
+    async with SessionRegistry(store, clock=clock, rules=RULES) as registry:
+        await ask(registry, "before", agent="critic")
+        waiting = asyncio.create_task(Dispatcher(registry).claim(["writer"], owner="w", wait_s=60))
+        await settle()
+        append, failing = store.append, True
+
+        async def appended(*args, **more):
+            if failing:
+                raise StorageError("the disk is full")
+            await append(*args, **more)
+
+        store.append = appended
+        with pytest.raises(StorageError):
+            await ask(registry, "lost", policy="parallel", agent="writer")
+        await settle()
+        assert not waiting.done()
+        failing = False
+        await pass_time(clock, 5)
+        await ask(registry, "found", policy="parallel", agent="writer")
+        assert (await asyncio.wait_for(waiting, 5)).run.id == "found"
 
 
 async def test_waiting_ends_when_the_process_does(store, clock):

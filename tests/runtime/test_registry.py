@@ -223,6 +223,21 @@ async def test_an_edit_that_cannot_be_stored_raises_and_is_undone(clock):
             await session.edit(post("m3", "x"))
 
 
+async def test_what_is_about_to_be_stored_is_stored_when_close_returns(clock):
+    store = MemoryStore()
+    async with SessionRegistry(store, clock=clock) as registry, registry.open(ROOM, create=True) as session:
+        await session.durable()
+        before = len((await store.load(ROOM)).rows)
+        editing = asyncio.ensure_future(session.edit(post("m1", "x")))
+        await asyncio.sleep(0)  # it is made, and the loop has not turned since
+        await session.close()
+        rows = len((await store.load(ROOM)).rows)
+        assert rows > before
+        await editing
+        await settle()
+        assert len((await store.load(ROOM)).rows) == rows, "nothing is written behind the back of whoever is next"
+
+
 async def test_a_store_that_breaks_its_contract_fails_the_session_not_the_process(clock):
     class Rude(MemoryStore):
         async def append(self, session, rows, *, now, entries=NO_ENTRIES):
@@ -515,3 +530,16 @@ async def test_a_session_at_rest_is_left_alone_but_for_what_keeps_its_peers(regi
     async with registry.open(ROOM):
         await pass_time(10)
         assert len(looks) <= 1, looks
+
+
+async def test_whoever_breaks_off_is_gone_after_the_grace_though_the_session_rested(registry, clock):
+    async with peers(registry, 2) as (one, two):
+        two.replica.set_presence({"user": {"id": "two"}})
+        await two.pump()
+        await clock.advance(2)  # it was looked at, and rests
+        assert len(one.replica.presences()) == 1
+        two.channel.reset()
+        await clock.advance(2)
+        assert len(one.replica.presences()) == 1, "it may come back"
+        await clock.advance(2)
+        assert one.replica.presences() == {}

@@ -9,6 +9,7 @@ from pycrdt import Doc, Map, Text
 from crdt_sessions.errors import EarlyUpdate, MalformedUpdate, PanickedUpdate, StorageError
 from crdt_sessions.ids import session_id
 from crdt_sessions.model import SessionDoc, extent_of, seed
+from crdt_sessions.model.values import Author, MessageHead, TextPart
 from crdt_sessions.runtime import Sandbox, SessionRegistry
 from crdt_sessions.runtime.sandbox import Mirrored
 from crdt_sessions.testing import MemoryChannel, settle
@@ -18,7 +19,7 @@ from tests.hostile import corpus
 from .conftest import ROOM, Peer, until
 
 POISON = """
-import os, signal
+import os, signal, time
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.runtime import sandbox_process
 apply = SessionDoc.apply
@@ -27,7 +28,9 @@ def poisoned(self, update):
     if b"LOOP" in update:
         while True: pass
     if b"BOMB" in update: bytearray(1 << 40)
-    if b"SLOW" in update: signal.pause() if not os.environ.get("PATIENT") else None
+    if b"HALT" in update: signal.pause()
+    if b"STARVED" in update: time.sleep(1)
+    if b"GROUP" in update: assert os.getpgid(0) == os.getppid() != os.getsid(0)
     return apply(self, update)
 SessionDoc.apply = poisoned
 sandbox_process.main()
@@ -119,6 +122,23 @@ async def test_what_kills_hangs_or_eats_is_refused_and_nobody_else_notices(sandb
     assert sandbox.refused == 1
     assert bad.mirrored.suspect is (poison != "BOMB")  # running out of memory is an error before it is a death
     assert not good.mirrored.suspect
+
+
+async def test_what_waits_for_a_busy_machine_is_no_harm(sandbox):
+    session = Session()
+    await session.take(sandbox, writing("STARVED"))
+    assert session.document.roots.state["k"] == "STARVED"
+    assert sandbox.deaths == 0
+
+
+async def test_it_is_a_group_to_be_killed_at_once_but_no_session_that_the_kernel_weighs_by_itself(sandbox):
+    await Session().take(sandbox, writing("GROUP"))
+
+
+async def test_what_stands_still_for_ever_is_refused():
+    async with Sandbox(patience_s=0.05, program=POISON) as sandbox:
+        with pytest.raises(PanickedUpdate):
+            await Session().take(sandbox, writing("HALT"))
 
 
 @pytest.mark.parametrize("size", [100, 30_000])
@@ -221,6 +241,27 @@ async def test_what_the_service_writes_during_a_test_is_in_the_mirror_afterwards
             )
             await session.apply(needs_it)
             assert session.view.document.roots.state[f"made{round}"]["by"] == "a device"
+
+
+async def test_questions_and_typing_need_no_test_and_the_mirror_has_them_afterwards(guarded, monkeypatch):
+    tried, taste = [], Sandbox.taste
+
+    async def noted(self, session, update, **options):
+        tried.append(update)
+        return await taste(self, session, update, **options)
+
+    monkeypatch.setattr(Sandbox, "taste", noted)
+    head = MessageHead(id="m", role="user", author=Author(id="ann"), created_at=1)
+    async with Peer(guarded) as ann:
+        await ann.edit(lambda view: view.messages.add(head, [TextPart(type="text", text="hei")]))
+        await ann.edit(lambda view: view.messages["m"].parts[0]["text"].__iadd__(" du"))
+        await until(lambda: ann.replica.view.messages.value("m").seq == 1)
+        assert tried == []
+        await ann.edit(lambda view: view.set_title("a title"))
+        await until(lambda: tried)
+        async with guarded.open(ROOM) as session:
+            await until(lambda: session.view.meta.title == "a title")
+            assert session.view.messages.value("m").text == "hei du"
 
 
 async def test_the_mirror_is_not_made_anew_while_all_goes_well(guarded, monkeypatch):

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 import struct
+import weakref
 
 import pytest
 from hypercorn.asyncio import serve
@@ -194,6 +196,19 @@ async def test_nothing_is_written_to_a_socket_that_is_closed():
     line.write([b"d"])
     line.data_received(b"\x89\x80\0\0\0\0")  # a ping
     assert transport.sent == b"\x82\x01a\x82\x02bc"
+
+
+async def test_a_line_that_was_released_is_in_no_cycle():
+    line = DirectLine(Transport(), asyncio.Protocol(), MAX)
+    line.open(lambda held=line: None, lambda messages, held=line: messages, 10)
+    await line.release()
+    gone = weakref.ref(line)
+    gc.disable()
+    try:
+        del line
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 @contextlib.asynccontextmanager

@@ -1,19 +1,20 @@
 """Every store meets the contract; SQLite's own promises beside it."""
 
 import asyncio
+import shutil
 import sqlite3
 from contextlib import asynccontextmanager, closing
 
 import pytest
 
-from crdt_sessions.errors import DamagedLog, DatabaseInUse, NewerSchema, StorageError
-from crdt_sessions.ids import Seq
+from crdt_sessions.errors import DamagedLog, DatabaseInUse, NewerSchema, SessionNotFound, StorageError
+from crdt_sessions.ids import Millis, Seq
 from crdt_sessions.limits import Retention
-from crdt_sessions.storage import AuditEntry, MemoryStore, Row, SqliteStore
+from crdt_sessions.storage import AuditEntry, Entries, MemoryStore, Row, SqliteStore
 from crdt_sessions.storage.inspection import Inspection
 from crdt_sessions.storage.migrations import STEPS
 from crdt_sessions.storage.sqlite import checksum
-from crdt_sessions.testing.store_contract import NOW, A, DurableStoreContract, VersionContract, rows
+from crdt_sessions.testing.store_contract import NOW, A, DurableStoreContract, VersionContract, rows, run
 
 
 class TestMemoryStore(VersionContract):
@@ -252,6 +253,70 @@ async def test_a_full_disk_is_an_error_and_space_that_returns_is_used(tmp_path):
         await store._write.execute("PRAGMA max_page_count = 100000")
         await store.append(A, rows(seq, b"x" * 2000), now=NOW)
         assert (await store.load(A)).last_seq == seq
+
+
+async def _lagging(path):
+    """Return what a crash leaves behind where ``sessions`` did not say yet where a log ends."""
+    async with SqliteStore(path) as store:
+        await store.create(A, b"seed", generation=1, title=None, now=NOW)
+        for seq in (2, 3, 4):
+            await store.append(A, rows(seq, b"%d" % seq), now=Millis(NOW + seq))
+        copy = path.with_name("crashed.db")
+        for ending in ("", "-wal"):
+            shutil.copy(f"{path}{ending}", f"{copy}{ending}")
+    with closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("SELECT last_seq FROM sessions").fetchone() == (2,), "the case is what it says"
+    return copy
+
+
+async def test_rows_that_sessions_did_not_know_of_survive_and_go_on(tmp_path):
+    copy = await _lagging(tmp_path / "s.db")
+    with Inspection(copy) as inspection:
+        (found,) = inspection.sessions()
+        assert (len(found.rows), found.problems) == (4, ())
+    async with SqliteStore(copy) as store:
+        assert (await store.load(A)).last_seq == 4
+        with pytest.raises(StorageError, match="do not follow"):
+            await store.append(A, rows(3, b"again"), now=NOW)
+        await store.append(A, rows(5, b"5"), entries=Entries(runs=[run("r")]), now=NOW)
+        await store.append(A, rows(6, b"6"), now=Millis(NOW + 9))
+        stored = await store.load(A)
+        assert (stored.last_seq, stored.record.updated_at) == (6, NOW + 9)
+    with closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("SELECT last_seq FROM sessions").fetchone() == (6,)
+
+
+async def test_sessions_says_where_logs_end_without_being_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr("crdt_sessions.storage.sqlite._CATCH_UP_S", 0.01)
+    async with SqliteStore(tmp_path / "s.db") as store:
+        await store.create(A, b"seed", generation=1, title=None, now=NOW)
+        for seq in (2, 3):
+            await store.append(A, rows(seq, b"x"), now=NOW)
+        async with asyncio.timeout(10):
+            while await store._select("SELECT last_seq FROM sessions", ()) != [(3,)]:
+                await asyncio.sleep(0)
+
+
+async def test_nothing_is_appended_to_a_session_that_is_deleted_in_the_same_commit(tmp_path):
+    async with SqliteStore(tmp_path / "s.db") as store:
+        await store.create(A, b"seed", generation=1, title=None, now=NOW)
+        await store.append(A, rows(2, b"x"), now=NOW)
+        await asyncio.gather(store.append(A, rows(3, b"x"), now=NOW), store.delete(A, now=NOW))
+        with pytest.raises(SessionNotFound):
+            await store.append(A, rows(4, b"x"), now=NOW)
+        assert await store._select("SELECT count(*) FROM updates", ()) == [(0,)]
+
+
+async def test_a_store_that_takes_no_writes_is_read_all_the_same(tmp_path):
+    async with SqliteStore(tmp_path / "s.db") as store:
+        await store.create(A, b"seed", generation=1, title=None, now=NOW)
+        for seq in (2, 3):
+            await store.append(A, rows(seq, b"x"), now=NOW)
+        await store._write.execute("PRAGMA query_only = ON")
+        with pytest.raises(StorageError):
+            await store.append(A, rows(4, b"x"), now=NOW)
+        assert (await store.load(A)).last_seq == 3
+        assert (await store.get(A)).id == A
 
 
 async def test_nobody_changes_the_audit_log_not_even_with_sql(tmp_path):

@@ -16,7 +16,7 @@ from crdt_sessions.model import (
     RunResult,
     TextPart,
 )
-from crdt_sessions.sync import ALL
+from crdt_sessions.sync import ALL, lease_digest
 from crdt_sessions.testing import SimNetwork
 
 RULES = RunRules(lease_s=10, gone_grace_s=3, cancel_grace_s=5, max_attempts=3)
@@ -30,7 +30,7 @@ class Holder:
     run: str
     epoch: int
     output: str
-    digest: str
+    token: str
 
 
 class World:
@@ -73,26 +73,35 @@ class World:
     # -- agents ----------------------------------------------------------------------------------------------
 
     def claim(self, run="r", agent="writer", ttl_s=None, connect=True):
-        digest = f"digest-{next(self._count)}"
-        record = self.network.decide(
-            lambda runs: runs.claim(
-                run,
-                agents=[agent],
-                owner=f"agent-{agent}",
-                digest=digest,
-                ttl_ms=None if ttl_s is None else int(ttl_s * 1000),
-                now=self.network.now,
-            )
-        )
-        self.network.commit()  # a claimant hears of it only then
-        holder = Holder(f"holder-{next(self._count)}", run, record.epoch, record.output, digest)
+        holder = self._claim(f"holder-{next(self._count)}", run, agent, ttl_s)
         self.network.add(holder.name)
         if connect:
             self.connect(holder)
         return holder
 
+    def take_over(self, former, run, agent="writer"):
+        """Claim another run for an agent that has done its work, on the connection it has."""
+        holder = self._claim(former.name, run, agent)
+        self.network.take_over(holder.name, holder.token)
+        return holder
+
+    def _claim(self, name, run, agent, ttl_s=None):
+        token = f"token-{next(self._count)}"
+        record = self.network.decide(
+            lambda runs: runs.claim(
+                run,
+                agents=[agent],
+                owner=f"agent-{agent}",
+                digest=lease_digest(token),
+                ttl_ms=None if ttl_s is None else int(ttl_s * 1000),
+                now=self.network.now,
+            )
+        )
+        self.network.commit()  # a claimant hears of it only then
+        return Holder(name, run, record.epoch, record.output, token)
+
     def connect(self, holder):
-        self.network.connect(holder.name, lease=holder.digest, rights=self._agents)
+        self.network.connect(holder.name, lease=holder.token, rights=self._agents)
         self.network.run_until_quiet()
 
     def write(self, holder, text, close=False):

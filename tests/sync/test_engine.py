@@ -60,6 +60,7 @@ from crdt_sessions.wire import (
     encode,
     encode_awareness,
 )
+from crdt_sessions.wire.varint import varuint
 
 NOW = Millis(1_700_000_000_000)
 A, B, C = PeerId(1), PeerId(2), PeerId(3)
@@ -691,7 +692,8 @@ def test_a_replica_renews_its_presence_and_objects_to_being_declared_gone():
     assert decode_awareness(frame.payload)[0].clock == 10_001
 
 
-def test_a_replica_that_begins_with_what_the_server_has_sends_nothing_back_and_what_it_lacks_all_the_same():
+def with_a_deletion():
+    """A network with a peer, whose title has taken the place of another one."""
     network = SimNetwork()
     network.add("ann")
     network.connect("ann")
@@ -699,6 +701,11 @@ def test_a_replica_that_begins_with_what_the_server_has_sends_nothing_back_and_w
     network.edit("ann", lambda view: view.set_title("gone"))
     network.edit("ann", lambda view: view.set_title("there"))
     network.run_until_quiet()
+    return network
+
+
+def test_a_replica_that_begins_with_what_the_server_has_sends_nothing_back_and_what_it_lacks_all_the_same():
+    network = with_a_deletion()
     ann = network.peers["ann"].replica
     known, asked = Replica(5), SyncStep1(network.engine.document.state_vector())
     known.begin(ann.document.encode())
@@ -731,6 +738,35 @@ def test_a_replica_counts_as_durable_only_what_came_back():
     assert (ann.version, ann.durable) == (1, 0)
     network.run_until_quiet()
     assert (ann.version, ann.durable) == (1, 1)
+
+
+def test_what_comes_back_to_a_predecessor_says_nothing_of_its_successors_changes():
+    network = SimNetwork()
+    network.add("ann")
+    network.connect("ann")
+    network.edit("ann", post("m"))
+    network.edit("ann", post("n"))
+    network.run_until_quiet()
+    former = network.peers["ann"].replica
+    ann = former.successor(77)
+    assert (ann.synced, ann.version - ann.durable) == (True, 0)
+    ann.edit(post("o"))
+    ann.receive(encode(Ack(varuint(former.version))), network.now)  # it was on its way
+    assert ann.version - ann.durable == 1
+    sent = [frame for data in ann.take(network.now) for frame in decode(data)]
+    assert [type(frame) for frame in sent] == [Update, Ack]
+    ann.receive(encode(sent[1]), network.now)
+    assert ann.version == ann.durable
+
+
+def test_a_successor_that_wrote_nothing_sends_nothing_back():
+    network = with_a_deletion()
+    ann = network.peers["ann"].replica.successor(77)
+    ann.lost(network.now)
+    ann.open(network.now)
+    ann.receive(encode(SyncStep1(network.engine.document.state_vector())), network.now)
+    (step2,) = [f for data in ann.take(network.now) for f in decode(data) if isinstance(f, SyncStep2)]
+    assert step2.update == EMPTY_UPDATE
 
 
 def test_a_replica_does_not_send_what_the_server_would_refuse():

@@ -19,7 +19,7 @@ from crdt_sessions.model import (
     RunResult,
     TextPart,
 )
-from crdt_sessions.sync import Actor, Deed, Replica, Rights
+from crdt_sessions.sync import Actor, Deed, Replica, Rights, Violation
 from crdt_sessions.testing import SimNetwork
 from crdt_sessions.wire import AwarenessEntry, AwarenessFrame, Update, encode_awareness
 from tests.sync.test_engine import A, B, Bench, letters
@@ -336,9 +336,10 @@ def test_authorship_that_is_only_recorded_lets_everybody_write(bench):
     bench.join(B, principal="eve", rights=KNOWN)
     first, second = letters("ab")
     bench.send(A, Update(first))
-    bench.send(B, Update(second))
+    effects = bench.send(B, Update(second))
     assert draft(bench) == "ab"
     assert [each.principal for each in bench.engine.writers] == ["ann"]
+    assert Violation("eve", "client") in effects, "it is counted"
 
 
 def test_whose_clients_are_survives_a_restart_and_a_backend_owns_nothing():

@@ -86,7 +86,7 @@ class RunMachine(RuleBasedStateMachine):
     def claim(self, run, agent, connect):
         self._claim(run, agent)
         if connect and self.holders:
-            self.network.connect(self.holders[-1].name, lease=self.holders[-1].digest)
+            self.network.connect(self.holders[-1].name, lease=self.holders[-1].token)
             self._sent(self.holders[-1].name, True)
 
     def _claim(self, run, agent):
@@ -98,6 +98,26 @@ class RunMachine(RuleBasedStateMachine):
             return
         assert holder.epoch == before + 1
         self.holders.append(holder)
+
+    @rule(which=st.integers(0, 3), run=RUNS, agent=AGENTS, now=st.booleans())
+    def take_over(self, which, run, agent, now):
+        """An agent that has reported goes on with another run, on the same connection."""
+        holder = self._holder(which)
+        if holder is None or self.network.peers[holder.name].connection is None:
+            return
+        self.network.peers[holder.name].replica.leave()
+        self._sent(holder.name, True)
+        self._sent(holder.name, True)
+        replica, record = self.network.peers[holder.name].replica, self.world.record(holder.run)
+        if not replica.synced or replica.durable < replica.version or record.lease is not None:
+            return
+        try:
+            follower = self.world.take_over(holder, run, agent)
+        except RunNotClaimable:
+            return
+        self.holders = [each for each in self.holders if each.name != holder.name]
+        self.holders.append(follower)
+        self._sent(follower.name, now)
 
     @rule(which=st.integers(0, 3), text=st.sampled_from(["a ", "b "]), now=st.booleans())
     def write(self, which, text, now):
@@ -151,7 +171,7 @@ class RunMachine(RuleBasedStateMachine):
         if holder := self._holder(which):
             # The service knows a holder's client by what it first wrote with its lease.
             known = self.network.peers[holder.name].replica.client_id in self.network.records.writers
-            self.network.connect(holder.name, lease=holder.digest if with_lease or not known else None)
+            self.network.connect(holder.name, lease=holder.token if with_lease or not known else None)
             self._sent(holder.name, now)
 
     # -- the world ---------------------------------------------------------------------------------------------

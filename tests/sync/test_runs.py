@@ -280,7 +280,7 @@ def test_a_zombie_is_refused_whatever_way_it_comes(held):
         world.network.pass_time(1)
     before = content(world.network.engine.document)
     world.write(holder, "undead")
-    for lease in (holder.digest, None):
+    for lease in (holder.token, None):
         world.network.connect(holder.name, lease=lease)
         world.settle()
         assert isinstance(world.network.peers[holder.name].closed_by, LeaseLost)
@@ -319,6 +319,71 @@ def test_a_holder_that_ended_its_run_writes_no_more(held):
     world.settle()
     assert isinstance(world.network.peers[holder.name].closed_by, LeaseLost)
     assert world.text() == "done"
+
+
+def test_an_agent_goes_on_with_another_run_on_the_connection_it_has(held):
+    world, holder = held
+    peer, first = world.network.peers[holder.name], world.network.peers[holder.name].replica
+    first.set_presence({"user": {"id": "writer"}})
+    world.write(holder, "done", close=True)
+    world.report(holder, "completed")
+    world.settle()
+    world.ask(run="second")
+    world.settle()
+    connection, used = peer.connection, first.client_id
+    successor = world.take_over(holder, "second")
+    peer.replica.set_presence({"user": {"id": "writer"}})
+    world.write(successor, "and on")
+    world.settle()
+    assert peer.connection == connection
+    assert set(world.network.engine.roster.present()) == {peer.replica.client_id}, "it is seen once"
+    assert (world.status("second"), world.text("second-out")) == ("running", "and on")
+    assert world.network.records.writers[peer.replica.client_id].run == "second"
+    assert world.network.records.writers[used].fenced_at is not None
+    for _ in range(12):  # what it says renews the lease it has now, and nothing else
+        world.network.pass_time(1)
+        peer.replica.set_presence({"user": {"id": "writer"}})
+        world.settle()
+    assert world.status("second") == "running"
+    world.network.drop(holder.name)
+    for _ in range(4):
+        world.network.pass_time(1)
+    assert world.status("second") == "queued", "and the connection counts for it"
+
+
+def test_who_goes_on_with_another_run_has_left_the_first(held):
+    world, holder = held
+    world.settle()
+    world.ask(run="second", policy="parallel")
+    world.settle()
+    world.take_over(holder, "second")
+    for second in range(4):
+        world.network.peers[holder.name].replica.set_presence({"second": second})
+        world.settle()
+        world.network.pass_time(1)
+    assert (world.status(), world.status("second")) == ("queued", "running")
+
+
+def test_who_claims_a_lease_that_is_not_theirs_is_closed(held):
+    world, holder = held
+    world.settle()
+    world.network.take_over("ann", "made up")
+    world.settle()
+    assert isinstance(world.network.peers["ann"].closed_by, LeaseLost)
+    assert world.network.peers[holder.name].closed_by is None
+
+
+def test_who_was_suspended_does_not_keep_the_next_holders_lease_alive(held):
+    world, holder = held
+    world.suspend(holder)
+    world.decide("ann", True)
+    world.settle()
+    successor = world.claim(connect=False)
+    for second in range(11):
+        world.network.peers[holder.name].replica.set_presence({"second": second})
+        world.network.pass_time(1)
+        world.settle()
+    assert (successor.epoch, world.status()) == (2, "queued")
 
 
 def test_a_run_is_given_up_after_too_many_lost_agents(asked):

@@ -13,6 +13,7 @@ from crdt_sessions.wire import (
     Ack,
     AwarenessEntry,
     AwarenessFrame,
+    Hold,
     PermissionDenied,
     QueryAwareness,
     SyncStep1,
@@ -46,11 +47,12 @@ def test_strings_are_lib0s(vector):
 
 
 KINDS = {kind.__name__: kind for kind in (SyncStep1, SyncStep2, Update, AwarenessFrame, Ack)}
+TEXTS = {"PermissionDenied": PermissionDenied, "Hold": Hold}
 
 
 def _value(vector):
-    if vector["type"] == "PermissionDenied":
-        return PermissionDenied(vector["payload"])
+    if vector["type"] in TEXTS:
+        return TEXTS[vector["type"]](vector["payload"])
     if vector["type"] == "QueryAwareness":
         return QueryAwareness()
     return KINDS[vector["type"]](bytes.fromhex(vector["payload"]))
@@ -79,6 +81,7 @@ FRAMES = st.one_of(
     PAYLOADS.map(AwarenessFrame),
     PAYLOADS.map(Ack),
     st.text().map(PermissionDenied),
+    st.text().map(Hold),
     st.just(QueryAwareness()),
 )
 

@@ -127,7 +127,7 @@ const commands = {
     const base = `${url}/v1/gateways/tanstack/${thread}`
     const entry = { errors: [] }
     entry.client = new ChatClient(mode === 'connect'
-      ? { threadId: thread, persistence: true, connection: fetchServerSentEvents(base), onError: error => entry.errors.push(String(error?.message)) }
+      ? { threadId: thread, persistence: true, connection: fetchServerSentEvents(base, { reconnect: { maxAttempts: 120 } }), onError: error => entry.errors.push(String(error?.message)) }
       : { threadId: thread, connection: subscribing(base), onError: error => entry.errors.push(String(error?.message)) })
     tans.set(name, entry)
     if (mode === 'connect') entry.client.attach()

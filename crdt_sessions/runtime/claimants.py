@@ -1,0 +1,121 @@
+"""Those who wait for runs. One that becomes ready is given to who has waited longest before it is even stored.
+
+What is asked and who answers it are then one commit; nobody hears of either before that. Whatever is not given away
+like this, since nobody waited or who did went away, is found in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from crdt_sessions.errors import RunNotClaimable
+from crdt_sessions.ids import Millis, SessionId, tenant_of
+from crdt_sessions.model import ANY_AGENT
+from crdt_sessions.pulse import Pulse
+from crdt_sessions.sync import RunRecord, RunSteward, lease_digest
+
+_TOKEN_BYTES = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """Somebody who takes runs; see :meth:`Dispatcher.claim`."""
+
+    agents: tuple[str, ...]
+    owner: str
+    ttl_s: float | None
+    worker: str | None
+    asked_at: Millis | None
+    tenant: str | None = None
+    wants: Callable[[SessionId], bool] = lambda _: True
+
+    def may_take(self, session: SessionId) -> bool:
+        """Tell whether runs of a session are for this claimant."""
+        return self.tenant in (None, tenant_of(session)) and self.wants(session)
+
+
+class Place(Protocol):
+    """What a session is here."""
+
+    @property
+    def id(self) -> SessionId:
+        """Its id."""
+
+    def decide(self, decision: Callable[[RunSteward, Millis], RunRecord]) -> RunRecord:
+        """Let the steward decide something; it is not durable yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A run that was given to somebody, and is not stored yet."""
+
+    session: SessionId
+    run: RunRecord
+    token: str
+
+
+def give(session: Place, run_id: str, claimant: Claimant) -> Given:
+    """Give a run to a claimant.
+
+    Raises:
+        RunNotClaimable: it is not queued, not its turn yet, or not for this claimant.
+        SessionClosed, StorageError: the session takes no decisions.
+    """
+    token = secrets.token_urlsafe(_TOKEN_BYTES)
+    record = session.decide(
+        lambda runs, now: runs.claim(
+            run_id,
+            agents=[agent for agent in claimant.agents if agent != ANY_AGENT],
+            owner=claimant.owner,
+            digest=lease_digest(token),
+            ttl_ms=None if claimant.ttl_s is None else int(claimant.ttl_s * 1000),
+            worker=claimant.worker,
+            asked_at=claimant.asked_at,
+            now=now,
+        )
+    )
+    return Given(session.id, record, token)
+
+
+class Claimants:
+    """Those who wait, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self.ready = Pulse()
+        """Beaten when a run may be claimed that nobody was given."""
+        self._waiting: dict[asyncio.Future[Given], Claimant] = {}
+
+    async def wait(self, claimant: Claimant, *, beat: int, until: float) -> Given | None:
+        """Wait for a run; return None if the store is to be asked, or none came until that time of the loop.
+
+        Args:
+            claimant: who waits.
+            beat: of :attr:`ready`, when the store was asked.
+            until: time of the event loop.
+        """
+        given: asyncio.Future[Given] = asyncio.get_running_loop().create_future()
+        self._waiting[given] = claimant
+        watch: asyncio.Future[Any] = asyncio.ensure_future(self.ready.until(lambda: self.ready.count > beat))
+        try:
+            async with asyncio.timeout_at(until):
+                await asyncio.wait([given, watch], return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            pass
+        finally:
+            del self._waiting[given]
+            watch.cancel()
+        return given.result() if given.done() else None
+
+    def offer(self, session: Place, run_id: str) -> None:
+        """Give a run that has become ready to the first who waits and may take it."""
+        for given, claimant in self._waiting.items():
+            if not given.done() and claimant.may_take(session.id):
+                try:
+                    given.set_result(give(session, run_id, claimant))
+                except RunNotClaimable:
+                    continue
+                return

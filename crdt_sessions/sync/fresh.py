@@ -1,0 +1,165 @@
+"""Updates that begin something: a message, a request for a run, with all that is in it, told by their shape alone.
+
+Like those in :mod:`crdt_sessions.sync.plain` they need not be tried in another process first. One client writes a new
+entry of ``messages`` or ``runs``, and then only into what the same update has made: maps, arrays and texts, JSON of
+moderate depth, and text. Nothing in it refers to what it has not made itself, no key is written twice, and nothing is
+deleted, so there is nothing to be resolved. Source of the format: Yjs ``encoding.js``, update v1, and lib0
+``encoding.writeAny``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from crdt_sessions.errors import WireError
+from crdt_sessions.sync.structs import ANY, HAS_KEY, HAS_ORIGIN, MAX_CLOCK, STRING, TYPE, units
+from crdt_sessions.wire.varint import Reader
+
+_MAX_STRUCTS = 200
+_MAX_BYTES = 64 * 1024
+_MAX_DEPTH = 10
+_ARRAY, _MAP, _TEXT = 0, 1, 2
+_NULL, _INTEGER, _FLOAT32, _FLOAT64, _FALSE, _TRUE = 126, 125, 124, 123, 121, 120
+_WORDS, _OBJECT, _LIST = 119, 118, 117
+_ROOTS = ("messages", "runs")
+
+
+def fresh(update: bytes, clocks: dict[int, int], has: Callable[[str, str], bool]) -> tuple[int, int] | None:
+    """Return the client that wrote a fresh update and its clock behind it; None if the update is not fresh.
+
+    Args:
+        update: foreign bytes.
+        clocks: the state vector of a document in which nothing waits for something missing.
+        has: tells whether that document has a key in a root map.
+    """
+    if len(update) > _MAX_BYTES:
+        return None
+    try:
+        return _Planting(Reader(update), clocks, has).read()
+    except (WireError, _NotFresh):
+        return None
+
+
+class _NotFresh(Exception):
+    """It is an update of another kind."""
+
+
+class _Planting:
+    """Reads one update, and keeps what it has made so far."""
+
+    def __init__(self, reader: Reader, clocks: dict[int, int], has: Callable[[str, str], bool]) -> None:
+        self._reader = reader
+        self._clocks = clocks
+        self._has = has
+        self._client = self._clock = 0
+        self._made: dict[int, tuple[int, int]] = {}  # clock of a type to what it is, and how deep
+        self._keys: set[tuple[int | str, str]] = set()
+        self._ends: dict[int, int] = {}  # the last clock of what is in an array or text, to the clock of that
+        self._begun: set[int] = set()  # arrays and texts that have something in them
+
+    def read(self) -> tuple[int, int]:
+        reader = self._reader
+        _require(reader.varuint() == 1)
+        structs, self._client, self._clock = reader.varuint(), reader.varuint(), reader.varuint()
+        _require(1 <= structs <= _MAX_STRUCTS and self._clock == self._clocks.get(self._client, 0))
+        for _ in range(structs):
+            self._struct()
+            _require(self._clock < MAX_CLOCK)
+        _require(reader.varuint() == 0 and not reader.remaining)  # no deletions, and nothing behind them
+        return self._client, self._clock
+
+    def _struct(self) -> None:
+        info = self._reader.take(1)[0]
+        content = info & ~(HAS_ORIGIN | HAS_KEY)
+        if info & HAS_ORIGIN:
+            _require(not info & HAS_KEY and self._reader.varuint() == self._client)
+            parent = self._ends.pop(self._reader.varuint(), -1)
+            self._append(parent, content)
+            return
+        named = self._reader.varuint()
+        _require(named in (0, 1))
+        if named:
+            root = self._reader.string()
+            _require(root in _ROOTS and bool(info & HAS_KEY) and not self._has(root, self._key(root)))
+            _require(content == TYPE and self._reader.take(1)[0] == _MAP)
+            self._make(_MAP, 0)
+            return
+        _require(self._reader.varuint() == self._client)
+        parent = self._reader.varuint()
+        if info & HAS_KEY:
+            self._key(parent)
+            kind, depth = self._made.get(parent, (None, 0))
+            _require(kind == _MAP and content in (ANY, TYPE))
+            self._content(content, depth, one=True)
+        else:
+            _require(parent not in self._begun)
+            self._begun.add(parent)
+            self._append(parent, content)
+
+    def _append(self, parent: int, content: int) -> None:
+        """Read what comes at the end of an array or a text."""
+        kind, depth = self._made.get(parent, (None, 0))
+        _require(content == STRING if kind == _TEXT else kind == _ARRAY and content in (ANY, TYPE))
+        self._content(content, depth)
+        self._ends[self._clock - 1] = parent
+
+    def _key(self, parent: int | str) -> str:
+        key = self._reader.string()
+        _require((parent, key) not in self._keys)
+        self._keys.add((parent, key))
+        return key
+
+    def _content(self, kind: int, depth: int, *, one: bool = False) -> None:
+        reader = self._reader
+        if kind == STRING:
+            length = units(reader.string().encode())
+            _require(length > 0)
+            self._clock += length
+        elif kind == ANY:
+            count = reader.varuint()
+            _require(count == 1 or (not one and 1 <= count <= reader.remaining))
+            for _ in range(count):
+                _value(reader, _MAX_DEPTH)
+            self._clock += count
+        else:
+            made = reader.take(1)[0]  # the library reads one byte, others a number
+            _require(made in (_ARRAY, _MAP, _TEXT))
+            self._make(made, depth + 1)
+
+    def _make(self, kind: int, depth: int) -> None:
+        _require(depth < _MAX_DEPTH)
+        self._made[self._clock] = (kind, depth)
+        self._clock += 1
+
+
+def _value(reader: Reader, depth: int) -> None:
+    """Read over one JSON value."""
+    _require(depth > 0)
+    kind = reader.take(1)[0]
+    if kind == _INTEGER:
+        _integer(reader)
+    elif kind in (_FLOAT32, _FLOAT64):
+        reader.take(4 if kind == _FLOAT32 else 8)
+    elif kind == _WORDS:
+        reader.string()
+    elif kind == _OBJECT:
+        for _ in range(reader.varuint()):
+            reader.string()
+            _value(reader, depth - 1)
+    elif kind == _LIST:
+        for _ in range(reader.varuint()):
+            _value(reader, depth - 1)
+    else:
+        _require(kind in (_NULL, _FALSE, _TRUE))
+
+
+def _integer(reader: Reader) -> None:
+    for _ in range(7):  # 48 bits: more than anybody counts in JSON
+        if reader.take(1)[0] < 0x80:
+            return
+    raise _NotFresh
+
+
+def _require(condition: bool) -> None:
+    if not condition:
+        raise _NotFresh
