@@ -208,9 +208,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _announce(url: str, settings: Settings) -> None:
-    print(f"crdt-sessions serves {settings.database} on {url}", flush=True)
+    said = f"crdt-sessions serves {settings.database} on {url}\n"
     if not settings.knows_tokens:
-        print("no tokens are configured: everybody on this machine may read and write; others cannot connect")
+        said += "no tokens are configured: everybody on this machine may read and write; others cannot connect\n"
+    sys.stdout.write(said)  # in one piece: unbuffered, print writes a line's end by itself, behind the log's next line
+    sys.stdout.flush()
 
 
 def _explain(error: Exception) -> str:

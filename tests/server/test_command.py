@@ -61,6 +61,23 @@ def test_a_second_server_on_the_same_file_is_refused(server):
     assert "in use by another process" in _refused("--port", "0", "--database", str(server.database))
 
 
+def test_where_it_listens_is_said_in_one_piece(tmp_path):
+    """In a container, which is unbuffered, the log goes to the same place and would come between."""
+    reading, writing = os.pipe2(os.O_DIRECT)  # a read returns what one write wrote
+    with subprocess.Popen(
+        [sys.executable, "-m", "crdt_sessions_server", "serve", "--port", "0", "--database", tmp_path / "s.db"],
+        stdout=writing, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as child:  # fmt: skip
+        os.close(writing)
+        try:
+            said = os.read(reading, 4096).decode()
+        finally:
+            child.kill()
+            os.close(reading)
+    assert "on http://" in said
+    assert said.endswith("\n")
+
+
 def test_log_lines_can_be_json(tmp_path):
     import json
 
