@@ -447,9 +447,8 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
 
     def cancel(self, run_id: str, reason: str | None = None) -> None:
         """Press stop: before the run begins or while it is worked on, also offline. What was written stays."""
-        self.edit(
-            lambda view: view.runs.cancel(run_id, RunCancel(by=self.author.id, reason=reason, at=self._clock.now()))
-        )
+        self._replica.stop(run_id, RunCancel(by=self.author.id, reason=reason, at=self._clock.now()))
+        self._wake()
 
     async def steer(self, run_id: str, text: str, *, wait: bool = True) -> Message:
         """Say something to a run while it goes on. If it is over by then, it is answered as a question of its own."""

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, assert_never
 from crdt_sessions.errors import TooLarge, UnknownFrame
 from crdt_sessions.ids import ClientId, Millis, Seq
 from crdt_sessions.limits import Limits
-from crdt_sessions.model import SessionDoc, SessionView, merge
+from crdt_sessions.model import RunCancel, SessionDoc, SessionView, merge
 from crdt_sessions.sync.awareness import AwarenessTable
 from crdt_sessions.sync.changes import ChangeIndex
 from crdt_sessions.wire import (
@@ -87,6 +87,8 @@ class Replica:
         self._borrowed = 0
         """:attr:`version` when it began: changes up to there were a predecessor's."""
         self._probed = 0
+        self._stops: dict[str, RunCancel] = {}
+        """Of runs whose entry had not arrived."""
         self._replies: list[Frame] = []
         self._local: list[bytes] = []
         self._incoming: list[bytes] = []
@@ -182,6 +184,15 @@ class Replica:
             if delta is not None:
                 self._note()
                 self._keep(delta)
+
+    def stop(self, run_id: str, cancel: RunCancel) -> None:
+        """Ask for a run to be stopped, and see to it that this stands.
+
+        Who does not have the run's entry yet makes one; of two that were made at once the CRDT keeps one.
+        """
+        if run_id not in self.view.runs:
+            self._stops[run_id] = cancel
+        self.edit(lambda view: view.runs.cancel(run_id, cancel))
 
     def restore(self, update: bytes) -> None:
         """Apply an update from a local store, before the first connection.
@@ -290,6 +301,16 @@ class Replica:
         if self.document.apply(update) is not None:
             self._incoming.append(update)
             self._note()
+            if self._stops:
+                self._stop_again()
+
+    def _stop_again(self) -> None:
+        for run_id, cancel in list(self._stops.items()):
+            run = self.view.runs.value(run_id)
+            if run is not None and run.status is not None:  # the server's entry, or ours, in which it has written
+                del self._stops[run_id]
+                if run.cancel is None and not run.over:
+                    self.stop(run_id, cancel)
 
     def _hear(self, payload: bytes, now: Millis) -> None:
         for entry in decode_awareness(payload):

@@ -97,10 +97,10 @@ class SimNetwork:
 
     # -- peers -------------------------------------------------------------------------------------------------
 
-    def add(self, name: str) -> SimPeer:
-        """Add a peer, not connected yet."""
+    def add(self, name: str, client_id: int | None = None) -> SimPeer:
+        """Add a peer, not connected yet; without a client id of its own it has a smaller one than the server."""
         self._ids += 1
-        self.peers[name] = SimPeer(Replica(1000 + self._ids, limits=self.limits))
+        self.peers[name] = SimPeer(Replica(client_id or 1000 + self._ids, limits=self.limits))
         return self.peers[name]
 
     def connect(self, name: str, *, rights: Rights = ALL, lease: str | None = None) -> None:
@@ -137,8 +137,12 @@ class SimNetwork:
 
     def edit(self, name: str, change: Callable[[SessionView], Result]) -> Result:
         """Let a peer change its replica."""
+        return self.act(name, lambda replica: replica.edit(change))
+
+    def act(self, name: str, action: Callable[[Replica], Result]) -> Result:
+        """Let a peer do something with its replica."""
         peer = self.peers[name]
-        result = peer.replica.edit(change)
+        result = action(peer.replica)
         self._pump(peer)
         return result
 

@@ -211,7 +211,7 @@ def _announce(url: str, settings: Settings) -> None:
     said = f"crdt-sessions serves {settings.database} on {url}\n"
     if not settings.knows_tokens:
         said += "no tokens are configured: everybody on this machine may read and write; others cannot connect\n"
-    sys.stdout.write(said)  # in one piece: unbuffered, print writes a line's end by itself, behind the log's next line
+    sys.stdout.write(said)  # in one piece: print, unbuffered, writes the line's end behind the log's next line
     sys.stdout.flush()
 
 

@@ -57,7 +57,7 @@ class World:
 
     def cancel(self, who="ann", run="r", reason=None):
         value = RunCancel(by=who, reason=reason, at=self.network.now)
-        self.network.edit(who, lambda view: view.runs.cancel(run, value))
+        self.network.act(who, lambda replica: replica.stop(run, value))
 
     def decide(self, who, approved, call="c", output="r-out", reason=None):
         value = Decision(approved=approved, reason=reason, at=self.network.now)

@@ -9,6 +9,7 @@ from pycrdt import Map, Text
 
 from crdt_sessions.errors import ForeignWriter
 from crdt_sessions.ids import Millis
+from crdt_sessions.limits import RunRules
 from crdt_sessions.model import (
     Approval,
     ApprovalRequest,
@@ -242,6 +243,17 @@ def test_where_nobody_is_known_everybody_may_do_everything():
 STEPS = st.lists(
     st.tuples(st.sampled_from(["ann", "bob", "eve"]), st.sampled_from("ABERCQ"), st.booleans()), max_size=8
 )
+
+
+def test_who_may_not_stop_a_run_asks_twice_at_most():
+    world = World(RunRules(default_agent="*"), rights=replace(KNOWN, cancel=False))
+    world.post("ann", id="m")
+    while world.network.deliver("ann", up=True):
+        pass
+    world.cancel("bob", "run-m")
+    world.settle()
+    assert world.status("run-m") == "queued"
+    assert world.network.violations in ([("bob", "runs.cancel")], [("bob", "runs.cancel")] * 2)
 
 
 @settings(max_examples=60, deadline=None)

@@ -525,6 +525,22 @@ def test_stop_is_pressed_before_the_service_has_seen_the_question():
     assert (world.status("run-m"), world.run("run-m").request.message_id) == ("cancelled", "m")
 
 
+@pytest.mark.parametrize("client", [7, 2_000_000], ids=["below the server's", "above the server's"])
+def test_stop_is_pressed_while_the_service_writes_the_runs_entry(client):
+    """Of two entries that were made at once the CRDT keeps one, by the ids of the clients that made them."""
+    world = World(RunRules(default_agent="*"))
+    world.network.add("cleo", client)
+    world.network.connect("cleo")
+    world.settle()
+    world.post("ann", id="m")
+    while world.network.deliver("ann", up=True):
+        pass
+    world.cancel("cleo", "run-m", reason="never mind")
+    world.settle()
+    assert (world.status("run-m"), world.run("run-m").cancel.reason) == ("cancelled", "never mind")
+    assert world.run("run-m").request.message_id == "m"
+
+
 def test_an_agent_that_is_cancelled_stops_by_itself(held):
     world, holder = held
     world.write(holder, "so far")
