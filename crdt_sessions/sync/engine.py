@@ -60,7 +60,7 @@ from crdt_sessions.sync.events import (
 )
 from crdt_sessions.sync.log import UpdateLog
 from crdt_sessions.sync.panics import Panics
-from crdt_sessions.sync.plain import Inspector
+from crdt_sessions.sync.plain import Inspector, Passed
 from crdt_sessions.sync.records import Records, RunRecord, Writer
 from crdt_sessions.sync.rules import FieldRules
 from crdt_sessions.sync.runs import RunSteward
@@ -545,8 +545,8 @@ class SessionEngine:
 
     def _merge(self, update: bytes, author: PeerId | None, actor: Actor | None, now: Millis) -> list[Effect]:
         self._check_size(len(update))
-        if (client := self._inspector.passed(update)) is not None:
-            return self._merge_plain(update, ClientId(client), author, actor, now)
+        if (passed := self._inspector.passed(update)) is not None:
+            return self._merge_passed(passed, author, actor, now)
         if self._tasted and (tasted := self._tasted.get(update)) is not None:
             return self._merge_tasted(tasted, author, actor, now)
         self._writers.check(self.document, update)
@@ -568,17 +568,16 @@ class SessionEngine:
             *self._settle(now, actor=actor),
         ]
 
-    def _merge_plain(
-        self, update: bytes, client: ClientId, author: PeerId | None, actor: Actor | None, now: Millis
-    ) -> list[Effect]:
-        """Merge what *client* put next to other text, which is most of what there ever is, or something new."""
-        records = self._bind((client,), actor)
+    def _merge_passed(self, passed: Passed, author: PeerId | None, actor: Actor | None, now: Millis) -> list[Effect]:
+        """Merge what a client put next to other text, which is most of what there ever is, or something new."""
+        update = passed.update
+        records = self._bind((ClientId(passed.client),), actor)
         self._apply(self.document.append, update)
         persist = self._persist(update, update, author, records)
         if not self.document.touched:
             return [persist]
         touched = self._noted()
-        if touched.within_messages:  # about text there is nothing to be decided
+        if passed.arrays is None and touched.within_messages:  # about text there is nothing to be decided
             return [persist]
         return [persist, *self._judge(touched, now, actor)]
 

@@ -1,15 +1,16 @@
 """Updates that begin something: a message, a request for a run, with all that is in it, told by their shape alone.
 
-Like those in :mod:`crdt_sessions.sync.plain` they need not be tried in another process first. One client writes a new
-entry of ``messages`` or ``runs``, and then only into what the same update has made: maps, arrays and texts, JSON of
-moderate depth, and text. Nothing in it refers to what it has not made itself, no key is written twice, and nothing is
-deleted, so there is nothing to be resolved. Source of the format: Yjs ``encoding.js``, update v1, and lib0
-``encoding.writeAny``.
+Like those in :mod:`crdt_sessions.sync.plain` they need not be tried in another process first. One client writes a
+new entry of ``messages`` or ``runs``, or puts something new at the end of an array that it has begun so, as the parts
+of a message are; and then only into what the same update has made: maps, arrays and texts, JSON of moderate depth,
+and text. No key is written twice, and nothing is deleted. Source of the format: Yjs ``encoding.js``, update v1, and
+lib0 ``encoding.writeAny``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from crdt_sessions.errors import WireError
 from crdt_sessions.sync.structs import ANY, HAS_KEY, HAS_ORIGIN, MAX_CLOCK, STRING, TYPE, units
@@ -24,18 +25,38 @@ _WORDS, _OBJECT, _LIST = 119, 118, 117
 _ROOTS = ("messages", "runs")
 
 
-def fresh(update: bytes, clocks: dict[int, int], has: Callable[[str, str], bool]) -> tuple[int, int] | None:
-    """Return the client that wrote a fresh update and its clock behind it; None if the update is not fresh.
+OpenArrays = Mapping[tuple[int, int], tuple[int, int | None]]
+"""Client and clock of each array to how deep it is, and the clock of the last thing in it; None if it is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """What a fresh update does."""
+
+    client: int
+    """Who wrote it."""
+    clock: int
+    """Of the client, behind it."""
+    arrays: OpenArrays
+    """Those that the client may go on with."""
+
+
+def fresh(
+    update: bytes, clocks: dict[int, int], has: Callable[[str, str], bool], arrays: OpenArrays | None = None
+) -> Fresh | None:
+    """Return what *update* does if it is fresh, else None.
 
     Args:
         update: foreign bytes.
         clocks: the state vector of a document in which nothing waits for something missing.
         has: tells whether that document has a key in a root map.
+        arrays: what fresh updates have made that this document has taken. Somebody may have deleted them since: then
+            what is put there is deleted, too.
     """
     if len(update) > _MAX_BYTES:
         return None
     try:
-        return _Planting(Reader(update), clocks, has).read()
+        return _Planting(Reader(update), clocks, has).read(arrays or {})
     except (WireError, _NotFresh):
         return None
 
@@ -57,16 +78,31 @@ class _Planting:
         self._ends: dict[int, int] = {}  # the last clock of what is in an array or text, to the clock of that
         self._begun: set[int] = set()  # arrays and texts that have something in them
 
-    def read(self) -> tuple[int, int]:
+    def read(self, arrays: OpenArrays) -> Fresh:
         reader = self._reader
         _require(reader.varuint() == 1)
         structs, self._client, self._clock = reader.varuint(), reader.varuint(), reader.varuint()
         _require(1 <= structs <= _MAX_STRUCTS and self._clock == self._clocks.get(self._client, 0))
+        self._reopen(arrays)
         for _ in range(structs):
             self._struct()
             _require(self._clock < MAX_CLOCK)
         _require(reader.varuint() == 0 and not reader.remaining)  # no deletions, and nothing behind them
-        return self._client, self._clock
+        return Fresh(self._client, self._clock, self._left_open())
+
+    def _reopen(self, arrays: OpenArrays) -> None:
+        for (client, at), (depth, end) in arrays.items():
+            if client == self._client:
+                self._made[at] = (_ARRAY, depth)
+                if end is not None:
+                    self._begun.add(at)
+                    self._ends[end] = at
+
+    def _left_open(self) -> OpenArrays:
+        ends = {at: end for end, at in self._ends.items()}
+        return {
+            (self._client, at): (depth, ends.get(at)) for at, (kind, depth) in self._made.items() if kind == _ARRAY
+        }
 
     def _struct(self) -> None:
         info = self._reader.take(1)[0]

@@ -10,15 +10,29 @@ Source of the format: Yjs ``encoding.js``, update v1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from crdt_sessions.errors import WireError
 from crdt_sessions.model import SessionDoc
-from crdt_sessions.sync.fresh import fresh
+from crdt_sessions.sync.fresh import OpenArrays, fresh
 from crdt_sessions.sync.structs import HAS_ORIGIN, HAS_RIGHT_ORIGIN, MAX_CLOCK, STRING, units
 from crdt_sessions.wire import EMPTY_UPDATE, sole_update
 from crdt_sessions.wire.varint import Reader, buffer, decode_state_vector, varuint
 
 _MAX_STRUCTS = 8
+_MAX_ARRAYS = 32
+
+
+class Passed(NamedTuple):
+    """An update that need not be tried elsewhere."""
+
+    update: bytes
+    client: int
+    """Who wrote it."""
+    clock: int
+    """Of the client, behind it."""
+    arrays: OpenArrays | None
+    """If it begins something, the arrays that may be gone on with; None if it is only text."""
 
 
 class Inspector:
@@ -31,7 +45,8 @@ class Inspector:
     def __init__(self, document: SessionDoc) -> None:
         self._document = document
         self._clocks: dict[int, int] | None = None
-        self._passed: tuple[bytes, int, int] | None = None
+        self._passed: Passed | None = None
+        self._arrays: dict[tuple[int, int], tuple[int, int | None]] = {}
         self._expected = (0, b"\0", 0, b"")  # client, also encoded; clock; how an update that goes on there begins
 
     def passes(self, update: bytes) -> bool:
@@ -40,9 +55,13 @@ class Inspector:
             return False  # it may bring what others wait for
         if self._clocks is None:
             self._clocks = decode_state_vector(self._document.state_vector())
-        found = self._goes_on(update) or plain(update, self._clocks) or fresh(update, self._clocks, self._has)
-        self._passed = (update, *found) if found is not None else None
-        return found is not None
+        text = self._goes_on(update) or plain(update, self._clocks)
+        if text is not None:
+            self._passed = Passed(update, *text, None)
+        else:
+            begun = fresh(update, self._clocks, self._has, self._arrays)
+            self._passed = Passed(update, begun.client, begun.clock, begun.arrays) if begun is not None else None
+        return self._passed is not None
 
     def _has(self, root: str, key: str) -> bool:
         return key in getattr(self._document.roots, root)
@@ -55,20 +74,27 @@ class Inspector:
         added = _only_text(update, len(expected))
         return (client, clock + added) if added and clock + added < MAX_CLOCK else None
 
-    def passed(self, update: bytes) -> int | None:
-        """Return who wrote *update*, if it is the one that has just passed and the document has not changed since."""
-        return self._passed[1] if self._passed is not None and self._passed[0] == update else None
+    def passed(self, update: bytes) -> Passed | None:
+        """Return what is known of *update*, if it has just passed and the document has not changed since."""
+        return self._passed if self._passed is not None and self._passed.update == update else None
 
     def took(self, update: bytes) -> None:
         """Note that the document has changed by *update*."""
-        if self._passed is not None and self._clocks is not None and self._passed[0] == update:
-            _, client, clock = self._passed
+        if self._clocks is not None and (passed := self.passed(update)) is not None:
+            _, client, clock, arrays = passed
             self._clocks[client] = clock
+            if arrays is not None:
+                self._remember(arrays)
             name = self._expected[1] if client == self._expected[0] else varuint(client)
             self._expected = (client, name, clock, _next_one(name, clock, HAS_ORIGIN | STRING))
         else:
             self._clocks = None
         self._passed = None
+
+    def _remember(self, arrays: OpenArrays) -> None:
+        self._arrays.update(arrays)
+        while len(self._arrays) > _MAX_ARRAYS:
+            del self._arrays[next(iter(self._arrays))]
 
 
 def plain(update: bytes, clocks: dict[int, int]) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ from crdt_sessions.ids import Millis, SessionId
 from crdt_sessions.model import SessionDoc, SessionView, encode_verified, extent_of, merge, seed
 from crdt_sessions.model.values import Author, MessageHead, RunRequest, TextPart, ValuePart
 from crdt_sessions.sync.fresh import fresh
+from crdt_sessions.sync.plain import Inspector
 from crdt_sessions.wire import EMPTY_UPDATE
 from crdt_sessions.wire.varint import decode_state_vector, string, varuint
 from tests.hostile.corpus import mutate
@@ -63,17 +64,17 @@ def reader(*updates):
     return document
 
 
-def is_fresh(update, document):
+def is_fresh(update, document, arrays=None):
     clocks = decode_state_vector(document.state_vector())
-    return fresh(update, clocks, lambda root, key: key in getattr(document.roots, root))
+    return fresh(update, clocks, lambda root, key: key in getattr(document.roots, root), arrays)
 
 
 @pytest.mark.parametrize("update", [written(ask), written(begin), BY_YJS], ids=["question", "answer", "yjs"])
 def test_a_question_and_the_beginning_of_an_answer_are_fresh(update):
     document = reader()
-    client, clock = is_fresh(update, document)
+    found = is_fresh(update, document)
     document.append(update)
-    assert decode_state_vector(document.state_vector())[client] == clock
+    assert decode_state_vector(document.state_vector())[found.client] == found.clock
     assert document.waiting == EMPTY_UPDATE
     (message,) = document.roots.messages.values()
     assert message["parts"][0]["text"].to_py() in ("hei 😀", "first ", "hello")
@@ -84,7 +85,7 @@ def test_what_was_written_in_two_transactions_and_sent_at_once_is_too():
     parts = [written(lambda view: view.messages.add(head("out"), run_id="r"), document)]
     parts.append(written(lambda view: view.messages["out"].open_text().append("first "), document))
     assert is_fresh(merge(parts), reader()) is not None
-    assert is_fresh(parts[1], reader(parts[0])) is None, "it writes into what another update has made"
+    assert is_fresh(parts[1], reader(parts[0])) is None, "nothing is known of the array it writes into"
 
 
 def test_a_second_time_it_is_not():
@@ -186,20 +187,119 @@ def test_an_entry_of_a_message_that_is_there_is_not():
     assert is_fresh(more, reader(first)) is None
 
 
+# -- what goes on with an array that was begun so -----------------------------------------------------------------------
+
+
+def an_answer():
+    """The updates that write an answer with two parts, each when the one before is there."""
+    document = writer()
+    return [
+        written(change, document)
+        for change in (
+            lambda view: view.messages.add(head("out"), run_id="r"),
+            lambda view: view.messages["out"].open_text().append("first "),
+            lambda view: view.messages["out"].open_tool("c", "book"),
+            lambda view: view.messages["out"].open_tool("d", "pay"),
+        )
+    ]
+
+
+def test_parts_that_come_one_after_the_other_are_fresh():
+    inspector, document = inspected()
+    for update in an_answer():
+        assert inspector.passes(update)
+        document.append(update)
+        inspector.took(update)
+    parts = document.roots.messages["out"]["parts"].to_py()
+    assert [part["type"] for part in parts] == ["text", "tool", "tool"]
+
+
+def inspected(*updates):
+    document = reader()
+    inspector = Inspector(document)
+    for update in updates:
+        inspector.passes(update)
+        document.append(update)
+        inspector.took(update)
+    return inspector, document
+
+
+def test_a_part_is_fresh_only_behind_what_was_taken():
+    begun, first, second, _ = an_answer()
+    inspector, _ = inspected()
+    assert inspector.passes(begun)
+    assert not inspector.passes(first), "the message was looked at, not taken"
+    inspector, _ = inspected(begun)
+    assert not inspector.passes(second), "there is a gap"
+    inspector, _ = inspected(begun, first)
+    assert not inspector.passes(first), "an echo"
+
+
+def test_a_part_before_another_or_by_another_client_is_not():
+    begun, first, *_ = an_answer()
+    document = writer()
+    document.apply(begun)
+    document.apply(first)
+    document.take_delta()
+    before = written(lambda view: view.messages["out"].parts.insert(0, Map({"type": "text"})), document)
+    assert not inspected(begun, first)[0].passes(before)
+    other = writer(6)
+    other.apply(begun)
+    other.take_delta()
+    assert not inspected(begun)[0].passes(written(lambda view: view.messages["out"].open_text(), other))
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_part_of_a_message_that_was_deleted_is_deleted_everywhere(replaced):
+    begun, first, second, _ = an_answer()
+    remover = writer(6)
+    remover.apply(begun)
+    remover.take_delta()
+    roots = remover.roots
+    removed = written(lambda _: roots.messages.__delitem__("out"), remover)
+    if replaced:
+        removed = merge([removed, written(lambda _: roots.messages.__setitem__("out", Map({"x": 1})), remover)])
+    inspector, document = inspected(begun)
+    document.apply(removed)
+    inspector.took(removed)
+    for update in (first, second):
+        assert inspector.passes(update)
+        document.append(update)
+        inspector.took(update)
+    assert document.roots.messages.to_py() == ({"out": {"x": 1}} if replaced else {})
+    other = reader(begun, first, second, removed)
+    assert extent_of(other.doc) == extent_of(document.doc)
+    assert other.roots.messages.to_py() == document.roots.messages.to_py()
+    encode_verified(document)
+
+
+def test_what_is_remembered_of_arrays_is_bounded():
+    document = writer()
+    begun = [written(lambda view, n=n: view.messages.add(head(f"m{n}")), document) for n in range(40)]
+    inspector, _ = inspected(*begun)
+    assert inspector.passes(written(lambda view: view.messages["m39"].open_text(), document))
+    document = writer()
+    for update in begun:
+        document.apply(update)
+    inspector, _ = inspected(*begun)
+    assert not inspector.passes(written(lambda view: view.messages["m0"].open_text(), document))
+
+
 @given(st.integers(0, 2**32))
 def test_whatever_is_taken_for_fresh_only_adds(seed):
     """Mutated questions: what still passes moves one clock by what it says, and the document can be read and stored."""
     rng = random.Random(seed)
-    others = [written(ask), written(begin), BY_YJS]
-    candidate = mutate(rng, rng.choice(others), others)
-    document = reader()
-    found = is_fresh(candidate, document)
-    if found is not None:
-        before = extent_of(document.doc)
+    answer = an_answer()
+    taken = answer[: rng.randrange(len(answer))]
+    others = [written(ask), written(begin), BY_YJS, answer[len(taken)]]
+    candidate = mutate(rng, rng.choice([*others, answer[len(taken)]]), [*others, *answer])
+    inspector, document = inspected(*taken)
+    if inspector.passes(candidate):
+        found, before = inspector.passed(candidate), extent_of(document.doc)
         document.append(candidate)
         after = extent_of(document.doc)
         assert document.waiting == EMPTY_UPDATE
-        assert after.clocks == before.clocks | {found[0]: found[1]}
+        assert after.clocks == before.clocks | {found.client: found.clock}
         assert after.deleted == before.deleted
         encode_verified(document)
         for root in (document.roots.messages, document.roots.runs):

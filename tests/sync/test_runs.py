@@ -482,6 +482,28 @@ def test_a_run_ends_once(held):
     assert (world.status(), world.run().outcome.reason) == ("failed", "error")
 
 
+def test_nothing_of_a_question_and_its_answer_is_tried_elsewhere_until_the_end(world, monkeypatch):
+    """What is tried costs milliseconds (docs/performance.md)."""
+    engine, tried = world.network.engine, []
+    ask = engine.doubtful
+    monkeypatch.setattr(engine, "doubtful", lambda peer, data: tried.extend(found := ask(peer, data)) or found)
+    world.post()
+    world.ask()
+    world.settle()
+    holder = world.claim()
+    network, run = world.network, world.run()
+    author = Author(id=holder.name, kind="agent")
+    network.edit(holder.name, lambda view: view.begin_output(run, author, network.now))
+    world.settle()
+    for word in ("Once ", "upon ", "a time"):
+        world.write(holder, word)
+        world.settle()
+    assert (world.text(), tried) == ("Once upon a time", [])
+    world.report(holder, "completed")
+    world.settle()
+    assert len(tried) == 1, "it closes a part, which overwrites something"
+
+
 # -- control -----------------------------------------------------------------------------------------------------------
 
 
