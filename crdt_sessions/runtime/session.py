@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, assert_never
@@ -37,7 +38,7 @@ from crdt_sessions.runtime.health import StoreHealth
 from crdt_sessions.runtime.pace import Pace
 from crdt_sessions.runtime.sandbox import Mirrored, Sandbox
 from crdt_sessions.runtime.webhooks import Outbox
-from crdt_sessions.storage import Delivery, Row, SessionRecord, UpdateStore
+from crdt_sessions.storage import NO_ENTRIES, Delivery, Row, SessionRecord, UpdateStore
 from crdt_sessions.sync import (
     Actor,
     ClosePeer,
@@ -103,6 +104,16 @@ class _Connection:
             self.closing.set_result(closing)
 
 
+@dataclass(slots=True, eq=False)
+class _Write:
+    """What was handed over to the store."""
+
+    done: asyncio.Future[None]
+    rows: list[Row] = field(default_factory=list)
+    records: list[Records] = field(default_factory=list)
+    titles: list[str | None] = field(default_factory=list)
+
+
 class Session:
     """A session in memory. Made by :class:`SessionRegistry`, which also decides when it goes.
 
@@ -156,8 +167,8 @@ class Session:
         self._unwritten_bytes = 0
         self._to_offer: list[str] = []
         self._title: list[str | None] = []
-        self._flushing = False  # something is being stored, or will be before the loop turns again
-        self._writing: asyncio.Future[None] | None = None
+        self._flush_due = False  # before the loop turns again
+        self._writes: deque[_Write] = deque()
         self._compacter: asyncio.Task[Seq] | None = None
         self._health = health
         self._fold = fold
@@ -308,7 +319,7 @@ class Session:
 
         def reached() -> bool:
             self._raise_if_failed()
-            stored = self._engine.log.tail >= head and not self._title
+            stored = self._stored(head)
             if not stored:
                 self._raise_unless_storing()
             return stored
@@ -327,8 +338,7 @@ class Session:
 
         def reached() -> bool:
             self._raise_if_failed()
-            stored = self._engine.log.tail >= head and not self._title
-            return stored or (self._health.error is not None and not self._flushing)
+            return self._stored(head) or (self._health.error is not None and not self._flushing)
 
         await self._pulse.until(reached)
 
@@ -641,11 +651,15 @@ class Session:
         # Never cancelled: a write that is under way would end behind the back of whoever loads the session next.
         while self._flushing and self.failed is None:
             self._flush()
-            assert self._writing is not None
-            await asyncio.wait({self._writing})
-        if under_way := [each for each in (self._writing, self._compacter) if each is not None]:
-            await asyncio.wait(under_way)
+            await self._writes_ended()
+        await self._writes_ended()
+        if self._compacter is not None:
+            await asyncio.wait({self._compacter})
         self._engine.document.close()
+
+    async def _writes_ended(self) -> None:
+        if self._writes:
+            await asyncio.wait({write.done for write in self._writes})
 
     async def _tested(self) -> None:
         """Return once no update is being tried any more."""
@@ -714,53 +728,67 @@ class Session:
             _log.warning("peer refused: %s", error, extra={**self._about(connection), "close_code": closing.code})
             connection.close(closing)
 
+    @property
+    def _flushing(self) -> bool:
+        """Whether something is being stored, or will be before the loop turns again."""
+        return self._flush_due or bool(self._writes)
+
+    def _stored(self, head: Seq) -> bool:
+        """Tell whether everything up to *head* is stored, and the title."""
+        return self._engine.log.tail >= head and not (self._title or any(write.titles for write in self._writes))
+
     def _flush_soon(self) -> None:
-        """Store what there is at the end of this turn of the loop, or once what is being stored is stored."""
-        if not self._flushing and self.failed is None and self._health.error is None:
-            self._flushing = True
+        """Hand what there is to the store at the end of this turn of the loop."""
+        if not self._flush_due and self.failed is None and self._health.error is None:
+            self._flush_due = True
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
+        """Hand over what there is, also while the store still writes: all that waits there will be one commit."""
         self._offer()
-        if self.failed is not None or self._writing is not None or not self._flushing:
+        self._flush_due = False
+        if self.failed is not None:
             return
-        rows, self._unwritten = self._unwritten, []
-        records, self._unrecorded = self._unrecorded, []
-        titles = list(self._title)
-        writing: Awaitable[None]
-        if records or titles:
-            writing = self._write(rows, records, titles)
-        else:  # each token of a stream comes by here: if the store gives a future, there is no task
-            writing = self._store.append(self.id, rows, now=self._clock.now())
-        self._writing = asyncio.ensure_future(writing)
-        self._writing.add_done_callback(lambda done: self._flushed(done, rows, records, len(titles)))
+        if self._unwritten:
+            rows, self._unwritten = self._unwritten, []
+            records, self._unrecorded = self._unrecorded, []
+            entries = entries_of(records, self._deliveries(records)) if records else NO_ENTRIES
+            # Each token of a stream comes by here: if the store gives a future, there is no task.
+            appended = self._store.append(self.id, rows, entries=entries, now=self._clock.now())
+            self._await(_Write(asyncio.ensure_future(appended), rows, records))
+        if self._title:
+            titles, self._title = self._title, []
+            described = self._store.describe(self.id, title=titles[-1] or "", now=self._clock.now())
+            self._await(_Write(asyncio.ensure_future(described), titles=titles))
 
-    async def _write(self, rows: list[Row], records: list[Records], titles: list[str | None]) -> None:
-        if rows:
-            entries = entries_of(records, self._deliveries(records))
-            await self._store.append(self.id, rows, entries=entries, now=self._clock.now())
-        if titles:
-            await self._store.describe(self.id, title=titles[-1] or "", now=self._clock.now())
+    def _await(self, write: _Write) -> None:
+        self._writes.append(write)
+        write.done.add_done_callback(self._written)
 
-    def _flushed(self, done: asyncio.Future[None], rows: list[Row], records: list[Records], titles: int) -> None:
-        self._flushing, self._writing = False, None
-        if done.cancelled():
-            return
-        if (error := done.exception()) is not None:
-            self._not_stored(error)
-            return
-        self._unwritten_bytes -= sum(len(row.update) for row in rows)
-        self._rows += len(rows)
-        del self._title[:titles]
-        if rows:
-            self._handle(Committed(rows[-1].seq))
-        if titles:
+    def _written(self, _: asyncio.Future[None]) -> None:
+        """Go on with what is stored, in the order in which it was handed over."""
+        while self._writes and self._writes[0].done.done():
+            write = self._writes.popleft()
+            if write.done.cancelled():
+                continue
+            error = write.done.exception()
+            if self.failed is not None:
+                continue  # it failed with an earlier one: the store lets no gap arise
+            if error is not None:
+                self._not_stored(error)
+            else:
+                self._committed(write)
+
+    def _committed(self, write: _Write) -> None:
+        self._unwritten_bytes -= sum(len(row.update) for row in write.rows)
+        self._rows += len(write.rows)
+        if write.rows:
+            self._handle(Committed(write.rows[-1].seq))
+        if write.titles:
             self._pulse.beat()
-        if records:
-            self._announce(records)
+        if write.records:
+            self._announce(write.records)
         self._compact_soon()
-        if self._unwritten or self._title:
-            self._flush_soon()
 
     def _not_stored(self, error: BaseException) -> None:
         if not isinstance(error, CrdtSessionsError):  # a store broke its contract

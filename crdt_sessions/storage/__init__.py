@@ -1,6 +1,7 @@
 """The store seam and its implementations: opaque bytes and ids."""
 
 from crdt_sessions.storage.base import (
+    NO_ENTRIES,
     AuditEntry,
     Delivery,
     Entries,
@@ -18,6 +19,7 @@ from crdt_sessions.storage.memory import MemoryStore
 from crdt_sessions.storage.sqlite import SqliteStore
 
 __all__ = [
+    "NO_ENTRIES",
     "AuditEntry",
     "Delivery",
     "Entries",

@@ -622,9 +622,7 @@ class SqliteStore:
         free_at = 0.0
         while not closing:
             group = [await self._queue.get()]
-            rest = free_at - loop.time()
-            if rest > 0:
-                await asyncio.sleep(rest)
+            await asyncio.sleep(max(0.0, free_at - loop.time()))  # 0: what comes in this turn of the loop may join
             while not self._queue.empty():
                 group.append(self._queue.get_nowait())
             closing = None in group

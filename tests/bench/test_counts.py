@@ -142,6 +142,21 @@ async def test_a_token_that_comes_alone_costs_one_statement_and_a_frame_for_each
         assert sum(map(len, viewer.sent)) <= 100 * 40
 
 
+async def test_what_comes_while_a_commit_waits_to_begin_is_part_of_it(service):
+    registry, statements = service
+    async with AsyncExitStack() as stack:
+        agent = await joined(stack, registry, "room", Agent(7))
+        agent.feed(*agent.tokens(1))
+        async with registry.open(SessionId("room")) as session:
+            await session.durable()
+            statements.clear()
+            for token in agent.tokens(2):
+                agent.feed(token)
+                await asyncio.sleep(0)  # the first one is handed over before the second one arrives
+            await session.durable()
+    assert [statement.split(" (")[0] for statement in statements] == ["INSERT INTO updates"]
+
+
 async def test_fifty_sessions_at_once_share_a_commit(service):
     registry, statements = service
     async with AsyncExitStack() as stack:

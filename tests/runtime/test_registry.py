@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import weakref
+from contextlib import contextmanager
 
 import pytest
 from pycrdt import Channel, Doc, Map, Provider, Text
@@ -126,7 +127,7 @@ async def test_a_join_during_a_drain_waits_and_gets_everything(store, clock):
                 return fresh, [m.text for m in fresh.view.messages.ordered()]
 
         joining = asyncio.create_task(join())
-        await settle()
+        await settle(100)
         assert not joining.done()
         gate.set()
         fresh, texts = await joining
@@ -197,7 +198,7 @@ async def test_a_failed_write_is_not_acknowledged_and_peers_may_come_back(clock)
         async with Peer(registry) as peer:
             store.broken = True
             await peer.edit(post("m1", "kept by its author"))
-            await settle()
+            await settle(100)
             assert (peer.replica.durable, peer.replica.version) == (0, 1)
         assert (peer.closing.code, peer.closing.permanent) == (4503, False)
         store.broken = False
@@ -206,6 +207,91 @@ async def test_a_failed_write_is_not_acknowledged_and_peers_may_come_back(clock)
             await settle(100)
             assert peer.replica.durable == 1
     assert len((await store.load(ROOM)).rows) == 3
+
+
+class Slow(MemoryStore):
+    """A store whose answers to appends are given by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.answers = []
+        self.slow = False
+
+    @contextmanager
+    def being_slow(self):
+        self.slow = True
+        try:
+            yield self.answers
+        finally:
+            self.slow = False
+            for answer in self.answers:
+                if not answer.done():
+                    answer.set_result(None)
+
+    async def answered(self):
+        if self.slow:
+            self.answers.append(asyncio.get_running_loop().create_future())
+            await self.answers[-1]
+
+    async def append(self, session, rows, *, now, entries=NO_ENTRIES):
+        await self.answered()
+        await super().append(session, rows, now=now, entries=entries)
+
+
+async def test_a_write_is_handed_over_while_another_one_is_under_way_and_they_count_in_order(clock):
+    store = Slow()
+    async with SessionRegistry(store, clock=clock) as registry, Peer(registry) as peer:
+        with store.being_slow() as answers:
+            await peer.edit(post("m1", "one"))
+            await peer.edit(post("m2", "two"))
+            assert [answer.done() for answer in answers] == [False, False]
+            assert (peer.replica.durable, peer.replica.version) == (0, 2)
+            answers[0].set_result(None)
+            await settle(100)
+            assert peer.replica.durable == 1
+            answers[1].set_result(None)
+            await settle(100)
+            assert peer.replica.durable == 2
+
+
+async def test_of_writes_that_end_in_another_order_nothing_counts_before_the_first(clock):
+    class Swapped(Slow):
+        async def append(self, session, rows, *, now, entries=NO_ENTRIES):
+            await MemoryStore.append(self, session, rows, now=now, entries=entries)
+            await self.answered()
+
+    store = Swapped()
+    async with SessionRegistry(store, clock=clock) as registry, Peer(registry) as peer:
+        with store.being_slow() as answers:
+            await peer.edit(post("m1", "one"))
+            await peer.edit(post("m2", "two"))
+            answers[1].set_result(None)
+            await settle(100)
+            assert peer.replica.durable == 0
+            answers[0].set_result(None)
+            await settle(100)
+            assert peer.replica.durable == 2
+
+
+async def test_when_a_write_fails_what_was_handed_over_after_it_does_not_count_either(clock):
+    store = Slow()
+    async with SessionRegistry(store, clock=clock) as registry:
+        async with Peer(registry) as peer:
+            before = len((await store.load(ROOM)).rows)
+            with store.being_slow() as answers:
+                await peer.edit(post("m1", "one"))
+                await peer.edit(post("m2", "two"))
+                answers[0].set_exception(StorageError("disk full"))
+                answers[1].set_result(None)
+                await settle(100)
+                assert peer.replica.durable == 0
+        assert peer.closing.code == 4503
+        assert len((await store.load(ROOM)).rows) == before, "no gap arises"
+        peer.replica.lost(clock.now())
+        async with peer:
+            await settle(100)
+            assert peer.replica.durable == 2
+            assert [message.text for message in peer.replica.view.messages.ordered()] == ["one", "two"]
 
 
 async def test_an_edit_that_cannot_be_stored_raises_and_is_undone(clock):
