@@ -54,8 +54,8 @@ MUTANTS = {
     ),
     "persist before apply": Mutant(
         "crdt_sessions/sync/engine.py",
-        "        self._check_size(len(update))\n        if (client",
-        "        self._check_size(len(update))\n        self._early = self._persist(update, None, author)\n        if (client",
+        "        self._check_size(len(update))\n        if (passed",
+        "        self._check_size(len(update))\n        self._early = self._persist(update, None, author)\n        if (passed",
         ("tests/sync/test_engine.py", "tests/runtime"),
     ),
     "forward raw awareness": Mutant(
