@@ -211,9 +211,10 @@ class UpdateStore(Protocol):
     ) -> Awaitable[None]:
         """Append rows and put *entries* on record, all or nothing.
 
-        A coroutine will do; with a future there is one task less for each token of a stream.
+        A coroutine will do; with a future there is one task less for each token of a stream. A session appends more
+        before an earlier call has ended: they count in the order of the calls.
 
-        The rows' numbers follow the last one without a gap. A run or writer that is on record is replaced; a
+        The rows' numbers follow the last one without a gap, so nothing is stored behind a call that failed. A run or writer that is on record is replaced; a
         delivery that is there stays as it is.
 
         Raises:

@@ -166,6 +166,17 @@ class StoreContract:
             assert stored is not None
             assert list(stored.rows) == rows(1, b"seed", b"good", b"good too")
 
+    async def test_nothing_is_stored_behind_an_append_that_failed(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            await self._create(store)
+            failed = store.append(A, [Row(Seq(2), b"x"), Row(Seq(4), b"y")], now=NOW)
+            after = store.append(A, rows(5, b"z"), now=NOW)
+            results = await asyncio.gather(failed, after, return_exceptions=True)
+            assert [type(result) for result in results] == [StorageError, StorageError]
+            stored = await store.load(A)
+            assert stored is not None
+            assert list(stored.rows) == rows(1, b"seed")
+
     async def test_a_snapshot_replaces_the_rows_before_it(self, tmp_path: Path) -> None:
         async with self.open(tmp_path) as store:
             await self._create(store)
