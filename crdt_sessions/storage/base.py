@@ -214,8 +214,8 @@ class UpdateStore(Protocol):
         A coroutine will do; with a future there is one task less for each token of a stream. A session appends more
         before an earlier call has ended: they count in the order of the calls.
 
-        The rows' numbers follow the last one without a gap, so nothing is stored behind a call that failed. A run or writer that is on record is replaced; a
-        delivery that is there stays as it is.
+        The rows' numbers follow the last one without a gap, so nothing is stored behind a call that failed. A run or
+        writer that is on record is replaced; a delivery that is there stays as it is.
 
         Raises:
             SessionNotFound: there is no such session.
