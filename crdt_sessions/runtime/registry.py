@@ -119,7 +119,7 @@ class SessionRegistry:
         self.health = StoreHealth(store, self.clock)
         self.auto_create = auto_create
         self.claimants = Claimants()
-        """Beaten when a run may be claimed."""
+        """Those who wait for runs."""
         self._rng = rng or random.SystemRandom()
         self.outbox = Outbox(store, webhooks, clock=self.clock, rng=self._rng, send=send)
         self._slots: dict[SessionId, _Slot] = {}

@@ -111,7 +111,8 @@ class _Write:
     done: asyncio.Future[None]
     rows: list[Row] = field(default_factory=list)
     records: list[Records] = field(default_factory=list)
-    titles: list[str | None] = field(default_factory=list)
+    titled: bool = False
+    """Whether it is the title."""
 
 
 class Session:
@@ -166,7 +167,8 @@ class Session:
         self._unrecorded: list[Records] = []
         self._unwritten_bytes = 0
         self._to_offer: list[str] = []
-        self._title: list[str | None] = []
+        self._title: str | None = None
+        """To be handed to the store; None if there is nothing new."""
         self._flush_due = False  # before the loop turns again
         self._writes: deque[_Write] = deque()
         self._compacter: asyncio.Task[Seq] | None = None
@@ -600,14 +602,14 @@ class Session:
 
     def at_rest(self, now: Millis) -> bool:
         """Whether :meth:`tick` has nothing to do: most sessions rest most of the time."""
-        return now < self._rests_until and not (self._unwritten or self._title) and self.failed is None
+        return now < self._rests_until and not self._has_unwritten and self.failed is None
 
     def tick(self, now: Millis) -> None:
         """Let the engine look at the clock, if something may be due."""
         if now >= self._rests_until:
             self._handle(Tick(), now)
             self._rests_until = self._engine.rests_until(now)
-        if self._unwritten or self._title:  # what the steward decided while the store took no writes
+        if self._has_unwritten:  # what the steward decided while the store took no writes
             self._flush_soon()
 
     def close_peers(self, closing: Closing) -> None:
@@ -693,7 +695,7 @@ class Session:
                 case ClosePeer(peer, error):
                     self._refuse(peer, error)
                 case Describe(title):
-                    self._title.append(title)
+                    self._title = title or ""
                     self._flush_soon()
                 case Violation() | Deed():
                     self._audit.heard(self.id, effect)
@@ -729,13 +731,19 @@ class Session:
             connection.close(closing)
 
     @property
+    def _has_unwritten(self) -> bool:
+        """Whether there is something that was not handed to the store yet."""
+        return bool(self._unwritten) or self._title is not None
+
+    @property
     def _flushing(self) -> bool:
         """Whether something is being stored, or will be before the loop turns again."""
         return self._flush_due or bool(self._writes)
 
     def _stored(self, head: Seq) -> bool:
         """Tell whether everything up to *head* is stored, and the title."""
-        return self._engine.log.tail >= head and not (self._title or any(write.titles for write in self._writes))
+        titled = self._title is not None or any(write.titled for write in self._writes)
+        return self._engine.log.tail >= head and not titled
 
     def _flush_soon(self) -> None:
         """Hand what there is to the store at the end of this turn of the loop."""
@@ -756,10 +764,10 @@ class Session:
             # Each token of a stream comes by here: if the store gives a future, there is no task.
             appended = self._store.append(self.id, rows, entries=entries, now=self._clock.now())
             self._await(_Write(asyncio.ensure_future(appended), rows, records))
-        if self._title:
-            titles, self._title = self._title, []
-            described = self._store.describe(self.id, title=titles[-1] or "", now=self._clock.now())
-            self._await(_Write(asyncio.ensure_future(described), titles=titles))
+        if self._title is not None:
+            title, self._title = self._title, None
+            described = self._store.describe(self.id, title=title, now=self._clock.now())
+            self._await(_Write(asyncio.ensure_future(described), titled=True))
 
     def _await(self, write: _Write) -> None:
         self._writes.append(write)
@@ -784,7 +792,7 @@ class Session:
         self._rows += len(write.rows)
         if write.rows:
             self._handle(Committed(write.rows[-1].seq))
-        if write.titles:
+        if write.titled:
             self._pulse.beat()
         if write.records:
             self._announce(write.records)

@@ -135,19 +135,21 @@ class _Heads:
         self.behind: dict[SessionId, tuple[int, Millis]] = {}
         """What ``sessions`` does not say yet: the last row, and when it was written."""
 
-    def followed_by(self, jobs: Sequence[_Queued]) -> bool:
-        """Tell whether *jobs* are nothing but a few rows that follow the known ends of logs."""
+    def followed_by(self, jobs: Sequence[_Queued]) -> list[_Append] | None:
+        """Return *jobs*, if they are nothing but a few rows that follow the known ends of logs."""
         ends: dict[SessionId, int] = {}
+        appends: list[_Append] = []
         count = 0
         for queued in jobs:
             job = queued.job
             if not isinstance(job, _Append) or job.entries is not NO_ENTRIES:
-                return False
+                return None
             if ends.get(job.session, self._last.get(job.session)) != job.rows[0].seq - 1:
-                return False
+                return None
             ends[job.session] = job.rows[-1].seq
+            appends.append(job)
             count += len(job.rows)
-        return count <= _AT_ONCE
+        return appends if count <= _AT_ONCE else None
 
     def appended(self, jobs: Sequence[_Queued], *, told: bool) -> None:
         """Note that the rows of *jobs* were committed, and whether ``sessions`` was *told* of them."""
@@ -765,12 +767,12 @@ async def _connect(path: Path) -> aiosqlite.Connection:
 
 
 def _transact(connection: sqlite3.Connection, jobs: Sequence[_Queued], heads: _Heads) -> None:
-    plain = heads.followed_by(jobs)
-    if plain:
-        _append_rows(connection, [queued.job for queued in jobs if isinstance(queued.job, _Append)])
+    appends = heads.followed_by(jobs)
+    if appends is not None:
+        _append_rows(connection, appends)
     else:
         _run_all(connection, jobs, heads)
-    heads.appended(jobs, told=not plain)
+    heads.appended(jobs, told=appends is None)
 
 
 def _append_rows(connection: sqlite3.Connection, appends: Sequence[_Append]) -> None:

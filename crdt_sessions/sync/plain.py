@@ -16,8 +16,8 @@ from crdt_sessions.errors import WireError
 from crdt_sessions.model import SessionDoc
 from crdt_sessions.sync.fresh import OpenArrays, fresh
 from crdt_sessions.sync.structs import HAS_ORIGIN, HAS_RIGHT_ORIGIN, MAX_CLOCK, STRING, units
-from crdt_sessions.wire import EMPTY_UPDATE, sole_update
-from crdt_sessions.wire.varint import Reader, buffer, decode_state_vector, varuint
+from crdt_sessions.wire import AN_UPDATE, EMPTY_UPDATE, Update, encode, sole_update
+from crdt_sessions.wire.varint import ONE_BYTE, Reader, buffer, decode_state_vector, varuint
 
 _MAX_STRUCTS = 8
 _MAX_ARRAYS = 32
@@ -166,8 +166,6 @@ def joined(messages: Sequence[bytes]) -> list[bytes]:
 
 
 _ONE_STRUCT_OF_ONE_CLIENT = b"\x01\x01"
-_SHORT = 0x80
-"""Numbers below it are one byte."""
 
 
 class _Run:
@@ -193,7 +191,7 @@ class _Run:
 
     @classmethod
     def _begin(cls, message: bytes) -> _Run | None:
-        if message[:2] != _UPDATE:
+        if message[:2] != AN_UPDATE:
             return None
         outer = Reader(message)
         outer.take(2)
@@ -235,13 +233,12 @@ class _Run:
         """Return all of it as one message."""
         if len(self._texts) == 1:
             return self._first
-        return _UPDATE + buffer(self._head + buffer(b"".join(self._texts)) + _NOTHING_DELETED)
+        return encode(Update(self._head + buffer(b"".join(self._texts)) + _NOTHING_DELETED))
 
     def _expect(self) -> None:
         self._expected = _next_one(self._client, self._clock, self._info) + self._right
 
 
-_UPDATE = b"\x00\x02"
 _NOTHING_DELETED = b"\x00"
 
 
@@ -253,7 +250,7 @@ def _next_one(client: bytes, clock: int, info: int) -> bytes:
 def _only_text(update: bytes, at: int) -> int:
     """Return the length of the text in *update* from *at* on, if that is short and all that is there; else 0."""
     text = update[at + 1 : -1]
-    if not text or len(text) >= _SHORT or update[at] != len(text) or update[-1] != 0:
+    if not text or len(text) >= ONE_BYTE or update[at] != len(text) or update[-1] != 0:
         return 0
     try:
         return units(text)

@@ -3,6 +3,7 @@
 from crdt_sessions.wire.awareness import AwarenessEntry, decode_awareness, encode_awareness
 from crdt_sessions.wire.closing import Closing, closing_for
 from crdt_sessions.wire.frames import (
+    AN_UPDATE,
     EMPTY_UPDATE,
     KEEPALIVE,
     Ack,
@@ -20,6 +21,7 @@ from crdt_sessions.wire.frames import (
 )
 
 __all__ = [
+    "AN_UPDATE",
     "EMPTY_UPDATE",
     "KEEPALIVE",
     "Ack",

@@ -27,14 +27,13 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from crdt_sessions.errors import TruncatedFrame, UnknownFrame
-from crdt_sessions.wire.varint import Reader, buffer, string, varuint
+from crdt_sessions.wire.varint import ONE_BYTE, Reader, buffer, string, varuint
 
 _SYNC, _AWARENESS, _AUTH, _QUERY_AWARENESS, _ACK, _HOLD = 0, 1, 2, 3, 102, 103
 _STEP1, _STEP2, _UPDATE = 0, 1, 2
 _PERMISSION_DENIED = 0
-_AN_UPDATE = bytes((_SYNC, _UPDATE))
-_SHORT = 0x80
-"""Numbers below it are one byte."""
+AN_UPDATE = bytes((_SYNC, _UPDATE))
+"""What an :class:`Update` begins with."""
 
 EMPTY_UPDATE = b"\x00\x00"
 """The Yjs update (encoding v1) that changes nothing."""
@@ -133,7 +132,7 @@ def decode(data: bytes) -> Iterator[Frame]:
         WireError: the bytes are not a sequence of whole messages. An empty frame is not one either.
     """
     reader = Reader(data)
-    if data[:2] == _AN_UPDATE:  # nearly all are one
+    if data[:2] == AN_UPDATE:  # nearly all are one
         reader.take(2)
         yield Update(reader.buffer())
     elif not reader.remaining:
@@ -145,7 +144,7 @@ def decode(data: bytes) -> Iterator[Frame]:
 def sole_update(data: bytes) -> bytes | None:
     """Return the update in a message that is one short :class:`Update` and nothing else; None if it is another."""
     size = len(data) - 3
-    return data[3:] if 0 <= size < _SHORT and data[2] == size and data.startswith(_AN_UPDATE) else None
+    return data[3:] if 0 <= size < ONE_BYTE and data[2] == size and data.startswith(AN_UPDATE) else None
 
 
 def _decode_one(reader: Reader) -> Frame:

@@ -11,6 +11,8 @@ from crdt_sessions.errors import BadText, TruncatedFrame, VarintTooLong
 
 MAX_VARUINT = 2**53 - 1
 _MAX_VARUINT_BYTES = 8
+ONE_BYTE = 0x80
+"""Numbers below it are encoded in one byte."""
 
 
 class Reader:

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from pycrdt import Text
@@ -85,6 +85,17 @@ async def joined(stack, registry, session, line):
     return line
 
 
+@asynccontextmanager
+async def streaming(registry):
+    """An agent whose first token, the one that names the text, is stored, and its session."""
+    async with AsyncExitStack() as stack:
+        agent = await joined(stack, registry, "room", Agent(7))
+        agent.feed(*agent.tokens(1))
+        async with registry.open(SessionId("room")) as session:
+            await session.durable()
+            yield agent, session
+
+
 async def caught_up(line, text, count):
     """Return the updates a viewer was sent, once it has *count* tokens."""
     reader = SessionDoc(1)
@@ -144,16 +155,12 @@ async def test_a_token_that_comes_alone_costs_one_statement_and_a_frame_for_each
 
 async def test_what_comes_while_a_commit_waits_to_begin_is_part_of_it(service):
     registry, statements = service
-    async with AsyncExitStack() as stack:
-        agent = await joined(stack, registry, "room", Agent(7))
-        agent.feed(*agent.tokens(1))
-        async with registry.open(SessionId("room")) as session:
-            await session.durable()
-            statements.clear()
-            for token in agent.tokens(2):
-                agent.feed(token)
-                await asyncio.sleep(0)  # the first one is handed over before the second one arrives
-            await session.durable()
+    async with streaming(registry) as (agent, session):
+        statements.clear()
+        for token in agent.tokens(2):
+            agent.feed(token)
+            await asyncio.sleep(0)  # the first one is handed over before the second one arrives
+        await session.durable()
     assert [statement.split(" (")[0] for statement in statements] == ["INSERT INTO updates"]
 
 
@@ -174,15 +181,11 @@ async def test_fifty_sessions_at_once_share_a_commit(service):
 async def test_a_token_costs_a_bounded_number_of_calls(service):
     """Calls of Python functions on the way of a token from its bytes to the store's queue: the same on each run."""
     registry, _ = service
-    async with AsyncExitStack() as stack:
-        agent = await joined(stack, registry, "room", Agent(7))
-        agent.feed(*agent.tokens(1))
-        async with registry.open(SessionId("room")) as session:
-            await session.durable()
-            alone, piled = agent.tokens(200), agent.tokens(1000)
-            one_by_one = _calls(lambda: [agent.feed(token) for token in alone])
-            at_once = _calls(lambda: agent.feed(*piled))
-            await session.durable()
+    async with streaming(registry) as (agent, session):
+        alone, piled = agent.tokens(200), agent.tokens(1000)
+        one_by_one = _calls(lambda: [agent.feed(token) for token in alone])
+        at_once = _calls(lambda: agent.feed(*piled))
+        await session.durable()
     assert one_by_one / 200 < 66
     assert at_once / 1000 < 8.5
 

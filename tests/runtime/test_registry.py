@@ -238,20 +238,25 @@ class Slow(MemoryStore):
         await super().append(session, rows, now=now, entries=entries)
 
 
+async def write_twice(store, peer, *ends):
+    """Return how much counts at first, and then whenever the store has answered one of two writes."""
+    with store.being_slow() as answers:
+        await peer.edit(post("m1", "one"))
+        await peer.edit(post("m2", "two"))
+        assert [answer.done() for answer in answers] == [False, False]
+        counted = [peer.replica.durable]
+        for number in ends:
+            answers[number].set_result(None)
+            await settle(100)
+            counted.append(peer.replica.durable)
+        assert peer.replica.version == 2
+        return counted
+
+
 async def test_a_write_is_handed_over_while_another_one_is_under_way_and_they_count_in_order(clock):
     store = Slow()
     async with SessionRegistry(store, clock=clock) as registry, Peer(registry) as peer:
-        with store.being_slow() as answers:
-            await peer.edit(post("m1", "one"))
-            await peer.edit(post("m2", "two"))
-            assert [answer.done() for answer in answers] == [False, False]
-            assert (peer.replica.durable, peer.replica.version) == (0, 2)
-            answers[0].set_result(None)
-            await settle(100)
-            assert peer.replica.durable == 1
-            answers[1].set_result(None)
-            await settle(100)
-            assert peer.replica.durable == 2
+        assert await write_twice(store, peer, 0, 1) == [0, 1, 2]
 
 
 async def test_of_writes_that_end_in_another_order_nothing_counts_before_the_first(clock):
@@ -262,15 +267,7 @@ async def test_of_writes_that_end_in_another_order_nothing_counts_before_the_fir
 
     store = Swapped()
     async with SessionRegistry(store, clock=clock) as registry, Peer(registry) as peer:
-        with store.being_slow() as answers:
-            await peer.edit(post("m1", "one"))
-            await peer.edit(post("m2", "two"))
-            answers[1].set_result(None)
-            await settle(100)
-            assert peer.replica.durable == 0
-            answers[0].set_result(None)
-            await settle(100)
-            assert peer.replica.durable == 2
+        assert await write_twice(store, peer, 1, 0) == [0, 0, 2]
 
 
 async def test_when_a_write_fails_what_was_handed_over_after_it_does_not_count_either(clock):

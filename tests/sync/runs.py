@@ -70,6 +70,11 @@ class World:
 
         self.network.edit(who, change)
 
+    def send(self, who):
+        """Have the service take in what somebody wrote, while nobody hears of it yet."""
+        while self.network.deliver(who, up=True):
+            pass
+
     # -- agents ----------------------------------------------------------------------------------------------
 
     def claim(self, run="r", agent="writer", ttl_s=None, connect=True):
@@ -104,12 +109,20 @@ class World:
         self.network.connect(holder.name, lease=holder.token, rights=self._agents)
         self.network.run_until_quiet()
 
+    def begin(self, holder):
+        """Let an agent begin its answer, without a word."""
+        self.network.edit(holder.name, lambda view: self._output(holder, view))
+
+    def _output(self, holder, view):
+        run = view.runs.value(holder.run)
+        if run is None or run.output is None:
+            return None
+        return view.begin_output(run, Author(id=holder.name, kind="agent"), self.network.now)
+
     def write(self, holder, text, close=False):
         def change(view):
-            run = view.runs.value(holder.run)
-            if run is None or run.output is None:
+            if (message := self._output(holder, view)) is None:
                 return
-            message = view.begin_output(run, Author(id=holder.name, kind="agent"), self.network.now)
             part = message.resume_text() or message.open_text()
             part.append(text)
             if close:

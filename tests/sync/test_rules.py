@@ -76,10 +76,9 @@ def test_a_decision_in_somebody_elses_name_counts_for_nothing(world):
 def test_a_part_that_comes_with_a_decision_loses_it(world):
     """A new part of a message that is being written need not be tried elsewhere; judged it is all the same."""
     holder = world.claim()
-    network, name = world.network, holder.name
-    author = Author(id=name, kind="agent")
-    network.edit(name, lambda view: view.begin_output(view.runs.value("r"), author, network.now))
-    network.run_until_quiet()
+    name = holder.name
+    world.begin(holder)
+    world.settle()
     decided = {"bob": {"approved": True, "at": 1}}
     part = {"type": "tool", "toolCallId": "c", "toolName": "book", "state": "approval-requested"}
     part |= {"inputText": Text(""), "decisions": Map(decided)}
@@ -263,8 +262,7 @@ STEPS = st.lists(
 def test_who_may_not_stop_a_run_asks_twice_at_most():
     world = World(RunRules(default_agent="*"), rights=replace(KNOWN, cancel=False))
     world.post("ann", id="m")
-    while world.network.deliver("ann", up=True):
-        pass
+    world.send("ann")
     world.cancel("bob", "run-m")
     world.settle()
     assert world.status("run-m") == "queued"

@@ -491,9 +491,7 @@ def test_nothing_of_a_question_and_its_answer_is_tried_elsewhere_until_the_end(w
     world.ask()
     world.settle()
     holder = world.claim()
-    network, run = world.network, world.run()
-    author = Author(id=holder.name, kind="agent")
-    network.edit(holder.name, lambda view: view.begin_output(run, author, network.now))
+    world.begin(holder)
     world.settle()
     for word in ("Once ", "upon ", "a time"):
         world.write(holder, word)
@@ -555,8 +553,7 @@ def test_stop_is_pressed_while_the_service_writes_the_runs_entry(client):
     world.network.connect("cleo")
     world.settle()
     world.post("ann", id="m")
-    while world.network.deliver("ann", up=True):
-        pass
+    world.send("ann")
     world.cancel("cleo", "run-m", reason="never mind")
     world.settle()
     assert (world.status("run-m"), world.run("run-m").cancel.reason) == ("cancelled", "never mind")
