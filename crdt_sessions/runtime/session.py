@@ -279,6 +279,10 @@ class Session:
         self._perform(effects)
         return result
 
+    def answer_claim(self, run: RunRecord, token: str) -> None:
+        """Have a worker that was given a run hear of it on its connections here, once that is durable."""
+        self._engine.answer_claim(run, token)
+
     def forget_presence(self, principal: str) -> int:
         """Remove the presence of a principal, until it announces one again; return of how many clients.
 

@@ -72,6 +72,7 @@ from crdt_sessions.wire import (
     Ack,
     AwarenessFrame,
     Frame,
+    Given,
     Hold,
     PermissionDenied,
     QueryAwareness,
@@ -109,8 +110,10 @@ class _Peer:
     """Last log entry the peer has; None until its SyncStep1 was answered."""
     vector: tuple[Seq, bytes] = (Seq(0), b"\x00")
     """A lower bound of what the peer has: (log entry, state vector)."""
-    acks: deque[tuple[Seq, bytes]] = field(default_factory=deque)
-    """Payloads to return once the log entry is committed."""
+    due: deque[tuple[Seq, Ack | Given]] = field(default_factory=deque)
+    """What to say once the log entry is committed."""
+    worker: tuple[str, str] | None = None
+    """Owner and name of the worker whose connection it is, if that is known from a lease."""
 
 
 class EditFailed(Exception):
@@ -319,6 +322,16 @@ class SessionEngine:
         result = decision(self.runs)
         return result, self._carry_out()
 
+    def answer_claim(self, run: RunRecord, token: str) -> None:
+        """Have a worker that was given a run hear of it on its connections, once that is durable.
+
+        Those are the ones on which it holds, or held, a lease: it gets there behind what the run is about, and
+        sooner than by a request of its own.
+        """
+        for peer in self._peers.values() if run.held_by is not None else ():
+            if peer.worker == run.held_by:
+                peer.due.append((self.log.head, Given(run.id, token)))
+
     def set_status(self, status: str) -> list[Effect]:
         """Open or close the session; ``active`` is the only status in which it takes writes."""
         self._steward.record_meta("status", status)
@@ -360,7 +373,7 @@ class SessionEngine:
             return []
         frames: list[bytes] = []
         self._take_sync(peer_id, peer, frames)
-        self._take_acks(peer, frames)
+        self._take_due(peer, frames)
         if peer.cursor is not None and peer.presence_version < self.roster.version:
             self._take_presence(peer_id, peer, frames)
         if frames:
@@ -396,9 +409,9 @@ class SessionEngine:
         if peer.cursor == self.log.head and peer.cursor >= peer.vector[0] + _VECTOR_EVERY:
             peer.vector = (peer.cursor, self.document.state_vector())
 
-    def _take_acks(self, peer: _Peer, frames: list[bytes]) -> None:
-        while peer.acks and peer.acks[0][0] <= self.log.tail:
-            frames.append(encode(Ack(peer.acks.popleft()[1])))
+    def _take_due(self, peer: _Peer, frames: list[bytes]) -> None:
+        while peer.due and peer.due[0][0] <= self.log.tail:
+            frames.append(encode(peer.due.popleft()[1]))
 
     def _take_presence(self, peer_id: PeerId, peer: _Peer, frames: list[bytes]) -> None:
         since, peer.presence_version = peer.presence_version, self.roster.version
@@ -406,20 +419,23 @@ class SessionEngine:
             frames.append(frame)
 
     def _join(self, event: PeerJoined, now: Millis) -> list[Effect]:
+        peer = _Peer(Actor(event.principal, event.rights), heard=now, told=now)
         try:
-            lease = self._attach(event.lease, now) if event.lease is not None else None
+            if event.lease is not None:
+                self._attach(peer, event.lease, now)
         except LeaseLost as error:
             return [ClosePeer(event.peer, error)]
-        self._peers[event.peer] = _Peer(Actor(event.principal, event.rights, lease), heard=now, told=now)
+        self._peers[event.peer] = peer
         return [Ready(event.peer)]
 
-    def _attach(self, token: str, now: Millis) -> tuple[str, int]:
-        """Note that the holder of a lease has a connection; return run and epoch."""
+    def _attach(self, peer: _Peer, token: str, now: Millis) -> None:
+        """Take a connection for that of a lease's holder."""
         record = self.runs.holder(token)
         if record is None:
             raise LeaseLost
         self.runs.attached(record.id, now)
-        return record.id, record.epoch
+        peer.actor = replace(peer.actor, lease=(record.id, record.epoch))
+        peer.worker = record.held_by
 
     def _forget(self, peer_id: PeerId, now: Millis) -> None:
         peer = self._peers.pop(peer_id, None)
@@ -482,6 +498,8 @@ class SessionEngine:
                 return self._hold(peer_id, peer, token, now)
             case PermissionDenied():
                 raise UnknownFrame(kind=2)  # only a server says that
+            case Given():
+                raise UnknownFrame(kind=104)
             case _:
                 assert_never(frame)
 
@@ -502,17 +520,17 @@ class SessionEngine:
     def _promise(self, peer_id: PeerId, peer: _Peer, payload: bytes) -> list[Effect]:
         if len(payload) > self.limits.max_ack_bytes:
             raise TooLarge(what="an acknowledgement", size=len(payload), limit=self.limits.max_ack_bytes)
-        if len(peer.acks) >= self.limits.max_unread_acks:
+        if len(peer.due) >= self.limits.max_unread_acks:
             raise TooSlow(what="too many acknowledgements are unread")
-        peer.acks.append((self.log.head, payload))
+        peer.due.append((self.log.head, Ack(payload)))
         return [Ready(peer_id)]
 
     def _hold(self, peer_id: PeerId, peer: _Peer, token: str, now: Millis) -> list[Effect]:
         """Take a connection for that of a lease's holder, who is present as a client of its own."""
-        lease, former = self._attach(token, now), peer.actor.lease
+        former = peer.actor.lease
+        self._attach(peer, token, now)
         if former is not None:
             self.runs.detached(*former, now)
-        peer.actor = replace(peer.actor, lease=lease)
         return self._presence(lambda: self.roster.leave(peer_id, now, abrupt=False))
 
     def _hear(self, peer_id: PeerId, peer: _Peer, payload: bytes, now: Millis) -> list[Effect]:

@@ -79,6 +79,11 @@ class RunRecord(BaseModel):
     outcome: RunOutcome | None = None
 
     @property
+    def held_by(self) -> tuple[str, str] | None:
+        """Owner and name of the worker that has the lease, if it gave one: others may use that name, too."""
+        return None if self.lease is None or self.worker is None else (self.lease.owner, self.worker)
+
+    @property
     def over(self) -> bool:
         """Whether it has ended."""
         return self.status in TERMINAL_STATUSES

@@ -12,6 +12,7 @@ import pytest
 
 from crdt_sessions import Agent, RunCancelled, SessionPeer, connect
 from crdt_sessions.client.known import KnownSessions
+from crdt_sessions.client.service import ServiceClient
 from crdt_sessions.errors import ConnectionClosed, RequestRefused
 from crdt_sessions.model import SessionDoc, ToolPart
 from tests.processes import Process, Server
@@ -99,6 +100,38 @@ async def test_a_question_asked_while_no_agent_was_up_is_answered(service, room)
     async with connect(service.url, room) as ann, working(service.url, lambda run: run.out.write("Here.")):
         _, message = await answered(ann, question)
         assert message.text == "Here."
+
+
+async def test_an_agent_that_waits_in_a_session_hears_of_its_next_run_there_and_works_on_it_once(
+    service, room, monkeypatch
+):
+    claim, answered_late, may_answer, begun = ServiceClient.claim, [], asyncio.Event(), []
+
+    async def slow_claim(self, agents, *, wait_s):
+        grant = await claim(self, agents, wait_s=wait_s)
+        if begun:  # the first one is given where nobody waits yet
+            answered_late.append(grant)
+            await may_answer.wait()
+        return grant
+
+    monkeypatch.setattr(ServiceClient, "claim", slow_claim)
+
+    async def answer(run):
+        begun.append(run.message.text)
+        await run.out.write(f"{run.message.text} {run.attempt}")
+
+    async def asked(question):
+        _, message = await answered(ann, await ann.post(question, agent="*"))
+        await asyncio.sleep(0.3)  # the agent has said good-bye
+        return message.text
+
+    async with working(service.url, answer), connect(service.url, room) as ann:
+        assert await asked("One?") == "One? 1"
+        assert await asked("Two?") == "Two? 1"
+        assert len(answered_late) == 1, "it has not read the answer to its claim"
+        may_answer.set()
+        assert await asked("Three?") == "Three? 1"
+    assert begun == ["One?", "Two?", "Three?"]
 
 
 @pytest.mark.parametrize("linger_s", [60, 0])

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from typing import get_args
 
 import pytest
 
@@ -14,6 +15,7 @@ import crdt_sessions
 import crdt_sessions_server
 from crdt_sessions import errors
 from crdt_sessions.runtime import feed
+from crdt_sessions.wire import Frame
 from crdt_sessions.wire.closing import CLOSE_CODES
 from crdt_sessions_server.problems import STATUS
 from crdt_sessions_server.settings import ENV_PREFIX, Settings
@@ -114,17 +116,8 @@ def test_the_documents_name_every_setting_code_frame_and_event():
     protocol = (DOCS / "protocol.md").read_text("utf-8")
     for code in {*CLOSE_CODES.values(), 1000, 1011}:
         assert re.search(rf"\b{code}\b", protocol), f"close code {code} is not in protocol.md"
-    for frame in (
-        "SyncStep1",
-        "SyncStep2",
-        "Update",
-        "Awareness",
-        "PermissionDenied",
-        "QueryAwareness",
-        "Ack",
-        "Hold",
-    ):
-        assert frame in protocol
+    for frame in get_args(Frame):
+        assert frame.__name__.removesuffix("Frame") in protocol
     for kind in re.findall(r"^``([a-z-]+)``", feed.__doc__, re.M):
         assert f"`{kind}`" in protocol, f"event {kind} is not in protocol.md"
     settings = (DOCS / "reference/settings.md").read_text("utf-8")

@@ -29,15 +29,15 @@ class Mutant:
 MUTANTS = {
     "acknowledge before commit": Mutant(
         "crdt_sessions/sync/engine.py",
-        "while peer.acks and peer.acks[0][0] <= self.log.tail:",
-        "while peer.acks:",
+        "while peer.due and peer.due[0][0] <= self.log.tail:",
+        "while peer.due:",
         ("tests/crash/test_kills.py::test_the_service_dies_at_every_named_point",),
         needs_node=True,
     ),
     "acknowledge before commit, on the simulated network": Mutant(
         "crdt_sessions/sync/engine.py",
-        "while peer.acks and peer.acks[0][0] <= self.log.tail:",
-        "while peer.acks:",
+        "while peer.due and peer.due[0][0] <= self.log.tail:",
+        "while peer.due:",
         ("tests/sync/test_engine.py", "tests/convergence"),
     ),
     "broadcast before commit": Mutant(

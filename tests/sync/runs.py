@@ -77,8 +77,10 @@ class World:
 
     # -- agents ----------------------------------------------------------------------------------------------
 
-    def claim(self, run="r", agent="writer", ttl_s=None, connect=True):
-        holder = self._claim(f"holder-{next(self._count)}", run, agent, ttl_s)
+    def claim(self, run="r", agent="writer", ttl_s=None, connect=True, worker=None, durable=True):
+        holder = self._claim(f"holder-{next(self._count)}", run, agent, ttl_s, worker)
+        if durable:
+            self.network.commit()  # a claimant hears of it only then
         self.network.add(holder.name)
         if connect:
             self.connect(holder)
@@ -87,10 +89,11 @@ class World:
     def take_over(self, former, run, agent="writer"):
         """Claim another run for an agent that has done its work, on the connection it has."""
         holder = self._claim(former.name, run, agent)
+        self.network.commit()
         self.network.take_over(holder.name, holder.token)
         return holder
 
-    def _claim(self, name, run, agent, ttl_s=None):
+    def _claim(self, name, run, agent, ttl_s=None, worker=None):
         token = f"token-{next(self._count)}"
         record = self.network.decide(
             lambda runs: runs.claim(
@@ -99,10 +102,11 @@ class World:
                 owner=f"agent-{agent}",
                 digest=lease_digest(token),
                 ttl_ms=None if ttl_s is None else int(ttl_s * 1000),
+                worker=worker,
                 now=self.network.now,
             )
         )
-        self.network.commit()  # a claimant hears of it only then
+        self.network.engine.answer_claim(record, token)
         return Holder(name, run, record.epoch, record.output, token)
 
     def connect(self, holder):

@@ -13,6 +13,7 @@ from crdt_sessions.wire import (
     Ack,
     AwarenessEntry,
     AwarenessFrame,
+    Given,
     Hold,
     PermissionDenied,
     QueryAwareness,
@@ -53,6 +54,8 @@ TEXTS = {"PermissionDenied": PermissionDenied, "Hold": Hold}
 def _value(vector):
     if vector["type"] in TEXTS:
         return TEXTS[vector["type"]](vector["payload"])
+    if vector["type"] == "Given":
+        return Given(*vector["payload"])
     if vector["type"] == "QueryAwareness":
         return QueryAwareness()
     return KINDS[vector["type"]](bytes.fromhex(vector["payload"]))
@@ -82,6 +85,7 @@ FRAMES = st.one_of(
     PAYLOADS.map(Ack),
     st.text().map(PermissionDenied),
     st.text().map(Hold),
+    st.builds(Given, st.text(), st.text()),
     st.just(QueryAwareness()),
 )
 
