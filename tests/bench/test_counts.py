@@ -119,6 +119,7 @@ async def test_tokens_that_piled_up_are_one_row_one_commit_and_one_frame(service
         await caught_up(viewers[0], "stream-7", 1)
         for viewer in viewers:
             viewer.sent.clear()
+        await registry.audit.flush()
         statements.clear()
         tokens = agent.tokens(1000)
         reader_has = agent.document.encode()
@@ -142,6 +143,7 @@ async def test_a_token_that_comes_alone_costs_one_statement_and_a_frame_for_each
         agent.feed(*agent.tokens(1))
         await caught_up(viewer, "stream-7", 1)
         viewer.sent.clear()
+        await registry.audit.flush()
         statements.clear()
         async with registry.open(SessionId("room")) as session:
             for token in agent.tokens(100):
@@ -156,6 +158,7 @@ async def test_a_token_that_comes_alone_costs_one_statement_and_a_frame_for_each
 async def test_what_comes_while_a_commit_waits_to_begin_is_part_of_it(service):
     registry, statements = service
     async with streaming(registry) as (agent, session):
+        await registry.audit.flush()
         statements.clear()
         for token in agent.tokens(2):
             agent.feed(token)
@@ -170,6 +173,7 @@ async def test_fifty_sessions_at_once_share_a_commit(service):
         agents = [await joined(stack, registry, f"room-{n}", Agent(100 + n)) for n in range(50)]
         sessions = [await stack.enter_async_context(registry.open(SessionId(f"room-{n}"))) for n in range(50)]
         await asyncio.gather(*(session.durable() for session in sessions))
+        await registry.audit.flush()
         statements.clear()
         for agent in agents:
             agent.feed(*agent.tokens(1))
