@@ -14,6 +14,8 @@ from pathlib import Path
 
 import httpx
 
+from tests.forkserver import Forked
+
 ROOT = Path(__file__).parent.parent
 TREE = Path(os.environ.get("TREE", ROOT))
 """Where the code under test is; the tests of the tests put a broken copy there."""
@@ -25,21 +27,29 @@ UPGRADE = (
 
 
 class Process:
-    """A child process whose output is collected and can be waited for."""
+    """A child process whose output is collected and can be waited for.
 
-    def __init__(self, *command, env=None, stdin=False):
+    With *fork* it is a Python process that finds the service and the library imported.
+    """
+
+    def __init__(self, *command, env=None, stdin=False, fork=False):
         self.lines: list[str] = []
         self._arrived = threading.Condition()
-        self.child = subprocess.Popen(
-            [str(part) for part in command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
-            text=True,
-            encoding="utf-8",
-            cwd=TREE,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
-        )
+        command = [str(part) for part in command]
+        env = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
+        if fork and command[0] == sys.executable and sys.platform == "linux":
+            self.child = Forked(command[1:], env=env, cwd=TREE, stdin=stdin)
+        else:
+            self.child = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+                text=True,
+                encoding="utf-8",
+                cwd=TREE,
+                env=env,
+            )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -104,7 +114,7 @@ class Server(Process):
         super().__init__(
             python, "-m", "crdt_sessions_server", "serve",
             "--database", database, "--port", port, "--log-level", "warning", *flags,
-            env=env,
+            env=env, fork=True,
         )  # fmt: skip
         try:
             self.url = self.wait_for(r"on (https?://\S+)").group(1)
@@ -143,7 +153,8 @@ class Replay(Process):
 
     def __init__(self, rate):
         self.port = free_port()
-        super().__init__(sys.executable, ROOT / "examples/replay_server.py", "--port", self.port, "--rate", rate)
+        script = ROOT / "examples/replay_server.py"
+        super().__init__(sys.executable, script, "--port", self.port, "--rate", rate, fork=True)
         self.wait_for("Running on")
         self.url = f"http://127.0.0.1:{self.port}"
         self.env = {"OPENAI_BASE_URL": f"{self.url}/v1", "OPENAI_API_KEY": "none"}

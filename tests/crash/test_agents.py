@@ -58,7 +58,7 @@ class Stage:
         process = Process(
             sys.executable, "-m", "tests.crash.agent", "--url", url or self.server.url, "--name", name,
             "--block", str(2 * LEASE_S + 1),
-            env=self.replay.env,
+            env=self.replay.env, fork=True,
         )  # fmt: skip
         self.agents.append(process)
         return process

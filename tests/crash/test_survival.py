@@ -27,7 +27,7 @@ class World:
 
     def start_agent(self):
         self.agent = Process(
-            sys.executable, ROOT / "examples/model_agent.py", "--url", self.server.url, env=self.replay.env
+            sys.executable, ROOT / "examples/model_agent.py", "--url", self.server.url, env=self.replay.env, fork=True
         )
 
     def restart_server(self):
@@ -194,7 +194,7 @@ async def test_an_offline_peer_that_is_killed_comes_back_with_what_it_wrote(tmp_
         "asyncio.run(main())\n"
     )
     port = free_port()
-    writer = Process(sys.executable, script, port)
+    writer = Process(sys.executable, script, port, fork=True)
     writer.wait_for("saved")
     writer.kill()
     server = Server(tmp_path / "s.db", port=port)

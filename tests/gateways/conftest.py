@@ -16,6 +16,7 @@ def agent(url, name="writer", **env):
     return Process(
         sys.executable, "-m", "tests.gateways.agent", url,
         env={"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'server'}", "AGENT": name, "DIED": "/nonexistent/died", **env},
+        fork=True,
     )  # fmt: skip
 
 
