@@ -38,7 +38,7 @@ from crdt_sessions.limits import Compaction, Limits, Retention, RunRules, Timing
 from crdt_sessions.model import Folded, SessionDoc, fold, seed, settled_meta, way_back
 from crdt_sessions.runtime.access import ANONYMOUS, Access
 from crdt_sessions.runtime.audit import AuditLog
-from crdt_sessions.runtime.channel import Channel, ChannelLine, Line
+from crdt_sessions.runtime.channel import Channel, Line, line_of
 from crdt_sessions.runtime.claimants import Claimants
 from crdt_sessions.runtime.entries import runs_of, writers_of
 from crdt_sessions.runtime.health import StoreHealth
@@ -327,8 +327,7 @@ class SessionRegistry:
                     if session.peers >= self.limits.max_connections_per_session:
                         limit = self.limits.max_connections_per_session
                         raise TooMany(what="connections to one session", limit=limit)
-                    line = channel if isinstance(channel, Line) else ChannelLine(channel)
-                    return await session.serve(line, access, lease=lease)
+                    return await session.serve(line_of(channel), access, lease=lease)
         except CrdtSessionsError as error:
             return closing_for(error)
 
