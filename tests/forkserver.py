@@ -34,6 +34,7 @@ class Forked:
     _servers: dict[Path, tuple[socket.socket, subprocess.Popen[bytes]]] = {}  # noqa: RUF012 - one for all
 
     def __init__(self, arguments: list[str], *, env: dict[str, str], cwd: Path, stdin: bool = False) -> None:
+        server = self._server(cwd)
         self._control, theirs = socket.socketpair()
         out, their_out = os.pipe()
         if stdin:
@@ -43,7 +44,7 @@ class Forked:
             their_in, self.stdin = os.open(os.devnull, os.O_RDONLY), None
         given = [theirs.fileno(), their_in, their_out]
         request = json.dumps({"arguments": arguments, "env": env}).encode()
-        socket.send_fds(self._server(cwd), [request], given)
+        socket.send_fds(server, [request], given)
         theirs.close()
         os.close(their_in)
         os.close(their_out)
@@ -59,6 +60,8 @@ class Forked:
             number = theirs.fileno()
             child = subprocess.Popen([sys.executable, __file__, str(number)], pass_fds=[number], cwd=cwd)
             theirs.close()
+            if not ours.recv(1):
+                raise RuntimeError("the service cannot be imported; see above")
             cls._servers[cwd] = ours, child
             atexit.register(_end, ours, child)
         return cls._servers[cwd][0]
@@ -103,6 +106,7 @@ def _serve(requests: socket.socket) -> None:
     """Fork until nobody can ask any more; return only in the processes that were asked for."""
     for module in ("crdt_sessions_server.cli", "crdt_sessions_server.app", "uvloop"):
         importlib.import_module(module)
+    requests.send(b"!")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who watch
     while True:
         request, given, _, _ = socket.recv_fds(requests, _MAX_REQUEST, 3)

@@ -79,6 +79,10 @@ class DirectLine(asyncio.Protocol):
         if not self._transport.is_closing():  # uvloop's raises, and whoever writes to many must go on
             self._transport.write(_framed(messages))
 
+    def answer(self, response: bytes) -> None:
+        """Send the answer to the request for a WebSocket; it comes before all messages."""
+        self._transport.write(response)
+
     async def drained(self) -> None:
         """See :meth:`Line.drained`."""
         while not (self.writable or self._gone.done()):
@@ -346,6 +350,16 @@ def take_over(send: Send, max_message_bytes: int) -> DirectLine | None:
     compressed = any(extension.enabled() for extension in stream.connection._proto.extensions)
     if compressed or server.reader._buffer:  # type: ignore[attr-defined]
         return None
+    return take_socket(server, max_message_bytes)
+
+
+def take_socket(server: TCPServer, max_message_bytes: int) -> DirectLine:
+    """Take the socket of a connection from Hypercorn, for which it has ended then.
+
+    Args:
+        server: Hypercorn's end of it.
+        max_message_bytes: larger messages are refused.
+    """
     writer = server.writer
     transport = cast(asyncio.Transport, writer.transport)  # uvloop's are no subclasses
     line = DirectLine(transport, transport.get_protocol(), max_message_bytes, writer)

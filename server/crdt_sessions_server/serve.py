@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import structlog
@@ -16,8 +17,10 @@ from hypercorn.config import Config
 from hypercorn.protocol import ws_stream
 
 from crdt_sessions_server.app import Service
+from crdt_sessions_server.handshake import greeting
 from crdt_sessions_server.heap import Heap
 from crdt_sessions_server.settings import Settings
+from crdt_sessions_server.sync_endpoint import PREFIX
 
 _log = logging.getLogger("crdt_sessions.serve")
 _GRACE_S = 1.0
@@ -62,7 +65,10 @@ async def serve(settings: Settings, *, announce: Callable[[str], None] = lambda 
     _raise_file_limit()
     listener = _listen(settings.host, settings.port)
     async with Service(settings) as service, Heap():
-        await _serve(service, settings, listener, announce)
+        with ExitStack() as stack:
+            if settings.direct:
+                stack.enter_context(greeting(PREFIX, service.sync.max_message_bytes, service.sync.greet))
+            await _serve(service, settings, listener, announce)
 
 
 async def _serve(

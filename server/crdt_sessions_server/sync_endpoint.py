@@ -58,6 +58,15 @@ class SyncEndpoint:
         self._serving: set[asyncio.Task[None]] = set()
         self._draining: set[asyncio.Task[None]] = set()
 
+    def greet(self, scope: Scope, token: str | None, line: DirectLine) -> None:
+        """Serve a WebSocket whose request was answered already; return at once."""
+        self._start(self._serve_line(scope, token, line))
+
+    @property
+    def max_message_bytes(self) -> int:
+        """Larger messages are not read: twice what is refused with a code of ours, which is to be heard."""
+        return 2 * self._registry.limits.max_frame_bytes
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
         if scope["type"] != "websocket" or not scope["path"].startswith(PREFIX):
@@ -68,9 +77,9 @@ class SyncEndpoint:
             return
         token, subprotocol = websocket_token(scope)
         await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
-        line = take_over(send, 2 * self._registry.limits.max_frame_bytes) if self._direct else None
+        line = take_over(send, self.max_message_bytes) if self._direct else None
         if line is not None:
-            self._start(self._serve_line(scope, token, line))
+            self.greet(scope, token, line)
         else:
             await self._start(self._serve_asgi(scope, token, receive, send))
 
