@@ -9,6 +9,7 @@ and is one that the ``websockets`` library accepts is answered here. All others 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -27,6 +28,7 @@ from crdt_sessions_server.direct import DirectLine, take_socket
 _PATIENCE_S = 1.0
 """How long a connection may be silent before Hypercorn, which has timeouts of its own, waits for it."""
 _END = b"\r\n\r\n"
+_SILENT = logging.Logger("handshake", logging.CRITICAL)  # the library logs requests, and tokens are in them
 
 Greet = Callable[[Scope, str | None, DirectLine], None]
 """Called with a request, the token in it, and the connection on which it was answered."""
@@ -55,7 +57,7 @@ def answer(data: bytes, prefix: str, client: tuple[str, int] | None) -> Answered
         data.isascii() and data.startswith(b"GET " + prefix.encode()) and data.find(_END) == len(data) - len(_END)
     ):
         return None
-    protocol = ServerProtocol()
+    protocol = ServerProtocol(logger=_SILENT)
     protocol.receive_data(data)
     request = next(iter(protocol.events_received()), None)
     if not isinstance(request, Request) or not _is_plain(request):
