@@ -7,6 +7,7 @@ interpreter ends, and to be killed. Run by :class:`Forked`, with the socket on w
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import json
 import os
@@ -86,7 +87,8 @@ class Forked:
     def send_signal(self, number: int) -> None:
         """See :meth:`subprocess.Popen.send_signal`."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended just now
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """See :meth:`subprocess.Popen.terminate`."""
@@ -129,8 +131,11 @@ def _watch(child: int, control: int, stdin: int, stdout: int) -> None:
     os.close(stdin)
     os.close(stdout)
     os.write(control, b"%d\n" % child)
-    _, status = os.waitpid(child, 0)
-    os.write(control, b"%d\n" % os.waitstatus_to_exitcode(status))
+    ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert ended is not None
+    status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+    os.write(control, b"%d\n" % status)  # while its number is not given to another one
+    os.waitpid(child, 0)
     os._exit(0)
 
 

@@ -31,9 +31,9 @@ class NoResync(SessionEngine):
 class EarlyAck(SessionEngine):
     """Acknowledges before the commit."""
 
-    def _take_acks(self, peer, frames):
+    def _take_due(self, peer, frames):
         tail, self.log.tail = self.log.tail, self.log.head
-        super()._take_acks(peer, frames)
+        super()._take_due(peer, frames)
         self.log.tail = tail
 
 
