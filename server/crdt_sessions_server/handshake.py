@@ -130,6 +130,9 @@ def greeting(prefix: str, max_message_bytes: int, greet: Greet) -> Iterator[None
 
         async def _read_data(self) -> None:
             if self._first:
+                if self.reader._buffer:  # type: ignore[attr-defined]
+                    # A body that came meanwhile. One that is refused unread makes Hypercorn hang up.
+                    self._first += await self.reader.read(MAX_RECV)
                 await self.protocol.handle(RawData(self._first))
             await super()._read_data()
 
