@@ -213,6 +213,9 @@ class Service:
 
         @app.after_request
         async def harden(response: Response) -> Response:
+            if request.http_version == "1.1" and request.content_length and not request.body._complete.is_set():
+                # Hypercorn hangs up behind the answer to a body that has not come: who is not told loses a request.
+                response.headers["Connection"] = "close"
             for name, value in page.HARDENING.items():
                 response.headers.setdefault(name, value)
             if settings.tls_certificate is not None:

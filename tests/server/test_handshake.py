@@ -142,3 +142,15 @@ async def test_silence_first_and_http_are_as_ever(server):
         assert (await asyncio.to_thread(late.recv, 4096)).startswith(b"HTTP/1.1 101")
     async with connect(f"{server.ws}/room", subprotocols=["y-sync", "bearer.x"]) as peer:
         assert peer.subprotocol == "y-sync"
+
+
+def test_who_is_answered_before_the_body_came_is_told_that_the_connection_ends(server):
+    head = f"POST /v1/nowhere HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: 2\r\n\r\n".encode()
+    for pieces, ends in (([head + b"{}"], False), ([head], True)):
+        with socket.create_connection(("127.0.0.1", server.port)) as peer:
+            peer.settimeout(10)
+            for piece in pieces:
+                peer.sendall(piece)
+            answered = peer.recv(65_536).lower()
+            assert answered.startswith(b"http/1.1 404")
+            assert (b"\r\nconnection: close\r\n" in answered) == ends
