@@ -140,9 +140,7 @@ class Door:
         _log.info("turned away: %s", error, extra={"address": address, "session": session})
 
     def _trusts(self, address: str) -> bool:
-        if not self._proxies:
-            return False
-        return _is_address(address) and any(ipaddress.ip_address(address) in proxy for proxy in self._proxies)
+        return any(_is_address(address) and ipaddress.ip_address(address) in proxy for proxy in self._proxies)
 
 
 def _is_address(text: str) -> bool:
