@@ -6,22 +6,25 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 export HYPOTHESIS_PROFILE ?= dev
+# One worker for each core, each with whole files; `make test WORKERS=0` runs all in one process.
+WORKERS ?= logical
+PYTEST := $(BIN)/pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: audit demo test bench check fast setup node-setup page schemas lock nightly clean
+.PHONY: audit demo test bench check fast setup node-setup page picture schemas lock soak nightly clean
 
-demo: $(VENV)/.ready                  ## the service, an agent and the page
-	$(BIN)/python examples/demo.py --port $(PORT)
+demo: $(VENV)/.ready                  ## the service, two agents and the page
+	@$(BIN)/python examples/demo.py --port $(PORT)
 
 test: setup check                     ## everything: style, types, contracts, all tests
-	$(BIN)/pytest
+	$(PYTEST)
 
 bench: setup                          ## measure against the peers; BENCH="W1 --rounds 1" chooses
 	@command -v cc >/dev/null || { echo "the load generator needs a C compiler; on Debian: apt-get install gcc libc6-dev"; exit 1; }
 	@test -f tests/bench/js/node_modules/.package-lock.json || npm --prefix tests/bench/js ci --no-audit --no-fund
 	$(BIN)/crdt-sessions bench -- $(BENCH)
 
-fast: $(VENV)/.ready check            ## what needs neither Node nor processes
-	$(BIN)/pytest -m "not interop and not browser and not crash and not slow"
+fast: $(VENV)/.ready check            ## what needs neither Node nor processes, in less than a minute
+	$(PYTEST) -m "not processes and not interop and not browser and not crash and not slow"
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
@@ -29,8 +32,11 @@ check: $(VENV)/.ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-nightly: setup
-	HYPOTHESIS_PROFILE=nightly $(BIN)/pytest tests/convergence tests/sync tests/wire tests/storage tests/crash tests/hostile --timeout 7200
+soak: $(VENV)/.ready                  ## a steady load for ten minutes; SOAK="--seconds 60" chooses
+	$(BIN)/python -m tests.bench.soak $(SOAK)
+
+nightly: setup                        ## all tests, whole where CI tries samples (tests/profiles.py); a few hours
+	HYPOTHESIS_PROFILE=nightly $(PYTEST) --timeout 7200
 
 setup: $(VENV)/.ready node-setup
 
@@ -39,9 +45,7 @@ $(VENV)/.ready: requirements-dev.lock pyproject.toml
 	  { echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
 	  { echo "python3 cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
-	@echo "installing Python packages into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python scripts/setup_python.py
 	@touch $@
 
 node-setup:                           ## Node packages and Chromium; what cannot be had is said, its tests are skipped
@@ -49,6 +53,9 @@ node-setup:                           ## Node packages and Chromium; what cannot
 
 page: node-setup                      ## build the demo page from examples/web
 	npm --prefix examples/web run build
+
+picture: setup                        ## take the picture of the README anew, from the demo in Chromium
+	$(BIN)/python -m tests.browser.picture
 
 schemas: setup                        ## regenerate schemas/ and the tables of docs/reference
 	$(BIN)/python scripts/schemas.py

@@ -4,11 +4,16 @@ Three doors: an agent or any other Python peer (:func:`connect`, :class:`Agent`)
 (:class:`SessionRegistry`), and the service (``crdt-sessions serve``, in ``crdt_sessions_server``).
 """
 
-from crdt_sessions.client import Agent, AgentRun, KeptVersion, MessageStream, Past, SessionPeer, connect
-from crdt_sessions.errors import CrdtSessionsError, RunCancelled, RunSuspended
+import importlib
+from typing import TYPE_CHECKING
+
+from crdt_sessions.errors import CrdtSessionsError, RunCancelled, RunFailed, RunSuspended
 from crdt_sessions.limits import Compaction, Limits, Retention, RunRules, Timing
-from crdt_sessions.runtime import Sandbox, Session, SessionRegistry, Versions, Webhook
-from crdt_sessions.storage import MemoryStore, SqliteStore, UpdateStore
+
+if TYPE_CHECKING:
+    from crdt_sessions.client import Agent, AgentRun, KeptVersion, MessageStream, Past, SessionPeer, connect
+    from crdt_sessions.runtime import Sandbox, Session, SessionRegistry, Versions, Webhook
+    from crdt_sessions.storage import MemoryStore, SqliteStore, UpdateStore
 
 __all__ = [
     "Agent",
@@ -22,6 +27,7 @@ __all__ = [
     "Past",
     "Retention",
     "RunCancelled",
+    "RunFailed",
     "RunRules",
     "RunSuspended",
     "Sandbox",
@@ -35,3 +41,17 @@ __all__ = [
     "Webhook",
     "connect",
 ]
+
+if not TYPE_CHECKING:
+    _DOORS = ("client", "runtime", "storage")
+
+    def __getattr__(name: str) -> object:
+        """Open a door when somebody comes to it: the sandbox, which each service starts, needs none of them."""
+        if name in _DOORS:
+            return importlib.import_module(f"{__name__}.{name}")
+        if name in __all__:
+            for door in _DOORS:
+                module = importlib.import_module(f"{__name__}.{door}")
+                if name in module.__all__:
+                    return globals().setdefault(name, getattr(module, name))
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -61,7 +61,9 @@ _FOLLOW = 10
 _BRIEF_NS = 1_000_000
 
 
-def _steady() -> int:
-    if sys.platform == "linux":
+if sys.platform == "linux":
+
+    def _steady() -> int:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)  # unlike the others it goes on while the machine sleeps
-    return time.monotonic_ns()
+else:
+    _steady = time.monotonic_ns

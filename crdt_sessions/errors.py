@@ -19,31 +19,49 @@
     ├── NotAuthenticated          no token, or one that nobody knows
     │   └── TokenExpired          it was good; come back with a fresh one
     ├── AccessDenied              the principal may not do this
-    │   └── ForeignWriter         the Yjs client id belongs to somebody else
+    │   ├── ForeignWriter         the Yjs client id belongs to somebody else
+    │   └── NotAnApprover         others are asked about the tool call
     ├── SessionNotFound
     │   └── SessionDeleted        it existed; it will not come back by itself
     ├── SessionExists
     ├── SessionClosed             it takes no more writes
     ├── WrongGeneration           the client's history belongs to an earlier session of that name
+    ├── WrongLineage              the client has a copy of another session of that name
     ├── RunNotClaimable           it is not queued, or not for this agent
+    ├── AgentAway                 whom a client asks is known and does not ask for work now; come back later
     ├── RunsActive                agents write in the session; stop them first
     ├── LeaseLost                 the run was taken away from this agent, or has ended
     ├── WrongOffset               text that is not to be appended where the buffer ends
     ├── BadSessionId
+    ├── BadId                     an identifier that is too long, empty or has control characters
     ├── BadTenant
     ├── BadParameter              a query parameter that cannot be read
     ├── BadValue                  a value that the document cannot hold
+    ├── EmptyMessage              a message that says nothing
     ├── BadDocument               an import that is not a session document
     ├── NotFound                  a message, run or artifact that is not in the document
+    ├── AlreadyDecided            what people were asked is settled; the first decision counts
+    ├── NothingToDecide           nobody is asked about the tool call
     ├── StorageError              the store failed; what was not acknowledged is not stored
+    │   ├── SessionFailed         the service failed in the middle of something; the session is loaded anew
     │   ├── DamagedLog            a stored row does not match its checksum, or cannot be applied
     │   ├── DamagedDatabase       SQLite finds the file damaged where it was asked to look
     │   ├── StoreUnavailable      it cannot write now: disk full, I/O error, locked, read-only; it is tried again
+    │   │   └── DatabaseGone      the file was removed or replaced while it was open
     │   ├── DatabaseInUse         another process has the database open
+    │   ├── DatabaseHasOtherNames the file has several hard links
+    │   ├── ForeignDatabase       the file is no database, or one of something else
     │   └── NewerSchema           the database was written by a newer release
     ├── ShuttingDown              the process is about to stop; come back
+    ├── BadUrl                    (client) the address of no service
+    ├── NoService                 (client) what answers there is not the service, or cannot be talked to
+    ├── ServiceUnreachable        (client) nothing answers there at the moment
+    ├── NoToken                   (client) the application's function for tokens failed
     ├── RequestRefused            (client) the server refused a request
     ├── ConnectionClosed          (client) the server refused this peer for good
+    ├── BadHandler                (client) a function that cannot answer an agent's runs
+    ├── NotAnswered               (client) the run that was to answer ended without completing, or nobody was asked
+    ├── RunFailed                 (client) ends an agent's answer as failed, with a text for everybody
     └── RunStopped                (client) leaves an agent's answer: it is not to go on
         ├── RunCancelled          somebody pressed stop
         └── RunSuspended          people must decide something first, or another agent goes on
@@ -55,10 +73,20 @@ How they look to the outside stands in :mod:`crdt_sessions.wire.closing` (close 
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 
 def _name(session: str) -> str:
     """Return a session's name without its tenant, which is the caller's own (``ids`` itself needs errors)."""
-    return session.rpartition("/")[2]
+    return unquote(session.rpartition("/")[2])
+
+
+def _listed(names: list[str]) -> str:
+    """Return names for a sentence; of many the first ones."""
+    return ", ".join(map(repr, names[:_NAMED])) + (", …" if len(names) > _NAMED else "")
+
+
+_NAMED = 20
 
 
 class CrdtSessionsError(Exception):
@@ -118,7 +146,7 @@ class PanickedUpdate(UpdateError):
 
 
 class EarlyUpdate(UpdateError):
-    """An update that needs another one, which has not arrived; nothing of it was taken.
+    """Something of an update needs another one, which has not arrived. It was not taken; the rest of it was.
 
     What a replica with the server's state vector lacks, as one update, is never early.
     """
@@ -131,8 +159,8 @@ class EarlyUpdate(UpdateError):
 class TooLarge(CrdtSessionsError):
     """Something is over its limit."""
 
-    def __init__(self, *, what: str, size: int, limit: int) -> None:
-        super().__init__(f"{what} of {size} exceeds the limit of {limit} bytes")
+    def __init__(self, *, what: str, size: int, limit: int, unit: str = "bytes") -> None:
+        super().__init__(f"{what} of {size} exceeds the limit of {limit} {unit}")
         self.what = what
         self.size = size
         self.limit = limit
@@ -195,6 +223,62 @@ class ForeignWriter(AccessDenied):
         self.client = client
 
 
+class NotAnApprover(AccessDenied):
+    """The question about a tool call is for others.
+
+    Args:
+        call: the tool call.
+        principal: who wanted to decide.
+        approvers: who is asked.
+        advice: what to do about it, if there is something.
+    """
+
+    def __init__(self, *, call: str, principal: str, approvers: list[str], advice: str = "") -> None:
+        asked, more = _listed(approvers) or "nobody", f"; {advice}" if advice else ""
+        super().__init__(
+            what=f"{principal!r} does not decide about the tool call {call!r}; that is for {asked}{more}"
+        )
+        self.call = call
+        self.principal = principal
+        self.approvers = approvers
+
+
+class AlreadyDecided(CrdtSessionsError):
+    """What people were asked about a tool call is settled. Who comes later has no say.
+
+    Args:
+        call: the tool call.
+        approved: what was settled.
+        by: whose decision it was; ``deadline`` if nobody decided in time, empty if the question was closed.
+        reason: why, if that is known.
+    """
+
+    def __init__(self, *, call: str, approved: bool, by: str, reason: str | None = None) -> None:
+        if by == "deadline":
+            settled = "counts as denied: nobody decided in time"
+        elif by:
+            settled = f"was {'approved' if approved else 'denied'} by {by!r} already"
+        else:
+            settled = f"is not asked about any more: {reason or 'the run has ended'}"
+        super().__init__(f"the tool call {call!r} {settled}")
+        self.call = call
+        self.approved = approved
+        self.by = by
+
+
+class NothingToDecide(CrdtSessionsError):
+    """Nobody is asked about a tool call, or its run has ended.
+
+    Args:
+        call: the tool call.
+        why: what is the matter.
+    """
+
+    def __init__(self, *, call: str, why: str) -> None:
+        super().__init__(f"there is nothing to decide about the tool call {call!r}: {why}")
+        self.call = call
+
+
 class _SessionError(CrdtSessionsError):
     sentence = ""
 
@@ -237,6 +321,16 @@ class WrongGeneration(CrdtSessionsError):
         self.ours = ours
 
 
+class WrongLineage(CrdtSessionsError):
+    """The client's history belongs to another session of that name; merging would mix two conversations."""
+
+    def __init__(self, *, session: str, theirs: str, ours: str) -> None:
+        self.session = _name(session)
+        super().__init__("this copy is of another session of that name; discard it and join anew")
+        self.theirs = theirs
+        self.ours = ours
+
+
 class RunNotClaimable(CrdtSessionsError):
     """The run is not queued, not next, or for another agent."""
 
@@ -244,6 +338,27 @@ class RunNotClaimable(CrdtSessionsError):
         super().__init__(f"run {run!r} cannot be claimed: {status}")
         self.run = run
         self.status = status
+
+
+class AgentAway(CrdtSessionsError):
+    """Nobody takes a run in time, since its agent is not there. What was asked waits for it.
+
+    Args:
+        agent: whom it is for; ``*`` for anybody.
+        run: what was asked.
+        waited_s: for how long somebody was waited for.
+        retry_after_s: when to look again.
+    """
+
+    def __init__(self, *, agent: str, run: str, waited_s: float, retry_after_s: int = 5) -> None:
+        who = "no agent is there" if agent == "*" else f"the agent {agent!r} is not there"
+        super().__init__(
+            f"{who}, and none came within {waited_s:g} s; what was asked is kept, and answered when one comes:"
+            " repeat the request then"
+        )
+        self.agent = agent
+        self.run = run
+        self.retry_after_s = retry_after_s
 
 
 class RunsActive(CrdtSessionsError):
@@ -272,14 +387,25 @@ class WrongOffset(CrdtSessionsError):
 
 
 class BadSessionId(CrdtSessionsError):
-    """A session id is 1 to 128 characters of A-Z a-z 0-9 . _ ~ : @ - and begins with a letter or digit."""
+    """A session's name is 1 to 200 characters that a URL can hold: see :func:`crdt_sessions.ids.session_id`."""
 
-    def __init__(self, *, text: str) -> None:
+    def __init__(self, *, text: str, made: bool = True) -> None:
         super().__init__(
-            "a session id is 1 to 128 characters of A-Z a-z 0-9 . _ ~ : @ - "
-            f"and begins with a letter or digit, not {text[:80]!r}"
+            "a session's name is 1 to 200 characters: no control characters, no space at its ends, no segment . or .."
+            f", not {text[:80]!r}"
+            if made
+            else f"{text[:80]!r} is not the id of a session: ids are made of names by crdt_sessions.ids.session_id"
         )
         self.text = text
+
+
+class BadId(CrdtSessionsError):
+    """An identifier of a message, run, agent, principal or tool call that cannot be one."""
+
+    def __init__(self, *, what: str, text: str, limit: int) -> None:
+        super().__init__(f"a {what} is 1 to {limit} characters, none of them a control character, not {text[:80]!r}")
+        self.what = what
+        self.limit = limit
 
 
 class BadTenant(CrdtSessionsError):
@@ -311,6 +437,15 @@ class BadValue(CrdtSessionsError):
         self.why = why
 
 
+class EmptyMessage(CrdtSessionsError):
+    """A message that says nothing: without parts, or with nothing in them but white space."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the message says nothing: give it text that is not only white space, or a part such as a file"
+        )
+
+
 class BadDocument(CrdtSessionsError):
     """An import that is not a session document."""
 
@@ -320,16 +455,35 @@ class BadDocument(CrdtSessionsError):
 
 
 class NotFound(CrdtSessionsError):
-    """A message, run or artifact that is not in the document."""
+    """A message, run or artifact that is not in the document.
 
-    def __init__(self, *, what: str, id: str) -> None:
-        super().__init__(f"there is no {what} {id!r}")
+    Args:
+        what: what was looked for.
+        id: the name it was looked for by.
+        known: the names there are, where there are few.
+    """
+
+    def __init__(self, *, what: str, id: str, known: list[str] | None = None) -> None:
+        there = "" if known is None else f"; there {'are' if known else 'is none'} {_listed(known)}".rstrip()
+        super().__init__(f"there is no {what} {id!r}{there}")
         self.what = what
         self.id = id
+        self.known = known
 
 
 class StorageError(CrdtSessionsError):
     """The store failed. What was not acknowledged is not stored."""
+
+
+class SessionFailed(StorageError):
+    """The service failed in the middle of something, so the session is loaded anew from what is stored. Try again.
+
+    What it failed on stands in the service's log with the same *reference*, and is nobody else's business.
+    """
+
+    def __init__(self, *, reference: str) -> None:
+        super().__init__(f"the session failed and is loaded anew; try again (reference {reference})")
+        self.reference = reference
 
 
 class DamagedLog(StorageError):
@@ -350,12 +504,44 @@ class StoreUnavailable(StorageError):
     """The store cannot write now: the disk is full, fails, is read-only, or another process holds a lock."""
 
 
+class DatabaseGone(StoreUnavailable):
+    """A file of the database was removed or replaced while it was open: what would be written now is lost."""
+
+    def __init__(self, *, path: str) -> None:
+        super().__init__(
+            f"{path} was removed or replaced while the service has it open: put that file back, or stop the service"
+            " and restore a copy"
+        )
+        self.path = path
+
+
 class DatabaseInUse(StorageError):
     """Another process has the database open; one process owns a database."""
 
     def __init__(self, *, path: str) -> None:
         super().__init__(f"{path} is in use by another process; one process owns a database: stop the other one")
         self.path = path
+
+
+class DatabaseHasOtherNames(StorageError):
+    """The database file has several hard links; by another name a second process could open it unnoticed."""
+
+    def __init__(self, *, path: str, links: int) -> None:
+        super().__init__(
+            f"{path} has {links} names (hard links), and by each of them other files beside it: remove the others, or"
+            " use a copy"
+        )
+        self.path = path
+        self.links = links
+
+
+class ForeignDatabase(StorageError):
+    """The file is no database, or one of something else; it is left as it is."""
+
+    def __init__(self, *, path: str, why: str) -> None:
+        super().__init__(f"{path} holds no sessions: {why}; it is left as it is, name another file")
+        self.path = path
+        self.why = why
 
 
 class NewerSchema(StorageError):
@@ -375,22 +561,122 @@ class ShuttingDown(CrdtSessionsError):
         super().__init__("the server restarts")
 
 
+class BadUrl(CrdtSessionsError, ValueError):
+    """An address that is not that of a service.
+
+    Args:
+        url: the address.
+        why: what is wrong with it.
+        instead: what may have been meant.
+    """
+
+    def __init__(self, *, url: str, why: str, instead: str = "http://127.0.0.1:8000") -> None:
+        super().__init__(f"{url!r} is not the URL of a service, such as {instead}: {why}")
+        self.url = url
+        self.why = why
+        self.instead = instead
+
+
+class NoService(CrdtSessionsError):
+    """What answers at an address is not the service, or cannot be talked to. To try again is of no use.
+
+    Args:
+        url: the address.
+        why: what came instead, and what to do next.
+    """
+
+    def __init__(self, *, url: str, why: str) -> None:
+        super().__init__(f"no crdt-sessions service can be talked to at {url}: {why}")
+        self.url = url
+        self.why = why
+
+
+class ServiceUnreachable(CrdtSessionsError):
+    """Nothing answers at the address, or only something that stands before the service. It may, later.
+
+    Args:
+        url: the address.
+        why: what happened.
+    """
+
+    def __init__(self, *, url: str, why: str) -> None:
+        super().__init__(f"no connection to {url}: {why}")
+        self.url = url
+        self.why = why
+
+
+class NoToken(CrdtSessionsError):
+    """The application's function that gets a fresh token failed; its error is the cause of this one.
+
+    Args:
+        error: what it raised.
+    """
+
+    def __init__(self, *, error: Exception) -> None:
+        super().__init__(f"the function for tokens failed: {error!r}")
+        self.error = error
+
+
 class ConnectionClosed(CrdtSessionsError):
     """The server refused this peer for good; reconnecting would not help."""
 
     def __init__(self, *, code: int, reason: str) -> None:
-        super().__init__(f"closed with {code}: {reason}")
+        super().__init__(f"closed with {code}: " + _with(reason or "refused", _REMEDIES.get(code)))
         self.code = code
         self.reason = reason
+
+
+_REMEDIES = {
+    4401: "Give token= one that the service accepts, or a function that fetches a fresh one for each connection",
+    4404: "Make it with POST /v1/sessions, or join another one",
+}
+"""What to do next, where the reason does not say it."""
+
+
+def _with(said: str, remedy: str | None) -> str:
+    return f"{said.rstrip('.')}. {remedy}" if remedy else said
 
 
 class RequestRefused(CrdtSessionsError):
     """The server refused a request; *problem* is its problem document (RFC 9457)."""
 
     def __init__(self, *, status: int, problem: dict[str, object]) -> None:
-        super().__init__(f"HTTP {status}: {problem.get('detail') or problem.get('title') or 'refused'}")
+        said = str(problem.get("detail") or problem.get("title") or "refused")
+        super().__init__(f"HTTP {status}: " + _with(said, _REMEDIES.get(4401) if status == 401 else None))
         self.status = status
         self.problem = problem
+
+
+class BadHandler(CrdtSessionsError, TypeError):
+    """A function that cannot answer an agent's runs.
+
+    Args:
+        name: of the function.
+        why: what is wrong with it, and what to do instead.
+    """
+
+    def __init__(self, *, name: str, why: str) -> None:
+        super().__init__(f"{name} cannot answer runs: {why}")
+        self.name = name
+        self.why = why
+
+
+class NotAnswered(CrdtSessionsError):
+    """There is no complete answer, and none comes by itself. What was written stays, in the message of the run.
+
+    Args:
+        run: the run that was to answer.
+        status: how it ended; None if nobody was asked for it.
+        why: for people, from the run's outcome.
+        code: of the error it failed with, for programs.
+    """
+
+    def __init__(self, *, run: str, status: str | None, why: str, code: str | None = None) -> None:
+        super().__init__(f"run {run!r} {status}: {why}" if status is not None else why)
+        self.run = run
+        self.status = status
+        self.why = why
+        self.code = code
 
 
 class RunStopped(CrdtSessionsError):
@@ -400,6 +686,21 @@ class RunStopped(CrdtSessionsError):
         super().__init__(f"run {run!r}: {why}")
         self.run = run
         self.why = why
+
+
+class RunFailed(CrdtSessionsError):
+    """Ends an agent's answer as failed, with a text that everybody in the session may read.
+
+    Of any other exception people are shown a reference only; its text stands in the agent's log.
+
+    Args:
+        message: for people.
+        code: for programs.
+    """
+
+    def __init__(self, message: str, *, code: str = "failed") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class RunCancelled(RunStopped):

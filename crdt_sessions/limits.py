@@ -24,6 +24,9 @@ class Limits:
     max_presences: int = 10_000
     """Awareness entries a session remembers, the recently removed included."""
 
+    max_presences_per_connection: int = 16
+    """Clients that one connection speaks for: itself, and tabs beside it that have none of their own."""
+
     max_unread_acks: int = 4096
     """Acknowledgements (type 102) a peer may leave unread before it is closed as too slow."""
 
@@ -31,10 +34,26 @@ class Limits:
     """Payload of one type 102 frame."""
 
     log_bytes: int = 1024 * 1024
-    """Update bytes a live session keeps for its cursors; a peer that falls off is resynced by state vector."""
+    """Memory for the updates that a live session keeps for peers that lag, counted as what they cost and not as their
+    bytes; a peer that falls off is resynced by state vector."""
+
+    total_log_bytes: int = 64 * 1024 * 1024
+    """The same of all live sessions together; beyond it, those forget that were written to longest ago."""
 
     max_uncommitted_bytes: int = 8 * 1024 * 1024
-    """Update bytes a session may have waiting for the disk before it stops reading from its peers."""
+    """Memory for the updates of a session that wait for the disk, before it stops reading from its peers."""
+
+    total_uncommitted_bytes: int = 64 * 1024 * 1024
+    """The same of all live sessions together; beyond it, those stop reading that have more than a little waiting."""
+
+    max_wal_bytes: int = 64 * 1024 * 1024
+    """The write-ahead log beside the database; it is copied into the database before it is that large."""
+
+    max_waiting: int = 1024
+    """Updates of a session that may wait for others that have not arrived; half of them on one connection."""
+
+    max_waiting_bytes: int = 8 * 1024 * 1024
+    """Memory that they may take; half of it for one connection."""
 
     max_body_bytes: int = 16 * 1024 * 1024
     """One HTTP request body."""
@@ -58,10 +77,10 @@ class Limits:
     """Sessions a tenant may have, in the store."""
 
     messages_per_s: float = 2_000.0
-    """WebSocket messages a connection may send for long."""
+    """WebSocket messages that are read from a connection for long. A faster peer is held back by TCP, not refused."""
 
     message_burst: int = 20_000
-    """Messages it may send at once before that counts."""
+    """Messages that are read at once before that counts."""
 
     memory_watermark_bytes: int = 2 * 1024**3
     """Memory of the process above which idle sessions are dropped, and then no more are loaded."""
@@ -91,6 +110,9 @@ class Timing:
 
     storage_patience_s: float = 10.0
     """How long a peer's update may wait for a store that takes no writes, before the peer is told."""
+
+    waiting_s: float = 600.0
+    """How long an update is kept that waits for another one and whose connection has ended."""
 
     silent_peer_s: float = 180.0
     """A connection that announced presence and then says nothing for this long is closed.
@@ -149,6 +171,9 @@ class RunRules:
 
     policy: RunPolicyName = "queue"
     """What becomes of a request while another run is active, if neither request nor session says."""
+
+    agent_wait_s: float = 10.0
+    """How long one who asks over an API that knows no queue is kept waiting for an agent that is not there."""
 
     default_agent: str = ""
     """Who answers a user's message where neither message nor session says; empty for nobody."""

@@ -48,16 +48,13 @@ async def once(url: str) -> None:
         run_id = f"run-{question.id}"
         await ann.until(lambda: (run := ann.view.runs.value(run_id)) is not None and run.status == "suspended")
         ann.decide(run_id, f"{run_id}-1", approved=True, reason="gladly")
-        await ann.until(lambda: ann.view.runs.find(run_id).over)
-        message = ann.view.messages.value(f"{run_id}-out")
-        assert message is not None
-        print(message.text)
+        print((await ann.messages.answer_to(question)).text)
     agent.stop()
     await working
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Ask people before acting.")
+    parser = argparse.ArgumentParser(description="Ask people before acting.", allow_abbrev=False)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--name", default="booker")
     parser.add_argument("--once", action="store_true", help="ask, approve, print the answer and end")

@@ -1,40 +1,120 @@
-"""The demo: the service on a SQLite file, an agent in front of a model, and the page in a browser.
+"""The demo: the service on a SQLite file, two agents in front of a model, and the page in a browser.
 
     python examples/demo.py
 
-Without OPENAI_BASE_URL and OPENAI_API_KEY the model is a local replay of recorded streams.
-``--once`` asks one question, prints the answer and ends.
+Without OPENAI_BASE_URL and OPENAI_API_KEY the model is a script. Every part may be killed: what is started here is
+started again. ``--once`` asks one question, prints the answer and ends.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
+import json
 import os
+import shlex
 import signal
 import socket
-import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from crdt_sessions import connect
+
 HERE = Path(__file__).parent
+FIRST_PAUSE_S = 2.0
+"""How long a part that died stays away: long enough that people see what a crash looks like."""
+LONGEST_PAUSE_S = 30.0
+HEALTHY_S = 30.0
+"""A part that ran for so long begins with a short pause again."""
+STOP_S = 10.0
+SUGGESTIONS = [
+    {"text": "Plan a weekend in Oslo", "agent": "assistant", "hint": "a long answer: stop it, or kill its agent"},
+    {"text": "Book two seats on the boat to Bygdøy", "agent": "planner", "hint": "asks for approval first"},
+    {"text": "Put a packing list into the notes", "agent": "planner", "hint": "writes where you write"},
+]
 
 
-def start(*command: object, env: dict[str, str] | None = None, quiet: bool = False) -> subprocess.Popen[bytes]:
-    output = subprocess.DEVNULL if quiet else None
-    return subprocess.Popen([sys.executable, *map(str, command)], env={**os.environ, **(env or {})}, stdout=output)
+def say(text: str = "") -> None:
+    print(text, flush=True)
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            sys.exit(f"a part of the demo ended with status {process.returncode}; its message stands above")
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    sys.exit(f"nothing listens on port {port} after {seconds:g} s")
+def command_line(*arguments: object) -> str:
+    """Return a command as one would type it here: with the Python that runs this, and paths as short as may be."""
+    here = Path.cwd()
+    words = [sys.executable, *map(str, arguments)]
+    return shlex.join(
+        os.path.relpath(word) if os.path.isabs(word) and Path(word).is_relative_to(here) else word for word in words
+    )
+
+
+@dataclass
+class Part:
+    """A process of the demo, which is started again whenever it ends."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    died: int = 0
+    process: asyncio.subprocess.Process | None = None
+    started: float = 0.0
+    lines: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def start(self) -> None:
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, *self.command, env=self.environment, stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            process_group=0,  # Ctrl-C is for the demo, which ends its parts in order
+        )  # fmt: skip
+        self.started = time.monotonic()
+        self.lines = [asyncio.create_task(self._pass_on(self.process))]
+
+    async def _pass_on(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        async for line in process.stdout:
+            say(f"  {self.name:9} | {line.decode(errors='replace').rstrip()}")
+
+    @property
+    def how_to_kill(self) -> str:
+        return f"kill -9 {self.process.pid if self.process else 0}"
+
+    async def keep(self) -> None:
+        """Start it again whenever it ends."""
+        pause = FIRST_PAUSE_S
+        while True:
+            assert self.process is not None
+            status = await self.process.wait()
+            await asyncio.gather(*self.lines)
+            pause = FIRST_PAUSE_S if time.monotonic() - self.started > HEALTHY_S else pause
+            say(f"\n  {self.name} {_ended(status)}; it is started again in {pause:g} s")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+            await self.start()
+            say(f"  {self.name} is back: {self.how_to_kill}\n")
+
+    async def stop(self) -> None:
+        """End it, and return when it has ended."""
+        if self.process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self.process.terminate()
+        try:
+            await asyncio.wait_for(self.process.wait(), STOP_S)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+            await self.process.wait()
+        await asyncio.gather(*self.lines, return_exceptions=True)
+
+
+def _ended(status: int) -> str:
+    if status >= 0:
+        return f"ended with status {status}"
+    return f"was killed ({signal.Signals(-status).name})"
 
 
 def free_port() -> int:
@@ -43,47 +123,174 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def check_port(port: int, session: str) -> None:
+    """Return if the port is free; else end with what to do."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            sys.exit(f"port {port} needs an administrator; take another one: make demo PORT=8001")
+        except OSError:
+            pass
+        else:
+            return
+    other = port + 1 if port < 65535 else 8001
+    instead = f"take another port: make demo PORT={other}, or {command_line(__file__, '--port', other)}"
+    if _is_ours(port):
+        sys.exit(
+            f"port {port} is taken by a crdt-sessions service, perhaps a demo that runs already:\n"
+            f"  open http://127.0.0.1:{port}/?session={session}\n  or stop it, or {instead}"
+        )
+    sys.exit(f"port {port} is taken by another program:\n  stop it, or {instead}")
+
+
+def _is_ours(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/openapi.json", timeout=2) as answer:
+            return json.load(answer)["info"]["title"] == "crdt-sessions"
+    except (OSError, ValueError, KeyError, TypeError, urllib.error.URLError):
+        return False
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+async def ready(part: Part, url: str, seconds: float = 120.0) -> None:
+    """Return when a part answers at *url*; end if it does not come up."""
+    deadline = time.monotonic() + seconds
+    assert part.process is not None
+    while time.monotonic() < deadline:
+        if part.process.returncode is not None:
+            await asyncio.gather(*part.lines)
+            sys.exit(f"the {part.name} ended with status {part.process.returncode}; its message stands above")
+        if await asyncio.to_thread(_answers, url):
+            return
+        await asyncio.sleep(0.1)
+    sys.exit(f"the {part.name} does not answer at {url} after {seconds:g} s; what it said stands above")
+
+
+async def prepare(url: str, session: str) -> None:
+    """Name the session, and write into it what the page suggests."""
+    terminal = command_line(HERE / "terminal_peer.py", "--url", url, "--session", session, "--name", "Carol")
+    welcome = {
+        "suggestions": SUGGESTIONS,
+        "terminal": terminal,
+        "kill": "The terminal that runs the demo says how to kill each part.",
+    }
+    async with connect(url, session, name="Demo", kind="service") as peer:
+        if not peer.view.meta.title:
+            peer.edit(lambda view: view.set_title("A weekend in Oslo"))
+        if peer.view.state.get("welcome") != welcome:
+            peer.edit(lambda view: view.state.update({"welcome": welcome}))
+        await peer.durable()
+
+
+def hints(options: argparse.Namespace, url: str, parts: list[Part], model: str) -> str:
+    page = f"{url}/?session={options.session}"
+    terminal = command_line(HERE / "terminal_peer.py", "--url", url, "--session", options.session, "--name", "Carol")
+    kills = "\n".join(f"    {part.name:10} {part.how_to_kill}" for part in parts)
+    return f"""
+  Two people, two agents, one session. Open both, side by side:
+
+    Ann        {page}&as=Ann
+    Bob        {page}&as=Bob
+
+  A third person, in another terminal:
+
+    {terminal}
+
+  Kill what you like, while an agent writes. You see it crash, it comes back, and nothing that was said is gone:
+
+{kills}
+
+  The model is {model}.
+  Ctrl-C ends the demo; what was said stays in {options.database}.
+"""
+
+
+async def ask_once(url: str, session: str) -> None:
+    asked = await asyncio.create_subprocess_exec(
+        sys.executable, str(HERE / "terminal_peer.py"), "--url", url, "--session", session,
+        "--post", SUGGESTIONS[0]["text"], "--name", "Demo",
+    )  # fmt: skip
+    try:
+        if await asked.wait() != 0:
+            sys.exit("the question was not answered")
+    finally:
+        if asked.returncode is None:
+            asked.terminate()
+            await asked.wait()
+
+
+async def run(options: argparse.Namespace) -> None:
+    url = f"http://127.0.0.1:{options.port}"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CRDT_SESSIONS_")}
+    environment = {**clean, "PYTHONUNBUFFERED": "1"}
+    service = Part(
+        "service",
+        ["-m", "crdt_sessions_server", "serve", "--port", str(options.port), "--database", options.database,
+         "--log-level", "warning", "--default-agent", "assistant", "--run-policy", "parallel"],
+        environment,
+    )  # fmt: skip
+    parts = [service]
+    model = f"{os.environ.get('OPENAI_MODEL', 'the first one')} at {os.environ.get('OPENAI_BASE_URL', 'OpenAI')}"
+    if "OPENAI_BASE_URL" not in os.environ and "OPENAI_API_KEY" not in os.environ:
+        port, rate = free_port(), str(options.rate)
+        parts.append(
+            Part("model", [str(HERE / "scripted_model.py"), "--port", str(port), "--rate", rate], environment)
+        )
+        environment = environment | {"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "none"}
+        model = "a script, which needs no key; OPENAI_API_KEY, OPENAI_BASE_URL and OPENAI_MODEL put a real one there"
+    for name in ("assistant", "planner"):
+        told = ["--url", url, "--session", options.session, "--pace", str(0.06 if options.rate else 0)]
+        parts.append(Part(name, [str(HERE / "demo_agents.py"), name, *told], environment))
+    keeping: list[asyncio.Task[None]] = []
+    try:
+        await service.start()
+        await ready(service, f"{url}/readyz")
+        for part in parts[1:]:
+            await part.start()
+        await prepare(url, options.session)
+        keeping = [asyncio.create_task(part.keep()) for part in parts]
+        if options.once:
+            await ask_once(url, options.session)
+            return
+        say(hints(options, url, parts, model))
+        await asyncio.gather(*keeping)
+    finally:
+        for task in keeping:
+            task.cancel()
+        await asyncio.gather(*keeping, return_exceptions=True)
+        await asyncio.gather(*(part.stop() for part in parts[1:]))
+        await service.stop()  # last, so that the others can say good-bye
+
+
+async def until_told(options: argparse.Namespace) -> None:
+    """Run until Ctrl-C, SIGTERM, or the terminal is closed."""
+    running = asyncio.ensure_future(run(options))
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        with contextlib.suppress(NotImplementedError, AttributeError):  # Windows
+            asyncio.get_running_loop().add_signal_handler(getattr(signal, name), running.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Run the demo.")
+    parser = argparse.ArgumentParser(description="Run the demo.", allow_abbrev=False)
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--database", default="demo.db")
     parser.add_argument("--session", default="demo")
-    parser.add_argument("--rate", type=float, default=60.0, help="events per second of the replayed model")
+    parser.add_argument("--rate", type=float, default=14.0, help="words a second of the scripted model")
     parser.add_argument("--once", action="store_true", help="ask one question, print the answer and end")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the finally below stops the parts
-    url = f"http://127.0.0.1:{options.port}"
-    parts: list[subprocess.Popen[bytes]] = []
-    environment = {}
-    try:
-        parts.append(
-            start("-m", "crdt_sessions_server", "serve", "--port", options.port, "--database", options.database,
-                  "--log-level", "warning")
-        )  # fmt: skip
-        wait_for(options.port, parts[-1])
-        if "OPENAI_BASE_URL" not in os.environ and "OPENAI_API_KEY" not in os.environ:
-            port = free_port()
-            parts.append(start(HERE / "replay_server.py", "--port", port, "--rate", options.rate, quiet=True))
-            wait_for(port, parts[-1])
-            environment = {"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "none"}
-        parts.append(start(HERE / "model_agent.py", "--url", url, env=environment))
-        if options.once:
-            question = ["--post", "Tell me something worth knowing", "--name", "Demo"]
-            asked = start(HERE / "terminal_peer.py", "--url", url, "--session", options.session, *question)
-            if asked.wait() != 0:
-                sys.exit("the question was not answered")
-            return
-        print(f"\n  open {url}/?session={options.session} in two tabs\n"
-              f"  and in another terminal: python examples/terminal_peer.py --url {url} --session {options.session}\n"
-              "  Ctrl-C ends the demo; what was said stays in " + options.database + "\n", flush=True)  # fmt: skip
-        parts[0].wait()
-    except KeyboardInterrupt:
-        print()
-    finally:
-        for part in reversed(parts):
-            part.terminate()
-        for part in parts:
-            part.wait()
+    check_port(options.port, options.session)
+    asyncio.run(until_told(options))
 
 
 if __name__ == "__main__":

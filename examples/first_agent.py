@@ -5,7 +5,6 @@ python examples/first_agent.py
 """
 
 import asyncio
-import sys
 
 from crdt_sessions import Agent
 
@@ -14,13 +13,12 @@ agent = Agent("http://127.0.0.1:8000", name="parrot")
 
 @agent.on_run
 async def answer(run):
-    async with run.reasoning() as thoughts:
-        await thoughts.write(f"{len(run.messages())} messages so far")
+    words = f"You said: {run.message.text}".split()
+    written = run.resumed.split()  # empty, unless an agent died in the middle of this answer
     async with run.text() as out:
-        for word in f"You said: {run.message.text}".split(" "):
+        for word in words[len(written) :]:
             await out.write(word + " ")  # everybody in the session sees it at once
             await asyncio.sleep(0.05)  # a model would think here
 
 
-if __name__ == "__main__":
-    sys.exit(agent.run())
+agent.run()

@@ -36,17 +36,13 @@ async def main(url: str, *, once: bool) -> None:
         if once:
             async with connect(url, "handoff-example", name="Ann") as ann:
                 question = await ann.post("fjords", agent="writer")
-                run_id = f"run-{question.id}"
-                await ann.until(lambda: (run := ann.view.runs.value(run_id)) is not None and run.over)
-                message = ann.view.messages.value(f"{run_id}-out")
-                assert message is not None
-                print(message.text)
+                print((await ann.messages.answer_to(question)).text)
             for agent in agents:
                 agent.stop()
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Hand a run over from one agent to another.")
+    parser = argparse.ArgumentParser(description="Hand a run over from one agent to another.", allow_abbrev=False)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--once", action="store_true", help="ask, print the answer and end")
     options = parser.parse_args()

@@ -60,7 +60,9 @@ def make_agent(url: str, *, name: str = "assistant", token: str | None = None, s
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Answer in sessions with an OpenAI-compatible model.")
+    parser = argparse.ArgumentParser(
+        description="Answer in sessions with an OpenAI-compatible model.", allow_abbrev=False
+    )
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--name", default="assistant")
     options = parser.parse_args()

@@ -265,7 +265,7 @@ def _spelled(choices: Iterator[dict[str, Any]], recording: Recording) -> Iterato
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Replay recorded LLM streams.")
+    parser = argparse.ArgumentParser(description="Replay recorded LLM streams.", allow_abbrev=False)
     parser.add_argument("--port", type=int, default=8001)
     parser.add_argument("--rate", type=float, default=60.0, help="events per second; 0 is as fast as possible")
     parser.add_argument("--cut-after", type=int, help="break every stream off after that many events")

@@ -24,6 +24,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -45,14 +46,14 @@ def wake(event: dict[str, Any], service: str) -> None:
     told = event["data"]
     if event["type"] != "run.queued" or told["agent"] not in (AGENT, "*"):
         return
-    run = f"/v1/sessions/{told['session']}/runs/{told['run']}"
+    run = f"/v1/sessions/{quote(told['session'], safe='')}/runs/{quote(told['run'], safe='')}"
     with httpx.Client(base_url=service) as http:
         claimed = http.post(f"{run}/claim", json={"agents": [AGENT], "leaseS": 60})
         if claimed.status_code == 409:
             return  # somebody else has it
         grant = claimed.raise_for_status().json()
         lease = {"Lease-Token": grant["token"]}
-        messages = http.get(f"/v1/sessions/{told['session']}/messages").json()["messages"]
+        messages = http.get(f"/v1/sessions/{quote(told['session'], safe='')}/messages").json()["messages"]
         asked = next(m for m in messages if m["id"] == grant["run"]["request"]["messageId"])
         offset = 0
         for word in f"Good evening. You said: {asked['parts'][0]['text']}".split(" "):
@@ -114,7 +115,7 @@ def once() -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Be woken by webhooks.")
+    parser = argparse.ArgumentParser(description="Be woken by webhooks.", allow_abbrev=False)
     parser.add_argument("--service", default="http://127.0.0.1:8000")
     parser.add_argument("--port", type=int, default=9000)
     parser.add_argument("--secret", default=os.environ.get("WEBHOOK_SECRET", ""), help="as in the webhooks file")

@@ -4,7 +4,7 @@
 
 Type a line and press Enter to post it. ``--offline FILE`` keeps a local copy: start it without the service,
 write, and it merges when the service is back. ``--post TEXT`` posts, waits for the answer and ends. A service that
-asks for a token gets the one in CRDT_SESSIONS_TOKEN.
+asks for a token gets the one in CRDT_SESSIONS_TOKEN. What happens to the connection is told on standard error.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import asyncio
 import getpass
 import os
 import sys
+import threading
 
-from crdt_sessions import SessionPeer, connect
-from crdt_sessions.errors import ConnectionClosed
+from crdt_sessions import CrdtSessionsError, SessionPeer, connect
 from crdt_sessions.model import Message
 
 
@@ -53,16 +53,38 @@ async def show_presence(session: SessionPeer) -> None:
         before = here
 
 
+def typed_lines() -> asyncio.Queue[str]:
+    """Return where the lines that are typed arrive; an empty one at the end.
+
+    They are read by a thread that nobody waits for, and not by ``sys.stdin``, whose lock Python waits for when it
+    ends: a read of the terminal cannot be cancelled.
+    """
+    lines: asyncio.Queue[str] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def read() -> None:
+        with open(os.dup(sys.stdin.fileno()), encoding="utf-8", errors="replace", buffering=1) as typed:
+            for line in typed:
+                loop.call_soon_threadsafe(lines.put_nowait, line)
+        loop.call_soon_threadsafe(lines.put_nowait, "")
+
+    threading.Thread(target=read, daemon=True).start()
+    return lines
+
+
 async def post_lines(session: SessionPeer) -> None:
-    while line := await asyncio.to_thread(sys.stdin.readline):
+    lines = typed_lines()
+    while line := await lines.get():
         if line.strip():
             await session.post(line.strip(), wait=False)
 
 
-async def answer_to(session: SessionPeer, question: Message) -> None:
-    async for message in session.messages.follow():
-        if message.parent == question.id:
-            return
+async def ask(session: SessionPeer, text: str) -> None:
+    question = await session.post(text)
+    async with asyncio.timeout(120):
+        await session.messages.answer_to(question)
+    await asyncio.sleep(0.1)  # the end of it is printed
+    print()
 
 
 async def main(options: argparse.Namespace) -> None:
@@ -74,24 +96,20 @@ async def main(options: argparse.Namespace) -> None:
         device="terminal",
         offline=options.offline,
     ) as session:
-        shows = [asyncio.create_task(show_messages(session)), asyncio.create_task(show_presence(session))]
-        try:
-            if options.post:
-                question = await session.post(options.post)
-                async with asyncio.timeout(120):
-                    await answer_to(session, question)
-                await asyncio.sleep(0.1)
-                print()
-            else:
-                await post_lines(session)
-        finally:
-            for task in shows:
-                task.cancel()
-            await asyncio.gather(*shows, return_exceptions=True)
+        where = "working offline" if not session.connected else f"connected to {options.url}"
+        print(f"{where}, session {options.session}, as {session.author.name or session.author.id}", file=sys.stderr)
+        talking = asyncio.create_task(ask(session, options.post) if options.post else post_lines(session))
+        tasks = [talking, asyncio.create_task(show_messages(session)), asyncio.create_task(show_presence(session))]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()  # raises what ended it
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Take part in a session from the terminal.")
+    parser = argparse.ArgumentParser(description="Take part in a session from the terminal.", allow_abbrev=False)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--session", default="demo")
     parser.add_argument("--name", default=getpass.getuser())
@@ -99,7 +117,9 @@ if __name__ == "__main__":
     parser.add_argument("--post", metavar="TEXT", help="post this, wait for the answer and end")
     try:
         asyncio.run(main(parser.parse_args()))
-    except ConnectionClosed as error:
-        sys.exit(f"the service refused this peer: {error.reason or error.code}")
+    except CrdtSessionsError as error:
+        sys.exit(f"terminal_peer.py: {error}")
+    except TimeoutError:
+        sys.exit("terminal_peer.py: no answer within two minutes; it will be in the session when an agent is there")
     except KeyboardInterrupt:
         print()

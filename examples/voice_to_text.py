@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from crdt_sessions import Agent, AgentRun, SessionPeer, connect
-from crdt_sessions.model import MessageHead, SessionView
+from crdt_sessions.model import MessageHead, SessionView, answer_to
 
 TRANSCRIPT = Path(__file__).parent / "recordings/voice/weekend.json"
 
@@ -76,9 +76,8 @@ async def once(url: str, speed: float) -> None:
             if now != heard:
                 heard = now
                 print(f"on the laptop: {heard!r}, {', '.join(present)}", flush=True)
-        await answered(laptop, await speaking)
-        typed = await laptop.post("And on Sunday?", modality="text")
-        await answered(laptop, typed.id)
+        await laptop.messages.answer_to(answer_to(await speaking))
+        await laptop.messages.answer_to(await laptop.post("And on Sunday?", modality="text"))
         for message in laptop.messages.all():
             said = message.text or "".join(getattr(part, "transcript", None) or "" for part in message.parts)
             print(f"{message.author.name} [{message.modality or 'text'}]: {said}")
@@ -86,12 +85,8 @@ async def once(url: str, speed: float) -> None:
     await working
 
 
-async def answered(peer: SessionPeer, question: str) -> None:
-    await peer.until(lambda: (run := peer.view.runs.value(f"run-{question}")) is not None and run.over)
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Speak on one device, go on in text on another.")
+    parser = argparse.ArgumentParser(description="Speak on one device, go on in text on another.", allow_abbrev=False)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--speed", type=float, default=1.0, help="how much faster than life")
     parser.add_argument("--once", action="store_true", help="accepted for symmetry: it always ends by itself")

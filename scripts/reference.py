@@ -1,4 +1,4 @@
-"""Writes what docs/reference says of permissions and settings, from the code. `make schemas` runs it."""
+"""Writes docs/reference, tables and the Python interface, from the code. `make schemas` runs it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from crdt_sessions.storage import MemoryStore
 from crdt_sessions_server.access import PERMISSIONS, Permission, Role, permissions
 from crdt_sessions_server.access.permissions import PUBLIC, ROUTES
 from crdt_sessions_server.app import Service
-from crdt_sessions_server.settings import Settings
+from crdt_sessions_server.arguments import choices_of
+from crdt_sessions_server.explain import listed
+from crdt_sessions_server.problems import TYPES, URN
+from crdt_sessions_server.settings import GROUPS, Settings
+from scripts import python_reference
 
 FOLDER = Path(__file__).parent.parent / "docs/reference"
 
@@ -29,7 +33,7 @@ Holders of a run need `claim` and the lease's token; `agents` of the token says 
 """  # noqa: E501
 _END = """\
 `POST …/import` into a session that exists also asks for `write`; decisions through a gateway for `decide`; somebody else's data for `admin`; the old versions of a session are read with `read`.
-Health, the OpenAPI document and the demo page need no token.
+Health, the OpenAPI document with its page and the demo page need no token.
 """  # noqa: E501
 
 
@@ -53,19 +57,61 @@ def permissions_page() -> str:
 
 
 def settings_page(page: str) -> str:
-    """Return docs/reference/settings.md, which is *page*, with the table as it should be."""
-    table = ["| setting | default | meaning |", "|---|---|---|"]
+    """Return docs/reference/settings.md, which is *page*, with the tables as they should be."""
+    tables: list[str] = []
     for name, field in Settings.model_fields.items():
+        if name in GROUPS:
+            tables += ["", f"## {GROUPS[name]}", "", "| setting | default | meaning |", "|---|---|---|"]
         default = "none" if field.default in (None, (), {}) else f"`{field.default}`"
-        table.append(f"| `{name}` | {default} | {field.description} |")
-    begin = page.index("| setting |")
-    return page[:begin] + "\n".join(table) + page[page.index("\n\n", begin) :]
+        choices = f" It is {listed(found)}." if (found := choices_of(field)) else ""
+        tables.append(f"| `{name}` | {default} | {field.description}{choices} |")
+    begin, end = page.index("\n## "), page.index("\n## Files and variables")
+    return page[:begin] + "\n".join(tables) + "\n" + page[end:]
+
+
+_PROBLEMS = f"""\
+# Problems
+
+Whatever the service refuses over HTTP it answers with a problem document ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457), `application/problem+json`):
+
+```json not-run="what the service answers, shortened to one case"
+{{
+  "type": "{URN}session-not-found",
+  "title": "No such session",
+  "status": 404,
+  "detail": "there is no session 'trip'. Check the name, which is percent-encoded in a path, or make the session with POST /v1/sessions.",
+  "session": "trip"
+}}
+```
+
+`type` is for programs: `{URN}` and a slug, which does not change. `detail` is for people: what happened, and what to do next. Further members are facts of this occurrence; `errors` names fields that do not fit.
+
+Status 429 and 503 come with `Retry-After`, 401 with `WWW-Authenticate`, 405 with `Allow`.
+
+OpenAI's clients get `{{"error": {{"message", "type", "param", "code"}}}}`, where `code` is the slug with underscores, but for `invalid_api_key` (401), `rate_limit_exceeded` (429) and `model_not_found`. `useChat` of the AI SDK shows the body as it is, so it gets the `detail` as text, with the type in the header `X-Problem-Type`; `Accept: application/problem+json` brings the document.
+
+"""  # noqa: E501
+
+
+def problems_page() -> str:
+    """Return docs/reference/problems.md."""
+    table = ["| slug | status | meaning | what to do |", "|---|---|---|---|"]
+    listed = sorted(TYPES, key=lambda each: (each.status, each.slug))
+    table += [
+        f"| `{each.slug}` | {each.status} | {each.title} | {each.remedy.replace('<', '&lt;')} |" for each in listed
+    ]
+    return _PROBLEMS + "\n".join(table) + "\n"
 
 
 def generate() -> dict[str, str]:
     """Return file name to content."""
     page = (FOLDER / "settings.md").read_text("utf-8")
-    return {"permissions.md": permissions_page(), "settings.md": settings_page(page)}
+    tables = {
+        "permissions.md": permissions_page(),
+        "problems.md": problems_page(),
+        "settings.md": settings_page(page),
+    }
+    return tables | python_reference.generate()
 
 
 if __name__ == "__main__":

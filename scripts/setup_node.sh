@@ -1,11 +1,11 @@
 #!/bin/sh
-# Installs what the interop and browser tests need: npm packages, and Chromium where apt-get is at hand.
+# Installs what the interop and browser tests need: npm packages, and Chromium, nginx and Caddy where apt-get is at hand.
 # Whatever cannot be had is said here, and its tests are reported as skipped.
 cd "$(dirname "$0")/.." || exit 1
 
 if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "installing Node ..."
+    echo "installing Node (about 100 MB to download, a minute or two) ..."
     apt-get update -qq && apt-get install -y -qq nodejs npm >/dev/null
   fi
 fi
@@ -20,7 +20,7 @@ if [ "$(node -p 'process.versions.node.split(".")[0]')" -lt 20 ]; then
 fi
 for folder in tests/interop/js tests/gateways/js examples/web examples/gateways; do
   if [ ! -f "$folder/node_modules/.package-lock.json" ] || [ "$folder/package-lock.json" -nt "$folder/node_modules/.package-lock.json" ]; then
-    echo "installing npm packages of $folder ..."
+    echo "installing npm packages of $folder (each of these folders takes 30 to 120 MB on disk, and up to a minute) ..."
     npm --prefix "$folder" ci --silent --no-audit --no-fund || {
       echo "NOTE: npm could not install the packages of $folder: tests that need them will be SKIPPED."
       exit 0
@@ -30,10 +30,17 @@ for folder in tests/interop/js tests/gateways/js examples/web examples/gateways;
 done
 if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "installing Chromium ..."
+    echo "installing Chromium (about 150 MB to download, a minute or two) ..."
     apt-get update -qq && apt-get install -y -qq chromium fonts-noto-color-emoji >/dev/null
   fi
 fi
 if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then
   echo "NOTE: Chromium is missing: the browser tests will be SKIPPED. On Debian: apt-get install chromium"
 fi
+for program in nginx caddy; do # front ends that the service is tried behind; they are not to be started as services
+  if ! command -v $program >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "installing $program ..."
+    apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $program >/dev/null
+  fi
+  command -v $program >/dev/null || echo "NOTE: $program is missing: its test will be SKIPPED. On Debian: apt-get install $program"
+done

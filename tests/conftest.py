@@ -1,23 +1,48 @@
-"""Profiles of Hypothesis: HYPOTHESIS_PROFILE = dev (default), ci, nightly."""
+"""What all tests share: Hypothesis' profile, the order of files, and the processes of a test of its own."""
 
-import os
+import datetime
+from collections import Counter
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, settings
 
 from tests.interop.node import NodePeers
-from tests.processes import Server
+from tests.processes import Process, Server, command
+from tests.profiles import PROFILE, sample
 
 _QUIET = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
 
-settings.register_profile("dev", max_examples=50, stateful_step_count=30, deadline=None, suppress_health_check=_QUIET)
 settings.register_profile(
-    "ci", max_examples=300, stateful_step_count=60, deadline=None, derandomize=True, suppress_health_check=_QUIET
+    PROFILE,
+    max_examples=sample("examples"),
+    stateful_step_count=sample("steps"),
+    derandomize=PROFILE == "ci",
+    deadline=None,
+    suppress_health_check=_QUIET,
 )
-settings.register_profile(
-    "nightly", max_examples=10_000, stateful_step_count=200, deadline=None, suppress_health_check=_QUIET
-)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+settings.load_profile(PROFILE)
+
+
+def pytest_itemcollected(item):
+    """Mark what starts processes, as far as what a test is given and what its file imports tell."""
+    imported = vars(item.module).values()
+    starts = any(each is command or (isinstance(each, type) and issubclass(each, Process)) for each in imported)
+    if starts or not {"server", "service", "target", "js"}.isdisjoint(item.fixturenames):
+        item.add_marker("processes")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first, so that no worker is left alone with one of them at the end."""
+    twice = [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]
+    if twice:
+        raise pytest.UsageError(f"workers would run one of several tests of the same name only: {twice}")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture
@@ -34,3 +59,22 @@ def js():
     peers = NodePeers()
     yield peers
     peers.close()
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate for localhost that nobody vouches for, and its key, as files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now - datetime.timedelta(1)).not_valid_after(now + datetime.timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    (tmp_path / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (tmp_path / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return tmp_path / "cert.pem", tmp_path / "key.pem"

@@ -28,13 +28,24 @@ class Forked:
     Args:
         arguments: ``-m`` and a module, or a script; then what is in ``sys.argv`` behind it.
         env: its whole environment.
-        cwd: where it runs; each such folder has a server of its own, since it may have code of its own.
+        cwd: whose code it has; each such folder has a server of its own.
+        folder: where it works, if not there.
         stdin: whether it can be written to.
+        stderr: the file that its errors go to, if not where its output goes.
     """
 
     _servers: dict[Path, tuple[socket.socket, subprocess.Popen[bytes]]] = {}  # noqa: RUF012 - one for all
 
-    def __init__(self, arguments: list[str], *, env: dict[str, str], cwd: Path, stdin: bool = False) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        *,
+        env: dict[str, str],
+        cwd: Path,
+        folder: Path | None = None,
+        stdin: bool = False,
+        stderr: int | None = None,
+    ) -> None:
         server = self._server(cwd)
         self._control, theirs = socket.socketpair()
         out, their_out = os.pipe()
@@ -43,8 +54,8 @@ class Forked:
             self.stdin = open(writable, "w", encoding="utf-8")  # noqa: SIM115
         else:
             their_in, self.stdin = os.open(os.devnull, os.O_RDONLY), None
-        given = [theirs.fileno(), their_in, their_out]
-        request = json.dumps({"arguments": arguments, "env": env}).encode()
+        given = [theirs.fileno(), their_in, their_out, their_out if stderr is None else stderr]
+        request = json.dumps({"arguments": arguments, "env": env, "folder": str(folder or cwd)}).encode()
         socket.send_fds(server, [request], given)
         theirs.close()
         os.close(their_in)
@@ -106,12 +117,16 @@ def _end(asking: socket.socket, child: subprocess.Popen[bytes]) -> None:
 
 def _serve(requests: socket.socket) -> None:
     """Fork until nobody can ask any more; return only in the processes that were asked for."""
-    for module in ("crdt_sessions_server.cli", "crdt_sessions_server.app", "uvloop"):
+    service, agents = (
+        ("crdt_sessions_server.cli", "crdt_sessions_server.app", "uvloop"),
+        ("crdt_sessions.client", "openai"),
+    )
+    for module in (*service, *agents):
         importlib.import_module(module)
     requests.send(b"!")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who watch
     while True:
-        request, given, _, _ = socket.recv_fds(requests, _MAX_REQUEST, 3)
+        request, given, _, _ = socket.recv_fds(requests, _MAX_REQUEST, 4)
         if not request:
             os._exit(0)
         if os.fork() == 0:
@@ -126,10 +141,10 @@ def _serve(requests: socket.socket) -> None:
             os.close(each)
 
 
-def _watch(child: int, control: int, stdin: int, stdout: int) -> None:
+def _watch(child: int, control: int, *streams: int) -> None:
     """Tell which process it is, and how it ended."""
-    os.close(stdin)
-    os.close(stdout)
+    for each in streams:
+        os.close(each)
     os.write(control, b"%d\n" % child)
     ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     assert ended is not None
@@ -139,14 +154,14 @@ def _watch(child: int, control: int, stdin: int, stdout: int) -> None:
     os._exit(0)
 
 
-def _become(request: dict, control: int, stdin: int, stdout: int) -> None:
+def _become(request: dict, control: int, *streams: int) -> None:
     os.close(control)
-    for number, given in enumerate((stdin, stdout, stdout)):
+    for number, given in enumerate(streams):
         os.dup2(given, number)
-    os.close(stdin)
-    os.close(stdout)
+        os.close(given)
     os.environ.clear()
     os.environ.update(request["env"])
+    os.chdir(request["folder"])
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     for name, number in (("stdout", 1), ("stderr", 2)):
         setattr(sys, name, open(number, "w", encoding="utf-8", buffering=1, closefd=False))  # noqa: SIM115

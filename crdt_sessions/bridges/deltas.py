@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal
 
 from crdt_sessions.client import MessageStream
+from crdt_sessions.errors import BadValue
+from crdt_sessions.ids import reference
+from crdt_sessions.model.checks import check_json, parse_json
+
+_log = logging.getLogger("crdt_sessions.bridges")
 
 
 class ModelError(Exception):
@@ -15,7 +20,7 @@ class ModelError(Exception):
 
     Args:
         code: for programs.
-        message: for people.
+        message: as the provider wrote it, for the agent's log: it may name accounts and keys.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -54,7 +59,9 @@ async def write(out: MessageStream, deltas: AsyncIterator[Delta], *, ends: bool 
             else:
                 await _write(out, delta, inputs)
     except ModelError as error:
-        out.fail(error.code, str(error))
+        found = reference()
+        _log.error("the model failed: %s", error, extra={"run": out.run_id, "reference": found})
+        out.fail(error.code, f"the model failed; the agent's log says more (reference {found})")
     else:
         if finish is not None:
             out.finish(finish)
@@ -80,7 +87,9 @@ def _end_tool_inputs(out: MessageStream, inputs: dict[str, str], *, whole: bool)
     """Parse what the model wrote as input of its tools; not all tools take JSON (a patch, a program)."""
     for call_id, text in inputs.items():
         try:
-            out.end_tool_input(call_id, json.loads(text) if text else {})
+            out.end_tool_input(call_id, check_json(parse_json(text), "input") if text else {})
+        except (BadValue, RecursionError) as odd:  # NaN, a key twice, a number that no peer can hold
+            out.end_tool_input(call_id, error=f"what the model wrote cannot be taken: {odd}")
         except ValueError:
             unfinished = not whole or text.lstrip().startswith("{")
             out.end_tool_input(call_id, error="the model stopped in the middle of it" if unfinished else None)

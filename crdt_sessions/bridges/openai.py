@@ -16,12 +16,12 @@ _TOOL_DELTAS = (
 
 
 async def write_chat(out: MessageStream, stream: AsyncIterator[Any]) -> None:
-    """Write a streamed chat completion. Raises as :func:`crdt_sessions.bridges.write`."""
+    """Write a *stream* of a chat completion to *out*. Raises as :func:`crdt_sessions.bridges.write`."""
     await write(out, chat(stream))
 
 
 async def write_response(out: MessageStream, stream: AsyncIterator[Any]) -> None:
-    """Write a streamed response (the Responses API). Raises as :func:`crdt_sessions.bridges.write`."""
+    """Write a *stream* of a response (the Responses API) to *out*. Raises as :func:`crdt_sessions.bridges.write`."""
     await write(out, response(stream))
 
 

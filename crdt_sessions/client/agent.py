@@ -14,17 +14,33 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
-import httpx
-
+from crdt_sessions.client.address import service_url
 from crdt_sessions.client.backoff import Backoff
+from crdt_sessions.client.console import tell_on_stderr
+from crdt_sessions.client.contact import Contact
+from crdt_sessions.client.handlers import call_handler, check_handler
 from crdt_sessions.client.known import KnownSessions
+from crdt_sessions.client.obstacles import is_final
 from crdt_sessions.client.run import AgentRun
-from crdt_sessions.client.service import Grant, ServiceClient
+from crdt_sessions.client.service import Grant, Me, ServiceClient
 from crdt_sessions.client.session import SessionPeer, connect
-from crdt_sessions.client.stream import MessageStream, failure
+from crdt_sessions.client.stream import MessageStream, failure_by
 from crdt_sessions.client.token import Token
 from crdt_sessions.clock import Clock, SystemClock
-from crdt_sessions.errors import ConnectionClosed, LeaseLost, RequestRefused, RunCancelled, RunSuspended
+from crdt_sessions.errors import (
+    BadHandler,
+    ConnectionClosed,
+    CrdtSessionsError,
+    LeaseLost,
+    NoService,
+    NoToken,
+    RequestRefused,
+    RunCancelled,
+    RunSuspended,
+    ServiceUnreachable,
+)
+from crdt_sessions.model import ANY_AGENT, RunResult
+from crdt_sessions.model.strings import AGENT_CHARACTERS, checked_id
 from crdt_sessions.sync import Replica
 
 _log = logging.getLogger("crdt_sessions.agent")
@@ -51,7 +67,15 @@ class Agent:
         linger_s: how long it stays in a session after a run, connected and unseen, to begin the next one at once.
         remember_bytes: how much of the sessions it has left it keeps, to begin the next run there sooner.
         clock: for tests.
+        rng: source of jitter, for tests.
+        quiet: say nothing of connections and runs. Without it the agent tells where it is connected and as whom,
+            which runs it takes and how they end, and that the service is away, and back; by the logger
+            ``crdt_sessions.agent``, and on standard error if the application has configured no handler for that.
         options: passed to :func:`connect`.
+
+    Raises:
+        BadUrl: *url* cannot be the address of a service.
+        BadId: *name* cannot be the name of an agent.
 
     ::
 
@@ -77,16 +101,23 @@ class Agent:
         linger_s: float = 60.0,
         remember_bytes: int = 16 * 1024 * 1024,
         clock: Clock | None = None,
+        rng: random.Random | None = None,
+        quiet: bool = False,
         **options: Any,
     ) -> None:
         if concurrency < 1:
             raise ValueError("an agent works on at least one run at a time")
-        self.name = name
-        self._url = url
+        self.name = checked_id(name, "name of an agent", AGENT_CHARACTERS)
+        self._url = service_url(url)
         self._token = token
+        self._concurrency = concurrency
         self._shutdown_s = shutdown_s
         self._clock = clock or SystemClock()
-        self._id: str | None = None
+        self._rng = rng or random.Random()
+        self._quiet = quiet
+        self._contact = Contact(self._url, self._clock.now, _log, who=f"agent {name}", quiet=quiet)
+        self._me: Me | None = None
+        self._failure: NoService | None = None
         self._options = options
         self._answer: OnRun | None = None
         self._free = asyncio.Semaphore(concurrency)
@@ -101,17 +132,26 @@ class Agent:
     def on_run(self, answer: OnRun) -> OnRun:
         """Register the coroutine that answers; usable as a decorator.
 
-        It ends its run by returning (completed) or raising (failed). :class:`RunCancelled` and
-        :class:`RunSuspended` are to pass through it.
+        It ends its run by returning (completed) or raising (failed). People read the text of a
+        :class:`RunFailed`; of any other exception a reference, with which its text is found in this process's
+        log. :class:`RunCancelled` and :class:`RunSuspended` are to pass through it.
+
+        Raises:
+            BadHandler: *answer* is no coroutine function, yields, takes other arguments or returns a value; or
+                there is one already. What cannot be seen here fails the first run, and stands in the log.
         """
+        check_handler(answer)
+        if self._answer is not None:
+            there, another = (getattr(each, "__qualname__", repr(each)) for each in (self._answer, answer))
+            why = f"agent {self.name!r} has {there} already; make another Agent, or call both from one function"
+            raise BadHandler(name=another, why=why)
         self._answer = answer
         return answer
 
     def run(self) -> None:
         """Work until SIGINT or SIGTERM; then finish, or hand back, what is being worked on; at once if told twice.
 
-        Raises:
-            RequestRefused: the service does not give this principal any runs.
+        Raises as :meth:`work`.
         """
         asyncio.run(self._run_until_signalled())
 
@@ -122,17 +162,26 @@ class Agent:
     async def work(self) -> None:
         """Work until :meth:`stop` or cancelled; one failed answer ends its run, not the agent.
 
+        What can pass is waited for: a service that is not there yet, or away; once it was let in, also something else
+        that answers in its place, and a token that is not good any more, if *token* is a function.
+
         Raises:
-            RequestRefused: the service does not give this principal any runs.
+            RequestRefused: the service does not know the token, or gives its principal no runs.
+            NoService: from the beginning what answers is not the service, or cannot be talked to.
+            NoToken: from the beginning the function *token* failed.
             ValueError: no answer was registered.
         """
         if self._answer is None:
             raise ValueError("register an answer with @agent.on_run first")
+        if not self._quiet:
+            tell_on_stderr()
         async with ServiceClient(self._url, self._token) as service:
             try:
                 await self._take_runs(service, self._answer)
                 if self._working:
                     await asyncio.wait(self._working, timeout=self._shutdown_s)
+                if self._failure is not None:
+                    raise self._failure
             finally:
                 self._stopping.set()
                 for task in self._working:
@@ -158,30 +207,58 @@ class Agent:
             await working
 
     async def _take_runs(self, service: ServiceClient, answer: OnRun) -> None:
-        backoff = Backoff(rng=random.Random())
+        backoff = Backoff(rng=self._rng)
+        let_in = sure = False
         while await self._unless_stopped(self._free.acquire()) and not self._stopping.is_set():
+            grant: Grant | None = None
             try:
-                if self._token is not None and self._id is None:
-                    self._id = await self._unless_stopped(service.whoami())
-                grant = await self._claim(service)
-                backoff.reset()
-                if grant is not None and self._stopping.is_set():
-                    await service.release(grant)
-                    return
-            except (httpx.TransportError, LeaseLost, RequestRefused) as error:
-                if isinstance(error, RequestRefused) and error.status < 500 and error.status != 429:
+                if self._me is None:
+                    self._me = await self._unless_stopped(service.whoami())
+                grant = await self._claim(service, wait_s=_POLL_S if sure else 0.0)
+            except (ServiceUnreachable, NoService, NoToken, RequestRefused) as error:
+                if not self._passes(error, let_in=let_in):
                     raise
-                _log.info("no runs to be had: %s", error)
-                grant = None
+                sure = False
+                self._contact.failed(self, error)
                 await self._unless_stopped(self._clock.sleep(backoff.next()))
+            else:
+                if not self._stopping.is_set():
+                    self._note_claim(first=not let_in)
+                    let_in = sure = True
+                    backoff.reset()
             if grant is None:
                 self._free.release()
                 continue
+            if self._stopping.is_set():
+                await self._give_back(service, grant)
+                return
             task = asyncio.create_task(self._work_on(service, grant, answer), name=f"run {grant.run.id}")
             self._working.add(task)
             task.add_done_callback(self._done)
 
-    async def _claim(self, service: ServiceClient) -> Grant | None:
+    def _passes(self, error: Exception, *, let_in: bool) -> bool:
+        """Whether to wait may be of use."""
+        if not isinstance(error, RequestRefused) or not is_final(error):
+            return let_in or isinstance(error, ServiceUnreachable | RequestRefused)
+        return let_in and error.status == 401 and callable(self._token)  # not without another token
+
+    def _note_claim(self, *, first: bool) -> None:
+        self._contact.works(self)
+        if first and self._me is not None:
+            who = "anybody, for it asks for no token" if self._me.principal is None else self._me.principal
+            if self._me.tenant:
+                who += f" of tenant {self._me.tenant}"
+            runs = f"for {self.name} or any agent" if self.name != ANY_AGENT else "for any agent"
+            what = "connected to %s as %s; takes runs %s, %s at a time"
+            self._contact.tell(logging.INFO, what, self._url, who, runs, self._concurrency)
+
+    async def _give_back(self, service: ServiceClient, grant: Grant) -> None:
+        try:
+            await service.release(grant)
+        except CrdtSessionsError as error:  # its lease runs out
+            self._contact.tell(logging.WARNING, "cannot give %s back: %s", grant.run.id, error)
+
+    async def _claim(self, service: ServiceClient, *, wait_s: float) -> Grant | None:
         """Ask for a run; None if there was none, the agent is stopped, or it is to ask anew.
 
         A run that was lost is not given in answer to what was asked before it was.
@@ -190,15 +267,15 @@ class Agent:
             self._lost.clear()
             await self._ask_no_more()
         grant: Grant | None = await _unless(
-            (self._stopping, self._lost), self._granting(service), late_s=_LATE_CLAIM_S
+            (self._stopping, self._lost), self._granting(service, wait_s), late_s=_LATE_CLAIM_S
         )
         return grant
 
-    async def _granting(self, service: ServiceClient) -> Grant | None:
+    async def _granting(self, service: ServiceClient, wait_s: float) -> Grant | None:
         """Return what is granted, whichever way it is heard of first; None if nothing was in time."""
         while True:
             if self._asking is None:
-                self._asking = asyncio.create_task(service.claim([self.name], wait_s=_POLL_S), name="claim")
+                self._asking = asyncio.create_task(service.claim([self.name], wait_s=wait_s), name="claim")
             asking, hearing = self._asking, asyncio.ensure_future(self._known.given())
             try:
                 await asyncio.wait({asking, hearing}, return_when=asyncio.FIRST_COMPLETED)
@@ -226,21 +303,35 @@ class Agent:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._working.discard(task)
         self._free.release()
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, NoService) and not self._contact.made:
+            self._failure = error  # no session can be joined
+            self.stop()
+        else:
             _log.error("a run was left: %s", error, exc_info=error)
 
     async def _work_on(self, service: ServiceClient, grant: Grant, answer: OnRun) -> None:
-        about = {"session": grant.session, "run": grant.run.id}
+        begun = self._clock.now()
+        attempt = grant.run.lease.attempt if grant.run.lease is not None else 1
+        self._tell(grant, logging.INFO, "takes %s in session %s" + (f", attempt {attempt}" if attempt > 1 else ""))
         try:
             async with AsyncExitStack() as stack:
                 peer = await self._join(grant, stack)
-                await self._hold(service, grant, answer, peer)
+                out = MessageStream(peer, grant.run, grant.epoch)
+                await self._hold(service, grant, answer, peer, out)
+                took_s = (self._clock.now() - begun) / 1000
+                self._tell(grant, logging.INFO, "%s in session %s %s", _ended(out.result, took_s))
                 if not self._stopping.is_set():
                     stack.pop_all()  # it need not leave now
                     await self._known.keep(grant.session, grant.origin, peer)
         except (ConnectionClosed, LeaseLost) as error:
-            _log.warning("the run was taken away: %s", error, extra=about)
+            self._tell(grant, logging.WARNING, "%s in session %s was taken away: %s", error)
             self._lost.set()
+
+    def _tell(self, grant: Grant, level: int, what: str, *facts: object) -> None:
+        session, run = grant.session, grant.run.id
+        self._contact.tell(level, what, run, session, *facts, session=session, run=run)
 
     async def _join(self, grant: Grant, stack: AsyncExitStack) -> SessionPeer:
         """Return a peer that holds the lease and is in sync; leaving *stack* makes it leave."""
@@ -252,7 +343,13 @@ class Agent:
         return kept
 
     def _connect(self, grant: Grant, replica: Replica | None) -> SessionPeer:
-        options = {"id": self._id or f"agent-{self.name}", "name": self.name, "kind": "agent"} | self._options
+        id = (self._me.principal if self._me is not None else None) or f"agent-{self.name}"
+        options: dict[str, Any] = {
+            "id": id,
+            "name": self.name,
+            "kind": "agent",
+            "contact": self._contact,
+        } | self._options
         return connect(
             self._url,
             grant.session,
@@ -264,9 +361,10 @@ class Agent:
             **options,
         )
 
-    async def _hold(self, service: ServiceClient, grant: Grant, answer: OnRun, peer: SessionPeer) -> None:
+    async def _hold(
+        self, service: ServiceClient, grant: Grant, answer: OnRun, peer: SessionPeer, out: MessageStream
+    ) -> None:
         """Answer, watch for what ends the answer from outside, and say how it ended."""
-        out = MessageStream(peer, grant.run, grant.epoch)
         out.begin()
         answering = asyncio.create_task(self._answered(answer, AgentRun(peer, grant, service, out), out))
         watching = asyncio.create_task(self._watch(peer, out, answering))
@@ -288,7 +386,7 @@ class Agent:
     async def _answered(self, answer: OnRun, run: AgentRun, out: MessageStream) -> None:
         """Call the answer and report how it ended."""
         try:
-            await answer(run)
+            await call_handler(answer, run)
         except RunSuspended:
             return
         except RunCancelled:
@@ -301,8 +399,7 @@ class Agent:
             out.stop()
             raise
         except Exception as error:  # noqa: BLE001 - whatever the answer raised is the run's outcome
-            _log.error("run failed: %s", error, exc_info=error, extra={"run": run.id})
-            out.end("failed", *failure(type(error).__name__, str(error)))
+            out.end("failed", *failure_by(error, run=run.id))
         else:
             out.end(*out.outcome)
 
@@ -312,6 +409,23 @@ class Agent:
         await asyncio.wait({answering}, timeout=_STOP_GRACE_S)
         if not answering.done():
             answering.cancel()
+
+
+_ENDED = {
+    "cancelled": "was cancelled",
+    "handoff": "was handed over",
+    "released": "was given back",
+    "suspended": "waits for people",
+}
+
+
+def _ended(result: RunResult | None, took_s: float) -> str:
+    """Return how a run ended, or goes on, as a clause."""
+    if result is None:
+        return f"was left after {took_s:.1f} s"
+    to = f" to {result.agent}" if result.agent else ""
+    why = result.error.message if result.error is not None else result.reason
+    return f"{_ENDED.get(result.status, result.status)}{to} after {took_s:.1f} s" + (f": {why}" if why else "")
 
 
 async def _unless(events: Sequence[asyncio.Event], work: Awaitable[Any], *, late_s: float = 0.0) -> Any:

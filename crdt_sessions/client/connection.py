@@ -4,33 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import random
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from urllib.parse import urlencode
 
 import websockets
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
 
 from crdt_sessions.client.backoff import Backoff
+from crdt_sessions.client.contact import Contact
+from crdt_sessions.client.obstacles import is_final, of_closing, of_failure
 from crdt_sessions.client.token import Token, fresh
 from crdt_sessions.clock import Clock
-from crdt_sessions.errors import BadDocument, ConnectionClosed, UpdateError, WireError
-from crdt_sessions.ids import SessionId
+from crdt_sessions.errors import (
+    BadDocument,
+    ConnectionClosed,
+    CrdtSessionsError,
+    NotAuthenticated,
+    NoToken,
+    ServiceUnreachable,
+    UpdateError,
+    WireError,
+)
+from crdt_sessions.ids import SessionId, lineage_of
 from crdt_sessions.pulse import Pulse
 from crdt_sessions.sync import Replica
-from crdt_sessions.wire.closing import is_permanent
+from crdt_sessions.wire.closing import closing_for, is_permanent
 
-_log = logging.getLogger("crdt_sessions.client")
 _SILENCE_S = 45.0  # the server says something every 20 s
 _RENEW_CHECK_S = 3.0
+_NOT_AUTHENTICATED = closing_for(NotAuthenticated()).code
 
 
 class Connection:
     """The connection of one replica to the service.
 
     Args:
-        url: the service.
+        contact: with the service; shared with other connections to it.
         session: the session.
         token: if the service asks for one.
         replica: what is kept in sync.
@@ -39,14 +49,12 @@ class Connection:
         rng: source of jitter.
         lease: token of a run's lease, if this is the connection of its holder.
         heartbeat_s: how often to look whether something is to be said.
-
-    Raises:
-        ValueError: *url* is not the URL of a service.
+        patient: whether even what cannot be talked to may become the service, as where networks come and go.
     """
 
     def __init__(
         self,
-        url: str,
+        contact: Contact,
         session: SessionId,
         token: Token | None,
         replica: Replica,
@@ -56,14 +64,18 @@ class Connection:
         rng: random.Random,
         lease: str | None = None,
         heartbeat_s: float | None = None,
+        patient: bool = False,
     ) -> None:
-        self._endpoint = _endpoint(url, session)
+        self._contact = contact
+        self._endpoint = f"ws{contact.url.removeprefix('http')}/v1/sync/{session}"
         self._token = token
+        self._refused: str | None = None
+        """The token that was good and is not any more."""
+        self._patient = patient
         self._serve(replica, lease, heartbeat_s)
         self._clock = clock
         self._changed = changed
         self._backoff = Backoff(rng=rng)
-        self._about = {"session": session}
         self._outgoing = asyncio.Event()
         self._online = asyncio.Event()
         self._online.set()
@@ -93,27 +105,67 @@ class Connection:
     async def keep_up(self) -> None:
         """Stay connected until cancelled.
 
+        What can be well again is told and tried again. Before there was contact for the first time, that is less.
+
         Raises:
             ConnectionClosed: the server does not want this peer back.
+            NoService, RequestRefused, NoToken: there never was contact, and this would stay in the way.
             TooLarge: what is to be sent is more than the server would take.
         """
-        while True:
-            await self._online.wait()
-            try:
-                async with open_websocket(
-                    self._address(await fresh(self._token)),
-                    max_size=2 * self._replica.limits.max_frame_bytes,
-                    user_agent_header=None,
-                    compression=None,
-                    ping_interval=None,  # the protocol has its own keepalive
-                ) as websocket:
-                    await self._converse(websocket)
-            except websockets.InvalidStatus as error:
-                _log.info("refused with HTTP %s", error.response.status_code, extra=self._about)
-            except (OSError, websockets.WebSocketException, WireError, UpdateError) as error:
-                _log.info("connection lost: %s", error, extra=self._about)
-            if self._online.is_set():
-                await self._clock.sleep(self._backoff.next())
+        try:
+            while True:
+                await self._online.wait()
+                try:
+                    await self._connect()
+                except CrdtSessionsError as error:
+                    self._hindered(error)
+                if self._online.is_set():
+                    await self._clock.sleep(self._backoff.next())
+        finally:
+            self._contact.ended(self)
+
+    def _hindered(self, error: CrdtSessionsError) -> None:
+        """Tell what was in the way; raise it if it will stay there."""
+        made = self._contact.made
+        if isinstance(error, ConnectionClosed):  # not without another token, says the protocol
+            again = made and error.code == _NOT_AUTHENTICATED and callable(self._token)
+        elif is_final(error):
+            again = made or self._patient
+        else:
+            again = isinstance(error, ServiceUnreachable) or (made and isinstance(error, NoToken))
+        if not again:
+            raise error
+        if self._online.is_set():
+            self._contact.failed(self, error)
+        else:
+            self._contact.ended(self)
+
+    async def _connect(self) -> None:
+        """Connect, and converse until the connection ends.
+
+        Raises:
+            ServiceUnreachable, NoService, RequestRefused, NoToken: it did not come about, or broke.
+            ConnectionClosed: the server does not want this peer back, at least not with this token.
+        """
+        token = await fresh(self._token)
+        if token is not None and token == self._refused:
+            raise ConnectionClosed(code=_NOT_AUTHENTICATED, reason="there is no fresh token yet")
+        try:
+            async with open_websocket(
+                self._address(token),
+                max_size=2 * self._replica.limits.max_frame_bytes,
+                user_agent_header=None,
+                compression=None,
+                ping_interval=None,  # the protocol has its own keepalive
+            ) as websocket:
+                await self._converse(websocket)
+        except (OSError, websockets.WebSocketException, WireError, UpdateError) as error:
+            raise of_failure(error, self._contact.url) from error
+        code, reason = websocket.close_code, websocket.close_reason
+        if code is None or not is_permanent(code):
+            raise of_closing(code, reason, self._contact.url)
+        self._refused = token if code == _NOT_AUTHENTICATED else None
+        raise ConnectionClosed(code=code, reason=reason or "")
 
     async def _converse(self, websocket: ClientConnection) -> None:
         self._replica.open(self._clock.now())
@@ -127,7 +179,7 @@ class Connection:
             self._replica.lost(self._clock.now())
             self._changed.beat()
         if websocket.close_code is not None and is_permanent(websocket.close_code):
-            raise ConnectionClosed(code=websocket.close_code, reason=websocket.close_reason or "")
+            return
         for outcome in outcomes:
             if isinstance(outcome, Exception) and not isinstance(outcome, websockets.ConnectionClosed):
                 raise outcome
@@ -140,6 +192,8 @@ class Connection:
                 self._replica.receive(message, self._clock.now())
                 if self._replica.synced:
                     self._backoff.reset()
+                    self._contact.made = True
+                    self._contact.works(self)
                 self._outgoing.set()
                 self._changed.beat()
 
@@ -155,18 +209,12 @@ class Connection:
                 continue
 
     def _address(self, token: str | None) -> str:
-        """Return where to dial: a copy that has a history says which generation it belongs to."""
+        """Return where to dial: a copy that has a history says which session it belongs to."""
         query = {"token": token} if token else {}
         if self._lease is not None:
             query["lease"] = self._lease
         with contextlib.suppress(BadDocument):  # nothing was ever received
-            query["generation"] = str(self._replica.view.meta.generation)
+            meta = self._replica.view.meta
+            query["generation"] = str(meta.generation)
+            query["lineage"] = meta.lineage or lineage_of(meta.generation, meta.created_at)
         return f"{self._endpoint}?{urlencode(query)}" if query else self._endpoint
-
-
-def _endpoint(url: str, session: SessionId) -> str:
-    parts = urlsplit(url)
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    if scheme not in ("ws", "wss") or not parts.netloc:
-        raise ValueError(f"{url!r} is not the URL of a service, such as http://127.0.0.1:8000")
-    return urlunsplit((scheme, parts.netloc, f"{parts.path.rstrip('/')}/v1/sync/{session}", "", ""))

@@ -21,8 +21,8 @@ _log = logging.getLogger("crdt_sessions.agent")
 _MOST_WAITING = 64
 """Sessions an agent stays in at the same time: each is a connection."""
 
-Origin = tuple[int, int]
-"""Generation and creation time of a session; see :class:`Grant`."""
+Origin = str
+"""The lineage of a session; see :class:`Grant`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class Past:
         return SessionExport.model_validate(await self._ask("GET", f"/versions/{seq}"))
 
     async def difference(self, before: int, after: int | None = None) -> list[dict[str, Any]]:
-        """Return what changed between two versions, or up to now, as a JSON Patch (RFC 6902).
+        """Return what changed between the versions *before* and *after*, or up to now, as a JSON Patch (RFC 6902).
 
         Messages, runs and artifacts are members by id: ``/messages/<id>/parts/0/text``.
         """
@@ -81,11 +81,11 @@ class Past:
         return patch
 
     async def keep(self, name: str | None = None) -> KeptVersion:
-        """Make the present state a version; with a name it is kept until the session is deleted."""
+        """Make the present state a version, and return it; with a name it is kept until the session is deleted."""
         return KeptVersion(**await self._ask("POST", "/versions", json={"name": name} if name else {}))
 
     async def rename(self, seq: int, name: str | None) -> KeptVersion:
-        """Give a version another name, or none: then it goes when others push it out."""
+        """Give the version *seq* another name, or none: then it goes when others push it out. Return it."""
         return KeptVersion(**await self._ask("PATCH", f"/versions/{seq}", json={"name": name}))
 
     async def restore(self, seq: int) -> KeptVersion:
@@ -96,7 +96,10 @@ class Past:
         return KeptVersion(**await self._ask("POST", f"/versions/{seq}/restore"))
 
     async def fork(self, target: str, *, seq: int | None = None, title: str | None = None) -> None:
-        """Make a new session that begins as this one was, or is."""
+        """Make a new session *target* that begins as this one was with update *seq*, or as it is.
+
+        *title* is its title; that of this one if None.
+        """
         wanted = {"id": target, "version": seq, "title": title}
         await self._ask("POST", "/fork", json={key: value for key, value in wanted.items() if value is not None})
 
@@ -106,7 +109,7 @@ class Past:
         return answer.content
 
     async def take_over(self, archived: bytes) -> None:
-        """Make the session of an archive; it must not exist yet."""
+        """Make the session of what :meth:`archive` returned, *archived*; it must not exist yet."""
         headers = {"Content-Type": "application/x-ndjson"}
         await self._service.request("POST", f"{self._session}/import", content=archived, headers=headers)
 

@@ -63,7 +63,7 @@ class AgentRun:
         request = self._grant.run.request
         message = self.session.view.messages.value(request.message_id) if request is not None else None
         if message is not None and message.id == self.out.message_id:
-            message = self.session.view.messages.value(message.parent or "")
+            message = self.session.view.messages.value(message.reply_to or message.parent or "")
         if message is None:
             raise NotFound(what="question of run", id=self.id)
         return message
@@ -96,7 +96,7 @@ class AgentRun:
         return thread + [each for each in everything if taken.get(each.id) is True and each.id not in known]
 
     def history(self, shape: Shape = "openai") -> list[dict[str, Any]]:
-        """Return :meth:`messages` as a provider wants them: ``openai``, ``anthropic`` or ``ai-sdk``."""
+        """Return :meth:`messages` in the *shape* that a provider wants: ``openai``, ``anthropic`` or ``ai-sdk``."""
         return shaped(self.messages(), shape)
 
     def take_steering(self) -> list[Message]:
@@ -109,15 +109,18 @@ class AgentRun:
     # -- writing -----------------------------------------------------------------------------------------------
 
     def text(self, *, choice: int = 0) -> AbstractAsyncContextManager[TextStream]:
-        """Write text: ``async with run.text() as out: await out.write(token)``."""
+        """Return a context to write text: ``async with run.text() as out: await out.write(token)``.
+
+        *choice* numbers alternatives that a model writes side by side.
+        """
         return self.out.part("text", choice=choice)
 
     def reasoning(self, *, choice: int = 0) -> AbstractAsyncContextManager[TextStream]:
-        """Write what the model thinks on the way to the answer."""
+        """Return a context to write what the model thinks on the way to the answer; *choice* as in :meth:`text`."""
         return self.out.part("reasoning", choice=choice)
 
     def tool(self, name: str, input: Any = None, *, call_id: str | None = None) -> ToolCall:
-        """Write a tool call with its input, or find it again if it was written before.
+        """Write a tool call with its input, or find it again if it was written before; return it.
 
         Args:
             name: of the tool.
@@ -199,6 +202,10 @@ class AgentRun:
     def handoff(self, agent: str, reason: str | None = None) -> None:
         """Let another agent go on with this run, in the same message.
 
+        Args:
+            agent: its name.
+            reason: for people.
+
         Raises:
             RunSuspended: always. Let it pass.
         """
@@ -206,14 +213,20 @@ class AgentRun:
         raise RunSuspended(run=self.id, why=f"handed over to {agent}")
 
     def artifact(self, artifact_id: str, *, title: str = "", content: str = "") -> ArtifactEditor:
-        """Edit an artifact together with everybody else; it is added if it is not there."""
+        """Return an editor of an artifact that others edit, too; it is added if it is not there.
+
+        Args:
+            artifact_id: names it within the session.
+            title: for people, if it is added.
+            content: its text, if it is added.
+        """
         head = ArtifactHead(id=artifact_id, title=title, author=self.session.author, created_at=self.session.now())
         self.session.edit(lambda view: view.artifacts.add(head, content))
         return ArtifactEditor(self.session, artifact_id)
 
 
 class ToolCall:
-    """A tool call of a run."""
+    """A tool call of a run. Made by :meth:`AgentRun.tool`."""
 
     def __init__(self, session: SessionPeer, stream: ToolStream) -> None:
         self._session = session
@@ -235,11 +248,11 @@ class ToolCall:
         return self._stream.approval
 
     def ask(self, request: ApprovalRequest) -> None:
-        """Ask people to decide; see :meth:`AgentRun.suspend_for_approval`."""
+        """Ask people to decide, as *request* says; see :meth:`AgentRun.suspend_for_approval`."""
         self._session.edit(lambda _: self._stream.ask(request))
 
     def output(self, value: Any) -> None:
-        """Write what the tool returned.
+        """Write the *value* that the tool returned.
 
         Raises:
             BadValue: it is not JSON that every peer can hold.
@@ -247,7 +260,7 @@ class ToolCall:
         self._session.edit(lambda _: self._stream.output(value))
 
     def fail(self, error: str) -> None:
-        """Write that the tool failed."""
+        """Write that the tool failed, and the *error*, which everybody in the session may read."""
         self._session.edit(lambda _: self._stream.fail(error))
 
     def deny(self) -> None:
@@ -256,7 +269,10 @@ class ToolCall:
 
 
 class ArtifactEditor:
-    """An artifact that others edit at the same time. Its writer is seen at work: presence has its cursor."""
+    """An artifact that others edit at the same time. Its writer is seen at work: presence has its cursor.
+
+    Made by :meth:`AgentRun.artifact`.
+    """
 
     def __init__(self, session: SessionPeer, artifact_id: str) -> None:
         self._session = session
@@ -268,7 +284,7 @@ class ArtifactEditor:
         return str(self._session.view.artifacts.text(self._id))
 
     def append(self, text: str) -> None:
-        """Write at the end."""
+        """Write *text* at the end."""
         self.insert(len(self.content), text)
 
     def insert(self, index: int, text: str) -> None:

@@ -11,8 +11,11 @@ from urllib.parse import quote
 
 import httpx
 
+from crdt_sessions.client.address import service_url
+from crdt_sessions.client.obstacles import of_answer, of_failure
 from crdt_sessions.client.token import Bearer, Token
 from crdt_sessions.errors import LeaseLost, RequestRefused, RunNotClaimable
+from crdt_sessions.ids import lineage_of
 from crdt_sessions.model import Run
 
 _TIMEOUT_S = 30.0
@@ -23,8 +26,8 @@ class Grant:
     """A run that was claimed."""
 
     session: str
-    origin: tuple[int, int]
-    """Generation and creation time of the session: a name can be given to another one."""
+    origin: str
+    """The lineage of the session: a name can be given to another one."""
     run: Run
     epoch: int
     ttl_ms: int
@@ -38,6 +41,15 @@ class Grant:
         return self.ttl_ms / 3000
 
 
+@dataclass(frozen=True, slots=True)
+class Me:
+    """Whom a token stands for."""
+
+    principal: str | None
+    """None if the service asks for no token: then everybody is anybody."""
+    tenant: str = ""
+
+
 class ServiceClient:
     """A client of the service's REST routes. Use it as a context manager.
 
@@ -45,13 +57,18 @@ class ServiceClient:
         url: the service.
         token: if the service asks for one.
 
-    What cannot be reached raises :class:`httpx.TransportError`.
+    Raises:
+        BadUrl: *url* is not that of a service.
+
+    Every request raises :class:`ServiceUnreachable` if nothing answers, and :class:`NoService` if what answers is not
+    the service. Nothing is tried again.
     """
 
     def __init__(self, url: str, token: Token | None) -> None:
         auth = Bearer(token) if token else None
+        self._url = service_url(url)
         self._worker = uuid.uuid4().hex
-        self._http = httpx.AsyncClient(base_url=url.rstrip("/"), auth=auth, timeout=_TIMEOUT_S)
+        self._http = httpx.AsyncClient(base_url=self._url, auth=auth, timeout=_TIMEOUT_S)
 
     async def __aenter__(self) -> ServiceClient:
         return self
@@ -61,14 +78,18 @@ class ServiceClient:
     ) -> None:
         await self._http.aclose()
 
-    async def whoami(self) -> str | None:
-        """Return whom the token stands for; None if the service lets everybody in.
+    async def whoami(self) -> Me:
+        """Return whom the token stands for. Every service has an answer to that, so this tells whether it is one.
 
         Raises:
             RequestRefused: the token is not good.
         """
-        answer: dict[str, Any] = (await self.request("GET", "/v1/me")).json()
-        return None if answer["anonymous"] else str(answer["principal"])
+        answer = await self.request("GET", "/v1/me", also={404})
+        try:
+            me: dict[str, Any] = answer.json()
+            return Me(None if me["anonymous"] else str(me["principal"]), str(me["tenant"]))
+        except (ValueError, KeyError, TypeError):
+            raise of_answer(answer.status_code, answer.headers, answer.content, self._url, everywhere=True) from None
 
     async def claim(self, agents: Sequence[str], *, wait_s: float) -> Grant | None:
         """Take a run that waits for one of *agents*; None if there was none in time.
@@ -127,28 +148,34 @@ class ServiceClient:
 
         Raises:
             RequestRefused, LeaseLost, RunNotClaimable: the service refused it.
+            ServiceUnreachable, NoService: it was not the service that answered, if anybody did.
         """
-        answer = await self._http.request(method, path, **options)
-        if answer.is_success or answer.status_code in also:
+        try:
+            answer = await self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            raise of_failure(error, self._url) from error
+        is_page = answer.headers.get("Content-Type", "").startswith("text/html") and answer.content
+        if (answer.is_success and not is_page) or answer.status_code in also:
             return answer
-        raise _error(answer)
+        raise _error(answer, self._url)
 
 
-def _error(answer: httpx.Response) -> Exception:
-    try:
-        problem = answer.json()
-    except ValueError:
-        problem = {"title": answer.reason_phrase}
-    if problem.get("title") == "LeaseLost":
+def _error(answer: httpx.Response, url: str) -> Exception:
+    obstacle = of_answer(answer.status_code, answer.headers, answer.content, url)
+    if not isinstance(obstacle, RequestRefused):
+        return obstacle
+    problem: dict[str, Any] = obstacle.problem
+    kind = str(problem.get("type", "")).rpartition(":")[2]
+    if kind == "lease-lost":
         return LeaseLost(run=problem.get("run", ""))
-    if problem.get("title") == "RunNotClaimable":
+    if kind == "run-not-claimable":
         return RunNotClaimable(run=problem["run"], status=problem.get("state", ""))
-    return RequestRefused(status=answer.status_code, problem=problem)
+    return obstacle
 
 
 def _grant(answer: dict[str, Any]) -> Grant:
     run = Run.model_validate(answer["run"])
-    origin = (answer["generation"], answer["sessionCreatedAt"])
+    origin = answer.get("lineage") or lineage_of(answer["generation"], answer["sessionCreatedAt"])
     return Grant(answer["session"], origin, run, answer["epoch"], answer["leaseTtlMs"], answer["token"])
 
 

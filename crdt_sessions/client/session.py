@@ -11,21 +11,22 @@ import logging
 import random
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-import httpx
-
 from crdt_sessions.client.connection import Connection
+from crdt_sessions.client.console import tell_on_stderr
+from crdt_sessions.client.contact import Contact
 from crdt_sessions.client.local import LocalCopy
 from crdt_sessions.client.messages import FollowedMessages
 from crdt_sessions.client.service import Grant, ServiceClient
-from crdt_sessions.client.stream import MessageStream, failure
+from crdt_sessions.client.stream import MessageStream
 from crdt_sessions.client.token import Token, fresh, subject
+from crdt_sessions.client.writing import written
 from crdt_sessions.clock import Clock, SystemClock
-from crdt_sessions.errors import NotFound, RequestRefused, RunCancelled, RunNotClaimable
+from crdt_sessions.errors import EmptyMessage, NoService, RequestRefused, ServiceUnreachable
 from crdt_sessions.ids import ClientId, Millis, Seq, session_id
 from crdt_sessions.limits import Limits
 from crdt_sessions.model import (
@@ -38,15 +39,17 @@ from crdt_sessions.model import (
     PresenceUser,
     Run,
     RunCancel,
-    RunError,
     RunLease,
     RunRequest,
     SessionView,
     TextPart,
     answer_to,
+    check_decision,
     order,
+    say_nothing,
 )
-from crdt_sessions.model.values import Activity, Kind, ResultStatus, Role, RunPolicy, Trigger, Value
+from crdt_sessions.model.strings import AGENT_CHARACTERS, checked_id
+from crdt_sessions.model.values import Activity, Kind, Role, RunPolicy, Trigger, Value
 from crdt_sessions.pulse import Pulse
 from crdt_sessions.sync import Replica
 
@@ -72,8 +75,10 @@ def connect(
     clock: Clock | None = None,
     limits: Limits | None = None,
     rng: random.Random | None = None,
+    quiet: bool = False,
+    contact: Contact | None = None,
 ) -> SessionPeer:
-    """Join a session as a peer. Use the result as a context manager.
+    """Return a peer of a session, which joins when it is entered: use it as a context manager.
 
     Args:
         url: the service, such as ``http://127.0.0.1:8000``.
@@ -92,27 +97,44 @@ def connect(
         clock: for tests.
         limits: sizes; must not exceed the server's.
         rng: source of the Yjs client id and of jitter, for tests.
+        quiet: say nothing, on standard error or in the log, of a service that is away. Without it that is told when
+            it begins, at growing intervals, and when it ends; by the logger ``crdt_sessions.client``, and on standard
+            error if the application has configured no handler for that.
+        contact: what other connections of this program to the service tell together with this one.
+
+    What can pass is waited for: a connection that is refused, a host without an address, a service that restarts.
+    What cannot is raised: at once when there never was contact, from the next waiting call when the service closes
+    the connection for good.
 
     Raises:
-        BadSessionId: *session* is not a session id.
+        BadUrl: *url* cannot be the address of a service.
+        BadSessionId: *session* cannot be the name of one.
+        BadId: *id* cannot be a principal.
         ConnectionClosed: (on entering, and from any waiting call) the server refused this peer for good.
+        NoService: (on entering, without *offline*) what answers there is not the service, or cannot be talked to.
+        NoToken: (on entering) the function *token* failed.
         StorageError: (on entering) the local file cannot be used.
     """
+    clock = clock or SystemClock()
     rng = rng or random.SystemRandom()
+    meanwhile = "Trying again." if offline is None else "Working offline meanwhile, and trying again."
     return SessionPeer(
-        url,
+        contact or Contact(url, clock.now, _log, meanwhile=meanwhile, quiet=quiet),
         session,
         token=token,
-        author=Author(id=id or f"{kind}-{uuid.uuid4().hex[:8]}", name=name, kind=kind),
+        author=Author(
+            id=checked_id(id, "principal") if id else f"{kind}-{uuid.uuid4().hex[:8]}", name=name, kind=kind
+        ),
         is_known=id is not None,
         device=device,
         offline=Path(offline) if offline is not None else None,
         lease=lease,
         renew_s=renew_s,
-        clock=clock or SystemClock(),
+        clock=clock,
         limits=limits or Limits(),
         rng=rng,
         replica=replica or Replica(rng.randrange(1, 2**32)),
+        quiet=quiet or contact is not None,
     )
 
 
@@ -121,7 +143,7 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
 
     def __init__(
         self,
-        url: str,
+        contact: Contact,
         session: str,
         *,
         token: Token | None,
@@ -135,11 +157,14 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         limits: Limits,
         rng: random.Random,
         replica: Replica,
+        quiet: bool,
     ) -> None:
         self.session_id = session_id(session)
+        self._name = session
         self.author = author
         self._is_known = is_known
-        self._url = url
+        self._contact = contact
+        self._quiet = quiet
         self._token = token
         self._clock = clock
         self._replica = replica
@@ -150,7 +175,7 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         self._stack = AsyncExitStack()
         self._changed = Pulse()
         self._connection = Connection(
-            url,
+            contact,
             self.session_id,
             token,
             self._replica,
@@ -159,6 +184,7 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
             rng=rng,
             lease=lease,
             heartbeat_s=renew_s,
+            patient=offline is not None,
         )
         self._failure: Exception | None = None
         self._closing = False
@@ -171,6 +197,8 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         self.messages = FollowedMessages(self)
 
     async def __aenter__(self) -> SessionPeer:
+        if not self._quiet:
+            tell_on_stderr()
         try:
             if self._local is not None:
                 await self._stack.enter_async_context(self._local)
@@ -194,9 +222,9 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         if self._token is not None and not self._is_known:
             who = subject(await fresh(self._token))
             if self._local is None:  # otherwise there may be no connection for a long time
-                with suppress(RequestRefused, httpx.TransportError):  # the connection will say so
-                    async with ServiceClient(self._url, self._token) as service:
-                        who = await service.whoami()
+                with suppress(RequestRefused, NoService, ServiceUnreachable):  # the connection will say so
+                    async with ServiceClient(self._contact.url, self._token) as service:
+                        who = (await service.whoami()).principal
             self.author = self.author.but(id=who or self.author.id)
         user = PresenceUser(id=self.author.id, name=self.author.name)
         self._presence = self._presence.but(user=user)
@@ -250,7 +278,7 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         return None if run is None or run.lease is None else (run, run.lease, token)
 
     def take_over(self, lease: str, renew_s: float) -> None:
-        """Go on, after :meth:`step_back`, as the holder of a lease. See :func:`connect`."""
+        """Go on, after :meth:`step_back`, as the holder of a *lease*. See :func:`connect` for *renew_s*."""
         self._stepped_back = None
         self._replica.heartbeat_ms = _heartbeat(renew_s)
         self._replica.hold(lease)
@@ -357,7 +385,10 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
     # -- writing -----------------------------------------------------------------------------------------------
 
     def edit(self, change: Callable[[SessionView], Result]) -> Result:
-        """Change the document in one transaction, now; it travels when it can. Await :meth:`durable` to be sure."""
+        """Change the document in one transaction, now; it travels when it can. Await :meth:`durable` to be sure.
+
+        Return what *change* does, which gets the :class:`SessionView`.
+        """
         result = self._replica.edit(change)
         self._wake()
         return result
@@ -395,10 +426,12 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
             wait: False returns at once, also offline.
 
         Raises:
+            EmptyMessage: it says nothing: no parts, and nothing but white space.
+            BadId: message or agent cannot be called that.
             ConnectionClosed: the server refused this peer for good.
         """
         head = MessageHead(
-            id=id or uuid.uuid4().hex,
+            id=checked_id(id, "message id") if id else uuid.uuid4().hex,
             role=role,
             author=self.author,
             parent=parent,
@@ -409,11 +442,14 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
             created_at=self._clock.now(),
         )
         content: list[Value] = [TextPart(type="text", text=text)] if text else []
+        if say_nothing(content + (parts or [])):
+            raise EmptyMessage
+        request = self._request(head.id, agent, policy=policy) if agent is not None else None
 
         def change(view: SessionView) -> None:
             view.messages.add(head, content + (parts or []))
-            if agent is not None:
-                view.runs.request(answer_to(head.id), self._request(head.id, agent, policy=policy))
+            if request is not None:
+                view.runs.request(answer_to(head.id), request)
 
         self.edit(change)
         if wait:
@@ -450,6 +486,9 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
             trigger: submit, regenerate (an alternative to what was answered) or continue.
             policy: what becomes of it while another run is active; the session's policy if None.
             run_id: an idempotency key.
+
+        Raises:
+            BadId: message, agent or run cannot be called that.
         """
         wanted = run_id or f"run-{uuid.uuid4().hex}"
         request = self._request(message_id, agent, trigger=trigger, policy=policy)
@@ -457,12 +496,18 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         return wanted
 
     def cancel(self, run_id: str, reason: str | None = None) -> None:
-        """Press stop: before the run begins or while it is worked on, also offline. What was written stays."""
+        """Press stop: before the run begins or while it is worked on, also offline. What was written stays.
+
+        *reason* is for people.
+        """
         self._replica.stop(run_id, RunCancel(by=self.author.id, reason=reason, at=self._clock.now()))
         self._wake()
 
     async def steer(self, run_id: str, text: str, *, wait: bool = True) -> Message:
-        """Say something to a run while it goes on. If it is over by then, it is answered as a question of its own."""
+        """Say *text* to a run while it goes on. If it is over by then, it is answered as a question of its own.
+
+        Return the message once it is durable, or at once if *wait* is False.
+        """
         return await self.post(text, steers=run_id, wait=wait)
 
     def retry(self, run_id: str) -> str:
@@ -495,6 +540,8 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
     async def resubmit(self, message_id: str, text: str, agent: str = ANY_AGENT, *, wait: bool = True) -> Message:
         """Post another version of a message and ask for an answer to it; both versions stay, as branches.
 
+        Return it once it is durable, or at once if *wait* is False. *text* is what it says now; *agent* is to answer.
+
         Raises:
             NotFound: there is no such message.
         """
@@ -503,28 +550,30 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         return await self.post(text, parent=parent, replaces=message_id, agent=agent, wait=wait)
 
     def decide(self, run_id: str, tool_call_id: str, approved: bool, reason: str | None = None) -> None:
-        """Say what one thinks of a tool call that waits for approval. The server settles which decision counts.
+        """Say whether one has *approved* a tool call that waits, and the *reason*. The server settles what counts.
+
+        It is refused here if it cannot count, as far as this replica tells. What the server refuses, or hears too
+        late, it writes down at the tool call (``refused``, ``late``). :attr:`Run.pending` has the calls that wait.
 
         Raises:
             NotFound: there is no such run or tool call.
+            NotAnApprover: others are asked.
+            NothingToDecide: nobody is asked about it, or the run has ended.
+            AlreadyDecided: it is settled.
         """
         run = self.view.runs.find(run_id)
-        decision = Decision(approved=approved, reason=reason, at=self._clock.now())
-
-        def change(view: SessionView) -> None:
-            tool = view.messages[run.output or ""].tool(tool_call_id)
-            if tool is None:
-                raise NotFound(what="tool call", id=tool_call_id)
-            tool.decide(self.author.id, decision)
-
-        self.edit(change)
+        message, who = self.view.messages.find(run.output or ""), self.author.id
+        tool = check_decision(run, message, tool_call_id, who, approved=approved)
+        if tool.approval is None:  # else it is what one has said before
+            decision = Decision(approved=approved, reason=reason, at=self._clock.now())
+            self.edit(lambda _: tool.decide(who, decision))
 
     def _request(
         self, message_id: str, agent: str, *, trigger: Trigger = "submit", policy: RunPolicy | None = None
     ) -> RunRequest:
         return RunRequest(
-            message_id=message_id,
-            agent=agent,
+            message_id=checked_id(message_id, "message id"),
+            agent=checked_id(agent, "name of an agent", AGENT_CHARACTERS),
             trigger=trigger,
             policy=policy,
             by=self.author.id,
@@ -534,22 +583,21 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
     # -- presence and streams ------------------------------------------------------------------------------------
 
     def set_presence(self, activity: Activity | None = None, *, modality: str | None = None, **more: Any) -> None:
-        """Say what this peer does; further keys, such as ``cursor``, are sent as they are."""
+        """Say what this peer does (*activity*, *modality*); *more*, such as ``cursor``, is sent as it is."""
         update = {"activity": activity, "modality": modality, **more}
         self._presence = self._presence.model_copy(update={k: v for k, v in update.items() if v is not None})
         self._replica.set_presence(self._presence.json_value())
         self._wake()
 
-    @asynccontextmanager
-    async def stream(
+    def stream(
         self,
         *,
         reply_to: str | None = None,
         run_id: str | None = None,
         agent: str = "peer",
         resume: bool = True,
-    ) -> AsyncIterator[MessageStream]:
-        """Write a message as it comes into being, as one run, on a connection of its own.
+    ) -> AbstractAsyncContextManager[MessageStream]:
+        """Write a message as it comes into being, as one run, on its own connection; yield what to write it with.
 
         Leaving the context ends the run: completed, or failed if an exception leaves it, or cancelled if that is
         :class:`RunCancelled`. Others see the tokens at once; they are sent in batches of a few tens of
@@ -565,46 +613,15 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
         Raises:
             RunNotClaimable: the run has ended already.
         """
-        wanted = run_id or (answer_to(reply_to) if reply_to else f"run-{uuid.uuid4().hex}")
-        self.ask(reply_to or wanted, agent, policy="parallel", run_id=wanted)
-        grant = await self._claim(wanted, agent)
-        async with self._holder(grant) as holder:
-            out = MessageStream(holder, grant.run, grant.epoch, resume=resume)
-            out.begin()
-            left_by: BaseException | None = None
-            try:
-                yield out
-            except BaseException as error:  # noqa: BLE001 - raised again, once the end of the run is handed over
-                left_by = error
-            out.end(*_ending(out, left_by))
-            if left_by is None:
-                await holder.durable()
-        if left_by is not None:
-            raise left_by
-        await self.until(lambda: not self.connected or self.view.runs.find(wanted).over)
-
-    async def _claim(self, run_id: str, agent: str) -> Grant:
-        """Claim a run as soon as it is queued, which it is not while a former writer still has its lease."""
-
-        def claimable() -> bool:
-            run = self.view.runs.value(run_id)
-            return run is not None and (run.status == "queued" or run.over)
-
-        async with ServiceClient(self._url, self._token) as service:
-            while True:
-                await self.until(claimable)
-                seen = self._changed.count
-                try:
-                    return await service.claim_one(self.session_id, run_id, agent)
-                except RunNotClaimable:
-                    if self.view.runs.find(run_id).over:
-                        raise
-                await self.until(lambda seen=seen: self._changed.count > seen)  # type: ignore[misc]
+        service = ServiceClient(self._contact.url, self._token)
+        return written(
+            self, service, self._name, self._holder, reply_to=reply_to, run_id=run_id, agent=agent, resume=resume
+        )
 
     def _holder(self, grant: Grant) -> SessionPeer:
         return connect(
-            self._url,
-            self.session_id,
+            self._contact.url,
+            self._name,
             token=self._token,
             name=self.author.name,
             id=self.author.id,
@@ -613,6 +630,7 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
             renew_s=grant.renew_s,
             clock=self._clock,
             limits=self._replica.limits,
+            contact=self._contact,
         )
 
     # -- the network, by hand ------------------------------------------------------------------------------------
@@ -690,14 +708,3 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
 
 def _heartbeat(renew_s: float | None) -> Millis | None:
     return Millis(int(renew_s * 1000)) if renew_s is not None else None
-
-
-def _ending(out: MessageStream, error: BaseException | None) -> tuple[ResultStatus, str | None, RunError | None]:
-    """Return how a run ends whose writer was left by *error*."""
-    if error is None:
-        return out.outcome
-    if isinstance(error, RunCancelled):
-        return "cancelled", None, None
-    if isinstance(error, Exception):
-        return "failed", *failure(type(error).__name__, str(error))
-    return "released", None, None  # the process is stopping, not the run: a successor may continue it

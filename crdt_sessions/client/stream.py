@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from crdt_sessions.errors import RunCancelled
+from crdt_sessions.errors import RunCancelled, RunFailed
+from crdt_sessions.ids import reference
 from crdt_sessions.model import Message, PartStream, Run, RunError, RunResult, SessionView, ToolStream, output_of
 from crdt_sessions.model.text import SurrogateJoiner, join_surrogates
 from crdt_sessions.model.values import Activity, ResultStatus, StreamState
+
+_log = logging.getLogger("crdt_sessions.agent")
 
 if TYPE_CHECKING:
     from crdt_sessions.client.session import SessionPeer
@@ -52,6 +56,8 @@ class MessageStream:
         self._failure: tuple[str, RunError] | None = None
         self._reason: str | None = None
         self._ended = False
+        self.result: RunResult | None = None
+        """What was reported of the run when its writer had done with it."""
         self._activity: Activity = "idle"
 
     @property
@@ -74,7 +80,7 @@ class MessageStream:
     # -- writing ---------------------------------------------------------------------------------------------------
 
     async def write(self, text: str, *, choice: int = 0) -> None:
-        """Append to the answer; *choice* numbers alternatives that a model writes side by side.
+        """Append *text* to the answer; *choice* numbers alternatives that a model writes side by side.
 
         Raises:
             RunCancelled: somebody pressed stop.
@@ -82,11 +88,11 @@ class MessageStream:
         await self._add(("text", choice), text)
 
     async def reason(self, text: str, *, choice: int = 0) -> None:
-        """Append to what the model thinks on the way to the answer. Raises as :meth:`write`."""
+        """Append *text* to what the model thinks on its way. *choice* and errors are those of :meth:`write`."""
         await self._add(("reasoning", choice), text)
 
     async def tool_input(self, call_id: str, name: str, text: str) -> None:
-        """Append to the input of a tool call as the model writes it; the first call opens the part.
+        """Append *text* to the input of a call of the tool *name*, as the model writes it; the first opens the part.
 
         Raises as :meth:`write`.
         """
@@ -103,7 +109,7 @@ class MessageStream:
         self._peer.edit(change)
 
     def tool_output(self, call_id: str, output: Any) -> None:
-        """Record what the tool returned."""
+        """Record the *output* of a tool call."""
         self._peer.edit(lambda _: self._tools[call_id].output(output))
 
     def take_up(self, message_id: str) -> None:
@@ -119,7 +125,10 @@ class MessageStream:
 
     @asynccontextmanager
     async def part(self, kind: Literal["text", "reasoning"], *, choice: int = 0) -> AsyncIterator[TextStream]:
-        """Write one part: it is closed at the end, and what is written next begins another one."""
+        """Write one part of a *kind*: it is closed at the end, and what is written next begins another one.
+
+        Yields what to write it with. *choice* as in :meth:`write`.
+        """
         stream = TextStream(self, kind, choice)
         yield stream
         self._peer.edit(lambda view: self._end_part(view, choice))
@@ -129,7 +138,10 @@ class MessageStream:
         self._reason = reason
 
     def fail(self, code: str, message: str) -> None:
-        """Say that the run ends in an error; it ends when the answer does. What was written stays."""
+        """Say that the run ends in an error; it ends when the answer does. What was written stays.
+
+        *code* is for programs, *message* for people: everybody in the session may read it.
+        """
         self._failure = failure(code, message)
 
     def flush(self) -> None:
@@ -152,11 +164,18 @@ class MessageStream:
         *,
         agent: str | None = None,
     ) -> None:
-        """Close the parts and report how the run goes on or ends, in one transaction. Once."""
+        """Close the parts and report how the run goes on or ends, in one transaction. Once.
+
+        Args:
+            status: how.
+            reason: why, for people and programs.
+            error: what went wrong; everybody in the session may read it.
+            agent: who goes on, of a handoff.
+        """
         if self._ended:
             return
         self._ended = True
-        result = RunResult(
+        self.result = result = RunResult(
             status=status, epoch=self._epoch, reason=reason, error=error, agent=agent, at=self._peer.now()
         )
         state: StreamState = "done" if status in ("completed", "suspended", "handoff") else "interrupted"
@@ -179,7 +198,7 @@ class MessageStream:
             self._timer.cancel()
 
     def tool(self, call_id: str, name: str) -> ToolStream:
-        """Return the part of a tool call, opened if need be; what was written before stands before it."""
+        """Return the part of a call of the tool *name*, opened if need be, behind what was written before."""
         self._tool(call_id, name)
         return self._tools[call_id]
 
@@ -273,7 +292,7 @@ class TextStream:
         return self._stream.resumed
 
     async def write(self, text: str) -> None:
-        """Append; batched.
+        """Append *text*; what comes within some milliseconds travels together.
 
         Raises:
             RunCancelled: somebody pressed stop.
@@ -283,8 +302,17 @@ class TextStream:
 
 
 def failure(code: str, message: str) -> tuple[str, RunError]:
-    """Return the reason and the error of a run that failed."""
+    """Return the reason and the error of a run that failed. Everybody may read them."""
     return "error", RunError(code=join_surrogates(code), message=join_surrogates(message))
+
+
+def failure_by(error: Exception, *, run: str) -> tuple[str, RunError]:
+    """Return the reason and the error of a run whose answer raised *error*, and log what is not for everybody."""
+    if isinstance(error, RunFailed):
+        return failure(error.code, str(error))
+    found = reference()
+    _log.error("run failed: %s", error, exc_info=error, extra={"run": run, "reference": found})
+    return failure("agent-failed", f"the agent failed; its log says more (reference {found})")
 
 
 def _joined(pending: list[tuple[_Key, str]]) -> list[tuple[_Key, str]]:

@@ -11,16 +11,25 @@ from typing import Any
 
 import httpx
 
+from crdt_sessions.errors import NoToken, RequestRefused
+
 Token = str | Callable[[], str | Awaitable[str]]
 """A token; or a function that returns one, or a coroutine of one. It is called for every connection and request."""
 
 
 async def fresh(token: Token | None) -> str | None:
-    """Return the token to present now."""
+    """Return the token to present now.
+
+    Raises:
+        NoToken: the application's function failed.
+    """
     if token is None or isinstance(token, str):
         return token
-    found = token()
-    return await found if inspect.isawaitable(found) else found
+    try:
+        found = token()
+        return await found if inspect.isawaitable(found) else found
+    except Exception as error:
+        raise NoToken(error=error) from error
 
 
 def subject(token: str | None) -> str | None:
@@ -35,12 +44,22 @@ def subject(token: str | None) -> str | None:
 
 
 class Bearer(httpx.Auth):
-    """Presents a token with every request."""
+    """Presents a token with every request; one that was refused, not again.
+
+    Raises:
+        NoToken: the application's function failed.
+        RequestRefused: it has nothing but the token that was refused.
+    """
 
     def __init__(self, token: Token) -> None:
         self._token = token
+        self._refused: str | None = None
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """See :class:`httpx.Auth`."""
-        request.headers["Authorization"] = f"Bearer {await fresh(self._token)}"
-        yield request
+        token = await fresh(self._token)
+        if token is not None and token == self._refused:
+            raise RequestRefused(status=401, problem={"detail": "there is no fresh token yet"})
+        request.headers["Authorization"] = f"Bearer {token}"
+        answer = yield request
+        self._refused = token if answer.status_code == 401 else None

@@ -1,6 +1,9 @@
 """What is in a session document: layout 1 as typed views over pycrdt, pydantic for the JSON values. No I/O."""
 
+from crdt_sessions.model.approvals import check_decision, may_decide
 from crdt_sessions.model.authorship import authors, sole_author, writes_as
+from crdt_sessions.model.calls import ended_call, with_ended_calls
+from crdt_sessions.model.causality import Later, Split, split
 from crdt_sessions.model.document import (
     Extent,
     Folded,
@@ -13,7 +16,9 @@ from crdt_sessions.model.document import (
     merge,
 )
 from crdt_sessions.model.layout import LAYOUT, ROOT_NAMES, seed, settled_meta
+from crdt_sessions.model.lineage import lineage_in
 from crdt_sessions.model.messages import Messages, MessageView, order
+from crdt_sessions.model.pairs import Mended, Pairs, places_in
 from crdt_sessions.model.past import by_id, difference, export_of, way_back
 from crdt_sessions.model.projection import (
     MessageBegan,
@@ -30,7 +35,7 @@ from crdt_sessions.model.runs import Runs, answer_to, output_of
 from crdt_sessions.model.session import Artifacts, SessionView
 from crdt_sessions.model.shapes import Shape, alone, json_text, shaped, system_text, ui_part, ui_tool_input
 from crdt_sessions.model.streams import SEGMENT_BYTES, PartStream, Question, ToolStream
-from crdt_sessions.model.thread import Threads, conversation
+from crdt_sessions.model.thread import Threads, arranged, conversation
 from crdt_sessions.model.transcript import markdown
 from crdt_sessions.model.values import (
     ANY_AGENT,
@@ -47,8 +52,10 @@ from crdt_sessions.model.values import (
     Message,
     MessageHead,
     Meta,
+    PendingCall,
     Presence,
     PresenceUser,
+    RefusedDecision,
     Run,
     RunCancel,
     RunError,
@@ -60,6 +67,7 @@ from crdt_sessions.model.values import (
     TextPart,
     ToolPart,
     ValuePart,
+    say_nothing,
 )
 
 __all__ = [
@@ -80,6 +88,8 @@ __all__ = [
     "Extent",
     "Folded",
     "LateDecision",
+    "Later",
+    "Mended",
     "Message",
     "MessageBegan",
     "MessageCursor",
@@ -91,12 +101,15 @@ __all__ = [
     "MessageView",
     "Messages",
     "Meta",
+    "Pairs",
     "PartBegan",
     "PartChanged",
     "PartStream",
+    "PendingCall",
     "Presence",
     "PresenceUser",
     "Question",
+    "RefusedDecision",
     "Run",
     "RunCancel",
     "RunError",
@@ -109,6 +122,7 @@ __all__ = [
     "SessionExport",
     "SessionView",
     "Shape",
+    "Split",
     "TextAdded",
     "TextPart",
     "Threads",
@@ -118,27 +132,36 @@ __all__ = [
     "ValuePart",
     "alone",
     "answer_to",
+    "arranged",
     "authors",
     "by_id",
+    "check_decision",
     "conversation",
     "decode_extent",
     "difference",
     "encode_verified",
+    "ended_call",
     "export_of",
     "extent_of",
     "fold",
     "json_text",
+    "lineage_in",
     "markdown",
+    "may_decide",
     "merge",
     "order",
     "output_of",
+    "places_in",
+    "say_nothing",
     "seed",
     "settled_meta",
     "shaped",
     "sole_author",
+    "split",
     "system_text",
     "ui_part",
     "ui_tool_input",
     "way_back",
+    "with_ended_calls",
     "writes_as",
 ]

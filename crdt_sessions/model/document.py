@@ -15,6 +15,7 @@ from pycrdt import Doc, Snapshot, TransactionEvent, get_update, merge_updates
 
 from crdt_sessions.errors import BadValue, MalformedUpdate, PanickedUpdate
 from crdt_sessions.model import layout
+from crdt_sessions.model.structs import may_hold_pairs
 from crdt_sessions.wire import EMPTY_UPDATE
 from crdt_sessions.wire.varint import Reader, decode_state_vector
 
@@ -22,6 +23,7 @@ Result = TypeVar("Result")
 
 _NOTHING = b"\x00"
 """The state vector of an empty document."""
+_MANY = 256
 _WHOLE = 4096
 """Bytes from which on an update to an empty document is taken for a document."""
 
@@ -59,6 +61,8 @@ class SessionDoc:
         self._touched = Touched()
         self._waiting = EMPTY_UPDATE
         self._complete = _NOTHING  # the state vector before anything waited
+        self._pairs: bool | None = None  # whether there may be any in what was looked at; None if nothing was
+        self._unlooked: list[bytes] = []  # what came since
         roots = layout.roots(self.doc)
 
         # Observers only take notes: an exception in one would leave the mutating call after the change (P9),
@@ -107,6 +111,8 @@ class SessionDoc:
 
     def _integrate(self, update: bytes, *, begins: bool) -> None:
         """Apply *update*. If a document *begins* with it, an event for each thing would cost more than the rest."""
+        if self._pairs is False:
+            self._look_later(update)
         if not begins or len(update) < _WHOLE:
             apply_guarded(self.doc, update)
             return
@@ -172,6 +178,8 @@ class SessionDoc:
             return None
         delta = merge(self._notes.deltas)
         self._notes.deltas.clear()
+        if self._pairs is False:
+            self._look_later(delta)
         return None if delta == EMPTY_UPDATE else delta  # empty: integrated, but behind a gap
 
     def edit(self, change: Callable[[SessionDoc], Result], origin: str = "local") -> tuple[Result, bytes | None]:
@@ -190,6 +198,22 @@ class SessionDoc:
     def touched(self) -> bool:
         """Whether :meth:`take_touched` has something to tell."""
         return bool(self._touched.meta or self._touched.messages or self._touched.runs)
+
+    @property
+    def may_hold_pairs(self) -> bool:
+        """Whether there may be text beyond the basic plane: two UTF-16 units each, of which Yjs can take one."""
+        if self._pairs is None:
+            self._pairs = may_hold_pairs(self.doc.get_update())
+        if self._unlooked:
+            self._pairs = may_hold_pairs(b"".join(self._unlooked))
+            self._unlooked.clear()
+        return self._pairs
+
+    def _look_later(self, update: bytes) -> None:
+        """Have *update* looked at for pairs, together with others: most are tokens."""
+        self._unlooked.append(update)
+        if len(self._unlooked) == _MANY or len(update) > _WHOLE:
+            self._pairs = self.may_hold_pairs
 
     @property
     def waiting(self) -> bytes:

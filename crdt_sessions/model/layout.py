@@ -11,11 +11,16 @@ from typing import Any, get_args
 
 from pycrdt import Doc, Map
 
-from crdt_sessions.ids import Millis, SessionId, name_of
+from crdt_sessions.ids import Millis, SessionId, lineage_of, name_of
 from crdt_sessions.model.checks import check_json
+from crdt_sessions.model.spelling import spelled
+from crdt_sessions.model.strings import AGENT_CHARACTERS, NOT_AN_ID, checked_id, is_agent
 from crdt_sessions.model.values import Meta, RunPolicy
 
 LAYOUT = 1
+
+_WRITTEN: dict[str, type] = {"title": str, "metadata": dict, "agent": str, "runPolicy": str}
+"""What participants write in ``meta``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +44,16 @@ def roots(doc: Doc[Any]) -> Roots:
     return Roots(*(doc.get(name, type=Map) for name in ROOT_NAMES))
 
 
-def settled_meta(session: SessionId, generation: int, created_at: Millis, status: str) -> dict[str, Any]:
+def settled_meta(
+    session: SessionId, generation: int, created_at: Millis, status: str, lineage: str | None = None
+) -> dict[str, Any]:
     """Return the keys of ``meta`` that the server writes and nobody else may change."""
     return {
         "layout": LAYOUT,
         "sessionId": name_of(session),
         "generation": generation,
         "createdAt": created_at,
+        "lineage": lineage or lineage_of(generation, created_at),
         "status": status,
     }
 
@@ -56,6 +64,7 @@ def seed(
     generation: int,
     created_at: Millis,
     client_id: int,
+    lineage: str | None = None,
     title: str | None = None,
     metadata: dict[str, Any] | None = None,
     agent: str | None = None,
@@ -67,31 +76,51 @@ def seed(
 
     Raises:
         BadValue: title or metadata hold something that the document cannot.
+        BadId: *agent* cannot be an agent's name.
     """
     doc: Doc[Any] = Doc(client_id=client_id)
     meta = roots(doc).meta
     with doc.transaction():
-        for key, value in settled_meta(session, generation, created_at, "active").items():
+        for key, value in settled_meta(session, generation, created_at, "active", lineage).items():
             meta[key] = value
         if title is not None:
             meta["title"] = check_json(title, "title")
         if metadata is not None:
             meta["metadata"] = check_json(metadata, "metadata")
         if agent is not None:
-            meta["agent"] = check_json(agent, "agent")
+            meta["agent"] = checked_agent(agent)
     return doc.get_update()
 
 
+def checked_agent(agent: str) -> str:
+    """Return *agent* if it may stand in ``meta``: an agent's name, or nothing for nobody.
+
+    Raises:
+        BadId: it may not.
+    """
+    return checked_id(agent, "name of an agent", AGENT_CHARACTERS) if agent else agent
+
+
 def read_meta(doc: Doc[Any]) -> Meta:
-    """Return ``meta`` as a value. What participants wrote there and is of another type is left out.
+    """Return ``meta`` as a value. What participants wrote there and cannot be what it says is left out.
 
     Raises:
         pydantic.ValidationError: the server's keys are missing or not what layout 1 says.
     """
-    meta = dict(roots(doc).meta.items())
-    for key, kind in (("title", str), ("metadata", dict), ("agent", str), ("runPolicy", str)):
-        if not isinstance(meta.get(key), kind):
-            meta.pop(key, None)
-    if meta.get("runPolicy") not in get_args(RunPolicy):
-        meta.pop("runPolicy", None)
-    return Meta.model_validate(meta)
+    return Meta.model_validate(
+        {key: value for key, value in spelled(roots(doc).meta).items() if meta_flaw(key, value) is None}
+    )
+
+
+def meta_flaw(key: str, value: Any) -> str | None:
+    """Return why a key of ``meta`` that participants write cannot have *value*; None if it can, or is another key."""
+    if value is None or key not in _WRITTEN:
+        return None
+    kind = _WRITTEN[key]
+    if not isinstance(value, kind):
+        return f"it is no {kind.__name__}"
+    if key == "agent" and value != "" and not is_agent(value):
+        return NOT_AN_ID
+    if key == "runPolicy" and value not in get_args(RunPolicy):
+        return f"it is none of {', '.join(get_args(RunPolicy))}"
+    return None

@@ -16,9 +16,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from crdt_sessions.errors import NotFound, WrongOffset
 from crdt_sessions.ids import ClientId
+from crdt_sessions.model.calls import ending
+from crdt_sessions.model.checks import NO_MAP, why_not
 from crdt_sessions.model.document import SessionDoc
+from crdt_sessions.model.spelling import json_object, spelled, whole
 from crdt_sessions.model.streams import PartStream, ToolStream
-from crdt_sessions.model.values import Message, MessageHead, Part, StreamState, Value
+from crdt_sessions.model.values import Message, MessageHead, Part, RunStatus, StreamState, Value
 
 _PART: TypeAdapter[Part] = TypeAdapter(Part)
 
@@ -136,16 +139,33 @@ class MessageView:
         """What was written once, or None if it is missing or not valid."""
         value = self._entry.get("head")
         try:
-            head = MessageHead.model_validate(value)
+            head = MessageHead.model_validate(json_object(value))
         except ValidationError:
             return None
         return head if head.id == self.id else None
 
+    def flaws(self) -> list[str]:
+        """Return what of the message layout 1 cannot describe, and why; nothing while its head has not come."""
+        value = self._entry.get("head")
+        if value is None:
+            return []
+        try:
+            head = MessageHead.model_validate(json_object(value))
+        except ValidationError as error:
+            return why_not(error, "head")
+        return self.part_flaws() if head.id == self.id else ["head.id: not the id of the entry"]
+
+    def part_flaws(self) -> list[str]:
+        """Return which parts layout 1 cannot describe, and why."""
+        parts = self._entry.get("parts")
+        if not isinstance(parts, Array):
+            return ["parts: no Y.Array"]
+        return [f"parts.{at}: {why}" for at, part in enumerate(parts) if (why := _part_flaw(part)) is not None]
+
     @property
     def seq(self) -> int | None:
         """The message's place in the session's order, or None while the server has not given one."""
-        value = self._entry.get("seq")
-        return int(value) if isinstance(value, int) or (isinstance(value, float) and value.is_integer()) else None
+        return whole(self._entry.get("seq"))
 
     @seq.setter
     def seq(self, value: int | None) -> None:
@@ -203,6 +223,15 @@ class MessageView:
             return []
         places = (parts.sticky_index(at, Assoc.AFTER).to_json() for at in range(len(parts)))
         return [ClientId(place["item"]["client"]) for place in places]
+
+    @property
+    def written(self) -> tuple[int, int]:
+        """Which Yjs client wrote it, and where among all that the client wrote; zeros if it has no parts."""
+        parts = self._entry.get("parts")
+        if not isinstance(parts, Array) or not len(parts):
+            return 0, 0
+        first = parts.sticky_index(0, Assoc.AFTER).to_json()["item"]
+        return first["client"], first["clock"]
 
     def add_part(self, part: Value) -> None:
         """Append a complete part."""
@@ -271,19 +300,29 @@ class MessageView:
                 if state != "done":
                     part["errorText"] = "interrupted"
 
+    def ends_with(self, status: RunStatus) -> bool:
+        """Whether :meth:`end_calls` would change something."""
+        return any(ending(tool.state, tool.approval, status) is not None for tool in self.tools())
+
+    def end_calls(self, status: RunStatus) -> None:
+        """End the tool calls that have no result: their run has ended with *status*. See :func:`model.ending`."""
+        for tool in self.tools():
+            tool.end(status)
+
     def to_value(self) -> Message | None:
         """Return the message in JSON form, or None if its head is missing or not valid."""
         head = self.head
         if head is None:
             return None
         parts = self._entry.get("parts")
-        return Message(
-            **head.model_dump(),
-            seq=self.seq,
-            by=self.by,
-            run_id=self.run_id,
-            parts=[part for part in map(part_value, parts) if part is not None] if isinstance(parts, Array) else [],
-        )
+        found = map(part_value, parts) if isinstance(parts, Array) else ()
+        beside = {
+            "seq": self.seq,
+            "by": self.by,
+            "runId": self.run_id,
+            "parts": [part for part in found if part is not None],
+        }
+        return Message.model_validate({**head.model_dump(by_alias=True), **beside})  # a head may have any further key
 
 
 def _part_map(part: Value) -> Map[Any]:
@@ -296,15 +335,21 @@ def _part_map(part: Value) -> Map[Any]:
 
 def part_value(part: Any) -> Part | None:
     """Return a part in JSON form, or None if it is none that layout 1 can describe."""
-    if not isinstance(part, Map):
-        return None
-    value = {key: str(item) if isinstance(item, Text) else plain(item) for key, item in part.items()}
     try:
-        return _PART.validate_python(value)
+        return _part_value(part) if isinstance(part, Map) else None
     except ValidationError:
         return None
 
 
-def plain(value: Any) -> Any:
-    """Return *value* in JSON form, where it is a shared type."""
-    return value.to_py() if isinstance(value, Map | Array) else value
+def _part_value(part: Map[Any]) -> Part:
+    return _PART.validate_python(spelled(part))
+
+
+def _part_flaw(part: Any) -> str | None:
+    if not isinstance(part, Map):
+        return NO_MAP
+    try:
+        _part_value(part)
+    except ValidationError as error:
+        return "; ".join(why_not(error))
+    return None

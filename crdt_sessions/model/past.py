@@ -52,7 +52,7 @@ def export_of(document: bytes) -> SessionExport:
 
 def by_id(export: SessionExport) -> dict[str, Any]:
     """Return an export as JSON in which messages, runs and artifacts are members by id."""
-    value: dict[str, Any] = export.json_value()
+    value: dict[str, Any] = export.to_json()
     for name in ("messages", "runs", "artifacts"):
         value[name] = {entry["id"]: entry for entry in value[name]}
     return value

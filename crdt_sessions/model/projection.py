@@ -15,7 +15,8 @@ from zlib import crc32
 
 from pycrdt import Array, Map, Text
 
-from crdt_sessions.model.messages import MessageView, part_value, plain
+from crdt_sessions.model.messages import MessageView, part_value
+from crdt_sessions.model.spelling import spelled
 from crdt_sessions.model.values import Message, MessageHead, Part
 
 _TEXTS = {"text": "text", "reasoning": "text", "tool": "inputText", "audio": "transcript"}
@@ -185,7 +186,7 @@ def _buffer(part: Any) -> str:
 
 def _mark(part: Any, state: str) -> str:
     """Return what differs if something else than the buffer of a part has changed: its state, what people decided."""
-    said = [plain(part.get(key)) for key in ("decisions", "approval", "late")]
+    said = [spelled(part.get(key)) for key in ("decisions", "approval", "late")]
     if not any(said):
         return state
     return f"{state} {crc32(json.dumps(said, sort_keys=True).encode())}"

@@ -8,7 +8,10 @@ from pycrdt import Map
 from pydantic import ValidationError
 
 from crdt_sessions.errors import NotFound
+from crdt_sessions.model.checks import NO_MAP, why_not
 from crdt_sessions.model.document import SessionDoc
+from crdt_sessions.model.spelling import spelled
+from crdt_sessions.model.strings import checked_id, derived
 from crdt_sessions.model.values import (
     TERMINAL_STATUSES,
     Run,
@@ -20,12 +23,12 @@ from crdt_sessions.model.values import (
 
 def answer_to(message_id: str) -> str:
     """Return the id of the run that answers a message, where nobody chose one. See docs/protocol.md, "Runs"."""
-    return f"run-{message_id}"
+    return derived("run-", message_id)
 
 
 def output_of(run_id: str) -> str:
     """Return the id of the message that a run writes, unless it goes on with another one."""
-    return f"{run_id}-out"
+    return derived("", run_id, "-out")
 
 
 class Runs:
@@ -40,14 +43,22 @@ class Runs:
     # -- proposals ---------------------------------------------------------------------------------------------
 
     def request(self, run_id: str, request: RunRequest) -> None:
-        """Ask for a run; if the id is taken, the earlier request stands (ids are idempotency keys)."""
-        entry = self._ensure(run_id)
+        """Ask for a run; if the id is taken, the earlier request stands (ids are idempotency keys).
+
+        Raises:
+            BadId: *run_id* cannot be one.
+        """
+        entry = self._ensure(checked_id(run_id, "run id"))
         if "request" not in entry:
             entry["request"] = request.json_value()
 
     def cancel(self, run_id: str, cancel: RunCancel) -> None:
-        """Ask for the run to be stopped, before or after it began; the first one to ask stands."""
-        entry = self._ensure(run_id)
+        """Ask for the run to be stopped, before or after it began; the first one to ask stands.
+
+        Raises:
+            BadId: *run_id* cannot be one.
+        """
+        entry = self._ensure(checked_id(run_id, "run id"))
         if "cancel" not in entry:
             entry["cancel"] = cancel.json_value()
 
@@ -79,11 +90,10 @@ class Runs:
 
     def settle(self, settled: Run) -> None:
         """Write what the server decided, where the document says something else. For the steward only."""
-        if settled.request is not None:
-            self.request(settled.id, settled.request)
-        if settled.cancel is not None:
-            self.cancel(settled.id, settled.cancel)
         entry = self._ensure(settled.id)
+        for key, proposal in (("request", settled.request), ("cancel", settled.cancel)):
+            if proposal is not None and key not in entry:
+                entry[key] = proposal.json_value()
         for key, value in settled.settled.items():
             if value is None and key in entry:
                 del entry[key]
@@ -98,14 +108,20 @@ class Runs:
 
     def value(self, run_id: str) -> Run | None:
         """Return a run in JSON form, or None if there is none. What layout 1 cannot describe of it is left out."""
+        return self.read(run_id)[0]
+
+    def read(self, run_id: str) -> tuple[Run | None, list[str]]:
+        """Return a run as :meth:`value` does, and what was left out of it, with the reasons."""
         entry = self._root.get(run_id)
         if not isinstance(entry, Map):
-            return None
-        found = {key: value for key, value in (entry.to_py() or {}).items() if value is not None}
+            return None, [] if entry is None else [NO_MAP]
+        found = {key: value for key, value in spelled(entry).items() if value is not None}
+        left_out: list[str] = []
         while True:
             try:
-                return Run.model_validate({**found, "id": run_id})
+                return Run.model_validate({**found, "id": run_id}), left_out
             except ValidationError as error:
+                left_out += why_not(error)
                 for problem in error.errors(include_url=False, include_context=False, include_input=False):
                     found.pop(str(problem["loc"][0]), None)
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pycrdt import Map, Text
 from pydantic import ValidationError
 
 from crdt_sessions.errors import BadDocument, NotFound
 from crdt_sessions.model import layout
-from crdt_sessions.model.checks import check_json
+from crdt_sessions.model.calls import with_ended_calls
+from crdt_sessions.model.checks import MAX_DEPTH, check_json
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.messages import Messages, MessageView, order
 from crdt_sessions.model.runs import Runs
+from crdt_sessions.model.spelling import json_object, spelled, whole
+from crdt_sessions.model.strings import checked_id, is_id
 from crdt_sessions.model.thread import conversation
 from crdt_sessions.model.values import (
     Artifact,
@@ -49,20 +54,28 @@ class SessionView:
         except ValidationError as error:
             raise BadDocument(why=f"meta: {error.errors()[0]['msg']}") from error
 
+    def meta_flaw(self, key: str) -> str | None:
+        """Return why what participants wrote under a key of ``meta`` cannot be what it says; None if it can."""
+        return layout.meta_flaw(key, self.document.roots.meta.get(key))
+
     def set_title(self, title: str) -> None:
-        """Name the session."""
+        """Give the session a *title*."""
         self.document.roots.meta["title"] = check_json(title, "title")
 
     def set_agent(self, agent: str) -> None:
-        """Say who answers a user's message that asks nobody in particular; empty for nobody."""
-        self.document.roots.meta["agent"] = check_json(agent, "agent")
+        """Say who answers a user's message that asks nobody in particular; empty for nobody.
+
+        Raises:
+            BadId: *agent* cannot be an agent's name.
+        """
+        self.document.roots.meta["agent"] = layout.checked_agent(agent)
 
     def set_run_policy(self, policy: RunPolicy) -> None:
-        """Say what becomes of a request while another run is active."""
+        """Say what becomes of a request while another run is active: its *policy*."""
         self.document.roots.meta["runPolicy"] = policy
 
     def begin_output(self, run: Run, author: Author, now: int) -> MessageView:
-        """Return the message that *run* writes; it is added if nobody has begun it yet.
+        """Return the message that *run* writes; if nobody has begun it yet it is added, by *author*, at *now*.
 
         Raises:
             NotFound: the run has no output, or its id is taken by something that is not a message.
@@ -79,8 +92,12 @@ class SessionView:
         return message
 
     def conversation(self, leaf: str | None = None) -> list[Message]:
-        """Return what people see, or what they saw up to the message *leaf*: see :func:`model.conversation`."""
-        return conversation(self.messages.ordered(), self.runs.all(), leaf)
+        """Return what people see, or what they saw up to the message *leaf*: see :func:`model.conversation`.
+
+        Tool calls that no result will come of any more have ended, also where the document does not say so.
+        """
+        runs = self.runs.all()
+        return with_ended_calls(conversation(self.messages.ordered(), runs, leaf), runs)
 
     def steering(self, run_id: str) -> list[Message]:
         """Return the messages that are meant to steer a run and were not taken up yet, in order."""
@@ -105,8 +122,13 @@ class SessionView:
         self.runs.consume(run_id, message_id)
         answer = self.messages.find(run.output) if run is not None and run.output is not None else None
         if answer is not None:
-            parts = [part.json_value() for part in said.parts]
-            answer.add_part(ValuePart(type="steering", value={"messageId": message_id, "parts": parts}))
+            heard = {"messageId": message_id, "parts": [part.to_json() for part in said.parts]}
+            answer.add_part(ValuePart(type="steering", value=spelled(heard, MAX_DEPTH - 1)))
+
+    def state_value(self) -> dict[str, Any]:
+        """Return the application's shared state in JSON form."""
+        value: dict[str, Any] = spelled(self.state)
+        return value
 
     def unread(self, principal: str) -> int:
         """Return how many messages of others *principal* has not read: those behind its receipt."""
@@ -114,11 +136,15 @@ class SessionView:
 
     def read_up_to(self, principal: str) -> int:
         """Return the place in the order up to which *principal* has read; 0 if it never said."""
-        receipt = self.receipts.get(principal)
-        return int(receipt) if isinstance(receipt, int | float) else 0
+        return whole(self.receipts.get(principal)) or 0
 
     def mark_read(self, principal: str, seq: int) -> None:
-        """Record that *principal* has read up to *seq*; a receipt never goes back."""
+        """Record that *principal* has read up to *seq*; a receipt never goes back.
+
+        Raises:
+            BadId: *principal* cannot be one.
+        """
+        checked_id(principal, "principal")
         if principal not in self.receipts or seq > self.read_up_to(principal):
             self.receipts[principal] = seq
 
@@ -137,10 +163,12 @@ class SessionView:
             meta=self.meta,
             messages=self.messages.ordered(),
             runs=self.runs.all(),
-            state=self.state.to_py() or {},
+            state=self.state_value(),
             artifacts=self.artifacts.all(),
             receipts={
-                principal: int(seq) for principal, seq in self.receipts.items() if isinstance(seq, int | float)
+                principal: seq
+                for principal, receipt in self.receipts.items()
+                if is_id(principal) and (seq := whole(receipt)) is not None
             },
         )
 
@@ -177,17 +205,20 @@ class Artifacts:
         """Return all artifacts in JSON form, oldest first; entries without a valid head are skipped."""
         found = []
         for artifact_id, entry in self._root.items():
-            if not isinstance(entry, Map):
+            if not isinstance(entry, Map) or not is_id(artifact_id):
                 continue
             try:
-                head = ArtifactHead.model_validate(entry.get("head"))
+                head = ArtifactHead.model_validate(json_object(entry.get("head")))
             except ValidationError:
                 continue
-            content = entry.get("content")
+            content = spelled(entry.get("content"))
             found.append(
-                Artifact(
-                    **{**head.model_dump(), "id": artifact_id},
-                    content=str(content) if content is not None else "",
+                Artifact.model_validate(
+                    {
+                        **head.model_dump(by_alias=True),
+                        "id": artifact_id,
+                        "content": content if isinstance(content, str) else "",
+                    }
                 )
             )
         return sorted(found, key=lambda artifact: (artifact.created_at, artifact.id))

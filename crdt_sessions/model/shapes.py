@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from crdt_sessions.model.spelling import spelled
 from crdt_sessions.model.values import Message, Part, TextPart, ToolPart, ValuePart
 
 Shape = Literal["openai", "anthropic", "ai-sdk"]
@@ -62,16 +63,8 @@ def _heard(message: Message) -> Iterable[Message]:
 
 
 def json_text(value: Any) -> str:
-    """Return *value* as JSON, numbers as JavaScript writes them: a document knows no integers, and 3.0 is 3 to it."""
-    return json.dumps(_with_integers(value), ensure_ascii=False, separators=(",", ":"))
-
-
-def _with_integers(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)
-    if isinstance(value, dict):
-        return {key: _with_integers(item) for key, item in value.items()}
-    return [_with_integers(item) for item in value] if isinstance(value, list) else value
+    """Return *value* as JSON, numbers as JavaScript writes them: 3.0 is 3 to it."""
+    return json.dumps(spelled(value), ensure_ascii=False, separators=(",", ":"))
 
 
 def system_text(messages: Iterable[Message]) -> str:
@@ -190,8 +183,8 @@ def _input(part: ToolPart) -> dict[str, Any]:
 
 def _parsed(part: ToolPart) -> dict[str, Any] | None:
     try:
-        parsed = json.loads(part.input_text)
-    except ValueError:
+        parsed = spelled(json.loads(part.input_text))  # a model may write NaN, or nest without end
+    except (ValueError, RecursionError):
         return None
     return parsed if isinstance(parsed, dict) else None
 

@@ -7,17 +7,32 @@ marked ``continues``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pycrdt import Array, Map, Text
 from pydantic import ValidationError
 
+from crdt_sessions.errors import BadId
+from crdt_sessions.model.calls import ending, why_ended
 from crdt_sessions.model.checks import check_json
-from crdt_sessions.model.values import Approval, ApprovalRequest, Decision, LateDecision, ToolState, Value
+from crdt_sessions.model.spelling import json_object, spelled
+from crdt_sessions.model.strings import CALL_CHARACTERS, checked_id, is_call, is_id
+from crdt_sessions.model.values import (
+    Approval,
+    ApprovalRequest,
+    Decision,
+    LateDecision,
+    RefusedDecision,
+    RunStatus,
+    ToolState,
+    Value,
+)
 
 _V = TypeVar("_V", bound=Value)
 
+_TOOL_STATES: tuple[ToolState, ...] = get_args(ToolState)
 SEGMENT_BYTES = 16 * 1024
 """UTF-8 bytes after which a buffer goes on in a further part."""
 
@@ -117,11 +132,17 @@ class ToolStream:
     def of(cls, part: Any) -> ToolStream | None:
         """Return *part* as a tool call, or None if it is not one."""
         is_tool = isinstance(part, Map) and part.get("type") == "tool" and isinstance(part.get("inputText"), Text)
-        return cls(part) if is_tool and isinstance(part.get("toolCallId"), str) else None
+        return cls(part) if is_tool and is_call(part.get("toolCallId")) else None
 
     @classmethod
     def open(cls, parts: Array[Any], tool_call_id: str, tool_name: str) -> ToolStream:
-        """Append a tool part whose input is about to be streamed."""
+        """Append a tool part whose input is about to be streamed.
+
+        Raises:
+            BadId: *tool_call_id* is too long for one.
+        """
+        if not is_call(tool_call_id):
+            raise BadId(what="tool call id", text=tool_call_id, limit=CALL_CHARACTERS)
         part = {"type": "tool", "toolCallId": tool_call_id, "toolName": tool_name}
         parts.append(Map({**part, "inputText": Text(""), "state": "input-streaming"}))
         return cls(parts[len(parts) - 1])
@@ -132,10 +153,16 @@ class ToolStream:
         return str(self._part["toolCallId"])
 
     @property
+    def name(self) -> str:
+        """The tool's name."""
+        name = self._part.get("toolName")
+        return name if isinstance(name, str) else ""
+
+    @property
     def state(self) -> ToolState | None:
         """How far the call is."""
-        state: ToolState | None = self._part.get("state")
-        return state
+        state = self._part.get("state")
+        return next((known for known in _TOOL_STATES if known == state), None)
 
     @property
     def waits(self) -> bool:
@@ -181,6 +208,15 @@ class ToolStream:
         """Record that the tool was not called because people were against it."""
         self._part["state"] = "output-denied"
 
+    def end(self, status: RunStatus) -> None:
+        """End the call with its run, which has ended with *status*, if it has no result. For the steward only."""
+        state = ending(self.state, self.approval, status)
+        if state is None:
+            return
+        if state == "output-error":
+            self._part["errorText"] = why_ended(status)
+        self._part["state"] = state
+
     # -- approval ----------------------------------------------------------------------------------------------
 
     @property
@@ -201,7 +237,12 @@ class ToolStream:
             self._part["state"] = "approval-requested"
 
     def decide(self, principal: str, decision: Decision) -> None:
-        """Write what *principal* says."""
+        """Write what *principal* says.
+
+        Raises:
+            BadId: *principal* cannot be one.
+        """
+        checked_id(principal, "principal")
         decisions = self._part.get("decisions")
         if not isinstance(decisions, Map):
             self._part["decisions"] = Map({})
@@ -212,15 +253,15 @@ class ToolStream:
         """Return what people have said, by principal; what is not a decision is left out."""
         decisions = self._part.get("decisions")
         items = decisions.items() if isinstance(decisions, Map) else ()
-        return {who: found for who, said in items if (found := _value(Decision, said)) is not None}
+        return {who: found for who, said in items if is_id(who) and (found := _value(Decision, said)) is not None}
 
     def asked(self) -> Question:
         """Return the question, what people have said to it and what counts, as they stand there."""
         decisions = self._part.get("decisions")
         return Question(
-            self._part.get("approvalRequest"),
-            (decisions.to_py() or {}) if isinstance(decisions, Map) else {},
-            self._part.get("approval"),
+            spelled(self._part.get("approvalRequest")),
+            spelled(decisions) if isinstance(decisions, Map) else {},
+            spelled(self._part.get("approval")),
         )
 
     def put_back(self, question: Question) -> None:
@@ -228,25 +269,33 @@ class ToolStream:
         for key, value in (("approvalRequest", question.request), ("approval", question.approval)):
             if value is None:
                 self._part.pop(key, None)
-            elif self._part.get(key) != value:
+            elif spelled(self._part.get(key)) != value:
                 self._part[key] = value
         if self.asked().decisions != question.decisions:
             self._part["decisions"] = Map(question.decisions)
         if question.approval is None and question.request is not None and self.state == "approval-responded":
             self._part["state"] = "approval-requested"
 
-    def settle(self, approval: Approval, late: list[LateDecision]) -> None:
-        """Write the decision that counts. For the steward only."""
-        if self.approval != approval:
+    def settle(
+        self, approval: Approval | None, late: Sequence[LateDecision], refused: Sequence[RefusedDecision] = ()
+    ) -> None:
+        """Write the decision that counts, if there is one yet, and those that do not. For the steward only."""
+        if approval is not None and self.approval != approval:
             self._part["approval"] = approval.json_value()
-        if late and self._part.get("late") != (listed := [each.json_value() for each in late]):
-            self._part["late"] = listed
-        if self.waits:
+        for key, decisions in (("late", late), ("refused", refused)):
+            listed = [each.json_value() for each in decisions]
+            if listed and self._part.get(key) != listed:
+                self._part[key] = listed
+        if approval is not None and self.waits:
             self._part["state"] = "approval-responded"
+
+    def shows(self, refused: Sequence[RefusedDecision]) -> bool:
+        """Whether these stand there as the decisions that cannot count; where there are none, anything may."""
+        return not refused or self._part.get("refused") == [each.json_value() for each in refused]
 
 
 def _value(kind: type[_V], value: Any) -> _V | None:
     try:
-        return kind.model_validate(value)
+        return kind.model_validate(json_object(value))
     except ValidationError:
         return None

@@ -1,7 +1,8 @@
 """Which messages come before which: a conversation is a tree, and a thread is one path through it.
 
 A message that names its ``parent`` comes after that. One that names none comes after whatever stood last when it got
-its place in the order; if it ``replaces`` another, it comes after what that one comes after.
+its place in the order; if it ``replaces`` another, it comes after what that one comes after. The order is the
+session's, but for history that was brought later: it stands in front of what it ``precedes``.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ class Threads:
     """
 
     def __init__(self, messages: Sequence[Message]) -> None:
-        self._messages = {message.id: message for message in messages}
-        """By id, in the session's order."""
+        self._messages = {message.id: message for message in arranged(messages)}
+        """By id, in the order in which they are read."""
         ids = list(self._messages)
         self._before = dict(zip(ids[1:], ids, strict=False))
 
@@ -67,6 +68,27 @@ class Threads:
         return message.id
 
 
+def arranged(messages: Sequence[Message]) -> list[Message]:
+    """Return *messages*, which are in the session's order, in the order in which they are read."""
+    ids = {message.id for message in messages}
+    ahead: dict[str, list[Message]] = {}
+    for message in messages:
+        if message.precedes in ids:
+            ahead.setdefault(message.precedes or "", []).append(message)
+    if not ahead:
+        return list(messages)
+    found: dict[str, Message] = {}
+    stack = [message for message in reversed(messages) if message.precedes not in ids]
+    while stack:
+        message = stack[-1]
+        if before := ahead.pop(message.id, None):
+            stack += reversed(before)
+        else:
+            found.setdefault(message.id, stack.pop())
+    circular = (message for message in messages if message.id not in found)  # careless writers could make a circle
+    return [*found.values(), *circular]
+
+
 def conversation(messages: Sequence[Message], runs: Iterable[Run], leaf: str | None = None) -> list[Message]:
     """Return what people see: everything but what another version, or another answer, has taken the place of.
 
@@ -78,6 +100,7 @@ def conversation(messages: Sequence[Message], runs: Iterable[Run], leaf: str | N
         runs: the session's; they say which answers were asked for in place of others.
         leaf: return what led to this message, which is the last then; to the newest if None.
     """
+    messages = arranged(messages)
     threads = Threads(messages)
     path = {message.id for message in threads.thread(leaf)} if leaf is not None else set()
     left_out = _losers(messages, runs, threads, path)

@@ -18,8 +18,7 @@ def markdown(session: SessionExport) -> str:
 
 
 def _message(message: Message) -> str:
-    at = datetime.fromtimestamp(message.created_at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    blocks = [f"### {message.author.name or message.author.id} ({message.role}), {at}"]
+    blocks = [f"### {message.author.name or message.author.id} ({message.role}), {_time(message.created_at)}"]
     for part in message.parts:
         if isinstance(part, TextPart):
             block = part.text if part.type == "text" else _quoted(part.text)
@@ -32,6 +31,13 @@ def _message(message: Message) -> str:
         else:
             blocks.append(_fenced(json.dumps(part.value, ensure_ascii=False, indent=2), "json"))
     return "\n\n".join(block for block in blocks if block)
+
+
+def _time(at: int) -> str:
+    try:
+        return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):  # somebody's clock is off by millennia
+        return f"at {at} ms"
 
 
 def _tool(part: ToolPart) -> str:

@@ -1,19 +1,37 @@
 """The JSON values of a session document, and the JSON form of the document itself.
 
 Keys are camelCase: JavaScript reads them as much as Python does. Times are integer milliseconds since the
-Unix epoch. Unknown keys are kept, so that a newer peer's additions survive an older one.
+Unix epoch. What strings may be stands in :mod:`crdt_sessions.model.strings`. Unknown keys are kept, so that a newer
+peer's additions survive an older one.
 ``schemas/v1/`` holds these models as JSON Schema.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from crdt_sessions.limits import RunPolicyName
-from crdt_sessions.model.checks import check_json
+from crdt_sessions.model.checks import MAX_INTEGER, check_json
+from crdt_sessions.model.strings import (
+    AgentName,
+    ArtifactId,
+    ErrorText,
+    MessageId,
+    Name,
+    PrincipalId,
+    Reason,
+    RunId,
+    Time,
+    Title,
+    ToolCallId,
+    ToolName,
+    Who,
+    Word,
+)
 
 Kind = Literal["human", "agent", "service", "device"]
 Role = Literal["user", "assistant", "system", "tool"]
@@ -39,12 +57,11 @@ TERMINAL_STATUSES: frozenset[RunStatus] = frozenset({"completed", "failed", "can
 ANY_AGENT = "*"
 """Whom a request is for if any agent may answer it."""
 
-SETTLED_KEYS = ("status", "agent", "epoch", "lease", "output", "outcome")
+SETTLED_KEYS = ("status", "agent", "epoch", "lease", "output", "pending", "outcome")
 """What only the server writes of a run."""
 
-MessageId = Annotated[str, Field(min_length=1, max_length=200)]
-RunId = Annotated[str, Field(min_length=1, max_length=200)]
-AgentName = Annotated[str, Field(min_length=1, max_length=100)]
+Integer = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+"""An integer that JavaScript can hold."""
 
 
 class Value(BaseModel):
@@ -58,8 +75,16 @@ class Value(BaseModel):
         Raises:
             BadValue: it holds something that the document cannot.
         """
-        value: dict[str, Any] = check_json(self.model_dump(by_alias=True, exclude_none=True))
+        value: dict[str, Any] = check_json(self.to_json())
         return value
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the value for readers: as :meth:`json_value`, but what it holds is not judged.
+
+        Of a value that was read from a document that is JSON, however odd it was there
+        (:func:`crdt_sessions.model.spelling.spelled`).
+        """
+        return self.model_dump(by_alias=True, exclude_none=True)
 
     def but(self, **changes: Any) -> Self:
         """Return a copy with *changes*."""
@@ -69,22 +94,24 @@ class Value(BaseModel):
 class Author(Value):
     """Who wrote something."""
 
-    id: str = Field(min_length=1, max_length=200)
-    name: str = Field(default="", max_length=200)
+    id: PrincipalId
+    name: Name = ""
     kind: Kind = "human"
 
 
 class Meta(Value):
     """``meta``: what the session is. All but title and metadata is written by the server."""
 
-    layout: int
+    layout: Integer
     session_id: str
-    generation: int
-    created_at: int
+    generation: Integer
+    lineage: str | None = None
+    """Names this creation of the session; see docs/protocol.md. Absent in documents of earlier releases."""
+    created_at: Time
     status: SessionStatus = "active"
     title: str | None = None
     metadata: dict[str, Any] | None = None
-    agent: str | None = None
+    agent: AgentName | Literal[""] | None = None
     """Who answers a user's message that asks nobody in particular; empty for nobody."""
     run_policy: RunPolicy | None = None
     """What becomes of a request while another run is active."""
@@ -97,17 +124,24 @@ class MessageHead(Value):
     role: Role
     author: Author
     parent: MessageId | None = None
-    created_at: int
-    modality: str | None = None
+    created_at: Time
+    modality: Word | None = None
     reply_to: MessageId | None = None
     steers: RunId | None = None
     """The run that this message is meant to steer while it is active."""
+    metadata: Any = None
+    """What the application keeps with it, such as ``metadata`` of the AI SDK's messages."""
     replaces: MessageId | None = None
     """The message that this is another version of: the two are alternatives, not one after the other."""
+    imported: bool | None = None
+    """True if it came with a history that somebody brought: nobody is asked to answer it, and whose words it says
+    they are nobody has seen."""
+    precedes: MessageId | None = None
+    """The message that this one, of a history that was brought later, stands in front of."""
 
-    def json_value(self) -> dict[str, Any]:
-        """Return the value as it stands in the document; ``parent`` is always there."""
-        return {"parent": None} | super().json_value()
+    def to_json(self) -> dict[str, Any]:
+        """Return the value for readers; ``parent`` is always there."""
+        return {"parent": None} | super().to_json()
 
 
 class TextPart(Value):
@@ -118,7 +152,7 @@ class TextPart(Value):
     state: StreamState = "done"
     continues: bool | None = None
     """True if this part goes on where the one before it stopped: buffers are split at about 16 KiB."""
-    choice: int | None = None
+    choice: Integer | None = None
     """Which alternative this belongs to, where a model wrote several side by side; absent for the first."""
 
 
@@ -129,41 +163,62 @@ class ApprovalRequest(Value):
     """The principals who may decide; everybody if absent."""
     needs: Literal["any", "all"] = "any"
     """Whether one of the approvers is enough or all of them must agree."""
-    deadline: int | None = None
+    deadline: Time | None = None
     """When it counts as denied if nobody has decided."""
-    requested_at: int
+    requested_at: Time
 
 
 class Decision(Value):
     """``parts[i].decisions[<principal>]``: what somebody says about it. A proposal, like all that people write."""
 
     approved: bool
-    reason: str | None = None
-    at: int
+    reason: Reason | None = None
+    at: Time
 
 
 class Approval(Value):
     """``parts[i].approval``: the decision that counts. Settled once, by the server."""
 
     approved: bool
-    by: str
+    by: Who
     """The principal whose decision it was; ``deadline`` if nobody decided in time."""
-    reason: str | None = None
-    at: int
+    reason: Reason | None = None
+    at: Time
 
 
 class LateDecision(Decision):
     """An entry of ``parts[i].late``: somebody decided after it was settled. Recorded by the server."""
 
-    by: str
+    by: Who
+
+
+class RefusedDecision(Decision):
+    """An entry of ``parts[i].refused``: somebody decided who has no say. The last of each; recorded by the server."""
+
+    by: Who
+    """Whose connection it came from, or under whose name where nobody is known."""
+    why: Word
+    """``not-an-approver``: others are asked. ``role``: who it is may not decide. ``not-yours``: it stood under
+    somebody else's name."""
+
+
+class PendingCall(Value):
+    """An entry of ``runs[id].pending``: a tool call that waits for people, and who they are."""
+
+    tool_call_id: ToolCallId
+    tool_name: ToolName = ""
+    approvers: list[str] | None = None
+    """The principals who may decide; everybody if absent."""
+    needs: Literal["any", "all"] = "any"
+    deadline: Time | None = None
 
 
 class ToolPart(Value):
     """A call of a tool: its streamed input, what people decided about it, then its output."""
 
     type: Literal["tool"]
-    tool_call_id: str
-    tool_name: str
+    tool_call_id: ToolCallId
+    tool_name: ToolName
     input_text: str = ""
     input: Any = None
     state: ToolState = "input-available"
@@ -171,6 +226,7 @@ class ToolPart(Value):
     decisions: dict[str, Any] | None = None
     approval: Approval | None = None
     late: list[LateDecision] | None = None
+    refused: list[RefusedDecision] | None = None
     output: Any = None
     error_text: str | None = None
 
@@ -189,10 +245,43 @@ class ValuePart(Value):
 Part = Annotated[TextPart | ToolPart | ValuePart, Field(discriminator="type")]
 
 
+def say_nothing(parts: Iterable[Value]) -> bool:
+    """Whether nobody could answer what these parts say: there are none, or nothing is in them but white space."""
+    return all(map(_says_nothing, parts))
+
+
+def _says_nothing(part: Value) -> bool:
+    if isinstance(part, TextPart):
+        return not part.text.strip(_WHITE)
+    return isinstance(part, ValuePart) and part.value is None and not (part.transcript or "").strip(_WHITE)
+
+
+_WHITE = "".join(
+    map(
+        chr,
+        (
+            *range(0x21),
+            0x85,
+            0xA0,
+            0x1680,
+            *range(0x2000, 0x2010),
+            0x2028,
+            0x2029,
+            0x202F,
+            0x205F,
+            0x2060,
+            0x3000,
+            0xFEFF,
+        ),
+    )
+)
+"""White space, control characters, and what has no width."""
+
+
 class Message(MessageHead):
     """A message in JSON form: head, order, run and parts in one object."""
 
-    seq: int | None = None
+    seq: Integer | None = None
     by: str | None = None
     """The principal who wrote it: what the server knew, not what ``author`` says. Absent where it knew nobody."""
     run_id: str | None = None
@@ -209,6 +298,11 @@ class Message(MessageHead):
         return "".join(part.text for part in parts if (part.choice or 0) == choice)
 
     @property
+    def empty(self) -> bool:
+        """Whether it says nothing, so that there is nothing to answer."""
+        return say_nothing(self.parts)
+
+    @property
     def done(self) -> bool:
         """Whether no part is being written right now. A run may still add parts; see :attr:`Run.over`."""
         return not any(part.state in ("streaming", "input-streaming") for part in self.parts)
@@ -223,45 +317,47 @@ class RunRequest(Value):
     trigger: Trigger = "submit"
     policy: RunPolicy | None = None
     """What becomes of it while another run is active; the session's policy if absent."""
-    by: str | None = None
+    by: Who | None = None
     """The principal who asks."""
-    created_at: int
+    created_at: Time
 
 
 class RunError(Value):
     """What went wrong, for programs and for people."""
 
-    code: str
-    message: str = ""
+    code: Word
+    message: ErrorText = ""
 
 
 class RunCancel(Value):
     """``runs[id].cancel``: somebody pressed stop, perhaps before the run began, perhaps offline."""
 
-    by: str = ""
-    reason: str | None = None
-    at: int
+    by: Who = ""
+    reason: Reason | None = None
+    at: Time
 
 
 class RunResult(Value):
     """``runs[id].result``: what the holder of the lease says of its run. The server settles the status from it."""
 
     status: ResultStatus
-    epoch: int
+    epoch: Integer
     """The epoch of the lease it holds; a result of another epoch counts for nothing."""
-    reason: str | None = None
+    reason: Reason | None = None
     error: RunError | None = None
     agent: AgentName | None = None
     """For ``handoff``: who is to go on."""
-    at: int
+    at: Time
 
 
 class RunOutcome(Value):
     """``runs[id].outcome``: how the run ended. Written once, by the server."""
 
-    reason: str
+    reason: Reason
     error: RunError | None = None
-    ended_at: int
+    superseded_by: RunId | None = None
+    """The run that somebody asked for instead of deciding what this one waited for."""
+    ended_at: Time
 
 
 class RunLease(Value):
@@ -270,10 +366,10 @@ class RunLease(Value):
     owner: str
     """The principal that claimed it."""
     agent: str
-    epoch: int
-    attempt: int
-    claimed_at: int
-    ttl: int
+    epoch: Integer
+    attempt: Integer
+    claimed_at: Time
+    ttl: Integer
     """Milliseconds without a sign of life after which the lease is lost."""
 
 
@@ -285,19 +381,21 @@ class Run(Value):
     cancel: RunCancel | None = None
     result: RunResult | None = None
     status: RunStatus | None = None
-    agent: str | None = None
+    agent: AgentName | None = None
     """Whom the run is for: whom the request named, or who it was handed to."""
-    epoch: int | None = None
+    epoch: Integer | None = None
     lease: RunLease | None = None
     outcome: RunOutcome | None = None
     output: MessageId | None = None
+    pending: list[PendingCall] | None = None
+    """The tool calls that wait for people; only while the run is suspended."""
     steers: dict[str, Any] = Field(default_factory=dict)
     """Steering message to whether the agent has taken it up."""
 
     @property
     def settled(self) -> dict[str, Any]:
         """What only the server writes of a run, as it stands in the document; None for what is not there."""
-        value = self.json_value()
+        value = self.to_json()
         return {key: value.get(key) for key in SETTLED_KEYS}
 
     @property
@@ -314,11 +412,11 @@ class Run(Value):
 class ArtifactHead(Value):
     """``artifacts[id].head``: written once, by whoever creates the artifact."""
 
-    id: str
-    title: str = ""
-    media_type: str = "text/plain"
+    id: ArtifactId
+    title: Title = ""
+    media_type: Word = "text/plain"
     author: Author | None = None
-    created_at: int
+    created_at: Time
 
 
 class Artifact(ArtifactHead):
@@ -356,7 +454,7 @@ class SessionExport(Value):
     runs: list[Run] = Field(default_factory=list)
     state: dict[str, Any] = Field(default_factory=dict)
     artifacts: list[Artifact] = Field(default_factory=list)
-    receipts: dict[str, int] = Field(default_factory=dict)
+    receipts: dict[str, Integer] = Field(default_factory=dict)
 
 
 SCHEMAS: dict[str, type[Value]] = {

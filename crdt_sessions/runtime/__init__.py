@@ -1,10 +1,11 @@
 """The asyncio shell: performs the engine's effects. The registry of live sessions is its front door."""
 
 from crdt_sessions.runtime.access import ANONYMOUS, Access
+from crdt_sessions.runtime.agents import is_there, known_agents, runs_at_work, until_taken
 from crdt_sessions.runtime.archive import archive, take_over
 from crdt_sessions.runtime.channel import Channel, Line, Take
 from crdt_sessions.runtime.dispatch import Claim, Dispatcher
-from crdt_sessions.runtime.feed import EVENT_KINDS, FeedEvent, follow
+from crdt_sessions.runtime.feed import EVENT_KINDS, FeedEvent, follow, page
 from crdt_sessions.runtime.holding import Holding, hold
 from crdt_sessions.runtime.load import Load
 from crdt_sessions.runtime.projector import (
@@ -50,8 +51,13 @@ __all__ = [
     "archive",
     "follow",
     "hold",
+    "is_there",
+    "known_agents",
+    "page",
     "post",
     "post_outside",
     "present",
+    "runs_at_work",
     "take_over",
+    "until_taken",
 ]

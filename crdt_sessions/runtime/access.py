@@ -43,7 +43,7 @@ class Access:
                 self._on_change(rights)
 
     def end(self, why: CrdtSessionsError) -> None:
-        """Take the access away. Once."""
+        """Take the access away; *why* is how its connections are closed. Once."""
         if self.ended is None:
             self.ended = why
             if self._on_end is not None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any, Literal
@@ -22,14 +22,17 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from crdt_sessions.errors import BadDocument
+from crdt_sessions.errors import BadDocument, BadValue
 from crdt_sessions.ids import Millis, Seq, SessionId, name_of
+from crdt_sessions.model.checks import parse_json
 from crdt_sessions.runtime.entries import runs_of
 from crdt_sessions.runtime.registry import SessionRegistry
 from crdt_sessions.storage import Entries, Row, RunEntry, SessionRecord, Version, WriterEntry
 from crdt_sessions.sync import RunRecord
 from crdt_sessions.wire import EMPTY_UPDATE
+from crdt_sessions.wire.lines import one_line
 
+_log = logging.getLogger("crdt_sessions.archive")
 FORMAT: Literal["crdt-sessions-archive"] = "crdt-sessions-archive"
 
 
@@ -44,6 +47,7 @@ class _Session(_Line):
     updated_at: int
     status: Literal["active", "closed", "archived"]
     title: str | None
+    lineage: str | None = None
 
 
 class _Head(_Line):
@@ -74,9 +78,9 @@ class _RunLine(_Line):
     queued_at: int
     data: str
 
-    def is_over(self) -> bool:
+    def record(self) -> RunRecord:
         try:
-            return RunRecord.model_validate_json(self.data).over
+            return RunRecord.model_validate_json(self.data)
         except ValidationError as error:
             raise BadDocument(why=f"run {self.id} of the archive is not one") from error
 
@@ -128,7 +132,7 @@ async def archive(registry: SessionRegistry, session_id: SessionId) -> bytes:
     ]
     lines += [_WriterLine(**asdict(writer)) for writer in stored.writers]
     lines.append(_End(lines=len(lines) + 1))
-    return "".join(line.model_dump_json(by_alias=True) + "\n" for line in lines).encode()
+    return "".join(one_line(line.model_dump_json(by_alias=True)) + "\n" for line in lines).encode()
 
 
 async def take_over(registry: SessionRegistry, session_id: SessionId, archived: bytes) -> SessionRecord:
@@ -159,9 +163,16 @@ async def take_over(registry: SessionRegistry, session_id: SessionId, archived: 
     await registry.reserve(session_id)
     generation = await store.last_generation(session_id) + 1
     record = SessionRecord(
-        session_id, generation, Millis(head.session.created_at), now, head.session.status, head.session.title
+        session_id,
+        generation,
+        Millis(head.session.created_at),
+        now,
+        head.session.status,
+        head.session.title,
+        registry.lineage(),
     )
     await store.adopt(record, snapshots, entries=_entries(lines))
+    _log.info("session begins", extra={"session": session_id, "imported": True})
     return record
 
 
@@ -179,9 +190,11 @@ def _entries(lines: Iterable[_Line]) -> Entries:
     listed = list(lines)
     return Entries(
         runs=[
-            RunEntry(line.id, line.agent, False, Millis(line.queued_at), None, line.data)
+            RunEntry(
+                line.id, line.agent, False, Millis(line.queued_at), None, line.data, record.status, record.answerer
+            )
             for line in listed
-            if isinstance(line, _RunLine) and line.is_over()
+            if isinstance(line, _RunLine) and (record := line.record()).over
         ],
         writers=[
             WriterEntry(line.client, line.principal, line.run, line.epoch, line.fenced_at)
@@ -199,7 +212,7 @@ def _parse(archived: bytes) -> tuple[_Head, list[_Line]]:
         lines = []
         for number, line in enumerate(_values(texts[1:]), start=1):  # noqa: B007 - the message needs it
             lines.append(_KINDS[line.get("kind", "")].model_validate(line))
-    except (ValidationError, ValueError, KeyError, AttributeError) as error:
+    except (ValidationError, ValueError, KeyError, AttributeError, BadValue) as error:
         raise BadDocument(why=f"line {number + 1} is not one of an archive of version 1") from error
     end = lines[-1] if lines else None
     if not isinstance(end, _End) or end.lines != len(texts):
@@ -209,4 +222,4 @@ def _parse(archived: bytes) -> tuple[_Head, list[_Line]]:
 
 def _values(texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     for text in texts:
-        yield json.loads(text)
+        yield parse_json(text)

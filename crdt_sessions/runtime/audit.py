@@ -17,7 +17,7 @@ from crdt_sessions.errors import StorageError
 from crdt_sessions.ids import Millis, SessionId, name_of, tenant_of
 from crdt_sessions.pulse import Pulse
 from crdt_sessions.storage import AuditEntry, UpdateStore
-from crdt_sessions.sync import Deed, Violation
+from crdt_sessions.sync import Deed, Unreadable, Violation
 
 _log = logging.getLogger("crdt_sessions.audit")
 _MAX_WAITING = 10_000
@@ -59,6 +59,7 @@ class AuditLog:
             detail: whatever else is to be known; JSON.
         """
         self._waiting.append(self._entry(action, principal, session, tenant, detail))
+        self._bound()
         self._filled.beat()
 
     async def record(
@@ -72,9 +73,17 @@ class AuditLog:
         self.note(action, principal, session, tenant=tenant, **detail)
         await self.flush()  # with what was noted before, in that order
 
-    def heard(self, session: SessionId, effect: Violation | Deed) -> None:
-        """Take what a session's engine tells of somebody."""
-        if isinstance(effect, Deed):
+    def heard(self, session: SessionId, effect: Violation | Deed | Unreadable) -> None:
+        """Take what a session's engine tells of somebody, or of what somebody wrote."""
+        if isinstance(effect, Unreadable):
+            self.violations[tenant_of(session), "unreadable"] += 1
+            _log.warning(
+                "%s is not of layout 1, and nothing is made of it: %s",
+                f"{effect.where}[{effect.id!r}]" if effect.id else effect.where,
+                effect.why,
+                extra={"session": session},
+            )
+        elif isinstance(effect, Deed):
             self.note(effect.action, effect.principal, session, **effect.detail)
         else:
             self._violated(session, effect.principal, effect.what)
@@ -114,10 +123,14 @@ class AuditLog:
                 await self._store.record(entries)
             except StorageError:
                 self._waiting = [*entries, *self._waiting]
-                if (lost := len(self._waiting) - _MAX_WAITING) > 0:
-                    _log.error("%d entries of the audit log are lost", lost)
-                    del self._waiting[:lost]
+                self._bound()
                 raise
+
+    def _bound(self) -> None:
+        """Let the oldest go if there are too many: the disk stands still, or takes less than there is to tell."""
+        if (lost := len(self._waiting) - _MAX_WAITING) > 0:
+            _log.error("%d entries of the audit log are lost", lost)
+            del self._waiting[:lost]
 
     async def entries(self, tenant: str, *, after: int = 0, **wanted: str | None) -> AsyncIterator[AuditEntry]:
         """Yield a tenant's entries behind *after*, oldest first; *wanted* is as for :meth:`UpdateStore.audit`."""

@@ -19,6 +19,8 @@ from crdt_sessions.pulse import Pulse
 from crdt_sessions.sync import RunRecord, RunSteward, lease_digest
 
 _TOKEN_BYTES = 24
+_MOST_SEEN = 4096
+"""Names of agents that are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,29 @@ class Claimants:
         self.ready = Pulse()
         """Beaten when a run may be claimed that nobody was given."""
         self._waiting: dict[asyncio.Future[Given], Claimant] = {}
+        self._seen: dict[tuple[str | None, str], None] = {}
+
+    def note(self, claimant: Claimant) -> list[str]:
+        """Note that somebody asks for runs, under these names; return those that were not known."""
+        new = [
+            agent for agent in claimant.agents if agent != ANY_AGENT and (claimant.tenant, agent) not in self._seen
+        ]
+        for agent in claimant.agents:
+            self._seen.pop((claimant.tenant, agent), None)
+            self._seen[claimant.tenant, agent] = None
+        while len(self._seen) > _MOST_SEEN:
+            del self._seen[next(iter(self._seen))]
+        return new
+
+    def agents(self, tenant: str) -> list[str]:
+        """Return the names of agents that have asked for runs of a tenant since the process began, some thousand."""
+        return sorted(agent for asked, agent in self._seen if asked in (None, tenant) and agent != ANY_AGENT)
+
+    def waits(self, tenant: str, agent: str) -> bool:
+        """Whether somebody waits for runs of a tenant right now who works as *agent*; as anybody for ``*``."""
+        return any(
+            agent in claimant.agents and claimant.tenant in (None, tenant) for claimant in self._waiting.values()
+        )
 
     async def wait(self, claimant: Claimant, *, beat: int, until: float) -> Given | None:
         """Wait for a run; return None if the store is to be asked, or none came until that time of the loop.

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from crdt_sessions.errors import CrdtSessionsError, RunNotClaimable, ShuttingDown
+from crdt_sessions.errors import CrdtSessionsError, RunNotClaimable, ShuttingDown, StorageError
 from crdt_sessions.ids import SessionId
 from crdt_sessions.model import ANY_AGENT
 from crdt_sessions.runtime.claimants import Claimant, Given, give
@@ -79,6 +79,8 @@ class Dispatcher:
         claimants, loop = self._registry.claimants, asyncio.get_running_loop()
         until = loop.time() + wait_s
         claimant = Claimant((*agents, ANY_AGENT), owner, ttl_s, worker, self._registry.clock.now(), tenant, wants)
+        if new := claimants.note(claimant):
+            await self._remember(new, claimant)
         while True:
             if self._registry.stopping:
                 raise ShuttingDown
@@ -91,12 +93,21 @@ class Dispatcher:
             if given is not None:
                 try:
                     return await self._stored(given)
+                except ShuttingDown:
+                    raise
                 except CrdtSessionsError as error:  # its session failed; others go on
                     _log.error(
                         "not given after all: %s", error, extra={"session": given.session, "run": given.run.id}
                     )
             elif loop.time() >= until:
                 return None
+
+    async def _remember(self, agents: Sequence[str], claimant: Claimant) -> None:
+        """Have agents that are new here remembered, so that it is known of them when they are away."""
+        try:
+            await self._registry.store.note_agents(claimant.tenant or "", agents, self._registry.clock.now())
+        except StorageError as error:  # they get their runs all the same
+            _log.warning("agents are not remembered: %s", error)
 
     async def claim_one(
         self, session_id: SessionId, run_id: str, *, agents: Sequence[str], owner: str, ttl_s: float | None = None
@@ -116,7 +127,11 @@ class Dispatcher:
     async def _stored(self, given: Given) -> Claim:
         async with self._registry.open(given.session) as session:
             await session.durable()
-            return Claim(session.record, given.run, given.token)
+            run = given.run
+            facts = {"session": given.session, "run": run.id, "agent": run.agent, "attempt": run.attempt}
+            facts["principal"] = run.lease.owner if run.lease is not None else ""
+            _log.info("run begins" if run.epoch == 1 else "run goes on", extra=facts)
+            return Claim(session.record, run, given.token)
 
     async def _candidates(self, claimant: Claimant) -> list[tuple[SessionId, str]]:
         """Return the oldest runs for a claimant; more are looked at if those of others stand before them."""
@@ -134,6 +149,8 @@ class Dispatcher:
                 return await self._give(session_id, run_id, claimant)
             except RunNotClaimable:
                 continue  # decided since it was read
+            except ShuttingDown:
+                raise
             except CrdtSessionsError as error:  # its session cannot be used now; others go on
                 if (session_id, run_id) not in self._unusable:
                     self._unusable.add((session_id, run_id))

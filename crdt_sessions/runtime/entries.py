@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 
+from pydantic import ValidationError
+
 from crdt_sessions.ids import ClientId, Millis
+from crdt_sessions.model.checks import why_not
 from crdt_sessions.storage import Delivery, Entries, RunEntry, StoredSession, WriterEntry
 from crdt_sessions.sync import Records, RunRecord, Writer
+
+_log = logging.getLogger("crdt_sessions.session")
 
 
 def entries_of(records: Iterable[Records], deliveries: Sequence[Delivery]) -> Entries:
@@ -24,6 +30,8 @@ def entries_of(records: Iterable[Records], deliveries: Sequence[Delivery]) -> En
                 Millis(run.queued_at),
                 run.due_at,
                 run.model_dump_json(exclude_none=True),
+                run.status,
+                run.answerer,
             )
             for run in whole.runs.values()
         ],
@@ -36,8 +44,18 @@ def entries_of(records: Iterable[Records], deliveries: Sequence[Delivery]) -> En
 
 
 def runs_of(stored: StoredSession) -> list[RunRecord]:
-    """Return the runs on record of a session."""
-    return [RunRecord.model_validate_json(run.data) for run in stored.runs]
+    """Return the runs on record of a session.
+
+    A record that cannot be read, since another release wrote it, must not take the session with it: it is left out,
+    and the run is taken over as the document shows it, like that of an import.
+    """
+    found = []
+    for run in stored.runs:
+        try:
+            found.append(RunRecord.model_validate_json(run.data))
+        except ValidationError as error:
+            _log.error("a run's record cannot be read: %s", "; ".join(why_not(error)), extra={"run": run.id})
+    return found
 
 
 def writers_of(stored: StoredSession) -> list[Writer]:

@@ -15,15 +15,18 @@ event                   data
 ``message-removed``     ``id``
 ``run``                 a run, whole
 ``presence``            everybody who is here; always whole, sent first and when it changes
+``reset``               ``lineage``; what the reader has is of another session, or another past: forget it
 ======================  ===============================================================================
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncGenerator, Collection, Iterator
-from dataclasses import dataclass
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from typing import Any
 
 from crdt_sessions.model import (
@@ -48,7 +51,11 @@ from crdt_sessions.runtime.projector import (
 )
 from crdt_sessions.runtime.session import Session
 
+RESET = "reset"
+"""The event that every reader gets, whatever kinds it wants."""
 EVENT_KINDS = ("session", "state", "message", "part", "text", "message-removed", "run", "presence")
+_BATCH = 64
+"""Events that are told at once, about."""
 _SUBJECTS = {"session": "meta", "part": "message", "text": "message", "message-removed": "message"}
 
 
@@ -76,22 +83,72 @@ async def follow(
         ShuttingDown: the session is about to be closed; the reader may come back with its cursor.
         StorageError: the session failed.
     """
-    wanted = {_SUBJECTS.get(kind, kind) for kind in EVENT_KINDS if kinds is None or kind in kinds}
-
-    def wants(subject: Subject) -> bool:
-        return subject[0] in wanted
-
-    projector = Projector(session, _decoded(cursor), wants=wants, presence="presence" in wanted)
-    place = _encoded(projector.position)
+    telling = _Telling(session, cursor, kinds)
     while True:
-        await projector.wait()
-        told = [spelled for event in _whole(session, projector.take()) for spelled in _spelled(event)]
-        # The cursor moves with the last event: a reader that lost a part of the batch gets all of it again.
-        before, place = place, _encoded(projector.position)
-        at = [before] * (len(told) - 1) + [place]
-        batch = [FeedEvent(kind, data, cursor) for (kind, data), cursor in zip(told, at, strict=False)]
+        await telling.wait()
+        async with aclosing(telling.take()) as pieces:
+            async for events in pieces:
+                yield events
+
+
+async def page(
+    session: Session, cursor: str | None = None, *, kinds: Collection[str] | None = None, wait_s: float = 0
+) -> list[FeedEvent]:
+    """Return all that is new, once there is something; nothing if that took over *wait_s* seconds.
+
+    Arguments and errors as :func:`follow`.
+    """
+    telling = _Telling(session, cursor, kinds)
+    until = asyncio.get_running_loop().time() + wait_s
+    found: list[FeedEvent] = []
+    while not found:
+        try:
+            async with asyncio.timeout_at(until):  # telling takes as long as it takes
+                await telling.wait()
+        except TimeoutError:
+            break
+        async for events in telling.take():
+            found += events
+    return found
+
+
+class _Telling:
+    """What one reader is told. Arguments as of :func:`follow`."""
+
+    def __init__(self, session: Session, cursor: str | None, kinds: Collection[str] | None) -> None:
+        wanted = {_SUBJECTS.get(kind, kind) for kind in EVENT_KINDS if kinds is None or kind in kinds}
+
+        def wants(subject: Subject) -> bool:
+            return subject[0] in wanted
+
+        self._session = session
+        self._projector = Projector(session, _decoded(cursor), wants=wants, presence="presence" in wanted)
+        self._place = _encoded(self._projector.position)
+        self._reset = self._projector.reset
+
+    async def wait(self) -> None:
+        """Return once there may be something to tell. Raises as :func:`follow`."""
+        await self._projector.wait()
+
+    async def take(self) -> AsyncGenerator[list[FeedEvent], None]:
+        """Yield what is new, in pieces.
+
+        The cursor moves with the last event: a reader that lost some of those before gets all of them again.
+        """
+        batch: list[FeedEvent] = []
+        if self._reset:
+            self._reset = False
+            batch.append(FeedEvent(RESET, {"lineage": self._session.record.lineage}, self._place))
+        async with aclosing(self._projector.take_in_turns()) as taken:
+            async for events in taken:
+                told = [spelled for event in _whole(self._session, events) for spelled in _spelled(event)]
+                batch += [FeedEvent(kind, data, self._place) for kind, data in told]
+                if len(batch) > _BATCH:
+                    yield batch[:-1]
+                    del batch[:-1]
+        self._place = _encoded(self._projector.position)
         if batch:
-            yield batch
+            yield [*batch[:-1], replace(batch[-1], cursor=self._place)]
 
 
 def _whole(session: Session, events: list[SessionEvent]) -> Iterator[SessionEvent]:
@@ -112,17 +169,17 @@ def _whole(session: Session, events: list[SessionEvent]) -> Iterator[SessionEven
 def _spelled(event: SessionEvent) -> Iterator[tuple[str, dict[str, Any]]]:
     match event:
         case MessageReplaced(_, value):
-            yield "message", value.json_value()
+            yield "message", value.to_json()
         case PartBegan(message, part, value) | PartChanged(message, part, value):
-            yield "part", {"messageId": message, "part": part, "value": value.json_value()}
+            yield "part", {"messageId": message, "part": part, "value": value.to_json()}
         case TextAdded(message, part, offset, text):
             yield "text", {"messageId": message, "part": part, "offset": offset, "text": text}
         case MessageRemoved(message):
             yield "message-removed", {"id": message}
         case RunChanged(run):
-            yield "run", run.json_value()
+            yield "run", run.to_json()
         case MetaChanged(meta):
-            yield "session", meta.json_value()
+            yield "session", meta.to_json()
         case StateChanged(state):
             yield "state", state
         case PresenceChanged(present):
@@ -136,16 +193,16 @@ def _encoded(position: Position) -> str:
         id: [cursor.place, cursor.parts, cursor.told, [[at, *told] for at, told in cursor.open.items()]]
         for id, cursor in position.messages.items()
     }
-    text = json.dumps([position.generation, position.seq, messages], separators=(",", ":"))
+    text = json.dumps([position.lineage, position.life, position.seq, messages], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def _decoded(text: str | None) -> Position | None:
-    """Return what a cursor says; None if it is not one of ours."""
+    """Return what a cursor says: None if there is none, the beginning of no session if it is not one of ours."""
     if not text:
         return None
     try:
-        generation, seq, messages = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        lineage, life, seq, messages = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         cursors = {
             str(id): MessageCursor(
                 True,
@@ -156,6 +213,6 @@ def _decoded(text: str | None) -> Position | None:
             )
             for id, ((place, run), parts, told, open) in messages.items()
         }
-        return Position(int(generation), int(seq), cursors)
+        return Position(str(lineage), int(seq), str(life), cursors)
     except (ValueError, TypeError, AttributeError, RecursionError):
-        return None
+        return Position()  # of no session

@@ -63,13 +63,15 @@ class Holding:
             BadValue: input or output are not JSON that every peer can hold.
             StorageError: it could not be stored.
         """
+        check_json(input, "input")  # before anything is written: a document cannot roll back
+        check_json(output, "output")
 
         def change(message: MessageView) -> None:
             tool = message.tool(call_id)
             if tool is None:
                 message.close_parts()
                 tool = message.open_tool(call_id, name)
-                tool.append(json.dumps(check_json(input, "input"), ensure_ascii=False) if input is not None else "")
+                tool.append(json.dumps(input, ensure_ascii=False) if input is not None else "")
                 tool.close(input)
             _advance(tool, output, error, denied, approval)
 
@@ -121,7 +123,7 @@ class Holding:
         Raises:
             StorageError: it could not be stored.
         """
-        text = json.dumps(value, ensure_ascii=False)
+        text = json.dumps(value)
         return json.loads(await self._registry.store.record_step(self.session.id, self.record.id, key, text))
 
     async def _write(self, change: Callable[[MessageView], Result]) -> Result:

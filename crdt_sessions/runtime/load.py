@@ -10,6 +10,7 @@ import asyncio
 import ctypes
 import os
 import sys
+from bisect import bisect_left
 from collections.abc import Callable
 
 from crdt_sessions.errors import Overloaded
@@ -18,6 +19,8 @@ from crdt_sessions.limits import Limits
 _EVERY_S = 0.1
 _SMOOTH = 0.2
 """Share of the newest measurement: a single pause of a second is not yet overload, three of them are."""
+LATE_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""How late the event loop may be, in classes; the last one has no end."""
 
 
 def resident_bytes() -> int:
@@ -42,6 +45,10 @@ class Load:
         self._memory = memory
         self.lag_s = 0.0
         """How late the event loop has been of late."""
+        self.late = [0] * (len(LATE_S) + 1)
+        """How often it was found to be late by how much: a count for each class of :data:`LATE_S`."""
+        self.late_s = 0.0
+        """The sum of that."""
 
     async def run(self) -> None:
         """Measure, until cancelled."""
@@ -53,6 +60,8 @@ class Load:
 
     def note_lag(self, seconds: float) -> None:
         """Take a measurement."""
+        self.late[bisect_left(LATE_S, seconds)] += 1
+        self.late_s += max(seconds, 0.0)
         self.lag_s += (max(seconds, 0.0) - self.lag_s) * _SMOOTH
 
     def check_lag(self) -> None:

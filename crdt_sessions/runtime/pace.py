@@ -6,7 +6,9 @@ from crdt_sessions.ids import Millis
 
 
 class Pace:
-    """Takes *per_s* a second for long, and *burst* more at once.
+    """Lets *per_s* a second pass for long, and *burst* more at once.
+
+    What comes in one piece may use up more than there is; then it takes longer until the next piece may pass.
 
     Args:
         per_s: how many a second.
@@ -23,11 +25,16 @@ class Pace:
         self._then = now
 
     def take(self, now: Millis, count: int = 1) -> bool:
-        """Count *count*; tell whether they were within the pace."""
+        """Count *count* and tell that they may pass; count nothing, and tell that they are to wait."""
         if now != self._then:
             self._left = min(self._burst, self._left + (now - self._then) * self._per_ms)
             self._then = now
-        if self._left < count:
+        if self._left < min(count, 1):
             return False
         self._left -= count
         return True
+
+    @property
+    def wait_s(self) -> float:
+        """After how many seconds the next one may pass, as it stood when last asked; a millisecond at least."""
+        return max(1.0, (1 - self._left) / self._per_ms) / 1000

@@ -7,8 +7,9 @@ replay, after that the live tail. What a gateway does is spell these events.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,8 +25,11 @@ from crdt_sessions.model import (
 from crdt_sessions.runtime.session import Session
 
 Subject = tuple[str, str]
+_Place = tuple[bool, tuple[bool, int, str]]
 
 _FIRST = (False, -1, "")
+_AT_ONCE = 8
+"""Subjects that are read before it is others' turn; a message is some hundred microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +67,11 @@ SessionEvent = MessageEvent | RunChanged | MetaChanged | StateChanged | Presence
 class Position:
     """What a reader has of a session."""
 
-    generation: int = 0
+    lineage: str = ""
     seq: int = -1
     """The log entry up to which everything was told."""
+    life: str = ""
+    """In which of the session's lives in memory; see :meth:`Session.remembers`."""
     messages: dict[str, MessageCursor] = field(default_factory=dict)
     """The messages that may go on, by id."""
 
@@ -75,7 +81,8 @@ class Projector:
 
     Args:
         session: a live session; the caller keeps it open meanwhile.
-        position: what the reader has; nothing if None, or if it is of another generation, or ahead of the log.
+        position: what the reader has; nothing if None, or if it is of another session that had the name, or of what
+            this one was before it went back to a backup: :attr:`reset` says so.
         wants: whether the reader wants to hear of a subject (``message``, ``run``, ``meta`` or ``state``, and the
             id); of everything if None.
         presence: whether it wants to hear who is here.
@@ -92,9 +99,11 @@ class Projector:
         self._session = session
         self._wants = wants
         self._presence: int | None = -1 if presence else None
-        generation = session.record.generation
-        known = position is not None and position.generation == generation and position.seq <= session.engine.log.head
-        self.position = position if position is not None and known else Position(generation)
+        known = position is not None and session.remembers(position.lineage, position.life, position.seq)
+        self.position = position if position is not None and known else Position(session.record.lineage)
+        self.position.life = session.life
+        self.reset = position is not None and not known
+        """Whether what the reader has is of no use: it is told everything, and is to forget what it has."""
         self._complete = self.position.seq < 0
         self._told: set[str] = set()
         self._state: dict[str, Any] = {}
@@ -111,27 +120,63 @@ class Projector:
 
     def take(self) -> list[SessionEvent]:
         """Return what the reader does not have yet, and consider it told."""
-        events: list[SessionEvent] = []
-        roster = self._session.engine.roster
-        if self._presence is not None and self._presence < roster.version:
-            self._presence = roster.version
-            events.append(PresenceChanged(present(self._session)))
-        for subject in self._subjects():
+        events = self._who_is_here()
+        subjects = self._subjects()
+        places = {subject: self._place(subject) for subject in self._unordered(subjects)}
+        for subject in _in_order(subjects, places):
             events += self._tell(*subject)
         self.position.seq = self._session.engine.log.tail
         return events
 
+    async def take_in_turns(self) -> AsyncGenerator[list[SessionEvent], None]:
+        """Yield what :meth:`take` returns, in pieces between which the loop turns: a long history stops nobody.
+
+        A piece says how things are when it is yielded. What changes in between is told the next time.
+
+        Raises:
+            ShuttingDown, StorageError: as :meth:`wait`.
+        """
+        tail = self._session.engine.log.tail
+        yield self._who_is_here()
+        subjects = self._subjects()
+        places: dict[Subject, _Place] = {}
+        async for some in self._in_turns(self._unordered(subjects)):
+            places.update((subject, self._place(subject)) for subject in some)
+        async for some in self._in_turns(_in_order(subjects, places)):
+            yield [event for subject in some for event in self._tell(*subject)]
+        self.position.seq = tail
+
+    async def _in_turns(self, subjects: list[Subject]) -> AsyncGenerator[list[Subject], None]:
+        for at in range(0, len(subjects), _AT_ONCE):
+            if at:
+                await asyncio.sleep(0)
+                self._session.check_served()
+            yield subjects[at : at + _AT_ONCE]
+
+    def _who_is_here(self) -> list[SessionEvent]:
+        roster = self._session.engine.roster
+        if self._presence is None or self._presence >= roster.version:
+            return []
+        self._presence = roster.version
+        return [PresenceChanged(present(self._session))]
+
     def _subjects(self) -> list[Subject]:
         subjects = self._session.engine.changes.since(Seq(self.position.seq))
-        if self._wants is not None:
-            subjects = [subject for subject in subjects if self._wants(subject)]
-        if self.position.seq < 0:  # everything: in the order people read it
-            subjects.sort(key=lambda subject: (subject[0] == "message", self._place(subject)))
-        return subjects
+        return subjects if self._wants is None else [subject for subject in subjects if self._wants(subject)]
 
-    def _place(self, subject: Subject) -> tuple[bool, int, str]:
+    def _unordered(self, subjects: list[Subject]) -> list[Subject]:
+        """Return those that are to be told in the order people read them: everything, or messages that are new.
+
+        What came in one change, such as a conversation that was brought along, changed in no order.
+        """
+        if self.position.seq < 0:
+            return subjects
+        new = [each for each in subjects if each[0] == "message" and each[1] not in self._told]
+        return new if len(new) > 1 else []
+
+    def _place(self, subject: Subject) -> _Place:
         found = self._session.view.messages.find(subject[1]) if subject[0] == "message" else None
-        return found.place or _FIRST if found is not None else _FIRST
+        return subject[0] == "message", (found.place or _FIRST if found is not None else _FIRST)
 
     def _tell(self, kind: str, id: str) -> Iterator[SessionEvent]:
         view = self._session.view
@@ -142,7 +187,7 @@ class Projector:
                 yield RunChanged(run)
         elif kind == "meta":
             yield MetaChanged(view.meta)
-        elif kind == "state" and (state := view.state.to_py() or {}) != self._state:
+        elif kind == "state" and (state := view.state_value()) != self._state:
             self._state = state
             yield StateChanged(state)
 
@@ -171,6 +216,12 @@ class Projector:
     def _over(self, id: str, cursor: MessageCursor) -> bool:
         """Whether nobody is about to add a part: not the run that wrote it, nor another one that goes on with it."""
         return cursor.place[0] is not None and self._session.engine.runs.writer_of(id) is None
+
+
+def _in_order(subjects: list[Subject], places: dict[Subject, _Place]) -> list[Subject]:
+    """Return *subjects* with those that have *places* by their place; the others stay where they stand."""
+    ordered = iter(sorted(places, key=places.__getitem__))
+    return [next(ordered) if subject in places else subject for subject in subjects] if places else subjects
 
 
 def present(session: Session) -> list[dict[str, Any]]:

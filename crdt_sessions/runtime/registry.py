@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from crdt_sessions import failpoints
 from crdt_sessions.clock import Clock, SystemClock
@@ -26,18 +26,22 @@ from crdt_sessions.errors import (
     EarlyUpdate,
     SessionDeleted,
     SessionExists,
+    SessionFailed,
     SessionNotFound,
     ShuttingDown,
     StorageError,
     TooMany,
     UpdateError,
     WrongGeneration,
+    WrongLineage,
 )
-from crdt_sessions.ids import Millis, Seq, SessionId, tenant_of
+from crdt_sessions.ids import Millis, Seq, SessionId, check_session_id, reference, tenant_of
 from crdt_sessions.limits import Compaction, Limits, Retention, RunRules, Timing
-from crdt_sessions.model import Folded, SessionDoc, fold, seed, settled_meta, way_back
+from crdt_sessions.model import Folded, Later, SessionDoc, fold, seed, settled_meta, split, way_back
+from crdt_sessions.model.layout import checked_agent
 from crdt_sessions.runtime.access import ANONYMOUS, Access
 from crdt_sessions.runtime.audit import AuditLog
+from crdt_sessions.runtime.backlog import Backlog
 from crdt_sessions.runtime.channel import Channel, Line, line_of
 from crdt_sessions.runtime.claimants import Claimants
 from crdt_sessions.runtime.entries import runs_of, writers_of
@@ -47,15 +51,23 @@ from crdt_sessions.runtime.sandbox import Sandbox
 from crdt_sessions.runtime.session import Session
 from crdt_sessions.runtime.webhooks import Outbox, Send, Webhook
 from crdt_sessions.storage import Row, SessionRecord, StoredSession, UpdateStore
-from crdt_sessions.sync import Panics, SessionEngine
+from crdt_sessions.sync import Aside, EngineFailed, LogMemory, Panics, SessionEngine
 from crdt_sessions.wire import EMPTY_UPDATE
 from crdt_sessions.wire.closing import Closing, closing_for
+from crdt_sessions.wire.varint import decode_state_vector
 
 _log = logging.getLogger("crdt_sessions.registry")
-_PANICS_KEPT = 1000
+_SESSIONS_KNOWN = 1000
+"""Of how many sessions it is remembered what does harm in them."""
 _PAGE = 500
+_ROWS_AT_ONCE = 32
+"""Rows that are read into a document before it is others' turn."""
 _QUARANTINE_MS = 30_000
 """How long a session that cannot be loaded is left alone, though its runs are due or somebody wants to join it."""
+_DEFECTS = 4
+"""A session that defects of ours ended so often within that time is left alone, too."""
+_ATTEMPTS = 16
+"""How often a session is loaded in a row, each time without what was to blame for the last failure."""
 
 
 @dataclass(slots=True, eq=False)
@@ -87,7 +99,10 @@ class SessionRegistry:
         load: what tells when it is too much; entered by this.
         enforce_authorship: whether what is new by somebody else's Yjs client is refused, or only counted.
         auto_create: whether joining a session that never existed creates it, as y-websocket clients expect.
-        rng: source of Yjs client ids, which must be fresh for every load.
+        rng: source of Yjs client ids, which must be fresh for every load, and of lineages.
+
+    Raises:
+        BadId: *rules* name an agent that cannot be called that.
     """
 
     def __init__(
@@ -114,6 +129,7 @@ class SessionRegistry:
         self.timing = timing or Timing()
         self.compaction = compaction or Compaction()
         self.rules = rules or RunRules()
+        checked_agent(self.rules.default_agent)  # else every session would find out by itself
         self.retention = retention or Retention()
         self.sandbox = sandbox
         self.health = StoreHealth(store, self.clock)
@@ -128,6 +144,8 @@ class SessionRegistry:
         self._tasks: list[asyncio.Task[None]] = []
         self._waking: set[asyncio.Task[None]] = set()
         self._panics: dict[SessionId, Panics] = {}
+        self._aside: dict[SessionId, Aside] = {}
+        self._defects: dict[SessionId, list[Millis]] = {}
         self._load_meter = load
         self._enforce = enforce_authorship
         self.connections = 0
@@ -136,6 +154,9 @@ class SessionRegistry:
         """Connections of each tenant right now."""
         self._by_principal: Counter[tuple[str, str]] = Counter()
         self.audit = AuditLog(store, self.clock)
+        self._tidying = asyncio.Lock()
+        self._backlog = Backlog(self.limits.total_uncommitted_bytes)
+        self._log_memory = LogMemory(self.limits.total_log_bytes)
         self._counted: dict[str, int] = {}
         self._unwell: dict[SessionId, Millis] = {}
         self._quarantine: dict[SessionId, tuple[Millis, CrdtSessionsError]] = {}
@@ -219,25 +240,27 @@ class SessionRegistry:
     ) -> StoredSession:
         """Create a session that was counted; return what is stored of it. Arguments and errors as :meth:`create`."""
         now = self.clock.now()
+        lineage = self.lineage()
         begin = seed(
             session_id,
             generation=generation,
+            lineage=lineage,
             created_at=now,
             client_id=self.client_id(),
             title=title,
             metadata=metadata,
             agent=agent,
         )
-        waiting = EMPTY_UPDATE
         if content is not None:
             begin, waiting = await self.vouch([begin, content])
-        record = await self.store.create(session_id, begin, generation=generation, title=title, now=now)
-        rows = [Row(Seq(1), begin)]
-        if waiting != EMPTY_UPDATE:
-            rows.append(Row(Seq(2), waiting, waits=True))
-            await self.store.append(session_id, rows[1:], now=now)
+            if waiting != EMPTY_UPDATE:
+                raise EarlyUpdate(size=len(waiting))
+        record = await self.store.create(
+            session_id, begin, generation=generation, title=title, now=now, lineage=lineage
+        )
         self.audit.note("session.create", by, session_id)
-        return StoredSession(record, rows)
+        _log.info("session begins", extra={"session": session_id, "principal": by})
+        return StoredSession(record, [Row(Seq(1), begin)])
 
     async def records(self, tenant: str | None = None) -> AsyncIterator[SessionRecord]:
         """Yield what the store knows of every session, in order of id; of one *tenant*, or of all if None."""
@@ -262,13 +285,15 @@ class SessionRegistry:
         Raises:
             SessionExists: there is one.
             TooMany: its tenant has as many as it may have.
+            BadSessionId: it is a name, and not what ``session_id`` makes of it.
         """
         await self.check_absent(session_id)
-        await self._count(tenant_of(session_id))
+        await self._count(session_id)
 
-    async def _count(self, tenant: str) -> None:
-        """Count a session that is about to be created. Raises TooMany as :meth:`reserve`."""
-        limit = self.limits.max_sessions_per_tenant
+    async def _count(self, session_id: SessionId) -> None:
+        """Count a session that is about to be created. Raises as :meth:`reserve`."""
+        check_session_id(session_id)
+        tenant, limit = tenant_of(session_id), self.limits.max_sessions_per_tenant
         if tenant not in self._counted:
             self._counted[tenant] = await self.store.count(tenant)
         if self._counted[tenant] >= limit:
@@ -304,32 +329,42 @@ class SessionRegistry:
         *,
         access: Access | None = None,
         generation: int | None = None,
+        lineage: str | None = None,
         lease: str | None = None,
     ) -> Closing:
-        """Serve one peer until it leaves; return how its connection is to be closed.
+        """Serve one peer until it leaves; return how its connection is to be closed, also if it was refused.
+
+        A refusal, such as :class:`TooMany`, is returned and not raised.
 
         Args:
             session_id: the session; created if it never existed and the registry creates on join.
             channel: the connection. A ``pycrdt.Channel`` will do; a line is faster.
             access: whose connection it is and what it may do; anybody's, and everything, if None.
             generation: the generation the peer's history belongs to, if it says so.
+            lineage: the lineage it belongs to, if it says so: then no session is created for it.
             lease: the token of a run's holder, if this is its connection.
         """
         access = access or Access()
         try:
             with self.admitted(tenant_of(session_id), access.principal):
-                async with self.open(
-                    session_id, create=self.auto_create and access.creates, by=access.principal
-                ) as session:
-                    ours = session.record.generation
-                    if generation is not None and generation != ours:
-                        raise WrongGeneration(session=session_id, theirs=generation, ours=ours)
+                create = self.auto_create and access.creates and lineage is None
+                async with self.open(session_id, create=create, by=access.principal) as session:
+                    _check_history(session.record, generation, lineage)
                     if session.peers >= self.limits.max_connections_per_session:
                         limit = self.limits.max_connections_per_session
                         raise TooMany(what="connections to one session", limit=limit)
                     return await session.serve(line_of(channel), access, lease=lease)
+        except SessionNotFound as error:
+            if lineage is not None and not isinstance(error, SessionDeleted):
+                return closing_for(WrongLineage(session=session_id, theirs=lineage, ours=""))
+            return closing_for(error)
         except CrdtSessionsError as error:
             return closing_for(error)
+
+    @property
+    def load_meter(self) -> Load | None:
+        """What measures the load of the process, if something does."""
+        return self._load_meter
 
     def check_lag(self) -> None:
         """Return if there is time for somebody new.
@@ -342,7 +377,10 @@ class SessionRegistry:
 
     @contextmanager
     def admitted(self, tenant: str, principal: str) -> Iterator[None]:
-        """Count a connection, or a stream, for as long as it lasts. Raises as :meth:`check_room`."""
+        """Return a context that counts a connection or stream of a *tenant* and *principal*.
+
+        Raises as :meth:`check_room`.
+        """
         self.check_room(tenant, principal)
         who = (tenant, principal)
         self.connections += 1
@@ -358,7 +396,7 @@ class SessionRegistry:
                 del self._by_principal[who]
 
     def check_room(self, tenant: str, principal: str) -> None:
-        """Return if there is room for one more connection, or stream, of a principal.
+        """Return if there is room for one more connection, or stream, of a *tenant* and *principal*.
 
         Raises:
             TooMany, Overloaded: there is not.
@@ -384,7 +422,7 @@ class SessionRegistry:
         try:
             slot = await self._enter(session_id)
         except (DamagedLog, DamagedDatabase):  # what cannot be read can still be deleted
-            await self.store.delete(session_id, now=self.clock.now())
+            await self._delete_stored(session_id)
             self._quarantine.pop(session_id, None)
             return
         slot.users -= 1
@@ -395,12 +433,27 @@ class SessionRegistry:
             session.close_peers(closing_for(error))
             try:
                 await session.drain()
-                await self.store.delete(session_id, now=self.clock.now())
+                await self._delete_stored(session_id)
             finally:
                 await self._drop(session_id, slot)
 
         slot.draining = asyncio.create_task(end(), name=f"delete {session_id}")
         await asyncio.shield(slot.draining)
+
+    async def _delete_stored(self, session_id: SessionId) -> None:
+        await self.store.delete(session_id, now=self.clock.now())
+        _log.info("session ends", extra={"session": session_id, "status": "deleted"})
+
+    def forget_waiting(self, tenant: str | None, principal: str | None) -> None:
+        """Forget what people who are gone have left waiting in sessions, since they may not be allowed to write it.
+
+        Args:
+            tenant: whose sessions; None for all.
+            principal: who; None for everybody.
+        """
+        for session in self.live:
+            if tenant in (None, tenant_of(session.id)):
+                session.forget_waiting(principal)
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -479,9 +532,21 @@ class SessionRegistry:
         if session is None:
             del self._slots[session_id]
         elif session.failed is not None and slot.draining is None:
-            if isinstance(session.failed, DamagedLog | DamagedDatabase):
+            damaged = isinstance(session.failed, DamagedLog | DamagedDatabase)
+            if damaged or self._fails_often(session_id, session.failed):
                 self._put_in_quarantine(session_id, session.failed)
             slot.draining = asyncio.create_task(self._drop(session_id, slot))
+
+    def _fails_often(self, session_id: SessionId, error: CrdtSessionsError) -> bool:
+        """Note that a defect ended a session; tell whether it happens again and again, whatever is left alone."""
+        if not isinstance(error, SessionFailed):
+            return False
+        now = self.clock.now()
+        recent = [at for at in self._defects.pop(session_id, ()) if at > now - _QUARANTINE_MS]
+        if len(recent) + 1 < _DEFECTS:
+            _keep(self._defects, session_id, [*recent, now])
+            return False
+        return True
 
     def _raise_if_quarantined(self, session_id: SessionId) -> None:
         until, error = self._quarantine.get(session_id, (Millis(0), None))
@@ -509,12 +574,16 @@ class SessionRegistry:
             self._load_meter.check_memory()
         return False
 
-    def _may_go(self, slot: _Slot) -> bool:
-        """Whether nobody uses a session, and nothing is about to happen in it."""
+    def _may_go(self, slot: _Slot, *, pressed: bool = True) -> bool:
+        """Whether nobody uses a session, and nothing is about to happen in it.
+
+        What somebody has left there that waits holds it for a while, unless others need the room (*pressed*).
+        """
         if slot.users or slot.idle_since is None or slot.draining is not None or slot.session is None:
             return False
         soon = Millis(self.clock.now() + int(self.timing.idle_unload_s * 1000))
-        return not slot.session.engine.runs.due_before(soon)
+        session = slot.session
+        return not session.due_before(soon) and (pressed or not len(session.engine.waiting))
 
     def _begin_unload(self, session_id: SessionId, slot: _Slot) -> asyncio.Task[None]:
         slot.draining = asyncio.create_task(self._unload(session_id, slot), name=f"unload {session_id}")
@@ -537,10 +606,18 @@ class SessionRegistry:
     async def _load(self, session_id: SessionId, slot: _Slot, *, by: str) -> Session:
         try:
             stored = await self.store.load(session_id) or await self._found(session_id, create=slot.creates, by=by)
-            slot.session = self._revive(stored)
+            slot.session = await self._revive_with_patience(stored)
         except (DamagedLog, DamagedDatabase) as error:
             self._put_in_quarantine(session_id, error)
             raise
+        except CrdtSessionsError:
+            raise
+        except Exception as error:
+            failed = SessionFailed(reference=reference())
+            about = {"session": session_id, "reference": failed.reference}
+            _log.error("a defect prevents that it is loaded", exc_info=error, extra=about)
+            self._put_in_quarantine(session_id, failed)
+            raise failed from error
         self._quarantine.pop(session_id, None)
         _log.debug("loaded", extra={"session": session_id, "rows": len(stored.rows)})
         return slot.session
@@ -551,7 +628,7 @@ class SessionRegistry:
             raise SessionDeleted(session=session_id)
         if not create:
             raise SessionNotFound(session=session_id)
-        await self._count(tenant_of(session_id))
+        await self._count(session_id)
         try:
             return await self._create(session_id, generation=1, by=by)
         except SessionExists:  # somebody else was quicker
@@ -560,28 +637,70 @@ class SessionRegistry:
                 raise SessionNotFound(session=session_id) from None
             return stored
 
-    def _revive(self, stored: StoredSession) -> Session:
-        record = stored.record
-        document = SessionDoc(self.client_id())
-        for row in stored.rows:
+    async def _revive_with_patience(self, stored: StoredSession) -> Session:
+        """Load a session; if a defect of ours prevents it, without what it is to blame for.
+
+        Raises:
+            DamagedLog: a row cannot be applied.
+            EngineFailed: nothing is known to be to blame, or too much.
+        """
+        aside, unexplained, attempts = self._aside_of(stored.record.id), 0, 0
+        while True:
+            attempts, blamed = attempts + 1, aside.count
             try:
-                document.apply(row.update)
-            except UpdateError as error:
-                document.close()
-                raise DamagedLog(session=record.id, seq=row.seq, why=str(error)) from error
+                return self._revive(stored, *await self._read(stored))
+            except EngineFailed as error:
+                about = {"session": stored.record.id, "left_alone": aside.all_left()}
+                _log.error("a defect prevents that it is loaded", exc_info=error, extra=about)
+                unexplained += aside.count == blamed
+                if unexplained > 1 or attempts == _ATTEMPTS:
+                    raise
+            await asyncio.sleep(0)  # others' sessions go on
+
+    async def _read(self, stored: StoredSession) -> tuple[SessionDoc, list[Later]]:
+        """Return the document, and what of its rows waits.
+
+        Others' sessions go on between its rows, of which there may be thousands.
+        """
+        document = SessionDoc(self.client_id())
+        waiting: list[Later] = []
+        try:
+            for at, row in enumerate(stored.rows, start=1):
+                try:
+                    if row.waits:  # stored so by an earlier release; no document takes it before it was tried
+                        taken, _, later = split(row.update, decode_state_vector(document.state_vector()))
+                        document.apply(taken)
+                        waiting += [later] if later is not None else []
+                    else:
+                        document.apply(row.update)
+                except UpdateError as error:
+                    raise DamagedLog(session=stored.record.id, seq=row.seq, why=str(error)) from error
+                if at % _ROWS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        except BaseException:
+            document.close()
+            raise
+        return document, waiting
+
+    def _revive(self, stored: StoredSession, document: SessionDoc, waiting: list[Later]) -> Session:
+        record = stored.record
         engine = SessionEngine(
             record.id,
             document,
             after=stored.last_seq,
-            settled_meta=settled_meta(record.id, record.generation, record.created_at, record.status),
+            settled_meta=settled_meta(record.id, record.generation, record.created_at, record.status, record.lineage),
             runs=runs_of(stored),
             writers=writers_of(stored),
             limits=self.limits,
             timing=self.timing,
             rules=self.rules,
             panics=self._panics_of(record.id),
+            aside=self._aside_of(record.id),
             enforce=self._enforce,
+            log_memory=self._log_memory,
         )
+        for later in waiting:
+            engine.waits_on_record(later)
         session = Session(
             record,
             engine,
@@ -594,11 +713,16 @@ class SessionRegistry:
             health=self.health,
             fold=self.fold,
             retention=self.retention,
-            # What waits was stored without a sandbox, by who trusts its peers; a mirror could not hold it.
-            sandbox=None if any(row.waits for row in stored.rows) else self.sandbox,
+            sandbox=self.sandbox,
             audit=self.audit,
+            tidying=self._tidying,
+            backlog=self._backlog,
         )
-        session.start()
+        try:
+            session.start()
+        except EngineFailed:
+            document.close()
+            raise
         return session
 
     async def _drop(self, session_id: SessionId, slot: _Slot) -> None:
@@ -653,7 +777,7 @@ class SessionRegistry:
         session.tick(now)
         self._forget_if_unusable(session_id, slot)
         idle_before = now - self.timing.idle_unload_s * 1000
-        if slot.idle_since is not None and slot.idle_since <= idle_before and self._may_go(slot):
+        if slot.idle_since is not None and slot.idle_since <= idle_before and self._may_go(slot, pressed=False):
             self._begin_unload(session_id, slot)
 
     async def _unload(self, session_id: SessionId, slot: _Slot) -> None:
@@ -681,12 +805,12 @@ class SessionRegistry:
         """Return what foreign updates make of an empty document, and what of them waits for something missing.
 
         Raises:
-            UpdateError: they cannot be applied, or do harm.
+            UpdateError: they cannot be applied, or do harm; or something waits, and there is a sandbox.
         """
         if self.sandbox is not None:
             whole, waiting = await self.sandbox.vouch(updates)
             if waiting != EMPTY_UPDATE:
-                raise EarlyUpdate(size=sum(map(len, updates)))
+                raise EarlyUpdate(size=len(waiting))
             return whole, waiting
         document = SessionDoc(self.client_id())
         try:
@@ -707,13 +831,36 @@ class SessionRegistry:
         return await asyncio.to_thread(way_back, document, earlier, self.client_id())
 
     def _panics_of(self, session_id: SessionId) -> Panics:
-        """Return what is known of updates that made the library panic in a session; of few sessions, the latest."""
-        panics = self._panics.pop(session_id, None) or Panics()
-        self._panics[session_id] = panics
-        if len(self._panics) > _PANICS_KEPT:
-            del self._panics[next(iter(self._panics))]
-        return panics
+        """Return what is known of updates that made the library panic in a session."""
+        return _keep(self._panics, session_id, self._panics.pop(session_id, Panics()))
+
+    def _aside_of(self, session_id: SessionId) -> Aside:
+        """Return what is known of what cannot be decided about in a session."""
+        return _keep(self._aside, session_id, self._aside.pop(session_id, Aside()))
+
+    def lineage(self) -> str:
+        """Return a name for a session that is about to be created, which no other one has."""
+        return f"{self._rng.getrandbits(64):016x}"
 
     def client_id(self) -> int:
         """Return a fresh Yjs client id."""
         return self._rng.randrange(1, 2**32)
+
+
+def _check_history(record: SessionRecord, generation: int | None, lineage: str | None) -> None:
+    """Return if a peer's history, of which it says that much, belongs to this session."""
+    if lineage is not None and lineage != record.lineage:
+        raise WrongLineage(session=record.id, theirs=lineage, ours=record.lineage)
+    if generation is not None and generation != record.generation:
+        raise WrongGeneration(session=record.id, theirs=generation, ours=record.generation)
+
+
+Known = TypeVar("Known")
+
+
+def _keep(known: dict[SessionId, Known], session_id: SessionId, value: Known) -> Known:
+    """Remember *value*, of few sessions, the latest; return it."""
+    known[session_id] = value
+    if len(known) > _SESSIONS_KNOWN:
+        del known[next(iter(known))]
+    return value

@@ -19,14 +19,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from crdt_sessions.errors import EarlyUpdate, MalformedUpdate, PanickedUpdate, StorageError
+from crdt_sessions.errors import MalformedUpdate, Overloaded, PanickedUpdate, StorageError, WrongLineage
 from crdt_sessions.ids import ClientId
-from crdt_sessions.model import Folded
+from crdt_sessions.model import Folded, Later
+from crdt_sessions.runtime import sandbox_process
 from crdt_sessions.runtime.sandbox_process import (
     DIED,
-    EARLY,
     FINE,
     FOLD,
+    FOREIGN,
     FORGET,
     GIVE_UP,
     HARMFUL,
@@ -41,15 +42,18 @@ from crdt_sessions.runtime.sandbox_process import (
 )
 from crdt_sessions.sync import Tasted
 from crdt_sessions.wire import EMPTY_UPDATE
-from crdt_sessions.wire.varint import Reader
+from crdt_sessions.wire.varint import Reader, decode_state_vector
 
-_PROGRAM = "from crdt_sessions.runtime.sandbox_process import main; main()"
+PROGRAM = f"import runpy; runpy.run_path({sandbox_process.__file__!r}, run_name='__main__')"
+"""What its processes run. As a module of this package it would import all the others first, and needs none."""
 
 _log = logging.getLogger("crdt_sessions.sandbox")
 _QUICK_S, _PATIENT_S, _FOLD_S, _START_S, _FUNERAL_S = 1.0, 5.0, 300.0, 60.0, 1.0
 _STARVED = 10
 """How many times its patience a request may take by the clock: on a machine with too much to do, others' work counts
 there as well, and a peer is closed for good for what is taken for harm."""
+_NICE = 10
+"""Of folding: where there are few cores, those who write and read go first."""
 _STRIKES, _BARRED = 3, 200
 _MAX_MIRRORS_BYTES = 64 * 1024 * 1024
 
@@ -61,8 +65,9 @@ class _Died(Exception):
 class _Process:
     """One process, started when it is first needed and again after each death. Requests are taken one by one."""
 
-    def __init__(self, name: str, memory_bytes: int, patience_s: float, program: str) -> None:
+    def __init__(self, name: str, memory_bytes: int, patience_s: float, program: str, *, niceness: int = 0) -> None:
         self._name = name
+        self._niceness = niceness
         self._program = program
         self._memory = memory_bytes
         self._patience = patience_s
@@ -123,7 +128,7 @@ class _Process:
         if self._child is None or self._child.returncode is not None:
             self.mirrors.clear()
             self._child = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", self._program, str(self._memory), str(self._patience),
+                sys.executable, "-c", self._program, str(self._memory), str(self._patience), str(self._niceness),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             )  # fmt: skip
             assert self._child.stdout is not None
@@ -170,10 +175,12 @@ class Mirrored:
     Args:
         key: its id.
         whole: returns its document as an update.
+        lineage: what its document's beginning is known by; empty if any will do.
     """
 
     key: str
     whole: Callable[[], bytes]
+    lineage: str = ""
     suspect: bool = False
     """Whether something in it has harmed the quick process."""
     strikes: int = 0
@@ -183,6 +190,8 @@ class Mirrored:
     missed: list[bytes] = field(default_factory=list)
     """What the document has taken since the mirror was last told."""
     missed_bytes: int = 0
+    size: int = 0
+    """Of the document, when the mirror was made."""
     gate: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held from the test of an update until the document has taken it: both must see the same things in between."""
     stale: bool = True
@@ -198,8 +207,8 @@ class Mirrored:
                 return
         if not self.stale:
             self.missed.append(update)
-            self.missed_bytes += len(update)
-            if len(self.missed) > _MAX_MISSED or self.missed_bytes > _MAX_MISSED_BYTES:
+            self.missed_bytes += len(update) + _MISSED_BYTES
+            if self.missed_bytes > max(self.size, _LEAST_MISSED):  # making it anew is as cheap
                 self.spoil()
 
     def settle(self) -> None:
@@ -219,7 +228,9 @@ class Mirrored:
         return missed
 
 
-_MAX_MISSED, _MAX_MISSED_BYTES = 1000, 1024 * 1024
+_LEAST_MISSED = 64 * 1024
+_MISSED_BYTES = 64
+"""What an update costs in memory beside its bytes."""
 
 
 class Sandbox:
@@ -233,11 +244,11 @@ class Sandbox:
     """
 
     def __init__(
-        self, *, memory_bytes: int = 2 * 1024**3, patience_s: float = _QUICK_S, program: str = _PROGRAM
+        self, *, memory_bytes: int = 2 * 1024**3, patience_s: float = _QUICK_S, program: str = PROGRAM
     ) -> None:
         self._quick = _Process("quick", memory_bytes, patience_s, program)
         self._patient = _Process("patient", memory_bytes, patience_s * _PATIENT_S, program)
-        self._folding = _Process("folding", memory_bytes, _FOLD_S, program)
+        self._folding = _Process("folding", memory_bytes, _FOLD_S, program, niceness=_NICE)
         self._starting: asyncio.Task[None] | None = None
         self.refused = 0
         """Updates that a process did not survive, or on which the library panicked."""
@@ -259,41 +270,42 @@ class Sandbox:
         """How often one of the processes had to be replaced."""
         return self._quick.deaths + self._patient.deaths + self._folding.deaths
 
-    async def taste(self, session: Mirrored, update: bytes, *, apply: bool = True) -> Tasted:
+    async def taste(self, session: Mirrored, update: bytes, *, apply: bool = True, foreign: bool = False) -> Tasted:
         """Return what *update* makes of the session's mirror, which then holds it.
 
         Args:
             session: its gate is held by the caller.
             update: foreign bytes.
             apply: False if the update is not going to be taken, only compared.
+            foreign: whether it may bring the beginning of another session along.
 
         Raises:
+            WrongLineage: it does, and may not.
             MalformedUpdate: it cannot be decoded.
-            PanickedUpdate: the library did not survive it, or what it made of the document.
-            EarlyUpdate: it needs one that has not arrived.
+            PanickedUpdate: the library did not survive it, or what it made of the document, as it was made anew.
+            Overloaded: updates of this session are not looked at for a while.
         """
-        kind = TASTE if apply else LOOK
+        kind, lineage = TASTE if apply else LOOK, "" if foreign else session.lineage
         if session.barred:
             session.barred -= 1
-            raise PanickedUpdate(size=len(update))
+            raise Overloaded(what="looking at updates of this session has cost too much")
         if not session.suspect:
-            try:
-                return await self._judge(self._quick, session, kind, update)
-            except _Died:
-                session.suspect = True
-                session.spoil()
-                _log.warning("the sandbox did not survive an update; a patient one looks again", extra=_of(session))
-        try:
-            tasted = await self._judge(self._patient, session, kind, update)
-        except _Died as error:
+            verdict, answer = await self._judge(self._quick, session, kind, lineage, update)
+            if verdict != DIED:
+                return self._told(verdict, answer, session, kind, update)
+            session.suspect = True
+            session.spoil()
+            _log.warning("the sandbox did not survive an update; a patient one looks again", extra=_of(session))
+        verdict, answer = await self._judge(self._patient, session, kind, lineage, update)
+        if verdict == DIED:
             session.spoil()
             session.strikes += 1
             if session.strikes >= _STRIKES:
                 session.barred = _BARRED
             self.refused += 1
-            raise PanickedUpdate(size=len(update)) from error
+            raise PanickedUpdate(size=len(update))
         session.strikes = 0
-        return tasted
+        return self._told(verdict, answer, session, kind, update)
 
     async def vouch(self, updates: Sequence[bytes]) -> tuple[bytes, bytes]:
         """Return what *updates*, one after the other, make of an empty document, and what of them waits.
@@ -322,7 +334,7 @@ class Sandbox:
         return Folded(reader.take(reader.remaining), waits)
 
     async def way_back(self, document: bytes, earlier: bytes, client_id: int) -> bytes:
-        """Return the update that makes *document* look as it did *earlier*; see ``model.way_back``.
+        """Return the update, by *client_id*, that makes *document* look as it did *earlier*; see ``model.way_back``.
 
         Raises:
             StorageError: that cannot be done.
@@ -338,29 +350,61 @@ class Sandbox:
             raise StorageError(f"the rows cannot be {what}")
         return answer
 
-    async def _judge(self, process: _Process, session: Mirrored, kind: int, update: bytes) -> Tasted:
-        verdict, answer = await process.ask(lambda: self._requests(process, session, kind, update))
+    async def _judge(
+        self, process: _Process, session: Mirrored, kind: int, lineage: str, update: bytes
+    ) -> tuple[int, bytes]:
+        """Return what becomes of an update. Before it is blamed it is tried on a mirror that was made anew.
+
+        The quick process leaves it to the patient one to find out whether it was the update that killed it.
+        """
+        verdict, answer, anew = await self._ask(process, session, kind, lineage, update)
+        if not anew and (verdict == HARMFUL or (verdict == DIED and process is self._patient)):
+            session.spoil()
+            verdict, answer, _ = await self._ask(process, session, kind, lineage, update)
+        return verdict, answer
+
+    async def _ask(
+        self, process: _Process, session: Mirrored, kind: int, lineage: str, update: bytes
+    ) -> tuple[int, bytes, bool]:
+        anew = False
+
+        def requests() -> list[bytes]:
+            nonlocal anew
+            anew = session.stale or session.key not in process.mirrors
+            return self._requests(process, session, kind, lineage, update)
+
+        try:
+            verdict, answer = await process.ask(requests)
+        except _Died:
+            return DIED, b"", anew
         process.mirrors[session.key] = process.mirrors.pop(session.key, 0) + len(update)
+        return verdict, answer, anew
+
+    def _told(self, verdict: int, answer: bytes, session: Mirrored, kind: int, update: bytes) -> Tasted:
         if verdict == HARMFUL:
             session.spoil()
             self.refused += 1
+        if verdict == FOREIGN:
+            raise WrongLineage(session=session.key, theirs=answer.decode(), ours=session.lineage)
         _raise_for(verdict, len(update))
         tasted = _read_report(Reader(answer))
-        if kind == TASTE and not tasted.held:
-            session.ahead.append({update, *([tasted.delta] if tasted.delta is not None else [])})
+        session.ahead += ({each} for each in tasted.before)
+        if kind == TASTE and tasted.delta is not None:
+            session.ahead.append({update, tasted.delta})
         return tasted
 
-    def _requests(self, process: _Process, session: Mirrored, kind: int, update: bytes) -> list[bytes]:
+    def _requests(self, process: _Process, session: Mirrored, kind: int, lineage: str, update: bytes) -> list[bytes]:
         """Return what tells the mirror all that the document has now; what it takes from here on counts as missed."""
         requests: list[bytes] = []
         missed = session.caught_up()
         if session.stale or session.key not in process.mirrors:
             missed = []
             document = session.whole()
+            session.size = len(document)
             requests += self._make_room(process, session.key, len(document))
             requests.append(request(OPEN, session.key, [document]))
             session.stale = False
-        requests.append(request(kind, session.key, [*missed, update]))
+        requests.append(request(kind, session.key, [lineage.encode(), *missed, update]))
         return requests
 
     def _make_room(self, process: _Process, key: str, size: int) -> list[bytes]:
@@ -379,14 +423,20 @@ def _raise_for(verdict: int, size: int) -> None:
         raise MalformedUpdate(size=size)
     if verdict == HARMFUL:
         raise PanickedUpdate(size=size)
-    if verdict == EARLY:
-        raise EarlyUpdate(size=size)
 
 
 def _read_report(reader: Reader) -> Tasted:
-    held, delta = bool(reader.varuint()), reader.buffer()
+    held = bool(reader.varuint())
+    before = tuple(reader.buffer() for _ in range(reader.varuint()))
+    delta = reader.buffer()
     found = tuple(ClientId(reader.varuint()) for _ in range(reader.varuint()))
-    return Tasted(delta if delta != EMPTY_UPDATE else None, held, found)
+    later = _read_later(reader) if reader.remaining else None
+    return Tasted(delta if delta != EMPTY_UPDATE else None, held, found, later, before)
+
+
+def _read_later(reader: Reader) -> Later:
+    update, deletes = reader.buffer(), bool(reader.varuint())
+    return Later(update, decode_state_vector(reader.buffer()), decode_state_vector(reader.buffer()), deletes)
 
 
 def _of(session: Mirrored) -> dict[str, str]:

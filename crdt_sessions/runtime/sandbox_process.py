@@ -1,9 +1,10 @@
 """The other process: keeps mirrors of documents, and does to them first what somebody wants to be done.
 
 A mirror is two documents. The *rough* one takes what came from outside. The *clean* one takes what the service is
-then given to take: not those bytes, but what the library wrote anew of what they changed. An update of which
-something cannot be integrated yet is early: it is given back, and the rough document made anew, since hostile ones
-do their harm behind gaps. So the service never applies a stranger's bytes, and what it does apply was tried.
+then given to take: not those bytes, but what the library wrote anew of what they changed. What cannot be integrated
+yet reaches neither (:mod:`crdt_sessions.model.causality`): it is given back, since hostile ones do their harm behind
+gaps, and would do it when somebody else fills them. So the service never applies a stranger's bytes, what it does
+apply was tried, and whoever is judged is judged for what is theirs.
 
 Whatever this process does not survive, the service does. It is two processes: one that does the work, and the one it
 was forked from, which waits for its death, says so, and forks the next one; that takes milliseconds. Requests and
@@ -24,20 +25,34 @@ from dataclasses import dataclass, field
 from crdt_sessions.errors import (
     BadDocument,
     CrdtSessionsError,
-    EarlyUpdate,
     MalformedUpdate,
     PanickedUpdate,
     UpdateError,
+    WrongLineage,
 )
-from crdt_sessions.model import SessionDoc, SessionView, encode_verified, fold, merge, way_back
+from crdt_sessions.model import (
+    ROOT_NAMES,
+    Later,
+    Pairs,
+    SessionDoc,
+    SessionView,
+    encode_verified,
+    fold,
+    lineage_in,
+    merge,
+    split,
+    way_back,
+)
+from crdt_sessions.model.spelling import nests_deeper
 from crdt_sessions.wire import EMPTY_UPDATE
-from crdt_sessions.wire.varint import Reader, buffer, decode_state_vector, varuint
+from crdt_sessions.wire.varint import Reader, buffer, decode_state_vector, encode_state_vector, varuint
 
 OPEN, TASTE, LOOK, FORGET, LOAD, FOLD, WAY_BACK = range(7)
 """What can be asked: to make a mirror of a document and what waits, to apply an update to it, to look whether it
-holds one, to drop it; and without a mirror: to make a document of rows, to fold rows, and to find a way back."""
-FINE, MALFORMED, HARMFUL, EARLY, DIED = range(5)
-"""The answers. The last one is given by the process that waits."""
+holds one, to drop it; and without a mirror: to make a document of rows, to fold rows, and to find a way back. What is
+to be applied or looked for stands behind the lineage it must be of."""
+FINE, MALFORMED, HARMFUL, DIED, FOREIGN = range(5)
+"""The answers. DIED is given by the process that waits; FOREIGN comes with the lineage that an update is of."""
 GIVE_UP = signal.SIGUSR1
 """Sent to the process that waits: the other one is to die."""
 
@@ -49,6 +64,7 @@ _S_PER_BYTE = 5 / 1_000_000
 """What a large update may take on top: a megabyte of edits takes the library a second."""
 _SMALL = 64 * 1024
 _DEEP = 100
+"""Levels of nesting that are taken. Who reads JSON is told of fewer."""
 _LIST, _OBJECT = b"\x75", b"\x76"
 """How a list and an object begin in an update. Source: lib0 ``encoding.writeAny``."""
 _ROUGH, _CLEAN = 1, 2
@@ -60,8 +76,12 @@ class _Mirror:
     rough: SessionDoc = field(default_factory=lambda: SessionDoc(_ROUGH))
     clean: SessionDoc = field(default_factory=lambda: SessionDoc(_CLEAN))
     size: int = 0
+    pairs: Pairs = field(init=False)
     readable: bool = True
     """Whether all of it could be read when the mirror was made: only then can an update be blamed if it cannot."""
+
+    def __post_init__(self) -> None:
+        self.pairs = Pairs(self.rough)
 
     def close(self) -> None:
         self.rough.close()
@@ -89,6 +109,7 @@ def main() -> None:
     # A group of its own, to be killed with what it forks, and so that Ctrl-C is the service's to answer. No session
     # of its own: Linux shares the processor out among those, and lets one wait for seconds if others are busy.
     os.setpgid(0, 0)
+    os.nice(int(sys.argv[3]))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the library prints its panics
     _write(varuint(FINE))  # ready: what it took to start is nobody's fault
     worker = 0
@@ -158,8 +179,8 @@ def _answer(mirrors: dict[str, _Mirror], reader: Reader) -> bytes:
         return varuint(FINE) + actions[kind]()
     except MalformedUpdate:
         return varuint(MALFORMED)
-    except EarlyUpdate:
-        return varuint(EARLY)
+    except WrongLineage as error:
+        return varuint(FOREIGN) + error.theirs.encode()
     except Exception:  # noqa: BLE001 - whatever it is, in the service it would have been worse
         _forget(mirrors, key)
         return varuint(HARMFUL)
@@ -183,24 +204,39 @@ def _follow(mirror: _Mirror, missed: Sequence[bytes]) -> None:
     mirror.clean.take_touched()
 
 
-def _look(mirror: _Mirror, *updates: bytes) -> bytes:
+def _check_lineage(mirror: _Mirror, lineage: bytes, update: bytes) -> None:
+    """Return if *update* brings no other session's beginning along. No *lineage*: it may."""
+    theirs = lineage_in(update, mirror.rough.state_vector()) if lineage else None
+    if theirs is not None and theirs != lineage.decode():
+        raise WrongLineage(session="", theirs=theirs, ours=lineage.decode())
+
+
+def _look(mirror: _Mirror, lineage: bytes, *updates: bytes) -> bytes:
     *missed, update = updates
     _follow(mirror, missed)
-    return _report(None, held=mirror.rough.contains(update), found=())
+    _check_lineage(mirror, lineage, update)
+    return _report(None, held=mirror.rough.contains(update), found=(), later=None)
 
 
-def _taste(mirror: _Mirror, *updates: bytes) -> bytes:
+def _taste(mirror: _Mirror, lineage: bytes, *updates: bytes) -> bytes:
     """Do everything with the last of *updates* that the service would do; return what it is to know of it."""
     *missed, update = updates
     _follow(mirror, missed)
+    _check_lineage(mirror, lineage, update)
     rough, clean = mirror.rough, mirror.clean
-    held, before = rough.contains(update), decode_state_vector(rough.state_vector())
-    delta = rough.apply(update)
-    if rough.waiting != EMPTY_UPDATE:
-        _clean_up(mirror)
-        raise EarlyUpdate(size=len(update))
+    known = decode_state_vector(rough.state_vector())
+    now, clocks, later = split(update, known)
+    held = later is None and rough.contains(now)
+    before, now = ((), now) if held else mirror.pairs.mended(now)
+    for each in before:
+        clean.apply(each)
+        rough.apply(each)
+    known = decode_state_vector(rough.state_vector()) if before else known
+    delta = rough.apply(now)
     after = decode_state_vector(rough.state_vector())
-    found = [client for client, clock in after.items() if clock != before.get(client, 0)]
+    if rough.waiting != EMPTY_UPDATE or any(after.get(client, 0) != clock for client, clock in clocks.items()):
+        raise UpdateError(size=len(update))  # the library made something else of it than stands there
+    found = [client for client, clock in after.items() if clock != known.get(client, 0)]
     if delta is not None and clean.apply(delta) is None:
         delta = None
     if clean.waiting != EMPTY_UPDATE:
@@ -211,22 +247,29 @@ def _taste(mirror: _Mirror, *updates: bytes) -> bytes:
         mirror.size += len(delta)
         if mirror.size < _SMALL and mirror.readable:
             _read_all(clean, values=_may_nest(delta))
-    return _report(delta, held=held, found=found)
+    return _report(delta, held=held, found=found, later=later, before=before)
 
 
-def _clean_up(mirror: _Mirror) -> None:
-    """Give the rough document what the clean one has: it would keep what stands behind a gap."""
-    mirror.rough.close()
-    mirror.rough = SessionDoc(_ROUGH)
-    mirror.rough.apply(mirror.clean.encode())
-
-
-def _report(delta: bytes | None, *, held: bool, found: Sequence[int]) -> bytes:
+def _report(
+    delta: bytes | None, *, held: bool, found: Sequence[int], later: Later | None, before: Sequence[bytes] = ()
+) -> bytes:
     return (
         varuint(held)
+        + varuint(len(before))
+        + b"".join(map(buffer, before))
         + buffer(delta if delta is not None else EMPTY_UPDATE)
         + varuint(len(found))
         + b"".join(map(varuint, found))
+        + (_report_later(later) if later is not None else b"")
+    )
+
+
+def _report_later(later: Later) -> bytes:
+    return (
+        buffer(later.update)
+        + varuint(later.deletes)
+        + buffer(encode_state_vector(later.wakes))
+        + buffer(encode_state_vector(later.reach))
     )
 
 
@@ -250,11 +293,13 @@ def _read_all(document: SessionDoc, *, values: bool) -> None:
         raise PanickedUpdate(size=error.size) from error
     if values:
         with contextlib.suppress(BadDocument):  # the steward will put right what is not as layout 1 says
-            json.dumps(SessionView(document).export().json_value())
+            json.dumps(SessionView(document).export().to_json(), allow_nan=False)
+        if any(nests_deeper(getattr(document.roots, name), _DEEP) for name in ROOT_NAMES):
+            raise PanickedUpdate(size=0)
 
 
 def _may_nest(delta: bytes) -> bool:
-    """Tell whether an update could nest values so deep that they cannot be written as JSON.
+    """Tell whether an update could nest values deeper than is taken.
 
     A list or an object in JSON begins with a byte that text has as well; a shared type costs at least eight bytes.
     """
@@ -272,8 +317,11 @@ def _is_readable(document: SessionDoc) -> bool:
 def _load(updates: Sequence[bytes]) -> bytes:
     document = SessionDoc(_ROUGH)
     try:
+        pairs = Pairs(document)
         for update in updates:
-            document.apply(update)
+            before, whole = pairs.mended(update)
+            for each in (*before, whole):
+                document.apply(each)
         return buffer(document.encode()) + buffer(document.waiting)
     finally:
         document.close()
@@ -289,6 +337,10 @@ def _forget(mirrors: dict[str, _Mirror], key: str) -> bytes:
     if mirror is not None:
         mirror.close()
     return b""
+
+
+if __name__ == "__main__":
+    main()
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, assert_never
 
@@ -17,20 +18,24 @@ from crdt_sessions.errors import (
     EarlyUpdate,
     LeaseLost,
     MalformedUpdate,
+    Overloaded,
     PanickedUpdate,
+    SessionFailed,
     SessionNotFound,
     ShuttingDown,
     StorageError,
-    TooMany,
+    TokenExpired,
     TooSlow,
     UpdateError,
+    WrongLineage,
 )
-from crdt_sessions.ids import Millis, PeerId, Seq, SessionId
+from crdt_sessions.ids import Millis, PeerId, Seq, SessionId, reference
 from crdt_sessions.limits import Compaction, Retention
-from crdt_sessions.model import Folded, SessionView
+from crdt_sessions.model import TERMINAL_STATUSES, Folded, SessionView
 from crdt_sessions.pulse import Pulse
 from crdt_sessions.runtime.access import Access
 from crdt_sessions.runtime.audit import AuditLog
+from crdt_sessions.runtime.backlog import Backlog
 from crdt_sessions.runtime.channel import Line
 from crdt_sessions.runtime.claimants import Claimants
 from crdt_sessions.runtime.entries import entries_of
@@ -40,6 +45,7 @@ from crdt_sessions.runtime.sandbox import Mirrored, Sandbox
 from crdt_sessions.runtime.webhooks import Outbox
 from crdt_sessions.storage import NO_ENTRIES, Delivery, Row, SessionRecord, UpdateStore
 from crdt_sessions.sync import (
+    READ_ONLY,
     Actor,
     ClosePeer,
     Committed,
@@ -52,6 +58,7 @@ from crdt_sessions.sync import (
     PeerJoined,
     PeerLeft,
     Persist,
+    PrincipalChanged,
     Ready,
     Records,
     Reload,
@@ -59,8 +66,12 @@ from crdt_sessions.sync import (
     RunRecord,
     RunSteward,
     SessionEngine,
+    TakenInPart,
     Tasted,
     Tick,
+    Tried,
+    Try,
+    Unreadable,
     Violation,
     joined,
 )
@@ -71,9 +82,14 @@ Result = TypeVar("Result")
 _log = logging.getLogger("crdt_sessions.session")
 _peer_ids = itertools.count(1)
 _FAREWELL_S = 1.0
+_AT_A_TIME = 1024
+"""Messages of one peer that are counted as one: a peer that sends too fast waits after each of these."""
 _AT_ONCE = 64
 """Messages of one peer that are handled before it is the others' turn."""
-_MAX_EARLY, _MAX_EARLY_BYTES = 256, 1024 * 1024
+_ALWAYS_BYTES = 16 * 1024
+"""What a session may have waiting for the disk though all sessions together have too much."""
+_ROW_BYTES = 300
+"""What a row costs beside its update: the entry of the log, its number, and the delta's header."""
 
 
 @dataclass(slots=True, eq=False)
@@ -84,20 +100,6 @@ class _Connection:
     counted: int = 0
     """Messages that the pace has counted already, and that wait to be read."""
     closing: asyncio.Future[Closing] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    early: list[bytes] = field(default_factory=list)
-    """Messages that need what has not arrived: a client that types while it says what it has. Nothing of them is
-    stored or acknowledged; whoever sent them has them."""
-
-    def stash(self, data: bytes) -> None:
-        """Keep a message for later.
-
-        Raises:
-            TooMany: there are many; the peer is to sync again.
-        """
-        self.early.append(data)
-        if len(self.early) > _MAX_EARLY or sum(map(len, self.early)) > _MAX_EARLY_BYTES:
-            raise TooMany(what="messages that need others first", limit=_MAX_EARLY)
 
     def close(self, closing: Closing) -> None:
         if not self.closing.done():
@@ -132,6 +134,8 @@ class Session:
         retention: which versions are kept.
         sandbox: where foreign updates are tried first; None to take them as they come.
         audit: told who did what.
+        tidying: held while rows are folded for the sake of order; sessions that share one take turns.
+        backlog: what waits for the disk here and in other sessions.
     """
 
     def __init__(
@@ -150,11 +154,16 @@ class Session:
         retention: Retention,
         audit: AuditLog,
         sandbox: Sandbox | None = None,
+        tidying: asyncio.Lock | None = None,
+        backlog: Backlog | None = None,
     ) -> None:
         self.id: SessionId = record.id
         self.record = record
         self.failed: CrdtSessionsError | None = None
         """Why this session cannot be used any more, if so; it is to be loaded anew."""
+        self.life = secrets.token_hex(4)
+        """Names this stay in memory."""
+        self._began = engine.log.head
         self._engine = engine
         self._store = store
         self._clock = clock
@@ -166,6 +175,7 @@ class Session:
         self._unwritten: list[Row] = []
         self._unrecorded: list[Records] = []
         self._unwritten_bytes = 0
+        self._freely = min(_ALWAYS_BYTES, engine.limits.max_uncommitted_bytes)
         self._to_offer: list[str] = []
         self._title: str | None = None
         """To be handed to the store; None if there is nothing new."""
@@ -176,14 +186,17 @@ class Session:
         self._fold = fold
         self._retention = retention
         self._sandbox = sandbox
+        self._tidying = tidying or asyncio.Lock()
+        self._backlog = backlog or Backlog(engine.limits.total_uncommitted_bytes)
         self._audit = audit
-        self._mirrored = Mirrored(record.id, engine.document.encode)
+        self._mirrored = Mirrored(record.id, engine.document.encode, record.lineage)
         self._testing: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._rests_until = Millis(0)
         self._pulse = Pulse()
         self._to_pump: set[_Connection | None] = set()
-        self._early: set[_Connection] = set()  # those with messages that need others first
+        self._due: dict[int, None] = {}  # what has waited and is to be tried, in order
+        self._trying_due: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Let the engine settle what the loaded document left open."""
@@ -206,17 +219,34 @@ class Session:
         """Number of connections."""
         return len(self._connections)
 
+    def remembers(self, lineage: str, life: str, seq: int) -> bool:
+        """Tell whether what somebody was told up to log entry *seq* is a part of what there is now.
+
+        It is not if that was another session of this name (*lineage*), or if the service went back to a backup since:
+        then numbers are given a second time. An entry of another *life* in memory counts only if this one began
+        behind it, and had it in its log; a backup that had got as far again is not told apart.
+        """
+        if lineage != self.record.lineage:
+            return False
+        return seq <= (self._engine.log.head if life == self.life else self._began)
+
     @property
     def folding(self) -> bool:
         """Whether its rows are being folded into a snapshot."""
         return self._compacter is not None
 
     async def edit(
-        self, change: Callable[[SessionView], Result], *, by: str | None = None, administrative: bool = False
+        self,
+        change: Callable[[SessionView], Result],
+        *,
+        by: str | None = None,
+        decides: bool = True,
+        administrative: bool = False,
     ) -> Result:
         """Change the document; return the change's result once it is durable.
 
-        Messages that are added are *by* that principal, where it is known.
+        Messages that are added are *by* that principal, where it is known. If they may answer what agents ask people
+        (*decides*), what they ask instead settles such a question.
 
         Raises:
             SessionClosed: the session takes no more writes (unless *administrative*).
@@ -225,32 +255,57 @@ class Session:
         """
         self._raise_unless_storing()
         try:
-            result, effects = self._engine.edit(change, self._clock.now(), by=by, administrative=administrative)
+            with self._guard():
+                result, effects = self._engine.edit(
+                    change, self._clock.now(), by=by, decides=decides, administrative=administrative
+                )
+                self._perform(effects)
         except EditFailed as failure:
-            self._perform(failure.effects)
+            with self._guard():
+                self._perform(failure.effects)
             raise failure.__cause__ or failure from None
-        self._perform(effects)
         await self.durable()
         return result
 
-    async def apply(self, update: bytes, actor: Actor | None = None) -> None:
-        """Merge a foreign update, for *actor* if it is somebody's; return once it is durable.
+    def check_room(self, size: int) -> None:
+        """Return if the document may grow by *size* bytes. :meth:`edit` does not ask.
 
         Raises:
-            SessionClosed, TooLarge, UpdateError, ForeignWriter, StorageError: it was not stored.
+            TooLarge: it would exceed its limit.
+        """
+        self._engine.check_room(size)
+
+    async def apply(self, update: bytes, actor: Actor | None = None, *, foreign: bool = False) -> None:
+        """Merge a foreign update, for *actor* if it is somebody's; return once it is durable.
+
+        With *foreign* it may be of another session.
+
+        Raises:
+            SessionClosed, TooLarge, UpdateError, ForeignWriter, WrongLineage, StorageError: it was not stored.
+            EarlyUpdate: something of it needs what has not arrived, and was not stored; the rest is.
         """
         self._raise_unless_storing()
-        await self._tried(lambda: [(update, True)], lambda: self._apply(update, actor))
+        early: list[EarlyUpdate] = []
+        await self._tried(
+            lambda: [(update, True)], lambda: self._apply(update, actor, early, foreign=foreign), foreign=foreign
+        )
         await self.durable()
+        if early:
+            raise early[0]
 
-    def _apply(self, update: bytes, actor: Actor | None) -> None:
+    def _apply(self, update: bytes, actor: Actor | None, early: list[EarlyUpdate], *, foreign: bool) -> None:
         self._raise_if_failed()
         try:
-            effects = self._engine.apply(update, self._clock.now(), actor)
+            with self._guard():
+                try:
+                    effects = self._engine.apply(update, self._clock.now(), actor, foreign=foreign)
+                except TakenInPart as part:
+                    effects = part.effects
+                    early.append(EarlyUpdate(size=part.size))
+                self._perform(effects)
         except PanickedUpdate:
             self._load_anew()
             raise
-        self._perform(effects)
 
     async def contains(self, update: bytes) -> bool:
         """Tell whether the document holds all of a foreign update.
@@ -266,7 +321,7 @@ class Session:
         return found[0]
 
     def decide(self, decision: Callable[[RunSteward, Millis], Result]) -> Result:
-        """Let the steward decide something about runs, such as a claim; it counts once it is :meth:`durable`.
+        """Return what *decision* does to the steward's runs, such as a claim; it counts once it is :meth:`durable`.
 
         Raises:
             SessionClosed: the session takes no more writes.
@@ -275,13 +330,15 @@ class Session:
         """
         self._raise_unless_storing()
         now = self._clock.now()
-        result, effects = self._engine.decide(lambda runs: decision(runs, now))
-        self._perform(effects)
+        with self._guard():
+            result, effects = self._engine.decide(lambda runs: decision(runs, now))
+            self._perform(effects)
         return result
 
     def answer_claim(self, run: RunRecord, token: str) -> None:
-        """Have a worker that was given a run hear of it on its connections here, once that is durable."""
-        self._engine.answer_claim(run, token)
+        """Have a worker that was given *run* hear of it and its *token*, on its connections here, once durable."""
+        with self._guard():
+            self._engine.answer_claim(run, token)
 
     def forget_presence(self, principal: str) -> int:
         """Remove the presence of a principal, until it announces one again; return of how many clients.
@@ -290,8 +347,9 @@ class Session:
             StorageError: the session failed.
         """
         self._raise_if_failed()
-        count, effects = self._engine.forget_presence(principal, self._clock.now())
-        self._perform(effects)
+        with self._guard():
+            count, effects = self._engine.forget_presence(principal, self._clock.now())
+            self._perform(effects)
         return count
 
     def held(self, run_id: str, token: str) -> RunRecord:
@@ -302,18 +360,29 @@ class Session:
             StorageError: the session failed.
         """
         self._raise_if_failed()
-        record = self._engine.runs.holder(token)
-        if record is None or record.id != run_id:
-            raise LeaseLost(run=run_id)
-        self._engine.runs.renew(record.id, record.epoch, self._clock.now())
+        with self._guard():
+            record = self._engine.runs.holder(token)
+            if record is None or record.id != run_id:
+                raise LeaseLost(run=run_id)
+            self._engine.runs.renew(record.id, record.epoch, self._clock.now())
         return record
 
+    def due_before(self, time: Millis) -> bool:
+        """Whether somebody must go on looking at the clock: a lease runs, or a deadline comes before *time*."""
+        with contextlib.suppress(SessionFailed), self._guard():
+            return self.failed is None and self._engine.runs.due_before(time)
+        return False
+
     async def set_status(self, status: str) -> None:
-        """Open or close the session for writes; return once it is durable."""
+        """Open or close the session for writes, as *status* says; return once it is durable."""
         self._raise_unless_storing()
         await self._store.describe(self.id, status=status, now=self._clock.now())
-        self._perform(self._engine.set_status(status))
+        with self._guard():
+            self._perform(self._engine.set_status(status))
         await self.durable()
+        _log.info(
+            "session ends" if status != "active" else "session goes on", extra={"session": self.id, "status": status}
+        )
 
     async def durable(self) -> None:
         """Return once everything applied so far is on disk.
@@ -357,12 +426,21 @@ class Session:
         """
 
         def reached() -> bool:
-            self._raise_if_failed()
-            if self._stopping:
-                raise ShuttingDown
+            self.check_served()
             return self._engine.log.tail > seq or self._engine.roster.version > presence
 
         await self._pulse.until(reached)
+
+    def check_served(self) -> None:
+        """Return if the document may be read on.
+
+        Raises:
+            ShuttingDown: the session is about to be closed.
+            StorageError: the session failed.
+        """
+        self._raise_if_failed()
+        if self._stopping:
+            raise ShuttingDown
 
     async def export(self) -> bytes:
         """Return everything stored of the session as one Yjs update, updates that wait for others included."""
@@ -375,7 +453,7 @@ class Session:
     async def serve(self, line: Line, access: Access, *, lease: str | None = None) -> Closing:
         """Speak the y-websocket protocol on *line* until it ends; return how to close it.
 
-        *lease* is the token of a run's holder, if this is its connection.
+        *access* is whose connection it is; *lease* the token of a run's holder, if this is its connection.
         """
         self._raise_if_failed()
         if self._stopping:
@@ -390,17 +468,25 @@ class Session:
             self._handle(PeerJoined(connection.peer, access.principal, access.rights, lease))
             access.watch(
                 lambda rights: self._handle(RightsChanged(connection.peer, rights)),
-                lambda error: self._refuse(connection.peer, error),
+                lambda error: self._access_ended(connection.peer, error),
             )
             closing = await self._converse(connection)
             abrupt = closing is None
             return closing or NORMAL
         finally:
             del self._connections[connection.peer]
-            self._early.discard(connection)
             self._rests_until = Millis(0)  # it may come back in time, or not
             self._handle(PeerLeft(connection.peer, abrupt))
             self._pulse.beat()
+
+    def _access_ended(self, peer: PeerId, error: CrdtSessionsError) -> None:
+        if not isinstance(error, TokenExpired):  # what it wrote before it expired is its own
+            self._handle(RightsChanged(peer, READ_ONLY))
+        self._refuse(peer, error)
+
+    def forget_waiting(self, principal: str | None) -> None:
+        """Forget what a principal, or anybody if None, has left that waits: they may not be allowed to write it."""
+        self._handle(PrincipalChanged(principal))
 
     async def _converse(self, connection: _Connection) -> Closing | None:
         """Read until it ends or is to be closed, while :meth:`_pump` writes; None if the connection broke."""
@@ -429,8 +515,11 @@ class Session:
             return closing_for(outcome)
         if isinstance(outcome, OSError):  # ConnectionError is one
             return None
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, CrdtSessionsError):
             raise outcome
+        if isinstance(outcome, Exception):
+            _log.error("a peer cannot be served", exc_info=outcome, extra=self._about(connection))
+            return INTERNAL_ERROR
         return NORMAL
 
     async def _see_off(self, connection: _Connection) -> None:
@@ -444,12 +533,11 @@ class Session:
         """Take messages as far as nothing stands in their way; return the others."""
         if connection.closing.done():
             return ()
-        if self._unwritten_bytes > self._engine.limits.max_uncommitted_bytes:
+        if self._unwritten_bytes > self._freely and self._behind:
             return batch
         now = self._clock.now()
-        if not connection.pace.take(now, len(batch)):
-            self._refuse_flood(connection)
-            return ()
+        if len(batch) > _AT_A_TIME or not connection.pace.take(now, len(batch)):
+            return batch
         messages = batch if len(batch) == 1 else joined(batch)
         for at, data in enumerate(messages):
             if at == _AT_ONCE or not self._hears(connection, data, now):
@@ -458,28 +546,40 @@ class Session:
         return ()
 
     async def _read(self, connection: _Connection) -> None:
-        limit = self._engine.limits.max_uncommitted_bytes
         async for batch in connection.line.batches():
-            known = min(connection.counted, len(batch))
-            connection.counted -= known
-            if not connection.pace.take(self._clock.now(), len(batch) - known):
-                self._refuse_flood(connection)
-                return
-            for at, data in enumerate(batch if len(batch) == 1 else joined(batch), start=1):
-                if not self._hears(connection, data, self._clock.now()):
-                    await self._hear(connection, data)
-                if at % _AT_ONCE == 0:
-                    await asyncio.sleep(0)
-            if self._unwritten_bytes > limit:  # the disk is behind: take nothing more in until it caught up
-                await self._pulse.until(lambda: self._unwritten_bytes <= limit or self.failed is not None)
+            for begin in range(0, len(batch), _AT_A_TIME):
+                portion = batch[begin : begin + _AT_A_TIME]
+                await self._paced(connection, len(portion))
+                for at, data in enumerate(portion if len(portion) == 1 else joined(portion), start=1):
+                    if not self._hears(connection, data, self._clock.now()):
+                        await self._hear(connection, data)
+                    if at % _AT_ONCE == 0:
+                        await asyncio.sleep(0)
+            if self._behind:  # take nothing more in until it caught up
+                await self._pulse.until(lambda: not self._behind or self.failed is not None)
 
-    def _refuse_flood(self, connection: _Connection) -> None:
-        limit = self._engine.limits.messages_per_s
-        self._refuse(connection.peer, TooMany(what="messages a second", limit=limit))
+    @property
+    def _behind(self) -> bool:
+        """Whether the disk is behind with what came from here; who sends little goes on."""
+        own = self._unwritten_bytes
+        if own <= self._freely:
+            return False
+        return own > self._engine.limits.max_uncommitted_bytes or (own > _ALWAYS_BYTES and self._backlog.full)
+
+    def _no_more_unwritten(self, size: int) -> None:
+        self._unwritten_bytes -= size
+        self._backlog.bytes -= size
+
+    async def _paced(self, connection: _Connection, count: int) -> None:
+        """Return once so many messages may pass; nothing more is read from the connection meanwhile."""
+        known = min(connection.counted, count)
+        connection.counted -= known
+        while not connection.pace.take(self._clock.now(), count - known):
+            await self._clock.sleep(connection.pace.wait_s)
 
     def _hears(self, connection: _Connection, data: bytes, now: Millis) -> bool:
         """Take a message if it need not wait for anything; tell whether it was taken."""
-        if self._health.error is not None or self._early or self._mirrored.gate.locked():
+        if self._health.error is not None or self._mirrored.gate.locked():
             return False
         if self._sandbox is not None and self._engine.doubtful(connection.peer, data):
             return False
@@ -490,42 +590,50 @@ class Session:
         try:
             if self._health.error is not None and await self._brings_news(connection, data):
                 await self._health.well(self._engine.timing.storage_patience_s)
-            if connection.early and self._engine.promises(data):
-                self._keep_early(connection, data)  # it stands for what came before it
-                return
-            if await self._took(connection, data):
-                await self._look_at_early_ones()
-            else:
-                self._keep_early(connection, data)
-        except (UpdateError, StorageError, TooMany) as error:
-            self._refuse(connection.peer, error)
-            await asyncio.Event().wait()  # nothing more is read from it; the closing ends this task
-
-    def _keep_early(self, connection: _Connection, data: bytes) -> None:
-        self._early.add(connection)
-        connection.stash(data)
-
-    async def _took(self, connection: _Connection, data: bytes) -> bool:
-        """Take a message; return False if it is early: it needs what has not arrived, or stands behind such a one."""
-        try:
             await self._tried(
                 lambda: self._engine.doubtful(connection.peer, data),
                 lambda: self._handle(FrameReceived(connection.peer, data)),
             )
-        except EarlyUpdate:
-            return False
-        return True
+        except (UpdateError, WrongLineage, StorageError, Overloaded) as error:
+            self._refuse(connection.peer, error)
+            await asyncio.Event().wait()  # nothing more is read from it; the closing ends this task
 
-    async def _look_at_early_ones(self) -> None:
-        """Take, in their order, messages that were early and are not any more."""
-        for connection in [each for each in self._connections.values() if each in self._early]:
-            while connection.early:
-                data, connection.early = connection.early[0], connection.early[1:]
-                if not await self._took(connection, data):
-                    connection.early = [data, *connection.early]
-                    break
-            else:
-                self._early.discard(connection)
+    def _try_soon(self, number: int) -> None:
+        """Have tried, one after the other, what had waited for something that is there now."""
+        self._due[number] = None
+        if self._sandbox is None:
+            asyncio.get_running_loop().call_soon(self._take_due)
+        elif self._trying_due is None:
+            self._trying_due = asyncio.create_task(self._try_due(), name=f"try what waited in {self.id}")
+            self._trying_due.add_done_callback(self._tried_due)
+
+    def _take_due(self) -> None:
+        while self._due and self.failed is None and self._health.error is None:
+            self._handle(Tried(self._next_due()))
+
+    async def _try_due(self) -> None:
+        while self._due and self.failed is None:
+            number = self._next_due()
+            try:
+                await self._tried(
+                    lambda number=number: self._engine.waited(number),  # type: ignore[misc]
+                    lambda number=number: self._handle(Tried(number)),  # type: ignore[misc]
+                )
+            except (UpdateError, WrongLineage) as error:
+                _log.warning("an update that had waited is refused: %s", error, extra={"session": self.id})
+                self._handle(Tried(number, harmful=True))
+            except (StorageError, Overloaded) as error:  # it is tried again in a while
+                _log.info("an update that had waited waits on: %s", error, extra={"session": self.id})
+
+    def _next_due(self) -> int:
+        number = next(iter(self._due))
+        del self._due[number]
+        return number
+
+    def _tried_due(self, task: asyncio.Task[None]) -> None:
+        self._trying_due = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("what had waited could not be tried", exc_info=error, extra={"session": self.id})
 
     async def _brings_news(self, connection: _Connection, data: bytes) -> bool:
         for update in self._engine.updates(connection.peer, data):
@@ -533,19 +641,22 @@ class Session:
                 return True
         return False
 
-    async def _tried(self, doubtful: Callable[[], list[tuple[bytes, bool]]], then: Callable[[], None]) -> None:
+    async def _tried(
+        self, doubtful: Callable[[], list[tuple[bytes, bool]]], then: Callable[[], None], *, foreign: bool = False
+    ) -> None:
         """Try updates in the sandbox, then do *then*, which takes them; others' updates wait meanwhile.
 
         Which are *doubtful* is asked when nobody else's are being tried: what is plain depends on the document.
 
         Raises:
             UpdateError: one of them does harm; nothing was done.
+            WrongLineage: one of them is of another session, and not meant to be (*foreign*); nothing was done.
         """
         if self._sandbox is None or not (self._mirrored.gate.locked() or doubtful()):
             then()
             return
         # A task of its own: whoever leaves in the middle must not leave the mirror ahead of the document.
-        task = asyncio.create_task(self._try(self._sandbox, doubtful, then), name=f"try {self.id}")
+        task = asyncio.create_task(self._try(self._sandbox, doubtful, then, foreign=foreign), name=f"try {self.id}")
         self._testing.add(task)
         task.add_done_callback(self._tested_one)
         await asyncio.shield(task)
@@ -556,7 +667,12 @@ class Session:
             task.exception()  # whoever waits for it is told; if nobody does, it does not matter
 
     async def _try(
-        self, sandbox: Sandbox, doubtful: Callable[[], list[tuple[bytes, bool]]], then: Callable[[], None]
+        self,
+        sandbox: Sandbox,
+        doubtful: Callable[[], list[tuple[bytes, bool]]],
+        then: Callable[[], None],
+        *,
+        foreign: bool,
     ) -> None:
         mirrored = self._mirrored
         async with mirrored.gate:
@@ -566,7 +682,7 @@ class Session:
             tasted: dict[bytes, Tasted] = {}
             try:
                 for update, apply in updates:
-                    tasted[update] = await self._taste(sandbox, update, apply=apply)
+                    tasted[update] = await self._taste(sandbox, update, apply=apply, foreign=foreign)
                 if self._health.error is not None and any(apply for _, apply in updates):
                     raise self._health.error  # it came about while we tried: nothing is taken that is not kept
                 self._engine.learn(tasted)
@@ -575,9 +691,9 @@ class Session:
                 self._engine.learn({})
                 mirrored.settle()
 
-    async def _taste(self, sandbox: Sandbox, update: bytes, *, apply: bool) -> Tasted:
+    async def _taste(self, sandbox: Sandbox, update: bytes, *, apply: bool, foreign: bool) -> Tasted:
         try:
-            return await sandbox.taste(self._mirrored, update, apply=apply)
+            return await sandbox.taste(self._mirrored, update, apply=apply, foreign=foreign)
         except PanickedUpdate as error:
             self._engine.condemn(update)
             raise MalformedUpdate(size=error.size) from error  # nothing was applied here
@@ -598,26 +714,31 @@ class Session:
     def _pump(self, connection: _Connection, now: Millis) -> None:
         # A failed session's document may not be touched; a closed one's neither, but then nobody is connected.
         if self.failed is None and connection.peer in self._connections and connection.line.writable:
-            frames = self._engine.take(connection.peer, now)
-            if frames:
-                connection.line.write(frames)
+            try:
+                frames = self._engine.take(connection.peer, now)
+                if frames:
+                    connection.line.write(frames)
+            except Exception:  # noqa: BLE001 - a defect of ours; only what this peer has was moved, so only it goes
+                _log.exception("a peer cannot be written to", extra=self._about(connection))
+                connection.close(INTERNAL_ERROR)
 
     # -- the life of a session -----------------------------------------------------------------------------------
 
     def at_rest(self, now: Millis) -> bool:
-        """Whether :meth:`tick` has nothing to do: most sessions rest most of the time."""
+        """Whether :meth:`tick` has nothing to do at *now*: most sessions rest most of the time."""
         return now < self._rests_until and not self._has_unwritten and self.failed is None
 
     def tick(self, now: Millis) -> None:
-        """Let the engine look at the clock, if something may be due."""
+        """Let the engine know that it is *now*, if something may be due."""
         if now >= self._rests_until:
             self._handle(Tick(), now)
-            self._rests_until = self._engine.rests_until(now)
+            with contextlib.suppress(SessionFailed), self._guard():
+                self._rests_until = self._engine.rests_until(now)
         if self._has_unwritten:  # what the steward decided while the store took no writes
             self._flush_soon()
 
     def close_peers(self, closing: Closing) -> None:
-        """Close every connection."""
+        """Close every connection as *closing* says."""
         for connection in self._connections.values():
             connection.close(closing)
 
@@ -661,6 +782,8 @@ class Session:
         await self._writes_ended()
         if self._compacter is not None:
             await asyncio.wait({self._compacter})
+        self._no_more_unwritten(self._unwritten_bytes)  # of a session that failed
+        self._engine.log.close()
         self._engine.document.close()
 
     async def _writes_ended(self) -> None:
@@ -669,8 +792,8 @@ class Session:
 
     async def _tested(self) -> None:
         """Return once no update is being tried any more."""
-        while self._testing:
-            await asyncio.wait(set(self._testing))
+        while self._testing or self._trying_due is not None:
+            await asyncio.wait({*self._testing, *([self._trying_due] if self._trying_due is not None else [])})
 
     # -- effects -------------------------------------------------------------------------------------------------
 
@@ -678,40 +801,67 @@ class Session:
         if self.failed is not None:
             return  # the document may not be touched any more
         try:
-            effects = self._engine.handle(event, now or self._clock.now())
-        except Exception as error:  # noqa: BLE001 - a defect of ours: memory may be ahead of the disk, so let it go
-            _log.exception("the engine failed", extra={"session": self.id})
-            self._fail(StorageError(f"the session failed: {error!r}"), INTERNAL_ERROR)
-        else:
-            self._perform(effects)
+            self._perform(self._engine.handle(event, now or self._clock.now()))
+        except Exception as error:  # noqa: BLE001 - see _guard
+            self._broke(error)
+
+    @contextlib.contextmanager
+    def _guard(self) -> Iterator[None]:
+        """Let refusals pass, which leave nothing behind; what else is raised is a defect and ends the session.
+
+        Memory may be ahead of the disk then, so it is let go, and the session is loaded anew.
+
+        Raises:
+            SessionFailed: it was such a defect.
+        """
+        try:
+            yield
+        except (CrdtSessionsError, EditFailed):
+            raise
+        except Exception as error:
+            raise self._broke(error) from error
+
+    def _broke(self, error: BaseException) -> SessionFailed:
+        failed = SessionFailed(reference=reference())
+        _log.error(
+            "a defect ended the session", exc_info=error, extra={"session": self.id, "reference": failed.reference}
+        )
+        self._fail(failed, closing_for(failed))
+        return failed
 
     def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
                 case Persist():
                     self._write_down(effect)
-                case Ready(None):
-                    self._pump_soon(None)
-                    self._pulse.beat()
                 case Ready(peer):
-                    if peer in self._connections:
-                        self._pump_soon(self._connections[peer])
+                    self._is_ready(peer)
                 case ClosePeer(peer, error):
                     self._refuse(peer, error)
                 case Describe(title):
                     self._title = title or ""
                     self._flush_soon()
-                case Violation() | Deed():
+                case Violation() | Deed() | Unreadable():
                     self._audit.heard(self.id, effect)
+                case Try(number):
+                    self._try_soon(number)
                 case Reload():
                     self._load_anew()
                 case _:
                     assert_never(effect)
 
+    def _is_ready(self, peer: PeerId | None) -> None:
+        if peer is None:
+            self._pump_soon(None)
+            self._pulse.beat()
+        elif peer in self._connections:
+            self._pump_soon(self._connections[peer])
+
     def _write_down(self, effect: Persist) -> None:
         self._mirrored.took(effect.update)
-        self._unwritten.append(Row(effect.seq, effect.update, effect.waits))
-        self._unwritten_bytes += len(effect.update)
+        self._unwritten.append(Row(effect.seq, effect.update))
+        self._unwritten_bytes += (cost := len(effect.update) + _ROW_BYTES)
+        self._backlog.bytes += cost
         if effect.records:
             self._unrecorded.append(effect.records)
             self._to_offer += [run.id for run in effect.records.runs.values() if run.ready]
@@ -757,10 +907,15 @@ class Session:
 
     def _flush(self) -> None:
         """Hand over what there is, also while the store still writes: all that waits there will be one commit."""
-        self._offer()
-        self._flush_due = False
-        if self.failed is not None:
-            return
+        try:
+            self._offer()
+            self._flush_due = False
+            if self.failed is None:
+                self._hand_over()
+        except Exception as error:  # noqa: BLE001 - see _guard
+            self._broke(error)
+
+    def _hand_over(self) -> None:
         if self._unwritten:
             rows, self._unwritten = self._unwritten, []
             records, self._unrecorded = self._unrecorded, []
@@ -792,20 +947,20 @@ class Session:
                 self._committed(write)
 
     def _committed(self, write: _Write) -> None:
-        self._unwritten_bytes -= sum(len(row.update) for row in write.rows)
+        self._no_more_unwritten(sum(len(row.update) + _ROW_BYTES for row in write.rows))
         self._rows += len(write.rows)
         if write.rows:
             self._handle(Committed(write.rows[-1].seq))
         if write.titled:
             self._pulse.beat()
         if write.records:
-            self._announce(write.records)
+            with contextlib.suppress(SessionFailed), self._guard():
+                self._announce(write.records)
         self._compact_soon()
 
     def _not_stored(self, error: BaseException) -> None:
         if not isinstance(error, CrdtSessionsError):  # a store broke its contract
-            _log.error("the store failed unexpectedly", exc_info=error, extra={"session": self.id})
-            self._fail(StorageError(f"the store failed: {error!r}"), Closing(4503, "storage unavailable"))
+            self._broke(error)
             return
         if isinstance(error, StorageError):
             self._health.failed(error)
@@ -829,7 +984,12 @@ class Session:
         """Tell those who wait elsewhere, now that it is durable."""
         if any(self._engine.runs.is_ready(run_id) for each in records for run_id in each.runs):
             self._claimants.ready.beat()
-        if any(each.notices for each in records):
+        notices = [notice for each in records for notice in each.notices]
+        for notice in notices:
+            if notice.data["status"] in TERMINAL_STATUSES:
+                facts = {name: notice.data[name] for name in ("run", "agent", "status", "reason")}
+                _log.info("run ends", extra={"session": self.id, **facts})
+        if notices:
             self._outbox.look()
 
     def _compact_soon(self) -> None:
@@ -837,6 +997,12 @@ class Session:
             self._start_folding()
 
     async def _compact(self, name: str | None = None, *, keep_rows: bool = False) -> Seq:
+        if keep_rows:  # somebody waits for a version
+            return await self._make_snapshot(name, keep_rows=True)
+        async with self._tidying:  # sessions that began together are due together, with all their rows in memory
+            return await self._make_snapshot(name, keep_rows=False)
+
+    async def _make_snapshot(self, name: str | None, *, keep_rows: bool) -> Seq:
         stored = await self._store.load(self.id)
         if stored is None:
             raise SessionNotFound(session=self.id)
@@ -859,7 +1025,7 @@ class Session:
         return stored.last_seq
 
     async def snapshot(self, name: str | None = None, *, keep_rows: bool = False) -> Seq:
-        """Fold everything stored into a snapshot that becomes a version; return its number.
+        """Fold everything stored into a snapshot that becomes a version, with a *name* or none; return its number.
 
         With *keep_rows* it stands beside the rows, and the states between can still be read.
 

@@ -49,7 +49,7 @@ class Versions:
         return (await self._registry.fold([row.update for row in rows])).update
 
     async def difference(self, before: Seq, after: Seq) -> list[dict[str, Any]]:
-        """Return what turns the JSON form of one version into that of another, as a JSON Patch (RFC 6902).
+        """Return what turns the JSON form of version *before* into that of *after*, as a JSON Patch (RFC 6902).
 
         Raises:
             NotFound, SessionNotFound, StorageError: as :meth:`read`.
@@ -58,7 +58,7 @@ class Versions:
         return await asyncio.to_thread(difference, one, other)
 
     async def keep(self, name: str | None = None) -> Version:
-        """Make the present state a version; with a name it is kept until the session is deleted.
+        """Make the present state a version, and return it; with a name it is kept until the session is deleted.
 
         Raises:
             SessionNotFound, StorageError: it could not be stored.
@@ -68,7 +68,7 @@ class Versions:
         return await self._find(seq)
 
     async def rename(self, seq: Seq, name: str | None) -> Version:
-        """Give a version another name, or none.
+        """Give version *seq* another name, or none; return it.
 
         Raises:
             SessionNotFound: there is no such session.
@@ -92,13 +92,16 @@ class Versions:
         async with self._registry.open(self._session_id) as session:
             _raise_if_busy(session)
             before = await session.snapshot(keep_rows=True)
-            await session.apply(await self._registry.way_back(session.engine.document.encode(), earlier))
+            way = await self._registry.way_back(session.engine.document.encode(), earlier)
+            await session.apply(way, foreign=True)  # its own, from before it was taken over by this service, perhaps
         return await self._find(before)
 
     async def fork(
         self, target: SessionId, *, seq: Seq | None = None, title: str | None = None, by: str = ANONYMOUS
     ) -> SessionRecord:
-        """Make a new session that begins as this one was with row *seq*, or as it is; *by* that principal.
+        """Make a new session that begins as this one was with row *seq*, or as it is; return its record.
+
+        It is made *by* that principal. *title* is its title; that of this one if None.
 
         Its runs that had not ended are interrupted there.
 

@@ -79,7 +79,7 @@ class Webhook:
             raise ValueError(f"webhook {self.name!r}: the secret is {_SECRET_PREFIX!r} and 24 to 64 bytes in base64")
         if unknown := set(self.events) - set(EVENTS):
             raise ValueError(
-                f"webhook {self.name!r}: unknown events {sorted(unknown)}; there are {', '.join(EVENTS)}"
+                f"webhook {self.name!r}: there are no events {', '.join(sorted(unknown))}, only {', '.join(EVENTS)}"
             )
 
     @property
@@ -92,7 +92,10 @@ class Webhook:
         return key if self.secret.startswith(_SECRET_PREFIX) and 24 <= len(key) <= 64 else b""
 
     def signed(self, id: str, at: Millis, body: bytes) -> dict[str, str]:
-        """Return the headers for an attempt at *at*. Source: Standard Webhooks 1.0.0, "Signature scheme"."""
+        """Return the headers for an attempt, at *at*, to deliver *body* as *id*.
+
+        Source: Standard Webhooks 1.0.0, "Signature scheme".
+        """
         stamp = str(at // 1000)
         digest = hmac.new(self.key, b".".join((id.encode(), stamp.encode(), body)), hashlib.sha256).digest()
         return {

@@ -34,6 +34,8 @@ def back_up(path: Path, target: Path, progress: Progress = lambda done, total: N
     """
     if target.exists():
         raise StorageError(f"{target} exists; choose another name, so that nothing is overwritten")
+    if not target.parent.is_dir():
+        raise StorageError(f"there is no folder {target.parent}; make it, or choose another place for {target.name}")
     partial = target.with_name(f"{target.name}.partial")
     with Inspection(path):
         pass  # it is one of ours

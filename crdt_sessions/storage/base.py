@@ -15,6 +15,9 @@ from crdt_sessions.limits import Retention
 
 _AT_ONCE = Millis(0)
 
+MOST_AGENTS = 1000
+"""Names of agents that are remembered of a tenant."""
+
 
 class Row(NamedTuple):
     """One stored update."""
@@ -63,6 +66,8 @@ class SessionRecord:
     updated_at: Millis
     status: str
     title: str | None
+    lineage: str
+    """Names this creation of it: another one has another, of the same name or generation, and on another service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,19 @@ class RunEntry:
     due_at: Millis | None
     """When its session must be looked at, even if nothing happens there."""
     data: str
+    status: str = ""
+    answerer: str = ""
+    """The agent it is for, or that works on it or did where it may be anybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRun:
+    """A run that was looked for across sessions."""
+
+    session: SessionId
+    asked_at: Millis
+    """When it was put on record first."""
+    run: RunEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +189,18 @@ class UpdateStore(Protocol):
     """
 
     async def create(
-        self, session: SessionId, seed: bytes, *, generation: int, title: str | None, now: Millis
+        self,
+        session: SessionId,
+        seed: bytes,
+        *,
+        generation: int,
+        title: str | None,
+        now: Millis,
+        lineage: str | None = None,
     ) -> SessionRecord:
-        """Create a session whose first row is *seed*; both or neither exist afterwards.
+        """Create a session whose first row is *seed*, with a *title*, at *now*; return its record once it is stored.
+
+        *lineage* names this creation; what :func:`crdt_sessions.ids.lineage_of` says if None.
 
         Raises:
             SessionExists: there is one, or it was deleted and *generation* is not the next one.
@@ -189,9 +216,34 @@ class UpdateStore(Protocol):
         ...
 
     async def sessions(
-        self, *, after: SessionId | None, limit: int, tenant: str | None = None
+        self,
+        *,
+        after: SessionId | None,
+        limit: int,
+        tenant: str | None = None,
+        statuses: Sequence[str] | None = None,
+        member: str | None = None,
     ) -> Sequence[SessionRecord]:
-        """Return up to *limit* records in order of id, those behind *after*; of one *tenant*, or of all if None."""
+        """Return up to *limit* records in order of id, those behind *after*.
+
+        Of one *tenant*, or of all if None; with one of *statuses*; in which *member* has a role of their own.
+        """
+        ...
+
+    async def recent_sessions(
+        self,
+        tenant: str,
+        *,
+        statuses: Sequence[str] | None = None,
+        member: str | None = None,
+        before: tuple[Millis, SessionId] | None = None,
+        limit: int,
+    ) -> Sequence[SessionRecord]:
+        """Return up to *limit* records of a tenant, those that changed last first.
+
+        *before* is the time of change and the id of the last one that is known. What changes meanwhile moves to the
+        front: it is not returned twice. *statuses* and *member* are as in :meth:`sessions`.
+        """
         ...
 
     async def count(self, tenant: str) -> int:
@@ -209,7 +261,7 @@ class UpdateStore(Protocol):
     def append(
         self, session: SessionId, rows: Sequence[Row], *, entries: Entries = NO_ENTRIES, now: Millis
     ) -> Awaitable[None]:
-        """Append rows and put *entries* on record, all or nothing.
+        """Append *rows* and put *entries* on record at *now*, all or nothing; return what ends once they are stored.
 
         A coroutine will do; with a future there is one task less for each token of a stream. A session appends more
         before an earlier call has ended: they count in the order of the calls.
@@ -233,7 +285,7 @@ class UpdateStore(Protocol):
         keep_rows: bool = False,
         now: Millis,
     ) -> None:
-        """Replace all rows up to and including ``snapshot.seq`` by the snapshot, in one step.
+        """Replace all rows up to and including ``snapshot.seq`` by the snapshot, in one step, at *now*.
 
         The caller has verified that the snapshot holds everything in them. Earlier snapshots become versions, and
         those that *retention* does not keep go. A snapshot that is there already only gets the *name*, if there is
@@ -279,7 +331,7 @@ class UpdateStore(Protocol):
         ...
 
     async def rename_version(self, session: SessionId, seq: Seq, name: str | None) -> None:
-        """Give a kept version another name, or none: then the next snapshot may remove it.
+        """Give the kept version *seq* another name, or none: then the next snapshot may remove it.
 
         Raises:
             SessionNotFound: there is no such session.
@@ -290,7 +342,7 @@ class UpdateStore(Protocol):
     async def describe(
         self, session: SessionId, *, title: str | None = None, status: str | None = None, now: Millis
     ) -> None:
-        """Change what the record says; None leaves a field as it is.
+        """Change *title* and *status* of the record, at *now*; None leaves a field as it is.
 
         Raises:
             SessionNotFound: there is no such session.
@@ -298,7 +350,7 @@ class UpdateStore(Protocol):
         ...
 
     async def delete(self, session: SessionId, *, now: Millis) -> None:
-        """Delete a session and everything stored of it, deliveries included, but remember its generation.
+        """Delete a session, at *now*, and everything stored of it, deliveries included, but remember its generation.
 
         Raises:
             SessionNotFound: there is no such session.
@@ -316,16 +368,40 @@ class UpdateStore(Protocol):
         """
         ...
 
+    async def runs(
+        self,
+        tenant: str,
+        *,
+        statuses: Sequence[str] | None = None,
+        answerer: str | None = None,
+        before: tuple[Millis, SessionId, str] | None = None,
+        limit: int,
+    ) -> Sequence[FoundRun]:
+        """Return up to *limit* runs of a tenant, those that were asked for last first.
+
+        With one of *statuses*, for one agent (:attr:`RunEntry.answerer`), of those asked for before the one that has
+        this time, session and id.
+        """
+        ...
+
+    async def note_agents(self, tenant: str, names: Sequence[str], now: Millis) -> None:
+        """Remember that agents of these names ask for a tenant's runs at *now*; of a thousand, those seen last."""
+        ...
+
+    async def agents(self, tenant: str) -> Mapping[str, Millis]:
+        """Return the agents of a tenant that are remembered, and when they were noted last."""
+        ...
+
     async def due_sessions(self, now: Millis) -> Sequence[SessionId]:
         """Return the sessions with a run that is due by *now*."""
         ...
 
     async def step(self, session: SessionId, run: str, key: str) -> str | None:
-        """Return what was recorded for a step of a run, or None."""
+        """Return what was recorded for the step *key* of a run, or None."""
         ...
 
     async def record_step(self, session: SessionId, run: str, key: str, value: str) -> str:
-        """Record *value* for a step of a run, unless there is one; return what is recorded.
+        """Record *value* for the step *key* of a run, unless there is one; return what is recorded.
 
         Raises:
             SessionNotFound: there is no such session.
@@ -344,7 +420,7 @@ class UpdateStore(Protocol):
         ...
 
     async def delivered(self, id: str) -> None:
-        """Forget a delivery: it has arrived."""
+        """Forget the delivery *id*: it has arrived."""
         ...
 
     async def postpone(
@@ -359,6 +435,7 @@ class UpdateStore(Protocol):
     ) -> bool:
         """Note that an attempt failed, or that a dead delivery is to be tried again; tell whether there is one.
 
+        *attempts*, *next_at*, *error* and *dead* are what is known of the delivery *id* from now on.
         With *tenant*, only if it belongs to that one.
         """
         ...
@@ -386,7 +463,7 @@ class UpdateStore(Protocol):
         ...
 
     async def record(self, entries: Sequence[AuditEntry]) -> None:
-        """Append to the audit log, which is never changed."""
+        """Append *entries* to the audit log, which is never changed."""
         ...
 
     async def audit(
@@ -399,7 +476,10 @@ class UpdateStore(Protocol):
         after: int = 0,
         limit: int,
     ) -> Sequence[AuditEntry]:
-        """Return up to *limit* entries of a tenant's audit log behind *after*, oldest first, of what is asked for."""
+        """Return up to *limit* entries of a tenant's audit log behind *after*, oldest first.
+
+        Only those of *session*, *principal* and *action*, each if it is not None.
+        """
         ...
 
     async def check(self) -> None:

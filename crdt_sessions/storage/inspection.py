@@ -9,11 +9,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from crdt_sessions.errors import NewerSchema, StorageError
+from crdt_sessions.errors import StorageError
 from crdt_sessions.ids import Millis, Seq, SessionId
 from crdt_sessions.storage import sqlite_entries
 from crdt_sessions.storage.base import Entries, Row, SessionRecord, Version
-from crdt_sessions.storage.migrations import STEPS
+from crdt_sessions.storage.ownership import schema_version
 from crdt_sessions.storage.packing import unpack
 from crdt_sessions.storage.sqlite import checksum
 
@@ -21,6 +21,8 @@ _VERSIONS_SINCE = 3
 """The schema that gave snapshots a time and a name."""
 _PACKED_SINCE = 4
 """The schema that compresses snapshots."""
+_LINEAGE_SINCE = 6
+"""The schema that gives each creation of a session a name of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ class Inspection:
         path: the file.
 
     Raises:
-        StorageError: (on entering) it is not there, or not a database of ours.
+        StorageError: (on entering) it is not there, or cannot be read.
+        ForeignDatabase: (on entering) it is no database, or one of something else.
         NewerSchema: (on entering) a newer release wrote it.
     """
 
@@ -58,17 +61,16 @@ class Inspection:
     def __enter__(self) -> Inspection:
         if not self.path.is_file():
             raise StorageError(f"there is no file {self.path}")
-        try:
-            self._connection = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)
-            self.version = int(self._one("PRAGMA user_version"))
-        except sqlite3.Error as error:
-            raise StorageError(f"{self.path} cannot be read as a SQLite database: {error}") from error
-        if self.version > len(STEPS):
-            self._connection.close()
-            raise NewerSchema(path=str(self.path), found=self.version, known=len(STEPS))
-        if self.version == 0:
-            self._connection.close()
-            raise StorageError(f"{self.path} is not a database of sessions")
+        with contextlib.ExitStack() as undo:
+            try:
+                self._connection = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)
+                undo.callback(self._connection.close)
+                self.version = schema_version(self._connection, self.path)
+            except sqlite3.Error as error:
+                raise StorageError(f"{self.path} cannot be read as a SQLite database: {error}") from error
+            if self.version == 0:
+                raise StorageError(f"{self.path} is not a database of sessions: it is empty")
+            undo.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -89,7 +91,8 @@ class Inspection:
         Raises:
             StorageError: the list itself cannot be read.
         """
-        columns = "id, generation, created_at, updated_at, status, title, last_seq, deleted_at"
+        lineage = "lineage" if self.version >= _LINEAGE_SINCE else "generation || '-' || created_at"
+        columns = f"id, generation, created_at, updated_at, status, title, {lineage}, last_seq, deleted_at"
         try:
             listed = self._connection.execute(f"SELECT {columns} FROM sessions ORDER BY id").fetchall()
         except sqlite3.Error as error:
@@ -146,11 +149,6 @@ class Inspection:
             problems.append(f"runs cannot be read: {error}")
             return Entries()
         return Entries(sqlite_entries.runs(runs), sqlite_entries.writers(writers))
-
-    def _one(self, statement: str) -> int:
-        with closing(self._connection.execute(statement)) as cursor:
-            value: int = cursor.fetchone()[0]
-            return value
 
 
 def _gaps(rows: tuple[Row, ...], last_seq: int) -> list[str]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from crdt_sessions.errors import NotFound, SessionExists, SessionNotFound, StorageError
-from crdt_sessions.ids import Millis, Seq, SessionId, tenant_of
+from crdt_sessions.ids import Millis, Seq, SessionId, lineage_of, tenant_of
 from crdt_sessions.limits import Retention
 from crdt_sessions.storage.base import (
+    MOST_AGENTS,
     NO_ENTRIES,
     AuditEntry,
     Delivery,
     Entries,
+    FoundRun,
     History,
     Revocation,
     Row,
@@ -36,6 +38,7 @@ class _Session:
     writers: dict[int, WriterEntry] = field(default_factory=dict)
     steps: dict[tuple[str, str], str] = field(default_factory=dict)
     members: dict[str, str] = field(default_factory=dict)
+    asked_at: dict[str, Millis] = field(default_factory=dict)
 
 
 class MemoryStore:
@@ -47,14 +50,22 @@ class MemoryStore:
         self._deliveries: dict[str, Delivery] = {}
         self._revocations: dict[tuple[str, str, str], Revocation] = {}
         self._audit: list[AuditEntry] = []
+        self._agents: dict[str, dict[str, Millis]] = {}
 
     async def create(
-        self, session: SessionId, seed: bytes, *, generation: int, title: str | None, now: Millis
+        self,
+        session: SessionId,
+        seed: bytes,
+        *,
+        generation: int,
+        title: str | None,
+        now: Millis,
+        lineage: str | None = None,
     ) -> SessionRecord:
         """See :meth:`UpdateStore.create`."""
         if session in self._sessions or generation != self._generations.get(session, 0) + 1:
             raise SessionExists(session=session)
-        record = SessionRecord(session, generation, now, now, "active", title)
+        record = SessionRecord(session, generation, now, now, "active", title, lineage or lineage_of(generation, now))
         self._sessions[session] = _Session(record, [Row(Seq(1), seed)], {Seq(1): now})
         self._generations[session] = generation
         return record
@@ -69,15 +80,38 @@ class MemoryStore:
         return self._generations.get(session, 0)
 
     async def sessions(
-        self, *, after: SessionId | None, limit: int, tenant: str | None = None
+        self,
+        *,
+        after: SessionId | None,
+        limit: int,
+        tenant: str | None = None,
+        statuses: Sequence[str] | None = None,
+        member: str | None = None,
     ) -> Sequence[SessionRecord]:
         """See :meth:`UpdateStore.sessions`."""
-        ids = sorted(
-            session
-            for session in self._sessions
-            if (after is None or session > after) and tenant in (None, tenant_of(session))
-        )
-        return [self._sessions[session].record for session in ids[:limit]]
+        found = [record for record in self._listed(tenant, statuses, member) if after is None or record.id > after]
+        return sorted(found, key=lambda record: record.id)[:limit]
+
+    async def recent_sessions(
+        self,
+        tenant: str,
+        *,
+        statuses: Sequence[str] | None = None,
+        member: str | None = None,
+        before: tuple[Millis, SessionId] | None = None,
+        limit: int,
+    ) -> Sequence[SessionRecord]:
+        """See :meth:`UpdateStore.recent_sessions`."""
+        found = {(record.updated_at, record.id): record for record in self._listed(tenant, statuses, member)}
+        return [found[place] for place in sorted(found, reverse=True) if before is None or place < before][:limit]
+
+    def _listed(
+        self, tenant: str | None, statuses: Sequence[str] | None, member: str | None
+    ) -> Iterator[SessionRecord]:
+        for session, found in self._sessions.items():
+            of_one = statuses is None or found.record.status in statuses
+            if tenant in (None, tenant_of(session)) and of_one and (member is None or member in found.members):
+                yield found.record
 
     async def count(self, tenant: str) -> int:
         """See :meth:`UpdateStore.count`."""
@@ -103,7 +137,9 @@ class MemoryStore:
         found.rows.extend(rows)
         found.times.update((row.seq, now) for row in rows)
         found.record = replace(found.record, updated_at=now)
-        found.runs.update((run.id, run) for run in entries.runs)
+        for run in entries.runs:
+            found.asked_at.setdefault(run.id, run.queued_at)
+            found.runs[run.id] = run
         found.writers.update((writer.client, writer) for writer in entries.writers)
         for delivery in entries.deliveries:
             self._deliveries.setdefault(delivery.id, delivery)
@@ -147,6 +183,7 @@ class MemoryStore:
             {row.seq: (row, version) for version, row in snapshots},
             {run.id: run for run in entries.runs},
             {writer.client: writer for writer in entries.writers},
+            asked_at={run.id: run.queued_at for run in entries.runs},
         )
 
     async def history(self, session: SessionId) -> History:
@@ -204,6 +241,37 @@ class MemoryStore:
             if run.ready and run.agent in agents and found.record.status == "active"
         )
         return [(session, run) for _, session, run in ready[:limit]]
+
+    async def runs(
+        self,
+        tenant: str,
+        *,
+        statuses: Sequence[str] | None = None,
+        answerer: str | None = None,
+        before: tuple[Millis, SessionId, str] | None = None,
+        limit: int,
+    ) -> Sequence[FoundRun]:
+        """See :meth:`UpdateStore.runs`."""
+        found = {
+            (of.asked_at[run.id], session, run.id): run
+            for session, of in self._sessions.items()
+            if tenant_of(session) == tenant
+            for run in of.runs.values()
+            if (statuses is None or run.status in statuses) and answerer in (None, run.answerer)
+        }
+        places = [place for place in sorted(found, reverse=True) if before is None or place < before]
+        return [FoundRun(place[1], place[0], found[place]) for place in places[:limit]]
+
+    async def note_agents(self, tenant: str, names: Sequence[str], now: Millis) -> None:
+        """See :meth:`UpdateStore.note_agents`."""
+        agents = self._agents.setdefault(tenant, {})
+        agents.update(dict.fromkeys(names, now))
+        for name in sorted(agents, key=lambda name: (-agents[name], name))[MOST_AGENTS:]:
+            del agents[name]
+
+    async def agents(self, tenant: str) -> Mapping[str, Millis]:
+        """See :meth:`UpdateStore.agents`."""
+        return dict(sorted(self._agents.get(tenant, {}).items()))
 
     async def due_sessions(self, now: Millis) -> Sequence[SessionId]:
         """See :meth:`UpdateStore.due_sessions`."""

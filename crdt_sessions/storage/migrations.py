@@ -157,6 +157,47 @@ STEPS: tuple[tuple[str, str], ...] = (
         CREATE TRIGGER audit_is_never_shortened BEFORE DELETE ON audit BEGIN SELECT raise(ABORT, 'append only'); END;
         """,
     ),
+    (
+        "what tells a session from another one of its name",
+        """
+        ALTER TABLE sessions ADD COLUMN lineage TEXT NOT NULL DEFAULT '';
+
+        UPDATE sessions SET lineage = generation || '-' || created_at;
+        """,
+    ),
+    (
+        "what sessions and runs are looked for by, and the agents that were here",
+        """
+        ALTER TABLE runs ADD COLUMN tenant TEXT NOT NULL DEFAULT '';
+
+        ALTER TABLE runs ADD COLUMN status TEXT NOT NULL DEFAULT '';
+
+        ALTER TABLE runs ADD COLUMN answerer TEXT NOT NULL DEFAULT '';
+
+        ALTER TABLE runs ADD COLUMN asked_at INTEGER NOT NULL DEFAULT 0;
+
+        UPDATE runs SET
+            tenant = coalesce((SELECT tenant FROM sessions WHERE id = session), ''),
+            status = coalesce(CASE WHEN json_valid(data) THEN json_extract(data, '$.status') END, ''),
+            answerer = coalesce(CASE WHEN json_valid(data) THEN json_extract(data, '$.lease.agent') END, agent),
+            asked_at = queued_at;
+
+        CREATE INDEX runs_by_status ON runs (tenant, status, asked_at, session, id);
+
+        CREATE INDEX runs_by_answerer ON runs (tenant, answerer, status, asked_at, session, id);
+
+        CREATE INDEX sessions_by_change ON sessions (tenant, status, updated_at, id) WHERE deleted_at IS NULL;
+
+        CREATE INDEX members_by_principal ON members (principal, session);
+
+        CREATE TABLE agents (
+            tenant  TEXT NOT NULL,
+            name    TEXT NOT NULL,
+            seen_at INTEGER NOT NULL,
+            PRIMARY KEY (tenant, name)
+        ) STRICT, WITHOUT ROWID;
+        """,
+    ),
 )
 """Name and statements. Append only: a released step never changes."""
 

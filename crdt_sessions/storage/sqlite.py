@@ -25,22 +25,23 @@ import aiosqlite
 from crdt_sessions import failpoints
 from crdt_sessions.errors import (
     CrdtSessionsError,
-    DamagedDatabase,
     DamagedLog,
+    ForeignDatabase,
     NotFound,
     SessionExists,
     SessionNotFound,
     StorageError,
     StoreUnavailable,
 )
-from crdt_sessions.ids import Millis, Seq, SessionId, tenant_of
-from crdt_sessions.limits import Retention
-from crdt_sessions.storage import sqlite_audit, sqlite_entries
+from crdt_sessions.ids import Millis, Seq, SessionId, lineage_of, reference, tenant_of
+from crdt_sessions.limits import Limits, Retention
+from crdt_sessions.storage import sqlite_audit, sqlite_entries, sqlite_lists
 from crdt_sessions.storage.base import (
     NO_ENTRIES,
     AuditEntry,
     Delivery,
     Entries,
+    FoundRun,
     History,
     Revocation,
     Row,
@@ -48,10 +49,14 @@ from crdt_sessions.storage.base import (
     StoredSession,
     Version,
 )
-from crdt_sessions.storage.lock import FileLock
+from crdt_sessions.storage.checkpoints import Checkpoint, Checkpoints, WriteAheadLog
+from crdt_sessions.storage.identity import Identity
+from crdt_sessions.storage.lock import DatabaseLock
 from crdt_sessions.storage.migrations import migrate
+from crdt_sessions.storage.ownership import refuse_foreign
 from crdt_sessions.storage.packing import pack, unpack
 from crdt_sessions.storage.retention import kept
+from crdt_sessions.storage.sqlite_errors import translated
 
 _log = logging.getLogger("crdt_sessions.storage")
 
@@ -59,7 +64,8 @@ Result = TypeVar("Result")
 _StoredRow = tuple[str, int, bytes, int, bool, int]
 _Job = Callable[[sqlite3.Connection], None]
 
-_RECORD = "SELECT id, generation, created_at, updated_at, status, title FROM sessions"
+_COLUMNS = "id, generation, created_at, updated_at, status, title, lineage"
+_RECORD = f"SELECT {_COLUMNS} FROM sessions"
 _ROWS_UP_TO = (
     "WITH newest AS (SELECT * FROM snapshots WHERE session = ?1 AND seq <= ?2 ORDER BY seq DESC LIMIT 1)"
     " SELECT seq, data, checksum, waits, size FROM newest UNION ALL SELECT seq, data, checksum, waits, 0 FROM"
@@ -89,21 +95,15 @@ _MOST_KNOWN = 10_000
 """Sessions of which is remembered where their logs end; a row of another one is written with a look at the table."""
 _NO_BOUND = 2**62
 _MAX_REST_S = 0.001
-_CHECKPOINT_BYTES = 4 * 1024 * 1024
-_ROW_BYTES, _JOB_BYTES = 500, 16 * 1024
+_LOOK_S = 0.1
+"""How often it is looked whether the files still have their names."""
+_PAGE_BYTES = 1024
+"""Of a new database: a token writes a page or two into the log, whose size is what its commit costs
+(``docs/decisions/0023-a-bounded-log.md``)."""
+_PAGES_BYTES = 8 * _PAGE_BYTES
+"""What a row puts into the log beside its update, at most but for what is rare."""
 _PROBE_BYTES = 65_536
 _BUSY_MS = 2000
-_UNAVAILABLE = {
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_NOMEM,
-}
-"""SQLite's answers that may be others in a moment."""
 
 
 class _Append(NamedTuple):
@@ -177,49 +177,62 @@ class SqliteStore:
     """An :class:`UpdateStore` in a SQLite file. Open it as a context manager.
 
     Args:
-        path: the database file; it is created if missing. ``<path>.lock`` beside it keeps a second
-            process out.
+        path: the database file; it is created if missing. A lock on it, and on ``<path>.lock`` beside it, keeps a
+            second process out.
         max_bytes: what the database may grow to; then it counts as full until something is deleted.
+        max_wal_bytes: what its write-ahead log may grow to; by one commit more, and while another process reads one
+            state of it, such as a backup, by what is written meanwhile.
 
     Raises:
         DatabaseInUse: (on entering) another process has it open.
+        DatabaseHasOtherNames: (on entering) the file has several hard links.
+        ForeignDatabase: (on entering) it is no database, or one of something else. It is left as it is.
         NewerSchema: (on entering) a newer release wrote it.
         StorageError: (on entering) it cannot be opened.
     """
 
-    def __init__(self, path: Path | str, *, max_bytes: int | None = None) -> None:
+    def __init__(
+        self, path: Path | str, *, max_bytes: int | None = None, max_wal_bytes: int = Limits().max_wal_bytes
+    ) -> None:
         self.path = Path(path)
         self._max_bytes = max_bytes
-        self._lock = FileLock(Path(f"{self.path}.lock"), self.path)
+        self._max_wal_bytes = max_wal_bytes
+        self._lock = DatabaseLock(self.path)
         self._queue: asyncio.Queue[_Queued | None] = asyncio.Queue()
         self._writer: asyncio.Task[None] | None = None
         self._writing: list[_Queued] = []
         self._reading = asyncio.Lock()
         self._heads = _Heads()
         self._catching_up: asyncio.TimerHandle | None = None
-        self._appended_bytes = 0
-        self._checkpointing: asyncio.Task[None] | None = None
+        self._look_at = 0.0
         self._write: aiosqlite.Connection
         self._read: aiosqlite.Connection
-        self._checkpoints: aiosqlite.Connection
+        self._beside: aiosqlite.Connection
+        """For checkpoints."""
+        self._identity: Identity
+        self._checkpoints: Checkpoints
 
     async def __aenter__(self) -> SqliteStore:
-        self._lock.acquire()
-        try:
-            with _translated():
-                self._write = await _connect(self.path)
+        async with contextlib.AsyncExitStack() as undo:
+            self._lock.acquire()
+            undo.callback(self._lock.release)
+            with translated(self.path):
                 try:
-                    await migrate(self._write, str(self.path))
-                    await self._limit_size()
-                    await self._write.execute("PRAGMA wal_autocheckpoint = 0")
-                    self._read = await _connect(self.path)
-                    self._checkpoints = await _connect(self.path)
-                except BaseException:
-                    await self._write.close()
+                    refuse_foreign(self.path)
+                except ForeignDatabase:
+                    self._lock.leave_no_trace()
                     raise
-        except BaseException:
-            self._lock.release()
-            raise
+                self._write = await _connect(self.path)
+                undo.push_async_callback(self._write.close)
+                await migrate(self._write, str(self.path))
+                await self._limit_size()
+                self._read = await _connect(self.path)
+                undo.push_async_callback(self._read.close)
+                self._beside = await _connect(self.path)
+                undo.push_async_callback(self._beside.close)
+                self._identity = Identity(self.path)
+                self._checkpoints = await self._watch_log()
+            undo.pop_all()
         self._writer = asyncio.create_task(self._run(), name="sqlite writer")
         self._writer.add_done_callback(self._writer_ended)
         return self
@@ -231,9 +244,23 @@ class SqliteStore:
 
     async def _limit_size(self) -> None:
         if self._max_bytes is not None:
-            async with self._write.execute("PRAGMA page_size") as cursor:
-                ((page_bytes,),) = await cursor.fetchall()
-            await self._write.execute(f"PRAGMA max_page_count = {max(1, self._max_bytes // page_bytes)}")
+            pages = max(1, self._max_bytes // await self._page_bytes())
+            await self._write.execute(f"PRAGMA max_page_count = {pages}")
+
+    async def _watch_log(self) -> Checkpoints:
+        await self._write.execute("PRAGMA wal_autocheckpoint = 0")
+        await self._write.execute(f"PRAGMA journal_size_limit = {self._max_wal_bytes}")  # what is over goes, at last
+        await self._beside.execute("PRAGMA busy_timeout = 0")
+        log = WriteAheadLog(Path(f"{self.path.resolve()}-wal"), await self._page_bytes())
+        return Checkpoints(log, self._max_wal_bytes, self._checkpoint)
+
+    async def _checkpoint(self, mode: str) -> Checkpoint:
+        ((busy, pages, copied),) = await self._beside.execute_fetchall(f"PRAGMA wal_checkpoint({mode})")
+        return Checkpoint(bool(busy), pages, copied)
+
+    async def _page_bytes(self) -> int:
+        ((page_bytes,),) = await self._write.execute_fetchall("PRAGMA page_size")
+        return int(page_bytes)
 
     async def close(self) -> None:
         """Finish the writes that wait, then close the file."""
@@ -245,9 +272,9 @@ class SqliteStore:
         self._queue.put_nowait(None)
         await asyncio.wait({self._writer})
         self._writer = None
-        if self._checkpointing is not None:
-            await asyncio.wait({self._checkpointing})
-        await self._checkpoints.close()
+        await self._checkpoints.idle()
+        self._checkpoints.close()
+        await self._beside.close()
         await self._read.close()
         await self._write.close()
         self._lock.release()
@@ -255,7 +282,14 @@ class SqliteStore:
     # -- writing -----------------------------------------------------------------------------------------------
 
     async def create(
-        self, session: SessionId, seed: bytes, *, generation: int, title: str | None, now: Millis
+        self,
+        session: SessionId,
+        seed: bytes,
+        *,
+        generation: int,
+        title: str | None,
+        now: Millis,
+        lineage: str | None = None,
     ) -> SessionRecord:
         """See :meth:`UpdateStore.create`."""
 
@@ -265,7 +299,7 @@ class SqliteStore:
 
         if generation < 1:
             raise ValueError("the first generation is 1")
-        record = SessionRecord(session, generation, now, now, "active", title)
+        record = SessionRecord(session, generation, now, now, "active", title, lineage or lineage_of(generation, now))
         await self._submit(job)
         return record
 
@@ -386,6 +420,7 @@ class SqliteStore:
         def take_back(connection: sqlite3.Connection) -> None:
             _run(connection, "DELETE FROM probe", ())
 
+        self._identity.check()
         await self._submit(write)
         await self._submit(take_back)
 
@@ -471,16 +506,40 @@ class SqliteStore:
         return int(rows[0][0]) if rows else 0
 
     async def sessions(
-        self, *, after: SessionId | None, limit: int, tenant: str | None = None
+        self,
+        *,
+        after: SessionId | None,
+        limit: int,
+        tenant: str | None = None,
+        statuses: Sequence[str] | None = None,
+        member: str | None = None,
     ) -> Sequence[SessionRecord]:
         """See :meth:`UpdateStore.sessions`."""
         await self._caught_up()
         of_tenant, which = _of_tenant(tenant)
+        of_status, ones = sqlite_lists.of_status(statuses)
+        of_member, whose = sqlite_lists.of_member(member)
         rows = await self._select(
-            f"{_RECORD} WHERE deleted_at IS NULL AND id > ?{of_tenant} ORDER BY id LIMIT ?",
-            (after or "", *which, limit),
+            f"{_RECORD} WHERE deleted_at IS NULL AND id > ?{of_tenant}{of_status}{of_member} ORDER BY id LIMIT ?",
+            (after or "", *which, *ones, *whose, limit),
         )
         return [SessionRecord(*row) for row in rows]
+
+    async def recent_sessions(
+        self,
+        tenant: str,
+        *,
+        statuses: Sequence[str] | None = None,
+        member: str | None = None,
+        before: tuple[Millis, SessionId] | None = None,
+        limit: int,
+    ) -> Sequence[SessionRecord]:
+        """See :meth:`UpdateStore.recent_sessions`."""
+        await self._caught_up()
+        query = sqlite_lists.recent_sessions(
+            _COLUMNS, tenant, statuses=statuses, member=member, before=before, limit=limit
+        )
+        return [SessionRecord(*row) for row in await self._select(*query)]
 
     async def count(self, tenant: str) -> int:
         """See :meth:`UpdateStore.count`."""
@@ -491,14 +550,35 @@ class SqliteStore:
         self, agents: Sequence[str], *, limit: int, tenant: str | None = None
     ) -> Sequence[tuple[SessionId, str]]:
         """See :meth:`UpdateStore.ready_runs`."""
-        of_tenant, which = _of_tenant(tenant)
+        of_tenant, which = _of_tenant(tenant, "sessions.tenant")
         rows = await self._select(
             "SELECT runs.session, runs.id FROM runs JOIN sessions ON sessions.id = runs.session"
-            f" WHERE ready AND agent IN ({', '.join('?' * len(agents))}) AND status = 'active'{of_tenant}"
+            f" WHERE ready AND agent IN ({', '.join('?' * len(agents))}) AND sessions.status = 'active'{of_tenant}"
             " ORDER BY queued_at, runs.session, runs.id LIMIT ?",
             (*agents, *which, limit),
         )
         return [(SessionId(session), run) for session, run in rows]
+
+    async def runs(
+        self,
+        tenant: str,
+        *,
+        statuses: Sequence[str] | None = None,
+        answerer: str | None = None,
+        before: tuple[Millis, SessionId, str] | None = None,
+        limit: int,
+    ) -> Sequence[FoundRun]:
+        """See :meth:`UpdateStore.runs`."""
+        query = sqlite_lists.runs(tenant, statuses=statuses, answerer=answerer, before=before, limit=limit)
+        return sqlite_lists.found_runs(await self._select(*query))
+
+    async def note_agents(self, tenant: str, names: Sequence[str], now: Millis) -> None:
+        """See :meth:`UpdateStore.note_agents`."""
+        await self._submit(lambda connection: sqlite_lists.note_agents(connection, tenant, names, now))
+
+    async def agents(self, tenant: str) -> Mapping[str, Millis]:
+        """See :meth:`UpdateStore.agents`."""
+        return dict(await self._select("SELECT name, seen_at FROM agents WHERE tenant = ? ORDER BY name", (tenant,)))
 
     async def due_sessions(self, now: Millis) -> Sequence[SessionId]:
         """See :meth:`UpdateStore.due_sessions`."""
@@ -590,7 +670,7 @@ class SqliteStore:
 
     async def _ask(self, read: Callable[[sqlite3.Connection], Result]) -> Result:
         async with self._reading:
-            with _translated():
+            with translated():
                 return await _in_its_thread(self._read, read)
 
     def _submit(self, job: _Job | _Append, *, deletes: SessionId | None = None) -> asyncio.Future[None]:
@@ -630,43 +710,33 @@ class SqliteStore:
             closing = None in group
             self._writing = jobs = [queued for queued in group if queued is not None]
             begun = loop.time()
-            if jobs and not await self._commit(jobs) and len(jobs) > 1:
+            if jobs and not await self._commit(jobs, begun) and len(jobs) > 1:
                 for queued in jobs:  # one of them failed; give each its own transaction and its own error
-                    await self._commit([queued])
+                    await self._commit([queued], begun)
             self._catch_up_soon()
-            self._checkpoint_soon(jobs)
+            if self._checkpoints.look(held_up=self._reading.locked(), written=_log_bytes(jobs)):
+                async with self._reading:  # whoever reads an older state keeps the log from beginning anew
+                    await self._checkpoints.begin_anew()
             now = loop.time()
             free_at = now + min(now - begun, _MAX_REST_S)
-
-    def _checkpoint_soon(self, jobs: Sequence[_Queued]) -> None:
-        """Have the WAL copied into the database now and then, beside the commits: within one it holds others up."""
-        self._appended_bytes += sum(_size(queued.job) for queued in jobs)
-        if self._appended_bytes >= _CHECKPOINT_BYTES and self._checkpointing is None:
-            self._appended_bytes = 0
-            self._checkpointing = asyncio.create_task(self._checkpoint(), name="sqlite checkpoint")
-
-    async def _checkpoint(self) -> None:
-        try:
-            await self._checkpoints.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
-        except sqlite3.Error as error:  # nothing is lost: it stays in the WAL, and is tried again
-            _log.warning("the WAL cannot be copied into the database: %s", error)
-        finally:
-            self._checkpointing = None
 
     def _writer_ended(self, writer: asyncio.Task[None]) -> None:
         """Leave nobody waiting, should the writer ever fail in a way that is not SQLite's."""
         if writer.cancelled() or (error := writer.exception()) is None:
             return
-        _log.error("the writer failed", exc_info=error)
+        found = reference()
+        _log.error("the writer failed", exc_info=error, extra={"reference": found})
         waiting = [*self._writing, *(self._queue.get_nowait() for _ in range(self._queue.qsize()))]
         for queued in waiting:
             if queued is not None and not queued.done.done():
-                queued.done.set_exception(StorageError(f"the writer failed: {error!r}"))
+                queued.done.set_exception(StorageError(f"the store failed; the log says more (reference {found})"))
 
-    async def _commit(self, jobs: Sequence[_Queued]) -> bool:
+    async def _commit(self, jobs: Sequence[_Queued], now: float) -> bool:
         """Run *jobs* in one transaction; report success to all, or failure if there is only one."""
         try:
-            with _translated():
+            if now >= self._look_at:
+                self._look_at_files(now)
+            with translated():
                 await _in_its_thread(self._write, lambda connection: _transact(connection, jobs, self._heads))
         except CrdtSessionsError as error:
             if len(jobs) == 1 and not jobs[0].done.done():
@@ -677,34 +747,25 @@ class SqliteStore:
                 queued.done.set_result(None)
         return True
 
+    def _look_at_files(self, now: float) -> None:
+        """Return if what is written will be where it can be found again.
 
-def _size(job: _Job | _Append) -> int:
-    """Return about how many bytes a job adds to the WAL."""
-    return sum(len(row.update) + _ROW_BYTES for row in job.rows) if isinstance(job, _Append) else _JOB_BYTES
-
-
-class _translated:
-    """Turns SQLite's errors into ours."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, sqlite3.Error):
-            raise _error_for(error) from error
+        Raises:
+            DatabaseGone: it is not.
+        """
+        self._identity.check()
+        self._look_at = now + _LOOK_S
 
 
-def _error_for(error: sqlite3.Error) -> StorageError:
-    """Return what an error of SQLite's means for us. Source: sqlite.org/rescode.html."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the rest says more, of the same kind
-    sentence = f"SQLite: {error}"
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return DamagedDatabase(f"{sentence}; look at it with: crdt-sessions doctor FILE")
-    if code in _UNAVAILABLE:
-        return StoreUnavailable(sentence)
-    return StorageError(sentence)
+def _log_bytes(jobs: Sequence[_Queued]) -> int | None:
+    """Return about how many bytes *jobs* put into the write-ahead log; None if they are more than rows."""
+    size = 0
+    for queued in jobs:
+        if not isinstance(job := queued.job, _Append) or job.entries is not NO_ENTRIES:
+            return None
+        for row in job.rows:
+            size += _PAGES_BYTES + len(row.update)
+    return size
 
 
 async def _in_its_thread(connection: aiosqlite.Connection, work: Callable[[sqlite3.Connection], Result]) -> Result:
@@ -742,7 +803,7 @@ def _history(connection: sqlite3.Connection, session: SessionId) -> History:
 
 def _load(connection: sqlite3.Connection, session: SessionId) -> StoredSession | None:
     found = connection.execute(
-        "SELECT id, generation, created_at, updated_at, status, title, last_seq FROM sessions"
+        "SELECT id, generation, created_at, updated_at, status, title, lineage, last_seq FROM sessions"
         " WHERE id = ? AND deleted_at IS NULL",
         (session,),
     ).fetchone()
@@ -761,8 +822,18 @@ def _load(connection: sqlite3.Connection, session: SessionId) -> StoredSession |
 
 async def _connect(path: Path) -> aiosqlite.Connection:
     connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=_CACHED_STATEMENTS)
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", f"busy_timeout = {_BUSY_MS}"):
-        await connection.execute(f"PRAGMA {pragma}")
+    try:
+        for pragma in (
+            f"page_size = {_PAGE_BYTES}",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            f"busy_timeout = {_BUSY_MS}",
+        ):
+            await connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        await connection.close()  # its thread would outlive everything else, and hold the process
+        raise
     return connection
 
 
@@ -817,22 +888,22 @@ def _require(connection: sqlite3.Connection, session: SessionId) -> None:
         raise SessionNotFound(session=session)
 
 
-def _of_tenant(tenant: str | None) -> tuple[str, tuple[str, ...]]:
+def _of_tenant(tenant: str | None, column: str = "tenant") -> tuple[str, tuple[str, ...]]:
     """Return the condition for sessions of a tenant, to stand behind others, and its parameters."""
-    return ("", ()) if tenant is None else (" AND tenant = ?", (tenant,))
+    return ("", ()) if tenant is None else (f" AND {column} = ?", (tenant,))
 
 
 def _insert_session(connection: sqlite3.Connection, record: SessionRecord, last_seq: Seq) -> None:
     changed = _run(
         connection,
-        "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?) ON CONFLICT (id) DO UPDATE SET"
+        "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?, ?) ON CONFLICT (id) DO UPDATE SET"
         " generation = excluded.generation, created_at = excluded.created_at,"
         " updated_at = excluded.updated_at, status = excluded.status, title = excluded.title,"
-        " last_seq = excluded.last_seq, deleted_at = NULL"
+        " last_seq = excluded.last_seq, deleted_at = NULL, lineage = excluded.lineage"
         " WHERE deleted_at IS NOT NULL AND sessions.generation = excluded.generation - 1",
         (
             record.id, record.generation, record.created_at, record.updated_at, record.status, record.title, last_seq,
-            tenant_of(record.id),
+            tenant_of(record.id), record.lineage,
         ),
     )  # fmt: skip
     if not changed:

@@ -6,13 +6,14 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
-from crdt_sessions.ids import Millis, SessionId
+from crdt_sessions.ids import Millis, SessionId, tenant_of
 from crdt_sessions.storage.base import Entries, RunEntry, WriterEntry
 
 TABLES = ("runs", "writers", "steps", "deliveries", "members")
 
 QUERIES = (
-    "SELECT id, agent, ready, queued_at, due_at, data FROM runs WHERE session = ? ORDER BY queued_at, id",
+    "SELECT id, agent, ready, queued_at, due_at, data, status, answerer FROM runs WHERE session = ?"
+    " ORDER BY queued_at, id",
     "SELECT client, principal, run, epoch, fenced_at FROM writers WHERE session = ? ORDER BY client",
 )
 """What :func:`runs` and :func:`writers` read."""
@@ -22,8 +23,19 @@ def put(connection: sqlite3.Connection, session: SessionId, entries: Entries) ->
     """Put *entries* on record, inside a transaction."""
     for statement, rows in (
         (
-            "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(session, run.id, run.agent, run.ready, run.queued_at, run.due_at, run.data) for run in entries.runs],
+            "INSERT INTO runs"
+            " (session, id, agent, ready, queued_at, due_at, data, tenant, status, answerer, asked_at)"
+            " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?5)"
+            " ON CONFLICT DO UPDATE SET agent = excluded.agent,"
+            " ready = excluded.ready, queued_at = excluded.queued_at, due_at = excluded.due_at, data = excluded.data,"
+            " status = excluded.status, answerer = excluded.answerer",
+            [
+                (
+                    session, run.id, run.agent, run.ready, run.queued_at, run.due_at, run.data, tenant_of(session),
+                    run.status, run.answerer,
+                )
+                for run in entries.runs
+            ],
         ),
         (
             "INSERT OR REPLACE INTO writers VALUES (?, ?, ?, ?, ?, ?)",
@@ -48,8 +60,8 @@ def put(connection: sqlite3.Connection, session: SessionId, entries: Entries) ->
 def runs(rows: Iterable[Any]) -> tuple[RunEntry, ...]:
     """Return the rows of the first query as values."""
     return tuple(
-        RunEntry(id, agent, bool(ready), Millis(queued_at), due_at, data)
-        for id, agent, ready, queued_at, due_at, data in rows
+        RunEntry(id, agent, bool(ready), Millis(queued_at), due_at, data, status, answerer)
+        for id, agent, ready, queued_at, due_at, data, status, answerer in rows
     )
 
 

@@ -1,7 +1,8 @@
 """The engine and the steward: events in, effects out; and the replica at the other end. Pure."""
 
 from crdt_sessions.sync.actor import ALL, READ_ONLY, Actor, Rights
-from crdt_sessions.sync.engine import EditFailed, SessionEngine
+from crdt_sessions.sync.aside import Aside
+from crdt_sessions.sync.engine import EditFailed, EngineFailed, SessionEngine, TakenInPart
 from crdt_sessions.sync.events import (
     ClosePeer,
     Committed,
@@ -12,19 +13,24 @@ from crdt_sessions.sync.events import (
     PeerJoined,
     PeerLeft,
     Persist,
+    PrincipalChanged,
     Ready,
     Reload,
     RightsChanged,
     Tasted,
     Tick,
+    Tried,
+    Try,
     Violation,
 )
+from crdt_sessions.sync.log import LogMemory
 from crdt_sessions.sync.panics import Panics
 from crdt_sessions.sync.plain import joined
-from crdt_sessions.sync.records import Deed, Notice, Records, RunRecord, Writer, lease_digest
+from crdt_sessions.sync.records import Deed, Notice, Records, RunRecord, Unreadable, Writer, lease_digest
 from crdt_sessions.sync.replica import Replica
 from crdt_sessions.sync.runs import RunSteward
 from crdt_sessions.sync.steward import Steward
+from crdt_sessions.sync.waiting import WaitingUpdates
 from crdt_sessions.sync.writers import MAX_AUTHORS
 
 __all__ = [
@@ -32,19 +38,23 @@ __all__ = [
     "MAX_AUTHORS",
     "READ_ONLY",
     "Actor",
+    "Aside",
     "ClosePeer",
     "Committed",
     "Deed",
     "Describe",
     "EditFailed",
     "Effect",
+    "EngineFailed",
     "Event",
     "FrameReceived",
+    "LogMemory",
     "Notice",
     "Panics",
     "PeerJoined",
     "PeerLeft",
     "Persist",
+    "PrincipalChanged",
     "Ready",
     "Records",
     "Reload",
@@ -55,9 +65,14 @@ __all__ = [
     "RunSteward",
     "SessionEngine",
     "Steward",
+    "TakenInPart",
     "Tasted",
     "Tick",
+    "Tried",
+    "Try",
+    "Unreadable",
     "Violation",
+    "WaitingUpdates",
     "Writer",
     "joined",
     "lease_digest",

@@ -37,6 +37,19 @@ READ_ONLY = Rights(write=False, ask=False, decide=False, cancel=False)
 
 
 @dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks for a run."""
+
+    principal: str | None = None
+    """Who it is; None where nobody is known, and what the request says is believed."""
+    decides: bool = True
+    """Whether they may answer what agents ask people, if those ask them."""
+
+
+NOBODY_KNOWN = Asker()
+
+
+@dataclass(frozen=True, slots=True)
 class Actor:
     """A principal on a connection."""
 

@@ -16,6 +16,9 @@ from crdt_sessions.sync.actor import Actor
 from crdt_sessions.wire import AwarenessEntry, AwarenessFrame, encode, encode_awareness
 from crdt_sessions.wire.awareness import GONE
 
+_MAX_SHARED_BYTES = 1024 * 1024
+"""Of frames that readers share; with many who are present each may be large, and readers lag differently far."""
+
 
 @dataclass(slots=True)
 class _Known:
@@ -36,14 +39,10 @@ class AwarenessTable:
 
     def accept(self, entry: AwarenessEntry, now: Millis) -> bool:
         """Take *entry* if the rule says so; tell whether it was taken."""
-        client_id = ClientId(entry.client_id)
-        known = self._known.get(client_id)
-        clock = known.entry.clock if known else 0
-        present = known is not None and not known.entry.gone
-        if entry.clock < clock or (entry.clock == clock and not (entry.gone and present)):
+        if not self.news(entry):
             return False
         self.version += 1
-        self._known[client_id] = _Known(entry, now, self.version)
+        self._known[ClientId(entry.client_id)] = _Known(entry, now, self.version)
         return True
 
     def touch(self, client_id: ClientId, now: Millis) -> None:
@@ -64,11 +63,25 @@ class AwarenessTable:
         """Return when the present client was last heard that has been silent for longest; None if nobody is here."""
         return min((known.heard for known in self._known.values() if not known.entry.gone), default=None)
 
-    def forget(self, before: Millis) -> None:
-        """Drop clients that left before that moment."""
+    def forget(self, before: Millis) -> list[ClientId]:
+        """Drop clients that left before that moment; return them."""
         left = [client for client, known in self._known.items() if known.entry.gone and known.heard < before]
         for client in left:
             del self._known[client]
+        return left
+
+    def news(self, entry: AwarenessEntry) -> bool:
+        """Tell whether *entry* says more than is known, by the rule."""
+        known = self._known.get(ClientId(entry.client_id))
+        clock = known.entry.clock if known else 0
+        return entry.clock > clock or (
+            entry.clock == clock and entry.gone and known is not None and not known.entry.gone
+        )
+
+    def version_of(self, client_id: ClientId) -> int:
+        """Return the version with which the known entry of a client came; 0 if it was never heard of."""
+        known = self._known.get(client_id)
+        return known.version if known else 0
 
     def clock(self, client_id: ClientId) -> int:
         """Return a client's known clock, 0 if it was never heard of."""
@@ -90,10 +103,18 @@ class AwarenessTable:
 
 
 class Roster:
-    """The server's view: a connection speaks for one client id, the first it announces.
+    """The server's view: who is here, and which connection speaks for whom.
 
-    Clients relay states they received, so "mentioned first by" does not mean "owned by"; only the first
-    announcement of a connection claims an id, and relayed or forged entries are ignored.
+    Stock clients send back every entry they take in from others, also those they have from us and from tabs
+    beside them, so that a client is mentioned by a connection does not mean that it is there:
+
+    * An entry that the connection was sent is its echo, and says nothing.
+    * A connection speaks for a client that nobody speaks for, if it is the first to tell of it or tells something
+      new: itself, and tabs beside it that have no connection of their own.
+    * A client that another connection speaks for is that one's. Only a connection that speaks for nobody yet may
+      tell of it, if it is the same principal's: a device that is back before its old socket is known to be dead.
+      It is the *heir*, and goes on where the other one ends.
+    * As long as a client is remembered, only the principal that it came from may tell of it.
     """
 
     def __init__(self, limits: Limits, timing: Timing) -> None:
@@ -101,13 +122,18 @@ class Roster:
         self._limits = limits
         self._expiry = Millis(int(timing.presence_expiry_s * 1000))
         self._grace = Millis(int(timing.leave_grace_s * 1000))
-        self._claims: dict[PeerId, ClientId] = {}
-        self._owners: dict[ClientId, PeerId] = {}
-        self._principals: dict[PeerId, str] = {}
+        self._clients: dict[PeerId, set[ClientId]] = {}
+        """For whom each connection speaks, or is the heir."""
+        self._speakers: dict[ClientId, PeerId] = {}
+        self._heirs: dict[ClientId, PeerId] = {}
+        self._principals: dict[ClientId, str] = {}
+        self._here: dict[PeerId, str] = {}
         self._leaving: dict[ClientId, Millis] = {}
         self._shared: dict[tuple[int, int], bytes] = {}
         self.ignored = 0
-        """Entries dropped because the connection does not own the client id."""
+        """Entries dropped because they are echoes, or the connection may not speak for the client."""
+        self.overheard = 0
+        """Of these, those that tell something new: who tells it hears others by another way than from here."""
         self.forged = 0
         """Entries dropped because they said to be somebody else."""
 
@@ -123,39 +149,64 @@ class Roster:
     def principals(self) -> set[str]:
         """Return who is here: the principals of the connections, and who they say they are."""
         said = map(_user_id, self.present().values())
-        return set(self._principals.values()) | {user for user in said if user is not None}
+        return set(self._here.values()) | {user for user in said if user is not None}
 
     def announces(self, peer: PeerId) -> bool:
         """Whether *peer* has ever announced a presence."""
-        return peer in self._claims
+        return peer in self._clients
 
-    def hear(self, peer: PeerId, actor: Actor, entries: Iterable[AwarenessEntry], now: Millis) -> None:
-        """Take what *peer* announces; entries it may not speak for, or as somebody else, are counted and dropped."""
+    def speaks_for_several(self, peer: PeerId) -> bool:
+        """Whether *peer* speaks for more clients than one: there are tabs beside it without a connection."""
+        clients = self._clients.get(peer, ())
+        return len(clients) > 1 and sum(self._speakers.get(client) == peer for client in clients) > 1
+
+    def announced_by(self, client: ClientId) -> str | None:
+        """Return whose connection speaks for a client, or spoke for it lately; None if none did."""
+        return self._principals.get(client)
+
+    def hear(
+        self, peer: PeerId, actor: Actor, entries: Iterable[AwarenessEntry], now: Millis, *, told: int = 0
+    ) -> None:
+        """Take what *peer* announces; entries it may not speak for, or as somebody else, are counted and dropped.
+
+        Args:
+            peer: the connection.
+            actor: whose it is.
+            entries: what it says.
+            now: the time.
+            told: the version of the roster that it was sent; what it says of that is an echo.
+        """
         principal, bound = actor.principal, actor.rights.bound
         for entry in entries:
             client = ClientId(entry.client_id)
             may_speak = self._may_speak(peer, principal, client)
             if may_speak and bound and not entry.gone and _user_id(entry.state) not in (None, principal):
                 self.forged += 1
-            elif not may_speak or (len(self._table) >= self._limits.max_presences and self._table.clock(client) == 0):
+            elif not may_speak or not self._says_something(peer, entry, told):
                 self.ignored += 1
+                self.overheard += self._table.news(entry)
             elif self._table.accept(entry, now):
-                self._own(peer, principal, client)
-            elif not entry.gone and entry.clock == self._table.clock(client):
-                self._own(peer, principal, client)
+                self._speak(peer, principal, client)
+            elif not entry.gone:
+                self._speak(peer, principal, client)
                 self._table.touch(client, now)
 
     def leave(self, peer: PeerId, now: Millis, *, abrupt: bool) -> None:
-        """Remove the presence of a connection that ended: at once, or after a grace if it broke."""
-        client = self._claims.pop(peer, None)
-        self._principals.pop(peer, None)
-        if client is None or self._owners.get(client) != peer:
-            return
-        del self._owners[client]
-        if abrupt:
-            self._leaving[client] = Millis(now + self._grace)
-        else:
-            self._table.remove(client, now)
+        """Remove the presences of a connection that ended: at once, or after a grace if it broke."""
+        self._here.pop(peer, None)
+        for client in self._clients.pop(peer, ()):
+            if self._heirs.get(client) == peer:
+                del self._heirs[client]
+            elif (heir := self._heirs.pop(client, None)) is not None:
+                self._speakers[client] = heir
+            else:
+                del self._speakers[client]
+                if self._table.version_of(client) == 0:
+                    del self._principals[client]  # it said that it is here, and nobody was told
+                elif abrupt:
+                    self._leaving[client] = Millis(now + self._grace)
+                else:
+                    self._table.remove(client, now)
 
     def forget(self, principal: str, now: Millis) -> int:
         """Remove the presence of a principal, wherever it is; return of how many clients."""
@@ -165,7 +216,7 @@ class Roster:
         return len(found)
 
     def _whose(self, client: ClientId, text: str) -> str | None:
-        return _user_id(text) or self._principals.get(self._owners.get(client, PeerId(0)))
+        return _user_id(text) or self._principals.get(client)
 
     def tick(self, now: Millis) -> None:
         """Remove who did not come back in time and who did not renew."""
@@ -174,7 +225,9 @@ class Roster:
             self._table.remove(client, now)
         for client in self._table.silent_since(Millis(now - self._expiry)):
             self._table.remove(client, now)
-        self._table.forget(Millis(now - 10 * self._expiry))
+        for client in self._table.forget(Millis(now - 10 * self._expiry)):
+            if client not in self._speakers:
+                del self._principals[client]
 
     @property
     def waiting(self) -> bool:
@@ -189,28 +242,44 @@ class Roster:
     def frame_since(self, version: int, reader: PeerId) -> bytes | None:
         """Return what changed after *version* as one frame, or None if it is nothing *reader* does not know."""
         entries = self._table.changed_since(version)
-        own = self._claims.get(reader)
-        if all(entry.client_id == own and not entry.gone for entry in entries):
+        own = self._clients.get(reader, ())
+        if all(entry.client_id in own and not entry.gone for entry in entries):
             return None
         key = (version, self.version)
         if key not in self._shared:
-            if len(self._shared) > 64 or any(current != self.version for _, current in self._shared):
+            outdated = any(current != self.version for _, current in self._shared)
+            if outdated or len(self._shared) > 64 or sum(map(len, self._shared.values())) > _MAX_SHARED_BYTES:
                 self._shared.clear()
             self._shared[key] = encode(AwarenessFrame(encode_awareness(entries)))
         return self._shared[key]
 
     def _may_speak(self, peer: PeerId, principal: str, client: ClientId) -> bool:
-        claimed = self._claims.get(peer)
-        if claimed is not None:
-            return claimed == client
-        owner = self._owners.get(client)
-        # The same principal may take over: a device that is back before its old socket is known to be dead.
-        return owner is None or self._principals.get(owner) == principal
+        if self._principals.get(client, principal) != principal:
+            return False
+        clients = self._clients.get(peer, ())
+        if client in clients:
+            return True
+        if client in self._speakers:
+            return not clients and client not in self._heirs
+        room = client in self._principals or len(self._principals) < self._limits.max_presences
+        return room and len(clients) < self._limits.max_presences_per_connection
 
-    def _own(self, peer: PeerId, principal: str, client: ClientId) -> None:
-        self._claims[peer] = client
-        self._owners[client] = peer
-        self._principals[peer] = principal
+    def _says_something(self, peer: PeerId, entry: AwarenessEntry, told: int) -> bool:
+        """Tell whether an entry is more than an echo of what the connection was sent."""
+        client = ClientId(entry.client_id)
+        if client in self._clients.get(peer, ()):
+            return entry.clock >= self._table.clock(client)
+        if entry.gone:
+            return False  # who has not announced it cannot take it back: many are told, and some believe too soon
+        if self._table.news(entry):
+            return True
+        return entry.clock == self._table.clock(client) and not 0 < self._table.version_of(client) <= told
+
+    def _speak(self, peer: PeerId, principal: str, client: ClientId) -> None:
+        self._here[peer] = self._principals[client] = principal
+        self._clients.setdefault(peer, set()).add(client)
+        if self._speakers.setdefault(client, peer) != peer:
+            self._heirs[client] = peer
         self._leaving.pop(client, None)
 
 

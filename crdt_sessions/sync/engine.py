@@ -7,8 +7,9 @@ feeds the outcomes back as events, and lets each connection :meth:`~SessionEngin
 Invariants:
 
 1. An update is applied before it is persisted, so bytes that the CRDT rejects are never stored.
-2. The store gets the accepted bytes, peers get what the document says changed: an update that waits for
-   another survives a restart, and an echo is neither stored nor sent.
+2. What needs something that has not arrived meets no document: it waits, unstored and unacknowledged, and whoever
+   brought it is asked for what lacks. When that is there it is its author's, whoever brought what it waited for.
+   An echo is neither stored nor sent.
 3. A peer is sent no Update before its SyncStep1 was answered.
 4. An update is broadcast, and acknowledged, only after its row was committed.
 5. What a peer is owed is a cursor into shared state: nobody has a queue that can grow.
@@ -19,7 +20,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar, assert_never
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar, assert_never
 
 from crdt_sessions.errors import (
     AccessDenied,
@@ -30,15 +32,18 @@ from crdt_sessions.errors import (
     PanickedUpdate,
     SessionClosed,
     TooLarge,
+    TooMany,
     TooSlow,
     UnknownFrame,
     UpdateError,
     WireError,
+    WrongLineage,
 )
 from crdt_sessions.ids import ClientId, Millis, PeerId, Seq
 from crdt_sessions.limits import Limits, RunRules, Timing
-from crdt_sessions.model import SessionDoc, SessionView, Touched
-from crdt_sessions.sync.actor import Actor
+from crdt_sessions.model import Later, Pairs, SessionDoc, SessionView, Touched, lineage_in, split
+from crdt_sessions.sync.actor import NOBODY_KNOWN, Actor, Asker
+from crdt_sessions.sync.aside import Aside
 from crdt_sessions.sync.awareness import Roster
 from crdt_sessions.sync.changes import ChangeIndex
 from crdt_sessions.sync.events import (
@@ -51,20 +56,24 @@ from crdt_sessions.sync.events import (
     PeerJoined,
     PeerLeft,
     Persist,
+    PrincipalChanged,
     Ready,
     Reload,
     RightsChanged,
     Tasted,
     Tick,
+    Tried,
+    Try,
     Violation,
 )
-from crdt_sessions.sync.log import UpdateLog
+from crdt_sessions.sync.log import LogMemory, UpdateLog
 from crdt_sessions.sync.panics import Panics
 from crdt_sessions.sync.plain import Inspector, Passed
 from crdt_sessions.sync.records import Records, RunRecord, Writer
 from crdt_sessions.sync.rules import FieldRules
 from crdt_sessions.sync.runs import RunSteward
 from crdt_sessions.sync.steward import Steward
+from crdt_sessions.sync.waiting import WaitingUpdate, WaitingUpdates
 from crdt_sessions.sync.writers import Writers
 from crdt_sessions.wire import (
     EMPTY_UPDATE,
@@ -87,12 +96,27 @@ from crdt_sessions.wire import (
 from crdt_sessions.wire.varint import decode_state_vector
 
 Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
 
+_STRANGER_MS = 30_000
+"""How long a peer with a history of its own is waited for to say what that is. All clients do at once, but what they
+say is tried elsewhere first, and that may take its time."""
 _VECTOR_EVERY = 64
 """How many log entries a peer's remembered state vector may lag; it is only needed once it falls off the log."""
 
 
 _MAX_TITLE = 500
+_PATIENCE_MS, _MAX_PATIENCE_MS, _REMIND_MS, _ASK_ALL_MS = 2_000, 60_000, 15_000, 30_000
+"""How long a peer that is asked for what lacks may take to answer: at first, and at most. How soon one that has
+answered is asked again though it brings nothing new, and how soon everybody is because somebody has gone."""
+_TABS_MS = 5_000
+"""How soon a peer is asked again that tells something of tabs beside it which have no connection. It passes on their
+presence, and what they write only when it is asked; so it is, while they are there, every so often, and once more."""
+_TRIED_MS = 10_000
+"""How long one may not hear what became of an update that was to be tried, before it is tried again."""
+
+_INTRODUCED_MS = 1000
+"""A peer that says nothing of itself, and does not answer, is told who is here after so long."""
 
 
 @dataclass(slots=True)
@@ -102,18 +126,48 @@ class _Peer:
     actor: Actor
     heard: Millis
     told: Millis
+    asked_at: Millis
+    """When there was reason last to ask what it has."""
+    patience_ms: int
+    """How long it may take to answer."""
+    stranger_since: Millis | None
+    """Since when it is not clear whether its history is one with this one. It is told nothing meanwhile, or a replica
+    of another session would become a mixture of both."""
+    known: bool = False
+    """Whether it has shown that. Nothing it wrote before is taken: its SyncStep2 has that, since it is made later."""
+    asked: bool = False
+    """Whether it was sent a SyncStep1 since then."""
+    answered: bool = False
+    """Whether it has said since then what it has."""
+    tabs: bool = False
+    """Whether there are, or were, tabs beside it of which it may know more than the service."""
     presence_version: int = 0
-    greeted: bool = False
+    """The version of the roster it was sent."""
+    introduced: bool = False
+    """Whether it has said anything but what it has: stock clients announce themselves before they answer our
+    SyncStep1. It is told of others after that, so that an announcement can be told from an echo."""
+    asks_who: bool = False
+    """Whether it wants to be told of everybody again."""
     step1: bytes | None = None
     """The state vector of a SyncStep1 that is not answered yet."""
+    left_out: bool = False
+    """Whether it wrote something as a stranger, which its SyncStep2 is still to bring."""
+    early: deque[bytes] = field(default_factory=deque)
+    """What it wants acknowledged once its SyncStep2 has brought what was left out."""
     cursor: Seq | None = None
     """Last log entry the peer has; None until its SyncStep1 was answered."""
     vector: tuple[Seq, bytes] = (Seq(0), b"\x00")
     """A lower bound of what the peer has: (log entry, state vector)."""
     due: deque[tuple[Seq, Ack | Given]] = field(default_factory=deque)
     """What to say once the log entry is committed."""
+    held: deque[tuple[int, Ack]] = field(default_factory=deque)
+    """Acknowledgements of what came after something that waits: (its number, what to say)."""
     worker: tuple[str, str] | None = None
     """Owner and name of the worker whose connection it is, if that is known from a lease."""
+
+
+_COMES_BACK = (TooLarge, TooMany, TooSlow, SessionClosed)
+"""Refusals that say nothing against what a peer brought before."""
 
 
 class EditFailed(Exception):
@@ -125,6 +179,42 @@ class EditFailed(Exception):
     def __init__(self, effects: list[Effect]) -> None:
         super().__init__("a change raised")
         self.effects = effects
+
+
+class EngineFailed(Exception):
+    """Something raised after memory had moved; its cause says what.
+
+    What the engine holds may be ahead of what it told, so it must not be used any more.
+    """
+
+
+def _moved(method: Callable[Concatenate[SessionEngine, Arguments], Result]) -> Callable[..., Result]:
+    """Let no error of what happens after memory moved pass for a refusal, of which nothing remains."""
+
+    @wraps(method)
+    def guarded(engine: SessionEngine, *arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
+        try:
+            return method(engine, *arguments, **named)
+        except EngineFailed:
+            raise
+        except Exception as error:
+            raise EngineFailed from error
+
+    return guarded
+
+
+class TakenInPart(Exception):
+    """Something of an update needs what has not arrived, and is not kept; what became of the rest has effects.
+
+    Args:
+        effects: to be carried out.
+        size: bytes of what was not taken.
+    """
+
+    def __init__(self, effects: list[Effect], size: int) -> None:
+        super().__init__("something of an update needs another one")
+        self.effects = effects
+        self.size = size
 
 
 class SessionEngine:
@@ -141,9 +231,12 @@ class SessionEngine:
         timing: periods.
         rules: how runs are admitted and when agents are given up.
         panics: updates on which the library is known to panic.
+        aside: what the steward is known not to be able to decide about.
         enforce: whether what is new by somebody else's Yjs client is refused, or only counted.
+        log_memory: a bound for the logs of all sessions together.
 
-    Call :meth:`start` once before anything else.
+    Call :meth:`start` once before anything else. Refusals are errors of the one tree and leave nothing behind;
+    after any other error, such as :class:`EngineFailed`, the engine must not be used any more.
     """
 
     def __init__(
@@ -159,29 +252,41 @@ class SessionEngine:
         timing: Timing | None = None,
         rules: RunRules | None = None,
         panics: Panics | None = None,
+        aside: Aside | None = None,
         enforce: bool = True,
+        log_memory: LogMemory | None = None,
     ) -> None:
+        aside = aside or Aside()
         self.session = session
         self.document = document
         self.view = SessionView(document)
         self.limits = limits or Limits()
         self.timing = timing or Timing()
-        self.log = UpdateLog(after, self.limits.log_bytes)
+        self.log = UpdateLog(after, self.limits.log_bytes, log_memory)
         self.roster = Roster(self.limits, self.timing)
         self.changes = ChangeIndex()
-        self.runs = RunSteward(self.view, runs, rules or RunRules())
+        self.runs = RunSteward(self.view, runs, rules or RunRules(), aside)
         self._inspector = Inspector(document)
+        self._pairs = Pairs(document)
         self._tasted: dict[bytes, Tasted] = {}
         self._last: tuple[bytes, list[Frame]] | None = None
-        self._writers = Writers(writers, enforce=enforce)
-        self._rules = FieldRules(self.view, self.runs)
+        self._writers = Writers(writers, enforce=enforce, announced_by=self.roster.announced_by)
+        self._rules = FieldRules(self.view, self.runs, aside)
         self._panics = panics if panics is not None else Panics()
-        self._steward = Steward(self.view, settled_meta, self.runs)
+        self._lineage = str(settled_meta.get("lineage", ""))
+        self._steward = Steward(self.view, settled_meta, self.runs, aside)
         self._peers: dict[PeerId, _Peer] = {}
         self._size_bound = len(document.encode())
+        self._vector = (after, document.state_vector())
+        self.waiting = WaitingUpdates(self.limits)
+        """What needs something that has not arrived."""
+        self._waits = self.waiting.clients
+        self._looked: Seq | None = None  # at what waits: the log's last entry then
+        self._asked_all = Millis(0)
 
     # -- events ----------------------------------------------------------------------------------------------
 
+    @_moved
     def start(self, now: Millis) -> list[Effect]:
         """Settle what the loaded document left open. Call once, first."""
         self.document.take_touched()
@@ -190,7 +295,11 @@ class SessionEngine:
         self.changes.note(everything, self.log.head)
         self._rules.start()
         self._steward.start(now)
-        return self._carry_out()
+        return [*self._carry_out(), *self._look_at_waiting(now)]
+
+    def waits_on_record(self, later: Later) -> None:
+        """Take over what the loaded rows hold and could not be integrated. Before :meth:`start`."""
+        self.waiting.add(later, None, None)
 
     def handle(self, event: Event, now: Millis) -> list[Effect]:
         """Take *event* and return what the runtime must now do, in order."""
@@ -198,22 +307,32 @@ class SessionEngine:
             case FrameReceived(peer, data):
                 return self._receive(peer, data, now)
             case Committed(seq):
-                self.log.commit(seq)
+                if self.log.commit(seq):
+                    self._trim()
                 return [Ready(None)]
+            case Tried():
+                return self._take_waiting(event, now)
             case PeerJoined():
                 return self._join(event, now)
-            case RightsChanged(peer, rights):
-                if peer in self._peers:
-                    self._peers[peer].actor = replace(self._peers[peer].actor, rights=rights)
-                return []
+            case RightsChanged() | PrincipalChanged():
+                return self._note_rights(event)
             case PeerLeft(peer, abrupt):
-                self._forget(peer, now)
-                return self._presence(lambda: self.roster.leave(peer, now, abrupt=abrupt))
+                asked = self._forget(peer, now)
+                return [*asked, *self._presence(lambda: self.roster.leave(peer, now, abrupt=abrupt))]
             case Tick():
                 self.runs.tick(now)
-                return [*self._carry_out(), *self._presence(lambda: self.roster.tick(now)), *self._watch(now)]
+                self._trim()
+                effects = [*self._carry_out(), *self._presence(lambda: self.roster.tick(now)), *self._watch(now)]
+                return [*effects, *self._watch_waiting(now)] if len(self.waiting) else effects
             case _:
                 assert_never(event)
+
+    def _note_rights(self, event: RightsChanged | PrincipalChanged) -> list[Effect]:
+        if isinstance(event, PrincipalChanged):
+            self.waiting.forget(event.principal)
+        elif event.peer in self._peers:
+            self._peers[event.peer].actor = replace(self._peers[event.peer].actor, rights=event.rights)
+        return []
 
     def updates(self, peer_id: PeerId, data: bytes) -> list[bytes]:
         """Return the updates in a message, as far as :meth:`handle` will not refuse it as a message anyway."""
@@ -223,15 +342,10 @@ class SessionEngine:
             frames = self._decoded(data)
         except WireError:
             return []
+        if not self._peers[peer_id].known:
+            frames = _without_early(frames)
         found = (frame.update for frame in frames if isinstance(frame, SyncStep2 | Update))
         return [update for update in found if update != EMPTY_UPDATE]
-
-    def promises(self, data: bytes) -> bool:
-        """Tell whether a message asks for an acknowledgement of what came before it."""
-        try:
-            return any(isinstance(frame, Ack) for frame in self._decoded(data))
-        except WireError:
-            return False
 
     def doubtful(self, peer_id: PeerId, data: bytes) -> list[tuple[bytes, bool]]:
         """Return the updates in a message that should be tried elsewhere before the message is handled.
@@ -243,6 +357,14 @@ class SessionEngine:
             for update in self.updates(peer_id, data)
             if update not in self._panics and not self._inspector.passes(update)
         ]
+
+    def waited(self, number: int) -> list[tuple[bytes, bool]]:
+        """Return an update that had waited, as :meth:`doubtful` does if it should be tried elsewhere."""
+        waiting = self.waiting.get(number)
+        if waiting is None or not self.writable:
+            return []
+        update = waiting.later.update
+        return [(update, True)] if update not in self._panics and not self._inspector.passes(update) else []
 
     def learn(self, tasted: Mapping[bytes, Tasted]) -> None:
         """Take in what became of updates elsewhere. Until the next call they are not looked at here any more.
@@ -261,6 +383,7 @@ class SessionEngine:
         now: Millis,
         *,
         by: str | None = None,
+        decides: bool = True,
         administrative: bool = False,
     ) -> tuple[Result, list[Effect]]:
         """Change the document from within the server; return the change's result and the effects.
@@ -269,41 +392,53 @@ class SessionEngine:
             change: called once, inside a transaction.
             now: the time.
             by: the principal for whom, if that is known; whether they may was checked.
+            decides: whether they may answer what agents ask people.
             administrative: whether the change may be made to a closed session.
 
         Raises:
             SessionClosed: the session takes no more writes.
             EditFailed: *change* raised; what it did before has effects all the same.
+            EngineFailed: the steward did.
         """
         if not (self.writable or administrative):
             raise SessionClosed(session=self.session)
         try:
             result = self.document.transact(lambda _: change(self.view))
         except Exception as error:
-            raise EditFailed(self._edited(now, by)) from error
-        return result, self._edited(now, by)
+            raise EditFailed(self._edited(now, Asker(by, decides))) from error
+        return result, self._edited(now, Asker(by, decides))
 
-    def _edited(self, now: Millis, by: str | None) -> list[Effect]:
+    @_moved
+    def _edited(self, now: Millis, by: Asker) -> list[Effect]:
         delta = self.document.take_delta()
-        return [] if delta is None else [self._persist(delta, delta, None), *self._settle(now, by=by)]
+        if delta is None:
+            return []
+        return [self._persist(delta, delta, None), *self._settle(now, by=by), *self._look_at_waiting(now)]
 
-    def apply(self, update: bytes, now: Millis, actor: Actor | None = None) -> list[Effect]:
+    def apply(self, update: bytes, now: Millis, actor: Actor | None = None, *, foreign: bool = False) -> list[Effect]:
         """Merge an update that came by another way than a peer's frame (HTTP, an import).
 
         Args:
             update: the update.
             now: the time.
             actor: whose it is; None for the server's own.
+            foreign: whether it may bring the beginning of another session along.
 
         Raises:
             SessionClosed: the session takes no more writes.
+            WrongLineage: it is of another session, and not meant to be; nothing was applied.
             TooLarge: the document would exceed its limit.
             UpdateError: the update cannot be decoded; nothing was applied.
             ForeignWriter: something new in it is by somebody else's Yjs client; nothing was applied.
+            TakenInPart: something in it needs what has not arrived; the rest has effects.
         """
         if not self.writable and not self.holds(update):
             raise SessionClosed(session=self.session)
-        return self._merge(update, None, actor, now)
+        effects, later = self._merge(update, None, actor, now, foreign=foreign)
+        effects = [*effects, *self._look_at_waiting(now)]
+        if later is not None:
+            raise TakenInPart(effects, len(later.update))
+        return effects
 
     def forget_presence(self, principal: str, now: Millis) -> tuple[int, list[Effect]]:
         """Remove the presence of a principal; return of how many clients, and the effects."""
@@ -316,10 +451,17 @@ class SessionEngine:
 
         Raises:
             SessionClosed: the session takes no more writes.
+            CrdtSessionsError: *decision* refuses; nothing was decided.
+            EngineFailed: it raised in the middle.
         """
         if not self.writable:
             raise SessionClosed(session=self.session)
-        result = decision(self.runs)
+        try:
+            result = decision(self.runs)
+        except CrdtSessionsError as error:
+            if self._steward.decided:
+                raise EngineFailed from error
+            raise
         return result, self._carry_out()
 
     def answer_claim(self, run: RunRecord, token: str) -> None:
@@ -332,6 +474,15 @@ class SessionEngine:
             if peer.worker == run.held_by:
                 peer.due.append((self.log.head, Given(run.id, token)))
 
+    def check_room(self, size: int) -> None:
+        """Return if the document may grow by *size* bytes.
+
+        Raises:
+            TooLarge: it would exceed its limit.
+        """
+        self._check_size(size)
+
+    @_moved
     def set_status(self, status: str) -> list[Effect]:
         """Open or close the session; ``active`` is the only status in which it takes writes."""
         self._steward.record_meta("status", status)
@@ -347,10 +498,12 @@ class SessionEngine:
 
         That is now while something may become due at any moment: a lease runs, somebody's connection broke.
         """
-        if self.runs.timed or self.roster.waiting:
+        if self.runs.timed or self.roster.waiting or len(self.waiting):
             return now
         quiet, silent = int(self.timing.keepalive_s * 1000), int(self.timing.silent_peer_s * 1000)
-        due = [peer.told + quiet for peer in self._peers.values()]
+        due = [peer.told + (quiet if peer.introduced else _INTRODUCED_MS) for peer in self._peers.values()]
+        due += [peer.asked_at + _REMIND_MS for peer in self._peers.values() if peer.tabs]
+        due += [since + _STRANGER_MS for peer in self._peers.values() if (since := peer.stranger_since) is not None]
         due += [peer.heard + silent for peer_id, peer in self._peers.items() if self.roster.announces(peer_id)]
         return Millis(min([*due, self.roster.rests_until(now)]))
 
@@ -373,8 +526,9 @@ class SessionEngine:
             return []
         frames: list[bytes] = []
         self._take_sync(peer_id, peer, frames)
-        self._take_due(peer, frames)
-        if peer.cursor is not None and peer.presence_version < self.roster.version:
+        if peer.due:
+            self._take_due(peer, frames)
+        if peer.cursor is not None and (peer.presence_version < self.roster.version or peer.asks_who):
             self._take_presence(peer_id, peer, frames)
         if frames:
             peer.told = now
@@ -384,42 +538,55 @@ class SessionEngine:
         return frames
 
     def _take_sync(self, peer_id: PeerId, peer: _Peer, frames: list[bytes]) -> None:
-        if not peer.greeted:
-            peer.greeted = True
-            frames.append(encode(SyncStep1(self.document.state_vector())))
-        if peer.step1 is not None:
+        if not peer.asked:
+            peer.asked = True
+            frames.append(encode(SyncStep1(self._all_there_is()[1])))
+        if peer.step1 is not None and peer.stranger_since is None:
             asked, peer.step1 = peer.step1, None
             frames.append(encode(SyncStep2(self.document.encode(asked))))
+            peer.vector = self._all_there_is()
             peer.cursor = self.log.head
-            peer.vector = (peer.cursor, self.document.state_vector())
-        if peer.cursor is None:
+        log, cursor = self.log, peer.cursor  # each token comes by here for each peer
+        if cursor is None:
             return
-        if peer.cursor < self.log.start:  # fell off: resync from the document
+        if cursor < log.start:  # fell off: resync from the document
             frames.append(encode(Update(self.document.encode(peer.vector[1]))))
-            peer.cursor = self.log.head
-            peer.vector = (peer.cursor, self.document.state_vector())
-        while peer.cursor < self.log.tail and (portion := self.log.portion(peer.cursor, peer_id)) is not None:
-            peer.cursor = portion.cursor
-            if portion.frame is not None:
-                frames.append(portion.frame)
-        self._remember(peer)
+            peer.vector = self._all_there_is()
+            cursor = log.head
+        while cursor < log.tail and (portion := log.portion(cursor, peer_id)) is not None:
+            cursor, frame = portion
+            if frame is not None:
+                frames.append(frame)
+        peer.cursor = cursor
+        # Only if it has all there is, is that what the document has.
+        if cursor >= peer.vector[0] + _VECTOR_EVERY and cursor == log.head:
+            peer.vector = self._all_there_is()
 
-    def _remember(self, peer: _Peer) -> None:
-        """Note what the peer has, if it has all there is: only then is it what the document has."""
-        if peer.cursor == self.log.head and peer.cursor >= peer.vector[0] + _VECTOR_EVERY:
-            peer.vector = (peer.cursor, self.document.state_vector())
+    def _trim(self) -> None:
+        """Drop of the log what everybody has."""
+        cursors = (peer.cursor for peer in self._peers.values() if peer.cursor is not None)
+        self.log.forget(min(cursors, default=self.log.tail))
+
+    def _all_there_is(self) -> tuple[Seq, bytes]:
+        """Return the last log entry and the document's state vector, of which peers share the bytes."""
+        if self._vector[0] != self.log.head:
+            self._vector = (self.log.head, self.document.state_vector())
+        return self._vector
 
     def _take_due(self, peer: _Peer, frames: list[bytes]) -> None:
         while peer.due and peer.due[0][0] <= self.log.tail:
             frames.append(encode(peer.due.popleft()[1]))
 
     def _take_presence(self, peer_id: PeerId, peer: _Peer, frames: list[bytes]) -> None:
-        since, peer.presence_version = peer.presence_version, self.roster.version
+        if not peer.introduced:
+            return
+        since = 0 if peer.asks_who else peer.presence_version
+        peer.presence_version, peer.asks_who = self.roster.version, False
         if (frame := self.roster.frame_since(since, peer_id)) is not None:
             frames.append(frame)
 
     def _join(self, event: PeerJoined, now: Millis) -> list[Effect]:
-        peer = _Peer(Actor(event.principal, event.rights), heard=now, told=now)
+        peer = _Peer(Actor(event.principal, event.rights), now, now, now, _PATIENCE_MS, stranger_since=now)
         try:
             if event.lease is not None:
                 self._attach(peer, event.lease, now)
@@ -437,10 +604,14 @@ class SessionEngine:
         peer.actor = replace(peer.actor, lease=(record.id, record.epoch))
         peer.worker = record.held_by
 
-    def _forget(self, peer_id: PeerId, now: Millis) -> None:
+    def _forget(self, peer_id: PeerId, now: Millis) -> list[Effect]:
+        """Note that a connection has ended. What it has left waiting others may have what that waits for."""
         peer = self._peers.pop(peer_id, None)
-        if peer is not None and peer.actor.lease is not None:
+        if peer is None:
+            return []
+        if peer.actor.lease is not None:
             self.runs.detached(*peer.actor.lease, now)
+        return self._ask_all(now) if self.waiting.left(peer_id, peer.actor, now) else []
 
     # -- frames --------------------------------------------------------------------------------------------------
 
@@ -455,16 +626,41 @@ class SessionEngine:
         try:
             if len(data) > self.limits.max_frame_bytes:
                 raise TooLarge(what="a frame", size=len(data), limit=self.limits.max_frame_bytes)
-            for frame in self._decoded(data):  # all or nothing: a message that ends in garbage is refused whole
+            frames = self._decoded(data)  # all or nothing: a message that ends in garbage is refused whole
+            if not peer.known:
+                frames = self._leave_out_early(peer, frames, now)
+            for frame in frames:
                 effects += self._dispatch(peer_id, peer, frame, now)
-        except (WireError, UpdateError, TooLarge, TooSlow, AccessDenied, SessionClosed, LeaseLost) as error:
-            self._forget(peer_id, now)  # nothing more is taken from it; the roster hears of PeerLeft later
-            effects += self._refuse(peer_id, error)
-            if isinstance(error, AccessDenied):
-                what = "client" if isinstance(error, ForeignWriter) else "write"
-                effects.append(Violation(peer.actor.principal, what))
+                if not peer.introduced and not isinstance(frame, SyncStep1):
+                    effects += self._introduce(peer_id, peer)
+        except (
+            WireError,
+            UpdateError,
+            WrongLineage,
+            TooLarge,
+            TooMany,
+            TooSlow,
+            AccessDenied,
+            SessionClosed,
+            LeaseLost,
+        ) as error:
+            effects += self._close(peer_id, peer, error, now)
         self._last = None
+        if self._waits:
+            effects += self._look_at_waiting(now)
         return effects
+
+    def _close(self, peer_id: PeerId, peer: _Peer, error: CrdtSessionsError, now: Millis) -> list[Effect]:
+        """Refuse a peer because of what it has brought."""
+        if not isinstance(error, _COMES_BACK):
+            self.waiting.drop(peer_id)
+        effects = self._forget(peer_id, now)  # nothing more is taken from it; the roster hears of PeerLeft later
+        return [*effects, *self._refuse(peer_id, error), *_violations(peer.actor, error)]
+
+    def _introduce(self, peer_id: PeerId, peer: _Peer) -> list[Effect]:
+        """Let a peer be told who else is here."""
+        peer.introduced = True
+        return [Ready(peer_id)] if self.roster.version else []
 
     def _decoded(self, data: bytes) -> list[Frame]:
         """Return the frames in a message. It is asked for them several times in a row."""
@@ -481,16 +677,23 @@ class SessionEngine:
 
     def _dispatch(self, peer_id: PeerId, peer: _Peer, frame: Frame, now: Millis) -> list[Effect]:
         match frame:
-            case Update() | SyncStep2():
+            case Update():
                 return self._take_update(peer_id, peer, frame.update, now)
+            case SyncStep2(update):
+                peer.answered = True
+                effects = self._take_update(peer_id, peer, update, now)
+                return effects if peer.known else [*effects, *self._recognize(peer_id, peer)]
             case SyncStep1(state_vector):
-                decode_state_vector(state_vector)  # refuse now what could not be answered later
+                theirs = decode_state_vector(state_vector)  # refuse now what could not be answered later
                 peer.step1 = state_vector
+                strange = bool(theirs) and peer.cursor is None and not self._shares(theirs)
+                peer.known = peer.known or not (strange or peer.left_out)
+                peer.stranger_since = None if peer.known else now
                 return [Ready(peer_id)]
             case AwarenessFrame(payload):
                 return self._hear(peer_id, peer, payload, now)
             case QueryAwareness():
-                peer.presence_version = 0
+                peer.asks_who = True
                 return [Ready(peer_id)]
             case Ack(payload):
                 return self._promise(peer_id, peer, payload)
@@ -504,10 +707,14 @@ class SessionEngine:
                 assert_never(frame)
 
     def _take_update(self, peer_id: PeerId, peer: _Peer, update: bytes, now: Millis) -> list[Effect]:
+        if update == EMPTY_UPDATE:
+            return []  # as most have nothing that is new when they join
         can_write = peer.actor.rights.write
         if can_write and self.writable:
             foreign = self._writers.foreign
-            effects = self._merge(update, peer_id, peer.actor, now)
+            effects, later = self._merge(update, peer_id, peer.actor, now)
+            if later is not None:
+                effects += self._keep(later, peer_id, peer.actor, now)
             if self._writers.foreign > foreign:  # it is only recorded
                 effects.append(Violation(peer.actor.principal, "client"))
             return effects
@@ -517,11 +724,37 @@ class SessionEngine:
             raise SessionClosed(session=self.session)
         raise AccessDenied(what="this connection is read-only")
 
+    def _shares(self, theirs: Mapping[int, int]) -> bool:
+        """Whether a replica of that state vector has something of the document, or there is nothing to have."""
+        ours = self._inspector.clocks()
+        return not ours or not ours.keys().isdisjoint(theirs)
+
+    def _leave_out_early(self, peer: _Peer, frames: list[Frame], now: Millis) -> list[Frame]:
+        """Return what is taken of a message of a peer that is not known; its SyncStep2 must bring the rest."""
+        taken = _without_early(frames)
+        if len(taken) < len(frames):
+            peer.left_out = True
+            peer.stranger_since = now if peer.stranger_since is None else peer.stranger_since
+        return taken
+
+    def _recognize(self, peer_id: PeerId, peer: _Peer) -> list[Effect]:
+        """Take a peer for one of this session: it has brought all it has."""
+        waited, peer.known, peer.left_out, peer.stranger_since = peer.stranger_since, True, False, None
+        early, peer.early = peer.early, deque()
+        effects: list[Effect] = [Ready(peer_id)] if waited is not None else []
+        return [*effects, *(effect for payload in early for effect in self._promise(peer_id, peer, payload))]
+
     def _promise(self, peer_id: PeerId, peer: _Peer, payload: bytes) -> list[Effect]:
         if len(payload) > self.limits.max_ack_bytes:
             raise TooLarge(what="an acknowledgement", size=len(payload), limit=self.limits.max_ack_bytes)
-        if len(peer.due) >= self.limits.max_unread_acks:
+        if len(peer.due) + len(peer.held) + len(peer.early) >= self.limits.max_unread_acks:
             raise TooSlow(what="too many acknowledgements are unread")
+        if peer.left_out:
+            peer.early.append(payload)
+            return []
+        if (last := self.waiting.last_of(peer_id)) is not None:
+            peer.held.append((last, Ack(payload)))
+            return []
         peer.due.append((self.log.head, Ack(payload)))
         return [Ready(peer_id)]
 
@@ -538,10 +771,15 @@ class SessionEngine:
         for entry in entries:
             if len(entry.state) > self.limits.max_presence_bytes:
                 raise TooLarge(what="a presence", size=len(entry.state), limit=self.limits.max_presence_bytes)
-        forged = self.roster.forged
-        effects = self._presence(lambda: self.roster.hear(peer_id, peer.actor, entries, now))
+        forged, overheard, told = self.roster.forged, self.roster.overheard, peer.presence_version
+        effects = self._presence(lambda: self.roster.hear(peer_id, peer.actor, entries, now, told=told))
         if self.roster.forged > forged:
             effects.append(Violation(peer.actor.principal, "presence"))
+        peer.tabs = peer.tabs or self.roster.overheard > overheard
+        if self.roster.speaks_for_several(peer_id):
+            peer.tabs = True
+            if now >= peer.asked_at + _TABS_MS:
+                effects += self._ask(peer_id, now)
         return effects
 
     def _presence(self, change: Callable[[], None]) -> list[Effect]:
@@ -551,22 +789,53 @@ class SessionEngine:
 
     def _watch(self, now: Millis) -> list[Effect]:
         effects: list[Effect] = []
-        for peer_id, peer in self._peers.items():
+        for peer_id, peer in list(self._peers.items()):
+            if peer.stranger_since is not None and now - peer.stranger_since >= _STRANGER_MS:
+                if peer.left_out:
+                    error = TooSlow(
+                        what="the service's SyncStep1 was not answered, and what was written waits for that"
+                    )
+                    effects += self._close(peer_id, peer, error, now)
+                    continue
+                peer.stranger_since = None
+                effects.append(Ready(peer_id))
             silent = now - peer.heard >= self.timing.silent_peer_s * 1000
             if silent and self.roster.announces(peer_id):
                 effects.append(ClosePeer(peer_id, TooSlow(what="the presence was not renewed")))
             elif now - peer.told >= self.timing.keepalive_s * 1000:
                 effects.append(Ready(peer_id))
+            elif not peer.introduced and now - peer.told >= _INTRODUCED_MS:
+                effects += self._introduce(peer_id, peer)
+            if peer.tabs and now >= peer.asked_at + _REMIND_MS:
+                peer.tabs = self.roster.speaks_for_several(peer_id)
+                effects += self._ask(peer_id, now)
         return effects
 
     # -- the document ----------------------------------------------------------------------------------------------
 
-    def _merge(self, update: bytes, author: PeerId | None, actor: Actor | None, now: Millis) -> list[Effect]:
+    def _merge(
+        self, update: bytes, author: PeerId | None, actor: Actor | None, now: Millis, *, foreign: bool = False
+    ) -> tuple[list[Effect], Later | None]:
+        """Take an update; return the effects, and what of it must wait, for which there is room."""
         self._check_size(len(update))
         if (passed := self._inspector.passed(update)) is not None:
-            return self._merge_passed(passed, author, actor, now)
+            return self._merge_passed(passed, author, actor, now), None
         if self._tasted and (tasted := self._tasted.get(update)) is not None:
-            return self._merge_tasted(tasted, author, actor, now)
+            if tasted.later is not None:
+                self._check_waiting(tasted.later, author, actor)
+            return self._merge_tasted(tasted, author, actor, now), tasted.later
+        if self._inspector.passes(update) and (passed := self._inspector.passed(update)) is not None:
+            return self._merge_passed(passed, author, actor, now), None
+        if update in self._panics:
+            raise MalformedUpdate(size=len(update))
+        if not foreign:
+            self._check_lineage(update)
+        taken, _, later = split(update, self._inspector.clocks())
+        if later is not None:
+            self._check_waiting(later, author, actor)
+        return self._merge_untried(taken, author, actor, now) if taken != EMPTY_UPDATE else [], later
+
+    def _merge_untried(self, update: bytes, author: PeerId | None, actor: Actor | None, now: Millis) -> list[Effect]:
         self._writers.check(self.document, update)
         bound: Sequence[Writer] = ()
         if actor is not None and actor.lease is not None:
@@ -575,16 +844,34 @@ class SessionEngine:
         elif actor is not None and actor.rights.bound:
             bound = self._writers.claim(self.document, update, actor.principal)
         records = Records(writers={writer.client: writer for writer in bound})
-        delta = self._apply(self.document.apply, update)
-        if delta is None:
+        before, update = self._pairs.mended(update)
+        effects = self._make_way(before)
+        try:
+            delta = self._apply(self.document.apply, update)
+        except MalformedUpdate as error:
+            if not before:
+                raise
+            raise PanickedUpdate(size=len(update)) from error  # something of it is in memory, and nowhere else
+        if delta is not None:
+            effects.append(self._persist(update, delta, author, records))
+        if not effects:
             return []  # an echo: it is stored already, or on its way
-        if delta == EMPTY_UPDATE:
-            return [self._persist(update, None, author, records, waits=True)]  # for one that has not arrived
-        waits = self.document.waiting != EMPTY_UPDATE
-        return [
-            self._persist(update, delta, author, records, waits=waits),
-            *self._settle(now, actor=actor),
-        ]
+        return [*effects, *self._settle(now, actor=actor)]
+
+    def _make_way(self, before: Sequence[bytes]) -> list[Effect]:
+        """Apply what an update needs to be harmless, each in a transaction of its own, here and everywhere."""
+        effects: list[Effect] = []
+        for each in before:
+            delta = self._apply(self.document.apply, each)
+            effects.append(self._persist(each, delta, None))
+            self.log.cut()
+        return effects
+
+    def _check_lineage(self, update: bytes) -> None:
+        """Return if *update* does not bring the beginning of another session along. Elsewhere the sandbox looks."""
+        theirs = lineage_in(update, self._all_there_is()[1])
+        if theirs is not None and theirs != self._lineage:
+            raise WrongLineage(session=self.session, theirs=theirs, ours=self._lineage)
 
     def _merge_passed(self, passed: Passed, author: PeerId | None, actor: Actor | None, now: Millis) -> list[Effect]:
         """Merge what a client put next to other text, which is most of what there ever is, or something new."""
@@ -617,24 +904,136 @@ class SessionEngine:
 
     def _merge_tasted(self, tasted: Tasted, author: PeerId | None, actor: Actor | None, now: Millis) -> list[Effect]:
         records = self._bind(tasted.authors, actor)
+        effects = self._make_way(tasted.before)
         delta = self._apply(self.document.apply, tasted.delta) if tasted.delta is not None else None
-        if tasted.delta is None or delta is None:
-            return []  # an echo
-        waits = self.document.waiting != EMPTY_UPDATE  # of what was stored without a sandbox
-        # The sandbox's bytes, not the document's, which are other ones each time: keys of objects come in any order.
-        return [
-            self._persist(tasted.delta, delta, author, records, waits=waits),
-            *self._settle(now, actor=actor),
-        ]
+        if tasted.delta is not None and delta is not None:
+            # The sandbox's bytes, not the document's, which are other ones each time: keys of objects come in any
+            # order.
+            effects.append(self._persist(tasted.delta, delta, author, records))
+        return [*effects, *self._settle(now, actor=actor)] if effects else []  # nothing: an echo
+
+    # -- what waits ------------------------------------------------------------------------------------------------
+
+    def _check_waiting(self, later: Later, author: PeerId | None, actor: Actor | None) -> None:
+        """Return if something may wait.
+
+        Raises:
+            LeaseLost, ForeignWriter: it is by a client that is fenced, or somebody else's.
+            TooMany: there is no room for more.
+        """
+        self._writers.check_authors(later.authors)
+        if actor is not None and actor.rights.bound:
+            self._writers.check_owners(later.authors, actor.principal)
+        if author is not None:
+            self.waiting.check_room(later, author)
+
+    def _keep(self, later: Later, author: PeerId, actor: Actor, now: Millis) -> list[Effect]:
+        """Keep what waits, and ask for what lacks."""
+        self._looked = None  # it may be there by now
+        return self._ask(author, now) if self.waiting.add(later, author, actor) else []
+
+    def _ask(self, peer_id: PeerId, now: Millis) -> list[Effect]:
+        """Ask a peer for what lacks, unless it has been asked and may be about to answer."""
+        peer = self._peers.get(peer_id)
+        if peer is None or not peer.asked or (not peer.answered and now < peer.asked_at + peer.patience_ms):
+            return []
+        peer.patience_ms = _PATIENCE_MS if peer.answered else min(2 * peer.patience_ms, _MAX_PATIENCE_MS)
+        peer.asked, peer.answered, peer.asked_at = False, False, now
+        return [Ready(peer_id)]
+
+    def _ask_all(self, now: Millis) -> list[Effect]:
+        """Ask everybody: a tab may have heard from another one what that one never sent."""
+        if now - self._asked_all < _ASK_ALL_MS:
+            return []
+        self._asked_all = now
+        return [effect for peer_id in self._peers for effect in self._ask(peer_id, now)]
+
+    def _look_at_waiting(self, now: Millis) -> list[Effect]:
+        """Have tried what may be taken now, and forget what has come by another way."""
+        if not self._waits or self._looked == self.log.head:
+            return []
+        self._looked = self.log.head
+        due, done = self.waiting.ready(self._inspector.clocks(), now)
+        effects: list[Effect] = [Try(each.number) for each in due]
+        return effects + [effect for each in done for effect in self._release(each.author)]
+
+    def _watch_waiting(self, now: Millis) -> list[Effect]:
+        """Try again what nobody has tried, ask again for what lacks, forget what was left long ago."""
+        self.waiting.expire(Millis(now - int(self.timing.waiting_s * 1000)))
+        effects = self._look_at_waiting(now)
+        for each in self.waiting.overdue(Millis(now - _TRIED_MS)) if self.writable else ():
+            each.tried = now
+            effects.append(Try(each.number))
+        for author in list(self.waiting.authors):
+            peer = self._peers.get(author)
+            if peer is not None and (not peer.answered or now - peer.asked_at >= _REMIND_MS):
+                effects += self._ask(author, now)
+        return effects
+
+    def _take_waiting(self, event: Tried, now: Millis) -> list[Effect]:
+        """Take an update whose time has come, with its author's rights as they are now."""
+        waiting = self.waiting.get(event.number)
+        if waiting is None or not (self.writable or event.harmful):
+            return []  # it is tried again, in a while
+        self.waiting.take(waiting.number)
+        peer = self._peers.get(waiting.author) if waiting.author is not None else None
+        try:
+            effects = self._merge_waiting(waiting, peer.actor if peer is not None else waiting.actor, event, now)
+        except (UpdateError, WrongLineage, TooLarge, TooMany, AccessDenied, LeaseLost) as error:
+            effects = self._blame(waiting, error, now)
+        self._looked = None
+        return [*effects, *self._release(waiting.author), *self._look_at_waiting(now)]
+
+    def _merge_waiting(self, waiting: WaitingUpdate, actor: Actor | None, event: Tried, now: Millis) -> list[Effect]:
+        """Take what can be taken of it, and put the rest back.
+
+        Raises:
+            UpdateError, AccessDenied, LeaseLost, TooLarge: it is not taken.
+        """
+        update = waiting.later.update
+        if event.harmful:
+            raise MalformedUpdate(size=len(update))
+        if actor is not None and not actor.rights.write:
+            raise AccessDenied(what="this connection is read-only")
+        if actor is not None and actor.lease is not None and not self.runs.holds(*actor.lease):
+            raise LeaseLost(run=actor.lease[0])
+        effects, later = self._merge(update, waiting.author, actor, now)
+        if later is not None:
+            self.waiting.put(replace(waiting, later=later))
+        return effects
+
+    def _blame(self, waiting: WaitingUpdate, error: CrdtSessionsError, now: Millis) -> list[Effect]:
+        """Close the connection that brought what is not to be taken, if it is still there."""
+        peer = self._peers.get(waiting.author) if waiting.author is not None else None
+        if waiting.author is not None and peer is not None:
+            return self._close(waiting.author, peer, error, now)
+        effects: list[Effect] = [Reload(error)] if isinstance(error, PanickedUpdate) else []
+        return effects if waiting.actor is None else [*effects, *_violations(waiting.actor, error)]
+
+    def _release(self, author: PeerId | None) -> list[Effect]:
+        """Acknowledge, once it is durable, what had to wait behind something that was not there."""
+        peer = self._peers.get(author) if author is not None else None
+        if author is None or peer is None or not peer.held:
+            return []
+        first = self.waiting.first_of(author)
+        while peer.held and (first is None or peer.held[0][0] < first):
+            peer.due.append((self.log.head, peer.held.popleft()[1]))
+        return [Ready(author)]
 
     def holds(self, update: bytes) -> bool:
         """Tell whether the document holds all of a foreign update.
 
         Raises:
             UpdateError: it cannot be decoded.
+            WrongLineage: it is of another session.
         """
         tasted = self._tasted.get(update)
-        return tasted.held if tasted is not None else self.document.contains(update)
+        if tasted is not None:
+            return tasted.held
+        held = self.document.contains(update)
+        if not held:
+            self._check_lineage(update)
+        return held
 
     def _apply(self, how: Callable[[bytes], Result], update: bytes) -> Result:
         if update in self._panics:
@@ -658,14 +1057,12 @@ class SessionEngine:
         delta: bytes | None,
         author: PeerId | None,
         records: Records | None = None,
-        *,
-        waits: bool = False,
     ) -> Persist:
         self._size_bound += len(update)
         self._inspector.took(update)
-        return Persist(self.log.append(delta, author), update, waits, records)
+        return Persist(self.log.append(delta, author), update, records)
 
-    def _settle(self, now: Millis, *, actor: Actor | None = None, by: str | None = None) -> list[Effect]:
+    def _settle(self, now: Millis, *, actor: Actor | None = None, by: Asker = NOBODY_KNOWN) -> list[Effect]:
         """Note what changed, put back what *actor* may not have written, and let the steward decide."""
         self.changes.note_elsewhere(self.log.head)
         return self._judge(self._noted(), now, actor, by) if self.document.touched else []
@@ -676,14 +1073,15 @@ class SessionEngine:
         self.changes.note(touched, self.log.head)
         return touched
 
-    def _judge(self, touched: Touched, now: Millis, actor: Actor | None, by: str | None = None) -> list[Effect]:
+    @_moved
+    def _judge(self, touched: Touched, now: Millis, actor: Actor | None, by: Asker = NOBODY_KNOWN) -> list[Effect]:
         """Put back what *actor* may not have written, and let the steward decide about the rest."""
         effects: list[Effect] = self._put_back(touched, actor)
         if "title" in touched.meta:
             title = self.document.roots.meta.get("title")
             effects.append(Describe(title[:_MAX_TITLE] if isinstance(title, str) else None))
         if actor is not None and actor.rights.bound:
-            by = actor.principal
+            by = Asker(actor.principal, actor.rights.decide)
         self._steward.decide(touched, now, by)
         return effects + self._carry_out(actor)
 
@@ -698,6 +1096,7 @@ class SessionEngine:
             self._noted()
         return effects
 
+    @_moved
     def _carry_out(self, actor: Actor | None = None) -> list[Effect]:
         """Mirror in the document what the steward has decided, and have both stored together."""
         if not self._steward.decided:
@@ -711,6 +1110,7 @@ class SessionEngine:
         effects: list[Effect] = []
         if actor is not None:
             effects += [Violation(actor.principal, what) for what in decided.restored]
+        effects += decided.unreadable
         for deed in decided.deeds:
             cancelled = deed.action == "run.cancel" and actor is not None and actor.rights.bound
             effects.append(replace(deed, principal=actor.principal) if cancelled and actor is not None else deed)
@@ -723,3 +1123,20 @@ class SessionEngine:
                 if lease is not None and lease in decided.evicted:
                     effects.append(ClosePeer(peer_id, LeaseLost(run=lease[0])))
         return effects
+
+
+def _without_early(frames: list[Frame]) -> list[Frame]:
+    """Return *frames* of a peer that is not known, without the updates before its SyncStep2.
+
+    A SyncStep1 in the same message does not let them in: what is tried elsewhere must be what is taken afterwards,
+    and whether it shares something with the document may have changed by then.
+    """
+    answered = next((at for at, frame in enumerate(frames) if isinstance(frame, SyncStep2)), len(frames))
+    return [frame for at, frame in enumerate(frames) if at > answered or not isinstance(frame, Update)]
+
+
+def _violations(actor: Actor, error: CrdtSessionsError) -> list[Effect]:
+    """Return what is to be told of a refusal to those who keep watch."""
+    if not isinstance(error, AccessDenied):
+        return []
+    return [Violation(actor.principal, "client" if isinstance(error, ForeignWriter) else "write")]

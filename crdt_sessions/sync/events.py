@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from crdt_sessions.errors import CrdtSessionsError
 from crdt_sessions.ids import ClientId, PeerId, Seq
+from crdt_sessions.model import Later
 from crdt_sessions.sync.actor import ALL, Rights
-from crdt_sessions.sync.records import Deed, Records
+from crdt_sessions.sync.records import Deed, Records, Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,22 @@ class Committed(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Tried:
+    """An update that had waited was tried, as :class:`Try` asked for."""
+
+    number: int
+    harmful: bool = False
+    """Whether it does harm. Otherwise it is to be taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrincipalChanged:
+    """What a principal may do is not what it was, or may not be; None stands for everybody."""
+
+    principal: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed."""
 
@@ -69,9 +86,13 @@ class Tasted:
     """Whether the document held all of it before."""
     authors: tuple[ClientId, ...]
     """Clients by whom there were new structs in it."""
+    later: Later | None = None
+    """What of it needs something that has not arrived, and was not tried."""
+    before: tuple[bytes, ...] = ()
+    """What is to be applied before it, each by itself, since it tears surrogate pairs apart."""
 
 
-Event = PeerJoined | RightsChanged | FrameReceived | PeerLeft | Committed | Tick
+Event = PeerJoined | RightsChanged | PrincipalChanged | FrameReceived | PeerLeft | Committed | Tried | Tick
 
 
 class Persist(NamedTuple):
@@ -79,8 +100,6 @@ class Persist(NamedTuple):
 
     seq: Seq
     update: bytes
-    waits: bool = False
-    """Whether something of it waits for an update that has not arrived."""
     records: Records | None = None
 
 
@@ -114,6 +133,15 @@ class Violation:
     """Which rule: the name of a field, ``presence`` or ``client``."""
 
 
+class Try(NamedTuple):
+    """Something of an update that had waited may be taken now: try it as any other, and report :class:`Tried`.
+
+    :meth:`SessionEngine.waited` says which it is. Until that is reported it is not asked for again, but for a while.
+    """
+
+    number: int
+
+
 @dataclass(frozen=True, slots=True)
 class Reload:
     """The document in memory cannot be trusted any more: drop it and load it from the store."""
@@ -121,4 +149,4 @@ class Reload:
     error: CrdtSessionsError
 
 
-Effect = Persist | Ready | ClosePeer | Describe | Violation | Deed | Reload
+Effect = Persist | Ready | ClosePeer | Describe | Violation | Deed | Unreadable | Try | Reload

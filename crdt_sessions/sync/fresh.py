@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from crdt_sessions.errors import WireError
-from crdt_sessions.sync.structs import ANY, HAS_KEY, HAS_ORIGIN, MAX_CLOCK, STRING, TYPE, units
+from crdt_sessions.model.structs import ANY, HAS_KEY, HAS_ORIGIN, MAX_CLOCK, STRING, TYPE, units
 from crdt_sessions.wire.varint import Reader
 
 _MAX_STRUCTS = 200
@@ -42,7 +42,7 @@ class Fresh:
 
 
 def fresh(
-    update: bytes, clocks: dict[int, int], has: Callable[[str, str], bool], arrays: OpenArrays | None = None
+    update: bytes, clocks: Mapping[int, int], has: Callable[[str, str], bool], arrays: OpenArrays | None = None
 ) -> Fresh | None:
     """Return what *update* does if it is fresh, else None.
 
@@ -68,7 +68,7 @@ class _NotFresh(Exception):
 class _Planting:
     """Reads one update, and keeps what it has made so far."""
 
-    def __init__(self, reader: Reader, clocks: dict[int, int], has: Callable[[str, str], bool]) -> None:
+    def __init__(self, reader: Reader, clocks: Mapping[int, int], has: Callable[[str, str], bool]) -> None:
         self._reader = reader
         self._clocks = clocks
         self._has = has

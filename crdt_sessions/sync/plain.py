@@ -9,18 +9,20 @@ Source of the format: Yjs ``encoding.js``, update v1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from crdt_sessions.errors import WireError
-from crdt_sessions.model import SessionDoc
+from crdt_sessions.errors import UpdateError, WireError
+from crdt_sessions.model import SessionDoc, places_in
+from crdt_sessions.model.structs import HAS_ORIGIN, HAS_RIGHT_ORIGIN, MAX_CLOCK, STRING, units
 from crdt_sessions.sync.fresh import OpenArrays, fresh
-from crdt_sessions.sync.structs import HAS_ORIGIN, HAS_RIGHT_ORIGIN, MAX_CLOCK, STRING, units
 from crdt_sessions.wire import AN_UPDATE, EMPTY_UPDATE, Update, encode, sole_update
 from crdt_sessions.wire.varint import ONE_BYTE, Reader, buffer, decode_state_vector, varuint
 
 _MAX_STRUCTS = 8
 _MAX_ARRAYS = 32
+_MAX_PLACES, _SHORT = 64, 256
 
 
 class Passed(NamedTuple):
@@ -47,21 +49,31 @@ class Inspector:
         self._clocks: dict[int, int] | None = None
         self._passed: Passed | None = None
         self._arrays: dict[tuple[int, int], tuple[int, int | None]] = {}
+        self._places: dict[tuple[int, int], None] = {}  # inside texts, where something was put and tried lately
         self._expected = (0, b"\0", 0, b"")  # client, also encoded; clock; how an update that goes on there begins
 
     def passes(self, update: bytes) -> bool:
         """Tell whether *update* is one client's, and only inserts text next to what is there, or begins something."""
         if self._document.waiting != EMPTY_UPDATE:
             return False  # it may bring what others wait for
-        if self._clocks is None:
-            self._clocks = decode_state_vector(self._document.state_vector())
-        text = self._goes_on(update) or plain(update, self._clocks)
+        clocks = self._clocks if self._clocks is not None else self.clocks()
+        text = self._goes_on(update) or plain(update, clocks, self._is_whole)
         if text is not None:
             self._passed = Passed(update, *text, None)
         else:
-            begun = fresh(update, self._clocks, self._has, self._arrays)
+            begun = fresh(update, clocks, self._has, self._arrays)
             self._passed = Passed(update, begun.client, begun.clock, begun.arrays) if begun is not None else None
         return self._passed is not None
+
+    def clocks(self) -> Mapping[int, int]:
+        """Return the document's state vector."""
+        if self._clocks is None:
+            self._clocks = decode_state_vector(self._document.state_vector())
+        return self._clocks
+
+    def _is_whole(self, client: int, at: int) -> bool:
+        """Tell whether it is known that no surrogate pair is torn by what stands before a clock of a client."""
+        return (client, at) in self._places or not self._document.may_hold_pairs
 
     def _has(self, root: str, key: str) -> bool:
         return key in getattr(self._document.roots, root)
@@ -89,6 +101,8 @@ class Inspector:
             self._expected = (client, name, clock, _next_one(name, clock, HAS_ORIGIN | STRING))
         else:
             self._clocks = None
+            if len(update) < _SHORT and self._document.may_hold_pairs:
+                self._remember_places(update)
         self._passed = None
 
     def _remember(self, arrays: OpenArrays) -> None:
@@ -96,31 +110,41 @@ class Inspector:
         while len(self._arrays) > _MAX_ARRAYS:
             del self._arrays[next(iter(self._arrays))]
 
+    def _remember_places(self, update: bytes) -> None:
+        with contextlib.suppress(UpdateError):
+            self._places.update(dict.fromkeys(places_in(update)))
+        while len(self._places) > _MAX_PLACES:
+            del self._places[next(iter(self._places))]
 
-def plain(update: bytes, clocks: dict[int, int]) -> tuple[int, int] | None:
+
+def plain(
+    update: bytes, clocks: Mapping[int, int], is_whole: Callable[[int, int], bool] = lambda _client, _at: True
+) -> tuple[int, int] | None:
     """Return the client that wrote a plain update and its clock behind it; None if the update is not plain.
 
     Args:
         update: foreign bytes.
         clocks: the state vector of a document in which nothing waits for something missing.
+        is_whole: tells of a place inside a text, by client and the clock behind it, that it is not inside a
+            surrogate pair.
 
     A plain update follows what its client wrote before without a gap or an overlap, names as neighbours only
     structs that are there, deletes nothing, and ends where it should.
     """
     try:
-        return _plain(Reader(update), clocks)
+        return _plain(Reader(update), clocks, is_whole)
     except WireError:
         return None
 
 
-def _plain(reader: Reader, clocks: dict[int, int]) -> tuple[int, int] | None:
+def _plain(reader: Reader, clocks: Mapping[int, int], is_whole: Callable[[int, int], bool]) -> tuple[int, int] | None:
     if reader.varuint() != 1:
         return None
     structs, client, clock = reader.varuint(), reader.varuint(), reader.varuint()
     if not 1 <= structs <= _MAX_STRUCTS or clock != clocks.get(client, 0):
         return None
     for _ in range(structs):
-        length = _inserted(reader, client, clock, clocks)
+        length = _inserted(reader, client, clock, clocks, is_whole)
         clock += length
         if not length or clock >= MAX_CLOCK:
             return None
@@ -128,14 +152,18 @@ def _plain(reader: Reader, clocks: dict[int, int]) -> tuple[int, int] | None:
     return (client, clock) if done else None
 
 
-def _inserted(reader: Reader, client: int, clock: int, clocks: dict[int, int]) -> int:
+def _inserted(
+    reader: Reader, client: int, clock: int, clocks: Mapping[int, int], is_whole: Callable[[int, int], bool]
+) -> int:
     """Return the length of the text that the next struct inserts, in UTF-16 units; 0 if it is something else."""
     info = reader.take(1)[0]
     if info & ~HAS_RIGHT_ORIGIN != STRING | HAS_ORIGIN:
         return 0
-    for _ in range(2 if info & HAS_RIGHT_ORIGIN else 1):
+    for behind in (1, 0) if info & HAS_RIGHT_ORIGIN else (1,):
         neighbour, at = reader.varuint(), reader.varuint()
-        if at >= (clock if neighbour == client else clocks.get(neighbour, 0)):
+        there = clocks.get(neighbour, 0)
+        end, place = clock if neighbour == client else there, at + behind
+        if at >= end or (0 < place < end and (place > there or not is_whole(neighbour, place))):
             return 0
     return units(reader.string().encode())
 

@@ -13,10 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from crdt_sessions.ids import ClientId, Millis
 from crdt_sessions.model import (
+    ANY_AGENT,
     TERMINAL_STATUSES,
     Approval,
     ApprovalRequest,
     LateDecision,
+    PendingCall,
+    RefusedDecision,
     Run,
     RunCancel,
     RunLease,
@@ -32,8 +35,11 @@ class ApprovalRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     request: ApprovalRequest
+    tool_name: str = ""
     approval: Approval | None = None
     late: tuple[LateDecision, ...] = ()
+    refused: tuple[RefusedDecision, ...] = ()
+    """Decisions of those who have no say, the last one of each."""
 
     def but(self, **changes: Any) -> ApprovalRecord:
         """Return this record with *changes*."""
@@ -73,6 +79,8 @@ class RunRecord(BaseModel):
     left_by: str | None = None
     """The process that had it last, and went silent or gave it back."""
     left_at: int | None = None
+    answered_by: str | None = None
+    """The agent that worked on it last."""
     cancel: RunCancel | None = None
     cancel_deadline: int | None = None
     approvals: dict[str, ApprovalRecord] = Field(default_factory=dict)
@@ -84,6 +92,11 @@ class RunRecord(BaseModel):
         return None if self.lease is None or self.worker is None else (self.lease.owner, self.worker)
 
     @property
+    def answerer(self) -> str:
+        """Whom it is for, or who took it if that may be anybody."""
+        return self.answered_by or ANY_AGENT if self.agent == ANY_AGENT else self.agent
+
+    @property
     def over(self) -> bool:
         """Whether it has ended."""
         return self.status in TERMINAL_STATUSES
@@ -92,6 +105,23 @@ class RunRecord(BaseModel):
     def undecided(self) -> list[ApprovalRecord]:
         """The questions nobody has answered yet."""
         return [each for each in self.approvals.values() if each.approval is None]
+
+    @property
+    def pending(self) -> list[PendingCall] | None:
+        """The calls that wait for people; None if the run does not."""
+        if self.status != "suspended":
+            return None
+        return [
+            PendingCall(
+                tool_call_id=call_id,
+                tool_name=each.tool_name,
+                approvers=each.request.approvers,
+                needs=each.request.needs,
+                deadline=each.request.deadline,
+            )
+            for call_id, each in self.approvals.items()
+            if each.approval is None
+        ]
 
     @property
     def due_at(self) -> Millis | None:
@@ -116,6 +146,7 @@ class RunRecord(BaseModel):
             epoch=self.epoch,
             lease=self.lease,
             output=self.output,
+            pending=self.pending,
             outcome=self.outcome,
         )
 
@@ -154,6 +185,17 @@ class Deed:
     """Such as ``run.cancel``."""
     principal: str
     detail: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Something was written where layout 1 wants something else: nothing follows from it, so that is to be said."""
+
+    where: str
+    """Such as ``messages`` or ``meta.agent``."""
+    id: str
+    """Of the entry, shortened."""
+    why: str
 
 
 @dataclass(slots=True)

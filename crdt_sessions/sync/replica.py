@@ -21,6 +21,7 @@ from crdt_sessions.errors import TooLarge, UnknownFrame
 from crdt_sessions.ids import ClientId, Millis, Seq
 from crdt_sessions.limits import Limits
 from crdt_sessions.model import RunCancel, SessionDoc, SessionView, merge
+from crdt_sessions.model.strings import checked_id
 from crdt_sessions.sync.awareness import AwarenessTable
 from crdt_sessions.sync.changes import ChangeIndex
 from crdt_sessions.wire import (
@@ -192,7 +193,11 @@ class Replica:
         """Ask for a run to be stopped, and see to it that this stands.
 
         Who does not have the run's entry yet makes one; of two that were made at once the CRDT keeps one.
+
+        Raises:
+            BadId: *run_id* cannot be one.
         """
+        checked_id(run_id, "run id")
         if run_id not in self.view.runs:
             self._stops[run_id] = cancel
         self.edit(lambda view: view.runs.cancel(run_id, cancel))

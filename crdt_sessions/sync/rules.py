@@ -4,7 +4,8 @@ A CRDT takes whatever it is sent. So an update is applied first, and what its au
 the same turn, before anything is decided from it and before anybody else sees it alone:
 
 * ``parts[i].decisions[<principal>]`` by anybody but that principal, or by one who may not decide,
-  ``approvalRequest`` by anybody but the holder of the run's lease, and ``approval`` by anybody at all;
+  ``approvalRequest`` by anybody but the holder of the run's lease, and ``approval`` by anybody at all; of a decision
+  that is put back it is said there why (``refused``);
 * ``runs[id].cancel`` and ``request`` by those who may not stop or ask;
 * ``runs[id].result`` by anybody but the holder of the lease.
 
@@ -14,10 +15,15 @@ What the server has settled (``seq``, ``status``, ``approval``, ...) the steward
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from crdt_sessions.model import Question, Run, RunResult, SessionView, Touched
+from pydantic import ValidationError
+
+from crdt_sessions.model import Decision, Question, Run, RunResult, SessionView, Touched
 from crdt_sessions.sync.actor import Actor
+from crdt_sessions.sync.approvals import refusal
+from crdt_sessions.sync.aside import Aside
 from crdt_sessions.sync.runs import RunSteward
 
 Write = Callable[[SessionView], None]
@@ -29,9 +35,11 @@ class FieldRules:
     Args:
         view: the session's document.
         runs: what is on record of its runs.
+        aside: what is not to be decided about; nothing follows from what is written there.
     """
 
-    def __init__(self, view: SessionView, runs: RunSteward) -> None:
+    def __init__(self, view: SessionView, runs: RunSteward, aside: Aside | None = None) -> None:
+        self._aside = aside or Aside()
         self._view = view
         self._runs = runs
         self._questions: dict[str, dict[str, Question]] = {}
@@ -40,9 +48,11 @@ class FieldRules:
     def start(self) -> None:
         """Take what a loaded document says of unfinished runs as genuine: it was checked when it came."""
         for run in self._view.runs.unfinished():
-            self._results[run.id] = run.result
-            if run.output is not None:
-                self._questions[run.output] = self._asked(run.output)
+            if not self._aside.left("run", run.id):
+                with self._aside.about("run", run.id):
+                    self._results[run.id] = run.result
+                    if run.output is not None:
+                        self._questions[run.output] = self._asked(run.output)
 
     def check(self, touched: Touched, actor: Actor | None) -> tuple[list[Write], list[str]]:
         """Return what puts back what *actor* may not have written, and the names of those fields.
@@ -55,10 +65,14 @@ class FieldRules:
         writes: list[Write] = []
         violated: list[str] = []
         for run_id in touched.runs:
-            self._check_run(run_id, judged, writes, violated)
+            if not self._aside.left("run", run_id):
+                with self._aside.about("run", run_id):
+                    self._check_run(run_id, judged, writes, violated)
         for message_id in touched.messages:
-            if (writer := self._runs.writer_of(message_id)) is not None:
-                self._check_questions(message_id, writer, judged, writes, violated)
+            writer = self._runs.writer_of(message_id)
+            if writer is not None and not self._aside.left("message", message_id):
+                with self._aside.about("message", message_id):
+                    self._check_questions(message_id, writer, judged, writes, violated)
         return writes, violated
 
     def _check_run(self, run_id: str, actor: Actor | None, writes: list[Write], violated: list[str]) -> None:
@@ -100,10 +114,21 @@ class FieldRules:
                 asked = now.request if holds else before.request
                 allowed = Question(asked, _own(before, now, actor), before.approval)
                 if allowed != now:
+                    self._refuse(run_id, call_id, before, now, actor)
                     violated.append(_which(allowed, now))
                     writes.append(_put_back(message_id, call_id, allowed))
                     found[call_id] = allowed
         self._questions[message_id] = found
+
+    def _refuse(self, run_id: str, call_id: str, before: Question, now: Question, actor: Actor) -> None:
+        """Have it said where the question stands why a decision that is put back is none."""
+        for who, said in now.decisions.items():
+            own = who == actor.principal
+            if said != before.decisions.get(who) and not (own and actor.rights.decide):
+                why = "role" if not actor.rights.decide else "not-yours"
+                with suppress(ValidationError):  # what is no decision at all needs no answer
+                    decision = Decision.model_validate(said)
+                    self._runs.refuse(run_id, call_id, refusal(decision, by=actor.principal, why=why))
 
     def _on_record(self, message_id: str) -> dict[str, Question]:
         """Return what is known of a message that an earlier run wrote, and another one goes on with."""

@@ -13,6 +13,8 @@
 What anybody wrote into the document is a proposal. What is decided here goes on record, is mirrored in the
 document, and is restored there if somebody overwrites it. A terminal status is final.
 
+Who waits for people holds nobody up; decision 0030 says what becomes of their question when they talk on.
+
 Every change of a lease is final too: once lost, the clients that wrote under it are fenced (see
 :mod:`crdt_sessions.sync.writers`), and a result that names another epoch than the present one counts for nothing.
 """
@@ -30,9 +32,8 @@ from crdt_sessions.model import (
     ANY_AGENT,
     TERMINAL_STATUSES,
     Approval,
-    Decision,
-    LateDecision,
     MessageHead,
+    RefusedDecision,
     Run,
     RunCancel,
     RunError,
@@ -42,10 +43,23 @@ from crdt_sessions.model import (
     RunResult,
     SessionView,
     answer_to,
+    may_decide,
     output_of,
 )
+from crdt_sessions.model.strings import is_agent, is_id
 from crdt_sessions.model.values import RunPolicy, RunStatus, StreamState
-from crdt_sessions.sync.records import ApprovalRecord, Deed, Notice, Records, RunRecord, lease_digest
+from crdt_sessions.sync.actor import NOBODY_KNOWN, Asker
+from crdt_sessions.sync.approvals import heard_of, refusing
+from crdt_sessions.sync.aside import Aside
+from crdt_sessions.sync.records import (
+    ApprovalRecord,
+    Deed,
+    Notice,
+    Records,
+    RunRecord,
+    Unreadable,
+    lease_digest,
+)
 
 Write = Callable[[SessionView], None]
 
@@ -66,6 +80,8 @@ class RunDecisions:
     """What people did that somebody may want to look up."""
     restored: list[str] = field(default_factory=list)
     """Fields of the server's that somebody had overwritten."""
+    unreadable: list[Unreadable] = field(default_factory=list)
+    """Entries that are not of layout 1."""
     evicted: set[tuple[str, int]] = field(default_factory=set)
     """Those of them that were taken away: their connections are to be closed."""
 
@@ -89,9 +105,13 @@ class RunSteward:
         view: the session's document.
         records: what is on record.
         rules: how runs are admitted and when agents are given up.
+        aside: what is not to be decided about.
     """
 
-    def __init__(self, view: SessionView, records: Iterable[RunRecord], rules: RunRules) -> None:
+    def __init__(
+        self, view: SessionView, records: Iterable[RunRecord], rules: RunRules, aside: Aside | None = None
+    ) -> None:
+        self._aside = aside or Aside()
         self._view = view
         self._rules = rules
         self._records = {record.id: record for record in sorted(records, key=lambda record: record.order)}
@@ -133,6 +153,15 @@ class RunSteward:
         active = (self._records[run_id] for run_id in self._active)
         return next((record for record in active if record.lease is not None and record.secret == digest), None)
 
+    def holds(self, run_id: str, epoch: int) -> bool:
+        """Whether that is the run's present lease."""
+        record = self._records.get(run_id)
+        return record is not None and record.lease is not None and record.epoch == epoch
+
+    def at_work(self) -> list[RunRecord]:
+        """Return the runs that somebody has a lease of."""
+        return [record for run_id in self._active if (record := self._records[run_id]).lease is not None]
+
     def is_ready(self, run_id: str) -> bool:
         """Whether a run may be claimed."""
         record = self._records.get(run_id)
@@ -158,7 +187,7 @@ class RunSteward:
         """Return what was decided since the last call."""
         taken, self._decided = self._decided, RunDecisions()
         for run_id in self._mirror:
-            taken.writes.append(_mirror(self._records[run_id]))
+            taken.writes.append(self._aside.blaming("run", run_id, _mirror(self._records[run_id])))
         self._mirror.clear()
         return taken
 
@@ -166,20 +195,26 @@ class RunSteward:
 
     def start(self, now: Millis) -> None:
         """Look at a loaded document: leases get their full time again, since the silence was ours."""
+        for run_id in [each for each in self._active if self._aside.left("run", each)]:
+            self._give_up(self._records[run_id], now)
         for run_id in self._active:
             if self._records[run_id].lease is not None:
                 self._lives[run_id] = _Life(now)
         if self._active:
             for head in self._view.messages.heads():
                 self._note_steering(head)
+            self._promote(now)  # a database that is older has runs that wait behind a suspended one
 
-    def look_at_run(self, run: Run, now: Millis) -> None:
-        """Consider what was proposed for a run, and see to it that what is settled stands there."""
+    def look_at_run(self, run: Run, now: Millis, by: Asker = NOBODY_KNOWN) -> None:
+        """Consider what was proposed for a run, and see to it that what is settled stands there.
+
+        *by* is who proposed it, as far as that is known.
+        """
         run_id = run.id
         known = self._records.get(run_id)
         if known is not None and run_id not in self._mirror and known.run.settled != run.settled:
             self._decided.restored.append("runs")
-        record = known or self._admit(run, now)
+        record = known or self._admit(run, now, by)
         if record is None:
             return
         if run.cancel is not None:
@@ -191,29 +226,39 @@ class RunSteward:
 
     def look_at_message(self, message_id: str, now: Millis) -> None:
         """Consider what a change of a message means for runs: a decision of people, a question that is complete."""
-        for run_id in self._writers.get(message_id, ()):
+        writers = self._writers.get(message_id, ())
+        for run_id in writers:
             if self._records[run_id].approvals:
                 self._hear_decisions(self._records[run_id], now)
+        if writers and (last := self._records[writers[-1]]).over:
+            found = self._view.messages.find(message_id)
+            if found is not None and found.ends_with(last.status):  # a call that came after the end
+                self._decided.writes.append(_end_calls(message_id, last.status))
         if message_id in self._unfinished:
             message = self._view.messages.value(message_id)
-            if message is not None and message.done:
+            if message is not None and message.done and not message.empty:
                 self.answer(message, now)
 
-    def answer(self, head: MessageHead, now: Millis) -> None:
+    def answer(self, head: MessageHead, now: Millis, by: Asker = NOBODY_KNOWN) -> None:
         """Ask for an answer to a message that has got its place in the order, if it asks nobody in particular."""
         self._note_steering(head)
         self._unfinished.discard(head.id)
         steered = self._records.get(head.steers) if head.steers is not None else None
-        if head.role != "user" or head.id in self._asked or (steered is not None and not steered.over):
+        if (
+            head.role != "user"
+            or head.imported
+            or head.id in self._asked
+            or (steered is not None and not steered.over)
+        ):
             return
         agent = steered.agent if steered is not None else self._answerer()
         if not agent:
             return
         message = self._view.messages.value(head.id)
-        if message is not None and not message.done:
-            self._unfinished.add(head.id)
+        if message is not None and (not message.done or message.empty):
+            self._unfinished.add(head.id)  # it is answered once it says something
             return
-        self._ask(RunRequest(message_id=head.id, agent=agent, by=head.author.id, created_at=now), now)
+        self._ask(RunRequest(message_id=head.id, agent=agent, by=head.author.id, created_at=now), now, by)
 
     # -- what agents and people do by other ways than the document ---------------------------------------------------
 
@@ -252,6 +297,19 @@ class RunSteward:
         if worker is not None and worker == record.left_by and (asked_at or now) <= (record.left_at or 0):
             # It asked before it went silent or gave the run back, and may not be there to hear the answer.
             raise RunNotClaimable(run=run_id, status="left by this worker, which has not asked since")
+        with self._aside.about("run", run_id):
+            return self._lend(record, names, owner, digest, ttl_ms, worker, now)
+
+    def _lend(
+        self,
+        record: RunRecord,
+        names: list[str],
+        owner: str,
+        digest: str,
+        ttl_ms: int | None,
+        worker: str | None,
+        now: Millis,
+    ) -> RunRecord:
         longest, usual = int(self._rules.longest_lease_s * 1000), int(self._rules.lease_s * 1000)
         lease = RunLease(
             owner=owner,
@@ -261,7 +319,7 @@ class RunSteward:
             claimed_at=now,
             ttl=min(ttl_ms or usual, longest),
         )
-        self._lives[run_id] = _Life(now)
+        self._lives[record.id] = _Life(now)
         return self._put(
             record.but(
                 status="running",
@@ -269,6 +327,7 @@ class RunSteward:
                 lease=lease,
                 secret=digest,
                 worker=worker,
+                answered_by=lease.agent,
                 epoch=lease.epoch,
                 attempt=lease.attempt,
             )
@@ -301,14 +360,17 @@ class RunSteward:
                 life.gone = None if life.gone is None else min(now, Millis(life.gone + now - self._looked))
         self._looked = now
         for run_id in list(self._timed):
-            record = self._records[run_id]
-            if record.cancel is not None and record.cancel_deadline is not None and now >= record.cancel_deadline:
-                self._evict(record)
-                self._end(record, "cancelled", "the agent did not stop by itself", now)
-            elif record.lease is not None and now >= self._lease_ends(record.id, record.lease):
-                self._lose(record, now)
-            elif any(now >= (each.request.deadline or now + 1) for each in record.undecided):
-                self._hear_decisions(record, now)
+            with self._aside.about("run", run_id):
+                self._tick(self._records[run_id], now)
+
+    def _tick(self, record: RunRecord, now: Millis) -> None:
+        if record.cancel is not None and record.cancel_deadline is not None and now >= record.cancel_deadline:
+            self._evict(record)
+            self._end(record, "cancelled", "the agent did not stop by itself", now)
+        elif record.lease is not None and now >= self._lease_ends(record.id, record.lease):
+            self._lose(record, now)
+        elif any(now >= (each.request.deadline or now + 1) for each in record.undecided):
+            self._hear_decisions(record, now)
 
     def _lease_ends(self, run_id: str, lease: RunLease) -> int:
         life = self._lives[run_id]
@@ -317,8 +379,10 @@ class RunSteward:
 
     # -- admission ---------------------------------------------------------------------------------------------
 
-    def _admit(self, run: Run, now: Millis) -> RunRecord | None:
-        """Take a run on record; None if nobody has asked for it yet."""
+    def _admit(self, run: Run, now: Millis, by: Asker) -> RunRecord | None:
+        """Take a run on record; None if nobody has asked for it yet, or it cannot be called that."""
+        if not is_id(run.id):
+            return None
         if run.status is not None:
             return self._adopt(run, now)
         if run.request is None:
@@ -341,18 +405,43 @@ class RunSteward:
         self._put(record)
         if run.cancel is not None:
             return self._cancel(record, run.cancel, now)
+        if self._asks_nothing(request):
+            return self._end(record, "cancelled", "there is nothing to answer: the message is empty", now)
         if busy and record.policy == "reject":
             return self._end(record, "cancelled", "rejected: another run is active", now)
         if busy and record.policy == "interrupt":
             for other in [self._records[run_id] for run_id in self._active if run_id != run.id]:
                 self._cancel(other, RunCancel(by=request.by or "", reason=f"interrupted by {run.id}", at=now), now)
+        if record.policy == "queue":
+            self._supersede(record, request, now, by)
         return self._queue(record.id, now)
 
+    def _asks_nothing(self, request: RunRequest) -> bool:
+        """Whether a run would be spent on a message of somebody that says nothing."""
+        message = self._view.messages.value(request.message_id) if request.trigger != "continue" else None
+        return message is not None and message.role == "user" and message.done and message.empty
+
+    def _supersede(self, record: RunRecord, request: RunRequest, now: Millis, by: Asker) -> None:
+        """End the runs that wait for the decision of somebody who says something else instead."""
+        message = self._view.messages.find(request.message_id)
+        head = message.head if message is not None else None
+        if request.trigger == "continue" or head is None or head.role != "user" or head.author.kind == "agent":
+            return
+        asker = by.principal or request.by or head.author.id
+        for other in [self._records[run_id] for run_id in self._active if run_id != record.id]:
+            waits = other.undecided if other.status == "suspended" and by.decides else []
+            asked_before = all(each.request.requested_at <= request.created_at for each in waits)
+            if waits and asked_before and all(may_decide(each.request, asker) for each in waits):
+                self._end(other, "cancelled", f"superseded by {record.id}", now, superseded_by=record.id)
+
     def _adopt(self, run: Run, now: Millis) -> RunRecord:
-        """Take a run on record that was settled elsewhere, in the session this one was imported from."""
+        """Take a run on record that was settled elsewhere, in the session this one was imported from.
+
+        Nobody goes on with it here, so what its agent had not finished there is closed.
+        """
         over = run.status is not None and run.status in TERMINAL_STATUSES and run.outcome is not None
         self._last_order += 1
-        return self._put(
+        adopted = self._put(
             RunRecord(
                 id=run.id,
                 order=self._last_order,
@@ -367,6 +456,9 @@ class RunSteward:
                 outcome=run.outcome if over else RunOutcome(reason="imported", ended_at=now),
             )
         )
+        self._decided.writes.append(_close_parts(adopted.output, "interrupted"))
+        self._decided.writes.append(_end_calls(adopted.output, adopted.status))
+        return adopted
 
     def _output(self, run_id: str, request: RunRequest) -> str:
         """Return the message the run writes: one of its own, or the one it continues if no other run writes that."""
@@ -383,7 +475,7 @@ class RunSteward:
 
     def _answerer(self) -> str:
         agent = self._view.document.roots.meta.get("agent")
-        return agent if isinstance(agent, str) else self._rules.default_agent
+        return agent if isinstance(agent, str) and (not agent or is_agent(agent)) else self._rules.default_agent
 
     def _make_ready(self, record: RunRecord, now: Millis) -> RunRecord:
         self._notify("run.queued", record, now)
@@ -392,14 +484,27 @@ class RunSteward:
     def _queue(self, run_id: str, now: Millis) -> RunRecord:
         """Let a queued run be claimed, if it need not wait for another one."""
         record = self._records[run_id]
-        first = record.policy == "parallel" or next(iter(self._active)) == run_id
-        return self._make_ready(record, now) if first and not record.ready else record
+        return self._make_ready(record, now) if not record.ready and self._has_turn(record) else record
+
+    def _has_turn(self, record: RunRecord) -> bool:
+        """Whether nothing stands before a queued run: who waits for people holds nobody up.
+
+        A run that people kept waiting may come behind a younger one, which has begun meanwhile.
+        """
+        if record.policy == "parallel":
+            return True
+        for other in (self._records[run_id] for run_id in self._active):
+            begun = (other.status == "running" or other.ready) and other.policy != "parallel"
+            if other.id != record.id and other.status != "suspended" and (other.order < record.order or begun):
+                return False
+        return True
 
     def _promote(self, now: Millis) -> None:
-        """Let the oldest active run have its turn, if it waits for it."""
-        first = next(iter(self._active), None)
-        if first is not None and self._records[first].status == "queued":
-            self._queue(first, now)
+        """Let the oldest run that waits for its turn have it, if nothing stands before it."""
+        waiting = (record for run_id in self._active if (record := self._records[run_id]).status == "queued")
+        first = next((record for record in waiting if not record.ready), None)
+        if first is not None:
+            self._queue(first.id, now)
 
     # -- the end, and other ways to lose a lease -------------------------------------------------------------------
 
@@ -457,11 +562,20 @@ class RunSteward:
         self, record: RunRecord, now: Millis, *, attempt: int, agent: str | None = None, parts: StreamState = "done"
     ) -> None:
         released = self._release(record, parts)
-        self._put(released.but(status="queued", attempt=attempt, agent=agent or record.agent, queued_at=now))
-        self._queue(record.id, now)
+        queued = self._put(released.but(status="queued", attempt=attempt, agent=agent or record.agent, queued_at=now))
+        if record.status == "running":
+            self._make_ready(queued, now)  # it had its turn, and keeps it
+        else:
+            self._queue(record.id, now)
 
     def _end(
-        self, record: RunRecord, status: RunStatus, reason: str, now: Millis, error: RunError | None = None
+        self,
+        record: RunRecord,
+        status: RunStatus,
+        reason: str,
+        now: Millis,
+        error: RunError | None = None,
+        superseded_by: str | None = None,
     ) -> RunRecord:
         """Settle how the run ended, once."""
         parts: StreamState = "done" if status == "completed" else "interrupted"
@@ -470,7 +584,7 @@ class RunSteward:
                 status=status,
                 ready=False,
                 cancel_deadline=None,
-                outcome=RunOutcome(reason=reason, error=error, ended_at=now),
+                outcome=RunOutcome(reason=reason, error=error, superseded_by=superseded_by, ended_at=now),
             )
         )
         del self._active[record.id]
@@ -478,10 +592,21 @@ class RunSteward:
             if each.approval is None:
                 approval = Approval(approved=False, by="", reason=reason, at=now)
                 ended = self._settle_approval(ended, call_id, each.but(approval=approval))
+        self._decided.writes.append(_end_calls(ended.output, status))
         self._notify(f"run.{status}", ended, now)
         self._promote(now)
         self._follow_up(ended, now)
         return ended
+
+    def _give_up(self, record: RunRecord, now: Millis) -> None:
+        """End a run about which nothing can be decided, on record alone: whoever waits behind it gets their turn."""
+        outcome = RunOutcome(reason="the service cannot decide about this run", ended_at=now)
+        if record.lease is not None:
+            self._decided.released.add((record.id, record.epoch))
+        nothing = {"ready": False, "lease": None, "secret": None, "worker": None, "cancel_deadline": None}
+        self._put(record.but(status="interrupted", outcome=outcome, **nothing))
+        del self._active[record.id]
+        self._promote(now)
 
     def _follow_up(self, record: RunRecord, now: Millis) -> None:
         """Ask for an answer to what was meant to steer the run and came too late for it."""
@@ -491,13 +616,13 @@ class RunSteward:
         )
         left = [message_id for message_id in self._steering.pop(record.id, []) if message_id not in taken]
         if left and record.status == "completed":
-            self._ask(RunRequest(message_id=left[-1], agent=record.agent, created_at=now), now)
+            self._ask(RunRequest(message_id=left[-1], agent=record.agent, created_at=now), now, Asker(decides=False))
 
-    def _ask(self, request: RunRequest, now: Millis) -> None:
+    def _ask(self, request: RunRequest, now: Millis, by: Asker) -> None:
         run_id = answer_to(request.message_id)
         if run_id not in self._records:
             known = self._view.runs.value(run_id) or Run(id=run_id)  # somebody may have pressed stop already
-            self._admit(known.but(request=known.request or request), now)
+            self._admit(known.but(request=known.request or request), now, by)
 
     # -- people ------------------------------------------------------------------------------------------------
 
@@ -508,28 +633,41 @@ class RunSteward:
         for tool in message.tools() if message is not None else []:
             request = tool.approval_request
             if request is not None and tool.call_id not in approvals:
-                approvals[tool.call_id] = ApprovalRecord(request=request)
+                approvals[tool.call_id] = ApprovalRecord(request=request, tool_name=tool.name)
         suspended = self._put(self._release(record, "done").but(status="suspended", approvals=approvals))
         self._notify("run.approval_requested", suspended, now)
         self._hear_decisions(suspended, now)
+        self._promote(now)
+
+    def refuse(self, run_id: str, call_id: str, refused: RefusedDecision) -> None:
+        """Note that somebody decided about a question who has no say, and have it said where the question stands."""
+        record = self._records[run_id]
+        known = record.approvals.get(call_id)
+        if known is not None and (settled := refusing(known, refused)) != known:
+            written = run_id in self._mirror
+            self._settle_approval(record, call_id, settled)
+            if not written:
+                del self._mirror[run_id]  # the run is as it was: what else somebody wrote there is still noticed
 
     def _hear_decisions(self, record: RunRecord, now: Millis) -> None:
-        """Let the first decision of whoever may decide count; record what comes after it as late."""
+        """Let the first decision of whoever may decide count; say of others that they are late, or have no say."""
         message = self._view.messages.find(record.output)
         for call_id, known in record.approvals.items():
             tool = message.tool(call_id) if message is not None else None
-            heard = _heard(known, tool.decisions() if tool is not None else {}, now)
+            heard = heard_of(known, tool.decisions() if tool is not None else {}, now)
             if heard != known:
                 record = self._settle_approval(record, call_id, heard)
+            elif tool is not None and not tool.shows(known.refused):
+                self._decided.writes.append(_settle_tool(record, call_id, known))
             elif tool is not None and known.approval is not None and (tool.approval != known.approval or tool.waits):
                 if tool.approval is not None and tool.approval != known.approval:
                     self._decided.restored.append("approval")
-                self._decided.writes.append(_settle_tool(record.output, call_id, known))
+                self._decided.writes.append(_settle_tool(record, call_id, known))
         if record.status == "suspended" and not record.undecided:
             self._requeue(record, now, attempt=0)
 
     def _settle_approval(self, record: RunRecord, call_id: str, settled: ApprovalRecord) -> RunRecord:
-        self._decided.writes.append(_settle_tool(record.output, call_id, settled))
+        self._decided.writes.append(_settle_tool(record, call_id, settled))
         approval, before = settled.approval, record.approvals[call_id].approval
         if approval is not None and before is None and approval.by:
             detail = {"run": record.id, "call": call_id, "approved": approval.approved}
@@ -589,58 +727,22 @@ def _close_parts(message_id: str, state: StreamState) -> Write:
     return write
 
 
-def _settle_tool(message_id: str, call_id: str, record: ApprovalRecord) -> Write:
+def _end_calls(message_id: str, status: RunStatus) -> Write:
     def write(view: SessionView) -> None:
         message = view.messages.find(message_id)
-        tool = message.tool(call_id) if message is not None else None
-        if tool is not None and record.approval is not None:
-            tool.settle(record.approval, list(record.late))
+        if message is not None:
+            message.end_calls(status)
 
     return write
 
 
-def _heard(known: ApprovalRecord, decisions: dict[str, Decision], now: Millis) -> ApprovalRecord:
-    """Return *known* with the decision that counts, if there is one by now, and with what came after it."""
-    approval = known.approval or _decided(known, decisions, now)
-    if approval is None:
-        return known
-    settled = known.but(approval=approval)
-    return settled.but(late=(*known.late, *_late(settled, decisions)))
+def _settle_tool(run: RunRecord, call_id: str, record: ApprovalRecord) -> Write:
+    def write(view: SessionView) -> None:
+        message = view.messages.find(run.output)
+        tool = message.tool(call_id) if message is not None else None
+        if tool is not None:
+            tool.settle(record.approval, record.late, record.refused)
+            if run.over:
+                tool.end(run.status)
 
-
-def _decided(record: ApprovalRecord, decisions: dict[str, Decision], now: Millis) -> Approval | None:
-    """Return the decision that counts, if there is one by now."""
-    request = record.request
-    said = sorted(
-        ((who, decision) for who, decision in decisions.items() if _may_decide(record, who)),
-        key=lambda item: (item[1].at, item[0]),
-    )
-    denials = [(who, decision) for who, decision in said if not decision.approved]
-    if request.needs == "all" and not denials:
-        missing = set(request.approvers or ()) - {who for who, _ in said}
-        counting = said[-1:] if said and not missing else []
-    else:
-        counting = denials[:1] if request.needs == "all" else said[:1]
-    for who, decision in counting:
-        return Approval(approved=decision.approved, by=who, reason=decision.reason, at=now)
-    if request.deadline is not None and now >= request.deadline:
-        return Approval(approved=False, by="deadline", reason="nobody decided in time", at=now)
-    return None
-
-
-def _may_decide(record: ApprovalRecord, principal: str) -> bool:
-    return record.request.approvers is None or principal in record.request.approvers
-
-
-def _late(record: ApprovalRecord, decisions: dict[str, Decision]) -> list[LateDecision]:
-    """Return what was said after, or against, the decision that counts, and is not recorded as late yet."""
-    approval = record.approval
-    assert approval is not None
-    found = []
-    for who, said in sorted(decisions.items(), key=lambda item: (item[1].at, item[0])):
-        counted = who == approval.by and said.approved == approval.approved
-        agreed = record.request.needs == "all" and said.approved == approval.approved
-        late = LateDecision(by=who, approved=said.approved, reason=said.reason, at=said.at)
-        if _may_decide(record, who) and not counted and not agreed and late not in record.late:
-            found.append(late)
-    return found
+    return write

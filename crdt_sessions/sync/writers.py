@@ -9,7 +9,7 @@ covered.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from crdt_sessions.errors import ForeignWriter, LeaseLost
@@ -29,10 +29,19 @@ class Writers:
     Args:
         known: what is on record.
         enforce: whether what is new by somebody else's client is refused; otherwise it is only counted.
+        announced_by: returns who is present as a client, if somebody is. It is theirs before they have written:
+            whoever sees them there could otherwise write first and have it.
     """
 
-    def __init__(self, known: Iterable[Writer], *, enforce: bool = True) -> None:
+    def __init__(
+        self,
+        known: Iterable[Writer],
+        *,
+        enforce: bool = True,
+        announced_by: Callable[[ClientId], str | None] = lambda _: None,
+    ) -> None:
         self._enforce = enforce
+        self._announced_by = announced_by
         self.foreign = 0
         """Updates that held something new by somebody else's client."""
         self._known = {writer.client: writer for writer in known}
@@ -107,14 +116,25 @@ class Writers:
         Raises:
             ForeignWriter: one of them is somebody else's.
         """
-        foreign = [client for client in found if self.principal_of(client) not in (None, principal)]
+        self.check_owners(found, principal)
+        new = [Writer(client, principal) for client in found if client not in self._known]
+        self._known.update((writer.client, writer) for writer in new)
+        return new
+
+    def check_owners(self, found: Sequence[ClientId], principal: str) -> None:
+        """Refuse, or count, what is new by clients that are not *principal*'s.
+
+        Raises:
+            ForeignWriter: one of them is somebody else's.
+        """
+        foreign = [client for client in found if self._owner(client) not in (None, principal)]
         if foreign:
             self.foreign += 1
             if self._enforce:
                 raise ForeignWriter(client=foreign[0])
-        new = [Writer(client, principal) for client in found if client not in self._known]
-        self._known.update((writer.client, writer) for writer in new)
-        return new
+
+    def _owner(self, client: ClientId) -> str | None:
+        return self.principal_of(client) or self._announced_by(client)
 
     def principal_of(self, client: ClientId) -> str | None:
         """Return whose a client is, if that is known."""

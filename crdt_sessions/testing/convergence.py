@@ -165,6 +165,12 @@ class Convergence(RuleBasedStateMachine):
         """Bring everybody back and compare."""
         if not hasattr(self, "network"):
             return
+        try:
+            self._compare()
+        finally:
+            self.network.close()
+
+    def _compare(self) -> None:
         for name in NAMES:
             self.network.connect(name)
         self.network.run_until_quiet()

@@ -35,6 +35,9 @@ from crdt_sessions.sync import (
     RunSteward,
     SessionEngine,
     Tick,
+    Tried,
+    Try,
+    Unreadable,
     Violation,
 )
 
@@ -91,9 +94,17 @@ class SimNetwork:
         """What is on record there; notices are only collected."""
         self.violations: list[tuple[str, str]] = []
         """Who broke which rule."""
+        self.unreadable: list[Unreadable] = []
+        """What was told not to be of layout 1."""
         self.unwritten: list[Persist] = []
         """What was handed to the disk and is not committed."""
+        self._disk: SessionDoc | None = None
         self.engine = self._load()
+
+    def close(self) -> None:
+        """Release every document; without this none of them is ever freed."""
+        for document in self.documents().values():
+            document.close()
 
     # -- peers -------------------------------------------------------------------------------------------------
 
@@ -232,8 +243,13 @@ class SimNetwork:
     # -- what to compare -----------------------------------------------------------------------------------------
 
     def documents(self) -> dict[str, SessionDoc]:
-        """Return every replica by name, the server's as ``server``, and ``disk`` rebuilt from the rows."""
-        disk = SessionDoc(2)
+        """Return every replica by name, the server's as ``server``, and ``disk`` rebuilt from the rows.
+
+        The one that ``disk`` was before is closed.
+        """
+        if self._disk is not None:
+            self._disk.close()
+        disk = self._disk = SessionDoc(2)
         for _, update in self.rows:
             disk.apply(update)
         return {
@@ -271,8 +287,12 @@ class SimNetwork:
                 self.unwritten.append(effect)
             elif isinstance(effect, ClosePeer):
                 self._close(effect)
+            elif isinstance(effect, Try):
+                self._perform(engine, engine.handle(Tried(effect.number), self.now))
             elif isinstance(effect, Violation):
                 self.violations.append((effect.principal, effect.what))
+            elif isinstance(effect, Unreadable):
+                self.unreadable.append(effect)
         if any(isinstance(effect, Ready) for effect in effects):
             for peer in self.peers.values():
                 if peer.connection is not None:

@@ -17,11 +17,12 @@ import asyncio
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from crdt_sessions.errors import NotFound, SessionExists, SessionNotFound, StorageError
-from crdt_sessions.ids import Millis, Seq, SessionId
+from crdt_sessions.ids import Millis, Seq, SessionId, session_id
 from crdt_sessions.limits import Retention
 from crdt_sessions.storage import (
     AuditEntry,
@@ -54,9 +55,12 @@ def run(
     queued_at: int = 3,
     due_at: int | None = None,
     data: str = "{}",
+    status: str = "queued",
+    answerer: str = "writer",
 ) -> RunEntry:
     """Return a run as the store knows it."""
-    return RunEntry(id, agent, ready, Millis(queued_at), None if due_at is None else Millis(due_at), data)
+    due = None if due_at is None else Millis(due_at)
+    return RunEntry(id, agent, ready, Millis(queued_at), due, data, status, answerer)
 
 
 def _delivery_of(session: SessionId) -> Delivery:
@@ -199,6 +203,96 @@ class StoreContract:
             assert [record.id for record in await store.sessions(after=None, limit=2)] == ["a", "b"]
             assert [record.id for record in await store.sessions(after=B, limit=2)] == ["c"]
 
+    async def test_sessions_are_found_by_status_and_by_who_is_a_member(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            for at, name in enumerate("bac"):
+                await store.create(SessionId(name), b"seed", generation=1, title=None, now=Millis(NOW + at))
+            await store.describe(A, status="closed", now=Millis(NOW + 9))
+            for name in "ab":
+                await store.set_member(SessionId(name), "ann", "viewer")
+
+            async def listed(**which: Any) -> list[list[str]]:
+                by_id = await store.sessions(after=None, limit=9, tenant="", **which)
+                recent = await store.recent_sessions("", limit=9, **which)
+                return [[record.id for record in found] for found in (by_id, recent)]
+
+            assert await listed() == [["a", "b", "c"], ["a", "c", "b"]]
+            assert await listed(statuses=["active"]) == [["b", "c"], ["c", "b"]]
+            assert await listed(statuses=["closed", "archived"]) == [["a"], ["a"]]
+            assert await listed(member="ann") == [["a", "b"], ["a", "b"]]
+            assert await listed(member="ann", statuses=["active"]) == [["b"], ["b"]]
+            assert await listed(member="eve") == [[], []]
+            assert await store.recent_sessions("acme", limit=9) == []
+            await store.delete(A, now=NOW)
+            assert await listed(member="ann") == [["b"], ["b"]]
+
+    @pytest.mark.parametrize("member", [None, "ann"])
+    async def test_recent_sessions_are_read_page_by_page_while_some_change(
+        self, tmp_path: Path, member: str | None
+    ) -> None:
+        async with self.open(tmp_path) as store:
+            names = [SessionId(f"s{at}") for at in range(9)]
+            for at, name in enumerate(names):  # three at a time changed in the same millisecond
+                await store.create(name, b"seed", generation=1, title=None, now=Millis(NOW + at // 3))
+                await store.set_member(name, "ann", "owner")
+            seen: list[SessionId] = []
+            before: tuple[Millis, SessionId] | None = None
+            while page := await store.recent_sessions("", member=member, before=before, limit=2):
+                seen += [record.id for record in page]
+                before = (page[-1].updated_at, page[-1].id)
+                await store.append(page[0].id, rows(2, b"x"), now=Millis(NOW + 100))
+            assert seen == names[::-1]
+            found = await store.recent_sessions("", member=member, limit=9)
+            assert {record.id for record in found} == set(names)
+
+    async def test_runs_are_found_across_sessions(self, tmp_path: Path) -> None:
+        ours = session_id("a", "acme")
+        async with self.open(tmp_path) as store:
+            for session in (A, B, ours):
+                await store.create(session, b"seed", generation=1, title=None, now=NOW)
+            for session, name, status, answerer, queued_at in (
+                (A, "r1", "running", "writer", 1),
+                (B, "r2", "completed", "writer", 2),
+                (A, "r3", "queued", "critic", 3),
+                (B, "r4", "running", "critic", 4),
+                (ours, "r5", "running", "writer", 5),
+            ):
+                entry = run(name, queued_at=queued_at, status=status, answerer=answerer)
+                seq = len((await store.load(session)).rows) + 1  # type: ignore[union-attr]
+                await store.append(session, rows(seq, b"x"), entries=Entries(runs=[entry]), now=NOW)
+
+            async def found(tenant: str = "", **which: Any) -> list[str]:
+                return [each.run.id for each in await store.runs(tenant, **{"limit": 9, **which})]
+
+            assert await found() == ["r4", "r3", "r2", "r1"]
+            assert await found(statuses=["running"]) == ["r4", "r1"]
+            assert await found(statuses=["running", "queued"]) == ["r4", "r3", "r1"]
+            assert await found(answerer="writer") == ["r2", "r1"]
+            assert await found(answerer="critic", statuses=["running"]) == ["r4"]
+            assert await found("acme") == ["r5"]
+            first, second = await store.runs("", limit=2)
+            assert (first.session, first.asked_at, first.run.status) == (B, 4, "running")
+            assert await found(before=(second.asked_at, second.session, second.run.id), limit=1) == ["r2"]
+            again = run("r1", queued_at=99, status="queued", answerer="writer")
+            seq = len((await store.load(A)).rows) + 1  # type: ignore[union-attr]
+            await store.append(A, rows(seq, b"x"), entries=Entries(runs=[again]), now=NOW)
+            assert await found() == ["r4", "r3", "r2", "r1"], "one that is queued again keeps its place"
+            assert await found(statuses=["queued"]) == ["r3", "r1"]
+            await store.delete(A, now=NOW)
+            assert await found() == ["r4", "r2"]
+
+    async def test_agents_are_remembered(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            assert await store.agents("") == {}
+            await store.note_agents("", ["writer", "critic"], Millis(1))
+            await store.note_agents("", ["writer"], Millis(5))
+            await store.note_agents("acme", ["writer"], Millis(3))
+            assert await store.agents("") == {"critic": 1, "writer": 5}
+            assert await store.agents("acme") == {"writer": 3}
+            await store.note_agents("acme", [f"agent-{number:04}" for number in range(1000)], Millis(9))
+            agents = await store.agents("acme")
+            assert (len(agents), "writer" in agents) == (1000, False), "of too many, those seen last"
+
     async def test_a_record_can_be_described(self, tmp_path: Path) -> None:
         async with self.open(tmp_path) as store:
             await self._create(store)
@@ -221,6 +315,20 @@ class StoreContract:
             stored = await store.load(A)
             assert stored is not None
             assert (record.generation, list(stored.rows)) == (2, rows(1, b"fresh"))
+
+    async def test_each_creation_keeps_its_lineage(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            for generation, lineage in ((1, "one"), (2, "two"), (3, None)):
+                record = await store.create(A, b"seed", generation=generation, title=None, now=NOW, lineage=lineage)
+                assert record.lineage == (lineage or f"3-{NOW}")
+                stored = await store.load(A)
+                assert stored is not None
+                assert (await store.get(A), stored.record, [*await store.sessions(after=None, limit=1)]) == (
+                    record,
+                    record,
+                    [record],
+                )
+                await store.delete(A, now=NOW)
 
     async def test_records_are_stored_with_rows_or_not_at_all(self, tmp_path: Path) -> None:
         async with self.open(tmp_path) as store:
@@ -417,7 +525,7 @@ class VersionContract(StoreContract):
 
     async def test_a_session_with_its_past_is_taken_over(self, tmp_path: Path) -> None:
         async with self.open(tmp_path) as store:
-            record = SessionRecord(A, 1, NOW, Millis(NOW + 9), "closed", "T")
+            record = SessionRecord(A, 1, NOW, Millis(NOW + 9), "closed", "T", "taken-over")
             snapshots = [
                 (Version(Seq(4), Millis(NOW + 4), 3, "named"), Row(Seq(4), b"old")),
                 (Version(Seq(9), Millis(NOW + 9), 3, None), Row(Seq(9), b"new")),

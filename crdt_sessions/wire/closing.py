@@ -31,6 +31,7 @@ CLOSE_CODES: dict[type[errors.CrdtSessionsError], int] = {
     errors.WireError: 4400,
     errors.UpdateError: 4400,
     errors.BadSessionId: 4400,
+    errors.BadId: 4400,
     errors.BadTenant: 4400,
     errors.BadParameter: 4400,
     errors.NotAuthenticated: 4401,
@@ -40,12 +41,14 @@ CLOSE_CODES: dict[type[errors.CrdtSessionsError], int] = {
     errors.SessionClosed: 4403,
     errors.SessionNotFound: 4404,
     errors.WrongGeneration: 4409,
+    errors.WrongLineage: 4409,
     errors.TooLarge: 4413,
     errors.ShuttingDown: 1012,
     errors.TooSlow: 1013,
     errors.TooMany: 1013,
     errors.Overloaded: 1013,
     errors.StorageError: 4503,
+    errors.SessionFailed: 1011,
 }
 """Error to close code; a subclass without an entry of its own takes its parent's."""
 

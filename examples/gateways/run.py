@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 AGENT = """
 import asyncio, sys
 from crdt_sessions import Agent
-agent = Agent(sys.argv[1], name="parrot")
+agent = Agent(sys.argv[1], name="parrot", quiet=True)  # the answers are what is shown
 
 @agent.on_run
 async def answer(run):
@@ -128,7 +128,7 @@ def ask_once(url: str, session: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Open one session in four front ends.")
+    parser = argparse.ArgumentParser(description="Open one session in four front ends.", allow_abbrev=False)
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--pages-port", type=int, default=8080)
     parser.add_argument("--database", default="gateways.db")

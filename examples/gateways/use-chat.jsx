@@ -16,7 +16,7 @@ function Chat ({ initial }) {
   // useChat hears only answers to its own questions: what others ask and are answered is told by the session's events.
   useEffect(() => {
     if (status !== 'ready') return
-    const events = new EventSource(`${service}/v1/sessions/${session}/events?kinds=run`)
+    const events = new EventSource(`${service}/v1/sessions/${encodeURIComponent(session)}/events?kinds=run`)
     let heard = false
     events.addEventListener('run', async ({ data }) => {
       const run = JSON.parse(data)

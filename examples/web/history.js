@@ -3,7 +3,7 @@ import * as Y from 'yjs'
 import { request } from './access.js'
 
 async function ask (name, path, options = {}) {
-  const response = await request(`/v1/sessions/${name}/versions${path}`, options)
+  const response = await request(`/v1/sessions/${encodeURIComponent(name)}/versions${path}`, options)
   if (!response.ok) {
     const problem = await response.json().catch(() => ({}))
     throw new Error(problem.detail ?? `the service answered ${response.status}`)
@@ -40,9 +40,9 @@ export async function changes (name, seq) {
 }
 
 /** Make a new session that begins as this one was. */
-export async function fork (name, seq, id) {
-  const response = await request(`/v1/sessions/${name}/fork`, send({ id, version: seq }))
-  if (!response.ok) throw new Error((await response.json()).detail)
+export async function fork (name, seq, id, title) {
+  const response = await request(`/v1/sessions/${encodeURIComponent(name)}/fork`, send({ id, version: seq, ...(title && { title }) }))
+  if (!response.ok) throw new Error((await response.json().catch(() => ({}))).detail ?? `the service answered ${response.status}`)
 }
 
 /** Keep the present state under a name. */

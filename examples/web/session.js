@@ -1,119 +1,210 @@
-// The session as this page sees it: one Yjs document, stock providers, and a view of layout 1 to render from.
+// The connection to a session, and the copy of it in this browser: one Yjs document, stock providers.
 import { IndexeddbPersistence } from 'y-indexeddb'
 import { WebsocketProvider } from 'y-websocket'
 import * as Y from 'yjs'
 import { request, token } from './access.js'
+import * as aside from './aside.js'
 
-/** Ask the service for the session, and create it if it never existed. Null without a connection. */
-async function describe (name) {
-  try {
-    let response = await request(`/v1/sessions/${name}`)
-    if (response.status === 404) {
-      await request('/v1/sessions', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ id: name }) })
-      response = await request(`/v1/sessions/${name}`)
-    }
-    return response.ok ? await response.json() : null
-  } catch {
-    return null
-  }
-}
+const TOO_LONG = 1009 // the web server's own word for a message that it does not even read
+const TOKEN_EXPIRED = 4501
+const refuses = ({ code }) => (code >= 4400 && code < 4500) || [TOO_LONG, TOKEN_EXPIRED].includes(code)
+const server = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/v1/sync`
 
 /**
- * Join a session. The local copy is bound to the session's lineage (generation and time of creation): merging the
- * history of a deleted session into a new one of the same name would show everything twice.
+ * A session that one takes part in.
+ *
+ * `doc` and `provider` are replaced when the service refuses what is in this copy of the document: then the copy is set
+ * aside, and a new one is begun from what the service has, so that live updates go on. `onRenew` is called then, and
+ * `onChange` whenever there is something else to be shown.
  */
-export async function join (name, user) {
-  const known = `crdt-sessions/lineage/${name}`
-  const info = await describe(name)
-  const lineage = info ? `${info.generation}-${info.createdAt}` : localStorage.getItem(known) ?? 'unknown'
-  if (info) localStorage.setItem(known, lineage)
+export class Session {
+  /** The number of changes that no server has seen. */
+  unsynced = 0
+  /** Copies that were refused: [{db, why, at, items}]. */
+  aside = []
+  /** Why the service does not let one in: {code, reason, deleted}. */
+  refusal = null
+  /** What the service said when it last sent one away for a while. */
+  trouble = ''
+  /** Whether the service could not be reached at the last attempt. */
+  away = false
+  /** Whether somebody chose to work without a connection. */
+  offline = false
+  /** Whether there is something to show: what the service has, or an earlier copy of it. */
+  ready = false
 
-  const doc = new Y.Doc()
-  const local = new IndexeddbPersistence(`crdt-sessions/${name}/${lineage}`, doc)
-  const provider = new WebsocketProvider(`${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/v1/sync`, name, doc, {
-    connect: false, // whoever joins listens first: a refusal may come at once
-    params: { ...(info && { generation: String(info.generation) }), ...(token && { token }) }
-  })
-  provider.awareness.setLocalState({ user, kind: 'human', device: device(), activity: 'idle' })
-  await local.whenSynced
-  return { name, doc, provider, draft: doc.getText('draft') }
+  #place; #pointer; #person; #mayCreate; #local = null
+
+  constructor (name, person, { mayCreate, onChange, onSync, onRenew }) {
+    this.name = name
+    this.onChange = onChange
+    this.onSync = onSync
+    this.onRenew = onRenew
+    this.#person = person
+    this.#mayCreate = mayCreate
+    this.#place = `${name}/${person.id}` // a device must not bring what somebody else wrote
+    const [lineage, copy, unsynced] = JSON.parse(localStorage.getItem(this.#key) ?? '[]')
+    this.#pointer = { lineage, copy: copy ?? 0 }
+    this.unsynced = unsynced ?? 0
+    this.#use(this.#replica(lineage))
+  }
+
+  get #key () { return `crdt-sessions/copy/${this.#place}` }
+  get #db () { return `crdt-sessions/${this.#place}/${this.#pointer.lineage}/${this.#pointer.copy}` }
+
+  #remember () {
+    const { lineage, copy } = this.#pointer
+    if (lineage) localStorage.setItem(this.#key, JSON.stringify([lineage, copy, this.unsynced]))
+  }
+
+  /** Show what this browser has of the session, and connect. */
+  async open () {
+    if (this.#pointer.lineage) {
+      this.#local = new IndexeddbPersistence(this.#db, this.doc)
+      await this.#local.whenSynced
+      this.ready = this.doc.getMap('meta').has('lineage')
+    }
+    this.provider.connect()
+  }
+
+  /** Go offline, or come back. */
+  workOffline (offline) {
+    this.offline = offline
+    if (offline) this.provider.disconnect()
+    else this.provider.connect()
+    this.onChange()
+  }
+
+  /** Try at once what is tried again and again. */
+  retry () {
+    this.provider.disconnect()
+    this.provider.connect()
+  }
+
+  /** Say something about oneself to everybody who is here. */
+  announce (field, value) { this.provider.awareness.setLocalStateField(field, value) }
+
+  async discard (db) {
+    await aside.discard(this.#place, db)
+    this.aside = this.aside.filter(each => each.db !== db)
+    this.onChange()
+  }
+
+  /**
+   * A document and a provider for it. The lineage says which session of that name the copy is of: merging the history of
+   * another one (one that was deleted, or of another database) into this one would mix two conversations.
+   */
+  #replica (lineage) {
+    const doc = new Y.Doc()
+    const provider = new WebsocketProvider(server, encodeURIComponent(this.name), doc, {
+      connect: false, // whoever joins listens first: a refusal may come at once
+      disableBc: true, // the tab beside this one may be another person's
+      shouldReconnect: event => !refuses(event),
+      params: { ...(lineage && { lineage }), ...(token && { token }) }
+    })
+    const { color, name, id } = this.#person
+    provider.awareness.setLocalState({ user: { id, name, color, colorLight: `${color}33` }, kind: 'human', device: device(), activity: 'idle' })
+    return { doc, provider }
+  }
+
+  #use ({ doc, provider }) {
+    this.doc = doc
+    this.provider = provider
+    const change = () => this.onChange()
+    provider.on('status', change)
+    provider.on('sync', synced => synced ? this.#synced() : change())
+    provider.on('closed', closing => this.#refused(closing))
+    provider.on('connection-close', event => {
+      this.away = event !== null
+      this.trouble = event && !refuses(event) ? event.reason : ''
+      change()
+    })
+    provider.awareness.on('change', change)
+    doc.on('update', (_, origin) => {
+      if (origin !== provider && origin !== this.#local && !provider.synced) {
+        this.unsynced++
+        this.#remember()
+      }
+      change()
+    })
+  }
+
+  async #synced () {
+    this.unsynced = 0
+    this.away = false
+    this.trouble = ''
+    this.ready = true
+    this.#pointer.lineage ??= this.doc.getMap('meta').get('lineage') ?? 'unknown'
+    this.#local ??= new IndexeddbPersistence(this.#db, this.doc)
+    this.#remember()
+    this.onSync()
+    this.onChange()
+    this.aside = await aside.read(this.#place, this.doc)
+    this.onChange()
+  }
+
+  async #refused ({ code, reason }) {
+    const had = this.ready || this.#local !== null
+    let deleted = false
+    if (code === 4404) {
+      const response = await request(`/v1/sessions/${encodeURIComponent(this.name)}`).catch(() => null)
+      deleted = response?.status === 410
+    }
+    const signIn = code === 4401 || code === TOKEN_EXPIRED // what was not sent is sent then
+    const gone = deleted || (code === 4404 && !this.#mayCreate())
+    if (had && !signIn && !gone) return this.#begin(code, reason)
+    await this.#end({ code, reason, deleted }, !signIn)
+  }
+
+  /** There is no way on from here. What was never sent can still be read, if it is not to be sent later. */
+  async #end (refusal, lost) {
+    this.refusal = refusal
+    this.onChange()
+    if (!lost) return
+    if (this.unsynced) this.#setAside(refusal.reason)
+    this.aside = await aside.read(this.#place, new Y.Doc())
+    this.onChange()
+  }
+
+  /** Begin a new copy from what the service has. The old one is shown until that is there. */
+  #begin (code, reason) {
+    const fresh = this.#replica(null)
+    const settled = synced => {
+      if (!synced) return
+      fresh.provider.off('sync', settled)
+      fresh.provider.off('closed', refusedAgain)
+      this.#renew(fresh, code, reason)
+    }
+    const refusedAgain = closing => {
+      fresh.provider.destroy()
+      this.#end(closing, true)
+    }
+    fresh.provider.on('sync', settled)
+    fresh.provider.on('closed', refusedAgain)
+    fresh.provider.connect()
+  }
+
+  #renew (fresh, code, reason) {
+    this.#setAside(reason || `the service refused it (${code})`)
+    this.provider.destroy()
+    this.#use(fresh)
+    this.onRenew()
+    this.#synced()
+  }
+
+  /** From here on this copy is only read: the next load begins another one. */
+  #setAside (why) {
+    aside.put(this.#place, { db: this.#db, lineage: this.#pointer.lineage, unsynced: this.unsynced, why })
+    this.#pointer = { lineage: undefined, copy: this.#pointer.copy + 1 }
+    this.unsynced = 0
+    localStorage.setItem(this.#key, JSON.stringify([null, this.#pointer.copy, 0]))
+    this.#local?.destroy()
+    this.#local = null
+  }
 }
 
 function device () {
   const agent = navigator.userAgent
   const browser = ['Firefox', 'Edg', 'Chrome', 'Safari'].find(part => agent.includes(part))?.replace('Edg', 'Edge') ?? 'browser'
   return `${browser} on ${['Android', 'iPhone', 'Mac', 'Windows', 'Linux'].find(part => agent.includes(part)) ?? 'a device'}`
-}
-
-/** Post a message: one transaction, so that it is whole for everybody. */
-export function post (doc, author, text) {
-  const id = crypto.randomUUID()
-  doc.transact(() => {
-    const part = new Y.Map([['type', 'text'], ['text', new Y.Text(text)], ['state', 'done']])
-    const parts = new Y.Array()
-    const message = new Y.Map([['head', { id, role: 'user', author, parent: null, createdAt: Date.now() }], ['parts', parts]])
-    doc.getMap('messages').set(id, message)
-    parts.push([part])
-  })
-}
-
-/** The shared map of a run, made if need be: one may press stop before anybody has seen the question. */
-function runOf (doc, id) {
-  const runs = doc.getMap('runs')
-  if (!(runs.get(id) instanceof Y.Map)) runs.set(id, new Y.Map())
-  return runs.get(id)
-}
-
-/** Press stop: before the run begins or while it is worked on, also offline. */
-export function cancel (doc, id, by) {
-  doc.transact(() => {
-    const run = runOf(doc, id)
-    if (!run.has('cancel')) run.set('cancel', { by, at: Date.now() })
-  })
-}
-
-/** Ask for a run: `submit`, `regenerate` (another answer beside the first) or `continue` (where an answer broke off). */
-export function ask (doc, by, messageId, trigger, agent = '*') {
-  doc.transact(() => runOf(doc, `run-${crypto.randomUUID()}`).set('request', { messageId, agent, trigger, by, createdAt: Date.now() }))
-}
-
-/** Say what one thinks of a tool call that waits for approval. The service settles which decision counts. */
-export function decide (doc, messageId, toolCallId, by, approved) {
-  const part = doc.getMap('messages').get(messageId)?.get('parts').toArray().find(part => part.get('toolCallId') === toolCallId)
-  part?.get('decisions')?.set(by, { approved, at: Date.now() })
-}
-
-/** Messages in the session's order: by seq; without one last, by time, then id. */
-export function messages (doc) {
-  const runs = doc.getMap('runs')
-  const written = doc.getMap('messages')
-  const asked = new Map() // question -> the run nobody has begun to write yet
-  for (const [id, run] of runs) {
-    const request = run instanceof Y.Map ? run.get('request') : null
-    if (request && !written.has(run.get('output'))) asked.set(request.messageId, { id, ...run.toJSON() })
-  }
-  const found = []
-  for (const [id, message] of doc.getMap('messages')) {
-    const head = message instanceof Y.Map ? message.get('head') : null
-    if (head?.id !== id) continue
-    const parts = message.get('parts')
-    found.push({
-      ...head,
-      seq: message.get('seq'),
-      by: message.get('by'),
-      run: runs.has(message.get('runId')) ? { id: message.get('runId'), ...runs.get(message.get('runId')).toJSON() } : undefined,
-      asked: asked.get(id),
-      parts: parts instanceof Y.Array ? parts.map(part => part.toJSON()) : []
-    })
-  }
-  return found.sort((a, b) => (a.seq ?? Infinity) - (b.seq ?? Infinity) || a.createdAt - b.createdAt || (a.id < b.id ? -1 : 1))
-}
-
-/** Who is here, this tab first. */
-export function present (provider) {
-  const own = provider.awareness.clientID
-  return [...provider.awareness.getStates()]
-    .filter(([, state]) => state.user)
-    .map(([client, state]) => ({ client, own: client === own, ...state }))
-    .sort((a, b) => b.own - a.own || a.client - b.client)
 }

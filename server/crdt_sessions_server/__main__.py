@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
+_INTERRUPTED = 128 + 2
+"""What shells say of a command that SIGINT ended."""
+
 
 def main() -> int:
     """Run the command line, or say what to install if the service's packages are missing."""
@@ -15,7 +18,12 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    return run()
+    except KeyboardInterrupt:  # while all of it is imported
+        return _INTERRUPTED
+    try:
+        return run()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -3,41 +3,61 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal
+from urllib.parse import quote
 
 from pydantic import Field, JsonValue
 from quart import Blueprint
 from quart_schema import tag, validate_querystring, validate_request, validate_response
 
-from crdt_sessions.errors import AccessDenied, BadDocument
-from crdt_sessions.ids import SessionId, name_of
-from crdt_sessions.model import Author, Message, MessageHead, RunRequest, SessionView, TextPart, answer_to
-from crdt_sessions.model.values import AgentName, MessageId, Part, Role, RunId, RunPolicy
+from crdt_sessions.errors import AccessDenied, BadDocument, BadSessionId, EmptyMessage, SessionExists
+from crdt_sessions.ids import Millis, name_of
+from crdt_sessions.model import (
+    Author,
+    Message,
+    MessageHead,
+    RunRequest,
+    SessionView,
+    TextPart,
+    answer_to,
+    say_nothing,
+)
+from crdt_sessions.model.checks import MAX_INTEGER
+from crdt_sessions.model.strings import (
+    TITLE_CHARACTERS,
+    WORD_CHARACTERS,
+    AgentName,
+    MessageId,
+    PrincipalId,
+    RunId,
+)
+from crdt_sessions.model.values import Part, Role, RunPolicy, SessionStatus
 from crdt_sessions.runtime import Session, SessionRegistry, present
 from crdt_sessions.storage import SessionRecord
 from crdt_sessions_server.access import Permission, Principal, asked_session, current_door, current_principal
-from crdt_sessions_server.bodies import Answer, Body
-
-_MAX_PAGE = 1000
+from crdt_sessions_server.bodies import Answer, Body, Query
+from crdt_sessions_server.describing import answers, refuses
+from crdt_sessions_server.paging import MAX_PAGE, cursor_at, place_of, some_of, visible
 
 
 class NewSession(Body):
     """A session to create."""
 
     id: str | None = Field(None, description="Its name; one is made up if absent.")
-    title: str | None = Field(None, max_length=500)
+    title: str | None = Field(None, max_length=TITLE_CHARACTERS)
     metadata: dict[str, JsonValue] | None = None
-    agent: str | None = Field(
-        None, max_length=100, description="Who answers a user's message that asks nobody; empty for nobody."
+    agent: AgentName | Literal[""] | None = Field(
+        None, description="Who answers a user's message that asks nobody; empty for nobody."
     )
 
 
 class SessionChange(Body):
     """What is to change of a session."""
 
-    title: str | None = Field(None, max_length=500)
-    agent: str | None = Field(None, max_length=100)
+    title: str | None = Field(None, max_length=TITLE_CHARACTERS)
+    agent: AgentName | Literal[""] | None = None
     run_policy: RunPolicy | None = None
     status: Literal["active", "closed", "archived"] | None = None
 
@@ -47,6 +67,7 @@ class SessionInfo(Answer):
 
     id: str
     generation: int
+    lineage: str = Field(description="Names this creation of it; a local copy belongs to one.")
     created_at: int
     updated_at: int
     status: str
@@ -56,6 +77,7 @@ class SessionInfo(Answer):
 class SessionDetail(SessionInfo):
     """A session, looked at closely."""
 
+    metadata: dict[str, JsonValue] | None = Field(None, description="What the application keeps with it.")
     peers: int = Field(description="Connections right now.")
     messages: int
     unread: int = Field(description="Messages of others behind the asking principal's receipt.")
@@ -97,7 +119,7 @@ class NewMessage(Body):
     """A message to post. ``text`` is short for one text part."""
 
     id: MessageId | None = Field(None, description="An idempotency key: posting an id twice is posting it once.")
-    text: str | None = None
+    text: str | None = Field(None, examples=["Hello"])
     parts: list[Part] | None = None
     role: Role = "user"
     author: Author | None = Field(None, description="Only where nobody is known, and for backends.")
@@ -105,7 +127,8 @@ class NewMessage(Body):
     reply_to: MessageId | None = None
     steers: RunId | None = Field(None, description="The run it is meant to steer while that is active.")
     replaces: MessageId | None = Field(None, description="The message it is another version of.")
-    modality: str | None = None
+    modality: str | None = Field(None, max_length=WORD_CHARACTERS)
+    metadata: JsonValue = Field(None, description="What the application keeps with it.")
     agent: AgentName | None = Field(
         None, description="Who is to answer; * for any agent. Without it the session says who does, if anybody."
     )
@@ -122,8 +145,10 @@ class MessagePage(Answer):
 class Receipt(Body):
     """How far somebody has read."""
 
-    seq: int | None = Field(None, ge=0, description="Up to which place in the order; everything if absent.")
-    principal: str | None = Field(None, description="Only where nobody is known, and for backends.")
+    seq: int | None = Field(
+        None, ge=0, le=MAX_INTEGER, description="Up to which place in the order; everything if absent."
+    )
+    principal: PrincipalId | None = Field(None, description="Only where nobody is known, and for backends.")
 
 
 class Unread(Answer):
@@ -140,24 +165,33 @@ class PresencePage(Answer):
     present: list[dict[str, JsonValue]]
 
 
-class ReceiptQuery(Body):
+class ReceiptQuery(Query):
     """Whose receipt."""
 
-    principal: str | None = Field(None, description="Oneself if absent.")
+    principal: PrincipalId | None = Field(None, description="Oneself if absent.")
 
 
-class PageQuery(Body):
-    """Which page of sessions."""
+class PageQuery(Query):
+    """Which page of which sessions."""
 
-    cursor: str | None = None
-    limit: int = Field(50, ge=1, le=_MAX_PAGE)
+    order: Literal["id", "recent"] = Field("id", description="By id; or those that changed last first.")
+    status: str | None = Field(
+        None,
+        pattern=some_of(SessionStatus),
+        description="Only those with one of these statuses, with commas in between.",
+    )
+    member: PrincipalId | None = Field(
+        None, description="Only those that give this principal a role; see their `members`."
+    )
+    cursor: str | None = Field(None, description="`nextCursor` of the page before, which was in the same order.")
+    limit: int = Field(50, ge=1, le=MAX_PAGE)
 
 
-class MessageQuery(Body):
+class MessageQuery(Query):
     """Which page of messages."""
 
     after: int = Field(0, ge=0, description="Only messages behind this place in the order.")
-    limit: int = Field(200, ge=1, le=_MAX_PAGE)
+    limit: int = Field(200, ge=1, le=MAX_PAGE)
 
 
 def blueprint(registry: SessionRegistry) -> Blueprint:
@@ -173,6 +207,7 @@ def _session_routes(api: Blueprint, registry: SessionRegistry) -> None:
     @tag(["sessions"])
     @validate_request(NewSession)
     @validate_response(SessionInfo, 201)
+    @refuses(SessionExists, BadSessionId)
     async def create_session(data: NewSession) -> tuple[SessionInfo, int, dict[str, str]]:
         """Create a session. One that was deleted is created anew, as the next generation."""
         principal, name = current_principal(), data.id if data.id is not None else uuid.uuid4().hex
@@ -182,19 +217,20 @@ def _session_routes(api: Blueprint, registry: SessionRegistry) -> None:
         record = await registry.create(
             wanted, title=data.title, metadata=data.metadata, agent=data.agent, by=principal.id
         )
-        return session_info(record), 201, {"Location": f"/v1/sessions/{name}"}
+        return session_info(record), 201, {"Location": location_of(name)}
 
     @api.get("")
     @tag(["sessions"])
     @validate_querystring(PageQuery)
     @validate_response(SessionPage)
     async def list_sessions(query_args: PageQuery) -> SessionPage:
-        """List sessions in order of id, page by page."""
-        after = asked_session(query_args.cursor) if query_args.cursor else None
-        records = await _visible(registry, current_principal(), after, query_args.limit + 1)
-        page = [session_info(record) for record in records[: query_args.limit]]
-        more = len(records) > query_args.limit
-        return SessionPage(sessions=page, next_cursor=page[-1].id if more else None)
+        """List sessions page by page: in order of id, or those that changed last first.
+
+        What changes while one reads page after page of the latter moves to the front, and is not told twice.
+        """
+        records, more = await _listed(registry, query_args, current_principal())
+        page = [session_info(record) for record in records]
+        return SessionPage(sessions=page, next_cursor=_cursor(query_args.order, page[-1]) if more else None)
 
     @api.get("/<name>")
     @tag(["sessions"])
@@ -206,6 +242,7 @@ def _session_routes(api: Blueprint, registry: SessionRegistry) -> None:
             return SessionDetail(
                 **session_info(record).model_dump(),
                 peers=session.peers,
+                metadata=session.view.meta.metadata,
                 messages=len(session.view.messages),
                 unread=session.view.unread(current_principal().id),
             )
@@ -225,6 +262,7 @@ def _session_routes(api: Blueprint, registry: SessionRegistry) -> None:
 
     @api.delete("/<name>")
     @tag(["sessions"])
+    @answers(204)
     async def delete_session(name: str) -> tuple[str, int]:
         """Delete a session for good. Its peers are closed with 4404 and it does not come back by itself."""
         wanted = asked_session(name)
@@ -272,6 +310,7 @@ def _message_routes(api: Blueprint, registry: SessionRegistry) -> None:
     @validate_request(NewMessage)
     @validate_response(Message, 201)
     @validate_response(Message, 200)
+    @refuses(BadDocument)
     async def post_message(name: str, data: NewMessage) -> tuple[Message, int]:
         """Post a message; the answer comes once it is durable and has its place in the order.
 
@@ -287,16 +326,21 @@ def _message_routes(api: Blueprint, registry: SessionRegistry) -> None:
             steers=data.steers,
             replaces=data.replaces,
             modality=data.modality,
+            metadata=data.metadata,
             created_at=registry.clock.now(),
         )
         parts: list[Any] = list(data.parts or [])
         if data.text is not None:
             parts.append(TextPart(type="text", text=data.text))
+        if say_nothing(parts):
+            raise EmptyMessage
         async with registry.open(
             asked_session(name), create=creates(registry, principal), by=principal.id
         ) as session:
             known = head.id in session.view.messages
-            await session.edit(lambda view: _post(view, head, parts, data), by=principal.by)
+            await session.edit(
+                lambda view: _post(view, head, parts, data), by=principal.by, decides=principal.can(Permission.DECIDE)
+            )
             message = session.view.messages.value(head.id)
         if message is None:
             raise BadDocument(why=f"the id {head.id!r} is taken by something that is not a message")
@@ -347,18 +391,32 @@ def _authors(session: Session) -> Authors:
     )
 
 
-async def _visible(
-    registry: SessionRegistry, principal: Principal, after: SessionId | None, limit: int
-) -> list[SessionRecord]:
-    """Return up to *limit* sessions that a principal may use, in order of id."""
-    found: list[SessionRecord] = []
-    while len(found) < limit:
-        records = await registry.store.sessions(after=after, limit=limit, tenant=principal.tenant)
-        found += [record for record in records if principal.may_see(record.id)]
-        if len(records) < limit:
-            break
-        after = records[-1].id
-    return found[:limit]
+def _cursor(order: str, last: SessionInfo) -> str:
+    return cursor_at(last.updated_at, last.id) if order == "recent" else last.id
+
+
+async def _listed(
+    registry: SessionRegistry, query: PageQuery, principal: Principal
+) -> tuple[list[SessionRecord], bool]:
+    """Return a page of the sessions that a principal may use, and whether there are more."""
+    statuses = query.status.split(",") if query.status is not None else None
+    store, tenant, first, after = registry.store, principal.tenant, None, None
+    if query.cursor is not None and query.order == "recent":
+        at, name = place_of(query.cursor, int, str)
+        first = (Millis(at), asked_session(name))
+    elif query.cursor is not None:
+        after = asked_session(query.cursor)
+
+    async def read(last: SessionRecord | None, limit: int) -> Sequence[SessionRecord]:
+        if query.order == "recent":
+            before = (last.updated_at, last.id) if last is not None else first
+            return await store.recent_sessions(
+                tenant, statuses=statuses, member=query.member, before=before, limit=limit
+            )
+        behind = last.id if last is not None else after
+        return await store.sessions(after=behind, limit=limit, tenant=tenant, statuses=statuses, member=query.member)
+
+    return await visible(read, lambda record: principal.may_see(record.id), query.limit)
 
 
 def creates(registry: SessionRegistry, principal: Principal) -> bool:
@@ -390,11 +448,17 @@ def _post(view: SessionView, head: MessageHead, parts: list[Any], data: NewMessa
         view.runs.request(answer_to(head.id), request)
 
 
+def location_of(name: str) -> str:
+    """Return the path of a session."""
+    return f"/v1/sessions/{quote(name, safe='')}"
+
+
 def session_info(record: SessionRecord) -> SessionInfo:
     """Return what lists show of a session."""
     return SessionInfo(
         id=name_of(record.id),
         generation=record.generation,
+        lineage=record.lineage,
         created_at=record.created_at,
         updated_at=record.updated_at,
         status=record.status,

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
-from importlib.metadata import version
 
 from quart import Quart, Response, g, request, websocket
-from quart_schema import Info, QuartSchema
+from quart_schema import QuartSchema
 
 from crdt_sessions.clock import Clock, SystemClock
 from crdt_sessions.errors import AccessDenied
@@ -20,8 +19,11 @@ from crdt_sessions_server import (
     health,
     holders,
     identity,
+    lists,
     metrics,
+    openapi,
     page,
+    paths,
     privacy,
     problems,
     runs,
@@ -32,9 +34,11 @@ from crdt_sessions_server import (
 from crdt_sessions_server.access import Authorizer, Door, Gate, Open
 from crdt_sessions_server.access.configured import authorizer_for, rates_of
 from crdt_sessions_server.access.permissions import NAMED_IN_BODY, PUBLIC, ROUTES
-from crdt_sessions_server.asgi import Scope, http_token, same_origin
+from crdt_sessions_server.asgi import http_token
+from crdt_sessions_server.bodies import strict_json
 from crdt_sessions_server.expiry import expire
 from crdt_sessions_server.gateways import GATEWAYS
+from crdt_sessions_server.origins import Cors, Origins
 from crdt_sessions_server.settings import Settings
 from crdt_sessions_server.sync_endpoint import SyncEndpoint
 
@@ -73,11 +77,16 @@ class Service:
         settings.check()
         self._stack: AsyncExitStack | None = None
         self._sqlite = (
-            SqliteStore(settings.database, max_bytes=settings.max_database_bytes) if store is None else None
+            SqliteStore(
+                settings.database, max_bytes=settings.max_database_bytes, max_wal_bytes=settings.max_wal_bytes
+            )
+            if store is None
+            else None
         )
         self._sandbox = Sandbox(memory_bytes=settings.max_sandbox_bytes) if settings.sandbox else None
         self.open = isinstance(authorizer, Open)
         """Whether everybody on this machine is let in."""
+        self._origins = Origins(settings.allowed_origins, loopback=self.open)
         self.registry = SessionRegistry(
             store or self._sqlite,  # type: ignore[arg-type]  # one of them is there
             clock=clock,
@@ -99,11 +108,10 @@ class Service:
         self._expire_days = settings.expire_days
         self.app = self._quart(settings)
         self.sync = SyncEndpoint(
-            self.app.asgi_app,  # type: ignore[arg-type]  # Quart types every event; ours is any ASGI application
+            Cors(self.app.asgi_app, self._origins),  # type: ignore[arg-type]  # Quart types every event
             self.registry,
             self.door,
-            allowed_origins=settings.allowed_origins,
-            loopback_only=self.open,
+            self._origins,
             direct=settings.direct,
         )
         self.app.asgi_app = self.sync  # type: ignore[assignment]
@@ -138,22 +146,25 @@ class Service:
         app.config["QUART_SCHEMA_PYDANTIC_DUMP_OPTIONS"] = {"by_alias": True, "exclude_none": True}
         QuartSchema(
             app,
-            openapi_path="/openapi.json",
+            openapi_path=None,
             swagger_ui_path=None,
             redoc_ui_path=None,
             scalar_ui_path=None,
-            info=Info(title="crdt-sessions", version=version("crdt-sessions")),
             convert_casing=False,
             conversion_preference="pydantic",
         )
+        strict_json(app)
         problems.install(app)
+        paths.install(app)
         app.extensions["door"] = self.door
+        app.register_blueprint(page.blueprint(self.registry, shown=settings.shows_page))
         for routes in (
-            page,
+            openapi,
             health,
             metrics,
             api,
             runs,
+            lists,
             holders,
             webhooks,
             events,
@@ -196,19 +207,15 @@ class Service:
         self.door.count_request(g.visit.principal, needs)
 
     def _guard(self, app: Quart, settings: Settings) -> None:
-        """Let in who may come in, and have answers say what browsers may do with them."""
-
-        def refuse_strange_pages(scope: Scope) -> None:
-            if not same_origin(scope, settings.allowed_origins, loopback_only=self.open):
-                raise AccessDenied(what="pages of another origin; see the setting allowed_origins")
+        """Let in who may come in, and have answers say what browsers may not do with them."""
 
         @app.before_websocket
         async def check_origin() -> None:
-            refuse_strange_pages(dict(websocket.scope))
+            self._origins.check(dict(websocket.scope))
 
         @app.before_request
         async def authorize() -> None:
-            refuse_strange_pages(dict(request.scope))
+            self._origins.check(dict(request.scope))
             await self._authorize(request.endpoint)
 
         @app.after_request
@@ -220,14 +227,6 @@ class Service:
                 response.headers.setdefault(name, value)
             if settings.tls_certificate is not None:
                 response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
-            origin = request.headers.get("Origin")
-            if origin in settings.allowed_origins:
-                response.headers["Access-Control-Allow-Origin"] = origin
-                response.headers["Access-Control-Allow-Headers"] = (
-                    "Authorization, Content-Type, Last-Event-ID, Lease-Token, X-Session-Id, X-Run-Id"
-                )
-                response.headers["Access-Control-Allow-Methods"] = "GET, POST, PUT, PATCH, DELETE"
-                response.headers["Vary"] = "Origin"
             return response
 
 

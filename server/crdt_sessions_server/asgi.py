@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -14,7 +14,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 ORDERLY = {1000, 1001, 1005}
 """Codes of a WebSocket that its owner closed; with any other one it broke."""
 _BEARER_SUBPROTOCOL = "bearer."
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 def header(scope: Scope, name: bytes) -> str | None:
@@ -55,21 +54,3 @@ def websocket_token(scope: Scope) -> tuple[str | None, str | None]:
         if name.startswith(_BEARER_SUBPROTOCOL):
             return name.removeprefix(_BEARER_SUBPROTOCOL), accepted
     return None, accepted
-
-
-def same_origin(scope: Scope, allowed: tuple[str, ...], *, loopback_only: bool) -> bool:
-    """Tell whether a browser page may make this request.
-
-    Without an Origin header it is not a browser's. A page of this service, or of an allowed origin, may.
-    If the service is open to everybody on this machine (*loopback_only*), any page served from this machine
-    may, but the Host must be this machine's too: otherwise a page on the web could reach the service by
-    pointing its own name at 127.0.0.1.
-    """
-    host = header(scope, b"host") or ""
-    if loopback_only and urlsplit(f"//{host}").hostname not in _LOOPBACK:
-        return False
-    origin = header(scope, b"origin")
-    if origin is None or origin in allowed:
-        return True
-    parts = urlsplit(origin)
-    return parts.netloc == host or (loopback_only and parts.hostname in _LOOPBACK)

@@ -26,12 +26,14 @@ try:
 except ImportError:
     from websockets.utils import apply_mask
 
-from crdt_sessions.errors import TooSlow
+from crdt_sessions.errors import TooMany, TooSlow
 from crdt_sessions.runtime import Take
 from crdt_sessions_server.asgi import ORDERLY, Send
 
 _HIGH_WATER = 256 * 1024
 """Bytes that may wait for a peer's socket before nothing more is written."""
+_MESSAGE_BYTES = 50
+"""What a message costs beside its bytes."""
 _BINARY, _MASKED = 0x82, 0x80
 
 
@@ -41,7 +43,8 @@ class DirectLine(asyncio.Protocol):
     Args:
         transport: the socket's; it is ours from now on.
         former: the protocol it had, which is told when the connection is gone.
-        max_message_bytes: larger messages close the connection with 1009.
+        max_message_bytes: larger messages close the connection with 1009; more than that of messages that came
+            though nothing more was to be read closes it with 1013.
         writer: the socket's stream writer, if it has one; it would close the socket when it is collected.
     """
 
@@ -57,12 +60,14 @@ class DirectLine(asyncio.Protocol):
         self._writer = writer
         self._frames = Deframer(max_message_bytes)
         self._waiting: list[Sequence[bytes]] = []
+        self._piled = 0
+        self._max_piled = max_message_bytes
         self._arrived: asyncio.Future[None] | None = None
         self._on_writable: Callable[[], None] = _nothing_to_write
         self._take: Take = _nothing_taken
         self._patience = 0.0
         self._impatient: asyncio.TimerHandle | None = None
-        self._slow: TooSlow | None = None
+        self._refused: TooSlow | TooMany | None = None
         self._drained: asyncio.Future[None] | None = None
         self._gone = asyncio.get_running_loop().create_future()
         self.writable = True
@@ -96,8 +101,8 @@ class DirectLine(asyncio.Protocol):
                 yield self._waiting.pop(0)
                 if not self._waiting and not self._transport.is_closing():
                     self._transport.resume_reading()
-            elif self._slow is not None:
-                raise self._slow
+            elif self._refused is not None:
+                raise self._refused
             elif self._frames.closed is not None:
                 if self._frames.closed not in ORDERLY:
                     raise ConnectionResetError(f"closed with {self._frames.closed}")
@@ -134,7 +139,15 @@ class DirectLine(asyncio.Protocol):
         if self._frames.answers and not self._transport.is_closing():
             self._transport.write(self._frames.answers)
             self._frames.answers = b""
+        if self._refused is not None:
+            messages = ()  # whoever sent them has them
         if messages and (self._waiting or not self._at_rest or (messages := self._take(messages))):
+            cost = sum(map(len, messages)) + _MESSAGE_BYTES * len(messages)
+            self._piled = self._piled + cost if self._waiting else 0
+            if self._piled > self._max_piled:  # the transport goes on reading, whatever it is told
+                self._refused = TooMany(what="bytes of messages that wait to be read", limit=self._max_piled)
+                self._waiting.clear()
+                return
             self._waiting.append(messages)
             self._transport.pause_reading()  # until these are handled
             self._tell(self._arrived)
@@ -176,7 +189,7 @@ class DirectLine(asyncio.Protocol):
         self._former = self._writer = None
 
     def _lose_patience(self) -> None:
-        self._slow = TooSlow(what=f"the peer did not read for {self._patience:g} s")
+        self._refused = TooSlow(what=f"the peer did not read for {self._patience:g} s")
         self._tell(self._arrived)
 
     def _be_patient(self) -> None:
@@ -347,7 +360,10 @@ def take_over(send: Send, max_message_bytes: int) -> DirectLine | None:
     server = getattr(getattr(http, "send", None), "__self__", None)
     if not (isinstance(stream, WSStream) and isinstance(http, H11Protocol) and isinstance(server, TCPServer)):
         return None
-    compressed = any(extension.enabled() for extension in stream.connection._proto.extensions)
+    connection = getattr(stream, "connection", None)
+    if connection is None:  # it was refused meanwhile: something came before the handshake was answered
+        return None
+    compressed = any(extension.enabled() for extension in connection._proto.extensions)
     if compressed or server.reader._buffer:  # type: ignore[attr-defined]
         return None
     return take_socket(server, max_message_bytes)

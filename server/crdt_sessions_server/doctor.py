@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from crdt_sessions.errors import StorageError, UpdateError
 from crdt_sessions.ids import Seq
@@ -85,7 +86,14 @@ async def _copy(session: Inspected, store: SqliteStore, say: Say) -> None:
         say(f"{_line(session)}\n    nothing of it could be saved")
         return
     if session.deleted:
-        await store.create(record.id, EMPTY_UPDATE, generation=record.generation, title=None, now=record.created_at)
+        await store.create(
+            record.id,
+            EMPTY_UPDATE,
+            generation=record.generation,
+            title=None,
+            now=record.created_at,
+            lineage=record.lineage,
+        )
         await store.delete(record.id, now=record.updated_at)
         return
     seq = max([1, *(row.seq for row in session.rows)])
@@ -126,8 +134,9 @@ def _name_of(session: Inspected, seq: int) -> str | None:
 
 
 def _line(session: Inspected) -> str:
+    name = unquote(session.record.id)  # behind its tenant
     if session.deleted:
-        return f"  {session.record.id}: deleted, generation {session.record.generation}"
+        return f"  {name}: deleted, generation {session.record.generation}"
     size = sum(len(row.update) for row in session.rows)
     runs = f", {len(session.entries.runs)} runs" if session.entries.runs else ""
-    return f"  {session.record.id}: {len(session.rows)} rows, {size} bytes{runs}"
+    return f"  {name}: {len(session.rows)} rows, {size} bytes{runs}"

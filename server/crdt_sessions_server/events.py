@@ -5,26 +5,26 @@ As server-sent events, as lines of JSON, or a page at a time for clients that ca
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import aclosing
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 from quart import Blueprint, Response, request
 from quart_schema import tag, validate_querystring
 
 from crdt_sessions.errors import BadParameter, CrdtSessionsError, ShuttingDown
 from crdt_sessions.ids import SessionId
-from crdt_sessions.runtime import EVENT_KINDS, FeedEvent, SessionRegistry, follow
+from crdt_sessions.runtime import EVENT_KINDS, FeedEvent, SessionRegistry, follow, page
 from crdt_sessions_server.access import asked_session, current_visit, live_access
-from crdt_sessions_server.bodies import Body
+from crdt_sessions_server.bodies import JSON, NDJSON, Answer, Query
+from crdt_sessions_server.describing import LINES, SSE, Parameter, answers, reads
+from crdt_sessions_server.problems import told
 from crdt_sessions_server.streaming import COMMENT, compact, going_on, with_silence
 
 _MAX_WAIT_S = 60
-_LINES = "application/x-ndjson"
 
 
-class EventQuery(Body):
+class EventQuery(Query):
     """Which events, and how."""
 
     cursor: str | None = Field(None, description="Where to go on; everything first if absent.")
@@ -35,7 +35,20 @@ class EventQuery(Body):
         le=_MAX_WAIT_S,
         description="Answer with what there is, once there is something, or after so long.",
     )
-    token: str | None = Field(None, description="For clients that cannot set headers.")
+
+
+class EventEntry(Answer):
+    """Something of the session, as it is now."""
+
+    event: str
+    data: JsonValue
+
+
+class EventPage(Answer):
+    """A page of events."""
+
+    events: list[EventEntry]
+    cursor: str | None = Field(description="Ask with this to go on.")
 
 
 def blueprint(registry: SessionRegistry) -> Blueprint:
@@ -45,6 +58,12 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @events.get("/<name>/events")
     @tag(["messages"])
     @validate_querystring(EventQuery)
+    @reads(Parameter("Last-Event-ID", "Where to go on, as browsers say when they come back."))
+    @answers(
+        200,
+        {SSE: LINES, NDJSON: LINES, JSON: EventPage},
+        "Events, as they happen; a page of them if `waitS` is given.",
+    )
     async def stream_events(name: str, query_args: EventQuery) -> Response:
         """Follow the session: everything first, or what changed since the cursor, then what happens.
 
@@ -58,10 +77,10 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         kinds = _kinds(query_args.kinds)
         cursor = request.headers.get("Last-Event-ID") or query_args.cursor
         if query_args.wait_s is not None:
-            page = _page(registry, wanted, cursor, kinds, query_args.wait_s)
-            return await live_access().allowed(current_visit(), page)
-        if request.accept_mimetypes.best == _LINES:
-            return going_on(_told(registry, wanted, cursor, kinds, _line, b"\n"), _LINES)
+            asked = _page(registry, wanted, cursor, kinds, query_args.wait_s)
+            return await live_access().allowed(current_visit(), asked)
+        if request.accept_mimetypes.best == NDJSON:
+            return going_on(_told(registry, wanted, cursor, kinds, _line, b"\n"), NDJSON)
         return going_on(_told(registry, wanted, cursor, kinds, _sse, COMMENT, b"retry: 1000\n\n"))
 
     return events
@@ -106,19 +125,14 @@ async def _told(
     except ShuttingDown:
         return  # the client comes back with its cursor
     except CrdtSessionsError as error:
-        yield spell(FeedEvent("error", {"title": type(error).__name__, "detail": str(error)}, cursor or ""))
+        yield spell(FeedEvent("error", told(error), cursor or ""))
 
 
 async def _page(
     registry: SessionRegistry, name: SessionId, cursor: str | None, kinds: Collection[str] | None, wait_s: float
 ) -> Response:
-    batch: list[FeedEvent] = []
-    async with registry.open(name) as session, aclosing(follow(session, cursor, kinds=kinds)) as feed:
-        try:
-            async with asyncio.timeout(wait_s):
-                batch = await anext(feed)
-        except TimeoutError:
-            pass
+    async with registry.open(name) as session:
+        batch = await page(session, cursor, kinds=kinds, wait_s=wait_s)
     body = {
         "events": [{"event": event.kind, "data": event.data} for event in batch],
         "cursor": batch[-1].cursor if batch else cursor,

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+from pydantic import Field
 from quart import Blueprint, Response
 
-from crdt_sessions.errors import StorageError
+from crdt_sessions.errors import StorageError, StoreUnavailable
 from crdt_sessions.runtime import SessionRegistry
-from crdt_sessions_server.problems import problem
+from crdt_sessions_server.bodies import JSON, Answer
+from crdt_sessions_server.describing import answers, refuses
+from crdt_sessions_server.problems import problem, type_of
+
+
+class Alive(Answer):
+    """The process runs."""
+
+    status: Literal["ok"]
+
+
+class Ready(Answer):
+    """It can store."""
+
+    status: Literal["ready"]
+    live_sessions: int = Field(description="Sessions in memory.")
+    connections: int
+    quarantined_sessions: int = Field(description="Sessions that cannot be loaded.")
 
 
 def blueprint(registry: SessionRegistry) -> Blueprint:
@@ -14,11 +34,14 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     health = Blueprint("health", __name__)
 
     @health.get("/healthz")
+    @answers(200, {JSON: Alive})
     async def healthz() -> dict[str, str]:
         """Answer that the process runs."""
         return {"status": "ok"}
 
     @health.get("/readyz")
+    @answers(200, {JSON: Ready})
+    @refuses(StoreUnavailable)
     async def readyz() -> Response | dict[str, str | int]:
         """Answer whether the service can store what it is given, and how many sessions are damaged."""
         facts = {
@@ -29,7 +52,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         try:
             await registry.health.check()
         except StorageError as error:
-            return problem(503, "StorageUnavailable", str(error), since=registry.health.since, **facts)
+            return problem(type_of(StoreUnavailable), str(error), since=registry.health.since, **facts)
         return {"status": "ready", **facts}
 
     return health

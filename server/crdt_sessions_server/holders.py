@@ -12,12 +12,16 @@ from pydantic import Field, JsonValue
 from quart import Blueprint, request
 from quart_schema import tag, validate_request, validate_response
 
-from crdt_sessions.errors import LeaseLost
+from crdt_sessions.errors import LeaseLost, WrongOffset
 from crdt_sessions.model import ApprovalRequest, Message, Run, RunError, RunResult
-from crdt_sessions.model.values import AgentName, ResultStatus
+from crdt_sessions.model.strings import CALL_CHARACTERS, NAME_CHARACTERS, REASON_CHARACTERS, AgentName, checked_id
+from crdt_sessions.model.values import ResultStatus
 from crdt_sessions.runtime import Holding, SessionRegistry, hold
 from crdt_sessions_server.access import asked_session
 from crdt_sessions_server.bodies import Answer, Body
+from crdt_sessions_server.describing import Parameter, answers, reads, refuses
+
+_LEASE = Parameter("Lease-Token", "Proves the lease: the token that the claim was answered with.", required=True)
 
 
 class Renewal(Answer):
@@ -45,7 +49,7 @@ class Appended(Answer):
 class Call(Body):
     """A tool call, as far as it is."""
 
-    name: str = Field(min_length=1, max_length=200)
+    name: str = Field(min_length=1, max_length=NAME_CHARACTERS)
     input: JsonValue = None
     output: JsonValue = None
     error: str | None = None
@@ -69,14 +73,14 @@ class Result(Body):
     """How the run goes on or ends."""
 
     status: ResultStatus
-    reason: str | None = Field(None, max_length=1000)
+    reason: str | None = Field(None, max_length=REASON_CHARACTERS)
     error: RunError | None = None
     agent: AgentName | None = Field(None, description="For handoff: who goes on.")
 
 
 def blueprint(registry: SessionRegistry) -> Blueprint:
     """Return the routes for holders of runs."""
-    holders = Blueprint("holders", __name__, url_prefix="/v1/sessions/<name>/runs/<run>")
+    holders = Blueprint("holders", __name__, url_prefix="/v1/sessions/<string:name>/runs/<string:run>")
 
     def held(name: str, run: str) -> AbstractAsyncContextManager[Holding]:
         token = request.headers.get("Lease-Token")
@@ -87,6 +91,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @holders.post("/renew")
     @tag(["agents"])
     @validate_response(Renewal)
+    @reads(_LEASE)
+    @refuses(LeaseLost)
     async def renew(name: str, run: str) -> Renewal:
         """Renew the lease, and hear whether somebody pressed stop or said something."""
         async with held(name, run) as holding:
@@ -101,6 +107,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @tag(["agents"])
     @validate_request(Append)
     @validate_response(Appended)
+    @reads(_LEASE)
+    @refuses(LeaseLost, WrongOffset)
     async def append(name: str, run: str, data: Append) -> Appended:
         """Append to the answer where it ends; the same text again changes nothing, another offset is a 409."""
         async with held(name, run) as holding:
@@ -109,11 +117,14 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @holders.put("/tools/<call>")
     @tag(["agents"])
     @validate_request(Call)
+    @reads(_LEASE)
+    @refuses(LeaseLost)
+    @answers(204)
     async def put_tool(name: str, run: str, call: str, data: Call) -> tuple[str, int]:
         """Write a tool call as far as it is: its input, a question to people, its output or its error."""
         async with held(name, run) as holding:
             await holding.tool(
-                call,
+                checked_id(call, "tool call id", CALL_CHARACTERS),
                 data.name,
                 input=data.input,
                 output=data.output,
@@ -125,6 +136,9 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
     @holders.post("/steering/<message>")
     @tag(["agents"])
+    @reads(_LEASE)
+    @refuses(LeaseLost)
+    @answers(204)
     async def consume(name: str, run: str, message: str) -> tuple[str, int]:
         """Record that a steering message was taken up."""
         async with held(name, run) as holding:
@@ -134,6 +148,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @holders.get("/steps/<path:key>")
     @tag(["agents"])
     @validate_response(Recorded)
+    @reads(_LEASE)
+    @refuses(LeaseLost)
     async def get_step(name: str, run: str, key: str) -> Recorded:
         """Return what was recorded for a step; 404 if nothing was."""
         async with held(name, run) as holding:
@@ -143,6 +159,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @tag(["agents"])
     @validate_request(StepValue)
     @validate_response(Recorded)
+    @reads(_LEASE)
+    @refuses(LeaseLost)
     async def put_step(name: str, run: str, key: str, data: StepValue) -> Recorded:
         """Record what a step returned, unless something was recorded before; return what is recorded."""
         async with held(name, run) as holding:
@@ -152,6 +170,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @tag(["agents"])
     @validate_request(Result)
     @validate_response(Run)
+    @reads(_LEASE)
+    @refuses(LeaseLost)
     async def report(name: str, run: str, data: Result) -> Run:
         """End the run, suspend it until people have decided, hand it over or give it back."""
         async with held(name, run) as holding:

@@ -12,15 +12,17 @@ from quart_schema import tag, validate_querystring, validate_request, validate_r
 
 from crdt_sessions.errors import BadValue, NotFound, SessionNotFound
 from crdt_sessions.ids import SessionId
+from crdt_sessions.model.checks import MAX_INTEGER
+from crdt_sessions.model.strings import NAME_CHARACTERS, PrincipalId, checked_id
 from crdt_sessions.model.values import Kind
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.storage import AuditEntry
 from crdt_sessions_server.access import PERMISSIONS, Role, asked_session, current_door, current_principal, mint
-from crdt_sessions_server.bodies import Answer, Body
+from crdt_sessions_server.bodies import JSON, NDJSON, Answer, Body, Query
+from crdt_sessions_server.describing import LINES, answers, refuses
 from crdt_sessions_server.streaming import compact, going_on
 
 _LONGEST_TTL_S = 30 * 24 * 3600.0
-_LINES = "application/x-ndjson"
 
 
 class Me(Answer):
@@ -33,10 +35,12 @@ class Me(Answer):
     tenant: str
     permissions: list[str]
     anonymous: bool
-    expires_at: int | None = Field(None, description="When the token stops being good, in milliseconds.")
+    expires_at: int | None = Field(
+        None, le=MAX_INTEGER, description="When the token stops being good, in milliseconds."
+    )
 
 
-class MeQuery(Body):
+class MeQuery(Query):
     """Where."""
 
     session: str | None = Field(None, description="Tell what one may do in this session.")
@@ -45,8 +49,8 @@ class MeQuery(Body):
 class NewToken(Body):
     """A token to make."""
 
-    principal: str = Field(min_length=1, max_length=200)
-    name: str | None = Field(None, max_length=200)
+    principal: PrincipalId
+    name: str | None = Field(None, max_length=NAME_CHARACTERS)
     kind: Kind = "human"
     role: Role = Role.EDITOR
     sessions: list[str] | None = Field(None, max_length=100, description="Patterns of names; all if absent.")
@@ -64,7 +68,7 @@ class NewRevocation(Body):
     """What is not good any more: one token, or all that a principal has so far."""
 
     token_id: str | None = Field(None, min_length=1, max_length=200, description="The claim jti.")
-    principal: str | None = Field(None, min_length=1, max_length=200)
+    principal: PrincipalId | None = None
 
     @model_validator(mode="after")
     def _one(self) -> NewRevocation:
@@ -99,13 +103,13 @@ class MemberList(Answer):
     members: dict[str, Role]
 
 
-class AuditQuery(Body):
+class AuditQuery(Query):
     """Which entries."""
 
     session: str | None = None
     principal: str | None = None
     action: str | None = None
-    after: int = Field(0, ge=0, description="Only entries behind this one.")
+    after: int = Field(0, ge=0, le=MAX_INTEGER, description="Only entries behind this one.")
     limit: int = Field(100, ge=1, le=1000)
 
 
@@ -165,6 +169,7 @@ def _token_routes(
     @tag(["access"])
     @validate_request(NewToken)
     @validate_response(Token, 201)
+    @refuses(NotFound)
     async def mint_token(data: NewToken) -> tuple[Token, int]:
         """Make a token, for a principal of one's own tenant. It is shown once and kept nowhere."""
         if secret is None:
@@ -190,6 +195,7 @@ def _token_routes(
     @access.post("/revocations")
     @tag(["access"])
     @validate_request(NewRevocation)
+    @answers(204)
     async def revoke(data: NewRevocation) -> tuple[str, int]:
         """Take tokens out of use. What they opened is closed within a second."""
         caller, gate = current_principal(), current_door().gate
@@ -225,7 +231,7 @@ def _member_routes(access: Blueprint, registry: SessionRegistry) -> None:
         caller, wanted = current_principal(), await existing(name)
         if role is Role.SERVICE:
             raise BadValue(where="role", why="service is a role of a whole tenant, given by tokens")
-        await current_door().gate.set_member(wanted, principal, role)
+        await current_door().gate.set_member(wanted, checked_id(principal, "principal"), role)
         await registry.audit.record("member.change", caller.id, wanted, member=principal, role=role)
 
     @access.get("/sessions/<name>/members")
@@ -239,6 +245,7 @@ def _member_routes(access: Blueprint, registry: SessionRegistry) -> None:
     @access.put("/sessions/<name>/members/<principal>")
     @tag(["access"])
     @validate_request(Membership)
+    @answers(204)
     async def put_member(name: str, principal: str, data: Membership) -> tuple[str, int]:
         """Give a principal a role in a session. Connections that are open feel it within a second."""
         await change(name, principal, data.role)
@@ -246,6 +253,7 @@ def _member_routes(access: Blueprint, registry: SessionRegistry) -> None:
 
     @access.delete("/sessions/<name>/members/<principal>")
     @tag(["access"])
+    @answers(204)
     async def delete_member(name: str, principal: str) -> tuple[str, int]:
         """Let a principal's token say again what it may do in a session."""
         await change(name, principal, None)
@@ -256,18 +264,19 @@ def _audit_routes(access: Blueprint, registry: SessionRegistry) -> None:
     @access.get("/audit")
     @tag(["access"])
     @validate_querystring(AuditQuery)
+    @answers(200, {JSON: AuditPage, NDJSON: LINES})
     async def read_audit(query_args: AuditQuery) -> Response:
         """Read the audit log: a page as JSON, or all of it as lines if ``Accept`` says ``application/x-ndjson``."""
         await registry.audit.flush()
         wanted = {name: getattr(query_args, name) for name in ("session", "principal", "action")}
         tenant = current_principal().tenant
-        if request.accept_mimetypes.best == _LINES:
-            return going_on(_lines(registry.audit.entries(tenant, after=query_args.after, **wanted)), _LINES)
+        if request.accept_mimetypes.best == NDJSON:
+            return going_on(_lines(registry.audit.entries(tenant, after=query_args.after, **wanted)), NDJSON)
         found = await registry.store.audit(tenant, **wanted, after=query_args.after, limit=query_args.limit + 1)
         page = [_info(entry) for entry in found[: query_args.limit]]
         more = len(found) > query_args.limit
         answer = AuditPage(entries=page, next_cursor=page[-1].id if more else None)
-        return Response(answer.model_dump_json(by_alias=True, exclude_none=True), content_type="application/json")
+        return Response(answer.model_dump_json(by_alias=True, exclude_none=True), content_type=JSON)
 
 
 async def _lines(entries: AsyncIterator[AuditEntry]) -> AsyncIterator[bytes]:

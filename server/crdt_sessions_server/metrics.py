@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from quart import Blueprint, Response
 
 from crdt_sessions.ids import tenant_of
 from crdt_sessions.runtime import SessionRegistry
+from crdt_sessions.runtime.load import LATE_S
 from crdt_sessions_server.access import Door, current_door, current_principal
+from crdt_sessions_server.describing import TEXT, answers
 
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -22,6 +25,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     metrics = Blueprint("metrics", __name__)
 
     @metrics.get("/metrics")
+    @answers(200, {TEXT: {"type": "string"}})
     async def read_metrics() -> Response:
         """Return the figures of one's tenant; where one belongs to none, of all, and of the process."""
         collectors = CollectorRegistry()
@@ -70,5 +74,13 @@ class _Figures(Collector):
         yield GaugeMetricFamily(
             "crdt_sessions_quarantined", "Sessions that cannot be loaded.", value=len(self._registry.quarantined)
         )
+        if (load := self._registry.load_meter) is not None:
+            bounds = [*map(str, LATE_S), "+Inf"]
+            yield HistogramMetricFamily(
+                "crdt_sessions_loop_lag_seconds",
+                "How late the event loop was, looked at ten times a second.",
+                buckets=list(zip(bounds, accumulate(load.late), strict=True)),
+                sum_value=load.late_s,
+            )
         storing = self._registry.health.error is None
         yield GaugeMetricFamily("crdt_sessions_storing", "1 while the store takes writes.", value=int(storing))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from quart import Blueprint, Response, send_from_directory
+from quart import Blueprint, Response, request, send_from_directory
 
 from crdt_sessions.runtime import SessionRegistry
+from crdt_sessions_server.describing import BYTES, HTML, answers, refuses
+from crdt_sessions_server.problems import NO_SUCH_ROUTE, Refusal
 
 PAGE = Path(__file__).parent / "web"
 _POLICY = (
@@ -27,19 +29,41 @@ HARDENING = {
 """Headers of every answer that says nothing else."""
 
 
-def blueprint(registry: SessionRegistry) -> Blueprint:
-    """Return the routes; they need no token, since there is nothing of a session in them."""
+def blueprint(registry: SessionRegistry, *, shown: bool = True) -> Blueprint:
+    """Return the routes; they need no token, since there is nothing of a session in them.
+
+    Args:
+        registry: the sessions.
+        shown: whether there is a page; if not, whoever looks for it is told how to have one.
+    """
     page = Blueprint("page", __name__)
     index = (PAGE / "index.html").read_text("utf-8")
 
+    @page.before_request
+    async def look() -> None:
+        if not shown and request.endpoint != "page.favicon":
+            raise Refusal(NO_SUCH_ROUTE, "there is no page here; the option --page serves the demo page")
+
     @page.get("/")
+    @answers(200, {HTML: {"type": "string"}})
+    @refuses(NO_SUCH_ROUTE)
     async def home() -> Response:
+        """Show the demo page."""
         nonce = secrets.token_urlsafe(16)
         headers = {"Content-Security-Policy": _POLICY.replace("NONCE", nonce), "Cache-Control": "no-store"}
         return Response(index.replace("NONCE", nonce), content_type="text/html; charset=utf-8", headers=headers)
 
+    @page.get("/favicon.ico")
+    @answers(200, {"image/svg+xml": BYTES})
+    async def favicon() -> Response:
+        """Return the icon."""
+        return await send_from_directory(PAGE, "icon.svg")  # browsers ask for it, whatever of ours they show
+
     @page.get("/demo/<path:name>")
+    @answers(200, {"*/*": BYTES})
+    @refuses(NO_SUCH_ROUTE)
     async def asset(name: str) -> Response:
+        """Return a file of the demo page."""
         return await send_from_directory(PAGE, name)
 
     return page

@@ -14,7 +14,8 @@ from crdt_sessions.ids import name_of
 from crdt_sessions.model import SessionView
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.access import Gate, Permission, Principal, Role, current_door, current_principal
-from crdt_sessions_server.bodies import Answer
+from crdt_sessions_server.bodies import NDJSON, Answer
+from crdt_sessions_server.describing import LINES, answers
 from crdt_sessions_server.streaming import compact, going_on
 
 
@@ -33,6 +34,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
     @privacy.get("/<principal>/data")
     @tag(["access"])
+    @answers(200, {NDJSON: LINES})
     async def export_data(principal: str) -> Response:
         """Export what is kept of a principal, as lines of JSON: messages, receipts, memberships, the audit log.
 
@@ -42,7 +44,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         if principal != caller.id:
             caller.require(Permission.ADMIN)
         await registry.audit.record("principal.export", caller.id, tenant=caller.tenant, of=principal)
-        return going_on(_data(registry, current_door().gate, caller, principal), "application/x-ndjson")
+        return going_on(_data(registry, current_door().gate, caller, principal), NDJSON)
 
     @privacy.delete("/<principal>")
     @tag(["access"])
@@ -95,7 +97,7 @@ async def _data(registry: SessionRegistry, gate: Gate, caller: Principal, princi
 
 def _said(view: SessionView, principal: str) -> dict[str, Any]:
     messages = [
-        message.json_value()
+        message.to_json()
         for message in view.messages.ordered()
         if message.by == principal or (message.by is None and message.author.id == principal)
     ]

@@ -8,13 +8,23 @@ from pydantic import Field
 from quart import Blueprint
 from quart_schema import tag, validate_request, validate_response
 
-from crdt_sessions.errors import NotFound
+from crdt_sessions.errors import AlreadyDecided, NotAnApprover, NothingToDecide, RunNotClaimable
 from crdt_sessions.ids import SessionId, name_of
 from crdt_sessions.model import ANY_AGENT, Decision, Run, RunCancel, RunRequest, SessionView, ToolPart
-from crdt_sessions.model.values import AgentName, MessageId, RunId, RunPolicy, Trigger
+from crdt_sessions.model.strings import (
+    NAME_CHARACTERS,
+    REASON_CHARACTERS,
+    AgentName,
+    MessageId,
+    PrincipalId,
+    RunId,
+)
+from crdt_sessions.model.values import RunPolicy, Trigger
 from crdt_sessions.runtime import Claim, Dispatcher, SessionRegistry
-from crdt_sessions_server.access import asked_session, current_principal, current_visit, live_access
+from crdt_sessions_server.access import Permission, asked_session, current_principal, current_visit, live_access
 from crdt_sessions_server.bodies import Answer, Body
+from crdt_sessions_server.deciding import write_decisions
+from crdt_sessions_server.describing import answers, refuses
 
 _MAX_WAIT_S = 60.0
 
@@ -38,16 +48,16 @@ class RunPage(Answer):
 class Cancel(Body):
     """Press stop."""
 
-    reason: str | None = Field(None, max_length=1000)
-    principal: str | None = Field(None, description="Only where nobody is known, and for backends.")
+    reason: str | None = Field(None, max_length=REASON_CHARACTERS)
+    principal: PrincipalId | None = Field(None, description="Only where nobody is known, and for backends.")
 
 
 class Verdict(Body):
     """What somebody decides about a tool call."""
 
     approved: bool
-    reason: str | None = Field(None, max_length=1000)
-    principal: str | None = Field(None, description="Only where nobody is known, and for backends.")
+    reason: str | None = Field(None, max_length=REASON_CHARACTERS)
+    principal: PrincipalId | None = Field(None, description="Only where nobody is known, and for backends.")
 
 
 class ClaimRequest(Body):
@@ -60,7 +70,7 @@ class ClaimRequest(Body):
     )
     worker: str | None = Field(
         None,
-        max_length=200,
+        max_length=NAME_CHARACTERS,
         description="Names the process that asks. A run it lost by being silent, or gave back, is not given to it"
         " again in answer to what it asked before that.",
     )
@@ -71,6 +81,7 @@ class Grant(Answer):
 
     session: str
     generation: int = Field(description="Of the session; grows each time its name is given to a new one.")
+    lineage: str = Field(description="Of the session: another one for each creation of that name, everywhere.")
     session_created_at: int = Field(description="When the session was created, in milliseconds.")
     run: Run
     epoch: int
@@ -112,7 +123,11 @@ def _request_routes(runs: Blueprint, registry: SessionRegistry) -> None:
         )
         async with registry.open(asked_session(name)) as session:
             known = wanted in session.view.runs
-            await session.edit(lambda view: view.runs.request(wanted, request), by=principal.by)
+            await session.edit(
+                lambda view: view.runs.request(wanted, request),
+                by=principal.by,
+                decides=principal.can(Permission.DECIDE),
+            )
             return session.view.runs.find(wanted), 200 if known else 201
 
     @runs.get("/sessions/<name>/runs")
@@ -156,25 +171,23 @@ def _control_routes(runs: Blueprint, registry: SessionRegistry) -> None:
     @tag(["runs"])
     @validate_request(Verdict)
     @validate_response(ToolPart)
+    @refuses(NotAnApprover, AlreadyDecided, NothingToDecide)
     async def decide(name: str, run: str, call: str, data: Verdict) -> ToolPart:
-        """Decide about a tool call that waits for approval.
+        """Decide about a tool call that waits for approval; a run names those that do (``pending``).
 
-        The answer says which decision counts (``approval``), and whether this one came too late (``late``).
+        The answer says which decision counts (``approval``); where all approvers are needed, that may take others.
+        Deciding again what one has decided changes nothing. A decision that cannot count is refused: 403 if others
+        are asked, 404 if there is no such call, 409 if it is settled already or nobody is asked about it.
         """
-        by = current_principal().speaking_as(data.principal)
         decision = Decision(approved=data.approved, reason=data.reason, at=registry.clock.now())
         async with registry.open(asked_session(name)) as session:
-            await session.edit(lambda view: _decide(view, run, call, by, decision))
-            message = session.view.messages.value(session.view.runs.find(run).output or "")
+            found, who = session.view.runs.find(run), current_principal()
+            output = found.output or ""
+            for late in await write_decisions(session, found, output, {call: decision}, who, data.principal):
+                raise late
+            message = session.view.messages.value(output)
             parts = message.parts if message is not None else []
             return next(part for part in parts if isinstance(part, ToolPart) and part.tool_call_id == call)
-
-
-def _decide(view: SessionView, run: str, call: str, by: str, decision: Decision) -> None:
-    tool = view.messages[view.runs.find(run).output or ""].tool(call)
-    if tool is None or tool.approval_request is None:
-        raise NotFound(what="tool call that waits for approval", id=call)
-    tool.decide(by, decision)
 
 
 def _claim_routes(runs: Blueprint, dispatcher: Dispatcher) -> None:
@@ -182,6 +195,7 @@ def _claim_routes(runs: Blueprint, dispatcher: Dispatcher) -> None:
     @tag(["agents"])
     @validate_request(ClaimRequest)
     @validate_response(Grant)
+    @answers(204, description="None came in time.")
     async def claim_run(data: ClaimRequest) -> Grant | tuple[str, int]:
         """Take the oldest run that waits for one of the agents, in whatever session; 204 if none came in time."""
         principal = current_principal()
@@ -202,6 +216,7 @@ def _claim_routes(runs: Blueprint, dispatcher: Dispatcher) -> None:
     @tag(["agents"])
     @validate_request(ClaimRequest)
     @validate_response(Grant)
+    @refuses(RunNotClaimable)
     async def claim_one_run(name: str, run: str, data: ClaimRequest) -> Grant:
         """Take a run that is known by name, such as from a webhook; 409 if it is not to be had."""
         principal = current_principal()
@@ -218,6 +233,7 @@ def _grant(claim: Claim) -> Grant:
     return Grant(
         session=name_of(claim.session.id),
         generation=claim.session.generation,
+        lineage=claim.session.lineage,
         session_created_at=claim.session.created_at,
         run=record.run,
         epoch=record.epoch,

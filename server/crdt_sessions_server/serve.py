@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -16,8 +19,12 @@ from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
 from hypercorn.protocol import ws_stream
 
+from crdt_sessions_server.access_log import LOGGER, AccessLogger, tell_websocket
 from crdt_sessions_server.app import Service
-from crdt_sessions_server.handshake import greeting
+from crdt_sessions_server.asgi import Scope
+from crdt_sessions_server.direct import DirectLine
+from crdt_sessions_server.explain import read_file
+from crdt_sessions_server.handshake import Greet, greeting
 from crdt_sessions_server.heap import Heap
 from crdt_sessions_server.settings import Settings
 from crdt_sessions_server.sync_endpoint import PREFIX
@@ -40,6 +47,7 @@ def configure_logging(settings: Settings) -> None:
         if settings.log_format == "json"
         else structlog.dev.ConsoleRenderer(colors=False)
     )
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -47,7 +55,10 @@ def configure_logging(settings: Settings) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
-    logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
+    # What others have to say is ours to tell, unless it went wrong: SQL and requests would drown everything else.
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    logging.getLogger("crdt_sessions").setLevel(level)
+    logging.getLogger(LOGGER).setLevel(logging.INFO)  # it was asked for by itself
 
 
 async def serve(settings: Settings, *, announce: Callable[[str], None] = lambda _: None) -> None:
@@ -58,17 +69,50 @@ async def serve(settings: Settings, *, announce: Callable[[str], None] = lambda 
         announce: called once with the URL, when connections are accepted.
 
     Raises:
-        ValueError: the settings contradict each other.
+        ValueError: the settings contradict each other, or a file they name cannot be used.
         StorageError: the database cannot be used.
         OSError: the address cannot be listened on.
     """
     _raise_file_limit()
-    listener = _listen(settings.host, settings.port)
-    async with Service(settings) as service, Heap():
-        with ExitStack() as stack:
-            if settings.direct:
-                stack.enter_context(greeting(PREFIX, service.sync.max_message_bytes, service.sync.greet))
-            await _serve(service, settings, listener, announce)
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        check_tls(settings.tls_certificate, settings.tls_key)
+    with _listen(settings.host, settings.port) as listener:
+        async with Service(settings) as service, Heap():
+            with ExitStack() as stack:
+                if settings.direct:
+                    greet = _greet_aloud(service.sync.greet) if settings.access_log else service.sync.greet
+                    stack.enter_context(greeting(PREFIX, service.sync.max_message_bytes, greet))
+                await _serve(service, settings, listener, announce)
+
+
+def _greet_aloud(greet: Greet) -> Greet:
+    def aloud(scope: Scope, token: str | None, line: DirectLine) -> None:
+        tell_websocket(scope)
+        greet(scope, token, line)
+
+    return aloud
+
+
+def check_tls(certificate: Path, key: Path) -> None:
+    """Return if the files hold a certificate and its key.
+
+    Raises:
+        ValueError: they do not, or cannot be read; the message says why.
+    """
+    read_file(certificate, "TLS certificate")
+    read_file(key, "TLS key")
+
+    def ask() -> str:
+        """Refuse instead of waiting for somebody at a terminal, who may not be there."""
+        raise ValueError(f"TLS key {key} is encrypted with a passphrase; give one that is not")
+
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, ask)
+    except ssl.SSLError as error:
+        why = (
+            "the key is not the certificate's" if error.reason == "KEY_VALUES_MISMATCH" else "one is not in PEM form"
+        )
+        raise ValueError(f"TLS certificate {certificate} and key {key}: {why}") from error
 
 
 async def _serve(
@@ -95,10 +139,11 @@ async def _serve(
         except TimeoutError:
             _log.error("gave up waiting for peers after %s s", settings.shutdown_s)
 
+    host, port = listener.getsockname()[:2]
+    scheme = "https" if settings.tls_certificate is not None else "http"
+
     @service.app.before_serving
     async def ready() -> None:
-        host, port = listener.getsockname()[:2]
-        scheme = "https" if settings.tls_certificate is not None else "http"
         announce(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
 
     serving = asyncio.create_task(
@@ -119,8 +164,9 @@ async def _serve(
 def _configuration(settings: Settings, listener: socket.socket) -> Config:
     _no_compression()
     config = Config()
-    config.bind = [f"fd://{listener.fileno()}"]
-    config.accesslog = None
+    config.bind = [f"fd://{listener.detach()}"]  # which closes it when it stops
+    config.logger_class = AccessLogger
+    config.accesslog = logging.getLogger(LOGGER) if settings.access_log else None
     config.errorlog = logging.getLogger("hypercorn.error")
     config.graceful_timeout = _GRACE_S
     if settings.tls_certificate is not None and settings.tls_key is not None:
@@ -149,8 +195,20 @@ def _no_compression() -> None:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((host, port))
-    listener.listen(1024)
-    listener.setblocking(False)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        hint = _HINTS.get(error.errno or 0, "choose another --host")
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}; {hint}") from error
     return listener
+
+
+_HINTS = {
+    errno.EADDRINUSE: "stop what listens there, or choose another --port",
+    errno.EACCES: "choose another --port: those below 1024 are for the superuser",
+    errno.EPERM: "choose another --port: those below 1024 are for the superuser",
+}

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
-from pydantic import Field, SecretStr
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from crdt_sessions.limits import Compaction, Limits, Retention, RunPolicyName, RunRules, Timing
+from crdt_sessions.model.strings import AgentName
 from crdt_sessions.runtime import Webhook
 from crdt_sessions_server.access.permissions import Role
+from crdt_sessions_server.explain import explain, read_file
+from crdt_sessions_server.sources import from_environment, from_file, from_flags
 from crdt_sessions_server.webhooks import read_webhooks
 
-ENV_PREFIX = "CRDT_SESSIONS_"
+GROUPS = {
+    "host": "Where it listens, and what it keeps",
+    "tokens_file": "Who may come in",
+    "connects_per_s": "How often something may be done",
+    "expire_days": "Sessions and pages",
+    "log_format": "Log",
+    "max_frame_bytes": "Limits",
+    "sandbox": "Safety and speed",
+    "storage_patience_s": "Storage, and the end",
+    "lease_s": "Runs of agents",
+    "webhooks_file": "Webhooks",
+}
+"""The first setting of each group, and what it is called; the others follow as they stand in :class:`Settings`."""
 
 
 def read_secret(path: Path) -> bytes:
@@ -29,189 +40,260 @@ def read_secret(path: Path) -> bytes:
     Raises:
         ValueError: it cannot be read.
     """
-    try:
-        return path.read_bytes().strip()
-    except OSError as error:
-        raise ValueError(f"secret file {path}: {error.strerror}") from error
+    return read_file(path, "secret file").strip()
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Everything the service can be told. ``docs/reference/settings.md`` lists it."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    database: Path = Field(Path("sessions.db"), description="SQLite file; created if missing.")
+    host: str = Field("127.0.0.1", description="The service listens on this address.")
+    port: int = Field(8000, ge=0, le=65535, description="It listens on this port; 0 picks a free one.")
+    database: Path = Field(
+        Path("sessions.db"), description="Sessions are kept in this SQLite file, which is made if it is missing."
+    )
     tokens_file: Path | None = Field(
-        None, description="JSON file of tokens; without it everybody is let in, from this machine only."
+        None,
+        description="Tokens stand in this JSON file. Where no setting tells of tokens, everybody is let in, from "
+        "this machine only.",
     )
     jwt_secret: SecretStr | None = Field(
         None,
-        description="Secret with which tokens are signed (HS256), at least 32 bytes; in the environment or the"
-        " --config file only, never on the command line.",
+        description="Tokens are signed with this secret (HS256) of 32 bytes at least. It is given in the "
+        "environment or the settings file, never on the command line.",
     )
-    jwt_secret_file: Path | None = Field(None, description="File that holds that secret.")
+    jwt_secret_file: Path | None = Field(
+        None, description="This file holds the secret with which tokens are signed (HS256)."
+    )
     jwks_url: str | None = Field(
-        None, pattern=r"^https?://", description="Where the issuer of tokens publishes its keys (JWKS)."
+        None, pattern=r"^https?://", description="The issuer of tokens publishes its keys (JWKS) at this URL."
     )
-    jwks_file: Path | None = Field(None, description="File that holds those keys.")
-    jwt_audience: str | None = Field(None, description="What a token's aud must hold.")
-    jwt_issuer: str | None = Field(None, description="What a token's iss must be.")
+    jwks_file: Path | None = Field(None, description="This file holds those keys.")
+    jwt_audience: str | None = Field(None, description="A token's aud must hold this.")
+    jwt_issuer: str | None = Field(None, description="A token's iss must be this.")
     jwt_claims: dict[str, str] = Field(
         {},
-        description='Our claims to what the issuer calls them, such as {tenant = "org_id"}; in the --config file,'
-        " or as JSON in the environment.",
+        description='This says what the issuer calls our claims, such as {tenant = "org_id"}. It is given in the '
+        "settings file, or as JSON in the environment.",
     )
     jwt_default_role: Role | None = Field(
-        None, description="Role of tokens that say nothing about one; they are refused if absent."
+        None,
+        description="A token that says nothing about a role has this one; if it is absent, the token is refused.",
     )
     authorship: Literal["enforce", "record"] = Field(
         "enforce",
-        description="Whether what is new by somebody else's Yjs client is refused, or only counted, where there are"
-        " tokens.",
+        description="What is new by somebody else's Yjs client is refused (enforce), or only counted (record), "
+        "where there are tokens.",
     )
     trusted_proxies: tuple[str, ...] = Field(
-        (), description="Networks of proxies whose X-Forwarded-For is believed, such as 10.0.0.0/8."
+        (), description="X-Forwarded-For of proxies in these networks is believed, such as 10.0.0.0/8."
     )
-    tls_certificate: Path | None = Field(None, description="PEM file of the certificate, for https and wss.")
-    tls_key: Path | None = Field(None, description="PEM file of its key.")
+    tls_certificate: Path | None = Field(None, description="This PEM file holds the certificate for https and wss.")
+    tls_key: Path | None = Field(None, description="This PEM file holds the certificate's key, without a passphrase.")
     connects_per_s: float = Field(
-        50, gt=0, description="Connections and streams a second that an address may begin for long."
+        50, gt=0, description="An address may begin so many connections and streams a second for long."
     )
-    connect_burst: int = Field(2000, ge=1, description="And at once.")
+    connect_burst: int = Field(2000, ge=1, description="It may begin so many at once.")
     bad_tokens_per_s: float = Field(
-        0.5, gt=0, description="Bad tokens a second that an address may present for long."
+        0.5, gt=0, description="An address may present so many bad tokens a second for long."
     )
-    bad_token_burst: int = Field(20, ge=1, description="And at once; then none of its tokens is looked at.")
-    posts_per_s: float = Field(20, gt=0, description="Messages and questions a second of a principal, for long.")
-    post_burst: int = Field(200, ge=1, description="And at once.")
-    claims_per_s: float = Field(50, gt=0, description="Claims a second of a principal, for long.")
-    claim_burst: int = Field(500, ge=1, description="And at once.")
+    bad_token_burst: int = Field(
+        20, ge=1, description="It may present so many at once; then none of its tokens is looked at."
+    )
+    posts_per_s: float = Field(
+        20, gt=0, description="A principal may post so many messages and questions a second for long."
+    )
+    post_burst: int = Field(200, ge=1, description="It may post so many at once.")
+    claims_per_s: float = Field(50, gt=0, description="A principal may claim so many runs a second for long.")
+    claim_burst: int = Field(500, ge=1, description="It may claim so many at once.")
     expire_days: float | None = Field(
-        None, gt=0, description="Days without a change after which a session is deleted for good; never if absent."
+        None,
+        gt=0,
+        description="A session is deleted for good after so many days without a change; never, if this is absent.",
     )
-    auto_create: bool = Field(True, description="Whether joining a session that never existed creates it.")
+    auto_create: bool = Field(True, description="Joining a session that never existed creates it.")
     allowed_origins: tuple[str, ...] = Field(
-        (), description="Web origins that may connect besides the service's own, such as https://app.example."
+        (),
+        description="Pages of these web origins may connect besides the service's own, such as https://app.example.",
     )
-    log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
+    page: bool | None = Field(
+        None, description="The demo page is served at /; if this is absent, only where there are no tokens."
+    )
+    log_format: Literal["console", "json"] = Field("console", description="Log lines look like this.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What is at least as important as this is logged."
+    )
+    access_log: bool = Field(
+        False,
+        description="Each request is logged when it has been answered, without its query, where tokens may stand.",
+    )
     max_frame_bytes: int = Field(
-        Limits().max_frame_bytes, ge=1024, description="Largest WebSocket message and update, in bytes."
+        Limits().max_frame_bytes, ge=1024, description="A WebSocket message, and an update, may have so many bytes."
     )
     max_document_bytes: int = Field(
-        Limits().max_document_bytes, ge=1024, description="Largest encoded document, in bytes."
+        Limits().max_document_bytes, ge=1024, description="An encoded document may have so many bytes."
     )
-    max_presence_bytes: int = Field(Limits().max_presence_bytes, ge=256, description="Largest presence, in bytes.")
+    max_presence_bytes: int = Field(
+        Limits().max_presence_bytes, ge=256, description="A presence may have so many bytes."
+    )
     max_presences: int = Field(
-        Limits().max_presences, ge=1, description="Presences a session remembers, those that left lately included."
+        Limits().max_presences,
+        ge=1,
+        description="A session remembers so many presences, those that left lately included.",
     )
     max_uncommitted_bytes: int = Field(
         Limits().max_uncommitted_bytes,
         ge=1024,
-        description="Bytes of a session that may wait for the disk before nothing more is read from its peers.",
+        description="What of a session waits for the disk may take so many bytes of memory before nothing more is"
+        " read from it.",
+    )
+    total_uncommitted_bytes: int = Field(
+        Limits().total_uncommitted_bytes,
+        ge=1024,
+        description="What of all sessions together waits for the disk may take so many bytes.",
     )
     log_bytes: int = Field(
-        Limits().log_bytes, ge=1024, description="Bytes of updates a session keeps in memory for peers that lag."
+        Limits().log_bytes,
+        ge=1024,
+        description="Updates that lagging peers of a session lack may take so many bytes of memory.",
     )
-    max_body_bytes: int = Field(Limits().max_body_bytes, ge=1024, description="Largest HTTP body, in bytes.")
-    max_sessions: int = Field(Limits().max_sessions, ge=1, description="Sessions in memory at a time.")
-    max_connections: int = Field(Limits().max_connections, ge=1, description="WebSocket connections at a time.")
+    total_log_bytes: int = Field(
+        Limits().total_log_bytes, ge=1024, description="Those of all sessions together may take so many bytes."
+    )
+    max_wal_bytes: int = Field(
+        Limits().max_wal_bytes,
+        ge=1024**2,
+        description="The write-ahead log beside the database may have so many bytes; a backup that runs lets it "
+        "grow.",
+    )
+    max_waiting: int = Field(
+        Limits().max_waiting,
+        ge=2,
+        description="So many updates of a session may wait for others that have not arrived.",
+    )
+    max_waiting_bytes: int = Field(
+        Limits().max_waiting_bytes, ge=4096, description="They may take so many bytes of memory."
+    )
+    max_body_bytes: int = Field(Limits().max_body_bytes, ge=1024, description="An HTTP body may have so many bytes.")
+    max_sessions: int = Field(Limits().max_sessions, ge=1, description="So many sessions may be in memory at a time.")
+    max_connections: int = Field(
+        Limits().max_connections, ge=1, description="There may be so many WebSocket connections at a time."
+    )
     max_connections_per_session: int = Field(
-        Limits().max_connections_per_session, ge=1, description="Connections to one session at a time."
+        Limits().max_connections_per_session, ge=1, description="One session may have so many connections at a time."
     )
     max_connections_per_principal: int = Field(
         Limits().max_connections_per_principal,
         ge=1,
-        description="Connections of one principal at a time, where there are tokens.",
+        description="One principal may have so many connections at a time, where there are tokens.",
     )
     max_connections_per_tenant: int = Field(
-        Limits().max_connections_per_tenant, ge=1, description="Connections of one tenant at a time."
+        Limits().max_connections_per_tenant, ge=1, description="One tenant may have so many connections at a time."
     )
     max_sessions_per_tenant: int = Field(
-        Limits().max_sessions_per_tenant, ge=1, description="Sessions a tenant may have."
+        Limits().max_sessions_per_tenant, ge=1, description="A tenant may have so many sessions."
     )
     messages_per_s: float = Field(
-        Limits().messages_per_s, gt=0, description="WebSocket messages a second that a connection may send for long."
+        Limits().messages_per_s,
+        gt=0,
+        description="So many WebSocket messages a second are read from a connection for long.",
     )
     message_burst: int = Field(
-        Limits().message_burst, ge=1, description="Messages that a connection may send at once before that counts."
+        Limits().message_burst,
+        ge=1,
+        description="So many messages are read from a connection at once before that counts.",
     )
     memory_watermark_bytes: int = Field(
         Limits().memory_watermark_bytes,
         ge=1,
-        description="Memory of the process above which idle sessions are dropped and no more are loaded, in bytes.",
+        description="When the process has more bytes of memory than this, idle sessions are dropped and no more "
+        "are loaded.",
     )
     max_lag_s: float = Field(
         Limits().max_lag_s,
         gt=0,
-        description="Seconds the event loop may be late before no more connections are taken on.",
+        description="When the event loop is late by more seconds than this, no more connections are taken on.",
     )
     sandbox: bool = Field(
         True,
-        description="Whether foreign updates are tried in another process first. Without it, whoever may write can"
-        " stop the service.",
+        description="Foreign updates are tried in another process first. Without it, whoever may write can stop "
+        "the service.",
     )
     max_sandbox_bytes: int = Field(
-        Limits().max_sandbox_bytes, ge=1024**2, description="Address space of each of these processes, in bytes."
+        Limits().max_sandbox_bytes,
+        ge=1024**2,
+        description="Each of these processes may use so many bytes of address space.",
     )
     direct: bool = Field(
         True,
-        description="Whether the socket of a plain WebSocket is taken from Hypercorn after the handshake, for speed.",
+        description="The socket of a plain WebSocket is taken from Hypercorn after the handshake, for speed.",
     )
     storage_patience_s: float = Field(
         Timing().storage_patience_s,
         ge=0,
-        description="Seconds an update may wait for a store that takes no writes before its peer is told.",
+        description="An update may wait so many seconds for a store that takes no writes before its peer is told.",
     )
     max_database_bytes: int | None = Field(
-        None, ge=1024**2, description="Size the database may grow to, in bytes; whatever the disk holds if absent."
+        None,
+        ge=1024**2,
+        description="The database may grow to so many bytes; to whatever the disk holds, if this is absent.",
     )
     idle_unload_s: float = Field(
-        Timing().idle_unload_s, ge=0, description="Seconds a session nobody uses stays in memory."
+        Timing().idle_unload_s, ge=0, description="A session that nobody uses stays in memory for so many seconds."
     )
-    shutdown_s: float = Field(Timing().shutdown_s, gt=0, description="Seconds a stopping service may take.")
+    shutdown_s: float = Field(Timing().shutdown_s, gt=0, description="A stopping service may take so many seconds.")
     snapshot_rows: int = Field(
-        Compaction().max_rows, ge=2, description="Rows of a session after which they are folded into a snapshot."
+        Compaction().max_rows, ge=2, description="After so many rows of a session they are folded into a snapshot."
     )
     keep_last: int = Field(
-        Retention().last, ge=1, description="Versions of a session that are kept: so many of the newest."
+        Retention().last, ge=1, description="So many of the newest versions of a session are kept."
     )
     keep_dailies: int = Field(
-        Retention().dailies, ge=0, description="And the newest version of each of the last so many days."
+        Retention().dailies, ge=0, description="The newest version of each of the last so many days is kept, too."
     )
 
     lease_s: float = Field(
-        RunRules().lease_s, gt=0, description="Seconds of silence after which an agent loses its run."
+        RunRules().lease_s, gt=0, description="An agent loses its run after so many seconds of silence."
     )
     gone_grace_s: float = Field(
         RunRules().gone_grace_s,
         ge=0,
-        description="Seconds an agent whose connection ended may take to come back before it loses its run.",
+        description="An agent whose connection ended may take so many seconds to come back before it loses its run.",
     )
     cancel_grace_s: float = Field(
-        RunRules().cancel_grace_s, ge=0, description="Seconds an agent may take to stop a run that was cancelled."
+        RunRules().cancel_grace_s,
+        ge=0,
+        description="An agent may take so many seconds to stop a run that was cancelled.",
     )
     max_attempts: int = Field(
-        RunRules().max_attempts, ge=1, description="Agents a run may lose before it is given up as interrupted."
+        RunRules().max_attempts,
+        ge=1,
+        description="A run may lose so many agents before it is given up as interrupted.",
     )
     run_policy: RunPolicyName = Field(
-        RunRules().policy, description="What becomes of a request while another run of its session is active."
+        RunRules().policy,
+        description="A request while another run of its session is active waits (queue), ends that one (interrupt),"
+        " is refused (reject) or begins at once (parallel).",
     )
-    default_agent: str = Field(
+    default_agent: AgentName | Literal[""] = Field(
         "*",
-        max_length=100,
-        description="Who answers a user's message that asks nobody in particular: a name, * for any agent,"
+        description="This agent answers a user's message that asks nobody in particular: a name, * for any agent,"
         " or nothing for nobody.",
     )
+    agent_wait_s: float = Field(
+        RunRules().agent_wait_s,
+        ge=0,
+        description="A client of OpenAI's API waits so many seconds for an agent that is away before it is told so.",
+    )
     webhooks_file: Path | None = Field(
-        None, description="JSON file of webhooks to tell what happened to runs: name, url, secret and events of each."
+        None,
+        description="This JSON file says whom to tell what happened to runs: name, url, secret and events of each.",
     )
     webhooks_to_private: bool | None = Field(
         None,
-        description="Whether webhooks may go to this machine and to private networks; if absent, only where the"
-        " service itself can be reached from this machine only.",
+        description="Webhooks may go to this machine and to private networks; if this is absent, only where the "
+        "service itself can be reached from this machine only.",
     )
 
     @property
@@ -238,6 +320,7 @@ class Settings(BaseSettings):
             cancel_grace_s=self.cancel_grace_s,
             max_attempts=self.max_attempts,
             policy=self.run_policy,
+            agent_wait_s=self.agent_wait_s,
             default_agent=self.default_agent,
         )
 
@@ -277,15 +360,20 @@ class Settings(BaseSettings):
             ValueError: they do not; the message says what to do.
         """
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("TLS takes both: tls_certificate and tls_key")
+            raise ValueError("TLS takes both: --tls-certificate and --tls-key")
         if self.jwks_url is not None and self.jwks_file is not None:
-            raise ValueError("the issuer's keys come from one place: jwks_url or jwks_file")
+            raise ValueError("the issuer's keys come from one place: --jwks-url or --jwks-file")
 
     @property
     def knows_tokens(self) -> bool:
         """Whether there are tokens."""
         sources = (self.tokens_file, self.jwt_secret, self.jwt_secret_file, self.jwks_url, self.jwks_file)
         return any(source is not None for source in sources)
+
+    @property
+    def shows_page(self) -> bool:
+        """Whether the demo page is served: where there are tokens, only if somebody asked for it."""
+        return not self.knows_tokens if self.page is None else self.page
 
     @property
     def exposed(self) -> bool:
@@ -315,27 +403,39 @@ class Settings(BaseSettings):
         Raises:
             ValueError: one is none.
         """
-        return [ipaddress.ip_network(network) for network in self.trusted_proxies]
+        try:
+            return [ipaddress.ip_network(network) for network in self.trusted_proxies]
+        except ValueError as error:
+            raise ValueError(f"trusted_proxies: {error}; give networks such as 10.0.0.0/8") from None
 
     @classmethod
-    def load(cls, flags: dict[str, Any], file: Path | None = None) -> Settings:
-        """Read the settings.
+    def load(
+        cls, flags: Mapping[str, Any], file: Path | None = None, environment: Mapping[str, str] = os.environ
+    ) -> Settings:
+        """Read the settings: flags win over the environment, the environment over the file.
 
         Args:
             flags: what the command line gave.
             file: a TOML file of settings.
+            environment: the environment variables.
 
         Raises:
-            pydantic.ValidationError: a value is not valid, or a name is unknown.
+            ValueError: a value is not valid, a name is unknown, or the file cannot be read. The message has a line
+                for each thing that is wrong, and says where it stands.
         """
+        known = tuple(cls.model_fields)
+        tables = [name for name, field in cls.model_fields.items() if get_origin(field.annotation) in (tuple, dict)]
+        sources = [from_flags(flags), from_environment(environment, known, tables)]
+        if file is not None:
+            sources.append(from_file(file, known))
+        given = {name: value for source in reversed(sources) for name, value in source.values.items()}
 
-        class Configured(cls):  # type: ignore[valid-type, misc]
-            @classmethod
-            def settings_customise_sources(
-                cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
-            ) -> tuple[PydanticBaseSettingsSource, ...]:
-                found = (sources["init_settings"], sources["env_settings"])
-                return (*found, TomlConfigSettingsSource(settings_cls, file)) if file else found
+        def place(path: Sequence[int | str]) -> str:
+            name = str(path[0])
+            spelled = next(source.spelled(name) for source in sources if name in source.values)
+            return ".".join((spelled, *(str(part) for part in path[1:] if isinstance(given[name], dict | list))))
 
-        loaded: Settings = Configured(**flags)
-        return loaded
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise ValueError("\n".join(explain(error, place, known))) from None

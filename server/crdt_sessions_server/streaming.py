@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from quart import Response, request
 
 from crdt_sessions.errors import AccessDenied, NotAuthenticated
+from crdt_sessions.wire.lines import one_line
 from crdt_sessions_server.access import Door, Visit, current_door, current_visit
 
 Item = TypeVar("Item")
@@ -18,6 +19,12 @@ Item = TypeVar("Item")
 SILENCE_S = 15.0
 """Longest silence of a response: proxies and clients give up on quieter ones."""
 COMMENT = b": \n\n"
+UNTOUCHED = {
+    "Cache-Control": "no-cache, no-store, no-transform",
+    "Content-Encoding": "identity",  # for Caddy before 2.7, which does not know no-transform
+    "X-Accel-Buffering": "no",
+}
+"""What keeps those in between from holding a response back: caches, front ends that compress, and nginx' buffers."""
 DONE = b"data: [DONE]\n\n"
 """How OpenAI's API, and those that took after it, end a stream."""
 
@@ -42,14 +49,14 @@ async def with_silence(
     finally:
         if waiting is not None:
             waiting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
                 await waiting
         await source.aclose()
 
 
 def compact(value: Any) -> str:
-    """Return *value* as JSON without spaces."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """Return *value* as JSON without spaces, in one line."""
+    return one_line(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 def data_frame(value: Any) -> bytes:
@@ -65,8 +72,12 @@ async def data_frames(source: AsyncGenerator[list[Any], None], end: bytes = b"")
         yield end
 
 
-async def _while_allowed(door: Door, visit: Visit, body: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+async def _while_allowed(
+    door: Door, visit: Visit, body: AsyncGenerator[bytes, None], opening: bytes
+) -> AsyncIterator[bytes]:
     try:
+        if opening:
+            yield opening
         with door.streaming(visit.principal):
             async for piece in body:
                 yield piece
@@ -79,12 +90,15 @@ async def _while_allowed(door: Door, visit: Visit, body: AsyncGenerator[bytes, N
 def going_on(
     body: AsyncIterator[bytes], content_type: str = "text/event-stream", headers: dict[str, str] | None = None
 ) -> Response:
-    """Return a response that goes on for as long as *body* does, and as whoever asked for it may see it."""
+    """Return a response that goes on for as long as *body* does, and as whoever asked for it may see it.
+
+    Server-sent events begin with a comment: there are front ends that hold the headers back until something follows.
+    """
     door, visit = current_door(), current_visit()
     door.count_connect(dict(request.scope), visit.principal)
-    allowed = _while_allowed(door, visit, door.live.following(visit, body))
+    opening = COMMENT if content_type == "text/event-stream" else b""
+    allowed = _while_allowed(door, visit, door.live.following(visit, body), opening)
     response = Response(allowed, content_type=f"{content_type}; charset=utf-8", headers=headers)
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Accel-Buffering"] = "no"
+    response.headers.update(UNTOUCHED)
     response.timeout = None
     return response

@@ -17,8 +17,9 @@ from crdt_sessions.ids import session_id
 from crdt_sessions.runtime import Channel, Line, SessionRegistry
 from crdt_sessions.wire import Closing, PermissionDenied, closing_for, encode
 from crdt_sessions_server.access import Door, Permission, Visit
-from crdt_sessions_server.asgi import ORDERLY, App, Receive, Scope, Send, query, same_origin, websocket_token
+from crdt_sessions_server.asgi import ORDERLY, App, Receive, Scope, Send, query, websocket_token
 from crdt_sessions_server.direct import DirectLine, take_over
+from crdt_sessions_server.origins import Origins
 
 PREFIX = "/v1/sync/"
 
@@ -34,8 +35,7 @@ class SyncEndpoint:
         app: everything else.
         registry: the sessions.
         door: who may come in.
-        allowed_origins: web origins that may connect besides the service's own.
-        loopback_only: whether the service is open to everybody on this machine.
+        origins: which pages may.
         direct: whether to take sockets over where that can be done.
     """
 
@@ -44,16 +44,14 @@ class SyncEndpoint:
         app: App,
         registry: SessionRegistry,
         door: Door,
+        origins: Origins,
         *,
-        allowed_origins: tuple[str, ...] = (),
-        loopback_only: bool = False,
         direct: bool = True,
     ) -> None:
         self._app = app
         self._registry = registry
         self._door = door
-        self._allowed_origins = allowed_origins
-        self._loopback_only = loopback_only
+        self._origins = origins
         self._direct = direct
         self._serving: set[asyncio.Task[None]] = set()
         self._draining: set[asyncio.Task[None]] = set()
@@ -126,9 +124,9 @@ class SyncEndpoint:
 
     async def _admit(self, scope: Scope, token: str | None, channel: Channel | Line) -> Closing:
         try:
-            name = str(session_id(scope["path"].removeprefix(PREFIX)))
-            if not same_origin(scope, self._allowed_origins, loopback_only=self._loopback_only):
-                raise AccessDenied(what="pages of another origin; see the setting allowed_origins")
+            name = scope["path"].removeprefix(PREFIX)
+            session_id(name)  # else there is nothing to be admitted to
+            self._origins.check(scope)
             visit = await self._door.admit(scope, token, name, Permission.READ)
             self._door.count_connect(scope, visit.principal)
             return await self._serve(scope, name, visit, channel)
@@ -147,6 +145,7 @@ class SyncEndpoint:
                 channel,
                 access=access,
                 generation=_generation(scope),
+                lineage=query(scope).get("lineage"),
                 lease=query(scope).get("lease"),
             )
 

@@ -6,29 +6,36 @@ import json
 import secrets
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from quart import Blueprint, Response, request
 from quart_schema import tag, validate_querystring
 
-from crdt_sessions.errors import BadDocument, UnknownFrame
+from crdt_sessions.errors import (
+    BadDocument,
+    EarlyUpdate,
+    SessionExists,
+    UnknownFrame,
+    UpdateError,
+    WireError,
+    WrongLineage,
+)
 from crdt_sessions.ids import SessionId
 from crdt_sessions.model import SessionExport, markdown
+from crdt_sessions.model.checks import parse_json
 from crdt_sessions.model.importing import document_from
 from crdt_sessions.runtime import SessionRegistry, archive, take_over
 from crdt_sessions.storage import SessionRecord
 from crdt_sessions.sync import Actor
 from crdt_sessions.wire import EMPTY_UPDATE, SyncStep1, SyncStep2, Update, decode, encode
 from crdt_sessions_server.access import Permission, Principal, asked_session, current_principal
-from crdt_sessions_server.api import creates, session_info
-from crdt_sessions_server.bodies import OCTETS
+from crdt_sessions_server.api import SessionInfo, creates, session_info
+from crdt_sessions_server.bodies import JSON, NDJSON, OCTETS, Query, check_content_type
+from crdt_sessions_server.complaints import complaints
+from crdt_sessions_server.describing import BYTES, LINES, MARKDOWN, answers, refuses, takes
 
-NDJSON = "application/x-ndjson"
 
-
-class ExportQuery(BaseModel):
+class ExportQuery(Query):
     """In which form."""
-
-    model_config = ConfigDict(extra="forbid")
 
     format: Literal["json", "yjs", "markdown", "archive"] = "json"
 
@@ -40,6 +47,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @transfer.get("/<name>/export")
     @tag(["transfer"])
     @validate_querystring(ExportQuery)
+    @answers(200, {JSON: SessionExport, OCTETS: BYTES, MARKDOWN: LINES, NDJSON: LINES})
     async def export_session(name: str, query_args: ExportQuery) -> Response:
         """Export a session: as JSON, as a Yjs update, as a Markdown transcript, or with all its versions."""
         wanted = asked_session(name)
@@ -53,10 +61,14 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             export = session.view.export()
         if query_args.format == "markdown":
             return Response(markdown(export), content_type="text/markdown; charset=utf-8")
-        return Response(json.dumps(export.json_value(), ensure_ascii=False), content_type="application/json")
+        return Response(json.dumps(export.to_json(), ensure_ascii=False), content_type=JSON)
 
     @transfer.post("/<name>/import")
     @tag(["transfer"])
+    @takes({OCTETS: BYTES, JSON: SessionExport, NDJSON: LINES})
+    @answers(200, {JSON: SessionInfo}, "Merged into the session.")
+    @answers(201, {JSON: SessionInfo}, "A new session.")
+    @refuses(UpdateError, EarlyUpdate, BadDocument, SessionExists)
     async def import_session(name: str) -> tuple[dict[str, Any], int]:
         """Import a session.
 
@@ -65,19 +77,23 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         everything, so that is a 409. So does an archive (``application/x-ndjson``), which brings its versions.
         """
         wanted, body = asked_session(name), await request.data
+        check_content_type(request.mimetype, OCTETS, JSON, NDJSON)
         registry.audit.note("session.import", current_principal().id, wanted, format=request.mimetype)
-        if request.mimetype == "application/json":
+        if request.mimetype == JSON:
             return session_info(await _import_json(registry, wanted, body)).model_dump(by_alias=True), 201
         if request.mimetype == NDJSON:
             return session_info(await take_over(registry, wanted, body)).model_dump(by_alias=True), 201
         principal = current_principal()
         async with registry.open(wanted, create=True, by=principal.id) as session:
             principal.require(Permission.WRITE)
-            await session.apply(body, Actor(principal.id, principal.rights))
+            await session.apply(body, Actor(principal.id, principal.rights), foreign=True)
             return session_info(session.record).model_dump(by_alias=True), 200
 
     @transfer.post("/<name>/sync")
     @tag(["transfer"])
+    @takes({OCTETS: BYTES})
+    @answers(200, {OCTETS: BYTES})
+    @refuses(WireError, UpdateError, EarlyUpdate, WrongLineage)
     async def sync_session(name: str) -> Response:
         """Sync without a socket: protocol frames up, protocol frames down.
 
@@ -85,6 +101,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         brings). The answer holds a SyncStep2 (what it lacks) and a SyncStep1 (what the server has). When the
         answer arrives, what was brought is durable.
         """
+        check_content_type(request.mimetype, OCTETS)
         asked, brought = _parse(await request.data)
         answer = await _exchange(registry, asked_session(name), current_principal(), asked, brought)
         return Response(answer, content_type=OCTETS)
@@ -94,9 +111,14 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
 async def _import_json(registry: SessionRegistry, wanted: SessionId, body: bytes) -> SessionRecord:
     try:
-        export = SessionExport.model_validate_json(body)
+        value = parse_json(body)
+    except ValueError as error:
+        raise BadDocument(why="not a session export: it is no JSON") from error
+    try:
+        export = SessionExport.model_validate(value)
     except ValidationError as error:
-        raise BadDocument(why=f"not a session export: {error.errors()[0]['msg']}") from error
+        field, message = complaints(error, value)[0]
+        raise BadDocument(why=f"not a session export: {field or 'it'} {message}") from error
     await registry.check_absent(wanted)
     content = document_from(export, client_id=secrets.randbelow(2**32 - 1) + 1)
     return await registry.create(

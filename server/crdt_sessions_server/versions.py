@@ -8,15 +8,19 @@ from pydantic import Field
 from quart import Blueprint, Response, json
 from quart_schema import tag, validate_querystring, validate_request, validate_response
 
-from crdt_sessions.errors import AccessDenied
+from crdt_sessions.errors import AccessDenied, NotFound, RunsActive, SessionExists
 from crdt_sessions.ids import Seq
-from crdt_sessions.model import export_of, markdown
+from crdt_sessions.model import SessionExport, export_of, markdown
+from crdt_sessions.model.checks import MAX_INTEGER
+from crdt_sessions.model.strings import TITLE_CHARACTERS
 from crdt_sessions.runtime import SessionRegistry, Versions
 from crdt_sessions.storage import Version
 from crdt_sessions_server.access import asked_session, current_principal
-from crdt_sessions_server.api import SessionInfo, session_info
-from crdt_sessions_server.bodies import OCTETS, Answer, Body
+from crdt_sessions_server.api import SessionInfo, location_of, session_info
+from crdt_sessions_server.bodies import JSON, OCTETS, Answer, Body, Query
+from crdt_sessions_server.describing import BYTES, LINES, MARKDOWN, answers, refuses
 
+PATCH = "application/json-patch+json"
 _MAX_POINTS = 2000
 
 
@@ -55,24 +59,24 @@ class VersionChange(Body):
     name: str | None = Field(max_length=200)
 
 
-class VersionQuery(Body):
+class VersionQuery(Query):
     """In which form."""
 
     format: Literal["json", "yjs", "markdown"] = "json"
 
 
-class DiffQuery(Body):
+class DiffQuery(Query):
     """Compared with what."""
 
-    to: int | None = Field(None, ge=1, description="Another version; the present state if absent.")
+    to: int | None = Field(None, ge=1, le=MAX_INTEGER, description="Another version; the present state if absent.")
 
 
 class NewFork(Body):
     """A session to begin as a version of this one was."""
 
     id: str
-    version: int | None = Field(None, ge=1, description="The present state if absent.")
-    title: str | None = Field(None, max_length=500)
+    title: str | None = Field(None, max_length=TITLE_CHARACTERS)
+    version: int | None = Field(None, ge=1, le=MAX_INTEGER, description="The present state if absent.")
 
 
 def blueprint(registry: SessionRegistry) -> Blueprint:
@@ -97,22 +101,24 @@ def _reading(routes: Blueprint, registry: SessionRegistry) -> None:
             recent=[*points[::-1][::step]][::-1],  # the present state is always among them
         )
 
-    @routes.get("/<name>/versions/<int:seq>")
+    @routes.get("/<string:name>/versions/<int:seq>")
     @tag(["versions"])
     @validate_querystring(VersionQuery)
+    @answers(200, {JSON: SessionExport, OCTETS: BYTES, MARKDOWN: LINES})
     async def read_version(name: str, seq: int, query_args: VersionQuery) -> Response:
         """Read a session as it was: as JSON, as a Yjs update, or as a Markdown transcript."""
-        content = await Versions(registry, asked_session(name)).read(Seq(seq))
+        content = await Versions(registry, asked_session(name)).read(_asked(seq))
         if query_args.format == "yjs":
             return Response(content, content_type=OCTETS)
         export = export_of(content)
         if query_args.format == "markdown":
             return Response(markdown(export), content_type="text/markdown; charset=utf-8")
-        return Response(json.dumps(export.json_value()), content_type="application/json")
+        return Response(json.dumps(export.to_json()), content_type=JSON)
 
-    @routes.get("/<name>/versions/<int:seq>/diff")
+    @routes.get("/<string:name>/versions/<int:seq>/diff")
     @tag(["versions"])
     @validate_querystring(DiffQuery)
+    @answers(200, {PATCH: {"type": "array", "items": {"type": "object"}}})
     async def compare_versions(name: str, seq: int, query_args: DiffQuery) -> Response:
         """Tell what changed from one version to another, as a JSON Patch (RFC 6902).
 
@@ -120,8 +126,8 @@ def _reading(routes: Blueprint, registry: SessionRegistry) -> None:
         """
         versions = Versions(registry, asked_session(name))
         to = Seq(query_args.to) if query_args.to is not None else (await versions.history()).last
-        patch: list[dict[str, Any]] = await versions.difference(Seq(seq), to)
-        return Response(json.dumps(patch), content_type="application/json-patch+json")
+        patch: list[dict[str, Any]] = await versions.difference(_asked(seq), to)
+        return Response(json.dumps(patch), content_type=PATCH)
 
 
 def _writing(routes: Blueprint, registry: SessionRegistry) -> None:
@@ -133,24 +139,25 @@ def _writing(routes: Blueprint, registry: SessionRegistry) -> None:
         """Keep the present state as a version; with a name it is kept until the session is deleted."""
         return _info(await Versions(registry, asked_session(name)).keep(data.name)), 201
 
-    @routes.patch("/<name>/versions/<int:seq>")
+    @routes.patch("/<string:name>/versions/<int:seq>")
     @tag(["versions"])
     @validate_request(VersionChange)
     @validate_response(VersionInfo)
     async def rename_version(name: str, seq: int, data: VersionChange) -> VersionInfo:
         """Give a version another name, or none."""
-        return _info(await Versions(registry, asked_session(name)).rename(Seq(seq), data.name or None))
+        return _info(await Versions(registry, asked_session(name)).rename(_asked(seq), data.name or None))
 
-    @routes.post("/<name>/versions/<int:seq>/restore")
+    @routes.post("/<string:name>/versions/<int:seq>/restore")
     @tag(["versions"])
     @validate_response(VersionInfo)
+    @refuses(RunsActive)
     async def restore_version(name: str, seq: int) -> VersionInfo:
         """Make the session look as it did; the answer is the version that was made of it just before.
 
         It is one more change, which is merged with what others write. Runs and receipts stay as they are.
         """
         wanted = asked_session(name)
-        kept = await Versions(registry, wanted).restore(Seq(seq))
+        kept = await Versions(registry, wanted).restore(_asked(seq))
         await registry.audit.record("session.restore", current_principal().id, wanted, version=seq)
         return _info(kept)
 
@@ -158,6 +165,7 @@ def _writing(routes: Blueprint, registry: SessionRegistry) -> None:
     @tag(["versions"])
     @validate_request(NewFork)
     @validate_response(SessionInfo, 201)
+    @refuses(SessionExists)
     async def fork_session(name: str, data: NewFork) -> tuple[SessionInfo, int, dict[str, str]]:
         """Make a new session that begins as this one was. Its runs that had not ended are interrupted there."""
         if not current_principal().may_enter(data.id):
@@ -168,7 +176,13 @@ def _writing(routes: Blueprint, registry: SessionRegistry) -> None:
             target, seq=seq, title=data.title, by=current_principal().id
         )
         await registry.audit.record("session.fork", current_principal().id, target, of=name)
-        return session_info(record), 201, {"Location": f"/v1/sessions/{data.id}"}
+        return session_info(record), 201, {"Location": location_of(data.id)}
+
+
+def _asked(seq: int) -> Seq:
+    if seq > MAX_INTEGER:
+        raise NotFound(what="version", id=str(seq))
+    return Seq(seq)
 
 
 def _info(version: Version) -> VersionInfo:

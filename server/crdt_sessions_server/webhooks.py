@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -12,7 +13,9 @@ from crdt_sessions.ids import TENANT_PATTERN, name_of
 from crdt_sessions.runtime import SessionRegistry, Webhook
 from crdt_sessions.storage import Delivery
 from crdt_sessions_server.access import current_principal
-from crdt_sessions_server.bodies import Answer, Body
+from crdt_sessions_server.bodies import Answer, Query
+from crdt_sessions_server.describing import answers
+from crdt_sessions_server.explain import explain, read_json
 
 
 class _Entry(BaseModel):
@@ -34,14 +37,19 @@ def read_webhooks(path: Path) -> list[Webhook]:
     Raises:
         ValueError: it cannot be read or is not of that form; the message says what to do and shows no secret.
     """
+    what = f"webhooks file {path}"
+
+    def place(where: Sequence[int | str]) -> str:
+        return ": ".join((what, *(f"entry {each + 1}" if isinstance(each, int) else each for each in where[:2])))
+
     try:
-        entries = _ENTRIES.validate_json(path.read_bytes())
-    except OSError as error:
-        raise ValueError(f"webhooks file {path}: {error.strerror}") from error
+        entries = _ENTRIES.validate_python(read_json(path, "webhooks file"))
     except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise ValueError(f"webhooks file {path}: {where}: {error.errors()[0]['msg']}") from None
-    return [Webhook(entry.name, entry.url, entry.secret, entry.events, entry.tenant) for entry in entries]
+        raise ValueError("\n".join(explain(error, place, _Entry.model_fields))) from None
+    try:
+        return [Webhook(entry.name, entry.url, entry.secret, entry.events, entry.tenant) for entry in entries]
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
 
 
 class DeliveryInfo(Answer):
@@ -64,7 +72,7 @@ class DeliveryPage(Answer):
     deliveries: list[DeliveryInfo]
 
 
-class DeliveryQuery(Body):
+class DeliveryQuery(Query):
     """Which messages."""
 
     dead: bool = Field(False, description="Those that nobody tries to deliver any more.")
@@ -87,6 +95,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
     @webhooks.post("/deliveries/<id>/retry")
     @tag(["webhooks"])
+    @answers(202, description="It is tried soon.")
     async def retry_delivery(id: str) -> tuple[str, int]:
         """Try a delivery again, now and anew."""
         await registry.outbox.retry(id, current_principal().tenant)

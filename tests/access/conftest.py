@@ -12,7 +12,7 @@ from tests.processes import Server
 SECRET = b"a secret that is good for tests, and long enough for everybody who looks at it"
 
 
-def token(principal="ann", role="owner", *, ttl_s=600, **claims):
+def token(principal="ann", role="owner", *, ttl_s=86_400, **claims):
     """Make a token that the services of these tests take."""
     return mint(SECRET, now=Millis(int(time.time() * 1000)), ttl_s=ttl_s, principal=principal, role=role, **claims)
 
@@ -31,8 +31,15 @@ def guarded(folder: Path, *flags):
     secret.write_bytes(SECRET)
     return Server(
         folder / "s.db", "--jwt-secret-file", secret, "--default-agent", "", "--connect-burst", "100000",
-        "--post-burst", "100000", "--claim-burst", "100000", "--bad-token-burst", "100000", *flags,
+        "--post-burst", "100000", "--claim-burst", "100000", "--bad-token-burst", "100000", "--page", "--agent-wait-s", "0", *flags,
     )  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Give Schemathesis' items the names of their operations, which pytest 9.2 leaves out of their ids."""
+    for item in items:
+        if getattr(item, "operation_label", None):
+            item._id = item.parent.id.child(item.name)
 
 
 @pytest.fixture(scope="module")

@@ -5,19 +5,16 @@ import contextlib
 
 import httpx
 
-from crdt_sessions import Agent, connect
+from crdt_sessions import connect
 from crdt_sessions.errors import RunCancelled
 from tests.access.conftest import bearer, token
+from tests.agents import working
+from tests.processes import PATIENCE
 
 
-@contextlib.asynccontextmanager
-async def working(service, name, answer):
-    agent = Agent(service.url, name=name, token=token(f"{name}-1", "agent", kind="agent", agents=[name]))
-    agent.on_run(answer)
-    task = asyncio.create_task(agent.work())
-    yield agent
-    agent.stop()
-    await asyncio.wait_for(task, 20)
+def known(name):
+    """Who an agent is, and its token."""
+    return {"name": name, "token": token(f"{name}-1", "agent", kind="agent", agents=[name])}
 
 
 async def test_questions_approvals_steering_stops_handoffs_and_offline_work_break_no_rule(service, room, tmp_path):
@@ -43,11 +40,11 @@ async def test_questions_approvals_steering_stops_handoffs_and_offline_work_brea
             runs = [each for each in peer.view.runs.all() if each.request and each.request.message_id == message.id]
             return bool(runs) and runs[0].status == status
 
-        await asyncio.wait_for(peer.until(reached), 20)
+        await asyncio.wait_for(peer.until(reached), PATIENCE)
 
     async with (
-        working(service, "writer", write),
-        working(service, "critic", review),
+        working(service.url, write, **known("writer")),
+        working(service.url, review, **known("critic")),
         connect(service.url, room, token=token("ann", "editor"), name="Ann") as ann,
         connect(service.url, room, token=token("bob", "editor"), name="Bob") as bob,
     ):
@@ -75,13 +72,13 @@ async def test_questions_approvals_steering_stops_handoffs_and_offline_work_brea
             10,
         )
         async with connect(service.url, room, token=token("cleo", "editor"), offline=tmp_path / "c.db") as cleo:
-            await asyncio.wait_for(cleo.synced(), 10)
+            await asyncio.wait_for(cleo.synced(), PATIENCE)
             cleo.go_offline()
             cleo.edit(lambda view: view.set_title("written on the train"))
             late = await cleo.post("from the train", wait=False)
             cleo.go_online()
-            await asyncio.wait_for(cleo.durable(), 10)
-            await asyncio.wait_for(ann.until(lambda: late.id in ann.view.messages), 10)
+            await asyncio.wait_for(cleo.durable(), PATIENCE)
+            await asyncio.wait_for(ann.until(lambda: late.id in ann.view.messages), PATIENCE)
         assert ann.view.messages.value(late.id).by == "cleo"
         answers = [message for message in ann.messages.all() if message.role == "assistant"]
         assert {message.by for message in answers} <= {"writer-1", "critic-1"}
@@ -89,3 +86,27 @@ async def test_questions_approvals_steering_stops_handoffs_and_offline_work_brea
         entries = (await http.get("/v1/audit", params={"session": room})).json()["entries"]
     assert [each for each in entries if each["action"] == "violation"] == []
     assert {("ann", "run.decide"), ("bob", "run.cancel")} <= {(each["principal"], each["action"]) for each in entries}
+
+
+async def test_only_who_may_decide_takes_the_place_of_a_question(service, room):
+    async with httpx.AsyncClient(base_url=f"{service.url}/v1/sessions/{room}", timeout=PATIENCE) as http:
+
+        async def post(who, id, path="/messages", **data):
+            answer = await http.post(path, json={"id": id, "text": id, "agent": "writer", **data}, headers=who)
+            assert answer.status_code == 201, answer.text
+
+        async def status():
+            return (await http.get("/runs/run-q", headers=ann)).json()["status"]
+
+        ann, other = bearer("ann", "owner"), bearer("eve", "agent", kind="human")
+        writer = bearer("writer-1", "agent", kind="agent", agents=["writer"])
+        await post(ann, "q")
+        grant = (await http.post("/runs/run-q/claim", json={"agents": ["writer"]}, headers=writer)).json()
+        lease = writer | {"Lease-Token": grant["token"]}
+        asking = {"name": "pay", "input": {"amount": 5}, "approval": {"needs": "any", "requestedAt": 1}}
+        await http.put("/runs/run-q/tools/c", json=asking, headers=lease)
+        await http.post("/runs/run-q/result", json={"status": "suspended"}, headers=lease)
+        await post(other, "from one who may not decide")
+        assert await status() == "suspended"
+        await post(bearer("bob", "editor"), "from one who may")
+        assert await status() == "cancelled"

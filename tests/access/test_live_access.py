@@ -12,6 +12,7 @@ from crdt_sessions.testing import FakeClock, settle
 from crdt_sessions_server.access import Gate, LiveAccess, Principal, Role, StaticTokens, Visit
 from crdt_sessions_server.app import Service
 from crdt_sessions_server.settings import Settings
+from tests.processes import PATIENCE
 
 ROOM = session_id("room")
 ANN = Principal("ann", role=Role.EDITOR)
@@ -22,7 +23,7 @@ class World:
         self.clock, self.store = FakeClock(), MemoryStore()
         self.tokens = StaticTokens({"t": ANN})
         self.gate = Gate(self.tokens, self.store, self.clock)
-        self.live = LiveAccess(self.gate, self.clock)
+        self.live = LiveAccess(self.gate, self.clock, lambda *_: None)
 
     async def visit(self):
         state = self.gate.state
@@ -109,7 +110,7 @@ async def test_what_waits_is_cancelled_when_the_access_ends(world):
     await settle()
     await world.gate.revoke("", "principal", "ann")
     with pytest.raises(NotAuthenticated):
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, PATIENCE)
     assert cancelled == [True]
 
 
@@ -134,7 +135,7 @@ async def test_an_access_ends_with_its_token(world):
         await settle()
         assert access.ended is None
         await world.clock.advance(1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while access.ended is None:
                 await asyncio.sleep(0.05)
         assert isinstance(access.ended, TokenExpired)
@@ -144,7 +145,7 @@ async def test_a_token_that_stands_for_somebody_else_now_is_none(world):
     with world.live.visiting(await world.visit()) as access:
         world.tokens._principals = {key: Principal("eve") for key in world.tokens._principals}
         world.tokens._revision += 1
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while access.ended is None:
                 await asyncio.sleep(0.05)
         assert "somebody else" in str(access.ended)
@@ -175,12 +176,13 @@ async def test_an_authorizer_of_ones_own_is_two_methods():
         assert (me.status_code, (await me.get_json())["role"]) == (200, "viewer")
         assert (await client.get("/v1/sessions/b-1", headers=headers)).status_code == 403
         refused = await client.get("/v1/me", headers={"Host": "localhost", "Authorization": "Bearer x"})
-        assert (refused.status_code, (await refused.get_json())["detail"]) == (401, "log in first")
+        assert refused.status_code == 401
+        assert (await refused.get_json())["detail"].startswith("log in first")
         visit = Visit("cookie-1", "a-1", mine.known["cookie-1"], service.door.gate.state)
         with service.door.live.visiting(visit) as access:
             mine.known.clear()
             mine.changes += 1
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while access.ended is None:
                     await asyncio.sleep(0.05)
 

@@ -136,7 +136,9 @@ def machine() -> Record:
 
 def main() -> None:
     """Measure, print, and write the files."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description=__doc__.splitlines()[0], allow_abbrev=False
+    )
     parser.add_argument(
         "workloads", nargs="*", metavar="WORKLOAD", help=f"some of {', '.join(WORKLOADS)}; all if none"
     )

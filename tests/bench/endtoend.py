@@ -45,7 +45,7 @@ async def _direct() -> tuple[float, float]:
 
 def work(url: str) -> None:
     """Answer questions until stopped."""
-    agent = Agent(url, name="model")
+    agent = Agent(url, name="model", quiet=True)
 
     @agent.on_run
     async def answer(run: AgentRun) -> None:

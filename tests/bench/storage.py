@@ -1,4 +1,7 @@
-"""Bytes on disk per streamed token, before and after the rows are folded: ``python -m tests.bench.storage``."""
+"""Bytes per streamed token: in the file, before and after the rows are folded, and written into the write-ahead log.
+
+``python -m tests.bench.storage``
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from crdt_sessions.ids import SessionId
+from crdt_sessions.ids import Millis, Seq, SessionId
 from crdt_sessions.limits import Compaction, Retention
 from crdt_sessions.model import Author, MessageHead, PartStream
 from crdt_sessions.runtime import SessionRegistry
-from crdt_sessions.storage import SqliteStore
+from crdt_sessions.storage import Row, SqliteStore
 
 ROOM = SessionId("room")
 WORDS = ("The", " quick", " brown", " fox", " jumps", " over", " the", " lazy", " dog", ".", " 😀", " naïve")
@@ -71,11 +74,27 @@ async def measure(folder: Path, tokens: int) -> dict[str, Any]:
     }
 
 
+async def written(folder: Path, *, sessions: int, tokens: int) -> float:
+    """Return the bytes that a token costs in the write-ahead log, if each is committed alone and sessions alternate."""
+    path = folder / "w.db"
+    async with SqliteStore(path, max_wal_bytes=2**40) as store:
+        rooms = [SessionId(f"session-{number}") for number in range(sessions)]
+        for room in rooms:
+            await store.create(room, b"seed", generation=1, title=None, now=Millis(0))
+        log = path.with_name("w.db-wal")
+        before = log.stat().st_size
+        for number in range(tokens):
+            row = Row(Seq(2 + number // sessions), b"an update of 24 bytes...")
+            await store.append(rooms[number % sessions], [row], now=Millis(number))
+        return (log.stat().st_size - before) / tokens
+
+
 def main() -> None:
     """Print a line of JSON for each size."""
     for tokens in (1_000, 5_000):
         with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(asyncio.run(measure(Path(folder), tokens))))
+            log = asyncio.run(written(Path(folder), sessions=20, tokens=tokens))
+            print(json.dumps(asyncio.run(measure(Path(folder), tokens)) | {"written_per_token": round(log)}))
 
 
 if __name__ == "__main__":

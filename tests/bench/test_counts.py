@@ -12,7 +12,8 @@ from crdt_sessions.limits import Limits
 from crdt_sessions.model import SessionDoc
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.storage import SqliteStore
-from crdt_sessions.wire import SyncStep1, Update, decode, encode
+from crdt_sessions.storage.checkpoints import WriteAheadLog
+from crdt_sessions.wire import EMPTY_UPDATE, SyncStep1, SyncStep2, Update, decode, encode
 
 TOKEN = "token"
 
@@ -190,8 +191,31 @@ async def test_a_token_costs_a_bounded_number_of_calls(service):
         one_by_one = _calls(lambda: [agent.feed(token) for token in alone])
         at_once = _calls(lambda: agent.feed(*piled))
         await session.durable()
-    assert one_by_one / 200 < 66
-    assert at_once / 1000 < 8.5
+    assert one_by_one / 200 < 65
+    assert at_once / 1000 < 8.2
+
+
+async def test_who_joins_with_nothing_new_costs_a_bounded_number_of_calls(service):
+    registry, _ = service
+    async with streaming(registry) as (agent, _session), AsyncExitStack() as stack:
+        line = await joined(stack, registry, "room", Line())
+        theirs, nothing = encode(SyncStep1(agent.document.state_vector())), encode(SyncStep2(EMPTY_UPDATE))
+        asking, answering = _calls(lambda: line.feed(theirs)), _calls(lambda: line.feed(nothing))
+    assert asking < 48
+    assert answering < 37
+
+
+async def test_a_token_does_not_look_at_the_write_ahead_log(service, monkeypatch):
+    registry, _ = service
+    looks = []
+    reaches = WriteAheadLog.reaches
+    monkeypatch.setattr(WriteAheadLog, "reaches", lambda log, size: looks.append(size) or reaches(log, size))
+    async with streaming(registry) as (agent, session):
+        looks.clear()
+        for token in agent.tokens(100):
+            agent.feed(token)
+            await session.durable()
+    assert len(looks) <= 5
 
 
 def _calls(work):

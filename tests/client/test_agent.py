@@ -2,28 +2,37 @@
 
 import asyncio
 import random
+import re
 import signal
 import sys
 import time
-from contextlib import asynccontextmanager
 
 import httpx
 import pytest
 
-from crdt_sessions import Agent, RunCancelled, SessionPeer, connect
+from crdt_sessions import Agent, RunCancelled, RunFailed, SessionPeer, connect
+from crdt_sessions.bridges import deltas
 from crdt_sessions.client.known import KnownSessions
 from crdt_sessions.client.service import ServiceClient
-from crdt_sessions.errors import ConnectionClosed, RequestRefused
+from crdt_sessions.errors import (
+    AlreadyDecided,
+    ConnectionClosed,
+    NotAnApprover,
+    NotAnswered,
+    NotFound,
+    RequestRefused,
+)
 from crdt_sessions.model import SessionDoc, ToolPart
-from tests.processes import Process, Server
+from tests.agents import working
+from tests.processes import PATIENCE, Process, Server
+
+FLAGS = ("--gone-grace-s", "0.5", "--cancel-grace-s", "3", "--default-agent", "")
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
-    process = Server(
-        tmp_path_factory.mktemp("agents") / "s.db",
-        "--lease-s", "1.5", "--gone-grace-s", "0.5", "--cancel-grace-s", "3", "--default-agent", "",
-    )  # fmt: skip
+    """A service whose leases a slow machine does not lose."""
+    process = Server(tmp_path_factory.mktemp("agents") / "s.db", "--lease-s", "10", *FLAGS)
     yield process
     process.close()
 
@@ -33,23 +42,11 @@ def room(request):
     return request.node.name.split("[")[0]
 
 
-@asynccontextmanager
-async def working(url, answer, name="writer", **options):
-    agent = Agent(url, name=name, **options)
-    agent.on_run(answer)
-    task = asyncio.create_task(agent.work())
-    try:
-        yield agent
-    finally:
-        agent.stop()
-        await asyncio.wait_for(task, 20)
-
-
 def run_of(peer, message):
     return peer.view.runs.value(f"run-{message.id}")
 
 
-async def status(peer, message, *wanted, timeout=15):
+async def status(peer, message, *wanted, timeout=PATIENCE):
     def reached():
         run = run_of(peer, message)
         return run is not None and run.status in wanted
@@ -63,7 +60,7 @@ async def begun(peer, message):
         answer = peer.view.messages.value(f"run-{message.id}-out")
         return answer is not None and answer.text != ""
 
-    await asyncio.wait_for(peer.until(reached), 10)
+    await asyncio.wait_for(peer.until(reached), PATIENCE)
 
 
 async def answered(peer, message):
@@ -100,6 +97,67 @@ async def test_a_question_asked_while_no_agent_was_up_is_answered(service, room)
     async with connect(service.url, room) as ann, working(service.url, lambda run: run.out.write("Here.")):
         _, message = await answered(ann, question)
         assert message.text == "Here."
+
+
+async def test_who_asks_awaits_the_answer_to_this_question_and_no_older_one(service, room):
+    async def answer(run):
+        await run.out.write(f"{run.message.text} {run.attempt}")
+
+    async with connect(service.url, room) as ann:
+        async with working(service.url, answer):
+            first = await ann.post("One?", agent="writer")
+            assert (await ann.messages.answer_to(first)).text == "One? 1"
+        second = await ann.post("Two?", agent="writer")
+        with pytest.raises(TimeoutError):  # no agent is there
+            await asyncio.wait_for(ann.messages.answer_to(second), 0.2)
+        async with working(service.url, answer):
+            told = await ann.messages.answer_to(second)
+            assert (told.text, told.parent) == ("Two? 1", second.id)
+            ann.edit(lambda view: view.document.roots.meta.update({"agent": "writer"}))
+            unaddressed = await ann.post("Three?", wait=False)  # nothing is known of a run yet
+            assert (await ann.messages.answer_to(unaddressed)).text == "Three? 1"
+            again = ann.regenerate(first.id, "writer")
+            assert (await ann.messages.answer_to(again)).run_id == again
+
+
+async def test_who_asks_is_told_why_there_is_no_answer(service, room):
+    async def answer(run):
+        if run.message.text == "Fail":
+            raise RunFailed("the model is over its quota", code="quota")
+        await asyncio.sleep(PATIENCE)
+
+    async with connect(service.url, room) as ann, working(service.url, answer):
+        failing = await ann.post("Fail", agent="writer")
+        with pytest.raises(NotAnswered, match="failed: the model is over its quota") as caught:
+            await ann.messages.answer_to(failing)
+        assert (caught.value.run, caught.value.status, caught.value.code) == (f"run-{failing.id}", "failed", "quota")
+        stopped = await ann.post("Stop", agent="writer")
+        ann.cancel(f"run-{stopped.id}")
+        with pytest.raises(NotAnswered, match="cancelled"):
+            await ann.messages.answer_to(stopped)
+        nobody = await ann.post("Hm", wait=False)
+        with pytest.raises(NotAnswered, match="nobody was asked to answer: name an agent") as caught:
+            await ann.messages.answer_to(nobody)
+        assert caught.value.status is None
+
+
+async def test_what_steers_a_run_is_answered_by_it_or_by_one_of_its_own(service, room):
+    async def answer(run):
+        await run.out.write("begun ")
+        if run.message.text == "Start":
+            await run.session.until(lambda: run.session.view.steering(run.id))
+            await run.out.write(" ".join(each.text for each in run.take_steering()))
+
+    async with connect(service.url, room) as ann, working(service.url, answer):
+        question = await ann.post("Start", agent="writer")
+        await begun(ann, question)
+        steering = await ann.steer(f"run-{question.id}", "and mind the rain")
+        waiting = asyncio.create_task(ann.messages.answer_to(steering))
+        answer_to_question = await ann.messages.answer_to(question)
+        assert (await waiting).id == answer_to_question.id
+        assert answer_to_question.text == "begun and mind the rain"
+        late = await ann.steer(f"run-{question.id}", "too late")
+        assert (await ann.messages.answer_to(late)).id == f"run-{late.id}-out"
 
 
 async def test_an_agent_that_waits_in_a_session_hears_of_its_next_run_there_and_works_on_it_once(
@@ -183,7 +241,7 @@ async def test_an_agent_stays_for_a_while_unseen_and_then_leaves(service, room):
             await answered(ann, await ann.post(str(count), agent="*"))
             await ann.until(lambda: not ann.present())
             assert await peers_in(service, room) == 2
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while await peers_in(service, room) > 1:
                 await asyncio.sleep(0.05)
         _, message = await answered(ann, await ann.post("3", agent="*"))
@@ -197,7 +255,7 @@ async def test_an_agent_stays_in_so_many_sessions_and_leaves_all_when_it_stops(s
         for each in rooms:
             async with connect(service.url, each) as ann:
                 await answered(ann, await ann.post("?", agent="*"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while [await peers_in(service, each) for each in rooms] != [0, 1, 1]:
                 await asyncio.sleep(0.05)
     assert [await peers_in(service, each) for each in rooms] == [0, 0, 0]
@@ -326,14 +384,14 @@ async def test_regenerating_makes_an_alternative_and_retrying_continues(service,
         asked.append(run.message.text)
         if run.message.text == "fail" and not run.resumed:
             await run.out.write("half ")
-            raise RuntimeError("no more")
+            raise RunFailed("no more")
         await run.out.write("other half" if run.resumed else f"take {len(run.session.messages.all())}")
 
     async with connect(service.url, room) as ann, working(service.url, answer):
         question = await ann.post("again", agent="writer")
         _, first = await answered(ann, question)
         wanted = ann.regenerate(first.id, "writer")
-        await asyncio.wait_for(ann.until(lambda: ann.view.runs.find(wanted).over), 10)
+        await asyncio.wait_for(ann.until(lambda: ann.view.runs.find(wanted).over), PATIENCE)
         takes = [m for m in ann.messages.all() if m.parent == question.id]
         assert len({m.id for m in takes}) == len({m.text for m in takes}) == 2
         bad = await ann.post("fail", agent="writer")
@@ -342,9 +400,57 @@ async def test_regenerating_makes_an_alternative_and_retrying_continues(service,
         assert message.parts[-1].state == "interrupted"
 
         again = ann.retry(failed.id)
-        await asyncio.wait_for(ann.until(lambda: ann.view.runs.find(again).over), 10)
+        await asyncio.wait_for(ann.until(lambda: ann.view.runs.find(again).over), PATIENCE)
         assert ann.view.messages.value(message.id).text == "half other half"
         assert asked == ["again", "again", "fail", "fail"], "what goes on is still about the question"
+
+
+SECRET = "password=hunter2"
+
+
+async def raises(run):
+    raise ValueError(SECRET)
+
+
+async def raises_from_within(run):
+    async with run.text() as out:
+        await out.write("so far ")
+        raise OSError(SECRET) from KeyError(SECRET)
+
+
+async def hears_of_its_provider(run):
+    async def stream():
+        yield deltas.Delta("text", "so far ")
+        raise deltas.ModelError("quota", SECRET)
+
+    await deltas.write(run.out, stream())
+
+
+@pytest.mark.parametrize("answer", [raises, raises_from_within, hears_of_its_provider])
+async def test_the_text_of_an_exception_is_for_the_agents_log_and_people_get_a_reference(
+    service, room, answer, caplog
+):
+    async with connect(service.url, room) as ann, working(service.url, answer):
+        run, _ = await answered(ann, await ann.post("?", agent="writer"))
+        assert run.status == "failed"
+        shown = [str(ann.view.export())]
+        async with httpx.AsyncClient(base_url=f"{service.url}/v1/sessions/{room}") as http:
+            paths = ("", "/messages", "/runs", "/events?waitS=0", "/export?format=json")
+            shown += [(await http.get(path)).text for path in paths]
+        assert not [text for text in shown if SECRET in text]
+    reference = re.search(r"reference (\w+)", run.outcome.error.message)[1]
+    (record,) = [each for each in caplog.records if getattr(each, "reference", None) == reference]
+    assert SECRET in record.getMessage()
+
+
+async def test_a_failure_meant_for_people_is_shown_to_them(service, room):
+    async def answer(run):
+        raise RunFailed("Out of paper; come back tomorrow.", code="paper")
+
+    async with connect(service.url, room) as ann, working(service.url, answer):
+        run, _ = await answered(ann, await ann.post("?", agent="writer"))
+        error = run.outcome.error
+        assert (run.status, error.code, error.message) == ("failed", "paper", "Out of paper; come back tomorrow.")
 
 
 async def test_pressing_stop_reaches_an_agent_that_writes_and_one_that_is_silent(service, room):
@@ -396,7 +502,7 @@ async def test_an_agent_that_does_not_obey_is_fenced_and_goes_on_with_others(ser
         assert message.text == " fine"
         assert ann.view.messages.value(f"run-{question.id}-out").text == "la la la"
         agent._stopping._loop.call_soon_threadsafe(agent.stop)
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, PATIENCE)
 
 
 async def test_steering_is_taken_up_once_and_is_in_the_history(service, room):
@@ -447,8 +553,16 @@ async def test_people_decide_and_the_answer_is_tried_again_without_repeating_its
             await status(bob, question, "suspended")
         (call,) = [p for p in bob.view.messages.value(f"run-{question.id}-out").parts if isinstance(p, ToolPart)]
         assert (call.state, call.input, run_of(bob, question).lease) == ("approval-requested", {"price": 42}, None)
+        async with connect(service.url, room, id="eve") as eve:
+            with pytest.raises(NotAnApprover, match="that is for 'bob'"):
+                eve.decide(f"run-{question.id}", call.tool_call_id, True)
+        with pytest.raises(NotFound, match=f"there are '{call.tool_call_id}'"):
+            bob.decide(f"run-{question.id}", "another", True)
         bob.decide(f"run-{question.id}", call.tool_call_id, True, "gladly")
         await status(bob, question, "queued")
+        bob.decide(f"run-{question.id}", call.tool_call_id, True)  # to say it again is no harm
+        with pytest.raises(AlreadyDecided, match="was approved by 'bob' already"):
+            bob.decide(f"run-{question.id}", call.tool_call_id, False)
         async with working(service.url, answer):  # another process, as far as anybody can tell
             run, message = await answered(bob, question)
     assert run.status == "completed"
@@ -504,12 +618,14 @@ async def test_a_run_that_is_on_its_way_to_an_agent_that_is_stopped_is_given_bac
             question = await ann.post(f"{attempt}", agent="writer", policy="parallel")
             async with working(service.url, answer, shutdown_s=0):
                 await status(ann, question, "running")  # the agent may not have heard of it yet
-            await status(ann, question, "queued", timeout=1.2)  # a lease would take longer
+            await status(ann, question, "queued", timeout=8)  # a lease would take longer
             ann.cancel(f"run-{question.id}")
             await status(ann, question, "cancelled")
 
 
-async def test_an_agent_that_was_silent_takes_its_run_up_again_soon_if_nobody_else_does(service, room):
+async def test_an_agent_that_was_silent_takes_its_run_up_again_soon_if_nobody_else_does(tmp_path, room):
+    service = Server(tmp_path / "s.db", "--lease-s", "1.5", *FLAGS)
+
     async def answer(run):
         if not run.resumed:
             await run.out.write("half ")
@@ -517,10 +633,14 @@ async def test_an_agent_that_was_silent_takes_its_run_up_again_soon_if_nobody_el
             time.sleep(2.5)
         await run.out.write("whole")
 
-    async with working(service.url, answer), connect(service.url, room) as ann:
-        question = await ann.post("Go", agent="writer")
-        run = await status(ann, question, "completed", timeout=10)  # a claim waits for twice as long
-    assert (run.epoch, ann.view.messages.value(run.output).text) == (2, "half whole")
+    try:
+        async with working(service.url, answer), connect(service.url, room) as ann:
+            question = await ann.post("Go", agent="writer")
+            run = await status(ann, question, "completed", timeout=15)  # a claim waits for longer
+        assert run.epoch >= 2
+        assert ann.view.messages.value(run.output).text == "half whole"
+    finally:
+        service.close()
 
 
 async def test_concurrency_is_limited(service, room):
@@ -550,7 +670,7 @@ async def test_an_artifact_is_edited_with_a_cursor_in_presence(service, room):
 
     async with connect(service.url, room) as ann, working(service.url, answer):
         question = await ann.post("Plan", agent="writer")
-        await asyncio.wait_for(ann.until(lambda: any(p.cursor for p in ann.present().values())), 10)
+        await asyncio.wait_for(ann.until(lambda: any(p.cursor for p in ann.present().values())), PATIENCE)
         (presence,) = ann.present().values()
         assert (presence.cursor["artifactId"], presence.kind, presence.run_id) == (
             "plan",
@@ -591,7 +711,7 @@ async def test_an_agent_that_may_not_write_is_told(tmp_path):
             agent = Agent(server.url, name="writer", token=token)
             agent.on_run(lambda run: run.out.write(""))
             with pytest.raises(RequestRefused) as caught:
-                await asyncio.wait_for(agent.work(), 10)
+                await asyncio.wait_for(agent.work(), PATIENCE)
             assert caught.value.status == status_code
     finally:
         server.close()
@@ -649,7 +769,7 @@ async def test_after_the_servers_death_every_run_goes_on_as_it_should(tmp_path):
                 server.kill()
                 await asyncio.sleep(0.5)
                 server = server.again()
-                await asyncio.wait_for(ann.synced(), 20)
+                await asyncio.wait_for(ann.synced(), PATIENCE)
                 assert run_of(ann, waiting).status == "queued"
                 assert run_of(ann, suspended).status == "suspended"
                 run, message = await answered(ann, running)
@@ -694,7 +814,7 @@ def test_a_signal_lets_an_agent_finish_and_a_second_one_does_not(service, tmp_pa
             process.close()
 
 
-def _wait(condition, timeout=15):
+def _wait(condition, timeout=PATIENCE):
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline

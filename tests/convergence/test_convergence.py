@@ -24,7 +24,7 @@ class NoResync(SessionEngine):
     """Never asks a returning peer what it did while it was away."""
 
     def _take_sync(self, peer_id, peer, frames):
-        peer.greeted = True
+        peer.asked = True
         super()._take_sync(peer_id, peer, frames)
 
 

@@ -11,7 +11,7 @@ import time
 from examples.model_agent import make_agent
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--url", required=True)
     parser.add_argument("--name", required=True)
     parser.add_argument("--block", type=float, default=3.0)

@@ -2,8 +2,6 @@
 
 import asyncio
 import sqlite3
-import subprocess
-import sys
 
 import pytest
 
@@ -11,18 +9,15 @@ from crdt_sessions import connect
 from crdt_sessions.errors import StorageError
 from crdt_sessions.storage.backup import back_up
 from crdt_sessions.testing import content
-from tests.processes import Server
+from tests.processes import PATIENCE, Server, command
 
 pytestmark = [pytest.mark.crash]
 
 FLAGS = ("--default-agent", "", "--snapshot-rows", "50")
 
 
-def command(*arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "crdt_sessions_server", "backup", *map(str, arguments)],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+def copied(*arguments):
+    done = command("backup", *arguments)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -42,7 +37,7 @@ async def test_a_copy_made_under_load_holds_all_that_was_acknowledged_before_it(
                 await asyncio.sleep(0.4)
                 before = set(acknowledged)
                 copy = tmp_path / f"copy-{number}.db"
-                status, said = await asyncio.to_thread(command, server.database, copy)
+                status, said = await asyncio.to_thread(copied, server.database, copy)
                 assert (status, "100 %" in said) == (0, True), said
                 assert len(acknowledged) > len(before), "the service went on meanwhile"
                 elsewhere = Server(copy, *FLAGS)
@@ -60,7 +55,7 @@ async def test_a_copy_made_under_load_holds_all_that_was_acknowledged_before_it(
                 await peer.until(lambda peer=peer: not peer.connected)
             server = Server(tmp_path / "copy-0.db", *FLAGS, port=server.port)  # restored from the oldest copy
             for peer in (a, b):
-                await asyncio.wait_for(peer.post("back again"), 60)  # acknowledged behind what was brought
+                await asyncio.wait_for(peer.post("back again"), PATIENCE)  # acknowledged behind what was brought
             async with connect(server.url, "room") as fresh:
                 assert set(acknowledged) <= set(fresh.view.messages.ids()), "its peers bring back what the copy lacks"
                 contents = [content(peer._replica.document) for peer in (a, b, fresh)]
@@ -90,12 +85,13 @@ def test_what_goes_wrong_is_said_and_leaves_nothing_behind(tmp_path):
     for source, target, said in (
         (tmp_path / "none.db", tmp_path / "x.db", "there is no file"),
         (server.database, server.database, "exists; choose another name"),
-        (server.database, tmp_path / "no-such-folder/x.db", "cannot be copied"),
+        (server.database, tmp_path / "no-such-folder/x.db", "there is no folder"),
     ):
-        status, report = command(source, target)
+        status, report = copied(source, target)
         assert (status, said in report) == (2, True), report
     data = bytearray(server.database.read_bytes())
-    data[4096 * 2 :] = b"\xff" * (len(data) - 4096 * 2)
+    size = int.from_bytes(data[16:18], "big")
+    data[size * 2 :] = b"\xff" * (len(data) - size * 2)
     (tmp_path / "bad.db").write_bytes(data)
     with pytest.raises(StorageError):
         back_up(tmp_path / "bad.db", tmp_path / "y.db")

@@ -3,11 +3,10 @@
 A fleet of Python and JavaScript peers writes all the time. After each death: every acknowledged message is in the
 database, the database is whole, and in the end all live replicas and a fresh one are equal.
 
-About 50 kills in CI, 1,000 in the nightly profile (HYPOTHESIS_PROFILE=nightly); KILLS=N overrides the random ones.
+A few dozen kills in CI, a thousand in the nightly profile (tests/profiles.py).
 """
 
 import asyncio
-import os
 import random
 import sqlite3
 from contextlib import AsyncExitStack
@@ -22,13 +21,13 @@ from crdt_sessions.storage import Row, migrations
 from crdt_sessions.storage.sqlite import checksum
 from crdt_sessions.testing import content
 from tests.interop.node import needs_node
-from tests.processes import Server
+from tests.processes import PATIENCE, Server, attempts
+from tests.profiles import sample
 
-pytestmark = [pytest.mark.crash, pytest.mark.slow, needs_node, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.crash, pytest.mark.slow, needs_node, pytest.mark.timeout(7200)]
 
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
-KILLS = int(os.environ.get("KILLS", "930" if NIGHTLY else "30"))
-TIMES = range(1, 16) if NIGHTLY else (1, 4, 9)
+TIMES = [1 + 4 * number % 15 for number in range(sample("passes"))]
+"""Which pass of a named point is the last one: the first, the fifth, and so on."""
 FLAGS = ("--snapshot-rows", "20", "--idle-unload-s", "0.2", "--default-agent", "")
 
 
@@ -62,12 +61,12 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for peer in self.peers:
-            await asyncio.wait_for(peer.durable(), 30)
+            await asyncio.wait_for(peer.durable(), PATIENCE)
 
     async def agree(self, server):
         await asyncio.to_thread(self.js.synced, "js")
         async with connect(server.url, "room") as fresh:
-            for _ in range(300):
+            for _ in attempts():
                 contents = [content(peer._replica.document) for peer in (*self.peers, fresh)]
                 contents.append(await self.js.content_async("js"))
                 if all(one == contents[0] for one in contents):
@@ -92,7 +91,7 @@ async def stored(server):
 
 
 async def _dies(server):
-    await asyncio.to_thread(server.child.wait, 30)
+    await asyncio.to_thread(server.child.wait, PATIENCE)
 
 
 async def test_the_service_dies_at_every_named_point(tmp_path, js):
@@ -112,7 +111,7 @@ async def test_the_service_dies_at_every_named_point(tmp_path, js):
                     check(server.database)
                     server = server.again()
                     assert before <= await stored(server), f"lost at {name}:{times}"
-            await asyncio.wait_for(asyncio.gather(*(peer.synced() for peer in fleet.peers)), 30)
+            await asyncio.wait_for(asyncio.gather(*(peer.synced() for peer in fleet.peers)), PATIENCE)
             await fleet.rest()
             assert await fleet.agree(server) >= len(fleet.acknowledged) > 0
     finally:
@@ -125,14 +124,14 @@ async def test_the_service_dies_at_random_instants(tmp_path, js):
     try:
         async with AsyncExitStack() as stack:
             await fleet.start(server, stack)
-            for _ in range(KILLS):
+            for _ in range(sample("kills")):
                 await asyncio.sleep(rng.uniform(0.01, 0.4))
                 server.kill()
                 before = set(fleet.acknowledged)
                 check(server.database)
                 server = server.again()
                 assert before <= await stored(server)
-            await asyncio.wait_for(asyncio.gather(*(peer.synced() for peer in fleet.peers)), 60)
+            await asyncio.wait_for(asyncio.gather(*(peer.synced() for peer in fleet.peers)), PATIENCE)
             await fleet.rest()
             assert await fleet.agree(server) >= len(fleet.acknowledged) > 0
     finally:

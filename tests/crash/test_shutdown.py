@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from crdt_sessions import connect
 from tests.hostile.test_peers import stock_peer, typing
-from tests.processes import Server
+from tests.processes import PATIENCE, Server
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
@@ -33,7 +33,7 @@ def flood(server, stop):
 
 async def ask(url, method, path, **options):
     with suppress(httpx.HTTPError):
-        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as http:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENCE) as http:
             async with http.stream(method, path, **options) as answer:
                 async for _ in answer.aiter_bytes():
                     pass
@@ -81,12 +81,12 @@ async def test_a_stop_under_load_is_orderly_and_in_time(tmp_path, attempt):
             for each in (idle, busy):
                 with pytest.raises(ConnectionClosed):
                     while True:
-                        await asyncio.wait_for(each.recv(), 5)
+                        await asyncio.wait_for(each.recv(), PATIENCE)
                 assert each.close_code == 1012
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.wait_for(asyncio.gather(*waiting), 20)
+        await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE)
         assert stored
         assert "Traceback" not in "\n".join(server.lines)
         again = Server(server.database, *flags, python=PYTHON)

@@ -1,7 +1,9 @@
 """Processes die in the middle of a stream; everybody converges and nothing acknowledged is missing."""
 
 import asyncio
+import contextlib
 import random
+import sqlite3
 import sys
 
 import pytest
@@ -10,7 +12,8 @@ from crdt_sessions import connect
 from crdt_sessions.testing import content
 from examples.replay_server import recordings
 from tests.interop.node import needs_node
-from tests.processes import ROOT, Process, Replay, Server, free_port
+from tests.processes import PATIENCE, ROOT, Process, Replay, Server, attempts, free_port
+from tests.profiles import sample
 
 pytestmark = [pytest.mark.crash]
 
@@ -51,15 +54,17 @@ def _answer(peer):
 
 
 async def _written(peer, characters):
-    await asyncio.wait_for(peer.until(lambda: (m := _answer(peer)) is not None and len(m.text) >= characters), 30)
+    await asyncio.wait_for(
+        peer.until(lambda: (m := _answer(peer)) is not None and len(m.text) >= characters), PATIENCE
+    )
 
 
 async def _over(peer):
-    await asyncio.wait_for(peer.until(lambda: any(run.outcome for run in peer.view.runs.all())), 60)
+    await asyncio.wait_for(peer.until(lambda: any(run.outcome for run in peer.view.runs.all())), PATIENCE)
 
 
 async def _everybody_agrees(ann, js, *names):
-    for _ in range(200):
+    for _ in attempts():
         contents = [content(ann._replica.document), *[await js.content_async(name) for name in names]]
         if all(one == contents[0] for one in contents):
             return
@@ -126,21 +131,23 @@ async def test_a_restart_after_compaction_keeps_everything(tmp_path, js):
         async with connect(world.server.url, "room", name="Ann") as ann:
             await ann.post(f"replay:{LONG}")
             await _over(ann)
+            async with asyncio.timeout(PATIENCE):
+                while count(tmp_path / "s.db", "snapshots") == 0 or count(tmp_path / "s.db", "updates") >= 60:
+                    await asyncio.sleep(0.1)
             world.restart_server()
             await js.ask("insert", peer="early", index=0, text="after")
             await ann.until(lambda: not ann.connected)
-            await asyncio.wait_for(ann.synced(), 30)
+            await asyncio.wait_for(ann.synced(), PATIENCE)
             await asyncio.to_thread(js.synced, "early")
             await _everybody_agrees(ann, js, "early")
             _check_whole(ann)
     finally:
         world.close()
-    import sqlite3
 
-    with sqlite3.connect(tmp_path / "s.db") as database:
-        assert database.execute("SELECT count(*) FROM snapshots").fetchone()[0] > 0
-        assert database.execute("SELECT count(*) FROM updates").fetchone()[0] < 60
-    database.close()
+
+def count(database, table):
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
 
 
 async def test_nothing_acknowledged_is_lost_however_often_the_server_dies(tmp_path):
@@ -156,7 +163,7 @@ async def test_nothing_acknowledged_is_lost_however_often_the_server_dies(tmp_pa
     try:
         async with connect(server.url, "room", name="a") as a, connect(server.url, "room", name="b") as b:
             writers = [asyncio.create_task(write(peer, name)) for peer, name in ((a, "a"), (b, "b"))]
-            for _ in range(10):
+            for _ in range(sample("deaths")):
                 await asyncio.sleep(rng.uniform(0.2, 0.5))
                 server.kill()
                 on_disk = len(acknowledged)
@@ -164,7 +171,7 @@ async def test_nothing_acknowledged_is_lost_however_often_the_server_dies(tmp_pa
                 async with connect(server.url, "room") as fresh:
                     stored = set(fresh.view.messages.ids())
                     assert set(acknowledged[:on_disk]) <= stored
-                await asyncio.wait_for(asyncio.gather(a.synced(), b.synced()), 30)
+                await asyncio.wait_for(asyncio.gather(a.synced(), b.synced()), PATIENCE)
             for writer in writers:
                 writer.cancel()
             await asyncio.gather(*writers, return_exceptions=True)
@@ -200,7 +207,7 @@ async def test_an_offline_peer_that_is_killed_comes_back_with_what_it_wrote(tmp_
     server = Server(tmp_path / "s.db", port=port)
     try:
         async with connect(server.url, "room", offline=tmp_path / "p.db") as peer:
-            await asyncio.wait_for(peer.durable(), 20)
+            await asyncio.wait_for(peer.durable(), PATIENCE)
         async with connect(server.url, "room") as fresh:
             assert sorted(m.text for m in fresh.messages.all()) == [f"offline {n}" for n in range(5)]
     finally:

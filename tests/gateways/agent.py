@@ -1,7 +1,7 @@
 """An agent that does what it is told, for the tests: ``python -m tests.gateways.agent URL``.
 
 A question is a list of steps, separated by ``;``: ``say 20 30`` (words, milliseconds between them), ``think 5``,
-``tool name`` (its input streamed, then an output), ``ask name`` (waits for people), ``client name`` (a tool of the
+``tool name`` (its input streamed, then an output), ``call name`` (no output), ``ask name`` (waits for people), ``client name`` (a tool of the
 client's), ``heed`` (waits for somebody to steer), ``fail why``, ``die`` (the process kills itself, once), ``file``, ``echo``.
 """
 
@@ -11,14 +11,20 @@ import os
 import signal
 import sys
 
-from crdt_sessions import Agent
+from crdt_sessions import Agent, RunFailed
 from crdt_sessions.model import ValuePart
 
 WORDS = ["naïve ", "café ", "😀 ", "streams ", "are ", "durable. "]
 
 
 async def perform(run):
-    for number, step in enumerate(run.message.text.split(";")):
+    steps = run.message.text.split(";")
+    clients = [number for number, step in enumerate(steps) if step.split()[:1] == ["client"]]
+    answers = run.messages()[[message.id for message in run.messages()].index(run.message.id) :]
+    names = {steps[number].split()[1] for number in clients}
+    done = sum(part.tool_name in names for message in answers for part in message.parts if part.type == "tool")
+    begin = clients[done - 1] + 1 if done else 0
+    for number, step in enumerate(steps[begin:], start=begin):
         await one(run, number, *step.split())
 
 
@@ -39,20 +45,19 @@ async def one(run, number, verb="say", *args):
                     await asyncio.sleep(0.01)
                 run.out.end_tool_input(call, {"city": "Oslo"})
                 run.out.tool_output(call, {"degrees": -3})
+        case "call":
+            run.tool(args[0], {"amount": 5}, call_id=f"{run.id}-{number}")
         case "ask":
             call = run.tool(args[0], {"amount": 5}, call_id=f"{run.id}-{number}")
             if not call.done:
                 approval = await run.suspend_for_approval(call)
                 call.output({"sent": True}) if approval.approved else call.deny()
         case "client":
-            call = f"{run.out.message_id}-{number}"
-            known = run.session.view.messages[run.out.message_id].tool(call)
-            if known is None:
-                run.tool(args[0], {"question": "where"}, call_id=call)
-                run.out.finish("tool_calls")
-                raise StopAsyncIteration
+            run.tool(args[0], {"question": "where"}, call_id=f"{run.out.message_id}-{number}")
+            run.out.finish("tool_calls")
+            raise StopAsyncIteration
         case "fail":
-            raise RuntimeError(" ".join(args))
+            raise RunFailed(" ".join(args))
         case "die":
             flag = os.environ["DIED"]
             if not os.path.exists(flag):

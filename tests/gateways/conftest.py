@@ -23,10 +23,7 @@ def agent(url, name="writer", **env):
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     """A service with an agent that does what it is told."""
-    server = Server(
-        tmp_path_factory.mktemp("gateways") / "s.db",
-        "--default-agent", "writer", "--lease-s", "1.5", "--gone-grace-s", "0.5",
-    )  # fmt: skip
+    server = Server(tmp_path_factory.mktemp("gateways") / "s.db", "--default-agent", "writer")
     writer = agent(server.url)
     yield server
     writer.close()

@@ -25,6 +25,17 @@ const until = async (what, condition) => {
     await page.waitForTimeout(50)
   }
 }
+/** Wait until a run was stopped; return what it has written: all pages may show the same for a moment before that. */
+async function cancelled (service) {
+  for (;;) {
+    const { runs: [found] } = await (await fetch(`${service}/v1/runs?status=cancelled`)).json()
+    if (found) {
+      const { messages } = await (await fetch(`${service}/v1/sessions/${found.session}/messages`)).json()
+      return messages.find(message => message.id === found.run.output).parts.map(part => part.text).join('').trim()
+    }
+    await page.waitForTimeout(50)
+  }
+}
 const same = all => all.every(each => JSON.stringify(each) === JSON.stringify(all[0]))
 for (const name of names) await frame(name).waitForSelector('input')
 
@@ -54,8 +65,9 @@ await until('end', all => same(all) && all[0].at(-1)[1] === `You said: ${long}`)
 await frame('use-chat').fill('input', long)
 await frame('use-chat').press('input', 'Enter')
 await until('long again', all => all[0].length === 12 && all[0].at(-1)[1].includes('word3'))
-await frame('tanstack').click('#stop')
-seen.final = await until('stopped', all => same(all) && all[0].length === 12)
+const [stopping] = await Promise.all([page.waitForRequest(request => request.method() === 'POST'), frame('tanstack').click('#stop')])
+const ended = await cancelled(new URL(stopping.url()).origin)
+seen.final = await until('stopped', all => same(all) && all[0].length === 12 && all[0].at(-1)[1] === ended)
 await page.waitForTimeout(1000)
 seen.later = await until('still the same', same)
 await page.setViewportSize({ width: 420, height: 900 })

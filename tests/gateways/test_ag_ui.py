@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from crdt_sessions import connect
+from tests.processes import PATIENCE
 
 pytestmark = pytest.mark.interop
 
@@ -150,7 +151,7 @@ async def test_one_who_follows_sees_all_of_runs_that_go_on_side_by_side(service,
             ann.post("say 60 20", agent="writer", policy="parallel"),
             ann.post("say 40 20", agent="writer", policy="parallel"),
         )
-        await asyncio.wait_for(ann.until(lambda: [run.over for run in ann.view.runs.all()] == [True] * 3), 20)
+        await asyncio.wait_for(ann.until(lambda: [run.over for run in ann.view.runs.all()] == [True] * 3), PATIENCE)
         answers = sorted(message.text for message in ann.messages.all() if message.role == "assistant")
     state = await asyncio.to_thread(
         clients.until, lambda s: sorted(m["content"] for m in bare(s) if m["role"] == "assistant") == answers,
@@ -190,7 +191,7 @@ async def test_agent_and_server_are_killed_in_the_middle(mortal, clients, room):
     ("body", "status"),
     [
         ({}, 422),
-        ({"threadId": "a b", "runId": "r", "messages": []}, 422),
+        ({"threadId": "a\nb", "runId": "r", "messages": []}, 422),
         ({"threadId": "room", "runId": "", "messages": []}, 422),
         ({"threadId": "room", "runId": "r", "messages": []}, 404),
         (
@@ -244,3 +245,151 @@ async def test_another_answer_takes_the_place_of_the_first(service, clients, roo
     )  # fmt: skip
     async with connect(service.url, room) as peer:
         assert {first, again} <= {message.id for message in peer.messages.all()}, "both are still there"
+
+
+async def asked_for(service, room):
+    """The runs of a session, by the message that was asked."""
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        runs = (await http.get(f"/v1/sessions/{room}/runs")).json()["runs"]
+    return [run["request"]["messageId"] for run in runs]
+
+
+async def test_running_the_agent_again_while_it_answers_follows_that_answer(service, clients, room):
+    name = opened(clients, service, room, room)
+    await clients.ask("ag.run", name=name, message=user("u", "say 60 20"), runId=f"{room}-1", wait=False)
+    await asyncio.to_thread(
+        clients.until, lambda s: "TEXT_MESSAGE_CONTENT" in s["events"], command="ag.state", name=name
+    )
+    await clients.ask("ag.leave", name=name)
+    other = opened(clients, service, f"{room}-2", room, messages=[user("u", "say 60 20")])
+    states = await asyncio.gather(  # HttpAgent makes a new id each time
+        clients.ask("ag.run", name=name, wait=False), clients.ask("ag.run", name=other, wait=False)
+    )
+    for each in (name, other):
+        state = await asyncio.to_thread(clients.until, lambda s: not s["busy"], command="ag.state", name=each)
+        assert (state["error"], state["events"][-1]) == (None, "RUN_FINISHED success"), (state, states)
+        assert bare(state) == await as_joined(clients, service, room)
+    assert await asked_for(service, room) == ["u"]
+
+
+async def test_a_late_tool_result_of_a_second_window_is_nothing_new(service, clients, room):
+    first = opened(clients, service, f"{room}-1", room)
+    await clients.ask("ag.run", name=first, message=user("u", "client place; say 3"), runId=f"a-{room}")
+    second = opened(clients, service, f"{room}-2", room)
+    state = await clients.ask("ag.join", name=second)
+    (call,) = [call for message in bare(state) for call in message.get("toolCalls", [])]
+    result = {"role": "tool", "toolCallId": call["id"], "content": "Oslo"}
+    await clients.ask("ag.run", name=first, message={"id": "t1", **result})
+    await clients.ask("ag.run", name=first, message=user("v", "say 2"))
+    before = await asked_for(service, room)
+    state = await clients.ask("ag.run", name=second, message={"id": "t2", **result, "content": "Bergen"})
+    assert (state["error"], state["events"][-1]) == (None, "RUN_FINISHED success"), state
+    assert await asked_for(service, room) == before, "the model did not run again"
+    seen = await as_joined(clients, service, room)
+    assert bare(state) == seen
+    assert [message["content"] for message in seen if message["role"] in ("user", "tool")] == [
+        "client place; say 3", "Oslo", "say 2",
+    ]  # fmt: skip
+
+
+async def test_a_window_that_knows_less_is_told_and_asks_nothing(service, clients, room):
+    first = opened(clients, service, f"{room}-1", room)
+    await clients.ask("ag.run", name=first, message=user("u", "say 3"))
+    stale = opened(clients, service, f"{room}-2", room)
+    known = await clients.ask("ag.join", name=stale)
+    await clients.ask("ag.run", name=first, message=user("v", "say 2"))
+    before = await asked_for(service, room)
+    for name, messages in ((stale, None), (f"{room}-3", bare(known)[:1])):  # with the answer it knows; without it
+        if messages is not None:
+            opened(clients, service, name, room, messages=messages)
+        state = await clients.ask("ag.run", name=name)
+        assert (state["error"], state["events"][-1]) == (None, "RUN_FINISHED success"), state
+        assert bare(state) == await as_joined(clients, service, room)
+    assert await asked_for(service, room) == before == ["u", "v"]
+    opened(clients, service, f"{room}-4", room, messages=bare(known)[:1])
+    state = await clients.ask("ag.run", name=f"{room}-4", forwardedProps={"trigger": "regenerate"})
+    assert (state["error"], await asked_for(service, room)) == (None, ["u", "v", "u"]), "who says so means it"
+
+
+async def test_a_question_is_shown_to_whoever_joins_and_decided_once_by_two_windows(service, clients, room):
+    windows = [opened(clients, service, f"{room}-{number}", room) for number in range(2)]
+    text = "say 3; ask transfer; say 4"
+    state = await clients.ask("ag.run", name=windows[0], message=user("u", text), runId=f"a-{room}")
+    joined = await clients.ask("ag.join", name=windows[1])
+    again = opened(clients, service, f"{room}-again", room, messages=[user("u", text)])
+    for each in (
+        joined,
+        await clients.ask("ag.run", name=again, runId=f"a-{room}"),
+        await clients.ask("ag.run", name=again),
+    ):
+        if each["error"] is None:  # a client that knows of the question does not run without an answer to it
+            assert (each["events"][-1], each["interrupts"]) == ("RUN_FINISHED interrupt", state["interrupts"])
+        else:
+            assert "pending interrupt" in each["error"]
+    resume = [{"interruptId": state["interrupts"][0]["id"], "status": "resolved", "payload": {"approved": True}}]
+    for window in windows:
+        state = await clients.ask("ag.run", name=window, resume=resume)
+        assert (state["error"], state["events"][-1]) == (None, "RUN_FINISHED success"), state
+        assert bare(state) == await as_joined(clients, service, room)
+    resume[0]["payload"]["approved"] = False
+    late = opened(clients, service, f"{room}-late", room)
+    refused = await clients.ask("ag.run", name=late, resume=resume)
+    assert "was approved by 'anonymous' already" in refused["error"]
+    assert [message["content"] for message in bare(state) if message["role"] == "tool"] == ['{"sent":true}']
+    assert await asked_for(service, room) == ["u"]
+
+
+async def test_a_message_instead_of_a_decision_is_answered_and_closes_the_question(service, clients, room):
+    first = opened(clients, service, f"{room}-1", room)
+    state = await clients.ask("ag.run", name=first, message=user("u", "ask transfer; say 4"))
+    interrupt = state["interrupts"][0]["id"]
+    refused = await clients.ask("ag.run", name=first, message=user("v", "say 2"))
+    assert "pending interrupt" in refused["error"], "a client that knows of the question wants it to be answered"
+    second = opened(clients, service, f"{room}-2", room)
+    state = await clients.ask("ag.run", name=second, message=user("w", "say 2"))
+    assert (state["error"], state["events"][-1], state["interrupts"]) == (None, "RUN_FINISHED success", [])
+    seen = await as_joined(clients, service, room)
+    assert [message for message in seen if message in bare(state)] == seen, (
+        "this client leaves what it had at its place"
+    )
+    results = [message["content"] for message in seen if message["role"] == "tool"]
+    assert results == ["the user denied the call"]
+    resume = [{"interruptId": interrupt, "status": "resolved", "payload": {"approved": True}}]
+    clients("ag.open", name=first, thread=room, url=service.url)
+    state = await clients.ask("ag.run", name=first, resume=resume)
+    assert "is not asked about any more: superseded by" in state["error"]
+    assert await as_joined(clients, service, room) == seen
+
+
+async def test_nothing_asks_for_a_decision_any_more_once_it_was_stopped(service, clients, room):
+    name = opened(clients, service, room, room)
+    await clients.ask("ag.run", name=name, message=user("u", "ask transfer; say 4"))
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        assert len((await http.post(f"{API}/{room}/cancel")).json()["stopped"]) == 1
+        (_, answer) = (await http.get(f"/v1/gateways/ai-sdk/chat/{room}/messages")).json()["messages"]
+        hydrated = (await http.get(f"/v1/gateways/tanstack/{room}", params={"threadId": room})).json()
+        (_, written) = (await http.get(f"/v1/sessions/{room}/messages")).json()["messages"]
+    assert [part["state"] for part in answer["parts"] if "toolCallId" in part] == ["output-denied"]
+    assert [part["state"] for part in written["parts"] if part["type"] == "tool"] == ["output-denied"]
+    assert hydrated["interrupts"] is None
+    joined = opened(clients, service, f"{room}-2", room)
+    assert (await clients.ask("ag.join", name=joined))["interrupts"] == []
+
+
+async def test_a_session_that_rejects_messages_while_a_question_is_open_says_why(service, clients, room):
+    name = opened(clients, service, room, room)
+    await clients.ask("ag.run", name=name, message=user("u", "ask transfer; say 4"))
+    async with connect(service.url, room) as peer:
+        peer.edit(lambda view: view.set_run_policy("reject"))
+        await peer.durable()
+    run = {"threadId": room, "state": {}, "tools": [], "context": [], "forwardedProps": {}}
+    said = {"id": "w", "role": "user", "parts": [{"type": "text", "text": "say 1"}]}
+    async with httpx.AsyncClient(base_url=service.url, timeout=PATIENCE) as http:
+        ag_ui = await http.post(API, json=run | {"runId": f"{room}-v", "messages": [user("v", "say 1")]})
+        ai_sdk = await http.post("/v1/gateways/ai-sdk/chat", json={"id": room, "messages": [said]})
+    why = '"reason":"rejected: another run is active"'
+    for answer in (ag_ui, ai_sdk):
+        (last,) = [line for line in answer.text.splitlines() if line.startswith("data: {")][-1:]
+        assert why in last
+    joined = opened(clients, service, f"{room}-2", room)
+    assert len((await clients.ask("ag.join", name=joined))["interrupts"]) == 1, "and the question is still open"

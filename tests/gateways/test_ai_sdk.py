@@ -11,7 +11,7 @@ import websockets
 
 from crdt_sessions import connect
 from tests.gateways.conftest import agent
-from tests.processes import Server
+from tests.processes import PROBLEM, Server
 
 pytestmark = pytest.mark.interop
 
@@ -229,7 +229,7 @@ async def test_sending_twice_is_asking_once(service, room):
     ("body", "status"),
     [
         ({}, 422),
-        ({"id": "a b"}, 422),
+        ({"id": "a\nb"}, 422),
         ({"id": "room"}, 404),
         ({"id": "room", "messages": [{"id": "", "role": "user", "parts": []}]}, 422),
         ({"id": "room", "messages": [{"id": "u", "role": "pirate", "parts": []}]}, 422),
@@ -253,7 +253,8 @@ async def test_sending_twice_is_asking_once(service, room):
 async def test_what_cannot_be_understood_is_refused_before_the_stream_begins(service, body, status):
     async with httpx.AsyncClient(base_url=service.url) as http:
         answer = await http.post(API, json=body)
-    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "text/plain; charset=utf-8")
+    assert answer.headers["X-Problem-Type"].startswith(PROBLEM), "what useChat shows is the text"
 
 
 async def test_a_message_from_a_yjs_peer_is_in_the_history_and_its_answer_can_be_followed(service, clients, room):
@@ -399,7 +400,7 @@ async def test_nonsense_on_the_websocket_is_answered_or_closes_it(service, room)
     url = f"{service.url.replace('http', 'ws')}{API}"
     async with websockets.connect(url) as socket:
         for frame, text in (
-            ({"type": "send", "requestId": "1", "id": "a b"}, "a b"),
+            ({"type": "send", "requestId": "1", "id": "a\nb"}, "1 to 200 characters"),
             ({"type": "send", "requestId": "1", "id": room, "messages": 7}, "not a chat request"),
             ({"type": "send", "requestId": "1", "id": room, "messages": []}, "message to answer"),
         ):
@@ -472,3 +473,117 @@ async def test_tokens_are_asked_for_and_readers_may_only_read(tmp_path, room):
             assert socket.close_code == 4401
     finally:
         server.close()
+
+
+async def test_calls_without_a_result_do_not_spoil_later_turns(service, clients, room):
+    """Of a run that was stopped, one that failed, one that waited for people, and one whose client never answered."""
+    chat = opened(clients, service, room, room)
+    for text in ("call look; say 400 10", "ask transfer"):
+        await clients.ask("ai.send", name=chat, text=text, wait=False)
+        await asyncio.to_thread(
+            clients.until, lambda s: "toolCallId" in json.dumps(s["messages"][-1]), command="ai.state", name=chat
+        )
+        async with httpx.AsyncClient(base_url=service.url) as http:
+            await http.post(f"{API}/{room}/stop")
+        await asyncio.to_thread(clients.until, lambda s: s["status"] == "ready", command="ai.state", name=chat)
+    for text in ("call look; fail no more tokens", "client place", "echo"):
+        state = await clients.ask("ai.send", name=chat, text=text)
+    told = await history(service.url, room)
+    calls = [part for message in told for part in message["parts"] if "toolCallId" in part]
+    assert [call["state"] for call in calls] == ["output-error", "output-denied", "output-error", "output-error"]
+    next_turn = await clients.ask("ai.model", messages=[*told, user("next", "?")])
+    assert (next_turn["text"], next_turn["error"]) == ("so", None)
+    shown = [message for message in state["messages"][:2] if message["role"] == "assistant"]
+    assert "was stopped" in json.dumps(shown[0]["parts"]), "a client that followed saw it as well"
+    heard = json.loads(state["messages"][-1]["parts"][-1]["text"])
+    asked = [call["id"] for message in heard for call in message.get("tool_calls", [])]
+    answered = [message["tool_call_id"] for message in heard if message["role"] == "tool"]
+    assert (len(asked), answered) == (4, asked), "and so did the agent's model"
+    for client in ("ag", "ts"):
+        clients(f"{client}.open", name=room, thread=room, url=service.url)
+    joined = (await clients.ask("ag.join", name=room))["messages"]
+    asked = [call["id"] for message in joined for call in message.get("toolCalls", [])]
+    assert [message["toolCallId"] for message in joined if message["role"] == "tool"] == asked
+    state = await asyncio.to_thread(clients.until, lambda s: len(s["messages"]) >= 10, command="ts.state", name=room)
+    results = [
+        part["toolCallId"]
+        for message in state["messages"]
+        for part in message["parts"]
+        if part["type"] == "tool-result"
+    ]
+    assert results == asked
+
+
+async def test_metadata_of_messages_is_kept_and_given_back(service, room):
+    """``metadata`` of a ``UIMessage`` is the application's: a page that is opened later has it, too."""
+    mine = {"sent": 1.5, "tags": ["a"], "from": None}
+    said = {**user("u", "say 1"), "metadata": mine}
+    old = [
+        {**user("o", "before"), "metadata": {"old": True}},
+        {"id": "a", "role": "assistant", "parts": [{"type": "text", "text": "Yes."}], "metadata": "kept"},
+    ]
+    async with httpx.AsyncClient(base_url=service.url, timeout=20) as http:
+        await http.post(API, json={"id": room, "messages": [*old, said]})
+        await http.post(
+            f"/v1/sessions/{room}/messages", json={"id": "r", "text": "?", "agent": "nobody", "metadata": [1]}
+        )
+    found = {message["id"]: message.get("metadata") for message in await history(service.url, room)}
+    answer = found.pop("run-u-out")
+    assert found == {"o": {"old": True}, "a": "kept", "u": mine, "r": [1]}
+    assert (answer["runId"], answer["status"]) == ("run-u", "completed")
+
+
+async def test_a_late_output_of_a_second_window_is_nothing_new(service, clients, room):
+    first = opened(clients, service, f"{room}-1", room, auto="tools")
+    state = await clients.ask("ai.send", name=first, text="client place; say 3")
+    call = state["messages"][1]["parts"][-1]["toolCallId"]
+    second = opened(clients, service, f"{room}-2", room, auto="tools", messages=await history(service.url, room))
+    await clients.ask("ai.output", name=first, tool="place", toolCallId=call, output="Oslo")
+    await asyncio.to_thread(
+        clients.until, lambda s: s["status"] == "ready" and len(s["finished"]) == 2, command="ai.state", name=first
+    )
+    await clients.ask("ai.send", name=first, text="say 2")
+    before = await history(service.url, room)
+    await clients.ask("ai.output", name=second, tool="place", toolCallId=call, output="Bergen")
+    state = await asyncio.to_thread(
+        clients.until, lambda s: s["status"] == "ready" and s["finished"], command="ai.state", name=second
+    )
+    assert await history(service.url, room) == before
+    assert '"Oslo"' in json.dumps(before[1])
+    assert "error" not in state
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        assert len((await http.get(f"/v1/sessions/{room}/runs")).json()["runs"]) == 3
+
+
+async def test_asking_anew_twice_while_it_is_answered_makes_one_answer(service, room):
+    body = {"id": room, "messages": [user("u1", "say 30 10")], "trigger": "submit-message"}
+    async with httpx.AsyncClient(base_url=service.url, timeout=30) as http:
+        first = await http.post(API, json=body)
+        anew = await asyncio.gather(
+            *(http.post(API, json=body | {"trigger": "regenerate-message"}) for _ in range(3))
+        )
+    runs = {answer.headers["x-run-id"] for answer in anew}
+    assert (len(runs), first.headers["x-run-id"] in runs) == (1, False)
+
+
+async def test_a_message_instead_of_a_decision_is_answered_and_closes_the_question(service, clients, room):
+    chat = opened(clients, service, room, room, auto="approvals")
+    state = await clients.ask("ai.send", name=chat, text="ask transfer; say 4")
+    asked = state["messages"][1]
+    assert asked["parts"][-1]["state"] == "approval-requested"
+    state = await clients.ask("ai.send", name=chat, text="say 2; echo")
+    assert (state["status"], state["finished"][-1]["finishReason"], len(state["messages"])) == ("ready", "stop", 4)
+    run, data = asked["metadata"]["runId"], {"type": "data-superseded", "transient": True}
+    assert state["data"] == [data | {"data": {"runId": run, "messageId": asked["id"]}}], "a page may look anew"
+    told = await history(service.url, room)
+    assert (told[1]["parts"][1]["state"], told[1]["metadata"]["status"]) == ("output-denied", "cancelled")
+    heard = json.loads(told[3]["parts"][-1]["text"])
+    assert [message["role"] for message in heard] == ["user", "assistant", "tool", "user", "assistant"]
+    assert "denied" in heard[2]["content"], "the model learns that it was not called"
+    assert (await clients.ask("ai.model", messages=[*told, user("next", "?")]))["text"] == "so"
+    late = opened(clients, service, f"{room}-2", room, auto="approvals", messages=[told[0], asked])
+    await clients.ask("ai.approve", name=late, id=asked["parts"][-1]["approval"]["id"], approved=True)
+    state = await asyncio.to_thread(clients.until, lambda s: s["status"] == "error", command="ai.state", name=late)
+    assert bare(await history(service.url, room)) == bare(told), "who decides too late changes nothing, and is told"
+    assert "is not asked about any more: superseded by" in state["error"]
+    assert state["sent"] == 1

@@ -1,4 +1,7 @@
-"""The example pages in a real browser: useChat in React's StrictMode, AG-UI, TanStack and Yjs side by side."""
+"""The example pages in a real browser: useChat in React's StrictMode, AG-UI, TanStack and Yjs side by side.
+
+They are built and started as docs/how-to/chat-clients.md says.
+"""
 
 import json
 import shutil
@@ -8,7 +11,7 @@ import sys
 import pytest
 
 from tests.gateways.conftest import AVAILABLE
-from tests.processes import ROOT, Process, free_port
+from tests.processes import PATIENCE, ROOT, Process, free_port
 
 PAGES = ROOT / "examples/gateways"
 CHROMIUM = any(shutil.which(name) for name in ("chromium", "google-chrome"))
@@ -18,7 +21,7 @@ CHROMIUM = any(shutil.which(name) for name in ("chromium", "google-chrome"))
 @pytest.mark.skipif(not AVAILABLE or not (PAGES / "node_modules").is_dir(), reason="needs Node: make setup")
 @pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium")
 def test_four_front_ends_show_one_conversation(tmp_path):
-    subprocess.run(["node", PAGES / "build.mjs", PAGES / "dist"], check=True, timeout=60)
+    subprocess.run(["node", PAGES / "build.mjs", PAGES / "dist"], check=True, timeout=PATIENCE)
     port, pages = free_port(), free_port()
     example = Process(
         sys.executable, PAGES / "run.py", "--port", port, "--pages-port", pages, "--database", tmp_path / "s.db",

@@ -1,6 +1,7 @@
 """TanStack AI's own client against the service, with both kinds of adapters."""
 
 import asyncio
+import json
 import random
 
 import httpx
@@ -175,3 +176,49 @@ async def test_another_answer_takes_the_place_of_the_first(service, clients, roo
     await until(clients, watching, lambda s: said(s["messages"]) == expected)
     async with connect(service.url, room) as peer:
         assert len(peer.messages.all()) == 3, "both are still there"
+
+
+async def runs_of(service, room):
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        return [run["id"] for run in (await http.get(f"/v1/sessions/{room}/runs")).json()["runs"]]
+
+
+@pytest.mark.parametrize("mode", ["connect", "subscribe"])
+async def test_a_second_tab_shows_the_question_and_is_refused_if_it_decides_too_late(service, clients, room, mode):
+    first = opened(clients, service, f"{room}-1", room, mode)
+    clients("ts.send", name=first, text="say 3; ask transfer; say 4")
+    await until(clients, first, lambda s: s["interrupts"])
+    second = opened(clients, service, f"{room}-2", room, "connect")
+    third = opened(clients, service, f"{room}-3", room, "subscribe")
+    for name in (second, third):
+        await until(clients, name, lambda s: s["interrupts"])
+    clients("ts.decide", name=first, payload={"approved": True})
+    state = await until(clients, first, lambda s: "sent" in str(s["messages"]) and s["status"] == "ready")
+    clients("ts.decide", name=second, payload={"approved": False})
+    state = await until(clients, second, lambda s: s["status"] == "error")
+    assert "409" in state["error"], "this client shows no more of a refusal"
+    again = opened(clients, service, f"{room}-4", room, "connect")  # a reload: it shows what was decided
+    state = await until(clients, again, lambda s: "sent" in str(s["messages"]) and s["status"] == "ready")
+    assert state["interrupts"] == []
+    assert (await the_same(service, room, state))[1]["results"] == ['{"sent":true}']
+    assert len(await runs_of(service, room)) == 1
+
+
+async def test_one_that_follows_an_answer_under_a_name_of_its_own_comes_back_to_it(service, room):
+    body = {
+        "threadId": room, "state": {}, "tools": [], "context": [], "forwardedProps": {},
+        "messages": [{"id": "u", "role": "user", "content": "say 40 20"}],
+    }  # fmt: skip
+    async with httpx.AsyncClient(base_url=service.url, timeout=30) as http:
+        posting = [
+            asyncio.create_task(http.post(f"{API}/{room}", json=body | {"runId": f"{room}-{n}"})) for n in range(3)
+        ]
+        answers = await asyncio.gather(*posting)
+        assert len({answer.headers["x-run-id"] for answer in answers}) == 1
+        for number, answer in enumerate(answers):
+            events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+            named = [event["runId"] for event in events if event["type"] in ("RUN_STARTED", "RUN_FINISHED")]
+            assert named == [f"{room}-{number}"] * 2, "it begins and ends as the client calls it"
+        for headers in ({"Last-Event-ID": "x-3"}, {}):
+            again = await http.post(f"{API}/{room}", json=body | {"runId": f"{room}-9"}, headers=headers)
+            assert (again.headers["x-run-id"] == answers[0].headers["x-run-id"]) == bool(headers)

@@ -35,7 +35,7 @@ def test_every_limit_names_a_test_that_exceeds_it():
 
 
 def test_limits_that_operators_tune_are_settings():
-    internal = {"max_unread_acks", "max_ack_bytes"}
+    internal = {"max_unread_acks", "max_ack_bytes", "max_presences_per_connection"}
     assert {field.name for field in dataclasses.fields(Limits)} - internal <= set(Settings.model_fields)
 
 

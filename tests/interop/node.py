@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from crdt_sessions.model import decode_extent
-from tests.processes import Process
+from tests.processes import PATIENCE, Process
 
 JS = Path(__file__).parent / "js"
 AVAILABLE = shutil.which("node") is not None and (JS / "node_modules").is_dir()
@@ -25,8 +25,8 @@ needs_node = pytest.mark.skipif(not AVAILABLE, reason=WHY_NOT)
 class NodePeers:
     """Any number of stock clients in one Node process."""
 
-    def __init__(self, script=JS / "peers.mjs"):
-        self._process = Process("node", script, stdin=True)
+    def __init__(self, script=JS / "peers.mjs", *arguments):
+        self._process = Process("node", script, *arguments, stdin=True)
         self._ids = itertools.count(1)
         self._turn = threading.Lock()
 
@@ -47,7 +47,7 @@ class NodePeers:
         """Run a command without blocking the event loop."""
         return await asyncio.to_thread(self, command, **options)
 
-    def until(self, condition, timeout=20.0, **options):
+    def until(self, condition, timeout=PATIENCE, **options):
         """Ask until *condition* holds for the answer; return it."""
         deadline = time.monotonic() + timeout
         while True:

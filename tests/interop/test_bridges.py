@@ -3,7 +3,6 @@
 import asyncio
 from contextlib import asynccontextmanager
 
-import anthropic
 import httpx
 import openai
 import pytest
@@ -63,6 +62,7 @@ def named(api):
 
 @pytest.mark.parametrize("name", named("anthropic-messages"))
 async def test_anthropic(service, model, name):
+    import anthropic
 
     async def write(run):
         async with anthropic.AsyncAnthropic(base_url=model, api_key="none", max_retries=0) as client:

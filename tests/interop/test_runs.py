@@ -6,6 +6,7 @@ import pytest
 
 from crdt_sessions import Agent, connect
 from tests.interop.node import needs_node
+from tests.processes import PATIENCE
 
 pytestmark = [pytest.mark.interop, needs_node]
 
@@ -66,7 +67,7 @@ async def test_a_stock_client_stops_a_run_that_is_worked_on(server, js):
         assert ann.view.runs.find("run-q").status == "running", "a closed socket is not a stop"
         await js.ask("cancel", peer="phone", run="run-q", by="phone")
         await js.ask("connect", peer="phone")
-        await asyncio.wait_for(ann.until(lambda: ann.view.runs.find("run-q").over), 10)
+        await asyncio.wait_for(ann.until(lambda: ann.view.runs.find("run-q").over), PATIENCE)
         run = ann.view.runs.find("run-q")
         assert (run.status, run.cancel.by) == ("cancelled", "phone")
     agent.stop()

@@ -10,7 +10,7 @@ from crdt_sessions.model import TextPart, ToolPart
 from crdt_sessions.testing import content
 from examples.replay_server import recordings
 from tests.interop.node import needs_node
-from tests.processes import ROOT, replaying
+from tests.processes import PATIENCE, ROOT, attempts, replaying
 
 pytestmark = [pytest.mark.interop, needs_node]
 
@@ -40,7 +40,7 @@ async def test_all_replicas_hold_what_was_recorded(world, js, name):
         characters = sum(facts[f"{kind}_chars"] for kind in ("text", "reasoning", "tool"))
         await ann.until(lambda: sum(map(_length, answered())) >= characters / 2 or _ended(ann))
         await js.ask("open", peer="late", url=world.ws, room=room, version=2)
-        await asyncio.wait_for(ann.until(lambda: _ended(ann)), 60)
+        await asyncio.wait_for(ann.until(lambda: _ended(ann)), PATIENCE)
         await asyncio.to_thread(js.synced, "early", "late")
         (message,), (run,) = answered(), ann.view.runs.all()
         _check(message, run, facts)
@@ -77,7 +77,7 @@ def _check(message, run, facts):
 
 async def _equal(js, ann, world, room):
     """All four documents are equal: two JavaScript clients, a Python peer, and what the service stored."""
-    for _ in range(100):
+    for _ in attempts():
         contents = [content(ann._replica.document), *[await js.content_async(peer) for peer in ("early", "late")]]
         if all(one == contents[0] for one in contents):
             break

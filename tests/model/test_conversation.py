@@ -19,6 +19,7 @@ from crdt_sessions.model import (
     Threads,
     ToolPart,
     ValuePart,
+    arranged,
     authors,
     conversation,
     extent_of,
@@ -26,6 +27,7 @@ from crdt_sessions.model import (
     merge,
     shaped,
     system_text,
+    with_ended_calls,
     writes_as,
 )
 from crdt_sessions.model.values import Approval
@@ -130,6 +132,25 @@ def test_another_answer_takes_the_place_of_the_first_as_soon_as_it_is_asked_for(
     assert ids(conversation(again, runs)) == ["q", "b"]
     assert ids(conversation(again, runs, "a2")) == ["q", "a", "q2", "a2"]
     assert ids(conversation(again, [])) == [*ids(everything), "b"], "two agents that were asked the same"
+
+
+def test_history_that_was_brought_later_stands_in_front_of_what_it_precedes():
+    everything = [
+        message("q2"), answer("a2", "q2"),
+        message("q1", precedes="q2"), answer("a1", "q1", precedes="q2"), message("q3"), message("q0", precedes="q1"),
+    ]  # fmt: skip
+    read = ["q0", "q1", "a1", "q2", "a2", "q3"]
+    assert ids(conversation(everything, [])) == ids(arranged(everything)) == read
+    assert ids(conversation(everything, [], "q2")) == read[:4]
+    assert ids(Threads(everything).thread("q3")) == read
+    assert ids(conversation([*everything, message("q2b", replaces="q2")], [])) == ["q0", "q1", "a1", "q2b"]
+    careless = [message("a", precedes="b"), message("b", precedes="a"), message("c", precedes="c"), message("d")]
+    assert sorted(ids(arranged(careless))) == ["a", "b", "c", "d"]
+
+
+def test_a_long_history_is_arranged_without_recursion():
+    chain = [message(f"m{n}", precedes=f"m{n - 1}" if n else None) for n in range(5000)]
+    assert ids(arranged(chain)) == ids(reversed(chain))
 
 
 @given(
@@ -332,3 +353,32 @@ def test_a_careless_steering_part_is_left_out(value):
     for shape in ("openai", "anthropic", "ai-sdk"):
         (spelled,) = shaped([odd], shape)
         assert "steering" not in str(spelled)
+
+
+@pytest.mark.parametrize(
+    ("status", "call", "after", "state"),
+    [
+        ("cancelled", {}, False, "output-error"),
+        ("failed", {"state": "input-streaming"}, False, "output-error"),
+        ("interrupted", {"state": "approval-requested"}, False, "output-error"),
+        ("cancelled", {"state": "approval-responded", "approval": Approval(approved=False, by="a", at=1)}, True, "output-denied"),
+        ("completed", {}, False, "input-available"),
+        ("completed", {}, True, "output-error"),
+        ("running", {}, True, "input-available"),
+        ("suspended", {"state": "approval-requested"}, True, "approval-requested"),
+        ("failed", {"state": "output-available", "output": 1}, True, "output-available"),
+        (None, {}, True, "output-error"),
+        (None, {}, False, "input-available"),
+    ],
+)  # fmt: skip
+def test_calls_of_runs_that_have_ended_are_told_as_ended_whatever_an_old_document_says(status, call, after, state):
+    part = ToolPart(type="tool", tool_call_id="c", tool_name="look", **{"state": "input-available", **call})
+    answer = message("a", role="assistant", parts=[part], run_id="r")
+    runs = [Run(id="r", status=status)] if status is not None else []
+    thread = [message("q", "?"), answer, *([message("q2", "and?")] if after else [])]
+    told = with_ended_calls(thread, runs)[1].parts[0]
+    assert told.state == state
+    assert (told.error_text is not None) == (state == "output-error")
+    for shape in ("openai", "anthropic"):
+        spelled = json.dumps(shaped(with_ended_calls(thread, runs), shape))
+        assert spelled.count('"c"') in (0, 2), "a call with its result, or neither"

@@ -8,6 +8,7 @@ from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.sync import Replica
 from crdt_sessions.testing import FakeClock, MemoryChannel, settle
+from tests.processes import PATIENCE
 
 ROOM = session_id("room")
 
@@ -73,7 +74,7 @@ async def registry(store, clock):
 
 async def until(condition):
     """Return once *condition* holds: for what a thread does, which no number of turns can be counted for."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0)
 

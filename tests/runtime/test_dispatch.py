@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 
 import pytest
 
@@ -11,6 +12,7 @@ from crdt_sessions.limits import RunRules, Timing
 from crdt_sessions.model import ApprovalRequest, Decision, RunCancel, RunRequest, RunResult
 from crdt_sessions.runtime import Access, Dispatcher, SessionRegistry, Webhook, hold
 from crdt_sessions.testing import settle
+from tests.processes import PATIENCE
 
 from .conftest import ROOM, Peer
 
@@ -63,10 +65,10 @@ async def test_who_waits_is_served_when_a_run_comes_and_only_one_is(registry, di
     waiting = [asyncio.create_task(dispatcher.claim(["writer"], owner=f"w{n}", wait_s=60)) for n in range(5)]
     await settle()
     await ask(registry)
-    done, rest = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+    done, rest = await asyncio.wait(waiting, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
     assert [task.result().run.id for task in done] == ["r"]
     await ask(registry, "s", policy="parallel")
-    done, rest = await asyncio.wait(rest, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+    done, rest = await asyncio.wait(rest, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
     assert [task.result().run.id for task in done] == ["s"]
     for task in rest:
         task.cancel()
@@ -94,7 +96,7 @@ async def test_what_is_asked_and_who_answers_it_are_one_commit_and_the_others_ar
     assert seen == ["looked"] * 3
     monkeypatch.setattr(store, "append", appended)
     await ask(registry, policy="parallel")
-    claim = await asyncio.wait_for(waiting[0], 5)
+    claim = await asyncio.wait_for(waiting[0], PATIENCE)
     await settle()
     assert claim.run.id == "r"
     assert seen[3:] == ["stored"], "and nobody looked again"
@@ -103,12 +105,23 @@ async def test_what_is_asked_and_who_answers_it_are_one_commit_and_the_others_ar
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
+async def test_it_is_known_which_agents_have_asked_for_work(registry, dispatcher, monkeypatch):
+    await dispatcher.claim(["writer", "*"], owner="w", tenant="acme")
+    await dispatcher.claim(["critic"], owner="c", tenant="other")
+    await dispatcher.claim(["anywhere"], owner="a")
+    assert registry.claimants.agents("acme") == ["anywhere", "writer"]
+    assert registry.claimants.agents("other") == ["anywhere", "critic"]
+    monkeypatch.setattr("crdt_sessions.runtime.claimants._MOST_SEEN", 2)
+    await dispatcher.claim(["late"], owner="l", tenant="acme")
+    assert registry.claimants.agents("acme") == ["late"], "those of whom it was heard longest ago are forgotten"
+
+
 async def test_who_went_away_is_given_nothing(registry, dispatcher):
     first, second = (asyncio.create_task(dispatcher.claim(["writer"], owner=n, wait_s=60)) for n in "ab")
     await settle()
     first.cancel()
     await ask(registry)
-    assert (await asyncio.wait_for(second, 5)).run.lease.owner == "b"
+    assert (await asyncio.wait_for(second, PATIENCE)).run.lease.owner == "b"
 
 
 async def test_runs_that_become_ready_together_go_to_different_claimants(registry, dispatcher):
@@ -117,7 +130,7 @@ async def test_runs_that_become_ready_together_go_to_different_claimants(registr
     value = RunRequest(message_id="q", created_at=registry.clock.now(), policy="parallel")
     async with registry.open(ROOM, create=True) as room:
         await room.edit(lambda view: [view.runs.request(run, value) for run in ("r", "s")])
-    claims = await asyncio.wait_for(asyncio.gather(*waiting), 5)
+    claims = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE)
     assert {claim.run.id for claim in claims} == {"r", "s"}
 
 
@@ -131,7 +144,7 @@ async def test_who_may_not_take_a_run_is_passed_over(registry, dispatcher):
     waiting = [asyncio.create_task(each) for each in asked]
     await settle()
     await ask(registry, agent="writer")
-    assert (await asyncio.wait_for(waiting[3], 5)).run.lease.owner == "mine"
+    assert (await asyncio.wait_for(waiting[3], PATIENCE)).run.lease.owner == "mine"
     await settle()
     assert not any(task.done() for task in waiting[:3])
     for task in waiting:
@@ -159,7 +172,7 @@ async def test_who_was_given_what_was_not_stored_waits_on(clock, store):
         failing = False
         await pass_time(clock, 5)
         await ask(registry, "found", policy="parallel", agent="writer")
-        assert (await asyncio.wait_for(waiting, 5)).run.id == "found"
+        assert (await asyncio.wait_for(waiting, PATIENCE)).run.id == "found"
 
 
 async def test_waiting_ends_when_the_process_does(store, clock):
@@ -167,7 +180,7 @@ async def test_waiting_ends_when_the_process_does(store, clock):
         waiting = asyncio.create_task(Dispatcher(registry).claim(["writer"], owner="w", wait_s=60))
         await settle()
     with pytest.raises(ShuttingDown):
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, PATIENCE)
 
 
 async def test_waiting_ends(dispatcher):
@@ -462,3 +475,62 @@ def test_a_weak_or_wrong_secret_is_refused(secret):
 def test_an_unknown_event_is_refused():
     with pytest.raises(ValueError, match=r"run\.exploded"):
         Webhook("w", "http://x", SECRET, ("run.exploded",))
+
+
+async def test_one_line_tells_of_each_session_and_run_that_begins_or_ends(registry, dispatcher, caplog):
+    """Enough for an operator to see what happens, and no more: tokens and frames have none."""
+    caplog.set_level(logging.INFO, "crdt_sessions")
+
+    def told():
+        lines = [
+            (line.message, getattr(line, "run", None), getattr(line, "status", None))
+            for line in caplog.records
+            if line.message.startswith(("session ", "run "))
+        ]
+        caplog.clear()
+        return lines
+
+    await ask(registry, agent="writer")
+    assert told() == [("session begins", None, None)]
+    claim = await dispatcher.claim(["writer"], owner="w")
+    line = caplog.records[-1]
+    assert (line.session, line.agent, line.principal, line.attempt) == (ROOM, "writer", "w", 1)
+    assert told() == [("run begins", "r", None)]
+    async with hold(registry, ROOM, "r", claim.token) as held:
+        await held.append(0, "text")
+        assert told() == []
+        await held.report(result(registry, claim, "handoff", agent="critic"))
+    assert told() == [], "it has not ended"
+    claim = await dispatcher.claim(["critic"], owner="c")
+    assert told() == [("run goes on", "r", None)]
+    async with hold(registry, ROOM, "r", claim.token) as held:
+        await held.report(result(registry, claim, "completed"))
+    assert told() == [("run ends", "r", "completed")]
+    async with registry.open(ROOM) as session:
+        await session.set_status("closed")
+        assert told() == [("session ends", None, "closed")]
+        await session.set_status("active")
+        assert told() == [("session goes on", None, "active")]
+    await registry.delete(ROOM)
+    assert told() == [("session ends", None, "deleted")]
+
+
+async def test_who_is_about_to_be_given_work_when_all_stops_is_told_so_and_nothing_is_logged(
+    registry, dispatcher, monkeypatch, caplog
+):
+    """The run is queued, and the next process gives it; nothing went wrong."""
+    await ask(registry, agent="writer")
+
+    async def stopped(self, given):
+        raise ShuttingDown
+
+    monkeypatch.setattr(Dispatcher, "_stored", stopped)
+    with pytest.raises(ShuttingDown):
+        await dispatcher.claim(["writer"], owner="w")
+    await ask(registry, "later", agent="critic", policy="parallel")
+    waiting = asyncio.create_task(dispatcher.claim(["painter"], owner="p", wait_s=60))
+    await settle()
+    await ask(registry, "now", agent="painter", policy="parallel")
+    with pytest.raises(ShuttingDown):
+        await asyncio.wait_for(waiting, PATIENCE)
+    assert [line for line in caplog.records if line.levelno >= logging.ERROR] == []

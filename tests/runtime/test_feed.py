@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crdt_sessions.errors import ShuttingDown
-from crdt_sessions.model import Author, MessageHead, TextPart
-from crdt_sessions.runtime import SessionRegistry, follow
+from crdt_sessions.model import Author, MessageBegan, MessageHead, TextPart
+from crdt_sessions.runtime import Projector, SessionRegistry, follow, page
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.testing import FakeClock, settle
 
-from .conftest import ROOM
+from .conftest import ROOM, until
 
 
 class Reader:
@@ -22,21 +22,28 @@ class Reader:
         self.cursor, self.messages, self.title = None, {}, None
 
     async def read(self, session, at_most):
+        """Take up to *at_most* events, or, with -1, all that there are."""
         feed = follow(session, self.cursor)
         left = at_most
-        try:
-            while True:
-                async with asyncio.timeout(0.01):
-                    batch = await anext(feed)
-                for event in batch:
-                    if left == 0:
-                        return
-                    left -= 1
-                    self._take(event)
-        except TimeoutError:
-            pass
-        finally:
-            await feed.aclose()
+
+        async def batch():
+            return await anext(feed)
+
+        while True:
+            coming = asyncio.create_task(batch())
+            await settle()
+            if not coming.done():
+                break
+            for event in coming.result():
+                if left == 0:
+                    break
+                left -= 1
+                self._take(event)
+            if left == 0:
+                break
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+        await feed.aclose()
 
     def _take(self, event):
         self.cursor = event.cursor
@@ -107,6 +114,97 @@ def test_any_interrupted_reader_catches_up(actions):
     asyncio.run(scenario())
 
 
+@given(ACTIONS, st.lists(st.integers(0, 6), min_size=25, max_size=25))
+def test_what_changes_while_a_reader_is_told_is_told_in_the_end(actions, pauses):
+    """Each message is a piece of its own, and the session goes on between any two."""
+
+    async def scenario():
+        async with SessionRegistry(MemoryStore(), clock=FakeClock()) as registry:
+            async with registry.open(ROOM, create=True) as session:
+                for n in range(4):
+                    await session.edit(lambda view, n=n: act(view, "new", n))
+                reader = Reader()
+
+                async def read():
+                    async for batch in follow(session):
+                        for event in batch:
+                            reader._take(event)
+
+                reading = asyncio.create_task(read())
+                for (action, n), pause in zip(actions, pauses, strict=False):
+                    if action != "read":
+                        await session.edit(lambda view, action=action, n=n: act(view, action, n))
+                    for _ in range(pause):
+                        await asyncio.sleep(0)
+                expected = {m.id: m.json_value() for m in session.view.messages.ordered()}
+                await until(lambda: (reader.messages, reader.title) == (expected, session.view.meta.title))
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("crdt_sessions.runtime.projector._AT_ONCE", 1)
+        monkeypatch.setattr("crdt_sessions.runtime.feed._BATCH", 1)
+        asyncio.run(scenario())
+
+
+async def test_a_reader_of_a_long_history_stops_nobody(registry):
+    async with registry.open(ROOM, create=True) as session:
+        await session.edit(lambda view: [act_new(view, n) for n in range(200)])
+        turns = 0
+
+        async def count():
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        feed, told, most = follow(session), [], 0
+        while sum(event.kind == "message" for event in told) < 200:
+            before = turns
+            batch = await anext(feed)
+            most = max(most, len(batch) / max(1, turns - before))
+            told += batch
+        counting.cancel()
+        assert most <= 10, "events in a turn of the loop"
+        cursors = {event.cursor for event in told[:-1]}
+        assert len(cursors) == 1, "who is cut off in the middle begins anew"
+        assert told[-1].cursor not in cursors
+        assert [event.data["id"] for event in told if event.kind == "message"] == [f"m{n:03}" for n in range(200)]
+        await feed.aclose()
+
+
+def act_new(view, n):
+    head = MessageHead(id=f"m{n:03}", role="user", author=Author(id="a"), created_at=n)
+    view.messages.add(head, [TextPart(type="text", text="x")])
+
+
+@pytest.mark.parametrize("in_turns", [False, True])
+async def test_what_came_at_once_is_told_in_its_order_to_who_has_the_rest(registry, in_turns):
+    async with registry.open(ROOM, create=True) as session:
+        projector = Projector(session)
+        projector.take()
+        await session.edit(lambda view: [act_new(view, n) for n in range(20)])
+        if in_turns:
+            events = [event async for batch in projector.take_in_turns() for event in batch]
+        else:
+            events = projector.take()
+        began = [event.message for event in events if isinstance(event, MessageBegan)]
+        assert began == [f"m{n:03}" for n in range(20)]
+
+
+async def test_a_reader_is_let_go_in_the_middle_of_a_history(registry):
+    async with registry.open(ROOM, create=True) as session:
+        await session.edit(lambda view: [act_new(view, n) for n in range(200)])
+        feed = follow(session)
+        await anext(feed)
+        session._stopping = True
+        with pytest.raises(ShuttingDown):
+            while True:
+                await anext(feed)
+        session._stopping = False
+
+
 async def test_tokens_arrive_as_text_not_as_whole_messages(registry):
     async with registry.open(ROOM, create=True) as session:
         head = MessageHead(id="m", role="assistant", author=Author(id="a"), created_at=1)
@@ -147,9 +245,10 @@ async def test_a_cursor_of_another_generation_or_none_of_ours_begins_anew(regist
                 [TextPart(type="text", text="x")],
             )
         )
-        for cursor in ("garbage", "WzcsNSx7fV0", ""):
+        for cursor in ("garbage", "WzcsNSx7fV0", "WyJ4IiwieCIsNSx7fV0", ""):
             batch = await anext(follow(session, cursor))
-            assert [event.kind for event in batch] == ["presence", "session", "message"]
+            told = ["reset"] if cursor else []
+            assert [event.kind for event in batch] == [*told, "presence", "session", "message"]
 
 
 async def test_followers_of_a_deleted_session_are_let_go(registry):
@@ -166,3 +265,13 @@ async def test_followers_of_a_deleted_session_are_let_go(registry):
     with pytest.raises(ShuttingDown):
         await reading
     assert registry.live == []
+
+
+async def test_a_page_of_a_long_history_has_all_of_it_also_for_those_who_do_not_wait(registry):
+    async with registry.open(ROOM, create=True) as session:
+        for number in range(100):
+            head = MessageHead(id=f"m{number:03}", role="user", author=Author(id="a"), created_at=number)
+            await session.edit(lambda view, head=head: view.messages.add(head, [TextPart(type="text", text="x")]))
+        events = await page(session, wait_s=0)
+        assert len([event for event in events if event.kind == "message"]) == 100
+        assert await page(session, events[-1].cursor, kinds=["message"], wait_s=0) == []

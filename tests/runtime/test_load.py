@@ -1,6 +1,7 @@
 """Too much to do: newcomers wait, those who are here are served, memory comes back from whom nobody uses."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,10 @@ from crdt_sessions.limits import Limits, Timing
 from crdt_sessions.runtime import Access, Load, SessionRegistry
 from crdt_sessions.runtime.pace import Pace
 from crdt_sessions.storage import MemoryStore
+from crdt_sessions.sync import Replica
 from crdt_sessions.testing import MemoryChannel, settle
+from crdt_sessions.wire import Ack, decode, encode
+from crdt_sessions.wire.varint import varuint
 
 from .conftest import ROOM, Peer, until
 
@@ -125,23 +129,67 @@ async def test_connections_are_counted_and_given_back(store, clock):
             pass
 
 
-async def test_a_peer_that_sends_too_fast_is_closed_and_one_that_does_not_stays(store, clock):
-    limits = Limits(messages_per_s=10, message_burst=20)
-    async with SessionRegistry(store, clock=clock, limits=limits) as registry:
-        async with Peer(registry) as steady:
-            for _ in range(5):
-                for _ in range(9):
-                    await steady.channel.send(b"\x03")
-                await settle()
-                await clock.advance(1)
-            assert not steady.serving.done()
-        channel, far = MemoryChannel.pair()
-        serving = asyncio.create_task(registry.serve(ROOM, far))
-        for _ in range(30):
-            await channel.send(b"\x03")
-        closing = await serving
-        assert (closing.code, closing.reason) == (1013, "more than 10 messages a second; come back later")
+async def asking(registry, count, capacity=0):
+    """A peer that asks to have *count* messages acknowledged, as fast as it may; and its serving task."""
+    channel, far = MemoryChannel.pair(capacity=capacity)
+    serving = asyncio.create_task(registry.serve(ROOM, far))
+
+    async def ask():
+        for number in range(count):
+            await channel.send(encode(Ack(varuint(number))))
+
+    return channel, asyncio.create_task(ask()), serving
+
+
+async def answered(channel):
+    """How many of its acknowledgements a peer has got so far."""
+    await settle(100)
+    inbox = channel._inbox
+    return sum(any(isinstance(frame, Ack) for frame in decode(message)) for message in list(inbox._queue))
+
+
+async def test_a_peer_that_sends_too_fast_is_slowed_down_to_the_limit_and_nobody_else_is(store, clock):
+    async with SessionRegistry(store, clock=clock, limits=Limits(messages_per_s=10, message_burst=20)) as registry:
+        channel, asks, serving = await asking(registry, 100)
+        assert await answered(channel) == 20, "the burst"
+        for seconds in range(1, 4):
+            await clock.advance(1)
+            assert abs(await answered(channel) - (20 + 10 * seconds)) <= 1
+            async with Peer(registry) as other:
+                await other.edit(lambda view, seconds=seconds: view.state.__setitem__("k", seconds))
+                await until(lambda: other.replica.durable == other.replica.version)
+        await clock.advance(6)
+        assert await answered(channel) == 100, "nothing is lost"
+        assert not serving.done()
+        await asks
         channel.close()
+        assert (await serving).code == 1000
+
+
+async def test_a_peer_that_is_slowed_down_is_not_read_from_so_that_it_feels_it(store, clock):
+    async with SessionRegistry(store, clock=clock, limits=Limits(messages_per_s=10, message_burst=20)) as registry:
+        channel, asks, serving = await asking(registry, 100, capacity=5)
+        under_way = 5 + 1  # and one that waits for its turn
+        channel._inbox._maxsize = 0  # what it is sent has room
+        await settle(100)
+        waiting = channel._other._inbox.qsize()
+        assert (waiting, asks.done()) == (5, False)
+        assert await answered(channel) == 20
+        await clock.advance(1)
+        assert abs(await answered(channel) - 30) <= 1
+        assert channel._other._inbox.qsize() <= under_way
+        asks.cancel()
+        channel.close()
+        await clock.advance(10)  # that it has ended stands behind what it had sent
+        assert (await serving).code == 1000
+
+
+async def test_a_peer_that_is_slowed_down_can_be_closed(store, clock):
+    async with SessionRegistry(store, clock=clock, limits=Limits(messages_per_s=0.001, message_burst=1)) as registry:
+        _, _, serving = await asking(registry, 100)
+        await settle()
+        await registry.shutdown()
+        assert (await serving).code == 1012
 
 
 async def test_what_the_disk_has_not_taken_is_bounded(clock):
@@ -162,6 +210,87 @@ async def test_what_the_disk_has_not_taken_is_bounded(clock):
             assert 0 < len(session.view.state.to_py()) < 10
             moves.set()
             await until(lambda: len(session.view.state.to_py()) == 50)
+
+
+async def test_what_waits_for_the_disk_counts_as_what_it_costs(clock):
+    """A small update costs several times its bytes."""
+    moves = asyncio.Event()
+
+    class Slow(MemoryStore):
+        async def append(self, *arguments, **options):
+            await moves.wait()
+            await super().append(*arguments, **options)
+
+    async with SessionRegistry(Slow(), clock=clock, limits=Limits(max_uncommitted_bytes=10_000)) as registry:
+        async with Peer(registry) as ann, registry.open(ROOM) as session:
+            for number in range(100):
+                await ann.edit(lambda view, number=number: view.state.__setitem__(f"k{number}", 1))
+            await settle()
+            assert 0 < len(session.view.state.to_py()) < 40
+            moves.set()
+            await until(lambda: len(session.view.state.to_py()) == 100)
+
+
+async def test_what_waits_for_the_disk_in_all_sessions_is_bounded(clock):
+    """Those that flood are not read any more, however many they are; who sends little is."""
+    moves = asyncio.Event()
+
+    class Slow(MemoryStore):
+        async def append(self, *arguments, **options):
+            await moves.wait()
+            await super().append(*arguments, **options)
+
+    limits = Limits(max_uncommitted_bytes=10**9, total_uncommitted_bytes=100_000)
+    async with SessionRegistry(Slow(), clock=clock, limits=limits) as registry, AsyncExitStack() as stack:
+        rooms = [session_id(f"room-{number}") for number in range(6)]
+        floods = [await stack.enter_async_context(Peer(registry, room)) for room in rooms]
+        modest = await stack.enter_async_context(Peer(registry))
+        for number in range(40):
+            for flood in floods:
+                await flood.edit(lambda view, number=number: view.state.__setitem__(f"k{number}", "x" * 1000))
+            assert registry._backlog.bytes < limits.total_uncommitted_bytes + len(floods) * 20_000
+        assert registry._backlog.full
+        await modest.edit(lambda view: view.state.__setitem__("k", 1))
+        async with registry.open(ROOM) as session:
+            assert session.view.state.to_py() == {"k": 1}
+        moves.set()
+        for room in rooms:
+            async with registry.open(room) as session:
+                await until(lambda session=session: len(session.view.state.to_py()) == 40)
+                await session.durable()
+        await until(lambda: registry._backlog.bytes == 0)
+
+
+async def test_what_all_sessions_keep_for_slow_peers_is_bounded(store, clock):
+    """Each of them has a peer that reads nothing; in the end they read, and have everything."""
+    limits = Limits(log_bytes=20_000, total_log_bytes=30_000)
+    async with SessionRegistry(store, clock=clock, limits=limits) as registry:
+        slow = []
+        for number in range(5):
+            room = session_id(f"room-{number}")
+            near, far = MemoryChannel.pair(capacity=3)
+            replica = Replica(9000 + number)
+            replica.open(clock.now())
+            slow.append((near, replica, asyncio.create_task(registry.serve(room, far))))
+            await near.send(replica.take(clock.now())[0])
+            await settle()
+            async with Peer(registry, room) as writer:
+                for edit in range(70):
+                    await writer.edit(lambda view, edit=edit: view.state.__setitem__(f"k{edit}", "x" * 200))
+                    assert registry._log_memory.bytes <= limits.total_log_bytes
+        assert registry._log_memory.bytes > limits.log_bytes / 2, "they do lag"
+        for near, replica, serving in slow:
+
+            async def read(near=near, replica=replica):
+                async for message in near:
+                    replica.receive(message, clock.now())
+
+            reading = asyncio.create_task(read())
+            await until(lambda replica=replica: len(replica.view.state.to_py() or {}) == 70)
+            near.close()
+            await asyncio.gather(reading, serving)
+            replica.close()
+    assert registry._log_memory.bytes == 0
 
 
 @given(

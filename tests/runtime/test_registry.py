@@ -3,15 +3,17 @@
 import asyncio
 import gc
 import weakref
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 
 import pytest
 from pycrdt import Channel, Doc, Map, Provider, Text
 
 from crdt_sessions.errors import (
+    EarlyUpdate,
     PanickedUpdate,
     SessionDeleted,
     SessionExists,
+    SessionFailed,
     SessionNotFound,
     ShuttingDown,
     StorageError,
@@ -154,7 +156,55 @@ async def test_rows_are_folded_while_the_session_lives(store, clock):
             assert len(session.view.messages) == 43
 
 
-async def test_updates_that_wait_survive_compaction_and_restart(store, clock):
+async def test_others_go_on_while_a_session_of_many_rows_is_loaded(store, clock):
+    never = Compaction(max_rows=10**6, min_rows_on_unload=10**6)
+    async with SessionRegistry(store, clock=clock, compaction=never) as registry:
+        async with registry.open(ROOM, create=True) as session:
+            for n in range(300):
+                await session.edit(lambda view, n=n: view.state.__setitem__("k", n))
+    turns = 0
+
+    async def count():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with SessionRegistry(store, clock=clock, compaction=never) as registry:
+        counting = asyncio.create_task(count())
+        async with registry.open(ROOM) as session:
+            assert turns > 8
+            assert session.view.state.to_py() == {"k": 299}
+        counting.cancel()
+
+
+async def test_sessions_that_are_due_together_are_folded_one_after_the_other(store, clock, monkeypatch):
+    async with SessionRegistry(store, clock=clock, compaction=Compaction(max_rows=20)) as registry:
+        all_due, at_once, most, fold = asyncio.Event(), 0, 0, registry.fold
+
+        async def counted(updates):
+            nonlocal at_once, most
+            at_once += 1
+            most = max(most, at_once)
+            await all_due.wait()
+            at_once -= 1
+            return await fold(updates)
+
+        monkeypatch.setattr(registry, "fold", counted)
+        async with AsyncExitStack() as stack:
+            names = [session_id(f"room-{number}") for number in range(5)]
+            sessions = [await stack.enter_async_context(registry.open(name, create=True)) for name in names]
+            for n in range(25):
+                await asyncio.gather(*(session.edit(post(f"m{n}", "x")) for session in sessions))
+            assert all(session.folding for session in sessions)
+            all_due.set()
+            await until(lambda: not any(session.folding for session in sessions))
+            assert most == 1
+            for name in names[1:]:
+                assert len((await store.load(name)).rows) < 10
+
+
+async def test_what_waits_in_rows_of_an_earlier_release_survives_compaction_and_restart(store, clock):
     source, updates = Doc(client_id=5), []
     source.observe(lambda event: updates.append(event.update))
     text = source.get("draft", type=Text)
@@ -167,12 +217,24 @@ async def test_updates_that_wait_survive_compaction_and_restart(store, clock):
     async with SessionRegistry(store, clock=clock, compaction=Compaction(min_rows_on_unload=1)) as registry:
         async with registry.open(ROOM, create=True) as session:
             await session.apply(updates[0])
-            await session.apply(updates[2])  # waits for updates[1]
-            assert draft(session) == "a"
-    async with SessionRegistry(store, clock=clock) as registry, registry.open(ROOM) as session:
-        assert len((await store.load(ROOM)).rows) == 1
-        await session.apply(updates[1])
-        assert draft(session) == "abc"
+            with pytest.raises(EarlyUpdate):
+                await session.apply(updates[2])
+            last = (await store.load(ROOM)).last_seq
+    await store.append(ROOM, [Row(Seq(last + 1), updates[2], waits=True)], now=clock.now())
+    for _ in range(2):
+        async with SessionRegistry(store, clock=clock, compaction=Compaction(min_rows_on_unload=1)) as registry:
+            async with registry.open(ROOM) as session:
+                assert draft(session) == "a"
+                await session.snapshot()
+                assert [row.waits for row in (await store.load(ROOM)).rows] == [True]
+    async with SessionRegistry(store, clock=clock, compaction=Compaction(min_rows_on_unload=1)) as registry:
+        async with registry.open(ROOM) as session:
+            await session.apply(updates[1])
+            await until(lambda: draft(session) == "abc")
+        async with registry.open(ROOM) as session:
+            await until(lambda: draft(session) == "abc")
+            await session.snapshot()
+    assert [row.waits for row in (await store.load(ROOM)).rows] == [False]
 
 
 async def test_an_echo_is_not_stored(registry, store):
@@ -327,7 +389,7 @@ async def test_a_store_that_breaks_its_contract_fails_the_session_not_the_proces
             raise RuntimeError("not a StorageError")
 
     async with SessionRegistry(Rude(), clock=clock) as registry, registry.open(ROOM, create=True) as session:
-        with pytest.raises(StorageError, match="not a StorageError"):
+        with pytest.raises(SessionFailed, match="reference"):
             await session.edit(post("m1", "x"))
 
 
@@ -490,7 +552,7 @@ async def test_a_defect_in_the_engine_fails_the_session_and_nothing_else(registr
         def defect(*_):
             raise RuntimeError("a defect")
 
-        monkeypatch.setattr(session.engine, "_settle", defect)
+        monkeypatch.setattr(session.engine, "_judge", defect)
         await peer.edit(post("m1", "kept by its author"))
         await settle()
         assert peer.replica.durable == 0
@@ -498,7 +560,7 @@ async def test_a_defect_in_the_engine_fails_the_session_and_nothing_else(registr
         await settle(50)
         assert witness.replica.durable == 1
     assert peer.closing.code == 1011
-    assert "the engine failed" in caplog.text
+    assert "a defect ended the session" in caplog.text
     peer.replica.lost(registry.clock.now())
     async with peer:
         await settle(100)

@@ -4,12 +4,13 @@ import asyncio
 
 import pytest
 
-from crdt_sessions.errors import BadTenant, SessionNotFound, TooMany
-from crdt_sessions.ids import name_of, session_id, tenant_of
+from crdt_sessions.errors import BadSessionId, BadTenant, SessionNotFound, TooMany
+from crdt_sessions.ids import SessionId, name_of, session_id, tenant_of
 from crdt_sessions.limits import Limits
-from crdt_sessions.model import Author, MessageHead, RunRequest
+from crdt_sessions.model import Author, MessageHead, RunRequest, TextPart
 from crdt_sessions.runtime import Access, Dispatcher, SessionRegistry
 from crdt_sessions.testing import MemoryChannel, settle
+from tests.processes import PATIENCE
 from tests.runtime.conftest import Peer
 
 ACME, UMBRELLA = session_id("room", "acme"), session_id("room", "umbrella")
@@ -51,7 +52,7 @@ async def test_a_claim_is_for_runs_of_one_tenant_and_of_sessions_one_may_use(reg
 
             def ask(view):
                 head = MessageHead(id="q", role="user", author=Author(id="ann"), created_at=1)
-                view.messages.add(head)
+                view.messages.add(head, [TextPart(type="text", text="?")])
                 view.runs.request("r", RunRequest(message_id="q", agent="writer", created_at=1))
 
             await session.edit(ask)
@@ -90,7 +91,7 @@ async def test_a_tenant_has_limits_of_its_own(store, clock):
         with pytest.raises(TooMany, match="sessions of a tenant"):
             await registry.create(session_id("c", "acme"))
         channel, far = MemoryChannel.pair()
-        assert (await asyncio.wait_for(registry.serve(session_id("c", "acme"), far), 5)).code == 1013
+        assert (await asyncio.wait_for(registry.serve(session_id("c", "acme"), far), PATIENCE)).code == 1013
         channel.close()
         await registry.create(session_id("c", "umbrella"))
         await registry.delete(session_id("b", "acme"))
@@ -117,3 +118,15 @@ async def test_access_that_was_taken_away_before_it_began_ends_at_once(registry)
         await settle()
         assert ann.serving.done()
     assert ann.closing.code == 1013
+
+
+async def test_a_name_that_is_taken_for_an_id_is_refused(registry):
+    """Else an embedding application and REST clients would mean two sessions by one name."""
+    for wrong in ("a b", "ä", "acme/a b", "%zz", "a%2fb"):
+        with pytest.raises(BadSessionId, match="ids are made of names"):
+            await registry.create(SessionId(wrong))
+        channel, far = MemoryChannel.pair()
+        assert (await asyncio.wait_for(registry.serve(SessionId(wrong), far), 5)).code == 4400
+        channel.close()
+    for name in ("a b", "ä", "a/b/c", "%zz"):
+        await registry.create(session_id(name))

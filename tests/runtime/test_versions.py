@@ -6,7 +6,7 @@ import pytest
 from crdt_sessions.errors import NotFound, RunsActive, SessionExists, SessionNotFound
 from crdt_sessions.ids import Seq, session_id
 from crdt_sessions.limits import Retention
-from crdt_sessions.model import RunCancel, RunRequest, by_id, difference, export_of
+from crdt_sessions.model import Author, MessageHead, RunCancel, RunRequest, TextPart, by_id, difference, export_of
 from crdt_sessions.runtime import SessionRegistry, Versions
 from tests.runtime.conftest import ROOM, Peer
 
@@ -160,6 +160,34 @@ async def test_a_fork_begins_as_the_version_was_and_goes_its_own_way(registry, v
         await versions.fork(session_id("fork"))
     with pytest.raises(SessionNotFound):
         await Versions(registry, session_id("nowhere")).fork(session_id("x"))
+
+
+async def test_what_an_agent_was_writing_is_interrupted_in_a_fork_and_goes_on_where_it_was(registry, versions):
+    def ask(view):
+        head = MessageHead(id="m", role="user", author=Author(id="ann", kind="human"), created_at=1)
+        view.messages.add(head, [TextPart(type="text", text="Think, then do it")])
+        view.runs.request("r", RunRequest(message_id="m", agent="writer", created_at=1))
+
+    def write(view):
+        head = MessageHead(id="r-out", role="assistant", author=Author(id="writer", kind="agent"), created_at=2)
+        answer = view.messages.add(head, run_id="r")
+        answer.open_text("reasoning").append("Well")
+        call = answer.open_tool("c", "book_seat")
+        call.close({"price": 120})
+        answer.open_tool("d", "pay").append('{"pri')
+
+    async with registry.open(ROOM) as session:
+        await session.edit(ask)
+        session.decide(lambda runs, now: runs.claim("r", agents=["writer"], owner="w", digest="d", now=now))
+        await session.edit(write)
+        await versions.fork(session_id("fork"))
+        answer = session.view.messages.value("r-out")
+        assert [part.state for part in answer.parts] == ["streaming", "input-available", "input-streaming"]
+    async with registry.open(session_id("fork")) as fork:
+        assert fork.view.runs.value("r").status == "interrupted"
+        assert [part.state for part in fork.view.messages.value("r-out").parts] == [
+            "interrupted", "output-error", "output-error",
+        ]  # fmt: skip
 
 
 async def test_naming_and_folding_at_the_same_time_lose_nothing(registry, versions):

@@ -13,14 +13,11 @@ import websockets
 from crdt_sessions import connect
 from crdt_sessions.wire import SyncStep1, encode
 from crdt_sessions_server.settings import Settings
-from tests.processes import Server
+from tests.processes import PATIENCE, Server, command
 
 
 def _refused(*flags, env=None):
-    done = subprocess.run(
-        [sys.executable, "-m", "crdt_sessions_server", "serve", *flags],
-        capture_output=True, text=True, timeout=30, check=False, env={**os.environ, **(env or {})},
-    )  # fmt: skip
+    done = command("serve", *flags, **(env or {}))
     assert done.returncode == 2, done.stdout + done.stderr
     return done.stderr
 
@@ -42,7 +39,7 @@ def test_without_tokens_it_serves_this_machine_only(tmp_path):
 
 def test_wrong_settings_are_named(tmp_path):
     assert "port" in _refused("--port", "99999")
-    assert "log_format" in _refused(env={"CRDT_SESSIONS_LOG_FORMAT": "xml"})
+    assert "CRDT_SESSIONS_LOG_FORMAT" in _refused(env={"CRDT_SESSIONS_LOG_FORMAT": "xml"})
     (tmp_path / "s.toml").write_text("prot = 1\n")
     assert "prot" in _refused("--config", str(tmp_path / "s.toml"))
     tokens = tmp_path / "tokens.json"
@@ -119,7 +116,7 @@ async def test_shutdown_flushes_closes_with_1012_and_ends_in_time(tmp_path):
             begun = time.monotonic()
             server.child.send_signal(signal.SIGTERM)
             with pytest.raises(websockets.ConnectionClosed):
-                async with asyncio.timeout(15):
+                async with asyncio.timeout(PATIENCE):
                     while True:
                         await idle.recv()
             assert (idle.close_code, idle.close_reason) == (1012, "the server restarts")
@@ -133,7 +130,7 @@ async def test_shutdown_flushes_closes_with_1012_and_ends_in_time(tmp_path):
             server.close()
             revived = server.again()
             try:
-                await asyncio.wait_for(flooding.durable(), 20)
+                await asyncio.wait_for(flooding.durable(), PATIENCE)
                 with revived.http() as again:
                     stored = again.get("/v1/sessions/room/messages", params={"limit": 1000}).json()["messages"]
                 assert len(stored) == 200
@@ -145,7 +142,7 @@ async def test_shutdown_flushes_closes_with_1012_and_ends_in_time(tmp_path):
 async def _follow(server):
     import httpx
 
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
         async with client.stream("GET", f"{server.url}/v1/sessions/room/events") as response:
             async for _ in response.aiter_lines():
                 pass
@@ -154,7 +151,7 @@ async def _follow(server):
 def test_the_benchmarks_outside_a_checkout_say_where_they_are(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "crdt_sessions_server", "bench"],
-        capture_output=True, text=True, timeout=30, check=False, cwd=tmp_path,
+        capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 2
     assert "make bench" in done.stderr

@@ -18,7 +18,9 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol as Library
 from websockets.protocol import Side, State
 
+from crdt_sessions.errors import TooMany
 from crdt_sessions_server.direct import Deframer, DirectLine, header, take_over
+from tests.processes import PATIENCE
 
 MAX = 1_000_000
 
@@ -162,6 +164,18 @@ async def test_a_line_stops_reading_while_nobody_takes_and_goes_on_where_it_was(
     waiting.cancel()
 
 
+async def test_what_piles_up_though_nothing_is_to_be_read_is_bounded():
+    """As long as the transport does as it is told, there is but one read more."""
+    line = DirectLine(Transport(), asyncio.Protocol(), MAX)
+    line.open(lambda: None, lambda messages: messages, 10)
+    frame = b"\x82\xfe\x03\xe8\0\0\0\0" + 1000 * b"x"
+    for _ in range(MAX // 1000 + 2):
+        line.data_received(frame)
+    with pytest.raises(TooMany, match="wait to be read"):
+        await anext(line.batches())
+    assert not line._waiting
+
+
 async def test_what_is_taken_at_once_does_not_overtake_what_waits():
     transport, taken = Transport(), []
     line = DirectLine(transport, asyncio.Protocol(), MAX)
@@ -247,7 +261,7 @@ async def hypercorn(taken):
         yield f"ws://127.0.0.1:{port}"
     finally:
         stopping.set()
-        await asyncio.wait_for(asyncio.gather(*serving), 10)
+        await asyncio.wait_for(asyncio.gather(*serving), PATIENCE)
 
 
 async def test_a_socket_of_hypercorns_is_taken_over_and_given_back_when_it_ends():
@@ -260,7 +274,7 @@ async def test_a_socket_of_hypercorns_is_taken_over_and_given_back_when_it_ends(
                 assert await peer.recv() == message
             await peer.send([b"pie", b"ces"])
             assert await peer.recv() == b"pieces"
-            await asyncio.wait_for(await peer.ping(), 5)
+            await asyncio.wait_for(await peer.ping(), PATIENCE)
             await peer.send(b"bye")
             assert await peer.recv() == b"bye"
             with pytest.raises(ConnectionClosed):
@@ -270,7 +284,7 @@ async def test_a_socket_of_hypercorns_is_taken_over_and_given_back_when_it_ends(
             pass  # closed by the client
         lost = await connect(url, proxy=None, compression=None)
         lost.transport.abort()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while taken.count("told") < 3:
                 await asyncio.sleep(0.01)
     assert [type(each) for each in taken if each != "told"] == [DirectLine] * 3

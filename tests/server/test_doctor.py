@@ -1,5 +1,8 @@
 """``crdt-sessions doctor`` on databases that are whole, in use, and damaged in every way we know."""
 
+import asyncio
+import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -8,33 +11,50 @@ import pytest
 
 from crdt_sessions import Past, connect
 from crdt_sessions.storage.migrations import STEPS
-from tests.processes import Server
+from tests.processes import PATIENCE, Server, command
 
-FLAGS = ("--default-agent", "", "--snapshot-rows", "10", "--idle-unload-s", "0.1")
+FLAGS = ("--default-agent", "")
 
 
 def doctor(*arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "crdt_sessions_server", "doctor", *map(str, arguments)],
-        capture_output=True, text=True, timeout=60, check=False, encoding="utf-8",
-    )  # fmt: skip
+    done = command("doctor", *arguments)
     return done.returncode, done.stdout + done.stderr
 
 
-async def filled(path):
-    """Two sessions with messages and a queued run, and a deleted one."""
-    server = Server(path, *FLAGS)
+async def fill(path):
+    """Two sessions, each with a snapshot, rows behind it and a queued run, and a deleted one."""
+    server = Server(path, *FLAGS, "--snapshot-rows", "10", "--idle-unload-s", "0.1")
     try:
         for room in ("a", "b"):
             async with connect(server.url, room, name=room) as peer:
-                for number in range(6):
+                for number in range(12):
                     await peer.post(f"{room}{number}", id=f"m{number}")
-                await peer.post("?", id="q", agent="writer")
         with server.http() as http:
             http.post("/v1/sessions", json={"id": "gone"})
             http.delete("/v1/sessions/gone")
     finally:
         server.terminate()
+    server = Server(path, *FLAGS)
+    try:
+        for room in ("a", "b"):
+            async with connect(server.url, room, name=room) as peer:
+                await peer.post("?", id="q", agent="writer")
+                await peer.post("!", id="last")
+    finally:
+        server.terminate()
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    path = tmp_path_factory.mktemp("doctor") / "s.db"
+    asyncio.run(fill(path))
+    return path
+
+
+@pytest.fixture
+def path(filled, tmp_path):
+    """A database of its own, to be damaged."""
+    return shutil.copy(filled, tmp_path / "s.db")
 
 
 def tamper(path, *statements):
@@ -54,9 +74,7 @@ async def texts(path, room):
         server.close()
 
 
-async def test_a_whole_database_is_well_also_while_it_is_in_use(tmp_path):
-    path = tmp_path / "s.db"
-    await filled(path)
+def test_a_whole_database_is_well_also_while_it_is_in_use(path):
     before = path.read_bytes()
     status, said = doctor(path)
     assert (status, path.read_bytes()) == (0, before), said
@@ -78,42 +96,35 @@ async def test_a_whole_database_is_well_also_while_it_is_in_use(tmp_path):
          "is missing"),
     ],
 )  # fmt: skip
-async def test_a_damaged_row_costs_its_session_that_row_and_the_others_nothing(tmp_path, statement, said):
-    path, saved = tmp_path / "s.db", tmp_path / "saved.db"
-    await filled(path)
+async def test_a_damaged_row_costs_its_session_that_row_and_the_others_nothing(path, tmp_path, statement, said):
+    saved = tmp_path / "saved.db"
     tamper(path, statement)
     status, report = doctor(path)
     assert (status, said in report, "--salvage" in report) == (1, True, True), report
     status, report = doctor(path, "--salvage", saved)
     assert (status, "saved without" in report) == (0, True), report
     assert doctor(saved)[0] == 0
-    whole = {*(f"b{number}" for number in range(6)), "?"}
+    whole = {*(f"b{number}" for number in range(12)), "?", "!"}
     assert await texts(saved, "b") == (whole, ["queued"])
     rest, _ = await texts(saved, "a")
-    assert {f"a{number}" for number in range(5)} <= rest, "all but the end is there"
+    assert {f"a{number}" for number in range(12)} | {"?"} <= rest, "all but the end is there"
     connection = sqlite3.connect(saved)
     assert connection.execute("SELECT generation FROM sessions WHERE id = 'gone'").fetchone() == (1,)
     connection.close()
 
 
-async def test_a_session_of_which_nothing_is_left_is_said_and_the_others_are_saved(tmp_path):
-    path, saved = tmp_path / "s.db", tmp_path / "saved.db"
-    await filled(path)
-    tamper(path, "UPDATE updates SET checksum = 0 WHERE session = 'a'")
-    connection = sqlite3.connect(path)
-    connection.execute("UPDATE snapshots SET checksum = 0 WHERE session = 'a'")
-    connection.commit()
-    connection.close()
+async def test_a_session_of_which_nothing_is_left_is_said_and_the_others_are_saved(path, tmp_path):
+    saved = tmp_path / "saved.db"
+    tamper(path, *(f"UPDATE {table} SET checksum = 0 WHERE session = 'a'" for table in ("updates", "snapshots")))
     status, report = doctor(path, "--salvage", saved)
     assert (status, "nothing of it could be saved" in report) == (0, True)
-    assert len((await texts(saved, "b"))[0]) == 7
+    assert len((await texts(saved, "b"))[0]) == 14
 
 
-async def test_a_damaged_page_is_found(tmp_path):
-    path = tmp_path / "s.db"
-    await filled(path)
+def test_a_damaged_page_is_found(path):
     data = bytearray(path.read_bytes())
-    for page in range(2 * 4096, len(data), 4096):  # the schema on the first page stays readable
+    size = int.from_bytes(data[16:18], "big")
+    for page in range(2 * size, len(data), size):  # the schema on the first page stays readable
         data[page : page + 64] = b"\xff" * 64
     path.write_bytes(data)
     status, report = doctor(path)
@@ -126,23 +137,19 @@ def test_what_is_not_a_database_is_said(tmp_path):
     (tmp_path / "empty").touch()
     for name, said in (
         ("none", "there is no file"),
-        ("text", "cannot be read"),
+        ("text", "it is no SQLite database"),
         ("empty", "not a database of sessions"),
     ):
         status, report = doctor(tmp_path / name)
         assert (status, said in report) == (2, True), report
 
 
-async def test_nothing_is_overwritten(tmp_path):
-    path = tmp_path / "s.db"
-    await filled(path)
+def test_nothing_is_overwritten(path):
     status, report = doctor(path, "--salvage", path)
     assert (status, "exists; choose another name" in report) == (2, True)
 
 
-async def test_a_newer_database_is_left_alone(tmp_path):
-    path = tmp_path / "s.db"
-    await filled(path)
+def test_a_newer_database_is_left_alone(path):
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
@@ -174,3 +181,27 @@ async def test_salvaging_keeps_the_versions_that_are_whole(tmp_path):
             await peer.post("goes on")
     finally:
         server.close()
+
+
+async def test_a_terminal_that_shows_ascii_only_is_told_all_the_same(tmp_path):
+    """In the C locale without UTF-8, or in a pipe of some CI: what it cannot show is spelled."""
+    path = tmp_path / "größe.db"
+    server = Server(path, *FLAGS)
+    async with connect(server.url, "Zürich", name="Ann") as peer:
+        await peer.post("?", id="q")
+    server.terminate()
+    env = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    copy = tmp_path / "größere.db"
+    for arguments in (
+        ("doctor", path),
+        ("backup", path, copy),
+        ("doctor", path, "--salvage", tmp_path / "größte.db"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "crdt_sessions_server", *map(str, arguments)],
+            capture_output=True, timeout=PATIENCE, check=False, env=env,
+        )  # fmt: skip
+        assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr.decode()
+        assert b"gr\\" in done.stdout
+    assert copy.exists()
+    assert "Zürich" in doctor(copy)[1]

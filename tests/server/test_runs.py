@@ -12,7 +12,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook as Verifier
 
 from crdt_sessions import connect
-from tests.processes import Server
+from tests.processes import PATIENCE, PROBLEM, Server, attempts
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -96,7 +96,7 @@ def events(hook, run):
 def test_a_serverless_agent_needs_nothing_but_http(http, name, agent, hook):
     """Woken by a webhook, it claims the run it was told of, works step by step, and may repeat every request."""
     message, run = ask(http, name, agent, "Book a seat")
-    for _ in range(200):
+    for _ in attempts():
         if events(hook, run.rsplit("/", 1)[1]):
             break
         time.sleep(0.02)
@@ -112,7 +112,7 @@ def test_a_serverless_agent_needs_nothing_but_http(http, name, agent, hook):
         answer = http.post(f"{run}/append", json={"offset": 0, "text": "One moment 😀"}, headers=lease)
         assert answer.json() == {"offset": 12}
     wrong = http.post(f"{run}/append", json={"offset": 99, "text": "x"}, headers=lease)
-    assert (wrong.status_code, wrong.json()["title"], wrong.json()["length"]) == (409, "WrongOffset", 12)
+    assert (wrong.status_code, wrong.json()["type"], wrong.json()["length"]) == (409, PROBLEM + "wrong-offset", 12)
     assert http.get(f"{run}/steps/pay", headers=lease).status_code == 404
     assert http.put(f"{run}/steps/pay", json={"value": {"receipt": 7}}, headers=lease).json()["value"] == {
         "receipt": 7
@@ -127,12 +127,27 @@ def test_a_serverless_agent_needs_nothing_but_http(http, name, agent, hook):
     assert (suspended["status"], suspended.get("lease")) == ("suspended", None)
     assert http.post(f"{run}/append", json={"offset": 12, "text": "x"}, headers=lease).status_code == 409
 
-    early = http.post(f"{run}/approvals/c1", json={"approved": True, "principal": "bob"}).json()
-    assert "approval" not in early, "bob may not decide"
+    (pending,) = http.get(run).json()["pending"]
+    assert pending == {"toolCallId": "c1", "toolName": "book", "approvers": ["ann"], "needs": "any"}
+    early = http.post(f"{run}/approvals/c1", json={"approved": True, "principal": "bob"})
+    assert (early.status_code, early.json()["type"], early.json()["approvers"]) == (
+        403,
+        PROBLEM + "not-an-approver",
+        ["ann"],
+    )
+    unnamed = http.post(f"{run}/approvals/c1", json={"approved": True})
+    assert unnamed.status_code == 403
+    assert "that is for 'ann'; say who decides" in unnamed.json()["detail"]
+    wrong = http.post(f"{run}/approvals/c7", json={"approved": True, "principal": "ann"})
+    assert (wrong.status_code, wrong.json()["known"]) == (404, ["c1"])
     decided = http.post(f"{run}/approvals/c1", json={"approved": True, "reason": "ok", "principal": "ann"}).json()
     assert (decided["approval"]["by"], decided["approval"]["approved"]) == ("ann", True)
-    late = http.post(f"{run}/approvals/c1", json={"approved": False, "principal": "ann"}).json()
-    assert (late["approval"]["approved"], [each["by"] for each in late["late"]]) == (True, ["ann"])
+    assert "pending" not in http.get(run).json()
+    again = http.post(f"{run}/approvals/c1", json={"approved": True, "principal": "ann"})
+    assert (again.status_code, again.json()["approval"]) == (200, decided["approval"]), "to repeat oneself is no harm"
+    late = http.post(f"{run}/approvals/c1", json={"approved": False, "principal": "ann"})
+    assert (late.status_code, late.json()["type"], late.json()["by"]) == (409, PROBLEM + "already-decided", "ann")
+    assert late.json()["detail"].startswith("the tool call 'c1' was approved by 'ann' already. ")
 
     grant, lease = claim(http, agent)
     assert grant["epoch"] == 2
@@ -146,11 +161,42 @@ def test_a_serverless_agent_needs_nothing_but_http(http, name, agent, hook):
         "booked",
         "Done.",
     ]
-    for _ in range(200):
+    for _ in attempts():
         if len(events(hook, grant["run"]["id"])) == 4:
             break
         time.sleep(0.02)
     assert events(hook, grant["run"]["id"]) == ["run.queued", "run.approval_requested", "run.queued", "run.completed"]
+
+
+@pytest.mark.parametrize("body", [{}, {"text": " \n"}, {"parts": []}, {"parts": [{"type": "text", "text": ""}]}])
+def test_a_message_that_says_nothing_is_refused(http, name, body):
+    answer = http.post(f"/v1/sessions/{name}/messages", json={**body, "agent": "x"})
+    assert (answer.status_code, answer.json()["type"]) == (422, PROBLEM + "empty-message")
+    assert answer.json()["detail"].startswith("the message says nothing: give it text")
+    assert http.get(f"/v1/sessions/{name}/messages").json()["messages"] == []
+
+
+def test_integers_are_integers_wherever_json_leaves(http, name, agent):
+    """JavaScript has but one kind of number, and the document tells all of them as floats."""
+    _, run = ask(http, name, agent, metadata={"price": 120, "rate": 0.5, "list": [1, {"n": -7}]})
+    assert '"price":120,' in http.get(f"/v1/sessions/{name}/messages").text.replace(" ", "")
+    _, lease = claim(http, agent)
+    value = {"n": 120, "at": 1795906796225, "half": 0.5, "big": 2**53 - 1}
+    http.put(f"{run}/tools/c", json={"name": "t", "input": value, "output": [value]}, headers=lease)
+    http.post(f"{run}/result", json={"status": "completed"}, headers=lease)
+    told = [
+        http.get(f"/v1/sessions/{name}/messages").text,
+        http.get(f"/v1/sessions/{name}/events", params={"waitS": 0}).text,
+        http.get(f"/v1/sessions/{name}/export").text,
+        http.get(f"/v1/gateways/ai-sdk/chat/{name}/messages").text,
+        http.get(f"/v1/gateways/tanstack/{name}").text,
+        http.get(f"/v1/sessions/{name}/runs").text,
+    ]
+    for text in told:
+        assert ".0" not in text.replace("127.0.0.1", ""), text
+    assert all('"half":0.5' in text.replace(" ", "") for text in told[:4])
+    (call,) = http.get(f"/v1/sessions/{name}/messages").json()["messages"][-1]["parts"]
+    assert (json.dumps(call["input"]), call["output"]) == (json.dumps(value, sort_keys=True), [value])
 
 
 def test_a_claim_waits_and_then_says_there_was_nothing(http, agent):
@@ -183,9 +229,9 @@ def test_asking_and_stopping_are_idempotent(http, name, agent):
         assert (stopped.json()["status"], stopped.json()["cancel"]["by"]) == ("cancelled", "ann")
     assert [run["id"] for run in http.get(f"/v1/sessions/{name}/runs").json()["runs"]] == ["mine"]
     refused = http.post(f"/v1/sessions/{name}/runs/mine/claim", json={"agents": [agent]})
-    assert (refused.status_code, refused.json()["title"], refused.json()["state"]) == (
+    assert (refused.status_code, refused.json()["type"], refused.json()["state"]) == (
         409,
-        "RunNotClaimable",
+        PROBLEM + "run-not-claimable",
         "cancelled",
     )
     for method, path in (("GET", "runs/none"), ("POST", "runs/none/cancel"), ("POST", "runs/mine/approvals/c")):
@@ -203,7 +249,7 @@ def test_a_token_opens_its_own_run_only(http, name, agent):
     assert http.post(f"{base}/{first['run']['id']}/renew", headers=lease).status_code == 200
     for headers in (lease, {}, {"Lease-Token": "guess"}):
         answer = http.post(f"{base}/{second['run']['id']}/renew", headers=headers)
-        assert (answer.status_code, answer.json()["title"]) == (409, "LeaseLost")
+        assert (answer.status_code, answer.json()["type"]) == (409, PROBLEM + "lease-lost")
 
 
 def test_renewing_keeps_the_lease_and_tells_of_stop_and_steering(http, name, agent):
@@ -243,7 +289,7 @@ def test_a_silent_holder_is_given_up_and_the_next_one_goes_on(http, name, agent)
 
 
 async def test_the_holder_may_come_over_a_websocket_too(service, name, agent):
-    async with httpx.AsyncClient(base_url=service.url, timeout=20) as http:
+    async with httpx.AsyncClient(base_url=service.url, timeout=PATIENCE) as http:
         await http.post(f"/v1/sessions/{name}/messages", json={"id": "m", "text": "?", "agent": agent})
         grant = (await http.post("/v1/runs/claim", json={"agents": [agent]})).json()
         async with connect(service.url, name, lease=grant["token"], renew_s=0.5) as holder:
@@ -270,7 +316,7 @@ def test_dead_letters_are_listed_and_tried_again(http):
 def test_a_wrong_webhooks_file_is_explained(tmp_path):
     file = tmp_path / "hooks.json"
     for content, said in (
-        ('[{"name": "x", "url": "ftp://x", "secret": "y"}]', "0.url"),
+        ('[{"name": "x", "url": "ftp://x", "secret": "y"}]', "entry 1: url"),
         ('[{"name": "x", "url": "http://x", "secret": "hush"}]', "base64"),
         ("no json", "JSON"),
     ):

@@ -1,7 +1,6 @@
 """The past of a session over REST and from Python, against the running service."""
 
 import json
-import textwrap
 import uuid
 
 import jsonpatch
@@ -12,7 +11,7 @@ from crdt_sessions.errors import RequestRefused
 from crdt_sessions.model import by_id
 from crdt_sessions.model.values import SessionExport
 from crdt_sessions.wire import EMPTY_UPDATE
-from tests.processes import ROOT, Server
+from tests.processes import PROBLEM, Server
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +84,7 @@ async def test_a_patch_applied_to_what_was_is_what_is(service, name):
         ("PATCH", "/versions/99", {"name": "x"}, 404, "99"),
         ("POST", "/versions/99/restore", None, 404, "99"),
         ("POST", "/fork", {}, 422, "id"),
-        ("POST", "/fork", {"id": "a/b"}, 422, "session id"),
+        ("POST", "/fork", {"id": "a/../b"}, 422, "session's name"),
         ("GET", "/versions/1?format=pdf", None, 422, "format"),
     ],
 )
@@ -105,7 +104,7 @@ async def test_a_session_that_agents_write_in_is_not_pulled_from_under_them(serv
         await ann.until(lambda: any(run.status == "queued" for run in ann.view.runs.all()))
         with pytest.raises(RequestRefused) as refused:
             await past.restore(kept.seq)
-        assert (refused.value.status, refused.value.problem["title"]) == (409, "RunsActive")
+        assert (refused.value.status, refused.value.problem["type"]) == (409, PROBLEM + "runs-active")
 
 
 async def test_a_session_moves_to_another_service_with_all_its_versions(service, name, tmp_path):
@@ -169,17 +168,3 @@ def test_reading_needs_a_token_and_changing_needs_one_that_may_write(tmp_path):
                 assert nobody.request(method, f"/v1/sessions/a{path}", json=body).status_code == 401
     finally:
         server.close()
-
-
-async def test_the_how_to_does_what_it_says(service, capsys):
-    """The example in docs/how-to/history.md, as it stands there."""
-    page = (ROOT / "docs/how-to/history.md").read_text("utf-8")
-    example = page.split("```python\n")[1].split("```")[0].replace("http://127.0.0.1:8000", service.url)
-    async with connect(service.url, "trip-to-oslo", name="Ann") as ann:
-        await ann.post("hello")
-        scope: dict = {}
-        exec("async def example():\n" + textwrap.indent(example, "    "), scope)
-        await scope["example"]()
-        assert "first draft" in capsys.readouterr().out
-        async with connect(service.url, "another-trip") as fork:
-            assert len(fork.messages.all()) == 1

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager, closing
 
 import pytest
 
-from crdt_sessions.errors import DamagedLog, DatabaseInUse, NewerSchema, SessionNotFound, StorageError
+from crdt_sessions.errors import DamagedLog, NewerSchema, SessionNotFound, StorageError
 from crdt_sessions.ids import Millis, Seq
 from crdt_sessions.limits import Retention
-from crdt_sessions.storage import AuditEntry, Entries, MemoryStore, Row, SqliteStore
+from crdt_sessions.storage import AuditEntry, Entries, MemoryStore, Row, SqliteStore, sqlite_lists
 from crdt_sessions.storage.inspection import Inspection
 from crdt_sessions.storage.migrations import STEPS
 from crdt_sessions.storage.sqlite import checksum
@@ -101,6 +101,25 @@ async def test_snapshots_from_before_they_were_compressed_are_read(tmp_path):
         assert version.size == len(SPOKEN)
 
 
+async def test_sessions_from_before_lineages_are_named_by_their_number_and_time(tmp_path):
+    path = tmp_path / "s.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("".join(statements for _, statements in STEPS[:5]) + "PRAGMA user_version = 5;")
+        connection.execute("INSERT INTO sessions VALUES (?, 3, 1700, 1800, 'active', NULL, 1, NULL, '')", (A,))
+        connection.execute(
+            "INSERT INTO updates (session, seq, data, checksum) VALUES (?, 1, x'0000', ?)",
+            (A, checksum(A, Row(Seq(1), b"\x00\x00"))),
+        )
+        connection.commit()
+    with Inspection(path) as inspection:
+        (found,) = inspection.sessions()
+        assert found.record.lineage == "3-1700"
+    async with SqliteStore(path) as store:
+        record = await store.get(A)
+        assert record.lineage == "3-1700"
+        assert record == found.record
+
+
 @pytest.mark.parametrize(
     "damage", ["data = x'789c00'", "data = substr(data, 1, length(data) - 9)", "size = size - 1", "size = 0"]
 )
@@ -116,14 +135,6 @@ async def test_a_compressed_snapshot_that_was_changed_is_refused(tmp_path, damag
     with Inspection(path) as inspection:
         (found,) = inspection.sessions()
         assert found.problems[0] == "row 3 of snapshots does not match its checksum"
-
-
-async def test_a_second_process_is_kept_out(tmp_path):
-    async with SqliteStore(tmp_path / "s.db"):
-        with pytest.raises(DatabaseInUse, match="in use by another process"):
-            await SqliteStore(tmp_path / "s.db").__aenter__()
-    async with SqliteStore(tmp_path / "s.db"):
-        pass
 
 
 async def test_a_newer_schema_is_left_alone(tmp_path):
@@ -152,7 +163,7 @@ async def test_a_failed_migration_leaves_nothing_behind(tmp_path, monkeypatch):
     connection.close()
     assert tables - {"sqlite_sequence"} == {
         "sessions", "updates", "snapshots", "runs", "writers", "steps", "deliveries", "probe", "members",
-        "revocations", "audit",
+        "revocations", "audit", "agents",
     }  # fmt: skip
 
 
@@ -184,22 +195,6 @@ async def test_waiting_writes_share_a_transaction(tmp_path):
         await store._write.set_trace_callback(lambda sql: begun.append(sql) if sql.startswith("BEGIN") else None)
         await asyncio.gather(*(store.append(A, [Row(Seq(seq), b"x")], now=NOW) for seq in range(4, 104)))
     assert len(begun) <= 3
-
-
-async def test_the_wal_is_copied_into_the_database_beside_the_commits(tmp_path):
-    path = tmp_path / "s.db"
-    await _filled(path)
-    async with SqliteStore(path) as store:
-        before = path.stat().st_size
-        for seq in range(4, 14):
-            await store.append(A, [Row(Seq(seq), b"x" * 1_000_000)], now=NOW)
-        while store._checkpointing is not None:
-            await asyncio.wait({store._checkpointing})
-        assert path.stat().st_size > before + 4_000_000
-        wal = path.with_name("s.db-wal").stat().st_size
-        for seq in range(14, 24):
-            await store.append(A, [Row(Seq(seq), b"x" * 1_000_000)], now=NOW)
-        assert path.with_name("s.db-wal").stat().st_size < wal + 5_000_000, "the WAL is used again from its begin"
 
 
 async def test_the_journal_is_wal_and_commits_reach_the_disk(tmp_path):
@@ -236,6 +231,22 @@ async def test_nobody_waits_for_a_writer_that_failed(tmp_path):
         assert [type(result) for result in results] == [StorageError, StorageError]
         with pytest.raises(StorageError, match="closed"):
             await store.check()
+
+
+@pytest.mark.parametrize("bad", [run("r", data="half \ud83d"), run("r", queued_at=2**70)], ids=["text", "number"])
+async def test_a_value_that_sqlite_cannot_hold_fails_alone(tmp_path, bad):
+    async with SqliteStore(tmp_path / "s.db") as store:
+        for session in ("a", "b"):
+            await store.create(session, b"seed", generation=1, title=None, now=NOW)
+        refused, beside = await asyncio.gather(
+            store.append("a", rows(2, b"with it"), entries=Entries(runs=[bad]), now=NOW),
+            store.append("b", rows(2, b"beside it"), now=NOW),
+            return_exceptions=True,
+        )
+        assert isinstance(refused, StorageError)
+        assert beside is None
+        await store.append("a", rows(2, b"afterwards"), entries=Entries(runs=[run("r")]), now=NOW)
+        assert [row.update for row in (await store.load("a")).rows] == [b"seed", b"afterwards"]
 
 
 async def test_a_full_disk_is_an_error_and_space_that_returns_is_used(tmp_path):
@@ -340,3 +351,59 @@ async def test_nothing_of_a_deleted_session_is_left_in_the_file(tmp_path):
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
     assert b"what nobody is to find" not in path.read_bytes()
+
+
+async def test_what_older_releases_stored_is_found_by_status_and_agent(tmp_path):
+    path = tmp_path / "s.db"
+    with closing(sqlite3.connect(path)) as connection:
+        for _, statements in STEPS[:6]:
+            connection.executescript(statements)
+        connection.execute("PRAGMA user_version = 6")
+        connection.execute("INSERT INTO sessions VALUES ('acme/a', 1, 1, 1, 'active', NULL, 1, NULL, 'acme', 'x')")
+        for id, data in (
+            ("r1", '{"status": "running", "lease": {"agent": "writer"}}'),
+            ("r2", '{"status": "completed"}'),
+            ("r3", "what cannot be read"),
+        ):
+            connection.execute("INSERT INTO runs VALUES ('acme/a', ?, '*', 0, 5, NULL, ?)", (id, data))
+        connection.commit()
+    async with SqliteStore(path) as store:
+        found = await store.runs("acme", limit=9)
+        assert [(each.run.id, each.run.status, each.run.answerer, each.asked_at) for each in found] == [
+            ("r2", "completed", "*", 5), ("r1", "running", "writer", 5),
+        ]  # fmt: skip
+        assert [each.id for each in await store.recent_sessions("acme", limit=9)] == ["acme/a"]
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("statuses", [None, ["active"], ["active", "closed"]])
+def test_lists_are_read_in_the_order_of_an_index(tmp_path, statuses, before):
+    """A page costs what is on it: nothing is scanned, and only what is merged from several statuses is sorted."""
+    path = tmp_path / "s.db"
+    with closing(sqlite3.connect(path)) as connection:
+        for _, statements in STEPS:
+            connection.executescript(statements)
+
+        def plan(query):
+            return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query[0]}", query[1])]
+
+        recent = plan(
+            sqlite_lists.recent_sessions(
+                "id, updated_at", "", statuses=statuses, member=None, before=(NOW, A) if before else None, limit=9
+            )
+        )
+        runs = [
+            plan(
+                sqlite_lists.runs(
+                    "", statuses=statuses, answerer=agent, before=(NOW, A, "r") if before else None, limit=9
+                )
+            )
+            for agent in (None, "writer")
+        ]
+        of_one = plan(sqlite_lists.recent_sessions("id", "", statuses=statuses, member="ann", before=None, limit=9))
+    for steps, index in ((recent, "sessions_by_change"), (runs[0], "runs_by_status"), (runs[1], "runs_by_answerer")):
+        searched = [step for step in steps if step.startswith(("SEARCH", "SCAN")) and "subquery" not in step.lower()]
+        assert all(index in step and step.startswith("SEARCH") for step in searched), steps
+        assert len(searched) == len(statuses or (sqlite_lists.RUN_STATUSES if "runs" in index else [1, 2, 3]))
+    assert any("members_by_principal" in step for step in of_one)
+    assert not any(step.startswith("SCAN sessions") for step in of_one)

@@ -134,6 +134,15 @@ class World:
 
         self.network.edit(holder.name, change)
 
+    def call(self, holder, call="d"):
+        """Have an agent call a tool, which has no result yet."""
+
+        def change(view):
+            if (message := self._output(holder, view)) is not None and message.tool(call) is None:
+                message.open_tool(call, "look").close({"at": "Oslo"})
+
+        self.network.edit(holder.name, change)
+
     def report(self, holder, status, *, approve=None, **result):
         value = RunResult(status=status, epoch=holder.epoch, at=self.network.now, **result)
 

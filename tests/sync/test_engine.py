@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from pycrdt import Array, Doc, Map, Text
+from pycrdt import Array, Doc, Map, Text, merge_updates
 
 from crdt_sessions.errors import (
     AccessDenied,
@@ -42,6 +42,8 @@ from crdt_sessions.sync import (
     Replica,
     SessionEngine,
     Tick,
+    Tried,
+    Try,
     Violation,
 )
 from crdt_sessions.testing import SimNetwork, content
@@ -84,6 +86,9 @@ class Bench:
         self.rows += rows
         if rows and self.commits:
             self.do(self.engine.handle(Committed(rows[-1].seq), self.now))
+        for effect in effects:
+            if isinstance(effect, Try):
+                effects = [*effects, *self.do(self.engine.handle(Tried(effect.number), self.now))]
         return effects
 
     def join(self, *peers, rights=ALL, principal="p", synced=True):
@@ -91,6 +96,7 @@ class Bench:
             self.do(self.engine.handle(PeerJoined(peer, principal, rights), self.now))
             if synced:
                 self.send(peer, SyncStep1(b"\x00"))
+                self.send(peer, SyncStep2(EMPTY_UPDATE))
                 self.take(peer)
 
     def send(self, peer, frame):
@@ -125,6 +131,66 @@ def letters(text, client_id=50):
             shared += letter
 
     return updates_of(change, client_id)
+
+
+def test_a_stranger_is_told_nothing_before_it_was_seen_what_it_has(bench):
+    def answered():
+        return any(isinstance(frame, SyncStep2) for frame in bench.take(B))
+
+    strange = letters("x", client_id=99)[0]
+    for says in (
+        lambda: bench.send(B, SyncStep2(strange)),
+        lambda: bench.send(B, SyncStep2(b"\x00\x00")),
+        lambda: bench.pass_time(40),
+    ):
+        bench.do(bench.engine.handle(PeerJoined(B, "p", ALL), bench.now))
+        bench.send(B, SyncStep1(b"\x01" + varuint(77) + varuint(1)))
+        assert not answered()
+        says()
+        assert answered()
+        bench.send(B, SyncStep1(b"\x01" + varuint(77) + varuint(1)))
+        assert answered(), "it is known"
+        bench.do(bench.engine.handle(PeerLeft(B, False), bench.now))
+    for vector in (b"\x00", b"\x01" + varuint(2) + varuint(1)):  # it has nothing, or our beginning
+        bench.do(bench.engine.handle(PeerJoined(B, "p", ALL), bench.now))
+        bench.send(B, SyncStep1(vector))
+        assert answered()
+
+
+STRANGE = b"\x01" + varuint(99) + varuint(1)
+
+
+@pytest.mark.parametrize("first", [SyncStep1(STRANGE), None])
+def test_what_a_stranger_writes_is_left_out_and_its_answer_brings_it(bench, first):
+    """One that said nothing yet is a stranger, too: y-websocket lets a page write before its SyncStep1 is sent."""
+    (old,), (new,) = letters("x", client_id=99), letters("y", client_id=97)
+    bench.join(A)
+    bench.do(bench.engine.handle(PeerJoined(B, "p", ALL), bench.now))
+    if first is not None:
+        bench.send(B, first)
+    assert not bench.send(B, Update(new))
+    bench.send(B, Ack(b"y"))
+    if first is None:
+        bench.send(B, SyncStep1(b"\x00"))
+    assert not any(isinstance(frame, SyncStep2 | Ack) for frame in bench.take(B))
+    bench.send(B, SyncStep2(merge_updates(old, new)))
+    told = bench.take(B)
+    assert Ack(b"y") in told
+    assert any(isinstance(frame, SyncStep2) for frame in told)
+    (later,) = letters("z", client_id=98)
+    bench.send(B, Update(later))
+    assert sorted(str(bench.engine.document.doc.get("draft", type=Text))) == ["x", "y", "z"]
+
+
+def test_a_stranger_that_writes_and_never_says_what_it_has_is_told_what_it_waits_for(bench):
+    bench.do(bench.engine.handle(PeerJoined(B, "p", ALL), bench.now))
+    bench.send(B, SyncStep1(STRANGE))
+    bench.send(B, Update(letters("x", client_id=99)[0]))
+    bench.send(B, Ack(b"x"))
+    (closed,) = (effect for effect in bench.pass_time(40) if isinstance(effect, ClosePeer))
+    assert closed.peer == B
+    assert "SyncStep1 was not answered" in str(closed.error)
+    assert Ack(b"x") not in bench.take(B)
 
 
 # -- persist, broadcast, acknowledge (the table of the brief's pitfalls, section 3) ------------------------------------
@@ -169,17 +235,19 @@ def test_an_echo_is_neither_stored_nor_sent_but_acknowledged(bench):
     assert bench.take(A) == []
 
 
-def test_an_update_that_waits_is_stored_and_acknowledged_and_sent_when_the_gap_fills(bench):
+def test_an_update_that_waits_is_stored_and_acknowledged_and_sent_when_the_gap_fills_and_not_before(bench):
     bench.join(A, B)
     first, second, third = letters("abc")
     bench.send(A, Update(first))
     bench.take(B)
     bench.send(A, Update(third))
     bench.send(A, Ack(b"x"))
-    assert bench.rows[-1].update == third
-    assert bench.take(A) == [Ack(b"x")]
+    assert bench.rows[-1].update == first
+    assert [type(frame) for frame in bench.take(A)] == [SyncStep1]
     assert bench.take(B) == []
     bench.send(A, Update(second))
+    assert [row.update for row in bench.rows[-2:]] == [second, third]
+    assert bench.take(A) == [Ack(b"x")]
     reader = SessionDoc(9)
     for update in [first, *[frame.update for frame in bench.take(B)]]:
         reader.apply(update)
@@ -323,13 +391,31 @@ def test_a_peer_that_fell_off_the_log_is_resynced_from_the_document():
     bench.join(A, B)
     for update in letters("x" * 50):
         bench.send(A, Update(update))
-    assert len(bench.engine.log._entries) <= 10
+    assert len(bench.engine.log) <= 10
     frames = bench.take(B)
     assert len(frames) == 1
     reader = Doc()
     reader.apply_update(frames[0].update)
     assert str(reader.get("draft", type=Text)) == "x" * 50
     bench.send(A, Update(letters("y", client_id=51)[0]))
+    assert len(bench.take(B)) == 1
+
+
+def test_a_log_whose_readers_keep_up_stays_short(bench):
+    """Entries cost more than their bytes, and a busy session has thousands of them within a minute."""
+    bench.join(A, B)
+    for update in letters("x" * 500):
+        bench.send(A, Update(update))
+        bench.take(A)
+        bench.take(B)
+        assert len(bench.engine.log) <= 65
+    bench.pass_time(1)
+    assert len(bench.engine.log) == 0
+    bench.join(C, synced=False)  # who has not asked yet needs nothing of it
+    for update in letters("y" * 100, client_id=51):
+        bench.send(A, Update(update))
+        bench.take(A)
+    assert len(bench.engine.log) >= 100, "but B does"
     assert len(bench.take(B)) == 1
 
 
@@ -415,6 +501,7 @@ def test_a_joiner_sees_everybody_and_a_change_costs_one_frame_for_each(bench):
     assert [len(each) for each in frames] == [0] + [1] * 19
     bench.join(PeerId(99), synced=False)
     bench.send(PeerId(99), SyncStep1(b"\x00"))
+    bench.send(PeerId(99), SyncStep2(EMPTY_UPDATE))
     assert len(seen(bench.take(PeerId(99)))) == 20
 
 
@@ -464,7 +551,9 @@ def test_a_broken_connection_has_a_moment_to_come_back(bench):
     bench.do(bench.engine.handle(PeerLeft(A, abrupt=True), bench.now))
     bench.pass_time(2)
     assert bench.take(B) == []
-    bench.join(C)
+    bench.join(C, synced=False)
+    bench.send(C, SyncStep1(b"\x00"))
+    bench.take(C)
     bench.send(C, presence(10, 7))  # the same client, the same clock, a new connection
     bench.pass_time(5)
     assert bench.take(B) == []
@@ -544,8 +633,8 @@ def test_a_peer_that_renewed_its_presence_and_then_falls_silent_is_closed(bench)
 # -- the steward -------------------------------------------------------------------------------------------------------
 
 
-def post(id, at=1):
-    head = MessageHead(id=id, role="user", author=Author(id="ann"), created_at=at)
+def post(id, at=1, **more):
+    head = MessageHead(id=id, role="user", author=Author(id="ann"), created_at=at, **more)
     return lambda view: view.messages.add(head, [TextPart(type="text", text=id)])
 
 
@@ -553,6 +642,37 @@ def test_messages_get_their_place_once_in_order_of_time(bench):
     bench.do(bench.engine.edit(lambda view: [post("late", 9)(view), post("early", 3)(view)], NOW)[1])
     bench.do(bench.engine.edit(post("older", 1), NOW)[1])
     assert [(m.id, m.seq) for m in bench.engine.view.messages.ordered()] == [("early", 1), ("late", 2), ("older", 3)]
+
+
+def test_messages_that_come_at_once_keep_the_order_in_which_their_client_wrote_them(bench):
+    bench.do(bench.engine.edit(lambda view: [post(id, 5)(view) for id in "dbcae"], NOW)[1])
+    assert [m.id for m in bench.engine.view.messages.ordered()] == list("dbcae"), "also of one millisecond"
+
+
+def test_no_message_is_placed_in_front_of_what_it_comes_after_whatever_clocks_say(bench):
+    def late(view):
+        for id, at, links in (
+            ("reply", 3, {"parent": "said"}),
+            ("edited", 2, {"replaces": "reply"}),
+            ("said", 9, {}),
+            ("round", 1, {"parent": "about"}),
+            ("about", 1, {"parent": "round"}),
+        ):
+            view.messages.add(
+                MessageHead(id=id, role="user", author=Author(id="ann"), created_at=at, **links),
+                [TextPart(type="text", text=id)],
+            )
+
+    bench.do(bench.engine.edit(late, NOW)[1])
+    placed = [m.id for m in bench.engine.view.messages.ordered()]
+    assert placed.index("said") < placed.index("reply") < placed.index("edited")
+    assert sorted(placed) == ["about", "edited", "reply", "round", "said"], "a circle loses nobody its place"
+
+
+def test_history_that_was_brought_is_not_answered(bench):
+    bench.engine.view.document.edit(lambda _: bench.engine.view.set_agent("writer"))
+    bench.do(bench.engine.edit(lambda view: [post("old", imported=True)(view), post("new")(view)], NOW)[1])
+    assert bench.engine.view.runs.ids() == ["run-new"]
 
 
 def test_a_head_that_comes_late_is_waited_for(bench):

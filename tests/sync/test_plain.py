@@ -200,3 +200,49 @@ def test_joined_messages_say_the_same(rng, actions):
     broken = [mutate(rng, message, apart) if rng.random() < 0.2 else message for message in apart]
     for message in joined(broken):
         assert message in broken or len(list(decode(message))) == 1
+
+
+def test_text_inside_of_other_text_with_emoji_is_tried_once_and_plain_from_there_on():
+    document = SessionDoc(9)
+    inspector = Inspector(document)
+
+    def take(update):
+        passed = inspector.passes(update)
+        document.apply(update)
+        inspector.took(update)
+        return passed
+
+    take(typed_at("a😀b"))
+    assert take(typed_at("X", client=2, clock=0, between=(0, 1))) is False, "it may be inside of the emoji"
+    assert take(typed_at("Y", client=2, clock=1, behind=(2, 0), between=(0, 1)))
+    assert take(typed_at("Z", client=2, clock=2, behind=(2, 1), between=(0, 1)))
+    assert take(typed_at("W", client=3, clock=0, between=(1, 2))) is False
+    assert inspector.passes(typed_at("V", client=4, clock=0, behind=(1, 3))), "at the end there is nothing to tear"
+
+
+def test_text_inside_of_other_text_without_emoji_is_plain():
+    document = SessionDoc(9)
+    document.apply(typed_at("aüb"))
+    assert Inspector(document).passes(typed_at("X", client=2, clock=0, between=(0, 1)))
+
+
+def test_an_emoji_and_what_tears_it_in_one_update_are_not_plain():
+    document = SessionDoc(9)
+    document.apply(typed_at("a"))
+    first, second = typed_at("😀", clock=1, behind=(1, 0)), typed_at("X", clock=3, behind=(1, 1))
+    both = b"\x01\x02" + first[2:-1] + second[4:]
+    assert Inspector(document).passes(first)
+    assert not Inspector(document).passes(both)
+
+
+def typed_at(text, *, client=1, clock=0, behind=None, between=None):
+    """An update that inserts into ``t``: first, *behind* a struct, or *between* two of client 1."""
+    if between is not None:
+        behind, right = behind or (1, between[0]), bytes([1, between[1]])
+    else:
+        right = b""
+    content = bytes([len(text.encode())]) + text.encode() + b"\x00"
+    head = bytes([1, 1, client, clock])
+    if behind is None:
+        return head + b"\x04\x01\x01t" + content
+    return head + bytes([0xC4 if right else 0x84]) + bytes(behind) + right + content

@@ -67,6 +67,7 @@ def test_a_decision_in_somebody_elses_name_counts_for_nothing(world):
     forge(world, "eve", as_bob)
     assert (world.status(), world.part().decisions) == ("suspended", {})
     assert violations(world) == {"decisions"}
+    assert [(each.by, each.approved, each.why) for each in world.part().refused] == [("eve", True, "not-yours")]
     world.decide("bob", False)
     world.settle()
     assert (world.part().approval.by, world.part().approval.approved) == ("bob", False)
@@ -171,6 +172,7 @@ def test_an_agent_does_not_decide_what_it_asks_people_nor_stop_others(world):
     forge(world, "bot", approve_itself)
     assert (world.status(), world.run().cancel, world.part().decisions) == ("suspended", None, {})
     assert violations(world, "bot") == {"decisions", "runs.cancel"}
+    assert [(each.by, each.why) for each in world.part().refused] == [("bot", "role")]
 
 
 def test_only_the_holder_of_the_lease_says_what_became_of_a_run(world):

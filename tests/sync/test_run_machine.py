@@ -29,6 +29,7 @@ class RunMachine(RuleBasedStateMachine):
         self.network = self.world.network
         self.holders = []
         self.ended, self.decided, self.epochs = {}, {}, {}
+        self.world.post()
         self.world.ask("ann", "r1")
         self.network.run_until_quiet()
 
@@ -123,6 +124,12 @@ class RunMachine(RuleBasedStateMachine):
     def write(self, which, text, now):
         if holder := self._holder(which):
             self.world.write(holder, text)
+            self._sent(holder.name, now)
+
+    @rule(which=st.integers(0, 3), now=st.booleans())
+    def call(self, which, now):
+        if holder := self._holder(which):
+            self.world.call(holder)
             self._sent(holder.name, now)
 
     @rule(
@@ -248,6 +255,30 @@ class RunMachine(RuleBasedStateMachine):
             assert (record.lease is not None) == (record.status == "running")
 
     @invariant()
+    def a_run_that_has_ended_has_ended_its_calls(self):
+        if not hasattr(self, "network"):
+            return
+        for run_id in self.network.engine.view.runs.ids():
+            record = self.world.record(run_id)
+            if record is None or not record.over:
+                continue
+            message = self.network.engine.view.messages.value(record.output)
+            for part in message.parts if message is not None else ():
+                open_call = part.type == "tool" and not part.state.startswith("output-")
+                a_clients = record.status == "completed" and part.type == "tool" and part.state == "input-available"
+                assert a_clients or not open_call, (record.status, part)
+
+    @invariant()
+    def one_has_the_turn_and_nobody_waits_for_nothing(self):
+        if not hasattr(self, "network"):
+            return
+        records = [self.world.record(run_id) for run_id in self.network.engine.view.runs.ids()]
+        active = [record for record in records if record is not None and not record.over]
+        turns = [record for record in active if record.status == "running" or record.ready]
+        assert sum(record.policy != "parallel" for record in turns) <= 1, turns
+        assert turns or all(record.status == "suspended" for record in active), active
+
+    @invariant()
     def the_fenced_do_not_write(self):
         if not hasattr(self, "network"):
             return
@@ -260,6 +291,12 @@ class RunMachine(RuleBasedStateMachine):
         """Let everybody come back and every run be worked on: all end, and everybody agrees."""
         if not hasattr(self, "network"):
             return
+        try:
+            self._bring_to_an_end()
+        finally:
+            self.network.close()
+
+    def _bring_to_an_end(self):
         for holder in self.holders:
             self.network.drop(holder.name)
         for name in PEOPLE:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from crdt_sessions.clock import Clock
 from crdt_sessions_server.access.authorizer import Authorizer, Chain, Open
-from crdt_sessions_server.access.jwt import JwtTokens, KeySource, from_file, from_url
+from crdt_sessions_server.access.jwt import Fetch, JwtTokens, KeySource, from_file, from_url, key_set
 from crdt_sessions_server.access.rates import Rate, Rates
 from crdt_sessions_server.access.static import StaticTokens
+from crdt_sessions_server.explain import read_json
 from crdt_sessions_server.settings import Settings
 
 
@@ -23,7 +26,7 @@ def authorizer_for(settings: Settings, clock: Clock) -> Authorizer:
     if settings.jwks_url is not None:
         keys = KeySource(from_url(settings.jwks_url), clock)
     elif settings.jwks_file is not None:
-        keys = KeySource(from_file(settings.jwks_file), clock)
+        keys = KeySource(_readable(settings.jwks_file), clock)
     if settings.secret is not None or keys is not None:
         known.append(
             JwtTokens(
@@ -37,6 +40,16 @@ def authorizer_for(settings: Settings, clock: Clock) -> Authorizer:
             )
         )
     return Chain(known) if len(known) > 1 else known[0] if known else Open()
+
+
+def _readable(path: Path) -> Fetch:
+    """Return what reads a key set, which is there now; if it is damaged later, the known keys stay."""
+    found = read_json(path, "keys file")
+    try:
+        key_set(found)
+    except ValueError as error:
+        raise ValueError(f"keys file {path}: {error}") from error
+    return from_file(path)
 
 
 def rates_of(settings: Settings, clock: Clock) -> Rates:

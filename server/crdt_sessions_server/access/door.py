@@ -45,7 +45,7 @@ class Door:
         self, gate: Gate, registry: SessionRegistry, rates: Rates, trusted_proxies: Iterable[Network] = ()
     ) -> None:
         self.gate = gate
-        self.live = LiveAccess(gate, registry.clock)
+        self.live = LiveAccess(gate, registry.clock, registry.forget_waiting)
         self.rates = rates
         self.refused: Counter[str] = Counter()
         """Kind of error to how many requests were turned away with it."""

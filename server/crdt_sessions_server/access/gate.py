@@ -11,6 +11,7 @@ from typing import Literal
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import AccessDenied, NotAuthenticated, TokenExpired
 from crdt_sessions.ids import SessionId, name_of, session_id, tenant_of
+from crdt_sessions.model.strings import NOT_AN_ID, is_id
 from crdt_sessions.storage import Revocation, UpdateStore
 from crdt_sessions_server.access.authorizer import Authorizer
 from crdt_sessions_server.access.permissions import Permission, Role
@@ -84,6 +85,8 @@ class Gate:
             BadSessionId: *session* is not a name.
         """
         principal = await self.authorizer.authorize(token, session)
+        if not is_id(principal.id):
+            raise NotAuthenticated(why=f"the token's subject cannot be a principal: {NOT_AN_ID}")
         if session is not None and not principal.anonymous:
             wanted = session_id(session, principal.tenant)
             if not principal.may_enter(session):

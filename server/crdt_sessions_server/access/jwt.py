@@ -26,7 +26,7 @@ from crdt_sessions.model.values import Kind
 from crdt_sessions_server.access.permissions import Role
 from crdt_sessions_server.access.principal import Principal
 
-Fetch = Callable[[], Awaitable[dict[str, Any]]]
+Fetch = Callable[[], Awaitable[Any]]
 
 MIN_SECRET_BYTES = 32
 """RFC 7518, section 3.2: a key for HS256 has at least as many bits as the hash."""
@@ -96,8 +96,8 @@ class KeySource:
             if self._age_s() < (_AGAIN_S if self._find(kid) is None else _KEEP_S):
                 return  # somebody else just did
             try:
-                listed = jwt.PyJWKSet.from_dict(await self._fetch())
-            except (OSError, ValueError, httpx.HTTPError, jwt.PyJWTError) as error:
+                listed = key_set(await self._fetch())
+            except (OSError, ValueError, httpx.HTTPError) as error:
                 _log.error("the keys of the issuer cannot be had, known ones stay: %s", error)
             else:
                 self._keys = {key.key_id: key for key in listed.keys if key.algorithm_name in _ALGORITHMS}
@@ -107,8 +107,8 @@ class KeySource:
 def from_file(path: Path) -> Fetch:
     """Return what reads a key set from a file."""
 
-    async def fetch() -> dict[str, Any]:
-        return _checked(json.loads(await asyncio.to_thread(path.read_bytes)))
+    async def fetch() -> Any:
+        return json.loads(await asyncio.to_thread(path.read_bytes))
 
     return fetch
 
@@ -116,21 +116,31 @@ def from_file(path: Path) -> Fetch:
 def from_url(url: str) -> Fetch:
     """Return what gets a key set over HTTPS; redirects are not followed."""
 
-    async def fetch() -> dict[str, Any]:
+    async def fetch() -> Any:
         async with httpx.AsyncClient(timeout=_FETCH_TIMEOUT_S) as client:
             response = await client.get(url)
         response.raise_for_status()
         if response.is_redirect or len(response.content) > _MAX_KEYS_BYTES:
             raise ValueError("not a key set")
-        return _checked(response.json())
+        return response.json()
 
     return fetch
 
 
-def _checked(found: Any) -> dict[str, Any]:
-    if not isinstance(found, dict):
-        raise ValueError("not a key set")
-    return found
+def key_set(found: Any) -> jwt.PyJWKSet:
+    """Return a key set (RFC 7517, section 5) as the library has it.
+
+    Raises:
+        ValueError: it is none, or has no key that can be used.
+    """
+    if not isinstance(found, dict) or not isinstance(found.get("keys"), list):
+        raise ValueError("it is no key set (JWKS), which is a table with a list of keys")
+    try:
+        return jwt.PyJWKSet.from_dict(found)
+    except jwt.PyJWTError as error:
+        raise ValueError(str(error)) from error
+    except (KeyError, TypeError, AttributeError) as error:  # the library trusts the form of each key
+        raise ValueError("one of its keys is not of the form of a key") from error
 
 
 class JwtTokens:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -46,9 +46,11 @@ class LiveAccess:
     Args:
         gate: says what holds now.
         clock: the only source of time.
+        doubt: told of whom it is not certain any more what they may do: tenant and principal, None for all there are.
     """
 
-    def __init__(self, gate: Gate, clock: Clock) -> None:
+    def __init__(self, gate: Gate, clock: Clock, doubt: Callable[[str | None, str | None], None]) -> None:
+        self._doubt = doubt
         self._gate = gate
         self._clock = clock
         self._watched: set[_Watched] = set()
@@ -118,6 +120,8 @@ class LiveAccess:
         changes, self._changes = self._changes, []
         revision = self._gate.authorizer.revision()
         everybody, self._revision = revision != self._revision, revision
+        for change in [Change("")] if everybody else changes:
+            self._doubt(None if everybody else change.tenant, change.principal)
         now = self._clock.now()
         looked = 0
         for watched in list(self._watched):

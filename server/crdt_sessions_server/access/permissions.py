@@ -65,7 +65,18 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
 }
 """Role to what it may do. An agent does not decide what it asks people, nor stop others."""
 
-PUBLIC = frozenset({"page.home", "page.asset", "openapi", "health.healthz", "health.readyz"})
+PUBLIC = frozenset(
+    {
+        "page.home",
+        "page.asset",
+        "page.favicon",
+        "openapi.openapi_document",
+        "openapi.docs_page",
+        "openapi.docs_style",
+        "health.healthz",
+        "health.readyz",
+    }
+)
 """Routes that need no token."""
 
 NAMED_IN_BODY = frozenset({"ai-sdk.send", "ag-ui.run_agent", "openai.complete"})
@@ -100,6 +111,8 @@ ROUTES: dict[str, Permission | None] = {
     "runs.get_run": Permission.READ,
     "runs.cancel_run": Permission.CANCEL,
     "runs.decide": Permission.DECIDE,
+    "lists.list_all_runs": Permission.READ,
+    "lists.list_agents": Permission.READ,
     "runs.claim_run": Permission.CLAIM,
     "runs.claim_one_run": Permission.CLAIM,
     "holders.renew": Permission.CLAIM,
@@ -137,6 +150,7 @@ ROUTES: dict[str, Permission | None] = {
     "tanstack.cancel": Permission.CANCEL,
     "openai.complete": Permission.POST,
     "openai.models": Permission.READ,
+    "openai.model": Permission.READ,
 }
 """Endpoint to what it asks for; None for everybody who is known. What it asks for beyond that depends on the body:
 

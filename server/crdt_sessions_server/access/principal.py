@@ -104,13 +104,24 @@ class Principal:
     @property
     def by(self) -> str | None:
         """Who is recorded as having written something; None where nobody is known, or it is somebody else."""
-        return None if self.anonymous or self.can(Permission.VOUCH) else self.id
+        return None if self.speaks_for_others else self.id
 
     @property
     def author(self) -> Author:
         """How they sign messages."""
         return Author(id=self.id, name=self.name or self.id, kind=self.kind)
 
+    @property
+    def speaks_for_others(self) -> bool:
+        """Whether they may do something in the name of whom they say: backends, and where nobody is known."""
+        return self.anonymous or self.can(Permission.VOUCH)
+
     def speaking_as(self, said: str | None) -> str:
-        """Return for whom they do something: themselves, or whom they name if they may."""
-        return said if said and (self.anonymous or self.can(Permission.VOUCH)) else self.id
+        """Return for whom they do something: themselves, or whom they name.
+
+        Raises:
+            AccessDenied: they name somebody else, and may not.
+        """
+        if said and said != self.id and not self.speaks_for_others:
+            raise AccessDenied(what=f"{self.id!r} does not speak for {said!r}")
+        return said or self.id

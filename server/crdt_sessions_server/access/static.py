@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from crdt_sessions.ids import TENANT_PATTERN
 from crdt_sessions.model.values import Kind
 from crdt_sessions_server.access.permissions import Role
 from crdt_sessions_server.access.principal import Principal
+from crdt_sessions_server.explain import explain, read_json
 
 _log = logging.getLogger("crdt_sessions.access")
 _ROLES: dict[Kind, Role] = {"agent": Role.AGENT, "service": Role.SERVICE, "human": Role.OWNER, "device": Role.EDITOR}
@@ -89,14 +90,19 @@ def _stamp(path: Path | None) -> Any:
 
 
 def _read(path: Path) -> dict[str, Principal]:
+    found = read_json(path, "tokens file")
+    numbers = {token: number for number, token in enumerate(found, start=1)} if isinstance(found, dict) else {}
+
+    def place(where: Sequence[int | str]) -> str:
+        """Name an entry by its number: its key is a token."""
+        entry, rest = where[:1], where[1:]
+        return ": ".join((f"tokens file {path}", *(f"entry {numbers[each]}" for each in entry), *map(str, rest)))
+
     try:
-        entries = _ENTRIES.validate_python(json.loads(path.read_text("utf-8")))
-    except OSError as error:
-        raise ValueError(f"tokens file {path}: {error.strerror}") from error
+        entries = _ENTRIES.validate_python(found)
     except ValidationError as error:
-        raise ValueError(f"tokens file {path}: {error.errors()[0]['msg']}") from None
-    except ValueError as error:
-        raise ValueError(f"tokens file {path} is not JSON") from error
+        known = [str(field.alias) for field in _TokenEntry.model_fields.values()]
+        raise ValueError("\n".join(explain(error, place, known))) from None
     return {
         token: Principal(
             entry.principal,

@@ -11,34 +11,44 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from ag_ui.core import RunAgentInput
-from pydantic import ValidationError
 from quart import Blueprint, Response, request
-from quart_schema import tag
+from quart_schema import tag, validate_request
 
 from crdt_sessions.errors import CrdtSessionsError, NotFound, ShuttingDown
-from crdt_sessions.ids import SessionId
+from crdt_sessions.ids import Millis, SessionId
 from crdt_sessions.model import Run, SessionView, TextPart, ToolPart, ValuePart
-from crdt_sessions.model.values import Part, Trigger
+from crdt_sessions.model.strings import checked_id, is_agent, is_call
+from crdt_sessions.model.values import Part, Role, Trigger
 from crdt_sessions.runtime import Projector, Session, SessionRegistry
 from crdt_sessions_server.access import Principal, asked_session, current_principal
 from crdt_sessions_server.api import creates
+from crdt_sessions_server.bodies import JSON
+from crdt_sessions_server.describing import LINES, SSE, Parameter, answers, reads
 from crdt_sessions_server.gateways.agui_events import Event, SessionSpeller
 from crdt_sessions_server.gateways.conversation import (
     RUN_HEADER,
     Question,
-    Said,
+    Stopped,
+    StopRequest,
     active_run,
+    answering,
     ask,
     asked_in_body,
-    checked_id,
+    check_agent,
     decide,
-    is_answered,
+    joined_run,
+    output_id,
     stop,
+    takes_outputs,
+    wants_another,
+    writer_of,
 )
-from crdt_sessions_server.problems import invalid
+from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, Said
+from crdt_sessions_server.paths import header_value
+from crdt_sessions_server.problems import type_of
 from crdt_sessions_server.streaming import data_frames, going_on
 
-_SPOKEN = {"user": "user", "system": "system", "developer": "system"}
+_SPOKEN: dict[str, Role] = {"user": "user", "system": "system", "developer": "system"}
 
 
 def blueprint(registry: SessionRegistry) -> Blueprint:
@@ -47,19 +57,21 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
     @ag_ui.post("")
     @tag(["gateways"])
-    async def run_agent() -> Response:
+    @validate_request(RunAgentInput)
+    @answers(200, {SSE: LINES}, "The run, as AG-UI events.", {RUN_HEADER: "The run."})
+    async def run_agent(data: RunAgentInput) -> Response:
         """Ask, decide or answer a tool call (``RunAgentInput``); the answer is the run as events."""
-        try:
-            data = RunAgentInput.model_validate(await request.get_json(force=True))
-        except ValidationError as error:
-            return invalid(error)
         principal, name = await asked_in_body(data.thread_id)
         run = await received(registry, name, data, principal)
         speller = SessionSpeller(data.thread_id, run, data.run_id, data.parent_run_id)
-        return going_on(data_frames(events(registry, name, speller, follow=False)), headers={RUN_HEADER: run.id})
+        return going_on(
+            data_frames(events(registry, name, speller, follow=False)), headers={RUN_HEADER: header_value(run.id)}
+        )
 
-    @ag_ui.get("/<name>")
+    @ag_ui.get("/<room:name>")
     @tag(["gateways"])
+    @reads(Parameter("follow", "true to hear of later runs as well.", "query"))
+    @answers(200, {SSE: LINES}, "The session, as AG-UI events.")
     async def join(name: str) -> Response:
         """Join the run that is going on, or see the conversation; with ``?follow=true`` later runs as well."""
         follow = request.args.get("follow") in ("1", "true")
@@ -67,111 +79,197 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             asked_session(name), create=creates(registry, current_principal()), by=current_principal().id
         ) as session:
             await session.readable()
-            speller = SessionSpeller(name, active_run(session.view))
+            speller = SessionSpeller(name, joined_run(session.view))
         return going_on(data_frames(events(registry, asked_session(name), speller, follow=follow)))
 
-    @ag_ui.post("/<name>/cancel")
+    @ag_ui.post("/<room:name>/cancel")
     @tag(["gateways"])
-    async def cancel(name: str) -> tuple[dict[str, Any], int]:
+    @answers(200, {JSON: Stopped})
+    @validate_request(StopRequest)
+    async def cancel(name: str, data: StopRequest) -> tuple[dict[str, Any], int]:
         """Stop what is being answered; ``{"runId": …}`` says which, all if absent. What was written stays."""
-        return await cancelled(registry, asked_session(name)), 200
+        return await cancelled(registry, asked_session(name), data.run_id), 200
 
     return ag_ui
 
 
-async def cancelled(registry: SessionRegistry, name: SessionId) -> dict[str, Any]:
-    """Stop what the body of the current request names."""
+async def cancelled(registry: SessionRegistry, name: SessionId, wanted: str | None) -> dict[str, Any]:
+    """Stop the run *wanted*, or all."""
     principal = current_principal()
-    body = await request.get_json(force=True, silent=True) or {}
-    run_id = body.get("runId") if isinstance(body, dict) else None
     async with registry.open(name) as session:
-        wanted = run_id if isinstance(run_id, str) else None
         return {"stopped": await stop(session, principal, registry.clock.now(), wanted)}
 
 
-async def received(registry: SessionRegistry, name: SessionId, data: RunAgentInput, principal: Principal) -> Run:
+async def received(
+    registry: SessionRegistry, name: SessionId, data: RunAgentInput, principal: Principal, *, again: bool = False
+) -> Run:
     """Write down what a client sent; return the run to follow.
+
+    What brings nothing new is never a new wish: the run is followed that it is about. Only a conversation that ends
+    with the last question, which was answered, wants another answer; so does ``trigger: "regenerate"`` in the
+    forwarded properties.
+
+    Args:
+        registry: the sessions.
+        name: the session.
+        data: what the client sent.
+        principal: who they are.
+        again: whether it is a request that was made before.
 
     Raises:
         NotFound: there is nothing to be answered, decided or gone on with.
     """
     now = registry.clock.now()
-    run_id = checked_id(data.run_id, "runId")
+    run_id = checked_id(data.run_id, "run id")
+    await check_agent(registry, principal, _forwarded(data, "agent"))
     async with registry.open(name, create=creates(registry, principal), by=principal.id) as session:
         view = session.view
         if run_id in view.runs:
             return view.runs.find(run_id)
         if data.resume:
             return await _resumed(session, data, principal, now)
-        agent = _agent(data)
-        if (outputs := _outputs(view, data.messages)) is not None:
-            message_id, results = outputs
-
-            def write(view: SessionView) -> None:
-                for call, content in results.items():
-                    tool = view.messages[message_id].tool(call)
-                    if tool is not None:
-                        tool.output(content)
-
-            await session.edit(write)
-            owner = view.messages[message_id].run_id
-            agent = agent or (view.runs.find(owner).agent if owner is not None else None)
-            question = Question((), agent, trigger="continue", asked=message_id, run=run_id)
-            return await ask(session, question, principal, now)
+        agent, ends_with = _forwarded(data, "agent"), data.messages[-1].role if data.messages else None
+        if ends_with == "tool" and (message_id := _caller(view, data.messages)) is not None:
+            return await _answered(session, message_id, data, principal, now)
         history = _history(view, data.messages)
-        if not history:
+        if ends_with == "tool" and history and history[-1].id not in view.messages:
+            question = Question(history, agent, "continue", history[-1].id, run=run_id)
+            return await ask(session, question, principal, now)
+        asked = next((said.id for said in reversed(history) if said.role != "assistant"), None)
+        if asked is None:
             raise NotFound(what="message to answer", id=run_id)
-        trigger: Trigger = "regenerate" if is_answered(view, history[-1].id) else "submit"
-        return await ask(session, Question(history, agent, trigger=trigger, run=run_id), principal, now)
+        trigger: Trigger = "submit"
+        if _forwarded(data, "trigger") == "regenerate" and not again:
+            trigger = "regenerate"
+        elif (known := answering(view, asked)) is not None and known.over:
+            if again or ends_with not in _SPOKEN or not wants_another(view, asked):
+                return known
+            trigger = "regenerate"
+        return await ask(session, Question(history, agent, trigger, asked, run=run_id), principal, now)
 
 
-async def _resumed(session: Session, data: RunAgentInput, principal: Principal, now: Any) -> Run:
-    """Take decisions about what a run waits for; the run goes on under its own id."""
+async def _answered(session: Session, message_id: str, data: RunAgentInput, principal: Principal, now: Millis) -> Run:
+    """Take what a client's own tools returned; return the run that goes on with it, or has."""
+    results, writer = _results(data.messages), writer_of(session.view, message_id)
+    if writer is not None and not takes_outputs(writer):
+        return writer
+
+    def write(view: SessionView) -> bool:
+        known = ((view.messages[message_id].tool(call), content) for call, content in results.items())
+        waiting = [(tool, content) for tool, content in known if tool is not None and tool.state == "input-available"]
+        for tool, content in waiting:
+            tool.output(content)
+        return bool(waiting)
+
+    brought = await session.edit(write)
+    if not brought and writer is not None:
+        return writer
+    agent = _forwarded(data, "agent") or (writer.agent if writer is not None else None)
+    question = Question((), agent, trigger="continue", asked=message_id, run=data.run_id)
+    return await ask(session, question, principal, now)
+
+
+async def _resumed(session: Session, data: RunAgentInput, principal: Principal, now: Millis) -> Run:
+    """Take decisions about what runs wait for; a run goes on under its own id. Deciding again changes nothing.
+
+    Raises:
+        NotFound: of what is decided, nobody asks; nothing was written.
+        AccessDenied, AlreadyDecided, NothingToDecide: a decision cannot count.
+    """
     verdicts: dict[str, tuple[bool, str | None]] = {}
     for entry in data.resume or []:
         payload = entry.payload if isinstance(entry.payload, dict) else {"approved": entry.payload}
         approved = entry.status == "resolved" and payload.get("approved") is True
         reason = payload.get("reason")
         verdicts[entry.interrupt_id] = (approved, reason if isinstance(reason, str) else None)
-    for run in session.view.runs.unfinished():
-        message = session.view.messages.value(run.output) if run.output is not None else None
-        calls = {part.tool_call_id for part in message.parts if isinstance(part, ToolPart)} if message else set()
-        if message is not None and calls & verdicts.keys():
-            await decide(
-                session, principal, now, message.id, {call: verdicts[call] for call in calls & verdicts.keys()}
-            )
-            return session.view.runs.find(run.id)
-    raise NotFound(what="interrupt", id=", ".join(verdicts))
+    view = session.view
+    found: dict[str, set[str]] = {}
+    for message_id in dict.fromkeys(output_id(run) for run in view.runs.all()):
+        message = view.messages.find(message_id)
+        if calls := {tool.call_id for tool in message.tools()} & verdicts.keys() if message is not None else set():
+            found[message_id] = calls
+    runs = [run for run in view.runs.all() if output_id(run) in found]
+    if not runs or (unknown := verdicts.keys() - set[str]().union(*found.values())):
+        waiting = [call.tool_call_id for run in view.runs.unfinished() for call in run.pending or ()]
+        raise NotFound(what="interrupt", id=", ".join(sorted(unknown if runs else verdicts)), known=waiting)
+    for message_id, calls in found.items():
+        await decide(session, principal, now, message_id, {call: verdicts[call] for call in calls})
+    return next((run for run in reversed(runs) if not run.over), runs[-1])
 
 
-def _agent(data: RunAgentInput) -> str | None:
+def _forwarded(data: RunAgentInput, key: str) -> str | None:
     forwarded = data.forwarded_props if isinstance(data.forwarded_props, dict) else {}
-    agent = forwarded.get("agent")
-    return agent if isinstance(agent, str) and 0 < len(agent) <= 100 else None
+    value = forwarded.get(key)
+    return value if is_agent(value) else None
 
 
-def _outputs(view: SessionView, messages: Sequence[Any]) -> tuple[str, dict[str, Any]] | None:
-    """Return what a client's own tools returned, where that is what the conversation ends with."""
+def _results(messages: Sequence[Any]) -> dict[str, Any]:
+    """Return what tools returned, by call, where that is what the conversation ends with."""
     results: dict[str, Any] = {}
     for message in reversed(messages):
         if message.role != "tool":
             break
         results[message.tool_call_id] = message.content
-    for value in reversed(view.messages.ordered()) if results else ():
-        calls = {
-            part.tool_call_id
-            for part in value.parts
-            if isinstance(part, ToolPart) and part.state == "input-available" and part.tool_call_id in results
-        }
-        if calls:
-            return value.id, {call: results[call] for call in calls}
+    return results
+
+
+def _caller(view: SessionView, messages: Sequence[Any]) -> str | None:
+    """Return the message with the calls whose results the conversation ends with; None if it is not there."""
+    results = _results(messages)
+    for value in reversed(view.messages.ordered()):
+        if any(isinstance(part, ToolPart) and part.tool_call_id in results for part in value.parts):
+            return value.id
     return None
 
 
 def _history(view: SessionView, messages: Sequence[Any]) -> list[Said]:
-    """Return the messages of people; answers are the session's own, and what it has stays as it is."""
-    spoken = [message for message in messages if message.role in _SPOKEN]
-    return [Said(message.id, _SPOKEN[message.role], _parts(message.content)) for message in spoken]  # type: ignore[arg-type]
+    """Return what a client has as messages: thoughts, calls of tools and their results belong to the answer."""
+    results = {message.tool_call_id: message for message in messages if message.role == "tool"}
+    history: list[Said] = []
+    thoughts: list[Part] = []
+    for message in messages:
+        if message.role == "reasoning":
+            thoughts.append(TextPart(type="reasoning", text=message.content))
+        elif message.role == "assistant":
+            calls = [_call(call, results.get(call.id)) for call in message.tool_calls or () if is_call(call.id)]
+            if parts := [*thoughts, *_parts(message.content), *calls]:
+                history.append(Said(_whole(view, message.id), "assistant", parts))
+            thoughts = []
+        elif message.role in _SPOKEN:
+            history.append(Said(message.id, _SPOKEN[message.role], _parts(message.content)))
+            thoughts = []
+    for at in reversed(range(len(history))):  # as in the AI SDK: in front of an answer that is known nothing is new
+        if history[at].role == "assistant" and history[at].id in view.messages:
+            break
+        if _says_otherwise(view, history[at]):
+            history[at] = history[at].edited
+    return history
+
+
+def _says_otherwise(view: SessionView, said: Said) -> bool:
+    """Whether the session has another text of a user's message: then it was edited."""
+    known = view.messages.value(said.id) if said.role == "user" else None
+    text = "".join(part.text for part in said.parts if isinstance(part, TextPart))
+    return known is not None and known.role == "user" and known.text != text
+
+
+def _whole(view: SessionView, id: str) -> str:
+    """Return the message of the session that AG-UI's message *id* is a piece of, if it is one; else *id*."""
+    begun, _, number = id.rpartition("-")
+    return begun if id not in view.messages and number.isdecimal() and begun in view.messages else id
+
+
+def _call(call: Any, result: Any) -> ToolPart:
+    """Return a tool call of a history: nobody here will answer it any more."""
+    end: dict[str, Any] = {"state": "output-error", "error_text": NOT_ANSWERED}
+    if result is not None and result.error is not None:
+        end["error_text"] = result.error
+    elif result is not None:
+        content = result.content
+        output = content if isinstance(content, str) else [piece.model_dump(by_alias=True) for piece in content]
+        end = {"state": "output-available", "output": output}
+    function = call.function
+    return ToolPart(type="tool", tool_call_id=call.id, tool_name=function.name, input_text=function.arguments, **end)
 
 
 def _parts(content: Any) -> list[Part]:
@@ -217,7 +315,7 @@ async def events(
     except CrdtSessionsError as error:
         if come_back and isinstance(error, ShuttingDown):
             raise
-        yield list(speller.fail(type(error).__name__, f"{error}; the answer goes on, join again to see it"))
+        yield list(speller.fail(type_of(error).slug, f"{error}; the answer goes on, join again to see it"))
 
 
 def _projector(session: Session) -> Projector:

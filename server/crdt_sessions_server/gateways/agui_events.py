@@ -85,6 +85,12 @@ class MessageSpeller:
             case _:
                 pass  # its place in the order is the place in the list
 
+    def end_calls(self, message: Message) -> Iterator[Event]:
+        """Yield the results of calls that have ended in *message*, whatever the document says."""
+        for part in message.parts:
+            if isinstance(part, ToolPart):
+                yield from self._tool(part)
+
     def close(self) -> Iterator[Event]:
         """Close everything that is open."""
         for id in list(self._open):
@@ -103,7 +109,7 @@ class MessageSpeller:
         elif isinstance(value, TextPart) or value.type == "audio":
             yield from self._begin_text(part, value)
         else:
-            yield {"type": "CUSTOM", "name": value.type, "value": {"messageId": self.id, "part": value.json_value()}}
+            yield {"type": "CUSTOM", "name": value.type, "value": {"messageId": self.id, "part": value.to_json()}}
 
     def _begin_text(self, part: int, value: Any) -> Iterator[Event]:
         if getattr(value, "continues", None) and (value.type, 0) in self._last:
@@ -271,10 +277,10 @@ class SessionSpeller:
     def _begin(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[Event]:
         run = self._run
         yield self._started(run)
-        writing = {output_id(each) for each in view.runs.unfinished()} | (
-            {output_id(run)} if run is not None else set()
-        )
-        seen = {message.id for message in view.conversation()}
+        conversation = {message.id: message for message in view.conversation()}
+        going = [*view.runs.unfinished(), *([run] if run is not None else [])]
+        last = next(reversed(conversation), None)  # what has paused keeps its place among what came after it
+        writing = {output_id(each) for each in going if not has_paused(each) or output_id(each) == last}
         told: list[Event] = []
         opened: list[Event] = []
         later: list[SessionEvent] = []
@@ -287,10 +293,11 @@ class SessionSpeller:
                     self._paused.add(event.run.id)
             elif getattr(event, "message", None) in writing:
                 opened += self._message(event)
-            elif getattr(event, "message", None) in seen:
+            elif getattr(event, "message", None) in conversation:
                 told += self._message(event)
         for id, speller in self._messages.items():
             if id not in writing:
+                told += speller.end_calls(conversation[id])
                 told += speller.close()
         yield {"type": "STATE_SNAPSHOT", "snapshot": self._state}
         yield {"type": "MESSAGES_SNAPSHOT", "messages": self._listed(view, told) + folded(opened, empty=True)}
@@ -366,16 +373,16 @@ class SessionSpeller:
         elif run.status == "suspended":
             yield from self._finish("success")
         elif run.status == "cancelled":
-            yield from self._finish("cancelled")
+            yield from self._finish("cancelled", result={"reason": run.outcome.reason} if run.outcome else None)
         else:
             pending = [tool.tool_call_id for tool in _tools_of(view, run) if tool.state == "input-available"]
             yield from self._finish("success", **({"pendingToolCallIds": pending} if pending else {}))
 
-    def _finish(self, outcome: str, **more: Any) -> Iterator[Event]:
+    def _finish(self, outcome: str, *, result: Any = None, **more: Any) -> Iterator[Event]:
         yield from self._close()
         self.ended = True
         finished = {"type": "RUN_FINISHED", "threadId": self.thread, "runId": self._id(self._run)}
-        yield finished | {"outcome": {"type": outcome, **more}}
+        yield finished | ({"result": result} if result is not None else {}) | {"outcome": {"type": outcome, **more}}
 
     def _close(self) -> Iterator[Event]:
         for speller in self._messages.values():

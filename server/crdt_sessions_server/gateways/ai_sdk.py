@@ -9,35 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import logging
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic.alias_generators import to_camel
 from quart import Blueprint, Response, request, websocket
 from quart_schema import tag, validate_request
 
-from crdt_sessions.errors import CrdtSessionsError, SessionNotFound
+from crdt_sessions.errors import BadValue, CrdtSessionsError, NotFound, SessionNotFound
 from crdt_sessions.ids import SessionId
 from crdt_sessions.model import (
-    PartBegan,
-    PartChanged,
     Run,
     SessionView,
-    TextAdded,
     TextPart,
     ToolPart,
     ValuePart,
-    alone,
     shaped,
-    ui_part,
-    ui_tool_input,
 )
-from crdt_sessions.model.values import AgentName, Message, MessageId, Part
-from crdt_sessions.runtime import RunChanged, Session, SessionEvent, SessionRegistry
+from crdt_sessions.model.checks import parse_json
+from crdt_sessions.model.strings import AgentName, MessageId, RunId, is_call
+from crdt_sessions.model.values import Part
+from crdt_sessions.runtime import Session, SessionRegistry
 from crdt_sessions.wire.closing import closing_for
 from crdt_sessions_server.access import (
     Permission,
@@ -50,34 +45,38 @@ from crdt_sessions_server.access import (
 )
 from crdt_sessions_server.api import creates
 from crdt_sessions_server.asgi import websocket_token
+from crdt_sessions_server.bodies import JSON, Answer
+from crdt_sessions_server.complaints import complaints
+from crdt_sessions_server.describing import LINES, SSE, Parameter, answers, reads, refuses
+from crdt_sessions_server.gateways.ai_sdk_chunks import followed, ui_messages
 from crdt_sessions_server.gateways.conversation import (
     RUN_HEADER,
+    Going,
     Question,
-    Said,
+    Stopped,
+    StopRequest,
     active_run,
     ask,
     asked_in_body,
+    check_agent,
+    continuation,
     decide,
-    follow_run,
-    has_paused,
-    output_id,
     steer,
     stop,
+    takes_outputs,
     visit_for,
+    writer_of,
 )
+from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, Said
+from crdt_sessions_server.paths import header_value
+from crdt_sessions_server.problems import MEDIA_TYPE
 from crdt_sessions_server.streaming import DONE, compact, data_frames, going_on
 
-Chunk = dict[str, Any]
-
 _HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
-_FINISH = {
-    "stop": "stop", "end_turn": "stop", "completed": "stop", "length": "length", "max_tokens": "length",
-    "content_filter": "content-filter", "content-filter": "content-filter", "tool_calls": "tool-calls",
-    "tool-calls": "tool-calls", "tool_use": "tool-calls",
-}  # fmt: skip
-"""Why a run ended well, in the words of providers, to the words of the AI SDK."""
 
 _log = logging.getLogger("crdt_sessions.gateways")
+_TRANSPORT = ("ai-sdk.send", "ai-sdk.resume")
+"""Routes that ``DefaultChatTransport`` asks."""
 _MAX_STREAMS = 32
 """Requests that may be under way on one WebSocket."""
 _NOT_JSON = 1007
@@ -93,6 +92,7 @@ class UiMessage(_Incoming):
     id: MessageId
     role: Literal["system", "user", "assistant"]
     parts: list[dict[str, Any]] = Field(default_factory=list)
+    metadata: Any = None
 
 
 class ChatRequest(_Incoming):
@@ -105,17 +105,18 @@ class ChatRequest(_Incoming):
     agent: AgentName | None = Field(None, description="Who is to answer; who the session says if absent.")
 
 
+class Conversation(Answer):
+    """The conversation, to begin with."""
+
+    messages: list[dict[str, JsonValue]] = Field(description="``UIMessage`` of the AI SDK.")
+    active_run: str | None
+
+
 class SteerRequest(_Incoming):
     """What is said to a run that goes on."""
 
     message: UiMessage
-    run_id: str | None = Field(None, description="The run; the one that goes on if absent.")
-
-
-class StopRequest(_Incoming):
-    """Which run is to stop."""
-
-    run_id: str | None = Field(None, description="All that are not over if absent.")
+    run_id: RunId | None = Field(None, description="The run; the one that goes on if absent.")
 
 
 def blueprint(registry: SessionRegistry) -> Blueprint:
@@ -125,15 +126,20 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @chat.post("")
     @tag(["gateways"])
     @validate_request(ChatRequest)
+    @answers(200, {SSE: LINES}, "The stream of one message.", {RUN_HEADER: "The run."})
+    @refuses(NotFound)
     async def send(data: ChatRequest) -> Response:
         """Ask, decide or go on; the answer is the stream of one message. Sending it again changes nothing."""
         principal, session = await asked_in_body(data.id)
         run, known = await _received(registry, session, data, principal)
-        chunks = _chunks(registry, session, run.id, known)
-        return going_on(data_frames(chunks, DONE), headers=_HEADERS | {RUN_HEADER: run.id})
+        chunks = followed(registry, session, run.id, known)
+        return going_on(data_frames(chunks, DONE), headers=_HEADERS | {RUN_HEADER: header_value(run.id)})
 
-    @chat.get("/<name>/stream")
+    @chat.get("/<room:name>/stream")
     @tag(["gateways"])
+    @reads(Parameter("runId", "The run; the one that goes on if absent.", "query"))
+    @answers(200, {SSE: LINES}, "The stream of one message.", {RUN_HEADER: "The run."})
+    @answers(204, description="Nothing is being answered.")
     async def resume(name: str) -> Response:
         """Follow the answer that is being written, from its beginning; 204 if none is.
 
@@ -142,35 +148,38 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         run = await _active(registry, asked_session(name), request.args.get("runId"))
         if run is None:
             return Response("", 204)
-        chunks = _chunks(registry, asked_session(name), run.id)
-        return going_on(data_frames(chunks, DONE), headers=_HEADERS | {RUN_HEADER: run.id})
+        chunks = followed(registry, asked_session(name), run.id)
+        return going_on(data_frames(chunks, DONE), headers=_HEADERS | {RUN_HEADER: header_value(run.id)})
 
-    @chat.post("/<name>/stop")
+    @chat.post("/<room:name>/stop")
     @tag(["gateways"])
-    async def press_stop(name: str) -> tuple[dict[str, Any], int]:
+    @answers(200, {JSON: Stopped})
+    @validate_request(StopRequest)
+    async def press_stop(name: str, data: StopRequest) -> tuple[dict[str, Any], int]:
         """Stop what is being answered, from any device; what was written stays."""
         principal = current_principal()
-        body = StopRequest.model_validate(await request.get_json(force=True, silent=True) or {})
         async with registry.open(asked_session(name)) as session:
-            stopped = await stop(session, principal, registry.clock.now(), body.run_id)
+            stopped = await stop(session, principal, registry.clock.now(), data.run_id)
         return {"stopped": stopped}, 200
 
-    @chat.post("/<name>/steer")
+    @chat.post("/<room:name>/steer")
     @tag(["gateways"])
     @validate_request(SteerRequest)
+    @answers(202, {JSON: Going})
     async def press_on(name: str, data: SteerRequest) -> tuple[dict[str, Any], int]:
         """Say something to the answer that is being written: a part ``steering-message`` shows where it was heard.
 
         If the answer ends before, or none is written, it is answered as a question of its own.
         """
         principal = current_principal()
-        said = Said(data.message.id, "user", _parts(data.message))
+        said = Said(data.message.id, "user", _parts(data.message), data.message.metadata)
         async with registry.open(asked_session(name)) as session:
             run = await steer(session, said, principal, registry.clock.now(), data.run_id)
         return {"runId": run.id}, 202
 
-    @chat.get("/<name>/messages")
+    @chat.get("/<room:name>/messages")
     @tag(["gateways"])
+    @answers(200, {JSON: Conversation})
     async def history(name: str) -> tuple[dict[str, Any], int]:
         """Return the conversation as ``UIMessage``s, to begin with (``messages`` of ``useChat``)."""
         try:
@@ -183,9 +192,22 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
     @chat.websocket("")
     async def converse() -> None:
+        """``WebSocketChatTransport``: any number of chats on one connection."""
         await _Conversation(registry).run()
 
+    chat.after_app_request(_spell_errors)
     return chat
+
+
+async def _spell_errors(response: Response) -> Response:
+    """Have ``useChat`` show what happened: the text of its error is the whole body."""
+    asks_for_it = "json" in request.headers.get("Accept", "")
+    if request.endpoint in _TRANSPORT and response.mimetype == MEDIA_TYPE and not asks_for_it:
+        problem = json.loads(await response.get_data())
+        response.set_data(problem["detail"])
+        response.content_type = "text/plain; charset=utf-8"
+        response.headers["X-Problem-Type"] = problem["type"]
+    return response
 
 
 async def _active(registry: SessionRegistry, name: SessionId, run_id: str | None = None) -> Run | None:
@@ -205,21 +227,20 @@ async def _received(
 ) -> tuple[Run, Sequence[dict[str, Any]]]:
     """Write down what a client sent; return the run to follow, and the parts of its message that the client has."""
     now = registry.clock.now()
+    await check_agent(registry, principal, data.agent)
     async with registry.open(name, create=creates(registry, principal), by=principal.id) as session:
         view = session.view
         last = data.messages[-1] if data.messages else None
+        history = _history(view, data)
         if last is not None and last.role == "assistant" and data.trigger == "submit-message":
-            return await _continued(session, last, principal, now), last.parts
-        before = [None, *(each.id for each in data.messages)]
-        history = [
-            Said(each.id, each.role, _parts(each), parent)
-            for each, parent in zip(data.messages, before, strict=False)
-        ]
-        question = Question(history, data.agent)
+            if last.id in view.messages:
+                return await _continued(session, last, principal, now), last.parts
+            if calls := [str(part.get("toolCallId")) for part in last.parts if _has_output(part)]:
+                question = Question(history, data.agent, "continue", last.id, run=continuation(last.id, calls))
+                return await ask(session, question, principal, now), last.parts
+        question = Question(history, data.agent, branches=True)
         if data.trigger == "regenerate-message":
-            question = Question(history, data.agent, trigger="regenerate", asked=_asked(view, data))
-        elif last is not None and data.message_id == last.id and _edited(view, last):
-            question = _another_version(history, data.agent, last)
+            question = Question(history, data.agent, "regenerate", _asked(view, data, history), branches=True)
         return await ask(session, question, principal, now), ()
 
 
@@ -229,9 +250,11 @@ async def _continued(session: Session, message: UiMessage, principal: Principal,
     known = view.messages[message.id]
     value = known.to_value()
     run_id = known.run_id
-    if value is None or run_id is None:
-        return view.runs.find(run_id or message.id)  # raises: it is not the answer of anybody
-    verdicts, outputs = {}, {}
+    if value is None or run_id is None:  # nobody's answer here, but somebody may be asked to go on with it
+        calls = [str(part.get("toolCallId")) for part in message.parts if _has_output(part)]
+        return view.runs.find(continuation(message.id, calls))
+    verdicts: dict[str, tuple[bool, str | None]] = {}
+    outputs = {}
     for part in message.parts:
         call, approval = part.get("toolCallId"), part.get("approval")
         if isinstance(call, str) and isinstance(approval, dict) and isinstance(approval.get("approved"), bool):
@@ -239,52 +262,72 @@ async def _continued(session: Session, message: UiMessage, principal: Principal,
         tool = known.tool(call) if isinstance(call, str) else None
         if tool is not None and tool.state == "input-available" and str(part.get("state")).startswith("output-"):
             outputs[str(call)] = part
-    open_calls = {part.tool_call_id for part in value.parts if isinstance(part, ToolPart) and part.approval is None}
-    await decide(session, principal, now, message.id, {call: verdicts[call] for call in verdicts.keys() & open_calls})
-    if not outputs or not view.runs.find(run_id).over:
-        return view.runs.find(run_id)
+    await decide(session, principal, now, message.id, verdicts)
+    writer = writer_of(view, message.id) or view.runs.find(run_id)
+    if not outputs or not takes_outputs(writer):
+        return writer
 
     def write(view: SessionView) -> None:
         for call, part in outputs.items():
             tool = view.messages[message.id].tool(call)
-            if tool is not None and part["state"] == "output-available":
+            if tool is None or tool.state != "input-available":
+                continue  # another window was quicker
+            if part["state"] == "output-available":
                 tool.output(part.get("output"))
-            elif tool is not None:
+            else:
                 tool.fail(_string(part.get("errorText")) or "the tool failed")
 
     await session.edit(write)
-    digest = hashlib.sha256(compact(sorted(outputs)).encode()).hexdigest()[:16]
-    agent = view.runs.find(run_id).agent
-    question = Question((), agent, trigger="continue", asked=message.id, run=f"run-{message.id}-{digest}"[:200])
+    question = Question((), writer.agent, "continue", message.id, run=continuation(message.id, outputs))
     return await ask(session, question, principal, now)
 
 
-def _asked(view: SessionView, data: ChatRequest) -> str | None:
+def _has_output(part: dict[str, Any]) -> bool:
+    return str(part.get("state")).startswith("output-") and isinstance(part.get("toolCallId"), str)
+
+
+def _asked(view: SessionView, data: ChatRequest, history: Sequence[Said]) -> str | None:
     """Return the user's message to which another answer is wanted."""
     known = view.messages.value(data.message_id) if data.message_id is not None else None
     if known is not None and known.role == "assistant":
         return known.reply_to or known.parent
-    users = [message.id for message in data.messages if message.role == "user"]
-    return known.id if known is not None else users[-1] if users else None
+    named = [said.id for said in history if data.message_id in (said.id, said.replaces)]
+    users = [said.id for said in history if said.role == "user"]
+    found = named or users
+    return found[-1] if found else None
 
 
-def _edited(view: SessionView, message: UiMessage) -> bool:
-    """Whether the session has the message, and says something else in it."""
-    known = view.messages.value(message.id)
-    if known is None:
-        return False
-    mine = [part.json_value() for part in known.parts]
-    return mine != [part.json_value() for part in _parts(message)]
+def _history(view: SessionView, data: ChatRequest) -> list[Said]:
+    """Return a client's messages as the session has them, or would.
 
-
-def _another_version(history: Sequence[Said], agent: str | None, edited: UiMessage) -> Question:
-    """Return the question with the edited message as a new one: what was said before stays in the session.
-
-    Its id comes from what it says, so that sending it again changes nothing.
+    Clients keep the id of a message that is edited: one that says something else than the session's is another
+    version, also later on, when what came of the edit was lost. Nothing of that stands in front of an answer that
+    is known, so it is not looked for there, unless something new does, which comes after what it stands behind.
     """
-    digest = hashlib.sha256(compact(edited.parts).encode()).hexdigest()[:12]
-    said = Said(f"{edited.id[:180]}~{digest}", edited.role, _parts(edited))
-    return Question([*history[:-1], said], agent, replaces=edited.id)
+    history = [Said(each.id, each.role, _parts(each), each.metadata) for each in data.messages]
+    new = next((at for at, said in enumerate(history) if said.id not in view.messages), len(history))
+    for at in reversed(range(len(history))):
+        said = history[at]
+        if said.role == "assistant" and at < new:
+            break
+        if said.role == "user":
+            history[at] = _version(view, said, again=said.id == data.message_id)
+    return history
+
+
+def _version(view: SessionView, said: Said, *, again: bool) -> Said:
+    """Return a user's message as another version of the session's, if it is one.
+
+    *Again* is whether it was edited just now, which matters if it says again what it said at first.
+    """
+    known = view.messages.value(said.id)
+    if known is None:
+        return said
+    (spelled,) = shaped([known], "ai-sdk") or [{"parts": []}]
+    told = [part for each in spelled["parts"] if (part := _part(each)) is not None]
+    differs = [part.to_json() for part in told] != [part.to_json() for part in said.parts]
+    replaced = again and any(head.replaces == said.id for head in view.messages.heads())
+    return said.edited if differs or replaced else said
 
 
 def _parts(message: UiMessage) -> list[Part]:
@@ -298,209 +341,35 @@ def _part(part: dict[str, Any]) -> Part | None:
     if kind == "file":
         value = {key: part[key] for key in ("url", "mediaType", "filename") if isinstance(part.get(key), str)}
         return ValuePart(type="file", value=value)
+    if kind == "dynamic-tool" or kind.startswith("tool-"):
+        return _tool_part(part, kind)
+    if kind == "source-url" and isinstance(part.get("url"), str):
+        source = {"id": part.get("sourceId"), "url": part["url"], "title": part.get("title")}
+        return ValuePart(type="source", value={key: each for key, each in source.items() if isinstance(each, str)})
     if kind.startswith("data-"):
         value = {"name": kind.removeprefix("data-"), "data": part.get("data")}
         return ValuePart(type="data", value=value | ({"id": part["id"]} if isinstance(part.get("id"), str) else {}))
     return None
 
 
+def _tool_part(part: dict[str, Any], kind: str) -> ToolPart | None:
+    """Return a tool call of a history: nobody here will answer it any more, and nobody here has approved it."""
+    call, name = part.get("toolCallId"), part.get("toolName", kind.removeprefix("tool-"))
+    if not isinstance(call, str) or not is_call(call) or not isinstance(name, str):
+        return None
+    end: dict[str, Any] = {"state": "output-error", "error_text": _string(part.get("errorText")) or NOT_ANSWERED}
+    if part.get("state") == "output-available":
+        end = {"state": "output-available", "output": part.get("output")}
+    elif part.get("state") == "output-denied":
+        end = {"state": "output-denied"}
+    return ToolPart(type="tool", tool_call_id=call, tool_name=name, input=part.get("input"), **end)
+
+
 def _string(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-# -- what goes out ---------------------------------------------------------------------------------------------------
-
-
-def ui_messages(view: SessionView) -> list[dict[str, Any]]:
-    """Return the conversation as ``UIMessage``s, equal to what a client has that followed it."""
-    return [_ui_message(view, message) for message in alone(view.conversation())]
-
-
-def _ui_message(view: SessionView, message: Message) -> dict[str, Any]:
-    (spelled,) = shaped([message], "ai-sdk")
-    run = view.runs.value(message.run_id) if message.run_id is not None else None
-    if run is None:
-        return spelled
-    if run.over and message.parts and _answered(message.parts[-1]):
-        spelled["parts"].append({"type": "step-start"})
-    return spelled | {"metadata": _metadata(run)}
-
-
-def _answered(part: Part) -> bool:
-    """Whether a part is a tool call that nothing more comes of.
-
-    An answer that ends with one gets an empty step behind it: a client that sends by itself when all tools have
-    answered would otherwise do so for ever.
-    """
-    return isinstance(part, ToolPart) and part.state.startswith("output-")
-
-
-def _metadata(run: Run) -> dict[str, Any]:
-    return {"runId": run.id, "status": run.status or "queued"}
-
-
-class Speller:
-    """Spells the events of one run as chunks.
-
-    Args:
-        run: the run.
-        known: the parts of its message that the client has, if it goes on with one.
-    """
-
-    def __init__(self, run: Run, known: Sequence[dict[str, Any]] = ()) -> None:
-        self._run = run
-        self._known = [part for part in known if part.get("type") != "step-start"]
-        self._known_calls = {str(part["toolCallId"]) for part in self._known if "toolCallId" in part}
-        self._began = False
-        self._replayed = not known
-        self._ids: dict[int, str] = {}
-        self._last: dict[str, str] = {}
-        self._open: dict[str, str] = {}
-        self._tools: dict[int, str] = {}
-        self._told = 0
-        self._after_tool = False
-        self._answered = False
-        self._stepping = bool(known)
-
-    def spell(self, events: Sequence[SessionEvent]) -> Iterator[Chunk]:
-        """Yield what a client is to be told; the last chunk is ``finish`` or ``error`` if the run has paused."""
-        if not self._began:
-            self._began = True
-            yield {"type": "start", "messageId": output_id(self._run), "messageMetadata": _metadata(self._run)}
-        ended: Run | None = None
-        for event in events:
-            match event:
-                case PartBegan(_, part, value):
-                    yield from self._begin(part, value)
-                case TextAdded(_, part, _, text):
-                    yield from self._add(part, text)
-                case PartChanged(_, part, value, continued):
-                    yield from self._change(part, value, continued=continued)
-                case RunChanged(run):
-                    if run.status != self._run.status and not has_paused(run):
-                        yield {"type": "message-metadata", "messageMetadata": _metadata(run)}
-                    ended = self._run = run
-                case _:
-                    pass  # there is no chunk for it
-        self._replayed = self._replayed or bool(events)
-        if ended is not None and has_paused(ended):
-            yield from self.end()
-
-    def end(self) -> Iterator[Chunk]:
-        """Close what is open, and say how the run ended."""
-        for id, kind in self._open.items():
-            yield {"type": f"{kind}-end", "id": id}
-        self._open.clear()
-        if self._answered and self._run.over:
-            yield {"type": "finish-step"}
-            yield {"type": "start-step"}
-        yield from self._end_step()
-        run, metadata = self._run, {"messageMetadata": _metadata(self._run)}
-        reason = run.outcome.reason if run.outcome is not None else ""
-        if run.status == "failed":
-            error = run.outcome.error if run.outcome is not None else None
-            yield {"type": "message-metadata", **metadata}
-            yield {"type": "error", "errorText": (error.message or error.code) if error is not None else reason}
-        elif run.status == "suspended":
-            yield {"type": "finish", "finishReason": "tool-calls", **metadata}
-        elif run.status == "cancelled":
-            yield {"type": "finish", "finishReason": "other", **metadata}
-        elif run.status == "interrupted":
-            yield {"type": "finish", "finishReason": "interrupted", **metadata}
-        else:
-            yield {"type": "finish", "finishReason": _FINISH.get(reason, "stop"), **metadata}
-
-    def _begin(self, part: int, value: Part) -> Iterator[Chunk]:
-        if isinstance(value, TextPart) and value.choice:
-            return  # another alternative; the protocol has no place for it
-        if isinstance(value, TextPart) and value.continues and value.type in self._last:
-            self._ids[part] = self._last[value.type]
-            return
-        known, self._told = self._told < len(self._known), self._told + 1
-        told = self._replayed or not known
-        if told:
-            yield from self._step(value)
-        self._after_tool, self._answered = isinstance(value, ToolPart), False
-        if isinstance(value, ToolPart):
-            self._tools[part] = value.tool_call_id
-            if told:
-                yield {"type": "tool-input-start", "toolCallId": value.tool_call_id, "toolName": value.tool_name}
-        elif isinstance(value, TextPart) or value.type == "audio":
-            kind = "reasoning" if value.type == "reasoning" else "text"
-            self._last[value.type] = id = f"p{part}"
-            if told:
-                self._ids[part] = id
-                self._open[id] = kind
-                yield {"type": f"{kind}-start", "id": id}
-        elif told:
-            yield from ui_part(value)
-
-    def _step(self, value: Part) -> Iterator[Chunk]:
-        """Begin a step where a model begins anew: at the beginning, and after its tools have answered."""
-        if value.type == "steering":  # the model hears it between two steps
-            yield from self._end_step()
-            return
-        if self._stepping and not (self._after_tool and not isinstance(value, ToolPart)):
-            return
-        yield from self._end_step()
-        self._stepping = True
-        yield {"type": "start-step"}
-
-    def _end_step(self) -> Iterator[Chunk]:
-        if self._stepping:
-            self._stepping = False
-            yield {"type": "finish-step"}
-
-    def _add(self, part: int, text: str) -> Iterator[Chunk]:
-        if part in self._tools:
-            if self._replayed or self._tools[part] not in self._known_calls:
-                yield {"type": "tool-input-delta", "toolCallId": self._tools[part], "inputTextDelta": text}
-        elif (id := self._ids.get(part)) is not None and id in self._open:
-            yield {"type": f"{self._open[id]}-delta", "id": id, "delta": text}
-
-    def _change(self, part: int, value: Part, *, continued: bool) -> Iterator[Chunk]:
-        if isinstance(value, ToolPart):
-            yield from self._tool(value)
-        elif (id := self._ids.get(part)) is not None and id in self._open:
-            state = getattr(value, "state", None)
-            if state == "done" and not continued:
-                yield {"type": f"{self._open.pop(id)}-end", "id": id}
-
-    def _tool(self, tool: ToolPart) -> Iterator[Chunk]:
-        self._answered = self._after_tool and _answered(tool)
-        call = {"toolCallId": tool.tool_call_id}
-        if self._replayed or tool.tool_call_id not in self._known_calls:
-            yield {
-                "type": "tool-input-available", **call, "toolName": tool.tool_name, "input": ui_tool_input(tool),
-            }  # fmt: skip
-            if tool.approval_request is not None:
-                yield {"type": "tool-approval-request", "approvalId": tool.tool_call_id, **call}
-        if tool.approval is not None:
-            verdict = {"approved": tool.approval.approved}
-            if tool.approval.reason is not None:
-                verdict["reason"] = tool.approval.reason  # type: ignore[assignment]
-            yield {"type": "tool-approval-response", "approvalId": tool.tool_call_id, **verdict}
-        if tool.state == "output-available":
-            yield {"type": "tool-output-available", **call, "output": tool.output}
-        elif tool.state == "output-error":
-            yield {"type": "tool-output-error", **call, "errorText": tool.error_text or "the tool failed"}
-        elif tool.state == "output-denied":
-            yield {"type": "tool-output-denied", **call}
-
-
-async def _chunks(
-    registry: SessionRegistry, name: SessionId, run_id: str, known: Sequence[dict[str, Any]] = ()
-) -> AsyncGenerator[list[Chunk], None]:
-    """Yield a run as chunks, in batches. The last one is always ``finish`` or ``error``."""
-    try:
-        async with registry.open(name) as session:
-            speller = Speller(session.view.runs.find(run_id), known)
-            yield list(speller.spell([]))
-            async for events in follow_run(session, run_id):
-                yield list(speller.spell(events))
-    except CrdtSessionsError as error:  # the session was closed, or the service restarts: the client may resume
-        _log.info("an answer cannot be followed any more: %s", error, extra={"session": name})
-        yield [{"type": "error", "errorText": f"{error}; the answer goes on, resume to see it"}]
+# -- WebSocketChatTransport ------------------------------------------------------------------------------------------
 
 
 async def _frames() -> AsyncGenerator[Any, None]:
@@ -510,12 +379,9 @@ async def _frames() -> AsyncGenerator[Any, None]:
 
 def _parsed(frame: str | bytes) -> Any:
     try:
-        return json.loads(frame)
-    except (ValueError, RecursionError):
+        return parse_json(frame)
+    except (ValueError, RecursionError, BadValue):
         return None
-
-
-# -- WebSocketChatTransport ------------------------------------------------------------------------------------------
 
 
 class _Conversation:
@@ -551,7 +417,7 @@ class _Conversation:
             await asyncio.gather(*self._streams.values(), return_exceptions=True)
 
     async def _take(self, frame: dict[str, Any], token: str | None) -> None:
-        request_id = str(frame.get("requestId", ""))
+        request_id = str(frame.get("requestId", "")).encode(errors="replace").decode()
         kind = frame.get("type")
         if kind == "abort":  # a page that was closed sends it as well as a stop button: it only means, not to me
             task = self._streams.pop(request_id, None)
@@ -561,17 +427,20 @@ class _Conversation:
             await self._tell("error", request_id, errorText=f"more than {_MAX_STREAMS} requests at once")
         elif kind in ("send", "resume"):
             answer = self._send if kind == "send" else self._resume
-            task = asyncio.create_task(self._answer(request_id, answer(request_id, frame, token)))
+            task = asyncio.create_task(self._answer(request_id, frame, answer(request_id, frame, token)))
             self._streams[request_id] = task
             task.add_done_callback(lambda _: self._streams.pop(request_id, None))
 
-    async def _answer(self, request_id: str, answering: Any) -> None:
+    async def _answer(self, request_id: str, frame: dict[str, Any], answering: Any) -> None:
         try:
             await answering
         except CrdtSessionsError as error:
             await self._tell("error", request_id, errorText=str(error))
         except ValidationError as error:
-            await self._tell("error", request_id, errorText=f"not a chat request: {error.errors()[0]['msg']}")
+            field, message = complaints(error, frame)[0]
+            await self._tell("error", request_id, errorText=f"not a chat request: {field or 'it'} {message}")
+        except UnicodeEncodeError:
+            await self._tell("error", request_id, errorText="not a chat request: a text holds half a surrogate pair")
 
     async def _send(self, request_id: str, frame: dict[str, Any], token: str | None) -> None:
         body = frame.get("body") if isinstance(frame.get("body"), dict) else {}
@@ -594,7 +463,7 @@ class _Conversation:
         self, request_id: str, visit: Visit, name: SessionId, run_id: str, known: Sequence[dict[str, Any]]
     ) -> None:
         sequence = 0
-        async for batch in live_access().following(visit, _chunks(self._registry, name, run_id, known)):
+        async for batch in live_access().following(visit, followed(self._registry, name, run_id, known)):
             for chunk in batch:
                 await self._tell("chunk", request_id, sequence=sequence, chunk=chunk)
                 sequence += 1

@@ -2,249 +2,298 @@
 
 The model is the agent's name. The session is named in the header ``X-Session-Id``; without one a new session is made,
 and the answer's header tells its name. Clients send the whole conversation each time and know no ids, so what a
-session has already is left as it is, and only what comes after the last answer is new. Source: OpenAI API reference,
-"Create chat completion", "List models".
+session has of it is found by content (:mod:`chat_messages`). They also repeat requests by themselves, without a word
+but the header ``X-Stainless-Retry-Count``: what is said twice is asked once. Source: OpenAI API reference, "Create
+chat completion", "List models", "Retrieve model"; the clients' ``_base_client``.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import uuid
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from quart import Blueprint, Response, jsonify, request
 from quart_schema import tag, validate_request
 
-from crdt_sessions.errors import CrdtSessionsError, NotFound
-from crdt_sessions.ids import SessionId
-from crdt_sessions.model import (
-    ANY_AGENT,
-    Message,
-    PartBegan,
-    Run,
-    TextAdded,
-    TextPart,
-    ToolPart,
-    ValuePart,
-    json_text,
-)
-from crdt_sessions.runtime import RunChanged, Session, SessionEvent, SessionRegistry
+from crdt_sessions.errors import NotFound
+from crdt_sessions.ids import SessionId, name_of, session_id
+from crdt_sessions.model import ANY_AGENT, Run, SessionView, ToolPart, answer_to
+from crdt_sessions.model.strings import AgentName, derived
+from crdt_sessions.runtime import SessionRegistry, known_agents, until_taken
+from crdt_sessions_server.access import Principal, current_principal, current_visit, live_access
 from crdt_sessions_server.api import creates
+from crdt_sessions_server.bodies import JSON
+from crdt_sessions_server.describing import LINES, SSE, Parameter, answers, reads, refuses
+from crdt_sessions_server.gateways.chat_messages import Beside, Chat, ChatMessage, Placed, place, read
+from crdt_sessions_server.gateways.completions import Speller, chunks, whole
 from crdt_sessions_server.gateways.conversation import (
     RUN_HEADER,
     SESSION_HEADER,
     Question,
-    Said,
     ask,
     asked_in_body,
-    failure_of,
-    follow_run,
-    has_paused,
+    check_agent,
+    continuation,
     output_id,
+    who_asks,
 )
+from crdt_sessions_server.paths import from_header, header_value
+from crdt_sessions_server.problems import MEDIA_TYPE, URN
 from crdt_sessions_server.streaming import DONE, compact, data_frames, going_on
 
-_FINISH = {"length": "length", "max_tokens": "length", "content_filter": "content_filter", "tool_calls": "tool_calls"}
+_PREFIX = "/v1/gateways/openai"
+_FAR_FUTURE = 10**13 - 1
+"""A time, in milliseconds, of 13 digits as long as anybody uses this."""
+_REPEATED_MS = 3_600_000
+"""How long after a request its client may still repeat it: clients' timeouts are ten minutes, and they try thrice."""
+_CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
 
 
-class _Incoming(BaseModel):
+class StreamOptions(BaseModel):
+    """What a stream is to have besides."""
+
     model_config = ConfigDict(extra="allow")
 
-
-class ChatMessage(_Incoming):
-    """A message."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[dict[str, Any]] | None = None
+    include_usage: bool = False
 
 
-class Completion(_Incoming):
+class Completion(BaseModel):
     """A request for a completion. What it says about sampling is the agent's business and left aside."""
 
-    model: str = Field(ANY_AGENT, description="The agent; * for any.", min_length=1, max_length=100)
+    model_config = ConfigDict(extra="allow")
+
+    model: AgentName = Field(ANY_AGENT, description="The agent; * for any.")
     messages: list[ChatMessage] = Field(min_length=1)
     stream: bool = False
+    stream_options: StreamOptions | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What a client says of a request besides its body.
+
+    Args:
+        key: ``Idempotency-Key``: another key is another request, whatever it says.
+        again: whether the client says that it repeats itself.
+    """
+
+    key: str | None = None
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The run that answers a request.
+
+    Args:
+        run: the run.
+        skip: how many parts of its message the client has.
+    """
+
+    run: Run
+    skip: int = 0
 
 
 def blueprint(registry: SessionRegistry) -> Blueprint:
     """Return the routes."""
-    openai = Blueprint("openai", __name__, url_prefix="/v1/gateways/openai")
+    openai = Blueprint("openai", __name__, url_prefix=_PREFIX)
 
     @openai.post("/chat/completions")
     @tag(["gateways"])
     @validate_request(Completion)
+    @reads(
+        Parameter(SESSION_HEADER, "The session; a new one is made if absent."),
+        Parameter("Idempotency-Key", "Another key is another request."),
+        Parameter("X-Stainless-Retry-Count", "How often the client has repeated itself."),
+    )
+    @answers(
+        200,
+        {JSON: {"type": "object"}, SSE: LINES},
+        "A completion, or its chunks if `stream` is set.",
+        {SESSION_HEADER: "The session.", RUN_HEADER: "The run."},
+    )
+    @answers(502, {JSON: {"type": "object"}}, "The agent failed.")
+    @refuses(NotFound)
     async def complete(data: Completion) -> Response:
-        """Ask an agent; the answer is a completion, or its chunks if ``stream`` is set."""
-        chat = request.headers.get(SESSION_HEADER) or f"chat-{uuid.uuid4().hex}"
+        """Ask an agent; the answer is a completion, or its chunks if ``stream`` is set.
+
+        404 if there is no such agent. 503 if it does not come for a while; what was asked is kept, and repeating
+        the request gets the answer.
+        """
+        count = request.headers.get("X-Stainless-Retry-Count", "0")
+        attempt = Attempt(request.headers.get("Idempotency-Key"), count.isdecimal() and int(count) > 0)
+        chat = from_header(request.headers.get(SESSION_HEADER, ""))
+        if not chat:
+            chat = await _session_for(registry, data, attempt, await who_asks())
         principal, name = await asked_in_body(chat)
-        key = request.headers.get("Idempotency-Key")
-        async with registry.open(name, create=creates(registry, principal), by=principal.id) as session:
-            history = _said(session, data.messages, key or uuid.uuid4().hex)
-            run = await ask(session, Question(history, data.model), principal, registry.clock.now())
-        headers = {SESSION_HEADER: chat, RUN_HEADER: run.id}
+        await check_agent(registry, principal, data.model, what="model")
+        asked = await received(registry, name, data, principal, attempt)
+        async with registry.open(name) as session:
+            taken = until_taken(registry, session, asked.run.id, or_busy=data.stream)
+            await live_access().allowed(current_visit(), taken)
+        headers = {SESSION_HEADER: header_value(chat), RUN_HEADER: header_value(asked.run.id)}
         if data.stream:
-            return going_on(data_frames(_chunks(registry, name, run, data.model), DONE), headers=headers)
-        answer = await _whole(registry, name, run, data.model)
+            usage = data.stream_options is not None and data.stream_options.include_usage
+            speller = Speller(asked.run, data.model, skip=asked.skip, usage=usage)
+            return going_on(data_frames(chunks(registry, name, asked.run, speller), DONE), headers=headers)
+        answer = await whole(registry, name, asked.run, data.model, skip=asked.skip)
         answer.headers.extend(headers)
         return answer
 
     @openai.get("/models")
     @tag(["gateways"])
+    @answers(200, {JSON: {"type": "object"}})
     async def models() -> Response:
-        """List whom one can ask: anybody, and the agent that answers in new sessions."""
-        names = dict.fromkeys((registry.rules.default_agent or ANY_AGENT, ANY_AGENT))
-        listed = [{"id": name, "object": "model", "created": 0, "owned_by": "crdt-sessions"} for name in names]
+        """List whom one can ask: anybody, the agent that answers in new sessions, and those who ask for work."""
+        listed = [_model(name) for name in await _agents(registry, current_principal())]
         return jsonify({"object": "list", "data": listed})
+
+    @openai.get("/models/<path:model>")
+    @tag(["gateways"])
+    @answers(200, {JSON: {"type": "object"}})
+    async def model(model: str) -> Response:
+        """Look at one of them."""
+        known = await _agents(registry, current_principal())
+        if model not in known:
+            raise NotFound(what="model", id=model, known=known)
+        return jsonify(_model(model))
+
+    @openai.after_app_request
+    async def spell_errors(response: Response) -> Response:
+        if request.path.startswith(f"{_PREFIX}/") and response.mimetype == MEDIA_TYPE:
+            problem = json.loads(await response.get_data())
+            response.set_data(compact({"error": _error(problem)}))
+            response.content_type = "application/json"
+            if response.status_code == 409:  # clients repeat what was refused like this, and it would be again
+                response.headers["x-should-retry"] = "false"
+        return response
 
     return openai
 
 
-def _said(session: Session, messages: Sequence[ChatMessage], key: str) -> list[Said]:
-    """Return what is new: everything in a session that has no messages, and what stands behind the last answer."""
-    begun = len(session.view.messages) > 0
-    answers = [at for at, message in enumerate(messages) if message.role == "assistant"]
-    new = messages[answers[-1] + 1 :] if begun and answers else messages[-1:] if begun else messages
-    new = [message for message in new if message.role != "tool"]
-    if not new or new[-1].role == "assistant":
-        raise NotFound(what="message to answer", id="")
-    digest = hashlib.sha256(key.encode()).hexdigest()[:24]
-    return [
-        Said(f"msg-{digest}-{at}", "system" if message.role == "developer" else message.role, _parts(message))
-        for at, message in enumerate(new)
-    ]
+async def _agents(registry: SessionRegistry, principal: Principal) -> list[str]:
+    known = (registry.rules.default_agent or ANY_AGENT, ANY_AGENT, *await known_agents(registry, principal.tenant))
+    return list(dict.fromkeys(known))
 
 
-def _parts(message: ChatMessage) -> list[TextPart | ValuePart]:
-    if isinstance(message.content, str):
-        return [TextPart(type="text", text=message.content)] if message.content else []
-    parts: list[TextPart | ValuePart] = []
-    for piece in message.content or []:
-        image = piece.get("image_url")
-        if piece.get("type") == "text" and isinstance(piece.get("text"), str):
-            parts.append(TextPart(type="text", text=piece["text"]))
-        elif isinstance(image, dict) and isinstance(image.get("url"), str):
-            parts.append(ValuePart(type="file", value={"url": image["url"], "mediaType": "image/*"}))
-    return parts
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "crdt-sessions"}
 
 
-class _Speller:
-    """Spells the events of one run as chunks of a completion."""
+def _error(problem: dict[str, Any]) -> dict[str, Any]:
+    """Return a problem document as OpenAI spells errors."""
+    status, code = problem["status"], problem["type"].removeprefix(URN).replace("-", "_")
+    if status == 404 and problem.get("what") == "model":
+        code = "model_not_found"
+    kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
+    fields = problem.get("errors") or [{}]
+    return {
+        "message": problem["detail"],
+        "type": kind,
+        "param": fields[0].get("field"),
+        "code": _CODES.get(status, code),
+    }
 
-    def __init__(self, run: Run, model: str) -> None:
-        self._run = run
-        self._head = {
-            "id": f"chatcmpl-{run.id}",
-            "object": "chat.completion.chunk",
-            "created": (run.request.created_at if run.request is not None else 0) // 1000,
-            "model": model,
-        }
-        self._parts: dict[int, PartBegan] = {}
-        self._tools: dict[int, int] = {}
-        self._choices: set[int] = set()
 
-    def spell(self, events: Sequence[SessionEvent]) -> Iterator[dict[str, Any]]:
-        for event in events:
-            match event:
-                case PartBegan(_, part, value):
-                    self._parts[part] = event
-                    if isinstance(value, ToolPart):
-                        self._tools[part] = len(self._tools)
-                        function = {"name": value.tool_name, "arguments": ""}
-                        call = {"index": self._tools[part], "id": value.tool_call_id, "type": "function"}
-                        yield self._chunk(0, tool_calls=[{**call, "function": function}])
-                case TextAdded(_, part, _, text):
-                    yield from self._add(part, text)
-                case RunChanged(run):
-                    self._run = run
-                    if has_paused(run):
-                        yield from self._end(run)
-                case _:
-                    pass  # there is no chunk for it
+async def _session_for(registry: SessionRegistry, data: Completion, attempt: Attempt, principal: Principal) -> str:
+    """Return the name of a new session, or of the one that was made when the same was sent before.
 
-    def _add(self, part: int, text: str) -> Iterator[dict[str, Any]]:
-        value = self._parts[part].value
-        if isinstance(value, ToolPart):
-            yield self._chunk(0, tool_calls=[{"index": self._tools[part], "function": {"arguments": text}}])
-        elif isinstance(value, TextPart):
-            key = "content" if value.type == "text" else "reasoning_content"
-            yield self._chunk(value.choice or 0, **{key: text})
+    A client that got no answer has not heard of the session either. So its name tells what it began with.
+    """
+    request_is = attempt.key if attempt.key is not None else data.model_dump(mode="json")
+    prefix = f"chat-{_digest([principal.id, request_is])}"
+    if attempt.key is not None:
+        return prefix
+    now = registry.clock.now()
+    if attempt.again:
+        earlier = session_id(f"{prefix}-", principal.tenant)
+        for record in await registry.store.sessions(after=earlier, limit=1, tenant=principal.tenant):
+            if record.id.startswith(earlier) and now - record.created_at < _REPEATED_MS:
+                return name_of(record.id)
+    return f"{prefix}-{_FAR_FUTURE - now:013d}-{uuid.uuid4().hex[:8]}"  # the newest stands first
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(compact(value).encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+async def received(
+    registry: SessionRegistry, name: SessionId, data: Completion, principal: Principal, attempt: Attempt
+) -> Asked:
+    """Write down what the session lacks of what a client sent; return the run to follow.
+
+    Raises:
+        NotFound: there is nothing to be answered, or gone on with.
+    """
+    chat, now = read(data.messages), registry.clock.now()
+    async with registry.open(name, create=creates(registry, principal), by=principal.id) as session:
+        view, beside = session.view, Beside(session.view)
+        key = f"msg-{_digest([principal.id, attempt.key])}" if attempt.key is not None else None
+        placed = place(view, beside, chat, principal.id, same=attempt.again, question=key)
+        if chat.last_results:
+            question, skip = _going_on(view, beside, chat, placed, data.model)
         else:
-            yield self._chunk(0, content=text)
-
-    def _chunk(self, choice: int, finish: str | None = None, **delta: Any) -> dict[str, Any]:
-        if choice not in self._choices:
-            self._choices.add(choice)
-            delta = {"role": "assistant", **delta}
-        return {**self._head, "choices": [{"index": choice, "delta": delta, "finish_reason": finish}]}
-
-    def _end(self, run: Run) -> Iterator[dict[str, Any]]:
-        if run.status in ("failed", "interrupted"):
-            yield {"error": _error(run)}
-            return
-        for choice in sorted(self._choices or {0}):
-            yield self._chunk(choice, _finish(run))
+            question, skip = _asking(beside, placed, data.model), 0
+        runs = [run for run in view.runs.all() if _answers(run, question)]
+        if key is not None:
+            question = replace(question, run=answer_to(key))
+        elif runs and (attempt.again or not runs[-1].over or runs[-1].status == "completed"):
+            question = replace(question, run=runs[-1].id)  # it was asked, and is being answered or has been
+        elif runs and question.run is not None:
+            question = replace(question, run=derived("", question.run, f"-{len(runs) + 1}"))
+        if runs and question.trigger == "submit":
+            question = replace(question, trigger="regenerate")  # no effect on a run that was asked for before
+        run = await ask(session, replace(question, also=_also(view, beside, chat, placed)), principal, now)
+        return Asked(run, skip if output_id(run) == question.asked else 0)
 
 
-def _finish(run: Run) -> str:
-    reason = run.outcome.reason if run.outcome is not None else ""
-    return "tool_calls" if run.status == "suspended" else _FINISH.get(reason, "stop")
+def _answers(run: Run, question: Question) -> bool:
+    """Whether a run was asked for what *question* asks."""
+    if question.run is not None:
+        return run.id.startswith(question.run)
+    return run.request is not None and run.request.message_id == question.asked and run.request.trigger != "continue"
 
 
-def _error(run: Run) -> dict[str, Any]:
-    code, why = failure_of(run)
-    return {"message": why, "type": "agent_error", "code": code}
+def _asking(beside: Beside, placed: Placed, agent: str) -> Question:
+    if placed.question is None:
+        raise NotFound(what="message to answer", id="")
+    answered = any(message.reply_to == placed.question for message in beside.messages)
+    return Question(placed.transcript, agent, "regenerate" if answered else "submit", placed.question)
 
 
-async def _chunks(
-    registry: SessionRegistry, name: SessionId, run: Run, model: str
-) -> AsyncGenerator[list[dict[str, Any]], None]:
-    speller = _Speller(run, model)
-    try:
-        async with registry.open(name) as session:
-            async for events in follow_run(session, run.id):
-                yield list(speller.spell(events))
-    except CrdtSessionsError as error:
-        yield [{"error": {"message": str(error), "type": "service_error", "code": type(error).__name__}}]
+def _going_on(view: SessionView, beside: Beside, chat: Chat, placed: Placed, agent: str) -> tuple[Question, int]:
+    """Return the wish to go on with what the client's tools returned, and how many parts of it the client has."""
+    calls = chat.last_results
+    known = beside.calling(calls)
+    last = placed.transcript[-1] if placed.transcript else None
+    parts = known.parts if known is not None else last.parts if last is not None else ()
+    called = [at for at, part in enumerate(parts) if isinstance(part, ToolPart) and part.tool_call_id in calls]
+    asked = known.id if known is not None else last.id if last is not None else None
+    if asked is None or not called:
+        raise NotFound(what="tool call", id=calls[0])
+    return Question(placed.transcript, agent, "continue", asked, run=continuation(asked, calls)), called[-1] + 1
 
 
-async def _whole(registry: SessionRegistry, name: SessionId, run: Run, model: str) -> Response:
-    async with registry.open(name) as session:
-        async for _ in follow_run(session, run.id):
-            pass
-        run = session.view.runs.find(run.id)
-        message = session.view.messages.value(output_id(run))
-    if run.status in ("failed", "interrupted"):
-        return Response(compact({"error": _error(run)}), 502, content_type="application/json")
-    choices = [
-        {"index": choice, "message": _message(message, choice), "finish_reason": _finish(run)}
-        for choice in sorted(_choices(message) or {0})
-    ]
-    created = (run.request.created_at if run.request is not None else 0) // 1000
-    body = {"id": f"chatcmpl-{run.id}", "object": "chat.completion", "created": created, "model": model}
-    usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-    return Response(compact({**body, "choices": choices, "usage": usage}), content_type="application/json")
+def _also(view: SessionView, beside: Beside, chat: Chat, placed: Placed) -> Callable[[SessionView], None]:
+    """Return what writes down the results of tools that were left for the client, and prompts that changed."""
+    left = {call: message for call, message in beside.calls_left().items() if call in chat.results}
+    owners = {message: view.messages[message].run_id for message in left.values()}
+    over = {message for message, owner in owners.items() if owner is None or view.runs.find(owner).over}
 
+    def write(view: SessionView) -> None:
+        for call, message in left.items():
+            tool = view.messages[message].tool(call)
+            if tool is not None and message in over:
+                tool.output(chat.results[call])
+        for message, turn in placed.prompts.items():
+            parts = view.messages[message].parts
+            parts.clear()
+            for part in turn.parts:
+                view.messages[message].add_part(part)
 
-def _choices(message: Message | None) -> set[int]:
-    parts = message.parts if message is not None else []
-    return {part.choice or 0 for part in parts if isinstance(part, TextPart)}
-
-
-def _message(message: Message | None, choice: int) -> dict[str, Any]:
-    if message is None:
-        return {"role": "assistant", "content": ""}
-    spelled: dict[str, Any] = {"role": "assistant", "content": message.text_of(choice)}
-    if thoughts := message.text_of(choice, "reasoning"):
-        spelled["reasoning_content"] = thoughts
-    calls = [part for part in message.parts if isinstance(part, ToolPart)] if choice == 0 else []
-    if calls:
-        spelled["tool_calls"] = [
-            {"id": call.tool_call_id, "type": "function", "function": _function(call)} for call in calls
-        ]
-    return spelled
-
-
-def _function(call: ToolPart) -> dict[str, str]:
-    return {"name": call.tool_name, "arguments": call.input_text or json_text(call.input)}
+    return write

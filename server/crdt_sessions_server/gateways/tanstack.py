@@ -12,20 +12,28 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from ag_ui.core import RunAgentInput
-from pydantic import ValidationError
 from quart import Blueprint, Response, jsonify, request
-from quart_schema import tag
+from quart_schema import tag, validate_request
 
 from crdt_sessions.errors import ShuttingDown
 from crdt_sessions.ids import SessionId
 from crdt_sessions.model import Run, SessionView
 from crdt_sessions.runtime import Projector, SessionRegistry
-from crdt_sessions_server.access import Principal, asked_session, current_principal
+from crdt_sessions_server.access import asked_session, current_principal
 from crdt_sessions_server.api import creates
+from crdt_sessions_server.bodies import JSON
+from crdt_sessions_server.describing import LINES, SSE, Parameter, answers, reads
 from crdt_sessions_server.gateways.ag_ui import cancelled, events, received
 from crdt_sessions_server.gateways.agui_events import Event, SessionSpeller, interrupts_of
-from crdt_sessions_server.gateways.conversation import RUN_HEADER, active_run
-from crdt_sessions_server.problems import invalid
+from crdt_sessions_server.gateways.conversation import (
+    RUN_HEADER,
+    Going,
+    Stopped,
+    StopRequest,
+    active_run,
+    joined_run,
+)
+from crdt_sessions_server.paths import header_value
 from crdt_sessions_server.streaming import COMMENT, compact, going_on, with_silence
 
 
@@ -33,29 +41,30 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     """Return the routes of TanStack AI; the session is in the path."""
     tanstack = Blueprint("tanstack", __name__, url_prefix="/v1/gateways/tanstack")
 
-    @tanstack.post("/<name>")
+    @tanstack.post("/<room:name>")
     @tag(["gateways"])
-    async def connect(name: str) -> Response:
+    @validate_request(RunAgentInput)
+    @reads(Parameter("Last-Event-ID", "Says that the request is made again."))
+    @answers(200, {SSE: LINES}, "The run, as events.", {RUN_HEADER: "The run."})
+    async def connect(name: str, data: RunAgentInput) -> Response:
         """Ask, decide or answer a tool call; the answer is the run as events."""
-        try:
-            data, run = await _asked(registry, name, current_principal())
-        except ValidationError as error:
-            return invalid(error)
+        run = await _asked(registry, name, data)
         speller = SessionSpeller(data.thread_id, run, data.run_id, data.parent_run_id)
-        return _stream(registry, asked_session(name), speller, headers={RUN_HEADER: run.id})
+        return _stream(registry, asked_session(name), speller, headers={RUN_HEADER: header_value(run.id)})
 
-    @tanstack.post("/<name>/send")
+    @tanstack.post("/<room:name>/send")
     @tag(["gateways"])
-    async def send(name: str) -> tuple[dict[str, Any], int] | Response:
+    @validate_request(RunAgentInput)
+    @answers(202, {JSON: Going})
+    async def send(name: str, data: RunAgentInput) -> tuple[dict[str, Any], int]:
         """Ask, decide or answer a tool call; what comes of it is heard by those who subscribe."""
-        try:
-            _, run = await _asked(registry, name, current_principal())
-        except ValidationError as error:
-            return invalid(error)
+        run = await _asked(registry, name, data)
         return {"runId": run.id}, 202
 
-    @tanstack.get("/<name>/subscribe")
+    @tanstack.get("/<room:name>/subscribe")
     @tag(["gateways"])
+    @reads(Parameter("threadId", "What the client calls the conversation.", "query"))
+    @answers(200, {SSE: LINES}, "The session, as events.")
     async def subscribe(name: str) -> Response:
         """Follow the session: the run that is going on, and all later ones, whoever asks for them."""
         thread = request.args.get("threadId", name)
@@ -63,11 +72,16 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             asked_session(name), create=creates(registry, current_principal()), by=current_principal().id
         ) as session:
             await session.readable()
-            speller = SessionSpeller(thread, active_run(session.view))
+            speller = SessionSpeller(thread, joined_run(session.view))
         return _stream(registry, asked_session(name), speller, follow=True)
 
-    @tanstack.get("/<name>")
+    @tanstack.get("/<room:name>")
     @tag(["gateways"])
+    @reads(
+        Parameter("threadId", "What the client calls the conversation.", "query"),
+        Parameter("runId", "The run to join; the conversation if absent.", "query"),
+    )
+    @answers(200, {JSON: {"type": "object"}, SSE: LINES}, "The conversation, or the run as events.")
     async def read(name: str) -> Response:
         """Join a run (``?offset=-1&runId=…``), or get the conversation to begin with (``?threadId=…``)."""
         run_id, thread = request.args.get("runId"), request.args.get("threadId", name)
@@ -77,21 +91,24 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             await session.readable()
             if run_id is None:
                 return jsonify(_hydrated(session.view, _told(Projector(session, presence=False), session.view)))
-            run = session.view.runs.find(run_id)
+            followed = active_run(session.view) if run_id not in session.view.runs else None  # under another name
+            run = followed or session.view.runs.find(run_id)
         return _stream(registry, asked_session(name), SessionSpeller(thread, run, run_id))
 
-    @tanstack.post("/<name>/cancel")
+    @tanstack.post("/<room:name>/cancel")
     @tag(["gateways"])
-    async def cancel(name: str) -> tuple[dict[str, Any], int]:
+    @answers(200, {JSON: Stopped})
+    @validate_request(StopRequest)
+    async def cancel(name: str, data: StopRequest) -> tuple[dict[str, Any], int]:
         """Stop what is being answered; ``{"runId": …}`` says which, all if absent. What was written stays."""
-        return await cancelled(registry, asked_session(name)), 200
+        return await cancelled(registry, asked_session(name), data.run_id), 200
 
     return tanstack
 
 
-async def _asked(registry: SessionRegistry, name: str, principal: Principal) -> tuple[RunAgentInput, Run]:
-    data = RunAgentInput.model_validate(await request.get_json(force=True))
-    return data, await received(registry, asked_session(name), data, principal)
+async def _asked(registry: SessionRegistry, name: str, data: RunAgentInput) -> Run:
+    again = "Last-Event-ID" in request.headers
+    return await received(registry, asked_session(name), data, current_principal(), again=again)
 
 
 def _stream(

@@ -1,12 +1,14 @@
 // Real chat clients, driven by JSON lines on standard input: {"call": 1, "command": "ai.send", ...}.
 import { createInterface } from 'node:readline'
 import { Chat } from '@ai-sdk/react'
-import { DefaultChatTransport, WebSocketChatTransport, lastAssistantMessageIsCompleteWithApprovalResponses, lastAssistantMessageIsCompleteWithToolCalls } from 'ai'
+import { DefaultChatTransport, WebSocketChatTransport, convertToModelMessages, streamText, lastAssistantMessageIsCompleteWithApprovalResponses, lastAssistantMessageIsCompleteWithToolCalls } from 'ai'
+import { MockLanguageModelV4, simulateReadableStream } from 'ai/test'
 import WebSocket from 'ws'
 import { HttpAgent, runHttpRequest, transformHttpEventStream } from '@ag-ui/client'
 import { EventSchemas } from '@ag-ui/core/schemas'
 import { ChatClient, fetchServerSentEvents } from '@tanstack/ai-client'
 import { uiMessagesToWire } from '@tanstack/ai'
+import OpenAI from 'openai'
 
 process.on('unhandledRejection', () => {}) // the AG-UI client leaks one when a socket is reset
 
@@ -45,8 +47,8 @@ const chats = new Map()
 const AUTO = { approvals: lastAssistantMessageIsCompleteWithApprovalResponses, tools: lastAssistantMessageIsCompleteWithToolCalls }
 
 const seen = (name) => {
-  const { chat, finished, sent } = chats.get(name)
-  return { status: chat.status, error: chat.error?.message, messages: chat.messages, finished, sent }
+  const { chat, finished, sent, data } = chats.get(name)
+  return { status: chat.status, error: chat.error?.message, messages: chat.messages, finished, sent, data }
 }
 
 const shown = name => {
@@ -67,7 +69,7 @@ const going = (name, entry, run, wait) => {
 const commands = {
   'ai.open' ({ name, id, url, transport = 'http', messages, auto, headers, body }) {
     const finished = []
-    const entry = { finished, sent: 0 }
+    const entry = { finished, sent: 0, data: [] }
     const counting = (...args) => { if (args[1]?.method === 'POST') entry.sent++; return fetch(...args) }
     const options = { headers, body }
     const shown = () => { // the run whose beginning is shown: its ending is wanted also if it has ended
@@ -78,6 +80,7 @@ const commands = {
       id,
       messages,
       sendAutomaticallyWhen: auto && AUTO[auto],
+      onData: part => entry.data.push(part),
       onFinish: ({ isAbort, isDisconnect, isError, finishReason }) => finished.push({ isAbort, isDisconnect, isError, finishReason }),
       transport: transport === 'http'
         ? new DefaultChatTransport({
@@ -103,6 +106,15 @@ const commands = {
   'ai.state' ({ name }) { return seen(name) },
   async 'ai.leave' ({ name }) { await chats.get(name).chat.stop(); return seen(name) },
   async 'ai.approve' ({ name, id, approved, reason }) { await chats.get(name).chat.addToolApprovalResponse({ id, approved, reason }) },
+  async 'ai.model' ({ messages }) { // what a next turn of an application of the AI SDK's own makes of a history
+    const usage = { inputTokens: { total: 1 }, outputTokens: { total: 1 } }
+    const chunks = [{ type: 'stream-start', warnings: [] }, { type: 'text-start', id: '1' }, { type: 'text-delta', id: '1', delta: 'so' }, { type: 'text-end', id: '1' }, { type: 'finish', finishReason: { unified: 'stop', raw: 'stop' }, usage }]
+    const model = new MockLanguageModelV4({ doStream: async () => ({ stream: simulateReadableStream({ chunks }) }) })
+    let failed = null
+    const { text } = streamText({ model, messages: await convertToModelMessages(messages), onError: ({ error }) => { failed = error } })
+    const said = await text.then(value => value, error => { failed ??= error })
+    return { text: said ?? null, error: failed && String(failed), prompt: model.doStreamCalls[0]?.prompt ?? null }
+  },
   'ag.open' ({ name, url, thread, messages = [], follow = false }) {
     const agent = new SessionAgent({ url: `${url}/v1/gateways/ag-ui`, threadId: thread, initialMessages: messages })
     agent.follow = follow
@@ -123,12 +135,12 @@ const commands = {
   },
   'ag.leave' ({ name }) { agents.get(name).agent.abortRun() },
   'ag.state' ({ name }) { return shown(name) },
-  'ts.open' ({ name, url, thread, mode = 'connect' }) {
+  'ts.open' ({ name, url, thread, mode = 'connect', messages }) {
     const base = `${url}/v1/gateways/tanstack/${thread}`
     const entry = { errors: [] }
     entry.client = new ChatClient(mode === 'connect'
       ? { threadId: thread, persistence: true, connection: fetchServerSentEvents(base, { reconnect: { maxAttempts: 120 } }), onError: error => entry.errors.push(String(error?.message)) }
-      : { threadId: thread, connection: subscribing(base), onError: error => entry.errors.push(String(error?.message)) })
+      : { threadId: thread, connection: subscribing(base), ...(messages && { initialMessages: messages }), onError: error => entry.errors.push(String(error?.message)) })
     tans.set(name, entry)
     if (mode === 'connect') entry.client.attach()
     else entry.client.subscribe()
@@ -140,6 +152,14 @@ const commands = {
   'ts.state' ({ name }) {
     const { client, errors } = tans.get(name)
     return { status: client.getStatus(), error: client.getError()?.message, errors, messages: client.getMessages(), generating: client.getSessionGenerating(), interrupts: client.getInterrupts().map(({ id, canResolve, kind, metadata }) => ({ id, canResolve, kind, metadata })) }
+  },
+  async 'oa.tools' ({ url, session, text, stream }) {
+    const client = new OpenAI({ baseURL: `${url}/v1/gateways/openai`, apiKey: 'none', maxRetries: 0 })
+    const called = []
+    const place = { name: 'place', parameters: { type: 'object', properties: {} }, parse: JSON.parse, function: input => { called.push(input); return 'Oslo' } }
+    const body = { model: 'writer', messages: [{ role: 'user', content: text }], tools: [{ type: 'function', function: place }], stream }
+    const runner = client.chat.completions.runTools(body, { headers: session ? { 'X-Session-Id': session } : {} })
+    return { said: await runner.finalContent(), called, messages: runner.messages }
   },
   async 'ai.output' ({ name, tool, toolCallId, output }) { await chats.get(name).chat.addToolOutput({ tool, toolCallId, output }) }
 }

@@ -1,20 +1,24 @@
 // Real Yjs clients for the tests. Commands come as JSON lines on stdin, answers go as JSON lines to stdout.
-import readline from 'node:readline'
 import WebSocket from 'ws'
 import * as Y from 'yjs'
-import { WebsocketProvider } from 'y-websocket'
-import { WebsocketProvider as WebsocketProvider2 } from 'y-websocket-2'
+import { serve } from './commands.mjs'
 
 const ROOTS = ['meta', 'messages', 'runs', 'state', 'artifacts', 'receipts']
+const VERSIONS = { 1: 'y-websocket-1', 2: 'y-websocket-2', 3: 'y-websocket' }
+const providers = {}
+for (const [version, name] of Object.entries(VERSIONS)) providers[version] = (await import(name)).WebsocketProvider
 const peers = new Map()
 
 const hex = bytes => Buffer.from(bytes).toString('hex')
 
 const commands = {
-  open ({ peer, url, room, version = 3, params = {}, protocols = [] }) {
+  open ({ peer, url, room, version = 3, params = {}, protocols = [], state, saved, early }) {
     const doc = new Y.Doc()
-    const Provider = version === 2 ? WebsocketProvider2 : WebsocketProvider
-    const provider = new Provider(url, room, doc, { WebSocketPolyfill: WebSocket, disableBc: true, params, protocols })
+    if (saved) Y.applyUpdate(doc, Buffer.from(saved, 'hex')) // as y-indexeddb does
+    const provider = new providers[version](url, room, doc, { WebSocketPolyfill: WebSocket, disableBc: true, connect: false, params, protocols })
+    if (state !== undefined) provider.awareness.setLocalState(state) // null: a viewer
+    if (early) provider.on('status', ({ status }) => status === 'connected' && commands.post({ peer, ...early })) // its SyncStep1 comes later
+    provider.connect()
     const log = { closes: [], updates: 0, stopped: null }
     provider.on('connection-close', event => { if (event) log.closes.push(event.code) })
     provider.on('closed', () => { log.stopped = true })
@@ -28,7 +32,48 @@ const commands = {
     peers.get(peer)?.provider.destroy()
     peers.delete(peer)
   },
+  odd ({ peer, id }) { // what only JavaScript has, and JSON does not
+    const { doc } = peers.get(peer)
+    const values = {
+      big: 2n ** 62n + 1n, small: 10n, undefined, bytes: new Uint8Array([1, 2]), nan: NaN, lone: 'a\ud83d', date: new Date(0),
+      within: { big: 2n ** 62n + 1n, list: [undefined, new Uint8Array([3]), -Infinity] }
+    }
+    const types = {
+      text: () => new Y.XmlText('x'), element: () => new Y.XmlElement('p'), sub: () => new Y.Doc({ guid: 'g' }),
+      array: () => Y.Array.from([{ big: 1n }, new Uint8Array([4])]), map: () => new Y.Map([['nan', NaN]]),
+      embedded: () => { const text = new Y.Text('ab'); text.insertEmbed(1, { image: 'x' }); return text }
+    }
+    doc.transact(() => {
+      const message = new Y.Map()
+      message.set('head', { id, role: 'user', author: { id: 'js', name: 'js', kind: 'human' }, parent: null, createdAt: 1, more: values })
+      const parts = [new Y.Map([['type', 'data'], ['value', values]])]
+      for (const [name, make] of Object.entries(types)) parts.push(new Y.Map([['type', 'data'], ['value', make()], ['name', name]]))
+      message.set('parts', Y.Array.from(parts))
+      doc.getMap('messages').set(id, message)
+      for (const [key, value] of Object.entries(values)) doc.getMap('state').set(key, value)
+      for (const [key, make] of Object.entries(types)) doc.getMap('state').set(key, make())
+      for (const [key, value] of Object.entries(values)) doc.getMap('receipts').set(key, value)
+      for (const [key, value] of Object.entries(values)) doc.getMap('meta').set('my-' + key, value)
+    })
+  },
   insert: ({ peer, root = 'draft', index, text }) => peers.get(peer).doc.getText(root).insert(index, text),
+  remove: ({ peer, root = 'draft', index, length }) => peers.get(peer).doc.getText(root).delete(index, length),
+  format: ({ peer, root = 'draft', index, length, attributes }) => peers.get(peer).doc.getText(root).format(index, length, attributes),
+  writeXml: ({ peer, text }) => peers.get(peer).doc.getXmlFragment('xml').insert(0, [new Y.XmlText(text)]),
+  scribble ({ peer, seed, count }) { // in UTF-16 units, as an editor does that knows nothing of emoji
+    const random = below => (seed = (seed * 1103515245 + 12345) % 2 ** 31) % below
+    const { doc } = peers.get(peer)
+    const texts = [doc.getText('draft'), doc.getText('rich'), ...doc.getXmlFragment('xml').toArray()]
+    while (count--) {
+      const text = texts[random(texts.length * 7) % texts.length]
+      const index = random(text.length + 1)
+      const length = Math.min(random(4), text.length - index)
+      const choice = random(60) % 6
+      if (choice < 3) text.insert(index, ['x', '😀', 'a😀b', '👩‍👩‍👧', 'é\n'][random(50) % 5])
+      else if (choice < 5) text.delete(index, length)
+      else if (text !== texts[0]) text.format(index, length, { bold: [true, null][random(20) % 2] })
+    }
+  },
   set: ({ peer, root = 'state', key, value }) => peers.get(peer).doc.getMap(root).set(key, value),
   post ({ peer, id, text, author = 'js' }) {
     const { doc } = peers.get(peer)
@@ -58,22 +103,18 @@ const commands = {
     const { provider, log } = peers.get(peer)
     return { synced: provider.synced, connected: provider.wsconnected, shouldConnect: provider.shouldConnect, ...log }
   },
+  save: ({ peer }) => hex(Y.encodeStateAsUpdate(peers.get(peer).doc)),
   dump ({ peer }) {
     const { doc } = peers.get(peer)
     return {
       clientId: doc.clientID,
       snapshot: hex(Y.encodeSnapshot(Y.snapshot(doc))),
       json: Object.fromEntries(ROOTS.map(root => [root, doc.getMap(root).toJSON()])),
-      draft: doc.getText('draft').toString()
+      draft: doc.getText('draft').toString(),
+      rich: doc.getText('rich').toDelta(),
+      xml: doc.getXmlFragment('xml').toString()
     }
   }
 }
 
-readline.createInterface({ input: process.stdin }).on('line', async line => {
-  const { call, command, ...options } = JSON.parse(line)
-  try {
-    process.stdout.write(JSON.stringify({ call, result: (await commands[command](options)) ?? null }) + '\n')
-  } catch (error) {
-    process.stdout.write(JSON.stringify({ call, error: String(error.stack) }) + '\n')
-  }
-}).on('close', () => process.exit(0))
+serve(commands)

@@ -9,7 +9,7 @@ import { WebsocketProvider } from 'y-websocket'
 const [file, url, room, drops] = process.argv.slice(2)
 const trace = JSON.parse(zlib.gunzipSync(fs.readFileSync(file)))
 const until = async condition => {
-  const deadline = Date.now() + 30_000
+  const deadline = Date.now() + 120_000
   while (!condition()) {
     if (Date.now() > deadline) throw new Error('timed out')
     await new Promise(resolve => setTimeout(resolve, 1))

@@ -1,0 +1,58 @@
+"""Whether somebody has a say about a tool call, as far as the document tells: for the service and for its peers."""
+
+from __future__ import annotations
+
+from crdt_sessions.errors import AlreadyDecided, NotAnApprover, NotFound, NothingToDecide
+from crdt_sessions.model.messages import MessageView
+from crdt_sessions.model.streams import ToolStream
+from crdt_sessions.model.values import Approval, ApprovalRequest, Run
+
+
+def may_decide(request: ApprovalRequest, principal: str) -> bool:
+    """Whether *principal* is among those who are asked."""
+    return request.approvers is None or principal in request.approvers
+
+
+def check_decision(
+    run: Run | None, message: MessageView | None, call_id: str, principal: str, *, approved: bool
+) -> ToolStream:
+    """Return the tool call about which *principal* says something that can count, or has counted already.
+
+    Args:
+        run: the one that has called it, or goes on with what did; None if none does.
+        message: what the run writes; None if it has not begun.
+        call_id: the tool call.
+        principal: who decides.
+        approved: what they say.
+
+    Raises:
+        NotFound: the message has no such call.
+        NothingToDecide: nobody is asked about it, or not any more.
+        NotAnApprover: others are.
+        AlreadyDecided: it is settled, and not by this decision.
+    """
+    tool = message.tool(call_id) if message is not None else None
+    if tool is None:
+        waiting = [each.tool_call_id for each in (run.pending if run is not None else None) or ()]
+        raise NotFound(what="tool call that waits for approval", id=call_id, known=waiting)
+    request, approval = tool.approval_request, tool.approval
+    if request is None:
+        raise NothingToDecide(call=call_id, why="nobody is asked about it")
+    if not may_decide(request, principal):
+        raise NotAnApprover(call=call_id, principal=principal, approvers=request.approvers or [])
+    if approval is not None:
+        if not _counted(tool, request, approval, principal, approved=approved):
+            raise AlreadyDecided(call=call_id, approved=approval.approved, by=approval.by, reason=approval.reason)
+    elif run is None or run.over:
+        raise NothingToDecide(call=call_id, why="no run waits for it" if run is None else f"the run is {run.status}")
+    return tool
+
+
+def _counted(
+    tool: ToolStream, request: ApprovalRequest, approval: Approval, principal: str, *, approved: bool
+) -> bool:
+    """Whether what *principal* says now is what they have said, and what counts: a request that is repeated."""
+    if approval.approved != approved:
+        return False
+    said = tool.decisions().get(principal) if request.needs == "all" else None
+    return approval.by == principal or (said is not None and said.approved == approved)

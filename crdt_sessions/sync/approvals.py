@@ -1,0 +1,76 @@
+"""What becomes of what people say about a tool call: it counts, it is late, or they have no say. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crdt_sessions.ids import Millis
+from crdt_sessions.model import Approval, Decision, LateDecision, RefusedDecision, may_decide
+from crdt_sessions.sync.records import ApprovalRecord
+
+_MAX_REFUSED = 20
+"""Of how many people it is said that they have no say: where nobody is known, anybody may make up any number."""
+
+
+def heard_of(known: ApprovalRecord, decisions: dict[str, Decision], now: Millis) -> ApprovalRecord:
+    """Return *known* with the decision that counts, if there is one by now, and with those that do not."""
+    for who, said in _in_time(decisions):
+        if not may_decide(known.request, who):
+            known = refusing(known, refusal(said, by=who, why="not-an-approver"))
+    approval = known.approval or _decided(known, decisions, now)
+    if approval is None:
+        return known
+    settled = known.but(approval=approval)
+    return settled.but(late=(*known.late, *_late(settled, decisions)))
+
+
+def refusal(decision: Decision, *, by: str, why: str) -> RefusedDecision:
+    """Return a decision as one that does not count."""
+    return RefusedDecision(by=by, why=why, **_said(decision))
+
+
+def refusing(known: ApprovalRecord, refused: RefusedDecision) -> ApprovalRecord:
+    """Return *known* with a decision of somebody who has no say; of each only the last one is kept."""
+    others = tuple(each for each in known.refused if each.by != refused.by)
+    if refused in known.refused or len(others) >= _MAX_REFUSED:
+        return known
+    return known.but(refused=(*others, refused))
+
+
+def _decided(record: ApprovalRecord, decisions: dict[str, Decision], now: Millis) -> Approval | None:
+    """Return the decision that counts, if there is one by now."""
+    request = record.request
+    said = [(who, decision) for who, decision in _in_time(decisions) if may_decide(request, who)]
+    denials = [(who, decision) for who, decision in said if not decision.approved]
+    if request.needs == "all" and not denials:
+        missing = set(request.approvers or ()) - {who for who, _ in said}
+        counting = said[-1:] if said and not missing else []
+    else:
+        counting = denials[:1] if request.needs == "all" else said[:1]
+    for who, decision in counting:
+        return Approval(approved=decision.approved, by=who, reason=decision.reason, at=now)
+    if request.deadline is not None and now >= request.deadline:
+        return Approval(approved=False, by="deadline", reason="nobody decided in time", at=now)
+    return None
+
+
+def _late(record: ApprovalRecord, decisions: dict[str, Decision]) -> list[LateDecision]:
+    """Return what was said after, or against, the decision that counts, and is not recorded as late yet."""
+    approval = record.approval
+    assert approval is not None
+    found = []
+    for who, said in _in_time(decisions):
+        counted = who == approval.by and said.approved == approval.approved
+        agreed = record.request.needs == "all" and said.approved == approval.approved
+        late = LateDecision(by=who, **_said(said))
+        if may_decide(record.request, who) and not counted and not agreed and late not in record.late:
+            found.append(late)
+    return found
+
+
+def _in_time(decisions: dict[str, Decision]) -> list[tuple[str, Decision]]:
+    return sorted(decisions.items(), key=lambda item: (item[1].at, item[0]))
+
+
+def _said(decision: Decision) -> dict[str, Any]:
+    return {"approved": decision.approved, "reason": decision.reason, "at": decision.at}

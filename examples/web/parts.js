@@ -1,0 +1,107 @@
+// One part of a message: text, thoughts, a tool call with what it was given and what it returned, a question to people.
+import DOMPurify from 'dompurify'
+import { html, nothing } from 'lit-html'
+import { unsafeHTML } from 'lit-html/directives/unsafe-html.js'
+import { marked } from 'marked'
+import { decide } from './conversation.js'
+
+// headings of an answer stand below those of the page
+marked.use({ renderer: { heading ({ tokens, depth }) { const tag = `h${Math.min(depth + 2, 6)}`; return `<${tag}>${this.parser.parseInline(tokens)}</${tag}>` } } })
+const safe = text => unsafeHTML(DOMPurify.sanitize(marked.parse(text, { gfm: true, breaks: true })))
+const shown = value => typeof value === 'string' ? value : JSON.stringify(value, null, 2)
+
+const TOOL_STATES = {
+  'input-streaming': 'is being written',
+  'input-available': 'at work',
+  'approval-requested': 'waits for approval',
+  'output-available': 'done',
+  'output-error': 'failed',
+  'output-denied': 'not done'
+}
+
+const REFUSED = {
+  'not-an-approver': 'is not among those who are asked',
+  role: 'may not decide here',
+  'not-yours': 'decided under somebody else’s name'
+}
+
+const verb = decision => decision.approved ? 'approved' : 'denied'
+const because = decision => decision.reason ? `: ${decision.reason}` : ''
+const instead = reason => reason?.startsWith('superseded by') ? 'something else was asked instead' : reason
+const listed = (names, ids) => ids.map(id => names.of(id)).join(', ')
+
+/** What one may not decide about, and why: '' if one may. */
+function whyNot (call, { rights, session, me, names }) {
+  const { approvers } = call.approvalRequest ?? {}
+  const why = rights.whyNot('decide', session.doc)
+  if (why || !Array.isArray(approvers) || approvers.includes(me.id)) return why
+  return `Only ${listed(names, approvers)} may decide about this.`
+}
+
+function question (call, message, page) {
+  const { session, me, names } = page
+  if (call.state !== 'approval-requested') return nothing
+  const { approvers, needs, deadline } = call.approvalRequest ?? {}
+  const why = whyNot(call, page)
+  const decided = Object.entries(call.decisions ?? {})
+  const said = decided.filter(([id]) => !call.refused?.some?.(each => each.by === id))
+  const mine = said.find(([id]) => id === me.id)?.[1]
+  const say = approved => () => decide(session.doc, message.id, call.toolCallId, me.id, approved)
+  const id = `why-${call.toolCallId}`
+  const button = (label, approved) => html`
+    <button type="button" ?disabled=${why || mine?.approved === approved} aria-describedby=${why ? id : nothing} @click=${say(approved)}>${label}</button>`
+  const until = Number.isFinite(deadline) ? `, until ${new Date(deadline).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' })}` : ''
+  return html`
+    <p class="question"><span>May it do this?</span> ${button('Approve', true)} ${button('Deny', false)}</p>
+    ${why ? html`<p class="note why" id=${id}>${why}</p>` : nothing}
+    ${needs === 'all' && Array.isArray(approvers) ? html`<p class="note">All of ${listed(names, approvers)} must agree${until}.</p>` : until ? html`<p class="note">Open${until}.</p>` : nothing}
+    ${said.map(([id, each]) => html`<p class="note">${names.of(id)} ${verb(each)}${because(each)}${needs === 'all' ? '; others are asked, too' : ''}</p>`)}`
+}
+
+/** What became of the decisions: the one that counts, those that came too late, those that cannot count. */
+function answers (call, { names }) {
+  const settled = call.approval
+  const late = Array.isArray(call.late) ? call.late : []
+  const refused = Array.isArray(call.refused) ? call.refused : []
+  return html`
+    ${settled ? html`<p class="note">${settled.by ? `${settled.approved ? 'Approved' : 'Denied'} by ${names.of(settled.by)}${because(settled)}` : `Not decided: ${instead(settled.reason)}`}</p>` : nothing}
+    ${late.map(each => html`<p class="note">${names.of(each.by)} ${verb(each)} too late</p>`)}
+    ${refused.map(each => html`<p class="note lost">${names.of(each.by)} ${verb(each)}; it does not count: ${names.of(each.by)} ${REFUSED[each.why] ?? each.why}</p>`)}`
+}
+
+function tool (call, message, page) {
+  const input = call.inputText || (call.input === undefined ? '' : shown(call.input))
+  const waits = call.state === 'approval-requested'
+  return html`
+    <details class="tool" ?open=${waits}>
+      <summary>Tool · ${call.toolName}${TOOL_STATES[call.state] ? html` · <span class="tool-state">${TOOL_STATES[call.state]}</span>` : nothing}</summary>
+      ${input ? html`<p class="label">Input</p><pre class="input" tabindex="0">${input}</pre>` : nothing}
+      ${call.output === undefined ? nothing : html`<p class="label">Output</p><pre class="output" tabindex="0">${shown(call.output)}</pre>`}
+      ${call.errorText ? html`<p class="error">${call.errorText}</p>` : nothing}
+    </details>${question(call, message, page)}${answers(call, page)}`
+}
+
+function thoughts (part, active) {
+  const streaming = part.state === 'streaming' && active
+  const heading = streaming ? 'Thinking…' : part.state === 'done' ? 'Thoughts' : 'Thoughts, broken off'
+  return html`<details class="reasoning" ?open=${streaming}><summary>${heading}</summary>
+    <div class="thoughts" tabindex="0">${part.text}</div></details>`
+}
+
+/** `active`: whether the run that writes the message still goes on. */
+export function part (part, message, page, active) {
+  switch (part.type) {
+    case 'text':
+      return html`<div class="text">${safe(part.text ?? '')}</div>`
+    case 'reasoning':
+      return thoughts(part, active)
+    case 'tool':
+      return tool(part, message, page)
+    case 'audio':
+      return html`<div class="text spoken">${part.transcript}</div>`
+    case 'steering':
+      return html`<p class="note">Heard: ${part.value?.parts?.map(each => each.text).join(' ')}</p>`
+    default:
+      return html`<pre tabindex="0">${shown(part.value)}</pre>`
+  }
+}

@@ -1,0 +1,104 @@
+// The conversation as it is shown: messages, and what is to be said and done about the run behind each.
+import { html, nothing } from 'lit-html'
+import { repeat } from 'lit-html/directives/repeat.js'
+import { ACTIVE, ask, cancel } from './conversation.js'
+import { part } from './parts.js'
+
+/** What a suspended run waits for. */
+function waits ({ pending }) {
+  const tools = Array.isArray(pending) ? pending.map(each => each?.toolName).filter(Boolean) : []
+  return tools.length ? `Waits for a decision about ${tools.join(', ')}` : 'Waits for a decision'
+}
+
+export class Transcript {
+  #rendered = new Map() // message id -> what it was rendered from, and the HTML
+  #stamp = '' // changes when all are to be rendered again: somebody is called otherwise, or may do more or less
+
+  constructor (page) { this.page = page }
+
+  /** Forget what was rendered: another document is shown. */
+  forget () { this.#rendered.clear() }
+
+  show (messages) {
+    const { names, rights } = this.page
+    this.#stamp = [names.stamp, this.#may('post'), this.#may('cancel'), this.#may('decide'), rights.identified].join()
+    return repeat(messages, ({ id }) => id, each => this.#message(each))
+  }
+
+  #may (permission) { return this.page.rights.whyNot(permission, this.page.session.doc) }
+
+  #stop (run) {
+    const { session, me } = this.page
+    if (run.cancel) return html`<span class="note">Stopping…</span>`
+    const why = this.#may('cancel')
+    return why ? nothing : html`<button type="button" class="stop" @click=${() => cancel(session.doc, run.id, me.id)}>Stop</button>`
+  }
+
+  #again (label, trigger, message, run) {
+    const { session, me } = this.page
+    if (this.#may('post')) return nothing
+    const about = trigger === 'continue' ? message.id : message.parent
+    return html`<button type="button" @click=${() => ask(session.doc, me.id, about, trigger, run.agent)}>${label}</button>`
+  }
+
+  /** About the run that writes a message. */
+  #ending (run, message) {
+    const next = label => this.#again(label, 'continue', message, run)
+    const note = (text, tone = '') => html`<span class="note ${tone}">${text}</span>`
+    switch (run?.status) {
+      case 'running':
+        return html`<p class="actions">${message.parts.length ? nothing : note(`${run.lease?.agent ?? 'An agent'} is at work…`)}${this.#stop(run)}</p>`
+      case 'queued':
+        return html`<p class="actions">${note('Interrupted. Queued: goes on as soon as an agent is there', 'lost')}${this.#stop(run)}</p>`
+      case 'suspended':
+        return html`<p class="actions">${note(waits(run))}${this.#stop(run)}</p>`
+      case 'failed':
+        return html`<p class="error">Ended with an error: ${run.outcome?.error?.message ?? run.outcome?.reason}</p><p class="actions">${next('Continue')}</p>`
+      case 'interrupted':
+        return html`<p class="actions">${note(`Interrupted: ${run.outcome?.reason}`, 'lost')}${next('Continue')}</p>`
+      case 'cancelled':
+        return html`<p class="actions">${note('Stopped')}${next('Continue')}</p>`
+      case 'completed':
+        return html`<p class="actions quiet">${['length', 'max_tokens'].includes(run.outcome?.reason) ? note('Cut short by the model’s limit') : nothing}${message.parent ? this.#again('Regenerate', 'regenerate', message, run) : nothing}</p>`
+      default:
+        return nothing
+    }
+  }
+
+  /** About a question nobody has begun to answer yet. */
+  #waiting (message) {
+    const run = message.asked
+    if (run) {
+      if (run.status === 'cancelled') return html`<p class="actions"><span class="note">Stopped before an answer</span></p>`
+      return ACTIVE.includes(run.status ?? 'queued') ? html`<p class="actions"><span class="note">Queued: waits for ${run.request?.agent && run.request.agent !== '*' ? run.request.agent : 'an agent'}</span>${this.#stop(run)}</p>` : nothing
+    }
+    return message.seq === undefined ? html`<p class="actions">${this.#stop({ id: `run-${message.id}` })}</p>` : nothing
+  }
+
+  /** What the service knew of who sent a message, beside what the message says. */
+  #sender ({ by, author }) {
+    if (!by) return nothing
+    return by === author?.id
+      ? html`<span class="verified" role="img" aria-label="verified" title="The service knew the sender">✓</span>`
+      : html`<span class="unverified" title="The message says it is by somebody else">sent by ${this.page.names.of(by)}</span>`
+  }
+
+  #message (message) {
+    const { session, me, names } = this.page
+    const key = JSON.stringify([message.parts, message.run, message.asked, message.seq, message.by, this.#stamp])
+    const known = this.#rendered.get(message.id)
+    if (known?.key === key && known.doc === session.doc) return known.html
+    const active = ACTIVE.includes(message.run?.status)
+    const writing = message.run?.status === 'running'
+    const own = message.author?.id === me.id
+    const time = new Date(message.createdAt)
+    const fresh = html`
+      <article class="message ${message.role} ${own ? 'own' : ''} ${writing ? 'writing' : ''}" data-id=${message.id} aria-busy=${writing ? 'true' : 'false'}>
+        <header><b>${message.author?.name || names.of(message.author?.id)}</b>${this.#sender(message)} <time datetime=${Number.isFinite(message.createdAt) ? time.toISOString() : ''}>${time.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' })}</time>
+          ${message.seq === undefined ? html`<span class="waiting" title="Kept on this device until the service has it">Not synced</span>` : nothing}</header>
+        ${message.parts.map(each => part(each, message, this.page, active))}${message.role === 'user' ? this.#waiting(message) : this.#ending(message.run, message)}
+      </article>`
+    this.#rendered.set(message.id, { key, doc: session.doc, html: fresh })
+    return fresh
+  }
+}

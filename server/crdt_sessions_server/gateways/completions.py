@@ -1,0 +1,178 @@
+"""A run as OpenAI spells it: a completion, or its chunks.
+
+Tools that the agent has called itself are its own business and left out: a client would call whatever it is told
+of. It is told of the calls that the agent has left for it, when the run has ended with them. Source: OpenAI API
+reference, "The chat completion object", "The chat completion chunk object".
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import Any
+
+from quart import Response
+
+from crdt_sessions.errors import CrdtSessionsError
+from crdt_sessions.ids import SessionId
+from crdt_sessions.model import Message, PartBegan, Run, SessionView, TextAdded, TextPart, ToolPart, json_text
+from crdt_sessions.runtime import RunChanged, SessionEvent, SessionRegistry
+from crdt_sessions_server.gateways.conversation import failure_of, follow_run, has_paused, output_id
+from crdt_sessions_server.problems import type_of
+from crdt_sessions_server.streaming import compact
+
+_FINISH = {"length": "length", "max_tokens": "length", "content_filter": "content_filter"}
+_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+"""A session counts no tokens, and an estimate would be taken for a count."""
+
+
+class Speller:
+    """Spells the events of one run as chunks of a completion.
+
+    Args:
+        run: the run.
+        model: what the client calls the agent.
+        skip: how many parts of the message the client has, if the run goes on with one.
+        usage: whether a last chunk says how many tokens it took.
+    """
+
+    def __init__(self, run: Run, model: str, *, skip: int = 0, usage: bool = False) -> None:
+        self._run = run
+        self._head = {
+            "id": f"chatcmpl-{run.id}",
+            "object": "chat.completion.chunk",
+            "created": (run.request.created_at if run.request is not None else 0) // 1000,
+            "model": model,
+        }
+        self._skip = skip
+        self._usage = {"usage": None} if usage else {}
+        self._parts: dict[int, PartBegan] = {}
+        self._choices: set[int] = set()
+
+    def spell(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[dict[str, Any]]:
+        """Yield what a client is to be told."""
+        for event in events:
+            match event:
+                case PartBegan(_, part, _):
+                    self._parts[part] = event
+                case TextAdded(_, part, _, text) if part >= self._skip:
+                    yield from self._add(part, text)
+                case RunChanged(run):
+                    self._run = run
+                    if has_paused(run):
+                        yield from self._end(view, run)
+                case _:
+                    pass  # there is no chunk for it
+
+    def _add(self, part: int, text: str) -> Iterator[dict[str, Any]]:
+        value = self._parts[part].value
+        if isinstance(value, TextPart):
+            key = "content" if value.type == "text" else "reasoning_content"
+            yield self._chunk(value.choice or 0, **{key: text})
+        elif not isinstance(value, ToolPart):
+            yield self._chunk(0, content=text)
+
+    def _chunk(self, choice: int, finish: str | None = None, **delta: Any) -> dict[str, Any]:
+        if choice not in self._choices:
+            self._choices.add(choice)
+            delta = {"role": "assistant", **delta}
+        return {
+            **self._head, "choices": [{"index": choice, "delta": delta, "finish_reason": finish}], **self._usage,
+        }  # fmt: skip
+
+    def _end(self, view: SessionView, run: Run) -> Iterator[dict[str, Any]]:
+        if run.status in ("failed", "interrupted"):
+            yield {"error": error_of(run)}
+            return
+        left = _left(run, view.messages.value(output_id(run)), self._skip)
+        if left:
+            yield self._chunk(0, tool_calls=[{"index": at, **_call(part)} for at, part in enumerate(left)])
+        for choice in sorted(self._choices or {0}):
+            yield self._chunk(choice, _finish(run, left if choice == 0 else []))
+        if self._usage:
+            yield {**self._head, "choices": [], "usage": _USAGE}
+
+
+def error_of(run: Run) -> dict[str, Any]:
+    """Return what became of a run that failed or was interrupted, as OpenAI spells errors."""
+    code, why = failure_of(run)
+    return {"message": why, "type": "agent_error", "param": None, "code": code}
+
+
+async def chunks(
+    registry: SessionRegistry, name: SessionId, run: Run, speller: Speller
+) -> AsyncGenerator[list[dict[str, Any]], None]:
+    """Yield a run as chunks, in batches; one with ``finish_reason`` or an error is the last, but for the usage."""
+    try:
+        async with registry.open(name) as session:
+            async for events in follow_run(session, run.id):
+                yield list(speller.spell(session.view, events))
+    except CrdtSessionsError as error:
+        code = type_of(error).slug.replace("-", "_")
+        yield [{"error": {"message": str(error), "type": "service_error", "param": None, "code": code}}]
+
+
+async def whole(registry: SessionRegistry, name: SessionId, run: Run, model: str, *, skip: int = 0) -> Response:
+    """Return a run as a completion once it has ended, or waits for people; 502 if it failed.
+
+    Args:
+        registry: the sessions.
+        name: the session.
+        run: the run.
+        model: what the client calls the agent.
+        skip: how many parts of the message the client has, if the run goes on with one.
+    """
+    async with registry.open(name) as session:
+        async for _ in follow_run(session, run.id):
+            pass
+        run = session.view.runs.find(run.id)
+        message = session.view.messages.value(output_id(run))
+    if run.status in ("failed", "interrupted"):
+        # Whoever repeats the request is told the same: it is not the service that failed.
+        failed = Response(compact({"error": error_of(run)}), 502, content_type="application/json")
+        failed.headers["x-should-retry"] = "false"
+        return failed
+    left = _left(run, message, skip)
+    choices = [
+        {
+            "index": choice,
+            "message": _message(message, choice, left, skip),
+            "finish_reason": _finish(run, left if choice == 0 else []),
+        }
+        for choice in sorted(_choices(message) or {0})
+    ]
+    created = (run.request.created_at if run.request is not None else 0) // 1000
+    body = {"id": f"chatcmpl-{run.id}", "object": "chat.completion", "created": created, "model": model}
+    return Response(compact({**body, "choices": choices, "usage": _USAGE}), content_type="application/json")
+
+
+def _left(run: Run, message: Message | None, skip: int) -> list[ToolPart]:
+    """Return the tool calls that an agent has left for the client."""
+    parts = message.parts[skip:] if message is not None and run.status == "completed" else []
+    return [part for part in parts if isinstance(part, ToolPart) and part.state == "input-available"]
+
+
+def _finish(run: Run, left: Sequence[ToolPart]) -> str:
+    reason = run.outcome.reason if run.outcome is not None else ""
+    return "tool_calls" if left else _FINISH.get(reason, "stop")
+
+
+def _choices(message: Message | None) -> set[int]:
+    parts = message.parts if message is not None else []
+    return {part.choice or 0 for part in parts if isinstance(part, TextPart)}
+
+
+def _message(message: Message | None, choice: int, left: Sequence[ToolPart], skip: int) -> dict[str, Any]:
+    if message is None:
+        return {"role": "assistant", "content": ""}
+    rest = message.but(parts=message.parts[skip:])
+    spelled: dict[str, Any] = {"role": "assistant", "content": rest.text_of(choice)}
+    if thoughts := rest.text_of(choice, "reasoning"):
+        spelled["reasoning_content"] = thoughts
+    if left and choice == 0:
+        spelled["tool_calls"] = [_call(part) for part in left]
+    return spelled
+
+
+def _call(part: ToolPart) -> dict[str, Any]:
+    function = {"name": part.tool_name, "arguments": part.input_text or json_text(part.input)}
+    return {"id": part.tool_call_id, "type": "function", "function": function}

@@ -1,0 +1,61 @@
+"""Lists page by page: cursors that name the last thing that was told, and pages without what is not to be seen."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar, get_args
+
+from crdt_sessions.errors import BadParameter
+
+Item = TypeVar("Item")
+
+MAX_PAGE = 1000
+
+
+def some_of(choices: Any) -> str:
+    """Return the pattern of one or several of *choices*, a ``Literal`` of strings, with commas in between."""
+    one = "|".join(get_args(choices))
+    return rf"^({one})(,({one}))*$"
+
+
+def cursor_at(*place: Any) -> str:
+    """Return the cursor behind what stands at *place*, a row of JSON values."""
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
+
+
+def place_of(cursor: str, *kinds: type) -> tuple[Any, ...]:
+    """Return the place of a cursor, whose values are of these *kinds*.
+
+    Raises:
+        BadParameter: it is no cursor of that list.
+    """
+    try:
+        place = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, RecursionError):
+        place = None
+    if not isinstance(place, list) or [type(value) for value in place] != list(kinds):
+        raise BadParameter(name="cursor", text=cursor)
+    return tuple(place)
+
+
+async def visible(
+    read: Callable[[Item | None, int], Awaitable[Sequence[Item]]], wanted: Callable[[Item], bool], limit: int
+) -> tuple[list[Item], bool]:
+    """Return up to *limit* things that are *wanted*, and whether there are more.
+
+    Args:
+        read: returns so many things behind one.
+        wanted: which of them are to be seen.
+        limit: the most.
+    """
+    found: list[Item] = []
+    last: Item | None = None
+    while len(found) <= limit:
+        items = await read(last, limit + 1)
+        found += filter(wanted, items)
+        if len(items) <= limit:
+            break
+        last = items[-1]
+    return found[:limit], len(found) > limit

@@ -1,0 +1,89 @@
+"""Ids in paths: every id that may be one can stand in a URL, a slash in it included.
+
+ASGI servers decode the path before it is routed, so that ``a%2Fb`` is two segments and no route's. Here it is routed
+as it came, segment by segment, and what stands in it is decoded when it is taken out.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote, unquote
+
+from quart import Quart
+from werkzeug.routing import BaseConverter, PathConverter
+
+from crdt_sessions_server.asgi import App, Receive, Scope, Send
+
+_SAFE = "!$&'()*+,;=:@-._~"
+_VISIBLE = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
+
+
+class Id(BaseConverter):
+    """One segment: ``<name>``. In front of another converter it is ``<string:name>``, or quart-schema misreads it."""
+
+    part_isolating = True
+
+    def to_python(self, value: str) -> str:
+        """Return what stands in the path."""
+        return unquote(value)
+
+    def to_url(self, value: str) -> str:
+        """Return how it is to stand there."""
+        return quote(value, safe="")
+
+
+class Ids(PathConverter):
+    """All segments that are left: ``<path:name>``."""
+
+    def to_python(self, value: str) -> str:
+        """Return what stands in the path."""
+        return unquote(value)
+
+
+class Room(Ids):
+    """A session's name as clients put it there that do not encode it: ``<room:name>``."""
+
+    regex = ".+?"
+    part_isolating = False
+
+
+class EncodedPaths:
+    """An ASGI application whose paths are encoded.
+
+    Args:
+        app: the application; its routes have the converters of :func:`install`.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] in ("http", "websocket"):
+            scope = {**scope, "path": _encoded(scope)}
+        await self._app(scope, receive, send)
+
+
+def install(app: Quart) -> None:
+    """Make the routes of *app* take ids out of encoded paths. Before any is registered."""
+    app.url_map.converters |= {"default": Id, "string": Id, "path": Ids, "room": Room}
+    app.url_map.merge_slashes = False  # a session may be named by a URL
+    app.asgi_app = EncodedPaths(app.asgi_app)  # type: ignore[assignment,arg-type]  # Quart types every event
+
+
+def header_value(id: str) -> str:
+    """Return an id as it stands in a header: what is no visible ASCII character, and ``%``, percent-encoded."""
+    return quote(id, safe=_VISIBLE)
+
+
+def from_header(value: str) -> str:
+    """Return the id that stands in a header, percent-encoded or as bare UTF-8."""
+    return unquote(value if value.isascii() else value.encode("latin-1", "replace").decode("utf-8", "replace"))
+
+
+def _encoded(scope: Scope) -> str:
+    """Return the path with its segments encoded in one way, however they came."""
+    raw = scope.get("raw_path")
+    if raw is None:  # the server does not tell: what it has decoded cannot be told apart any more
+        return quote(scope["path"], safe=_SAFE + "/")
+    segments = raw.partition(b"?")[0].decode("latin-1").split("/")
+    return "/".join(quote(unquote(segment), safe=_SAFE) for segment in segments)

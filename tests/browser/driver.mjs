@@ -1,0 +1,65 @@
+// A Chromium for tests in Python: commands come as JSON lines on stdin, answers go as JSON lines to stdout.
+import fs from 'node:fs'
+import { createRequire } from 'node:module'
+import path from 'node:path'
+import { serve } from '../interop/js/commands.mjs'
+
+const require = createRequire(path.join(import.meta.dirname, '../interop/js/package.json'))
+const { chromium } = require('playwright-core')
+const axe = fs.readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8')
+const patience = Number(process.argv[2]) * 1000
+
+const executablePath = ['/usr/bin/chromium', '/usr/bin/google-chrome'].find(file => fs.existsSync(file))
+const browser = await chromium.launch({
+  executablePath,
+  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+})
+const pages = new Map()
+
+const commands = {
+  async open ({ page: id, context = {}, beside }) {
+    const room = beside ? pages.get(beside).context : await browser.newContext({ viewport: { width: 1280, height: 800 }, ...context })
+    const page = await room.newPage()
+    page.setDefaultTimeout(patience)
+    const errors = []
+    page.on('pageerror', error => errors.push(String(error)))
+    page.on('console', message => { if (message.type() === 'error') errors.push(`${message.text()} ${message.location().url}`) })
+    pages.set(id, { page, context: room, errors, cut: false })
+    await page.route('**/v1/**', route => pages.get(id).cut ? route.abort() : route.continue())
+    await page.routeWebSocket(/\/v1\/sync\//, socket => {
+      if (pages.get(id).cut) return socket.close({ code: 1001 })
+      const there = socket.connectToServer()
+      pages.get(id).hangUp = () => { socket.close({ code: 1001 }); there.close() }
+    })
+  },
+  /** Whether this page's way to the service is cut. */
+  cut ({ page, cut }) {
+    pages.get(page).cut = cut
+    if (cut) pages.get(page).hangUp?.()
+  },
+  do: ({ page, method, args }) => pages.get(page).page[method](...args).then(result => ['object', 'function'].includes(typeof result) && !Array.isArray(result) ? null : result),
+  async until ({ page, script }) {
+    const { page: tab } = pages.get(page)
+    for (const end = Date.now() + patience; ; await new Promise(resolve => setTimeout(resolve, 40))) {
+      // not waitForFunction, whose eval the page's policy forbids; and a page that is being loaded has no answer yet
+      if (await tab.evaluate(script).catch(() => false)) return
+      if (Date.now() > end) throw new Error(`never true: ${script}; the page says: ${await tab.evaluate('document.body.innerText')}`)
+    }
+  },
+  key: ({ page, key }) => pages.get(page).page.keyboard.press(key),
+  errors: ({ page }) => pages.get(page).errors,
+  async close ({ page }) {
+    await pages.get(page).page.close()
+    pages.delete(page)
+  },
+  /** What axe-core finds, each as `rule: the element`. */
+  async axe ({ page }) {
+    const { page: tab } = pages.get(page)
+    // not as a script element, which the page's policy forbids
+    if (!(await tab.evaluate(() => 'axe' in window))) await tab.evaluate(axe)
+    const found = await tab.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }))
+    return found.violations.flatMap(({ id, nodes }) => nodes.map(node => `${id}: ${node.html.slice(0, 160)} ${node.any[0]?.message ?? ''}`))
+  }
+}
+
+serve(commands, () => browser.close())

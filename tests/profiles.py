@@ -1,0 +1,34 @@
+"""How much is tried in which profile: HYPOTHESIS_PROFILE is dev (default), ci, or nightly.
+
+This is the one place that says it. What takes long is a sample in CI, and whole in ``make nightly``. A variable of
+the environment of the same name in capitals overrides a number: ``KILLS=200 pytest tests/crash/test_kills.py``.
+"""
+
+import os
+
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "dev")
+NIGHTLY = PROFILE == "nightly"
+
+_TABLE = {  # dev, ci, nightly
+    "examples": (50, 100, 10_000),  # of each property, by Hypothesis
+    "steps": (30, 50, 200),  # of each of its state machines
+    "schedules": (60, 200, 1_000),  # in which two people decide at the same instant
+    "kills": (10, 12, 930),  # of the service, at random instants
+    "passes": (2, 2, 15),  # of each named point of the storage path, before the service dies there
+    "deaths": (8, 8, 40),  # of the service between two peers that write
+    "agents": (3, 3, 40),  # that die in each way
+    "frames": (10_000, 30_000, 1_000_000),  # mutated, thrown at a service
+    "histories": (532, 1_064, 5_320),  # of the conformance data
+    "traces": (1, 1, 2),  # concurrent, of people who wrote together
+    "scribbles": (4, 4, 200),  # of clients that know nothing of emoji
+    "silence": (17, 17, 75),  # seconds in which a run says nothing; streams are kept alive every 15
+    "soak": (30, 30, 600),  # seconds of a steady load
+    "fresh": (0, 0, 99),  # pages of the documentation that are read in an empty environment as well
+    "idleness": (34, 34, 66),  # seconds in which a client says nothing; stock clients hang up after 30
+}
+
+
+def sample(name: str) -> int:
+    """Return how many of *name* are tried in this profile."""
+    given = os.environ.get(name.upper())
+    return int(given) if given else _TABLE[name][("dev", "ci", "nightly").index(PROFILE)]
