@@ -33,7 +33,7 @@ def test_mutated_messages_hurt_nobody_else():
     # One bit makes a Hold of an Ack, and nobody has that lease.
     assert closes.pop("4403", 0) < FRAMES // 1000
     # One that writes ``meta.lineage`` is taken for a copy of another session.
-    assert closes.pop("4409", 0) < FRAMES // 200
+    assert closes.pop("4409", 0) < FRAMES // 500
     assert set(closes) <= {"1000", "4413"}, "a session failed or was loaded anew"
     assert seen["failed"] == 0
     assert seen["quiet"] > 20, "the session beside did not live"

@@ -215,11 +215,16 @@ NEWCOMER = encode(SyncStep1(b"\x00"))
 """What a client says that has nothing yet, so that what it writes is taken."""
 
 
+async def bring(channel, *updates):
+    """Join as a client that has nothing yet, and write."""
+    for message in (NEWCOMER, *(encode(Update(update)) for update in updates)):
+        await channel.send(message)
+
+
 async def hurt(registry, update, session=ROOM):
     channel, far = MemoryChannel.pair()
     serving = asyncio.create_task(registry.serve(session, far))
-    await channel.send(NEWCOMER)
-    await channel.send(encode(Update(update)))
+    await bring(channel, update)
     closing = await asyncio.wait_for(serving, PATIENCE)
     channel.close()
     return closing
@@ -308,8 +313,7 @@ async def test_leaving_in_the_middle_of_a_test_harms_nobody(guarded):
     """The connection is gone before the answer comes: the process lives, and the mirror is not ahead."""
     channel, far = MemoryChannel.pair()
     serving = asyncio.create_task(guarded.serve(ROOM, far))
-    await channel.send(NEWCOMER)
-    await channel.send(encode(Update(writing("gone"))))
+    await bring(channel, writing("gone"))
     channel.close()
     await serving
     async with Peer(guarded) as ann:
@@ -523,8 +527,7 @@ async def leave_waiting(registry, update):
     channel, far = MemoryChannel.pair()
     async with registry.open(ROOM, create=True) as session:
         serving = asyncio.create_task(registry.serve(ROOM, far))
-        await channel.send(NEWCOMER)
-        await channel.send(encode(Update(update)))
+        await bring(channel, update)
         await until(lambda: len(session.engine.waiting) == 1)
         channel.close()
         await serving
@@ -537,11 +540,9 @@ async def test_what_an_early_update_needs_may_come_from_somebody_else(guarded):
         await session.apply(first)
         tabs = [MemoryChannel.pair() for _ in range(2)]
         serving = [asyncio.create_task(guarded.serve(ROOM, far)) for _, far in tabs]
-        await tabs[0][0].send(NEWCOMER)
-        await tabs[0][0].send(encode(Update(third)))
+        await bring(tabs[0][0], third)
         await settle()
-        await tabs[1][0].send(NEWCOMER)
-        await tabs[1][0].send(encode(Update(second)))
+        await bring(tabs[1][0], second)
         await until(lambda: draft_of(session) == "abc")
         for near, _ in tabs:
             near.close()
@@ -552,9 +553,7 @@ async def test_many_early_updates_are_told_to_sync_again(guarded):
     made = letters("x" * (guarded.limits.max_waiting // 2 + 2))
     channel, far = MemoryChannel.pair()
     serving = asyncio.create_task(guarded.serve(ROOM, far))
-    await channel.send(NEWCOMER)
-    for update in made[1:]:
-        await channel.send(encode(Update(update)))
+    await bring(channel, *made[1:])
     closing = await serving
     assert (closing.code, "need others first" in closing.reason) == (1013, True)
     channel.close()
@@ -611,7 +610,7 @@ async def test_two_that_write_as_one_client_are_judged_one_after_the_other(guard
         first, second = [MemoryChannel.pair() for _ in range(2)]
         serving = [asyncio.create_task(guarded.serve(ROOM, far)) for _, far in (first, second)]
         for near, _ in (first, second):
-            await near.send(NEWCOMER)
+            await bring(near)
         await settle()
         async with session._mirrored.gate:  # somebody else's update is being tried
             await first[0].send(encode(Update(other)))
