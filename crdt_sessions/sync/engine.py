@@ -17,9 +17,8 @@ Invariants:
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, assert_never
 
@@ -68,6 +67,7 @@ from crdt_sessions.sync.events import (
 )
 from crdt_sessions.sync.log import LogMemory, UpdateLog
 from crdt_sessions.sync.panics import Panics
+from crdt_sessions.sync.peers import INTRODUCED_MS, REMIND_MS, STRANGER_MS, Peer, without_early
 from crdt_sessions.sync.plain import Inspector, Passed
 from crdt_sessions.sync.records import Records, RunRecord, Writer
 from crdt_sessions.sync.rules import FieldRules
@@ -98,74 +98,14 @@ from crdt_sessions.wire.varint import decode_state_vector
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
 
-_STRANGER_MS = 30_000
-"""How long a peer with a history of its own is waited for to say what that is. All clients do at once, but what they
-say is tried elsewhere first, and that may take its time."""
-_VECTOR_EVERY = 64
-"""How many log entries a peer's remembered state vector may lag; it is only needed once it falls off the log."""
-
-
 _MAX_TITLE = 500
-_PATIENCE_MS, _MAX_PATIENCE_MS, _REMIND_MS, _ASK_ALL_MS = 2_000, 60_000, 15_000, 30_000
-"""How long a peer that is asked for what lacks may take to answer: at first, and at most. How soon one that has
-answered is asked again though it brings nothing new, and how soon everybody is because somebody has gone."""
+_ASK_ALL_MS = 30_000
+"""How soon everybody is asked again what they have because somebody has gone."""
 _TABS_MS = 5_000
 """How soon a peer is asked again that tells something of tabs beside it which have no connection. It passes on their
 presence, and what they write only when it is asked; so it is, while they are there, every so often, and once more."""
 _TRIED_MS = 10_000
 """How long one may not hear what became of an update that was to be tried, before it is tried again."""
-
-_INTRODUCED_MS = 1000
-"""A peer that says nothing of itself, and does not answer, is told who is here after so long."""
-
-
-@dataclass(slots=True)
-class _Peer:
-    """What the engine knows of one connection."""
-
-    actor: Actor
-    heard: Millis
-    told: Millis
-    asked_at: Millis
-    """When there was reason last to ask what it has."""
-    patience_ms: int
-    """How long it may take to answer."""
-    stranger_since: Millis | None
-    """Since when it is not clear whether its history is one with this one. It is told nothing meanwhile, or a replica
-    of another session would become a mixture of both."""
-    known: bool = False
-    """Whether it has shown that. Nothing it wrote before is taken: its SyncStep2 has that, since it is made later."""
-    asked: bool = False
-    """Whether it was sent a SyncStep1 since then."""
-    answered: bool = False
-    """Whether it has said since then what it has."""
-    tabs: bool = False
-    """Whether there are, or were, tabs beside it of which it may know more than the service."""
-    presence_version: int = 0
-    """The version of the roster it was sent."""
-    introduced: bool = False
-    """Whether it has said anything but what it has: stock clients announce themselves before they answer our
-    SyncStep1. It is told of others after that, so that an announcement can be told from an echo."""
-    asks_who: bool = False
-    """Whether it wants to be told of everybody again."""
-    step1: bytes | None = None
-    """The state vector of a SyncStep1 that is not answered yet."""
-    left_out: bool = False
-    """Whether it wrote something as a stranger, which its SyncStep2 is still to bring."""
-    early: deque[bytes] = field(default_factory=deque)
-    """What it wants acknowledged once its SyncStep2 has brought what was left out."""
-    cursor: Seq | None = None
-    """Last log entry the peer has; None until its SyncStep1 was answered."""
-    vector: tuple[Seq, bytes] = (Seq(0), b"\x00")
-    """A lower bound of what the peer has: (log entry, state vector)."""
-    due: deque[tuple[Seq, Ack | Given]] = field(default_factory=deque)
-    """What to say once the log entry is committed."""
-    held: deque[tuple[int, Ack]] = field(default_factory=deque)
-    """Acknowledgements of what came after something that waits: (its number, what to say)."""
-    worker: tuple[str, str] | None = None
-    """Owner and name of the worker whose connection it is, if that is known from a lease."""
-
-
 _COMES_BACK = (TooLarge, TooMany, TooSlow, SessionClosed)
 """Refusals that say nothing against what a peer brought before."""
 
@@ -275,7 +215,7 @@ class SessionEngine:
         self._panics = panics if panics is not None else Panics()
         self._lineage = str(settled_meta.get("lineage", ""))
         self._steward = Steward(self.view, settled_meta, self.runs, aside)
-        self._peers: dict[PeerId, _Peer] = {}
+        self._peers: dict[PeerId, Peer] = {}
         self._size_bound = len(document.encode())
         self._vector = (after, document.state_vector())
         self.waiting = WaitingUpdates(self.limits)
@@ -343,7 +283,7 @@ class SessionEngine:
         except WireError:
             return []
         if not self._peers[peer_id].known:
-            frames = _without_early(frames)
+            frames = without_early(frames)
         found = (frame.update for frame in frames if isinstance(frame, SyncStep2 | Update))
         return [update for update in found if update != EMPTY_UPDATE]
 
@@ -501,9 +441,9 @@ class SessionEngine:
         if self.runs.timed or self.roster.waiting or len(self.waiting):
             return now
         quiet, silent = int(self.timing.keepalive_s * 1000), int(self.timing.silent_peer_s * 1000)
-        due = [peer.told + (quiet if peer.introduced else _INTRODUCED_MS) for peer in self._peers.values()]
-        due += [peer.asked_at + _REMIND_MS for peer in self._peers.values() if peer.tabs]
-        due += [since + _STRANGER_MS for peer in self._peers.values() if (since := peer.stranger_since) is not None]
+        due = [peer.told + (quiet if peer.introduced else INTRODUCED_MS) for peer in self._peers.values()]
+        due += [peer.asked_at + REMIND_MS for peer in self._peers.values() if peer.tabs]
+        due += [since + STRANGER_MS for peer in self._peers.values() if (since := peer.stranger_since) is not None]
         due += [peer.heard + silent for peer_id, peer in self._peers.items() if self.roster.announces(peer_id)]
         return Millis(min([*due, self.roster.rests_until(now)]))
 
@@ -537,7 +477,7 @@ class SessionEngine:
             peer.told = now
         return frames
 
-    def _take_sync(self, peer_id: PeerId, peer: _Peer, frames: list[bytes]) -> None:
+    def _take_sync(self, peer_id: PeerId, peer: Peer, frames: list[bytes]) -> None:
         if not peer.asked:
             peer.asked = True
             frames.append(encode(SyncStep1(self._all_there_is()[1])))
@@ -557,9 +497,8 @@ class SessionEngine:
             cursor, frame = portion
             if frame is not None:
                 frames.append(frame)
-        peer.cursor = cursor
         # Only if it has all there is, is that what the document has.
-        if cursor >= peer.vector[0] + _VECTOR_EVERY and cursor == log.head:
+        if peer.moved(cursor) and cursor == log.head:
             peer.vector = self._all_there_is()
 
     def _trim(self) -> None:
@@ -573,11 +512,10 @@ class SessionEngine:
             self._vector = (self.log.head, self.document.state_vector())
         return self._vector
 
-    def _take_due(self, peer: _Peer, frames: list[bytes]) -> None:
-        while peer.due and peer.due[0][0] <= self.log.tail:
-            frames.append(encode(peer.due.popleft()[1]))
+    def _take_due(self, peer: Peer, frames: list[bytes]) -> None:
+        frames += map(encode, peer.take_due(self.log.tail))
 
-    def _take_presence(self, peer_id: PeerId, peer: _Peer, frames: list[bytes]) -> None:
+    def _take_presence(self, peer_id: PeerId, peer: Peer, frames: list[bytes]) -> None:
         if not peer.introduced:
             return
         since = 0 if peer.asks_who else peer.presence_version
@@ -586,7 +524,7 @@ class SessionEngine:
             frames.append(frame)
 
     def _join(self, event: PeerJoined, now: Millis) -> list[Effect]:
-        peer = _Peer(Actor(event.principal, event.rights), now, now, now, _PATIENCE_MS, stranger_since=now)
+        peer = Peer(Actor(event.principal, event.rights), now, now, now, stranger_since=now)
         try:
             if event.lease is not None:
                 self._attach(peer, event.lease, now)
@@ -595,7 +533,7 @@ class SessionEngine:
         self._peers[event.peer] = peer
         return [Ready(event.peer)]
 
-    def _attach(self, peer: _Peer, token: str, now: Millis) -> None:
+    def _attach(self, peer: Peer, token: str, now: Millis) -> None:
         """Take a connection for that of a lease's holder."""
         record = self.runs.holder(token)
         if record is None:
@@ -628,7 +566,7 @@ class SessionEngine:
                 raise TooLarge(what="a frame", size=len(data), limit=self.limits.max_frame_bytes)
             frames = self._decoded(data)  # all or nothing: a message that ends in garbage is refused whole
             if not peer.known:
-                frames = self._leave_out_early(peer, frames, now)
+                frames = peer.leave_out_early(frames, now)
             for frame in frames:
                 effects += self._dispatch(peer_id, peer, frame, now)
                 if not peer.introduced and not isinstance(frame, SyncStep1):
@@ -650,14 +588,14 @@ class SessionEngine:
             effects += self._look_at_waiting(now)
         return effects
 
-    def _close(self, peer_id: PeerId, peer: _Peer, error: CrdtSessionsError, now: Millis) -> list[Effect]:
+    def _close(self, peer_id: PeerId, peer: Peer, error: CrdtSessionsError, now: Millis) -> list[Effect]:
         """Refuse a peer because of what it has brought."""
         if not isinstance(error, _COMES_BACK):
             self.waiting.drop(peer_id)
         effects = self._forget(peer_id, now)  # nothing more is taken from it; the roster hears of PeerLeft later
         return [*effects, *self._refuse(peer_id, error), *_violations(peer.actor, error)]
 
-    def _introduce(self, peer_id: PeerId, peer: _Peer) -> list[Effect]:
+    def _introduce(self, peer_id: PeerId, peer: Peer) -> list[Effect]:
         """Let a peer be told who else is here."""
         peer.introduced = True
         return [Ready(peer_id)] if self.roster.version else []
@@ -675,7 +613,7 @@ class SessionEngine:
             effects.append(Reload(error))
         return effects
 
-    def _dispatch(self, peer_id: PeerId, peer: _Peer, frame: Frame, now: Millis) -> list[Effect]:
+    def _dispatch(self, peer_id: PeerId, peer: Peer, frame: Frame, now: Millis) -> list[Effect]:
         match frame:
             case Update():
                 return self._take_update(peer_id, peer, frame.update, now)
@@ -685,10 +623,8 @@ class SessionEngine:
                 return effects if peer.known else [*effects, *self._recognize(peer_id, peer)]
             case SyncStep1(state_vector):
                 theirs = decode_state_vector(state_vector)  # refuse now what could not be answered later
-                peer.step1 = state_vector
                 strange = bool(theirs) and peer.cursor is None and not self._shares(theirs)
-                peer.known = peer.known or not (strange or peer.left_out)
-                peer.stranger_since = None if peer.known else now
+                peer.told_what_it_has(state_vector, now, strange=strange)
                 return [Ready(peer_id)]
             case AwarenessFrame(payload):
                 return self._hear(peer_id, peer, payload, now)
@@ -706,7 +642,7 @@ class SessionEngine:
             case _:
                 assert_never(frame)
 
-    def _take_update(self, peer_id: PeerId, peer: _Peer, update: bytes, now: Millis) -> list[Effect]:
+    def _take_update(self, peer_id: PeerId, peer: Peer, update: bytes, now: Millis) -> list[Effect]:
         if update == EMPTY_UPDATE:
             return []  # as most have nothing that is new when they join
         can_write = peer.actor.rights.write
@@ -729,25 +665,15 @@ class SessionEngine:
         ours = self._inspector.clocks()
         return not ours or not ours.keys().isdisjoint(theirs)
 
-    def _leave_out_early(self, peer: _Peer, frames: list[Frame], now: Millis) -> list[Frame]:
-        """Return what is taken of a message of a peer that is not known; its SyncStep2 must bring the rest."""
-        taken = _without_early(frames)
-        if len(taken) < len(frames):
-            peer.left_out = True
-            peer.stranger_since = now if peer.stranger_since is None else peer.stranger_since
-        return taken
-
-    def _recognize(self, peer_id: PeerId, peer: _Peer) -> list[Effect]:
+    def _recognize(self, peer_id: PeerId, peer: Peer) -> list[Effect]:
         """Take a peer for one of this session: it has brought all it has."""
-        waited, peer.known, peer.left_out, peer.stranger_since = peer.stranger_since, True, False, None
-        early, peer.early = peer.early, deque()
-        effects: list[Effect] = [Ready(peer_id)] if waited is not None else []
-        return [*effects, *(effect for payload in early for effect in self._promise(peer_id, peer, payload))]
+        promises = [effect for early in peer.recognized() for effect in self._promise(peer_id, peer, early)]
+        return [Ready(peer_id), *promises]
 
-    def _promise(self, peer_id: PeerId, peer: _Peer, payload: bytes) -> list[Effect]:
+    def _promise(self, peer_id: PeerId, peer: Peer, payload: bytes) -> list[Effect]:
         if len(payload) > self.limits.max_ack_bytes:
             raise TooLarge(what="an acknowledgement", size=len(payload), limit=self.limits.max_ack_bytes)
-        if len(peer.due) + len(peer.held) + len(peer.early) >= self.limits.max_unread_acks:
+        if peer.unread_acks >= self.limits.max_unread_acks:
             raise TooSlow(what="too many acknowledgements are unread")
         if peer.left_out:
             peer.early.append(payload)
@@ -758,7 +684,7 @@ class SessionEngine:
         peer.due.append((self.log.head, Ack(payload)))
         return [Ready(peer_id)]
 
-    def _hold(self, peer_id: PeerId, peer: _Peer, token: str, now: Millis) -> list[Effect]:
+    def _hold(self, peer_id: PeerId, peer: Peer, token: str, now: Millis) -> list[Effect]:
         """Take a connection for that of a lease's holder, who is present as a client of its own."""
         former = peer.actor.lease
         self._attach(peer, token, now)
@@ -766,7 +692,7 @@ class SessionEngine:
             self.runs.detached(*former, now)
         return self._presence(lambda: self.roster.leave(peer_id, now, abrupt=False))
 
-    def _hear(self, peer_id: PeerId, peer: _Peer, payload: bytes, now: Millis) -> list[Effect]:
+    def _hear(self, peer_id: PeerId, peer: Peer, payload: bytes, now: Millis) -> list[Effect]:
         entries = decode_awareness(payload)
         for entry in entries:
             if len(entry.state) > self.limits.max_presence_bytes:
@@ -790,7 +716,7 @@ class SessionEngine:
     def _watch(self, now: Millis) -> list[Effect]:
         effects: list[Effect] = []
         for peer_id, peer in list(self._peers.items()):
-            if peer.stranger_since is not None and now - peer.stranger_since >= _STRANGER_MS:
+            if peer.stays_strange(now):
                 if peer.left_out:
                     error = TooSlow(
                         what="the service's SyncStep1 was not answered, and what was written waits for that"
@@ -804,9 +730,9 @@ class SessionEngine:
                 effects.append(ClosePeer(peer_id, TooSlow(what="the presence was not renewed")))
             elif now - peer.told >= self.timing.keepalive_s * 1000:
                 effects.append(Ready(peer_id))
-            elif not peer.introduced and now - peer.told >= _INTRODUCED_MS:
+            elif not peer.introduced and now - peer.told >= INTRODUCED_MS:
                 effects += self._introduce(peer_id, peer)
-            if peer.tabs and now >= peer.asked_at + _REMIND_MS:
+            if peer.tabs and now >= peer.asked_at + REMIND_MS:
                 peer.tabs = self.roster.speaks_for_several(peer_id)
                 effects += self._ask(peer_id, now)
         return effects
@@ -935,10 +861,9 @@ class SessionEngine:
     def _ask(self, peer_id: PeerId, now: Millis) -> list[Effect]:
         """Ask a peer for what lacks, unless it has been asked and may be about to answer."""
         peer = self._peers.get(peer_id)
-        if peer is None or not peer.asked or (not peer.answered and now < peer.asked_at + peer.patience_ms):
+        if peer is None or not peer.may_be_asked(now):
             return []
-        peer.patience_ms = _PATIENCE_MS if peer.answered else min(2 * peer.patience_ms, _MAX_PATIENCE_MS)
-        peer.asked, peer.answered, peer.asked_at = False, False, now
+        peer.ask(now)
         return [Ready(peer_id)]
 
     def _ask_all(self, now: Millis) -> list[Effect]:
@@ -966,7 +891,7 @@ class SessionEngine:
             effects.append(Try(each.number))
         for author in list(self.waiting.authors):
             peer = self._peers.get(author)
-            if peer is not None and (not peer.answered or now - peer.asked_at >= _REMIND_MS):
+            if peer is not None and (not peer.answered or now - peer.asked_at >= REMIND_MS):
                 effects += self._ask(author, now)
         return effects
 
@@ -1015,9 +940,7 @@ class SessionEngine:
         peer = self._peers.get(author) if author is not None else None
         if author is None or peer is None or not peer.held:
             return []
-        first = self.waiting.first_of(author)
-        while peer.held and (first is None or peer.held[0][0] < first):
-            peer.due.append((self.log.head, peer.held.popleft()[1]))
+        peer.release(self.waiting.first_of(author), self.log.head)
         return [Ready(author)]
 
     def holds(self, update: bytes) -> bool:
@@ -1123,16 +1046,6 @@ class SessionEngine:
                 if lease is not None and lease in decided.evicted:
                     effects.append(ClosePeer(peer_id, LeaseLost(run=lease[0])))
         return effects
-
-
-def _without_early(frames: list[Frame]) -> list[Frame]:
-    """Return *frames* of a peer that is not known, without the updates before its SyncStep2.
-
-    A SyncStep1 in the same message does not let them in: what is tried elsewhere must be what is taken afterwards,
-    and whether it shares something with the document may have changed by then.
-    """
-    answered = next((at for at, frame in enumerate(frames) if isinstance(frame, SyncStep2)), len(frames))
-    return [frame for at, frame in enumerate(frames) if at > answered or not isinstance(frame, Update)]
 
 
 def _violations(actor: Actor, error: CrdtSessionsError) -> list[Effect]:

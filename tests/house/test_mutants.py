@@ -28,16 +28,16 @@ class Mutant:
 
 MUTANTS = {
     "acknowledge before commit": Mutant(
-        "crdt_sessions/sync/engine.py",
-        "while peer.due and peer.due[0][0] <= self.log.tail:",
-        "while peer.due:",
+        "crdt_sessions/sync/peers.py",
+        "while self.due and self.due[0][0] <= tail:",
+        "while self.due:",
         ("tests/crash/test_kills.py::test_the_service_dies_at_every_named_point",),
         needs_node=True,
     ),
     "acknowledge before commit, on the simulated network": Mutant(
-        "crdt_sessions/sync/engine.py",
-        "while peer.due and peer.due[0][0] <= self.log.tail:",
-        "while peer.due:",
+        "crdt_sessions/sync/peers.py",
+        "while self.due and self.due[0][0] <= tail:",
+        "while self.due:",
         ("tests/sync/test_engine.py::test_nothing_is_broadcast_or_acknowledged_before_it_is_committed",),
     ),
     "broadcast before commit": Mutant(
@@ -137,9 +137,9 @@ MUTANTS = {
         ("tests/access/test_matrix.py::test_the_documents_show_the_table",),
     ),
     "ask for nothing that lacks": Mutant(
-        "crdt_sessions/sync/engine.py",
-        "        peer.asked, peer.answered, peer.asked_at = False, False, now\n",
-        "        peer.answered, peer.asked_at = False, now\n",
+        "crdt_sessions/sync/peers.py",
+        "        self.asked, self.answered, self.asked_at = False, False, now\n",
+        "        self.answered, self.asked_at = False, now\n",
         ("tests/sync/test_waiting.py",),
     ),
     "acknowledge what waits": Mutant(
