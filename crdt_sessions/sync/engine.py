@@ -88,10 +88,9 @@ from crdt_sessions.wire import (
     SyncStep1,
     SyncStep2,
     Update,
-    decode,
     decode_awareness,
+    decode_whole,
     encode,
-    sole_update,
 )
 from crdt_sessions.wire.varint import decode_state_vector
 
@@ -603,8 +602,7 @@ class SessionEngine:
     def _decoded(self, data: bytes) -> list[Frame]:
         """Return the frames in a message. It is asked for them several times in a row."""
         if self._last is None or self._last[0] is not data:
-            update = sole_update(data)
-            self._last = (data, [Update(update)] if update is not None else list(decode(data)))
+            self._last = (data, decode_whole(data))
         return self._last[1]
 
     def _refuse(self, peer_id: PeerId, error: CrdtSessionsError) -> list[Effect]:

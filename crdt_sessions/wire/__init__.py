@@ -17,6 +17,7 @@ from crdt_sessions.wire.frames import (
     SyncStep2,
     Update,
     decode,
+    decode_whole,
     encode,
     sole_update,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "closing_for",
     "decode",
     "decode_awareness",
+    "decode_whole",
     "encode",
     "encode_awareness",
     "sole_update",

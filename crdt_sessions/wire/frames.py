@@ -152,6 +152,24 @@ def decode(data: bytes) -> Iterator[Frame]:
         yield _decode_one(reader)
 
 
+def decode_whole(data: bytes) -> list[Frame]:
+    """Return all messages of one WebSocket message: all or nothing, one that ends in garbage is refused whole.
+
+    Raises:
+        WireError: as for :func:`decode`.
+    """
+    size = len(data) - 3
+    if 0 <= size < ONE_BYTE and data[2] == size and data.startswith(AN_UPDATE):  # each token comes by here
+        return [Update(data[3:])]
+    reader = Reader(data)
+    if not reader.remaining:
+        raise TruncatedFrame(wanted=1, available=0)
+    frames: list[Frame] = []
+    while reader.remaining:
+        frames.append(_decode_one(reader))
+    return frames
+
+
 def sole_update(data: bytes) -> bytes | None:
     """Return the update in a message that is one short :class:`Update` and nothing else; None if it is another."""
     size = len(data) - 3
