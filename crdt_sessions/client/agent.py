@@ -51,6 +51,9 @@ _POLL_S = 20.0
 _LATE_CLAIM_S = 0.3
 """How long an agent that is to give up a claim waits for the answer: a run may be on its way."""
 
+_CATCH_UP_S = 5.0
+"""How long an agent that stayed in a session waits there for what it was given: something may be in the way."""
+
 _STOP_GRACE_S = 2.0
 """How long an answer that was cancelled may go on before it is interrupted."""
 
@@ -334,12 +337,15 @@ class Agent:
         self._contact.tell(level, what, run, session, *facts, session=session, run=run)
 
     async def _join(self, grant: Grant, stack: AsyncExitStack) -> SessionPeer:
-        """Return a peer that holds the lease and is in sync; leaving *stack* makes it leave."""
+        """Return a peer that holds the lease and has the run; leaving *stack* makes it leave."""
         kept = self._known.take(grant.session, grant.origin)
         if not isinstance(kept, SessionPeer):
             return await stack.enter_async_context(self._connect(grant, kept))
         stack.push_async_exit(kept)
         kept.take_over(grant.token, grant.renew_s)
+        with suppress(TimeoutError):  # the claim's answer may be here before the document's change it is about
+            async with asyncio.timeout(_CATCH_UP_S):
+                await kept.until(lambda: _knows(kept, grant))
         return kept
 
     def _connect(self, grant: Grant, replica: Replica | None) -> SessionPeer:
@@ -409,6 +415,12 @@ class Agent:
         await asyncio.wait({answering}, timeout=_STOP_GRACE_S)
         if not answering.done():
             answering.cancel()
+
+
+def _knows(peer: SessionPeer, grant: Grant) -> bool:
+    """Whether a peer has the run as it was when it was claimed, and with it all that was there before."""
+    run = peer.view.runs.value(grant.run.id)
+    return run is not None and (run.epoch or 0) >= grant.epoch
 
 
 _ENDED = {

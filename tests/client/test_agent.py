@@ -9,9 +9,11 @@ import time
 
 import httpx
 import pytest
+from websockets.asyncio.client import ClientConnection
 
 from crdt_sessions import Agent, RunCancelled, RunFailed, SessionPeer, connect
 from crdt_sessions.bridges import deltas
+from crdt_sessions.client import connection
 from crdt_sessions.client.known import KnownSessions
 from crdt_sessions.client.service import ServiceClient
 from crdt_sessions.errors import (
@@ -190,6 +192,49 @@ async def test_an_agent_that_waits_in_a_session_hears_of_its_next_run_there_and_
         may_answer.set()
         assert await asked("Three?") == "Three? 1"
     assert begun == ["One?", "Two?", "Three?"]
+
+
+async def test_an_agent_that_stayed_in_a_session_waits_there_for_the_question_it_was_given(
+    service, room, monkeypatch
+):
+    claim, receive, dial, holding = ServiceClient.claim, ClientConnection.recv, connection.open_websocket, []
+    arrives, dialled = asyncio.Event(), []
+    arrives.set()
+
+    async def early_claim(self, agents, *, wait_s):
+        grant = await claim(self, agents, wait_s=wait_s)
+        asyncio.get_running_loop().call_later(0.3, arrives.set)
+        return grant
+
+    async def late(self, *args, **options):
+        data = await receive(self, *args, **options)
+        if "lease=" in self.request.path and not arrives.is_set():
+            holding.append(len(data))
+            await arrives.wait()
+        return data
+
+    def dials(address, **options):
+        dialled.append(address)
+        return dial(address, **options)
+
+    monkeypatch.setattr(ServiceClient, "claim", early_claim)
+    monkeypatch.setattr(ClientConnection, "recv", late)
+    monkeypatch.setattr(connection, "open_websocket", dials)
+
+    async def answer(run):
+        await run.out.write(f"{run.message.text} {len(run.messages())}")
+
+    async def asked(question):
+        _, message = await answered(ann, await ann.post(question, agent="*"))
+        await asyncio.sleep(0.5)  # the agent has said good-bye
+        return message.text
+
+    async with working(service.url, answer), connect(service.url, room) as ann:
+        assert await asked("One?") == "One? 1"
+        arrives.clear()
+        assert await asked("Two?") == "Two? 3"
+    assert holding, "what the claim's answer was about came behind it"
+    assert sum("lease=" in address for address in dialled) == 1, "it dialled again"
 
 
 @pytest.mark.parametrize("linger_s", [60, 0])
