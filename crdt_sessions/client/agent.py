@@ -126,9 +126,6 @@ class Agent:
         self._free = asyncio.Semaphore(concurrency)
         self._stopping = asyncio.Event()
         self._lost = asyncio.Event()  # a run was, since the last claim
-        self._asking: asyncio.Task[Grant | None] | None = None
-        self._granted = ""
-        """Token of the last grant: it is heard of twice, in answer to the claim and on the connection that waits."""
         self._working: set[asyncio.Task[None]] = set()
         self._known = KnownSessions(remember_bytes, linger_s, random.SystemRandom())
 
@@ -189,7 +186,6 @@ class Agent:
                 self._stopping.set()
                 for task in self._working:
                     task.cancel()
-                await self._ask_no_more()
                 await asyncio.gather(*self._working, return_exceptions=True)
                 await self._known.close()
 
@@ -266,39 +262,10 @@ class Agent:
 
         A run that was lost is not given in answer to what was asked before it was.
         """
-        if self._lost.is_set():
-            self._lost.clear()
-            await self._ask_no_more()
-        grant: Grant | None = await _unless(
-            (self._stopping, self._lost), self._granting(service, wait_s), late_s=_LATE_CLAIM_S
-        )
+        self._lost.clear()
+        claiming = service.claim([self.name], wait_s=wait_s)
+        grant: Grant | None = await _unless((self._stopping, self._lost), claiming, late_s=_LATE_CLAIM_S)
         return grant
-
-    async def _granting(self, service: ServiceClient, wait_s: float) -> Grant | None:
-        """Return what is granted, whichever way it is heard of first; None if nothing was in time."""
-        while True:
-            if self._asking is None:
-                self._asking = asyncio.create_task(service.claim([self.name], wait_s=wait_s), name="claim")
-            asking, hearing = self._asking, asyncio.ensure_future(self._known.given())
-            try:
-                await asyncio.wait({asking, hearing}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                hearing.cancel()
-            if hearing.done():  # the claim's answer is on its way, and looked at next time
-                grant: Grant | None = hearing.result()
-            else:
-                self._asking = None
-                grant = asking.result()
-            if grant is None:
-                return None
-            if grant.token != self._granted:
-                self._granted = grant.token
-                return grant
-
-    async def _ask_no_more(self) -> None:
-        if self._asking is not None:
-            await _cancel(self._asking)
-            self._asking = None
 
     async def _unless_stopped(self, work: Awaitable[Any]) -> Any:
         return await _unless((self._stopping,), work)
@@ -454,7 +421,7 @@ async def _unless(events: Sequence[asyncio.Event], work: Awaitable[Any], *, late
         await asyncio.gather(working, *watching, return_exceptions=True)
 
 
-async def _cancel(task: asyncio.Task[Any]) -> None:
+async def _cancel(task: asyncio.Task[None]) -> None:
     if not task.done():
         task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -12,7 +12,6 @@ import random
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from crdt_sessions.client.service import Grant
 from crdt_sessions.client.session import SessionPeer
 from crdt_sessions.errors import CrdtSessionsError
 from crdt_sessions.sync import Replica
@@ -57,11 +56,6 @@ class KnownSessions:
         self._bytes = 0
         self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
         self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._given: asyncio.Queue[Grant] = asyncio.Queue()
-
-    async def given(self) -> Grant:
-        """Return what was claimed, once that is heard on a connection that waits: sooner than the claim's answer."""
-        return await self._given.get()
 
     async def keep(self, session: str, origin: Origin, peer: SessionPeer) -> None:
         """Stay in a session with a peer that has done its work; leave where that is not possible."""
@@ -128,12 +122,7 @@ class KnownSessions:
         peer = self._waiting[session].peer
         try:
             async with asyncio.timeout(self._linger_s):
-                await peer.until(lambda: peer.given is not None or not peer.waits)
-                if (given := peer.given) is not None:
-                    run, lease, token = given
-                    origin = self._waiting[session].origin
-                    self._given.put_nowait(Grant(session, origin, run, lease.epoch, lease.ttl, token))
-                    await peer.until(lambda: not peer.waits)  # whoever takes the run up takes the peer
+                await peer.until(lambda: not peer.waits)
         except (TimeoutError, CrdtSessionsError):
             pass  # either way it is over
         if session in self._waiting and self._waiting[session].peer is peer:

@@ -37,9 +37,7 @@ from crdt_sessions.model import (
     MessageHead,
     Presence,
     PresenceUser,
-    Run,
     RunCancel,
-    RunLease,
     RunRequest,
     SessionView,
     TextPart,
@@ -267,15 +265,6 @@ class SessionPeer(AbstractAsyncContextManager["SessionPeer"]):
     def waits(self) -> bool:
         """Whether it has stepped back, is connected, and nothing was written since."""
         return self.connected and self._failure is None and self._replica.version == self._stepped_back
-
-    @property
-    def given(self) -> tuple[Run, RunLease, str] | None:
-        """The run that this worker was given while it :attr:`waits` here, its lease, and the token of that."""
-        if not self.waits or self._replica.given is None:
-            return None
-        run_id, token = self._replica.given
-        run = self.view.runs.value(run_id)
-        return None if run is None or run.lease is None else (run, run.lease, token)
 
     def take_over(self, lease: str, renew_s: float) -> None:
         """Go on, after :meth:`step_back`, as the holder of a *lease*. See :func:`connect` for *renew_s*."""

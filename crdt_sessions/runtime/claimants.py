@@ -50,9 +50,6 @@ class Place(Protocol):
     def decide(self, decision: Callable[[RunSteward, Millis], RunRecord]) -> RunRecord:
         """Let the steward decide something; it is not durable yet."""
 
-    def answer_claim(self, run: RunRecord, token: str) -> None:
-        """Have a worker that was given a run hear of it on its connections here, once that is durable."""
-
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -83,7 +80,6 @@ def give(session: Place, run_id: str, claimant: Claimant) -> Given:
             now=now,
         )
     )
-    session.answer_claim(record, token)
     return Given(session.id, record, token)
 
 

@@ -335,11 +335,6 @@ class Session:
             self._perform(effects)
         return result
 
-    def answer_claim(self, run: RunRecord, token: str) -> None:
-        """Have a worker that was given *run* hear of it and its *token*, on its connections here, once durable."""
-        with self._guard():
-            self._engine.answer_claim(run, token)
-
     def forget_presence(self, principal: str) -> int:
         """Remove the presence of a principal, until it announces one again; return of how many clients.
 

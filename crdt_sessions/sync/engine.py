@@ -81,7 +81,6 @@ from crdt_sessions.wire import (
     Ack,
     AwarenessFrame,
     Frame,
-    Given,
     Hold,
     PermissionDenied,
     QueryAwareness,
@@ -403,16 +402,6 @@ class SessionEngine:
             raise
         return result, self._carry_out()
 
-    def answer_claim(self, run: RunRecord, token: str) -> None:
-        """Have a worker that was given a run hear of it on its connections, once that is durable.
-
-        Those are the ones on which it holds, or held, a lease: it gets there behind what the run is about, and
-        sooner than by a request of its own.
-        """
-        for peer in self._peers.values() if run.held_by is not None else ():
-            if peer.worker == run.held_by:
-                peer.due.append((self.log.head, Given(run.id, token)))
-
     def check_room(self, size: int) -> None:
         """Return if the document may grow by *size* bytes.
 
@@ -539,7 +528,6 @@ class SessionEngine:
             raise LeaseLost
         self.runs.attached(record.id, now)
         peer.actor = replace(peer.actor, lease=(record.id, record.epoch))
-        peer.worker = record.held_by
 
     def _forget(self, peer_id: PeerId, now: Millis) -> list[Effect]:
         """Note that a connection has ended. What it has left waiting others may have what that waits for."""
@@ -635,8 +623,6 @@ class SessionEngine:
                 return self._hold(peer_id, peer, token, now)
             case PermissionDenied():
                 raise UnknownFrame(kind=2)  # only a server says that
-            case Given():
-                raise UnknownFrame(kind=104)
             case _:
                 assert_never(frame)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from crdt_sessions.ids import Millis, Seq
 from crdt_sessions.sync.actor import Actor
-from crdt_sessions.wire import Ack, Frame, Given, SyncStep2, Update
+from crdt_sessions.wire import Ack, Frame, SyncStep2, Update
 
 STRANGER_MS = 30_000
 """How long a peer with a history of its own is waited for to say what that is. All clients do at once, but what they
@@ -65,12 +65,10 @@ class Peer:
     """Last log entry the peer has; None until its SyncStep1 was answered."""
     vector: tuple[Seq, bytes] = (Seq(0), b"\x00")
     """A lower bound of what the peer has: (log entry, state vector)."""
-    due: deque[tuple[Seq, Ack | Given]] = field(default_factory=deque)
+    due: deque[tuple[Seq, Ack]] = field(default_factory=deque)
     """What to say once the log entry is committed."""
     held: deque[tuple[int, Ack]] = field(default_factory=deque)
     """Acknowledgements of what came after something that waits: (its number, what to say)."""
-    worker: tuple[str, str] | None = None
-    """Owner and name of the worker whose connection it is, if that is known from a lease."""
 
     # -- whether it is a stranger --------------------------------------------------------------------------------
 
@@ -121,9 +119,9 @@ class Peer:
         while self.held and (first is None or self.held[0][0] < first):
             self.due.append((head, self.held.popleft()[1]))
 
-    def take_due(self, tail: Seq) -> list[Ack | Given]:
+    def take_due(self, tail: Seq) -> list[Ack]:
         """Return what it is to be told now that everything up to *tail* is durable."""
-        due: list[Ack | Given] = []
+        due: list[Ack] = []
         while self.due and self.due[0][0] <= tail:
             due.append(self.due.popleft()[1])
         return due

@@ -87,11 +87,6 @@ class RunRecord(BaseModel):
     outcome: RunOutcome | None = None
 
     @property
-    def held_by(self) -> tuple[str, str] | None:
-        """Owner and name of the worker that has the lease, if it gave one: others may use that name, too."""
-        return None if self.lease is None or self.worker is None else (self.lease.owner, self.worker)
-
-    @property
     def answerer(self) -> str:
         """Whom it is for, or who took it if that may be anybody."""
         return self.answered_by or ANY_AGENT if self.agent == ANY_AGENT else self.agent

@@ -30,7 +30,6 @@ from crdt_sessions.wire import (
     AwarenessEntry,
     AwarenessFrame,
     Frame,
-    Given,
     Hold,
     PermissionDenied,
     QueryAwareness,
@@ -77,8 +76,6 @@ class Replica:
         """Number of changes of the document so far, whoever made them."""
         self.denied: str | None = None
         """What the server gave as a reason, if it denied permission."""
-        self.given: tuple[str, str] | None = None
-        """The run that this worker was given last, and the token of its lease, if that was said on a connection."""
         self.heartbeat_ms: Millis | None = None
         """Longest silence, for the holder of a lease; None if nobody minds."""
         self._spoke = Millis(0)
@@ -291,8 +288,6 @@ class Replica:
                 self.denied = reason
             case Hold():
                 raise UnknownFrame(kind=103)  # only a client says that
-            case Given(run, token):
-                self.given = (run, token)
             case Ack(payload):
                 self.durable = max(self.durable, Reader(payload).varuint())
             case _:

@@ -13,11 +13,10 @@ bytes                  value              direction
 ``03``                 QueryAwareness     both
 ``66 buf``             Ack (type 102)     both: the server returns the payload once all before it is durable
 ``67 string``          Hold (type 103)    client to server: from here on it is the holder's of a lease
-``68 string string``   Given (type 104)   server to client: the run its worker was given, the lease's token
 =====================  =================  ==========================================================
 
-Sources: y-protocols ``PROTOCOL.md``, y-websocket ``y-websocket.js``; type 102 as in y-sweet; types 103
-and 104 are our own.
+Sources: y-protocols ``PROTOCOL.md``, y-websocket ``y-websocket.js``; type 102 as in y-sweet; type 103
+is our own.
 ``docs/protocol.md`` is the normative text.
 """
 
@@ -30,7 +29,7 @@ from typing import assert_never
 from crdt_sessions.errors import TruncatedFrame, UnknownFrame
 from crdt_sessions.wire.varint import ONE_BYTE, Reader, buffer, string, varuint
 
-_SYNC, _AWARENESS, _AUTH, _QUERY_AWARENESS, _ACK, _HOLD, _GIVEN = 0, 1, 2, 3, 102, 103, 104
+_SYNC, _AWARENESS, _AUTH, _QUERY_AWARENESS, _ACK, _HOLD = 0, 1, 2, 3, 102, 103
 _STEP1, _STEP2, _UPDATE = 0, 1, 2
 _PERMISSION_DENIED = 0
 AN_UPDATE = bytes((_SYNC, _UPDATE))
@@ -97,15 +96,7 @@ class Hold:
     token: str
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
-    """The server answers a claim on a connection of the worker that made it, with the lease's token."""
-
-    run: str
-    token: str
-
-
-Frame = SyncStep1 | SyncStep2 | Update | AwarenessFrame | PermissionDenied | QueryAwareness | Ack | Hold | Given
+Frame = SyncStep1 | SyncStep2 | Update | AwarenessFrame | PermissionDenied | QueryAwareness | Ack | Hold
 
 
 def encode(frame: Frame) -> bytes:
@@ -127,8 +118,6 @@ def encode(frame: Frame) -> bytes:
             return varuint(_ACK) + buffer(payload)
         case Hold(token):
             return varuint(_HOLD) + string(token)
-        case Given(run, token):
-            return varuint(_GIVEN) + string(run) + string(token)
         case _:
             assert_never(frame)
 
@@ -193,8 +182,6 @@ def _decode_one(reader: Reader) -> Frame:
         return Ack(reader.buffer())
     if kind == _HOLD:
         return Hold(reader.string())
-    if kind == _GIVEN:
-        return Given(reader.string(), reader.string())
     raise UnknownFrame(kind=kind)
 
 

@@ -162,38 +162,6 @@ async def test_what_steers_a_run_is_answered_by_it_or_by_one_of_its_own(service,
         assert (await ann.messages.answer_to(late)).id == f"run-{late.id}-out"
 
 
-async def test_an_agent_that_waits_in_a_session_hears_of_its_next_run_there_and_works_on_it_once(
-    service, room, monkeypatch
-):
-    claim, answered_late, may_answer, begun = ServiceClient.claim, [], asyncio.Event(), []
-
-    async def slow_claim(self, agents, *, wait_s):
-        grant = await claim(self, agents, wait_s=wait_s)
-        if begun:  # the first one is given where nobody waits yet
-            answered_late.append(grant)
-            await may_answer.wait()
-        return grant
-
-    monkeypatch.setattr(ServiceClient, "claim", slow_claim)
-
-    async def answer(run):
-        begun.append(run.message.text)
-        await run.out.write(f"{run.message.text} {run.attempt}")
-
-    async def asked(question):
-        _, message = await answered(ann, await ann.post(question, agent="*"))
-        await asyncio.sleep(0.3)  # the agent has said good-bye
-        return message.text
-
-    async with working(service.url, answer), connect(service.url, room) as ann:
-        assert await asked("One?") == "One? 1"
-        assert await asked("Two?") == "Two? 1"
-        assert len(answered_late) == 1, "it has not read the answer to its claim"
-        may_answer.set()
-        assert await asked("Three?") == "Three? 1"
-    assert begun == ["One?", "Two?", "Three?"]
-
-
 async def test_an_agent_that_stayed_in_a_session_waits_there_for_the_question_it_was_given(
     service, room, monkeypatch
 ):

@@ -7,7 +7,8 @@ import pytest
 import websockets
 
 from crdt_sessions import connect
-from crdt_sessions.wire import AwarenessFrame, Given, PermissionDenied, SyncStep1, Update, decode, encode
+from crdt_sessions.wire import AwarenessFrame, PermissionDenied, SyncStep1, Update, decode, encode
+from crdt_sessions.wire.varint import string
 from tests.processes import PATIENCE, PROBLEM, UPGRADE, Server
 
 
@@ -34,7 +35,7 @@ async def _closed_with(url, *messages, **options):
         (b"\x00\x02" + b"\xff" * 9, 4400, "longer than 8 bytes"),
         (b"\x00\x03\x00", 4400, "type 3"),
         (encode(PermissionDenied("you")), 4400, "type 2"),
-        (encode(Given("r", "made up")), 4400, "type 104"),
+        (b"\x68" + string("r") + string("made up"), 4400, "type 104"),
         (encode(Update(b"\xff\xfe\xfd")), 4400, "cannot be decoded"),
         (encode(SyncStep1(b"\xff")), 4400, "wanted 1 bytes"),
         (encode(AwarenessFrame(b"\x01\x01\x01\x03NaN")), 4400, "not JSON"),

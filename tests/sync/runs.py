@@ -106,7 +106,6 @@ class World:
                 now=self.network.now,
             )
         )
-        self.network.engine.answer_claim(record, token)
         return Holder(name, run, record.epoch, record.output, token)
 
     def connect(self, holder):

@@ -367,48 +367,6 @@ def test_who_goes_on_with_another_run_has_left_the_first(held):
     assert (world.status(), world.status("second")) == ("queued", "running")
 
 
-def test_a_claim_is_answered_where_its_process_has_worked_and_nowhere_else(world):
-    for run in ("r", "second", "third", "fourth"):
-        world.post(id=run)
-        world.ask(run=run, message=run, policy="parallel")
-    world.settle()
-    holder, other = world.claim("r", worker="p"), world.claim("second", worker="q")
-    replicas = {name: peer.replica for name, peer in world.network.peers.items()}
-    assert [replica.given for replica in replicas.values()] == [None] * 4, "they were told otherwise"
-    third = world.claim("third", worker="p", connect=False)
-    world.settle()
-    assert {name: each.given for name, each in replicas.items() if each.given} == {
-        holder.name: ("third", third.token)
-    }
-    world.claim("fourth", agent="liar", worker="q", connect=False)  # another principal that gives itself that name
-    world.settle()
-    assert world.network.peers[other.name].replica.given is None
-
-
-def test_a_claims_answer_comes_once_it_is_durable_and_behind_what_it_is_about(world):
-    for run in ("r", "second"):
-        world.post(id=run)
-        world.ask(run=run, message=run, policy="parallel")
-    world.settle()
-    holder = world.claim("r", worker="p")
-    world.settle()
-    replica = world.network.peers[holder.name].replica
-    world.post(id="third")
-    world.ask(run="third", message="third", policy="parallel")
-    world.send("ann")
-    claimed = world.claim("third", worker="p", connect=False, durable=False)
-    world.network.pass_time(1)
-    while world.network.deliver(holder.name, up=False):
-        pass
-    assert (replica.given, "third" in replica.view.runs) == (None, False)
-    world.network.commit()
-    while replica.given is None:
-        assert world.network.deliver(holder.name, up=False)
-    run = replica.view.runs.find("third")
-    assert replica.given == ("third", claimed.token)
-    assert (run.request.message_id, run.lease.epoch) == ("third", claimed.epoch)
-
-
 def test_who_claims_a_lease_that_is_not_theirs_is_closed(held):
     world, holder = held
     world.settle()

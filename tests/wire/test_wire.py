@@ -13,7 +13,6 @@ from crdt_sessions.wire import (
     Ack,
     AwarenessEntry,
     AwarenessFrame,
-    Given,
     Hold,
     PermissionDenied,
     QueryAwareness,
@@ -54,8 +53,6 @@ TEXTS = {"PermissionDenied": PermissionDenied, "Hold": Hold}
 def _value(vector):
     if vector["type"] in TEXTS:
         return TEXTS[vector["type"]](vector["payload"])
-    if vector["type"] == "Given":
-        return Given(*vector["payload"])
     if vector["type"] == "QueryAwareness":
         return QueryAwareness()
     return KINDS[vector["type"]](bytes.fromhex(vector["payload"]))
@@ -85,7 +82,6 @@ FRAMES = st.one_of(
     PAYLOADS.map(Ack),
     st.text().map(PermissionDenied),
     st.text().map(Hold),
-    st.builds(Given, st.text(), st.text()),
     st.just(QueryAwareness()),
 )
 

@@ -39,7 +39,6 @@ frames.push(
   { name: 'permission denied', type: 'PermissionDenied', payload: 'nöpe', hex: encoded(encoder => { encoding.writeVarUint(encoder, 2); encoding.writeVarUint(encoder, 0); encoding.writeVarString(encoder, 'nöpe') }) },
   { name: 'type 102', type: 'Ack', payload: '0102ff', hex: encoded(encoder => { encoding.writeVarUint(encoder, 102); encoding.writeVarUint8Array(encoder, Buffer.from('0102ff', 'hex')) }) },
   { name: 'type 103', type: 'Hold', payload: 'grüße-😀', hex: encoded(encoder => { encoding.writeVarUint(encoder, 103); encoding.writeVarString(encoder, 'grüße-😀') }) },
-  { name: 'type 104', type: 'Given', payload: ['run-ä', 'grüße-😀'], hex: encoded(encoder => { encoding.writeVarUint(encoder, 104); encoding.writeVarString(encoder, 'run-ä'); encoding.writeVarString(encoder, 'grüße-😀') }) }
 )
 
 const awareness = new awarenessProtocol.Awareness(doc)
