@@ -12,7 +12,7 @@ from tests.processes import PATIENCE, ROOT, Process
     [
         ("approval.py", (), r"I found a seat for 120 kr\. Seat 12A is yours\."),
         ("handoff.py", (), r"A draft about fjords\. \(4 words, and I would not change one\.\)"),
-        ("voice_to_text.py", ("--speed", "4"), r"assistant \[text\]: You said: And on Sunday\?"),
+        ("voice_to_text.py", ("--speed", "1"), r"assistant \[text\]: You said: And on Sunday\?"),
     ],
 )
 def test_an_example_does_what_it_says(server, example, flags, said):
