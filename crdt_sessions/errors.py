@@ -68,7 +68,7 @@
 
 Errors carry their facts as attributes; the sentence is derived from them.
 How they look to the outside stands in :mod:`crdt_sessions.wire.closing` (close codes) and in
-``crdt_sessions_server.problems`` (HTTP).
+``crdt_sessions_server.http.problems`` (HTTP).
 """
 
 from __future__ import annotations

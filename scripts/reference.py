@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 from crdt_sessions.storage import MemoryStore
-from crdt_sessions_server.access import PERMISSIONS, Permission, Role, permissions
-from crdt_sessions_server.access.permissions import PUBLIC, ROUTES
-from crdt_sessions_server.app import Service
 from crdt_sessions_server.arguments import choices_of
+from crdt_sessions_server.auth import PERMISSIONS, Permission, Role, permissions
+from crdt_sessions_server.auth.permissions import PUBLIC, ROUTES
 from crdt_sessions_server.explain import listed
-from crdt_sessions_server.problems import TYPES, URN
+from crdt_sessions_server.http.problems import TYPES, URN
+from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import GROUPS, Settings
 from scripts import python_reference
 

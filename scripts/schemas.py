@@ -9,7 +9,7 @@ from typing import Any
 
 from crdt_sessions.model import SCHEMAS
 from crdt_sessions.storage import MemoryStore
-from crdt_sessions_server.app import Service
+from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
 
 FOLDER = Path(__file__).parent.parent / "schemas/v1"

@@ -13,8 +13,8 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from crdt_sessions.model.values import Kind
-from crdt_sessions_server.access import Role
 from crdt_sessions_server.explain import listed, near
+from crdt_sessions_server.roles import Role
 from crdt_sessions_server.settings import GROUPS, Settings
 from crdt_sessions_server.sources import flag, variable
 

@@ -11,6 +11,8 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+SYNC_PREFIX = "/v1/sync/"
+"""Paths of sessions' WebSockets begin so."""
 ORDERLY = {1000, 1001, 1005}
 """Codes of a WebSocket that its owner closed; with any other one it broke."""
 _BEARER_SUBPROTOCOL = "bearer."

@@ -17,10 +17,10 @@ from crdt_sessions import failpoints
 from crdt_sessions.clock import SystemClock
 from crdt_sessions.errors import StorageError
 from crdt_sessions.storage.backup import back_up
-from crdt_sessions_server import doctor
-from crdt_sessions_server.access import mint
 from crdt_sessions_server.arguments import parse
-from crdt_sessions_server.serve import configure_logging, serve
+from crdt_sessions_server.auth import mint
+from crdt_sessions_server.ops import doctor
+from crdt_sessions_server.process import configure_logging, serve
 from crdt_sessions_server.settings import Settings, read_secret
 
 

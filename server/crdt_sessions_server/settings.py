@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from crdt_sessions.limits import Compaction, Limits, Retention, RunPolicyName, RunRules, Timing
 from crdt_sessions.model.strings import AgentName
 from crdt_sessions.runtime import Webhook
-from crdt_sessions_server.access.permissions import Role
 from crdt_sessions_server.explain import explain, read_file
+from crdt_sessions_server.roles import Role
 from crdt_sessions_server.sources import from_environment, from_file, from_flags
-from crdt_sessions_server.webhooks import read_webhooks
+from crdt_sessions_server.webhook_file import read_webhooks
 
 GROUPS = {
     "host": "Where it listens, and what it keeps",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from crdt_sessions.ids import Millis
-from crdt_sessions_server.access import Role, mint
+from crdt_sessions_server.auth import Role, mint
 from tests.processes import Server
 
 SECRET = b"a secret that is good for tests, and long enough for everybody who looks at it"

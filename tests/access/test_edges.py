@@ -22,8 +22,8 @@ from crdt_sessions.model import seed
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.testing import FakeClock
-from crdt_sessions_server.access.rates import Buckets, Rate
-from crdt_sessions_server.expiry import expire_once
+from crdt_sessions_server.auth.rate_limits import Buckets, Rate
+from crdt_sessions_server.ops.expiry import expire_once
 from crdt_sessions_server.settings import Settings
 from tests.access.conftest import SECRET, bearer, guarded, token
 from tests.processes import PATIENCE, ROOT, Process, Server, command

@@ -9,8 +9,8 @@ from crdt_sessions.errors import NotAuthenticated, TokenExpired
 from crdt_sessions.ids import Millis, session_id
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.testing import FakeClock, settle
-from crdt_sessions_server.access import Gate, LiveAccess, Principal, Role, StaticTokens, Visit
-from crdt_sessions_server.app import Service
+from crdt_sessions_server.auth import Gate, LiveAccess, Principal, Role, StaticTokens, Visit
+from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
 from tests.processes import PATIENCE
 

@@ -13,9 +13,9 @@ from crdt_sessions import connect
 from crdt_sessions.errors import ConnectionClosed
 from crdt_sessions.model import Decision, RunCancel, RunRequest
 from crdt_sessions.storage import MemoryStore
-from crdt_sessions_server.access import PERMISSIONS, Permission, Role
-from crdt_sessions_server.access.permissions import NAMED_IN_BODY, PUBLIC, ROUTES
-from crdt_sessions_server.app import Service
+from crdt_sessions_server.auth import PERMISSIONS, Permission, Role
+from crdt_sessions_server.auth.permissions import NAMED_IN_BODY, PUBLIC, ROUTES
+from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
 from tests.access.conftest import TOKENS, bearer, token
 from tests.processes import PATIENCE, PROBLEM, ROOT
@@ -26,14 +26,14 @@ CHAT = {"messages": [{"id": "u9", "role": "user", "parts": [{"type": "text", "te
 S, R = "/v1/sessions/{room}", "/v1/sessions/{room}/runs/r"
 
 REQUESTS = {
-    "access.get_me": ("GET", "/v1/me?session={room}", None),
-    "access.mint_token": ("POST", "/v1/tokens", {"principal": "x"}),
-    "access.revoke": ("POST", "/v1/revocations", {"tokenId": "x"}),
-    "access.list_revocations": ("GET", "/v1/revocations", None),
-    "access.read_audit": ("GET", "/v1/audit?limit=1", None),
-    "access.list_members": ("GET", f"{S}/members", None),
-    "access.put_member": ("PUT", f"{S}/members/x", {"role": "viewer"}),
-    "access.delete_member": ("DELETE", f"{S}/members/x", None),
+    "tokens.get_me": ("GET", "/v1/me?session={room}", None),
+    "tokens.mint_token": ("POST", "/v1/tokens", {"principal": "x"}),
+    "tokens.revoke": ("POST", "/v1/revocations", {"tokenId": "x"}),
+    "tokens.list_revocations": ("GET", "/v1/revocations", None),
+    "audit.read_audit": ("GET", "/v1/audit?limit=1", None),
+    "members.list_members": ("GET", f"{S}/members", None),
+    "members.put_member": ("PUT", f"{S}/members/x", {"role": "viewer"}),
+    "members.delete_member": ("DELETE", f"{S}/members/x", None),
     "privacy.export_data": ("GET", "/v1/principals/somebody-else/data", None),
     "privacy.erase": ("DELETE", "/v1/principals/somebody-else", None),
     "metrics.read_metrics": ("GET", "/metrics", None),
@@ -44,10 +44,10 @@ REQUESTS = {
     "sessions.delete_session": ("DELETE", S, None),
     "sessions.get_presence": ("GET", f"{S}/presence", None),
     "sessions.get_authors": ("GET", f"{S}/authors", None),
-    "sessions.list_messages": ("GET", f"{S}/messages", None),
-    "sessions.post_message": ("POST", f"{S}/messages", {"text": "x"}),
-    "sessions.put_receipt": ("PUT", f"{S}/receipt", {}),
-    "sessions.get_receipt": ("GET", f"{S}/receipt", None),
+    "messages.list_messages": ("GET", f"{S}/messages", None),
+    "messages.post_message": ("POST", f"{S}/messages", {"text": "x"}),
+    "messages.put_receipt": ("PUT", f"{S}/receipt", {}),
+    "messages.get_receipt": ("GET", f"{S}/receipt", None),
     "events.stream_events": ("GET", f"{S}/events?waitS=0", None),
     "runs.request_run": ("POST", f"{S}/runs", {"messageId": "q"}),
     "runs.list_runs": ("GET", f"{S}/runs", None),
@@ -58,18 +58,18 @@ REQUESTS = {
     "lists.list_agents": ("GET", "/v1/agents", None),
     "runs.claim_run": ("POST", "/v1/runs/claim", {"agents": ["nobody-asks-me"]}),
     "runs.claim_one_run": ("POST", f"{R}/claim", {"agents": ["x"]}),
-    "holders.renew": ("POST", f"{R}/renew", None),
-    "holders.append": ("POST", f"{R}/append", {"offset": 0, "text": "x"}),
-    "holders.put_tool": ("PUT", f"{R}/tools/c", {"name": "x"}),
-    "holders.consume": ("POST", f"{R}/steering/m", None),
-    "holders.get_step": ("GET", f"{R}/steps/k", None),
-    "holders.put_step": ("PUT", f"{R}/steps/k", {"value": 1}),
-    "holders.report": ("POST", f"{R}/result", {"status": "completed"}),
-    "webhooks.list_deliveries": ("GET", "/v1/webhooks/deliveries", None),
-    "webhooks.retry_delivery": ("POST", "/v1/webhooks/deliveries/x/retry", None),
-    "transfer.export_session": ("GET", f"{S}/export", None),
-    "transfer.import_session": ("POST", "/v1/sessions/{room}-imported/import", b"\x00\x00"),
-    "transfer.sync_session": ("POST", f"{S}/sync", b"\x00\x00\x01\x00"),
+    "leases.renew": ("POST", f"{R}/renew", None),
+    "leases.append": ("POST", f"{R}/append", {"offset": 0, "text": "x"}),
+    "leases.put_tool": ("PUT", f"{R}/tools/c", {"name": "x"}),
+    "leases.consume": ("POST", f"{R}/steering/m", None),
+    "leases.get_step": ("GET", f"{R}/steps/k", None),
+    "leases.put_step": ("PUT", f"{R}/steps/k", {"value": 1}),
+    "leases.report": ("POST", f"{R}/result", {"status": "completed"}),
+    "deliveries.list_deliveries": ("GET", "/v1/webhooks/deliveries", None),
+    "deliveries.retry_delivery": ("POST", "/v1/webhooks/deliveries/x/retry", None),
+    "import_export.export_session": ("GET", f"{S}/export", None),
+    "import_export.import_session": ("POST", "/v1/sessions/{room}-imported/import", b"\x00\x00"),
+    "import_export.sync_session": ("POST", f"{S}/sync", b"\x00\x00\x01\x00"),
     "versions.list_versions": ("GET", f"{S}/versions", None),
     "versions.read_version": ("GET", f"{S}/versions/1", None),
     "versions.compare_versions": ("GET", f"{S}/versions/1/diff", None),
@@ -100,7 +100,7 @@ REQUESTS = {
 """A request of each route. What it answers beyond yes and no is other tests' business."""
 
 ABOUT_A_SESSION = [each for each, (_, path, _) in REQUESTS.items() if "/{room}" in path or each in NAMED_IN_BODY]
-NEVER_NEW = {"sessions.create_session", "transfer.import_session"}
+NEVER_NEW = {"sessions.create_session", "import_export.import_session"}
 
 
 def routes():

@@ -14,7 +14,7 @@ from crdt_sessions.errors import AccessDenied, NotAuthenticated, TokenExpired
 from crdt_sessions.ids import Millis, session_id
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.testing import FakeClock
-from crdt_sessions_server.access import (
+from crdt_sessions_server.auth import (
     Chain,
     Gate,
     JwtTokens,
@@ -25,7 +25,7 @@ from crdt_sessions_server.access import (
     StaticTokens,
     mint,
 )
-from crdt_sessions_server.access.jwt import from_file
+from crdt_sessions_server.auth.jwt import from_file
 
 SECRET = b"an example of a secret that is long enough, even for those who think that more is better"
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crdt_sessions_server.page import PAGE
+from crdt_sessions_server.http.pages import PAGE
 from examples.replay_server import recordings
 from tests.access.conftest import bearer, guarded, token
 from tests.interop.node import AVAILABLE, WHY_NOT, needs_node

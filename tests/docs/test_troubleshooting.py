@@ -7,7 +7,7 @@ import pytest
 
 from crdt_sessions import errors
 from crdt_sessions.wire.closing import CLOSE_CODES, INTERNAL_ERROR, NORMAL, is_permanent
-from crdt_sessions_server.problems import OF_ERRORS, TYPES
+from crdt_sessions_server.http.problems import OF_ERRORS, TYPES
 from tests.processes import ROOT
 
 PAGE = (ROOT / "docs/how-to/troubleshooting.md").read_text("utf-8")

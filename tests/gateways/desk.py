@@ -14,7 +14,7 @@ from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.sync import lease_digest
 from crdt_sessions.testing import FakeClock
-from crdt_sessions_server.access import Principal
+from crdt_sessions_server.auth import Principal
 from crdt_sessions_server.gateways import ag_ui, ai_sdk, openai
 
 ANN = Principal("ann", name="Ann")

@@ -10,7 +10,7 @@ from crdt_sessions.ids import session_id
 from crdt_sessions.model import Author, RunResult
 from crdt_sessions.runtime import Dispatcher, until_taken
 from crdt_sessions.storage import MemoryStore
-from crdt_sessions_server.app import Service
+from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
 
 OPENAI = "/v1/gateways/openai/chat/completions"

@@ -4,7 +4,7 @@ import pytest
 
 from crdt_sessions.errors import AccessDenied, AlreadyDecided, NotAnApprover, NotFound, NothingToDecide
 from crdt_sessions.model import RunCancel
-from crdt_sessions_server.access import Principal, Role
+from crdt_sessions_server.auth import Principal, Role
 from tests.gateways.desk import ANN, desk
 
 BOB = Principal("bob", name="Bob")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crdt_sessions_server.access import Principal
+from crdt_sessions_server.auth import Principal
 from tests.gateways.desk import desk
 
 WORDS = ("yes", "ok", "go on")

@@ -6,7 +6,7 @@ import pytest
 
 from crdt_sessions.errors import BadValue, NotFound, TooLarge
 from crdt_sessions.model import Author, MessageHead, TextPart
-from crdt_sessions_server.access import Principal
+from crdt_sessions_server.auth import Principal
 from crdt_sessions_server.gateways import transcript
 from tests.gateways.desk import desk
 

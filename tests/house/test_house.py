@@ -17,7 +17,7 @@ from crdt_sessions import errors
 from crdt_sessions.runtime import feed
 from crdt_sessions.wire import Frame
 from crdt_sessions.wire.closing import CLOSE_CODES
-from crdt_sessions_server.problems import OF_ERRORS
+from crdt_sessions_server.http.problems import OF_ERRORS
 from crdt_sessions_server.settings import Settings
 from crdt_sessions_server.sources import ENV_PREFIX
 from scripts import reference

@@ -119,19 +119,19 @@ MUTANTS = {
         ("tests/sync/test_rules.py::test_a_client_belongs_to_the_first_who_brings_something_new_of_it",),
     ),
     "let a token choose its algorithm": Mutant(
-        "server/crdt_sessions_server/access/jwt.py",
+        "server/crdt_sessions_server/auth/jwt.py",
         "        if symmetric and self._secret is not None:\n            return self._secret, [\"HS256\"]\n",
         "        if self._secret is not None:\n            return self._secret, [str(header.get(\"alg\"))]\n",
         ("tests/access/test_tokens.py",),
     ),
     "forget a revocation": Mutant(
-        "server/crdt_sessions_server/access/gate.py",
+        "server/crdt_sessions_server/auth/grants.py",
         "        self.on_change(Change(tenant, value) if kind == \"principal\" else Change(tenant, token_id=value))\n",
         "",
         ("tests/access/test_live_access.py",),
     ),
     "allow a route that nobody thought of": Mutant(
-        "server/crdt_sessions_server/access/permissions.py",
+        "server/crdt_sessions_server/auth/permissions.py",
         '    "sessions.delete_session": Permission.MANAGE,\n',
         '    "sessions.delete_session": Permission.READ,\n',
         ("tests/access/test_matrix.py::test_the_documents_show_the_table",),

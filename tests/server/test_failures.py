@@ -7,7 +7,7 @@ import pytest
 from crdt_sessions.model.messages import Messages
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.sync import RunSteward
-from crdt_sessions_server.app import Service
+from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
 from tests.processes import PROBLEM
 

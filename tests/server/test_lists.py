@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from crdt_sessions.runtime import Dispatcher
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.testing import FakeClock
-from crdt_sessions_server.access import Principal, Role
-from crdt_sessions_server.app import Service
+from crdt_sessions_server.auth import Principal, Role
+from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
 
 

@@ -12,9 +12,9 @@ from hypercorn.config import Config
 
 from crdt_sessions import connect
 from crdt_sessions.storage import MemoryStore
-from crdt_sessions_server.access_log import LOGGER, AccessLogger
-from crdt_sessions_server.app import Service
-from crdt_sessions_server.serve import configure_logging
+from crdt_sessions_server.process import configure_logging
+from crdt_sessions_server.service import Service
+from crdt_sessions_server.serving.access_log import LOGGER, AccessLogger
 from crdt_sessions_server.settings import Settings
 from tests.processes import PATIENCE, Server
 

@@ -8,9 +8,9 @@ import jsonschema
 import pytest
 
 from crdt_sessions.storage import MemoryStore
-from crdt_sessions_server.access.permissions import PUBLIC
-from crdt_sessions_server.app import Service
-from crdt_sessions_server.problems import TYPES
+from crdt_sessions_server.auth.permissions import PUBLIC
+from crdt_sessions_server.http.problems import TYPES
+from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
 from tests.access.test_matrix import REQUESTS, filled
 from tests.processes import ROOT
@@ -18,7 +18,7 @@ from tests.processes import ROOT
 HERE = {"Host": "localhost"}
 HOW = (
     "GET /openapi.json is made of the URL map. Give the route's function a docstring (its first line is the summary),"
-    " @tag, and what quart-schema's validate_… decorators or those of crdt_sessions_server/describing.py say of"
+    " @tag, and what quart-schema's validate_… decorators or those of crdt_sessions_server/http/describing.py say of"
     " parameters, bodies and answers: @answers(200, {JSON: Model}), @answers(204), @takes, @reads, @refuses. A path"
     " parameter of a new name wants a line in openapi.py. Then run scripts/schemas.py"
 )
@@ -118,7 +118,7 @@ async def test_what_a_route_answers_is_what_the_document_says(service, document,
     await http.post("/v1/sessions/room/versions", headers=json_)
     await http.post("/v1/sessions/room/runs", headers=json_, data='{"id": "r", "messageId": "q", "agent": "x"}')
     claim = await http.post("/v1/sessions/room/runs/r/claim", headers=json_, data='{"agents": ["x"]}')
-    lease = {"Lease-Token": json.loads(await claim.get_data())["token"]} if endpoint.startswith("holders.") else {}
+    lease = {"Lease-Token": json.loads(await claim.get_data())["token"]} if endpoint.startswith("leases.") else {}
     for room in ("room", "elsewhere"):
         data = body if isinstance(body, bytes) else None if body is None else json.dumps(filled(body, room))
         kind = {"Content-Type": "application/octet-stream"} if isinstance(body, bytes) else json_

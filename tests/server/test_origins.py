@@ -9,9 +9,9 @@ import pytest
 import websockets
 
 from crdt_sessions.errors import AccessDenied
-from crdt_sessions_server import origins as origins_module
 from crdt_sessions_server.gateways.conversation import RUN_HEADER, SESSION_HEADER
-from crdt_sessions_server.origins import Cors, Origins
+from crdt_sessions_server.http import origins as origins_module
+from crdt_sessions_server.http.origins import Cors, Origins
 from tests.processes import PATIENCE, Server, command
 
 HOST = "127.0.0.1:8000"

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from crdt_sessions.storage import MemoryStore
-from crdt_sessions_server.app import Service
+from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
 from tests.processes import command
 

@@ -20,10 +20,7 @@ from crdt_sessions.model import Run, SessionView, TextPart, ToolPart, ValuePart
 from crdt_sessions.model.strings import checked_id, is_agent, is_call
 from crdt_sessions.model.values import Part, Role, Trigger
 from crdt_sessions.runtime import Projector, Session, SessionRegistry
-from crdt_sessions_server.access import Principal, asked_session, current_principal
-from crdt_sessions_server.api import creates
-from crdt_sessions_server.bodies import JSON
-from crdt_sessions_server.describing import LINES, SSE, Parameter, answers, reads
+from crdt_sessions_server.auth import Principal, asked_session, current_principal
 from crdt_sessions_server.gateways.agui_events import Event, SessionSpeller
 from crdt_sessions_server.gateways.conversation import (
     RUN_HEADER,
@@ -44,9 +41,12 @@ from crdt_sessions_server.gateways.conversation import (
     writer_of,
 )
 from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, Said
-from crdt_sessions_server.paths import header_value
-from crdt_sessions_server.problems import type_of
-from crdt_sessions_server.streaming import data_frames, going_on
+from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads
+from crdt_sessions_server.http.paths import header_value
+from crdt_sessions_server.http.problems import type_of
+from crdt_sessions_server.http.schemas import JSON
+from crdt_sessions_server.http.streaming import data_frames, going_on
+from crdt_sessions_server.rest.sessions import creates
 
 _SPOKEN: dict[str, Role] = {"user": "user", "system": "system", "developer": "system"}
 

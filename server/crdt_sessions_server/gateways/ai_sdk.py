@@ -34,7 +34,8 @@ from crdt_sessions.model.strings import AgentName, MessageId, RunId, is_call
 from crdt_sessions.model.values import Part
 from crdt_sessions.runtime import Session, SessionRegistry
 from crdt_sessions.wire.closing import closing_for
-from crdt_sessions_server.access import (
+from crdt_sessions_server.asgi import websocket_token
+from crdt_sessions_server.auth import (
     Permission,
     Principal,
     Visit,
@@ -43,11 +44,6 @@ from crdt_sessions_server.access import (
     current_principal,
     live_access,
 )
-from crdt_sessions_server.api import creates
-from crdt_sessions_server.asgi import websocket_token
-from crdt_sessions_server.bodies import JSON, Answer
-from crdt_sessions_server.complaints import complaints
-from crdt_sessions_server.describing import LINES, SSE, Parameter, answers, reads, refuses
 from crdt_sessions_server.gateways.ai_sdk_chunks import followed, ui_messages
 from crdt_sessions_server.gateways.conversation import (
     RUN_HEADER,
@@ -68,9 +64,13 @@ from crdt_sessions_server.gateways.conversation import (
     writer_of,
 )
 from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, Said
-from crdt_sessions_server.paths import header_value
-from crdt_sessions_server.problems import MEDIA_TYPE
-from crdt_sessions_server.streaming import DONE, compact, data_frames, going_on
+from crdt_sessions_server.http.complaints import complaints
+from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, refuses
+from crdt_sessions_server.http.paths import header_value
+from crdt_sessions_server.http.problems import MEDIA_TYPE
+from crdt_sessions_server.http.schemas import JSON, Answer
+from crdt_sessions_server.http.streaming import DONE, compact, data_frames, going_on
+from crdt_sessions_server.rest.sessions import creates
 
 _HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
 

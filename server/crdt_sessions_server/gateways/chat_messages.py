@@ -21,7 +21,7 @@ from crdt_sessions.model import Message, SessionView, TextPart, ToolPart, ValueP
 from crdt_sessions.model.strings import is_call
 from crdt_sessions.model.values import Part, Role
 from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, Said
-from crdt_sessions_server.streaming import compact
+from crdt_sessions_server.http.streaming import compact
 
 _SEGMENTS = 30
 """Pieces between tool calls of an answer that are looked at in all combinations."""

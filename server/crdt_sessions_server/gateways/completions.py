@@ -17,8 +17,8 @@ from crdt_sessions.ids import SessionId
 from crdt_sessions.model import Message, PartBegan, Run, SessionView, TextAdded, TextPart, ToolPart, json_text
 from crdt_sessions.runtime import RunChanged, SessionEvent, SessionRegistry
 from crdt_sessions_server.gateways.conversation import failure_of, follow_run, has_paused, output_id
-from crdt_sessions_server.problems import type_of
-from crdt_sessions_server.streaming import compact
+from crdt_sessions_server.http.problems import type_of
+from crdt_sessions_server.http.streaming import compact
 
 _FINISH = {"length": "length", "max_tokens": "length", "content_filter": "content_filter"}
 _USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}

@@ -28,12 +28,12 @@ from crdt_sessions.model import (
 from crdt_sessions.model.strings import checked_id, derived
 from crdt_sessions.model.values import Trigger
 from crdt_sessions.runtime import Projector, RunChanged, Session, SessionEvent, SessionRegistry, known_agents
-from crdt_sessions_server.access import Permission, Principal, Visit, current_door
 from crdt_sessions_server.asgi import Scope, http_token
-from crdt_sessions_server.bodies import Answer
-from crdt_sessions_server.deciding import write_decisions
+from crdt_sessions_server.auth import Permission, Principal, Visit, current_door
 from crdt_sessions_server.gateways.transcript import Said, lacking, question_of
-from crdt_sessions_server.streaming import compact
+from crdt_sessions_server.http.schemas import Answer
+from crdt_sessions_server.http.streaming import compact
+from crdt_sessions_server.rest.decisions import write_decisions
 
 RUN_HEADER, SESSION_HEADER = "X-Run-Id", "X-Session-Id"
 

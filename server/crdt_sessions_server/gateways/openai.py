@@ -25,10 +25,7 @@ from crdt_sessions.ids import SessionId, name_of, session_id
 from crdt_sessions.model import ANY_AGENT, Run, SessionView, ToolPart, answer_to
 from crdt_sessions.model.strings import AgentName, derived
 from crdt_sessions.runtime import SessionRegistry, known_agents, until_taken
-from crdt_sessions_server.access import Principal, current_principal, current_visit, live_access
-from crdt_sessions_server.api import creates
-from crdt_sessions_server.bodies import JSON
-from crdt_sessions_server.describing import LINES, SSE, Parameter, answers, reads, refuses
+from crdt_sessions_server.auth import Principal, current_principal, current_visit, live_access
 from crdt_sessions_server.gateways.chat_messages import Beside, Chat, ChatMessage, Placed, place, read
 from crdt_sessions_server.gateways.completions import Speller, chunks, whole
 from crdt_sessions_server.gateways.conversation import (
@@ -42,9 +39,12 @@ from crdt_sessions_server.gateways.conversation import (
     output_id,
     who_asks,
 )
-from crdt_sessions_server.paths import from_header, header_value
-from crdt_sessions_server.problems import MEDIA_TYPE, URN
-from crdt_sessions_server.streaming import DONE, compact, data_frames, going_on
+from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, refuses
+from crdt_sessions_server.http.paths import from_header, header_value
+from crdt_sessions_server.http.problems import MEDIA_TYPE, URN
+from crdt_sessions_server.http.schemas import JSON
+from crdt_sessions_server.http.streaming import DONE, compact, data_frames, going_on
+from crdt_sessions_server.rest.sessions import creates
 
 _PREFIX = "/v1/gateways/openai"
 _FAR_FUTURE = 10**13 - 1

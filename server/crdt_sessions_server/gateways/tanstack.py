@@ -19,10 +19,7 @@ from crdt_sessions.errors import ShuttingDown
 from crdt_sessions.ids import SessionId
 from crdt_sessions.model import Run, SessionView
 from crdt_sessions.runtime import Projector, SessionRegistry
-from crdt_sessions_server.access import asked_session, current_principal
-from crdt_sessions_server.api import creates
-from crdt_sessions_server.bodies import JSON
-from crdt_sessions_server.describing import LINES, SSE, Parameter, answers, reads
+from crdt_sessions_server.auth import asked_session, current_principal
 from crdt_sessions_server.gateways.ag_ui import cancelled, events, received
 from crdt_sessions_server.gateways.agui_events import Event, SessionSpeller, interrupts_of
 from crdt_sessions_server.gateways.conversation import (
@@ -33,8 +30,11 @@ from crdt_sessions_server.gateways.conversation import (
     active_run,
     joined_run,
 )
-from crdt_sessions_server.paths import header_value
-from crdt_sessions_server.streaming import COMMENT, compact, going_on, with_silence
+from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads
+from crdt_sessions_server.http.paths import header_value
+from crdt_sessions_server.http.schemas import JSON
+from crdt_sessions_server.http.streaming import COMMENT, compact, going_on, with_silence
+from crdt_sessions_server.rest.sessions import creates
 
 
 def blueprint(registry: SessionRegistry) -> Blueprint:

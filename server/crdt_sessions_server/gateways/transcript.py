@@ -19,8 +19,8 @@ from crdt_sessions.ids import Millis
 from crdt_sessions.model import MessageHead, Run, SessionView, output_of
 from crdt_sessions.model.strings import checked_id, derived
 from crdt_sessions.model.values import Role
-from crdt_sessions_server.access import Principal
-from crdt_sessions_server.streaming import compact
+from crdt_sessions_server.auth import Principal
+from crdt_sessions_server.http.streaming import compact
 
 MAX_BROUGHT = 2000
 """Messages that a session lacks, in one transcript."""

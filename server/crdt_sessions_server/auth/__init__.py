@@ -1,0 +1,41 @@
+"""Who may do what: tokens become principals, principals have permissions, and all of it may change meanwhile."""
+
+from crdt_sessions_server.auth.admission import Door
+from crdt_sessions_server.auth.authorizer import Authorizer, Chain, Open
+from crdt_sessions_server.auth.grants import Gate
+from crdt_sessions_server.auth.jwt import JwtTokens, KeySource, mint
+from crdt_sessions_server.auth.permissions import PERMISSIONS, Permission
+from crdt_sessions_server.auth.principal import Principal
+from crdt_sessions_server.auth.request_context import (
+    asked_session,
+    current_door,
+    current_principal,
+    current_visit,
+    live_access,
+)
+from crdt_sessions_server.auth.revalidation import LiveAccess, Visit
+from crdt_sessions_server.auth.static import StaticTokens
+from crdt_sessions_server.roles import Role
+
+__all__ = [
+    "PERMISSIONS",
+    "Authorizer",
+    "Chain",
+    "Door",
+    "Gate",
+    "JwtTokens",
+    "KeySource",
+    "LiveAccess",
+    "Open",
+    "Permission",
+    "Principal",
+    "Role",
+    "StaticTokens",
+    "Visit",
+    "asked_session",
+    "current_door",
+    "current_principal",
+    "current_visit",
+    "live_access",
+    "mint",
+]

@@ -1,0 +1,151 @@
+"""Permissions as data: what each role may do, and what each route asks for; shown in docs/reference/permissions.md.
+
+A route that is not in the table is refused to everybody, so none can be forgotten; a test goes through every cell.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from crdt_sessions_server.roles import Role
+
+
+class Permission(StrEnum):
+    """Something that a principal may do in a session."""
+
+    READ = "read"
+    """See the session, follow it, be present in it."""
+    POST = "post"
+    """Say something, and ask agents."""
+    WRITE = "write"
+    """Change the document itself."""
+    DECIDE = "decide"
+    """Answer, under one's own name, what agents ask people."""
+    CANCEL = "cancel"
+    """Stop runs."""
+    CREATE = "create"
+    """Make new sessions, also by joining, forking or importing."""
+    MANAGE = "manage"
+    """Rename, close and delete; say who is a member; bring versions back."""
+    EXPORT = "export"
+    """Take a copy of all of it away."""
+    CLAIM = "claim"
+    """Work on runs."""
+    ADMIN = "admin"
+    """Whatever concerns the tenant as a whole: tokens, revocations, the audit log, webhooks, people's data."""
+    VOUCH = "vouch"
+    """Speak for others, as a backend does for its users: what it writes is not bound to its own name."""
+
+
+_EDITOR = frozenset(
+    {
+        Permission.READ,
+        Permission.POST,
+        Permission.WRITE,
+        Permission.DECIDE,
+        Permission.CANCEL,
+        Permission.CREATE,
+    }
+)
+
+PERMISSIONS: dict[Role, frozenset[Permission]] = {
+    Role.OWNER: _EDITOR | {Permission.MANAGE, Permission.EXPORT},
+    Role.EDITOR: _EDITOR,
+    Role.VIEWER: frozenset({Permission.READ}),
+    Role.AGENT: frozenset({Permission.READ, Permission.POST, Permission.WRITE, Permission.CLAIM}),
+    Role.SERVICE: frozenset(Permission),
+}
+"""Role to what it may do. An agent does not decide what it asks people, nor stop others."""
+
+PUBLIC = frozenset(
+    {
+        "pages.home",
+        "pages.asset",
+        "pages.favicon",
+        "openapi.openapi_document",
+        "openapi.docs_page",
+        "openapi.docs_style",
+        "health.healthz",
+        "health.readyz",
+    }
+)
+"""Routes that need no token."""
+
+NAMED_IN_BODY = frozenset({"ai-sdk.send", "ag-ui.run_agent", "openai.complete"})
+"""Routes whose session stands in the body, or in a header; they ask at the door themselves."""
+
+ROUTES: dict[str, Permission | None] = {
+    "tokens.get_me": None,
+    "tokens.mint_token": Permission.ADMIN,
+    "tokens.revoke": Permission.ADMIN,
+    "tokens.list_revocations": Permission.ADMIN,
+    "audit.read_audit": Permission.ADMIN,
+    "members.list_members": Permission.READ,
+    "members.put_member": Permission.MANAGE,
+    "members.delete_member": Permission.MANAGE,
+    "privacy.export_data": None,
+    "privacy.erase": Permission.ADMIN,
+    "metrics.read_metrics": Permission.ADMIN,
+    "sessions.create_session": Permission.CREATE,
+    "sessions.list_sessions": Permission.READ,
+    "sessions.get_session": Permission.READ,
+    "sessions.change_session": Permission.MANAGE,
+    "sessions.delete_session": Permission.MANAGE,
+    "sessions.get_presence": Permission.READ,
+    "sessions.get_authors": Permission.READ,
+    "messages.list_messages": Permission.READ,
+    "messages.post_message": Permission.POST,
+    "messages.put_receipt": Permission.POST,
+    "messages.get_receipt": Permission.READ,
+    "events.stream_events": Permission.READ,
+    "runs.request_run": Permission.POST,
+    "runs.list_runs": Permission.READ,
+    "runs.get_run": Permission.READ,
+    "runs.cancel_run": Permission.CANCEL,
+    "runs.decide": Permission.DECIDE,
+    "lists.list_all_runs": Permission.READ,
+    "lists.list_agents": Permission.READ,
+    "runs.claim_run": Permission.CLAIM,
+    "runs.claim_one_run": Permission.CLAIM,
+    "leases.renew": Permission.CLAIM,
+    "leases.append": Permission.CLAIM,
+    "leases.put_tool": Permission.CLAIM,
+    "leases.consume": Permission.CLAIM,
+    "leases.get_step": Permission.CLAIM,
+    "leases.put_step": Permission.CLAIM,
+    "leases.report": Permission.CLAIM,
+    "deliveries.list_deliveries": Permission.ADMIN,
+    "deliveries.retry_delivery": Permission.ADMIN,
+    "import_export.export_session": Permission.EXPORT,
+    "import_export.import_session": Permission.CREATE,
+    "import_export.sync_session": Permission.READ,
+    "versions.list_versions": Permission.READ,
+    "versions.read_version": Permission.READ,
+    "versions.compare_versions": Permission.READ,
+    "versions.keep_version": Permission.WRITE,
+    "versions.rename_version": Permission.WRITE,
+    "versions.restore_version": Permission.MANAGE,
+    "versions.fork_session": Permission.CREATE,
+    "ai-sdk.send": Permission.POST,
+    "ai-sdk.converse": Permission.POST,
+    "ai-sdk.resume": Permission.READ,
+    "ai-sdk.press_stop": Permission.CANCEL,
+    "ai-sdk.press_on": Permission.POST,
+    "ai-sdk.history": Permission.READ,
+    "ag-ui.run_agent": Permission.POST,
+    "ag-ui.join": Permission.READ,
+    "ag-ui.cancel": Permission.CANCEL,
+    "tanstack.connect": Permission.POST,
+    "tanstack.send": Permission.POST,
+    "tanstack.subscribe": Permission.READ,
+    "tanstack.read": Permission.READ,
+    "tanstack.cancel": Permission.CANCEL,
+    "openai.complete": Permission.POST,
+    "openai.models": Permission.READ,
+    "openai.model": Permission.READ,
+}
+"""Endpoint to what it asks for; None for everybody who is known. What it asks for beyond that depends on the body:
+
+to merge into a session that exists takes ``write`` (``import_export``), to decide about a tool call ``decide``
+(gateways).
+"""

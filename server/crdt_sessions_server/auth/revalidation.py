@@ -1,0 +1,167 @@
+"""Connections and streams that are open: what their principals may do is looked at for as long as they last."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from crdt_sessions.clock import Clock
+from crdt_sessions.errors import AccessDenied, CrdtSessionsError, NotAuthenticated, TokenExpired
+from crdt_sessions.runtime import Access
+from crdt_sessions_server.auth.grants import Change, Gate
+from crdt_sessions_server.auth.principal import Principal
+
+Result = TypeVar("Result")
+
+_log = logging.getLogger("crdt_sessions.access")
+_EVERY_S = 0.25
+_AT_ONCE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Somebody who was let in, and how."""
+
+    token: str | None
+    session: str | None
+    """The session's name, if it was one."""
+    principal: Principal
+    state: int
+    """Of the gate, before it was asked."""
+
+
+@dataclass(eq=False, slots=True)
+class _Watched:
+    visit: Visit
+    access: Access
+
+
+class LiveAccess:
+    """Ends and changes accesses when tokens expire, are revoked, or roles change.
+
+    Args:
+        gate: says what holds now.
+        clock: the only source of time.
+        doubt: told of whom it is not certain any more what they may do: tenant and principal, None for all there are.
+    """
+
+    def __init__(self, gate: Gate, clock: Clock, doubt: Callable[[str | None, str | None], None]) -> None:
+        self._doubt = doubt
+        self._gate = gate
+        self._clock = clock
+        self._watched: set[_Watched] = set()
+        self._revision = gate.authorizer.revision()
+        self._changes: list[Change] = []
+        self._changed = asyncio.Event()
+        gate.on_change = self._note
+
+    @contextmanager
+    def visiting(self, visit: Visit) -> Iterator[Access]:
+        """Return an access that is looked after for as long as the context lasts."""
+        watched = _Watched(visit, visit.principal.access)
+        if visit.principal.anonymous:
+            yield watched.access
+            return
+        self._watched.add(watched)
+        if visit.state != self._gate.state:  # something changed between the door and here
+            self._note(Change(visit.principal.tenant, visit.principal.id))
+        try:
+            yield watched.access
+        finally:
+            self._watched.discard(watched)
+
+    async def allowed(self, visit: Visit, awaitable: Awaitable[Result]) -> Result:
+        """Return what *awaitable* returns, as long as the access lasts; it is cancelled otherwise.
+
+        Raises:
+            NotAuthenticated, AccessDenied: it has ended.
+        """
+        with self.visiting(visit) as access:
+            return await _unless_ended(access, awaitable)
+
+    async def following(self, visit: Visit, source: AsyncIterator[Result]) -> AsyncGenerator[Result, None]:
+        """Yield what *source* yields, as long as the access lasts.
+
+        Raises:
+            NotAuthenticated, AccessDenied: it has ended.
+        """
+        if visit.principal.anonymous:
+            async for item in source:
+                yield item
+            return
+        with self.visiting(visit) as access:
+            while True:
+                try:
+                    item = await _unless_ended(access, anext(source))
+                except StopAsyncIteration:
+                    return
+                yield item
+
+    async def run(self) -> None:
+        """Look after accesses until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(_EVERY_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+            self._changed.clear()
+            await self._look()
+
+    def _note(self, change: Change) -> None:
+        self._changes.append(change)
+        self._changed.set()
+
+    async def _look(self) -> None:
+        changes, self._changes = self._changes, []
+        revision = self._gate.authorizer.revision()
+        everybody, self._revision = revision != self._revision, revision
+        for change in [Change("")] if everybody else changes:
+            self._doubt(None if everybody else change.tenant, change.principal)
+        now = self._clock.now()
+        looked = 0
+        for watched in list(self._watched):
+            principal, session = watched.visit.principal, watched.visit.session
+            if principal.expires_at is not None and now >= principal.expires_at:
+                watched.access.end(TokenExpired())
+            elif everybody or any(change.concerns(principal, session) for change in changes):
+                await self._authorize_anew(watched)
+                looked += 1
+                if looked % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
+
+    async def _authorize_anew(self, watched: _Watched) -> None:
+        visit = watched.visit
+        try:
+            principal = await self._gate.authorize(visit.token, visit.session)
+        except (NotAuthenticated, AccessDenied) as error:
+            watched.access.end(error)
+        except CrdtSessionsError as error:  # the store cannot be asked: it is tried again
+            _log.error("rights cannot be looked up: %s", error)
+            self._note(Change(visit.principal.tenant, visit.principal.id))
+        else:
+            if (principal.tenant, principal.id) != (visit.principal.tenant, visit.principal.id):
+                watched.access.end(NotAuthenticated(why="the token stands for somebody else now"))
+            watched.visit = replace(visit, principal=principal)
+            watched.access.change(principal.rights)
+
+
+async def _unless_ended(access: Access, awaitable: Awaitable[Result]) -> Result:
+    """Return what *awaitable* returns; it is cancelled if the access ends meanwhile, whose error is raised."""
+    task, ended = asyncio.ensure_future(awaitable), asyncio.Event()
+    access.watch(lambda _: None, lambda _: ended.set())
+    waiting = asyncio.create_task(ended.wait())
+    try:
+        either: set[asyncio.Future[Any]] = {task, waiting}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+        task.cancel()  # has no effect on one that is done
+        await asyncio.gather(task, return_exceptions=True)
+    if access.ended is not None:
+        raise access.ended
+    return task.result()

@@ -1,0 +1,403 @@
+"""Errors as HTTP: one table of the types there are, and RFC 9457 problem documents.
+
+``docs/reference/problems.md`` and the OpenAPI document are made of this table. A type's slug is stable: clients tell
+problems apart by it, and people read the title and the detail, which says what happened and what to do next.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import ValidationError
+from quart import Quart, Response, has_request_context, json, request, websocket
+from quart_schema import RequestSchemaValidationError
+from quart_schema.validation import QuerystringValidationError
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing.exceptions import WebsocketMismatch
+
+from crdt_sessions import errors
+from crdt_sessions.ids import reference
+from crdt_sessions_server.asgi import SYNC_PREFIX
+from crdt_sessions_server.http.complaints import complaints
+
+MEDIA_TYPE = "application/problem+json"
+URN = "urn:crdt-sessions:problem:"
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemType:
+    """A kind of problem.
+
+    Args:
+        slug: names it, for ever.
+        status: the HTTP status.
+        title: the same for all occurrences.
+        remedy: what to do next, in a sentence.
+    """
+
+    slug: str
+    status: int
+    title: str
+    remedy: str
+
+    @property
+    def urn(self) -> str:
+        """The member ``type`` of its documents."""
+        return URN + self.slug
+
+
+OF_ERRORS: dict[type[errors.CrdtSessionsError], ProblemType] = {
+    errors.WireError: ProblemType(
+        "wire-error", 400, "Not frames of the sync protocol",
+        "Send whole SyncStep1, SyncStep2 and Update messages of y-protocols, one after the other.",
+    ),
+    errors.UpdateError: ProblemType(
+        "update-error", 400, "Not a Yjs update",
+        "Send what Y.encodeStateAsUpdate returns, byte for byte; nothing of this was stored.",
+    ),
+    errors.EarlyUpdate: ProblemType(
+        "early-update", 409, "An update that needs another one first",
+        "Ask for the server's state vector, and send all that the server lacks as one update.",
+    ),
+    errors.BadDocument: ProblemType(
+        "bad-document", 422, "Not a session document",
+        "Send what GET …/export returned, in the format that Content-Type names.",
+    ),
+    errors.EmptyMessage: ProblemType(
+        "empty-message", 422, "A message that says nothing",
+        "Say something in text, or give parts that hold something.",
+    ),
+    errors.BadValue: ProblemType(
+        "bad-value", 422, "A value that cannot be kept",
+        "Change the value so that JSON and JavaScript can hold it, and send it again.",
+    ),
+    errors.BadSessionId: ProblemType(
+        "bad-session-id", 422, "Not a session's name",
+        "Choose another name, and percent-encode it in a path.",
+    ),
+    errors.BadId: ProblemType(
+        "bad-id", 422, "Not an id",
+        "Choose a shorter id without control characters, or leave it out to have one made.",
+    ),
+    errors.BadTenant: ProblemType(
+        "bad-tenant", 422, "Not a tenant's name",
+        "Have the token's issuer name a tenant of that form.",
+    ),
+    errors.BadParameter: ProblemType(
+        "bad-parameter", 422, "A parameter that cannot be read",
+        "Look at the route in /docs for what the parameter may be.",
+    ),
+    errors.NotAuthenticated: ProblemType(
+        "not-authenticated", 401, "Not signed in",
+        "Send a good token, as Authorization: Bearer … or as the query parameter token.",
+    ),
+    errors.AccessDenied: ProblemType(
+        "access-denied", 403, "Not allowed",
+        "Ask for a role or a token that may do this; GET /v1/me tells what this one may.",
+    ),
+    errors.ForeignWriter: ProblemType(
+        "foreign-writer", 403, "The Yjs client belongs to somebody else",
+        "Begin with a new Y.Doc, whose client id is its own.",
+    ),
+    errors.SessionNotFound: ProblemType(
+        "session-not-found", 404, "No such session",
+        "Check the name, which is percent-encoded in a path, or make the session with POST /v1/sessions.",
+    ),
+    errors.SessionDeleted: ProblemType(
+        "session-deleted", 410, "The session was deleted",
+        "Discard local copies of it; POST /v1/sessions with that name begins a new one.",
+    ),
+    errors.NotFound: ProblemType(
+        "not-found", 404, "Nothing of that id",
+        "Check the id; the lists of the session say which there are.",
+    ),
+    errors.SessionExists: ProblemType(
+        "session-exists", 409, "The session exists already",
+        "Use it as it is, or choose another name.",
+    ),
+    errors.SessionClosed: ProblemType(
+        "session-closed", 409, "The session is closed",
+        'Open it again with PATCH /v1/sessions/<name> and {"status": "active"}, which takes the permission manage.',
+    ),
+    errors.WrongGeneration: ProblemType(
+        "wrong-generation", 409, "A copy of an earlier session of that name",
+        "Discard the local copy, and sync anew.",
+    ),
+    errors.WrongLineage: ProblemType(
+        "wrong-lineage", 409, "A copy of another session of that name",
+        "Discard the local copy, and sync anew.",
+    ),
+    errors.RunNotClaimable: ProblemType(
+        "run-not-claimable", 409, "The run is not to be had",
+        "Claim another one: POST /v1/runs/claim waits for the next.",
+    ),
+    errors.NotAnApprover: ProblemType(
+        "not-an-approver",
+        403,
+        "Others are asked to decide",
+        "Have one of those in the member approvers decide.",
+    ),
+    errors.AlreadyDecided: ProblemType(
+        "already-decided",
+        409,
+        "It is decided already",
+        "Show what was decided; it stays so for everybody.",
+    ),
+    errors.NothingToDecide: ProblemType(
+        "nothing-to-decide",
+        409,
+        "Nobody is asked",
+        "Look at the run: its member pending names the calls that wait for a decision.",
+    ),
+    errors.AgentAway: ProblemType(
+        "agent-away", 503, "The agent is not there",
+        "Start the agent, or ask one that GET /v1/agents lists; the question is kept and answered when it is back.",
+    ),
+    errors.RunsActive: ProblemType(
+        "runs-active", 409, "Agents are writing",
+        "Cancel the runs or wait for their end, then try again.",
+    ),
+    errors.LeaseLost: ProblemType(
+        "lease-lost", 409, "The run is no longer yours",
+        "Stop writing, and claim another run; the header Lease-Token carries the token of a claim.",
+    ),
+    errors.WrongOffset: ProblemType(
+        "wrong-offset", 409, "Text that does not follow what is there",
+        "Append again from the offset in the member length.",
+    ),
+    errors.TooLarge: ProblemType(
+        "too-large", 413, "Too large",
+        "Send less at once; docs/reference/limits.md says how much is taken.",
+    ),
+    errors.TooSlow: ProblemType(
+        "too-slow", 503, "The client was too slow",
+        "Try again, and read what comes without a pause.",
+    ),
+    errors.TooMany: ProblemType(
+        "too-many", 429, "Too many requests or connections",
+        "Wait as long as Retry-After says, then try again.",
+    ),
+    errors.Overloaded: ProblemType(
+        "overloaded", 503, "The service has too much to do",
+        "Wait as long as Retry-After says, then try again.",
+    ),
+    errors.StorageError: ProblemType(
+        "storage-error", 503, "The store failed",
+        "What was sent is not stored. Try again; if it goes on, the operator finds the reason in the service's log.",
+    ),
+    errors.SessionFailed: ProblemType(
+        "session-failed", 503, "The session failed and is loaded anew",
+        "Try again after Retry-After; the operator finds the reference in the service's log.",
+    ),
+    errors.DamagedLog: ProblemType(
+        "damaged-log", 503, "The session's data are damaged",
+        "The operator runs crdt-sessions doctor; docs/how-to/damaged-database.md says how to go on.",
+    ),
+    errors.DamagedDatabase: ProblemType(
+        "damaged-database", 503, "The database is damaged",
+        "The operator runs crdt-sessions doctor; docs/how-to/damaged-database.md says how to go on.",
+    ),
+    errors.StoreUnavailable: ProblemType(
+        "store-unavailable", 503, "Nothing can be stored now",
+        "What was sent is not stored. Try again later; the operator looks at the disk and at /readyz.",
+    ),
+    errors.ShuttingDown: ProblemType(
+        "shutting-down", 503, "The service restarts",
+        "Try again after Retry-After.",
+    ),
+}  # fmt: skip
+"""Error to the type of its problem; a subclass without an entry of its own takes its parent's."""
+
+NO_SUCH_ROUTE = ProblemType(
+    "no-such-route", 404, "No such route",
+    "Look at /docs for the routes there are, and percent-encode the ids in a path.",
+)  # fmt: skip
+METHOD_NOT_ALLOWED = ProblemType(
+    "method-not-allowed", 405, "Not a method of this route", "Use one of the methods in the header Allow."
+)
+UPGRADE_REQUIRED = ProblemType(
+    "upgrade-required", 426, "A WebSocket only",
+    "Connect with a WebSocket client, ws:// or wss://; over HTTP there is POST /v1/sessions/<name>/sync.",
+)  # fmt: skip
+UNSUPPORTED_MEDIA_TYPE = ProblemType(
+    "unsupported-media-type", 415, "A body of the wrong content type",
+    "Send the body with a Content-Type that this route takes.",
+)  # fmt: skip
+MALFORMED_JSON = ProblemType("malformed-json", 400, "The body is not JSON", "Send JSON as RFC 8259 has it, in UTF-8.")
+INVALID_INPUT = ProblemType(
+    "invalid-input", 422, "The input does not fit the route",
+    "Mend the fields in the member errors; /docs says what the route takes.",
+)  # fmt: skip
+REQUEST_TIMEOUT = ProblemType(
+    "request-timeout", 408, "The body did not come in time", "Send the request again, at once and whole."
+)
+BAD_REQUEST = ProblemType(
+    "bad-request", 400, "Not a request that can be read", "Look at the request's line, headers and length."
+)
+INTERNAL_ERROR = ProblemType(
+    "internal-error", 500, "The service failed",
+    "Try again; if it goes on, give the reference to the operator, who finds it in the service's log.",
+)  # fmt: skip
+_OF_STATUS = {
+    each.status: each
+    for each in (
+        BAD_REQUEST, NO_SUCH_ROUTE, METHOD_NOT_ALLOWED, REQUEST_TIMEOUT, OF_ERRORS[errors.TooLarge],
+        UNSUPPORTED_MEDIA_TYPE, INVALID_INPUT, UPGRADE_REQUIRED, INTERNAL_ERROR,
+    )
+}  # fmt: skip
+TYPES: tuple[ProblemType, ...] = tuple(dict.fromkeys((*OF_ERRORS.values(), MALFORMED_JSON, *_OF_STATUS.values())))
+"""All there are."""
+
+_log = logging.getLogger("crdt_sessions.http")
+
+
+class Refusal(HTTPException):
+    """Ends a request with a problem that is no error of the library's.
+
+    Args:
+        kind: its type.
+        detail: what happened, as the beginning of a sentence without its stop.
+        more: further members.
+    """
+
+    def __init__(self, kind: ProblemType, detail: str, /, **more: Any) -> None:
+        super().__init__(detail)
+        self.code = kind.status
+        self.kind, self.detail, self.more = kind, detail, more
+
+
+def type_of(error: errors.CrdtSessionsError | type[errors.CrdtSessionsError]) -> ProblemType:
+    """Return the type of problem that *error* is."""
+    kinds = (error if isinstance(error, type) else type(error)).__mro__
+    return next((OF_ERRORS[kind] for kind in kinds if kind in OF_ERRORS), INTERNAL_ERROR)
+
+
+def problem(kind: ProblemType, detail: str, /, **more: Any) -> Response:
+    """Return a problem document.
+
+    Args:
+        kind: its type.
+        detail: what happened this time, as the beginning of a sentence without its stop; what to do is added.
+        more: further members.
+    """
+    body = {
+        "type": kind.urn,
+        "title": kind.title,
+        "status": kind.status,
+        "detail": f"{detail.rstrip('.')}. {kind.remedy}",
+        **more,
+    }
+    response = Response(
+        json.dumps({key: value for key, value in body.items() if value is not None}),
+        kind.status,
+        content_type=MEDIA_TYPE,
+    )
+    if kind.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if kind.status in (429, 503):
+        response.headers["Retry-After"] = str(more.get("retry_after_s", 2))
+    return response
+
+
+def problem_for(error: errors.CrdtSessionsError, **more: Any) -> Response:
+    """Return the problem document for *error*: its class gives the type, its attributes are members."""
+    facts = {key: value for key, value in vars(error).items() if isinstance(value, str | int | list)}
+    if "status" in facts:
+        facts["state"] = facts.pop("status")  # the member of that name is the HTTP status
+    return problem(type_of(error), str(error), **facts, **more)
+
+
+def told(error: errors.CrdtSessionsError) -> dict[str, str]:
+    """Return *error* as an event of a stream that has begun: the members that are words."""
+    kind = type_of(error)
+    return {"type": kind.urn, "title": kind.title, "detail": f"{str(error).rstrip('.')}. {kind.remedy}"}
+
+
+def invalid(error: Exception | None, value: Any, whole: str = "the body") -> Response:
+    """Return the problem document for input that does not fit its schema, naming the fields.
+
+    Args:
+        error: why it does not.
+        value: what came in.
+        whole: what it is called as a whole.
+    """
+    fields = []
+    if isinstance(error, ValidationError):
+        fields = [{"field": field, "message": message} for field, message in complaints(error, value)]
+    detail = "; ".join(f"{each['field'] or whole} {each['message']}" for each in fields)
+    return problem(INVALID_INPUT, detail or f"{whole} should be a JSON object", errors=fields)
+
+
+def install(app: Quart) -> None:
+    """Make *app* answer every error with a problem document."""
+
+    @app.errorhandler(errors.CrdtSessionsError)
+    async def _ours(error: errors.CrdtSessionsError) -> Response:
+        response = problem_for(error)
+        if response.status_code >= 500:
+            ordinary = isinstance(error, errors.ShuttingDown)  # who asks again is served by the next process
+            _log.log(logging.INFO if ordinary else logging.ERROR, "request failed: %s", error)
+        return response
+
+    @app.errorhandler(RequestSchemaValidationError)
+    async def _schema(error: RequestSchemaValidationError) -> Response:
+        if isinstance(error, QuerystringValidationError):
+            return invalid(error.validation_error, request.args.to_dict(), "the query")
+        return invalid(error.validation_error, await request.get_json())
+
+    @app.errorhandler(HTTPException)
+    async def _http(error: HTTPException) -> Response:
+        response = _refused(error)
+        for name, value in error.get_headers():
+            if name.lower() not in ("content-type", "content-length"):
+                response.headers[name] = value
+        return response
+
+    _install_unexpected(app)
+
+
+def _install_unexpected(app: Quart) -> None:
+    @app.errorhandler(UnicodeDecodeError)
+    async def _not_text(error: UnicodeDecodeError) -> Response:
+        return problem(MALFORMED_JSON, f"the body is not UTF-8: see its byte {error.start}")
+
+    @app.errorhandler(UnicodeEncodeError)
+    async def _half_a_pair(error: UnicodeEncodeError) -> Response:
+        return problem(INVALID_INPUT, "a text holds half a surrogate pair, which no UTF-8 can spell")
+
+    @app.errorhandler(RecursionError)
+    async def _nested(error: RecursionError) -> Response:
+        return problem(type_of(errors.BadValue), "a value is nested too deeply for JSON; the format yjs has no bound")
+
+    @app.errorhandler(Exception)
+    async def _unexpected(error: Exception) -> Response:
+        found = reference()
+        _log.error("unexpected error", exc_info=error, extra={"reference": found})
+        return problem(INTERNAL_ERROR, f"the request failed (reference {found})", reference=found)
+
+
+def _refused(error: HTTPException) -> Response:
+    """Return the problem document for what the framework, or we in its manner, refused."""
+    if isinstance(error, Refusal):
+        return problem(error.kind, error.detail, **error.more)
+    seen = request if has_request_context() else websocket
+    asked = f"{seen.method} {seen.path}"
+    if isinstance(error, WebsocketMismatch) or seen.path.startswith(SYNC_PREFIX):
+        return problem(UPGRADE_REQUIRED, f"{seen.path} is a WebSocket")
+    if isinstance(error, MethodNotAllowed):
+        allowed = sorted(error.valid_methods or ())
+        return problem(METHOD_NOT_ALLOWED, f"there is no {asked}, but {', '.join(allowed)}", allowed=allowed)
+    kind = _OF_STATUS.get(error.code or 500)
+    if kind is NO_SUCH_ROUTE:
+        return problem(kind, f"there is no {asked}")
+    if kind is OF_ERRORS[errors.TooLarge]:
+        limit = request.max_content_length
+        return problem(kind, f"the body exceeds the limit of {limit} bytes", what="body", limit=limit)
+    if kind is not None:
+        return problem(kind, f"{asked} was refused")
+    status = HTTPStatus(error.code or 500)
+    other = ProblemType(status.phrase.lower().replace(" ", "-"), status, status.phrase, f"{status.description}.")
+    return problem(other, f"{asked} was refused")

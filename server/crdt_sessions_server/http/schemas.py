@@ -1,0 +1,74 @@
+"""What comes in and goes out: how bodies are read, and the bases of their models."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic.alias_generators import to_camel
+from quart import Quart, Request
+
+from crdt_sessions.model.checks import parse_json
+from crdt_sessions_server.http.problems import MALFORMED_JSON, UNSUPPORTED_MEDIA_TYPE, Refusal
+
+OCTETS, JSON, NDJSON = "application/octet-stream", "application/json", "application/x-ndjson"
+
+
+class StrictRequest(Request):
+    """A request whose body is what its Content-Type says, or is refused in words of ours."""
+
+    async def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
+        """Return the body, as JSON; an empty one is an empty object, so that a route may need none.
+
+        Raises:
+            Refusal: it is none.
+        """
+        if not (await self.get_data()).strip():
+            return {}
+        if not self.is_json:
+            check_content_type(self.mimetype, JSON)
+        return await super().get_json(force=True, silent=silent, cache=cache)
+
+    def on_json_loading_failed(self, error: Exception) -> NoReturn:
+        """Say where it is none."""
+        where = f" at line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise Refusal(MALFORMED_JSON, f"the body cannot be read as JSON{where}")
+
+
+def check_content_type(sent: str, *taken: str) -> None:
+    """Check the type of a body; one without a type is what it is taken for.
+
+    Raises:
+        Refusal: it is none of those that are taken.
+    """
+    if sent and sent not in taken:
+        detail = f"the body came as {sent}, and this takes {' or '.join(taken)}"
+        raise Refusal(UNSUPPORTED_MEDIA_TYPE, detail, accepted=list(taken))
+
+
+def strict_json(app: Quart) -> None:
+    """Have *app* take for JSON only what RFC 8259 knows; see :func:`parse_json`."""
+    app.request_class = StrictRequest
+    app.json.loads = parse_json  # type: ignore[method-assign, assignment]
+
+
+class Body(BaseModel):
+    """The base of what comes in: camelCase, and unknown fields are refused."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+
+class Query(Body):
+    """The base of query parameters. Every route takes ``token`` besides, for clients that cannot set headers."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_token(cls, values: Any) -> Any:
+        return {key: value for key, value in values.items() if key != "token"} if isinstance(values, dict) else values
+
+
+class Answer(BaseModel):
+    """The base of what goes out: camelCase."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)

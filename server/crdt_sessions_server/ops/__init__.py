@@ -1,0 +1,1 @@
+"""What keeps an installation in order: examining a database, and deleting sessions that are too old."""

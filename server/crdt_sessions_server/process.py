@@ -1,0 +1,213 @@
+"""Runs the service on Hypercorn and stops it in order, and in time, on every supported Python."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import structlog
+from hypercorn.asyncio import serve as hypercorn_serve
+from hypercorn.config import Config
+from hypercorn.protocol import ws_stream
+
+from crdt_sessions_server.asgi import SYNC_PREFIX, Scope
+from crdt_sessions_server.explain import read_file
+from crdt_sessions_server.service import Service
+from crdt_sessions_server.serving.access_log import LOGGER, AccessLogger, tell_websocket
+from crdt_sessions_server.serving.gc_policy import Heap
+from crdt_sessions_server.serving.listener import Greet, greeting
+from crdt_sessions_server.serving.websocket import DirectLine
+from crdt_sessions_server.settings import Settings
+
+_log = logging.getLogger("crdt_sessions.serve")
+_GRACE_S = 1.0
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send every logger's lines, with their ids, through one renderer to standard error."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    # What others have to say is ours to tell, unless it went wrong: SQL and requests would drown everything else.
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    logging.getLogger("crdt_sessions").setLevel(level)
+    logging.getLogger(LOGGER).setLevel(logging.INFO)  # it was asked for by itself
+
+
+async def serve(settings: Settings, *, announce: Callable[[str], None] = lambda _: None) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        settings: what the service was told.
+        announce: called once with the URL, when connections are accepted.
+
+    Raises:
+        ValueError: the settings contradict each other, or a file they name cannot be used.
+        StorageError: the database cannot be used.
+        OSError: the address cannot be listened on.
+    """
+    _raise_file_limit()
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        check_tls(settings.tls_certificate, settings.tls_key)
+    with _listen(settings.host, settings.port) as listener:
+        async with Service(settings) as service, Heap():
+            with ExitStack() as stack:
+                if settings.direct:
+                    greet = _greet_aloud(service.sync.greet) if settings.access_log else service.sync.greet
+                    stack.enter_context(greeting(SYNC_PREFIX, service.sync.max_message_bytes, greet))
+                await _serve(service, settings, listener, announce)
+
+
+def _greet_aloud(greet: Greet) -> Greet:
+    def aloud(scope: Scope, token: str | None, line: DirectLine) -> None:
+        tell_websocket(scope)
+        greet(scope, token, line)
+
+    return aloud
+
+
+def check_tls(certificate: Path, key: Path) -> None:
+    """Return if the files hold a certificate and its key.
+
+    Raises:
+        ValueError: they do not, or cannot be read; the message says why.
+    """
+    read_file(certificate, "TLS certificate")
+    read_file(key, "TLS key")
+
+    def ask() -> str:
+        """Refuse instead of waiting for somebody at a terminal, who may not be there."""
+        raise ValueError(f"TLS key {key} is encrypted with a passphrase; give one that is not")
+
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, ask)
+    except ssl.SSLError as error:
+        why = (
+            "the key is not the certificate's" if error.reason == "KEY_VALUES_MISMATCH" else "one is not in PEM form"
+        )
+        raise ValueError(f"TLS certificate {certificate} and key {key}: {why}") from error
+
+
+async def _serve(
+    service: Service, settings: Settings, listener: socket.socket, announce: Callable[[str], None]
+) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+
+    def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # Connections whose client does not hang up are cancelled at the end; asyncio calls that an error.
+        if not (stopping.is_set() and isinstance(context.get("exception"), asyncio.CancelledError)):
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(report)
+
+    async def until_stopped() -> None:
+        """Hypercorn's shutdown trigger: it must not return before every socket is closed (Python >= 3.12.1)."""
+        await stopping.wait()
+        try:
+            async with asyncio.timeout(settings.shutdown_s):
+                await service.stop()
+        except TimeoutError:
+            _log.error("gave up waiting for peers after %s s", settings.shutdown_s)
+
+    host, port = listener.getsockname()[:2]
+    scheme = "https" if settings.tls_certificate is not None else "http"
+
+    @service.app.before_serving
+    async def ready() -> None:
+        announce(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+
+    serving = asyncio.create_task(
+        hypercorn_serve(service.app, _configuration(settings, listener), shutdown_trigger=until_stopped)
+    )
+    stop_seen = asyncio.create_task(stopping.wait())
+    await asyncio.wait({serving, stop_seen}, return_when=asyncio.FIRST_COMPLETED)
+    stop_seen.cancel()
+    # An idle keep-alive connection can hold Hypercorn's server open for ever; nothing of ours is behind it.
+    await asyncio.wait({serving}, timeout=settings.shutdown_s + 2 * _GRACE_S)
+    if not serving.done():
+        serving.cancel()
+        await asyncio.wait({serving}, timeout=_GRACE_S)
+    if serving.done() and not serving.cancelled():
+        serving.result()
+
+
+def _configuration(settings: Settings, listener: socket.socket) -> Config:
+    _no_compression()
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]  # which closes it when it stops
+    config.logger_class = AccessLogger
+    config.accesslog = logging.getLogger(LOGGER) if settings.access_log else None
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.graceful_timeout = _GRACE_S
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        config.certfile, config.keyfile = str(settings.tls_certificate), str(settings.tls_key)
+    config.websocket_max_message_size = 2 * settings.max_frame_bytes  # ours must speak first, with 4413
+    return config
+
+
+def _raise_file_limit() -> None:
+    """Let the process have as many sockets as the system grants: the usual 1,024 are fewer than our own limit."""
+    if sys.platform != "win32":
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _no_compression() -> None:
+    """Let no WebSocket negotiate permessage-deflate (docs/decisions/0012-no-compression-of-frames.md).
+
+    Hypercorn offers no setting for it; a test sees to it that this still works.
+    """
+    ws_stream.server_extensions_handshake = lambda *_: None  # type: ignore[attr-defined]
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        hint = _HINTS.get(error.errno or 0, "choose another --host")
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}; {hint}") from error
+    return listener
+
+
+_HINTS = {
+    errno.EADDRINUSE: "stop what listens there, or choose another --port",
+    errno.EACCES: "choose another --port: those below 1024 are for the superuser",
+    errno.EPERM: "choose another --port: those below 1024 are for the superuser",
+}

@@ -1,0 +1,34 @@
+"""REST: each module is a resource, and its blueprint has its name, as in the table of ``auth/permissions.py``."""
+
+from __future__ import annotations
+
+from crdt_sessions_server.rest import (
+    audit,
+    deliveries,
+    events,
+    import_export,
+    leases,
+    lists,
+    members,
+    messages,
+    privacy,
+    runs,
+    sessions,
+    versions,
+)
+
+RESOURCES = (
+    sessions,
+    messages,
+    runs,
+    lists,
+    leases,
+    deliveries,
+    events,
+    import_export,
+    versions,
+    privacy,
+    members,
+    audit,
+)
+"""Modules whose ``blueprint`` needs nothing but the registry; :mod:`.tokens` needs the secret besides."""

@@ -1,0 +1,242 @@
+"""REST for runs: ask, look, stop, decide; and claim, for agents."""
+
+from __future__ import annotations
+
+import uuid
+
+from pydantic import Field
+from quart import Blueprint
+from quart_schema import tag, validate_request, validate_response
+
+from crdt_sessions.errors import AlreadyDecided, NotAnApprover, NothingToDecide, RunNotClaimable
+from crdt_sessions.ids import SessionId, name_of
+from crdt_sessions.model import ANY_AGENT, Decision, Run, RunCancel, RunRequest, SessionView, ToolPart
+from crdt_sessions.model.strings import (
+    NAME_CHARACTERS,
+    REASON_CHARACTERS,
+    AgentName,
+    MessageId,
+    PrincipalId,
+    RunId,
+)
+from crdt_sessions.model.values import RunPolicy, Trigger
+from crdt_sessions.runtime import Claim, Dispatcher, SessionRegistry
+from crdt_sessions_server.auth import Permission, asked_session, current_principal, current_visit, live_access
+from crdt_sessions_server.http.describing import answers, refuses
+from crdt_sessions_server.http.schemas import Answer, Body
+from crdt_sessions_server.rest.decisions import write_decisions
+
+_MAX_WAIT_S = 60.0
+
+
+class NewRun(Body):
+    """A run to ask for."""
+
+    id: RunId | None = Field(None, description="An idempotency key: asking twice is asking once.")
+    message_id: MessageId = Field(description="What is to be answered; with `continue`, the answer that is to go on.")
+    agent: AgentName = Field(ANY_AGENT, description="Who is to do it; * for any agent.")
+    trigger: Trigger = "submit"
+    policy: RunPolicy | None = Field(None, description="What becomes of it while another run is active.")
+
+
+class RunPage(Answer):
+    """The runs of a session, oldest first."""
+
+    runs: list[Run]
+
+
+class Cancel(Body):
+    """Press stop."""
+
+    reason: str | None = Field(None, max_length=REASON_CHARACTERS)
+    principal: PrincipalId | None = Field(None, description="Only where nobody is known, and for backends.")
+
+
+class Verdict(Body):
+    """What somebody decides about a tool call."""
+
+    approved: bool
+    reason: str | None = Field(None, max_length=REASON_CHARACTERS)
+    principal: PrincipalId | None = Field(None, description="Only where nobody is known, and for backends.")
+
+
+class ClaimRequest(Body):
+    """Ask for work."""
+
+    agents: list[AgentName] = Field(min_length=1, max_length=100, description="The names one works under.")
+    wait_s: float = Field(0, ge=0, le=_MAX_WAIT_S, description="How long to wait for a run.")
+    lease_s: float | None = Field(
+        None, gt=0, description="How long one may be silent; the service's setting if absent."
+    )
+    worker: str | None = Field(
+        None,
+        max_length=NAME_CHARACTERS,
+        description="Names the process that asks. A run it lost by being silent, or gave back, is not given to it"
+        " again in answer to what it asked before that.",
+    )
+
+
+class Grant(Answer):
+    """A run that is one's own for as long as one renews the lease."""
+
+    session: str
+    generation: int = Field(description="Of the session; grows each time its name is given to a new one.")
+    lineage: str = Field(description="Of the session: another one for each creation of that name, everywhere.")
+    session_created_at: int = Field(description="When the session was created, in milliseconds.")
+    run: Run
+    epoch: int
+    lease_ttl_ms: int = Field(description="Milliseconds one may be silent before the lease is lost.")
+    token: str = Field(
+        description="Proves the lease: header Lease-Token, or the query parameter lease of the WebSocket."
+    )
+
+
+def blueprint(registry: SessionRegistry) -> Blueprint:
+    """Return the routes for runs."""
+    runs = Blueprint("runs", __name__, url_prefix="/v1")
+    _request_routes(runs, registry)
+    _control_routes(runs, registry)
+    _claim_routes(runs, Dispatcher(registry))
+    return runs
+
+
+def _request_routes(runs: Blueprint, registry: SessionRegistry) -> None:
+    @runs.post("/sessions/<name>/runs")
+    @tag(["runs"])
+    @validate_request(NewRun)
+    @validate_response(Run, 201)
+    @validate_response(Run, 200)
+    async def request_run(name: str, data: NewRun) -> tuple[Run, int]:
+        """Ask an agent to answer; the request is durable when this returns, whether or not an agent is there.
+
+        Asking for an id that is there answers 200 with the run that is there.
+        """
+        principal = current_principal()
+        wanted = data.id or f"run-{uuid.uuid4().hex}"
+        request = RunRequest(
+            message_id=data.message_id,
+            agent=data.agent,
+            trigger=data.trigger,
+            policy=data.policy,
+            by=principal.id,
+            created_at=registry.clock.now(),
+        )
+        async with registry.open(asked_session(name)) as session:
+            known = wanted in session.view.runs
+            await session.edit(
+                lambda view: view.runs.request(wanted, request),
+                by=principal.by,
+                decides=principal.can(Permission.DECIDE),
+            )
+            return session.view.runs.find(wanted), 200 if known else 201
+
+    @runs.get("/sessions/<name>/runs")
+    @tag(["runs"])
+    @validate_response(RunPage)
+    async def list_runs(name: str) -> RunPage:
+        """List the session's runs, oldest first."""
+        async with registry.open(asked_session(name)) as session:
+            await session.readable()
+            return RunPage(runs=session.view.runs.all())
+
+    @runs.get("/sessions/<name>/runs/<run>")
+    @tag(["runs"])
+    @validate_response(Run)
+    async def get_run(name: str, run: str) -> Run:
+        """Look at a run."""
+        async with registry.open(asked_session(name)) as session:
+            await session.readable()
+            return session.view.runs.find(run)
+
+
+def _control_routes(runs: Blueprint, registry: SessionRegistry) -> None:
+    @runs.post("/sessions/<name>/runs/<run>/cancel")
+    @tag(["runs"])
+    @validate_request(Cancel)
+    @validate_response(Run)
+    async def cancel_run(name: str, run: str, data: Cancel) -> Run:
+        """Press stop; before the run begins, or while it is worked on. What was written stays."""
+        by = current_principal().speaking_as(data.principal)
+        cancel = RunCancel(by=by, reason=data.reason, at=registry.clock.now())
+
+        def change(view: SessionView) -> None:
+            view.runs.find(run)
+            view.runs.cancel(run, cancel)
+
+        async with registry.open(asked_session(name)) as session:
+            await session.edit(change)
+            return session.view.runs.find(run)
+
+    @runs.post("/sessions/<name>/runs/<run>/approvals/<call>")
+    @tag(["runs"])
+    @validate_request(Verdict)
+    @validate_response(ToolPart)
+    @refuses(NotAnApprover, AlreadyDecided, NothingToDecide)
+    async def decide(name: str, run: str, call: str, data: Verdict) -> ToolPart:
+        """Decide about a tool call that waits for approval; a run names those that do (``pending``).
+
+        The answer says which decision counts (``approval``); where all approvers are needed, that may take others.
+        Deciding again what one has decided changes nothing. A decision that cannot count is refused: 403 if others
+        are asked, 404 if there is no such call, 409 if it is settled already or nobody is asked about it.
+        """
+        decision = Decision(approved=data.approved, reason=data.reason, at=registry.clock.now())
+        async with registry.open(asked_session(name)) as session:
+            found, who = session.view.runs.find(run), current_principal()
+            output = found.output or ""
+            for late in await write_decisions(session, found, output, {call: decision}, who, data.principal):
+                raise late
+            message = session.view.messages.value(output)
+            parts = message.parts if message is not None else []
+            return next(part for part in parts if isinstance(part, ToolPart) and part.tool_call_id == call)
+
+
+def _claim_routes(runs: Blueprint, dispatcher: Dispatcher) -> None:
+    @runs.post("/runs/claim")
+    @tag(["agents"])
+    @validate_request(ClaimRequest)
+    @validate_response(Grant)
+    @answers(204, description="None came in time.")
+    async def claim_run(data: ClaimRequest) -> Grant | tuple[str, int]:
+        """Take the oldest run that waits for one of the agents, in whatever session; 204 if none came in time."""
+        principal = current_principal()
+        principal.require_agents(data.agents)
+        waiting = dispatcher.claim(
+            data.agents,
+            owner=principal.id,
+            wait_s=data.wait_s,
+            ttl_s=data.lease_s,
+            worker=data.worker,
+            tenant=principal.tenant,
+            wants=principal.may_see,
+        )
+        claim = await live_access().allowed(current_visit(), waiting)
+        return _grant(claim) if claim is not None else ("", 204)
+
+    @runs.post("/sessions/<name>/runs/<run>/claim")
+    @tag(["agents"])
+    @validate_request(ClaimRequest)
+    @validate_response(Grant)
+    @refuses(RunNotClaimable)
+    async def claim_one_run(name: str, run: str, data: ClaimRequest) -> Grant:
+        """Take a run that is known by name, such as from a webhook; 409 if it is not to be had."""
+        principal = current_principal()
+        principal.require_agents(data.agents)
+        wanted: SessionId = asked_session(name)
+        return _grant(
+            await dispatcher.claim_one(wanted, run, agents=data.agents, owner=principal.id, ttl_s=data.lease_s)
+        )
+
+
+def _grant(claim: Claim) -> Grant:
+    record = claim.run
+    assert record.lease is not None
+    return Grant(
+        session=name_of(claim.session.id),
+        generation=claim.session.generation,
+        lineage=claim.session.lineage,
+        session_created_at=claim.session.created_at,
+        run=record.run,
+        epoch=record.epoch,
+        lease_ttl_ms=record.lease.ttl,
+        token=claim.token,
+    )

@@ -1,0 +1,172 @@
+"""The service as an object: wiring only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+
+from quart import Quart
+from quart_schema import QuartSchema
+
+from crdt_sessions.clock import Clock, SystemClock
+from crdt_sessions.runtime import Load, Sandbox, SessionRegistry, post, post_outside
+from crdt_sessions.storage import SqliteStore, UpdateStore
+from crdt_sessions_server.auth import Authorizer, Door, Gate, Open
+from crdt_sessions_server.auth.factory import authorizer_for, rates_of
+from crdt_sessions_server.gateways import GATEWAYS
+from crdt_sessions_server.http import health, metrics, middleware, openapi, pages, paths, problems
+from crdt_sessions_server.http.origins import Cors, Origins
+from crdt_sessions_server.http.schemas import strict_json
+from crdt_sessions_server.ops.expiry import expire
+from crdt_sessions_server.rest import RESOURCES, tokens
+from crdt_sessions_server.serving.sync_endpoint import SyncEndpoint
+from crdt_sessions_server.settings import Settings
+
+
+class Service:
+    """The Quart application with its registry, and the order in which they start and stop.
+
+    Use it as a context manager, or leave that to the ASGI server's lifespan.
+
+    Args:
+        settings: what the service was told.
+        store: where sessions are kept; the SQLite file of the settings if None.
+        authorizer: who may come in; what the settings say if None.
+        clock: for tests.
+
+    Raises:
+        ValueError: the settings contradict each other, or a file they name cannot be read.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: UpdateStore | None = None,
+        authorizer: Authorizer | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        clock = clock or SystemClock()
+        if authorizer is None:
+            authorizer = authorizer_for(settings, clock)
+            if settings.exposed:
+                raise ValueError(
+                    f"without tokens the service listens on this machine only, and {settings.host} is reachable"
+                    " from others: use --host 127.0.0.1, or give --jwt-secret-file, --jwks-url or --tokens-file"
+                )
+        settings.check()
+        self._stack: AsyncExitStack | None = None
+        self._sqlite = (
+            SqliteStore(
+                settings.database, max_bytes=settings.max_database_bytes, max_wal_bytes=settings.max_wal_bytes
+            )
+            if store is None
+            else None
+        )
+        self._sandbox = Sandbox(memory_bytes=settings.max_sandbox_bytes) if settings.sandbox else None
+        self.open = isinstance(authorizer, Open)
+        """Whether everybody on this machine is let in."""
+        self._origins = Origins(settings.allowed_origins, loopback=self.open)
+        self.registry = SessionRegistry(
+            store or self._sqlite,  # type: ignore[arg-type]  # one of them is there
+            clock=clock,
+            limits=settings.limits,
+            timing=settings.timing,
+            compaction=settings.compaction,
+            rules=settings.rules,
+            webhooks=settings.webhooks,
+            retention=settings.retention,
+            sandbox=self._sandbox,
+            load=Load(settings.limits),
+            auto_create=settings.auto_create,
+            enforce_authorship=settings.authorship == "enforce",
+            send=post if settings.sends_to_private else post_outside,
+        )
+        self.door = Door(
+            Gate(authorizer, self.registry.store, clock), self.registry, rates_of(settings, clock), settings.proxies
+        )
+        self._expire_days = settings.expire_days
+        self.app = self._quart(settings)
+        self.sync = SyncEndpoint(
+            Cors(self.app.asgi_app, self._origins),  # type: ignore[arg-type]  # Quart types every event
+            self.registry,
+            self.door,
+            self._origins,
+            direct=settings.direct,
+        )
+        self.app.asgi_app = self.sync  # type: ignore[assignment]
+
+    async def __aenter__(self) -> Service:
+        async with AsyncExitStack() as stack:
+            if self._sqlite is not None:
+                await stack.enter_async_context(self._sqlite)
+            if self._sandbox is not None:
+                await stack.enter_async_context(self._sandbox)
+            await stack.enter_async_context(self.registry)
+            await self.door.gate.start()
+            for watching in (self.door.live.run(), expire(self.registry, self._expire_days)):
+                task = asyncio.create_task(watching)
+                stack.push_async_callback(_ended, task)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            await stack.aclose()
+
+    async def stop(self) -> None:
+        """Store everything, close every connection with 1012, and return when all have been told."""
+        await self.registry.shutdown()
+        await self.sync.closed()
+
+    def _quart(self, settings: Settings) -> Quart:
+        app = Quart("crdt_sessions_server", static_folder=None)
+        app.config["MAX_CONTENT_LENGTH"] = settings.limits.max_body_bytes
+        app.config["QUART_SCHEMA_PYDANTIC_DUMP_OPTIONS"] = {"by_alias": True, "exclude_none": True}
+        QuartSchema(
+            app,
+            openapi_path=None,
+            swagger_ui_path=None,
+            redoc_ui_path=None,
+            scalar_ui_path=None,
+            convert_casing=False,
+            conversion_preference="pydantic",
+        )
+        strict_json(app)
+        problems.install(app)
+        paths.install(app)
+        app.extensions["door"] = self.door
+        app.register_blueprint(pages.blueprint(self.registry, shown=settings.shows_page))
+        for module in (openapi, health, metrics, *RESOURCES, *GATEWAYS):
+            app.register_blueprint(module.blueprint(self.registry))
+        app.register_blueprint(
+            tokens.blueprint(
+                self.registry,
+                secret=settings.secret,
+                audience=settings.jwt_audience,
+                issuer=settings.jwt_issuer,
+            )
+        )
+        middleware.install(app, self.registry, self.door, self._origins, tls=settings.tls_certificate is not None)
+
+        @app.while_serving
+        async def lifespan() -> AsyncGenerator[None, None]:
+            if self._stack is not None:  # whoever serves this has entered it
+                yield
+                return
+            async with self:
+                yield
+
+        return app
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def create_app(settings: Settings | None = None) -> Quart:
+    """Return the service as an ASGI application, for any server: ``crdt_sessions_server.service:create_app()``."""
+    return Service(settings or Settings.load({})).app

@@ -1,0 +1,194 @@
+"""``/v1/sync/<session>``: the y-websocket protocol as raw ASGI, in front of Quart.
+
+Quart would queue inbound frames without bound and cost a third of the throughput
+(``docs/decisions/0003-raw-asgi-sync-endpoint.md``). A refusal comes after the accept, as a close code: a 401
+before it reaches browsers as 1006, and they retry for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+from crdt_sessions.errors import AccessDenied, BadParameter, CrdtSessionsError
+from crdt_sessions.ids import session_id
+from crdt_sessions.runtime import Channel, Line, SessionRegistry
+from crdt_sessions.wire import Closing, PermissionDenied, closing_for, encode
+from crdt_sessions_server.asgi import ORDERLY, SYNC_PREFIX, App, Receive, Scope, Send, query, websocket_token
+from crdt_sessions_server.auth import Door, Permission, Visit
+from crdt_sessions_server.http.origins import Origins
+from crdt_sessions_server.serving.websocket import DirectLine, take_over
+
+_log = logging.getLogger("crdt_sessions.sync_endpoint")
+_HANG_UP_S = 1.0
+_DENIED = closing_for(AccessDenied(what="")).code
+
+
+class SyncEndpoint:
+    """The sync endpoint around another ASGI application.
+
+    Args:
+        app: everything else.
+        registry: the sessions.
+        door: who may come in.
+        origins: which pages may.
+        direct: whether to take sockets over where that can be done.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        registry: SessionRegistry,
+        door: Door,
+        origins: Origins,
+        *,
+        direct: bool = True,
+    ) -> None:
+        self._app = app
+        self._registry = registry
+        self._door = door
+        self._origins = origins
+        self._direct = direct
+        self._serving: set[asyncio.Task[None]] = set()
+        self._draining: set[asyncio.Task[None]] = set()
+
+    def greet(self, scope: Scope, token: str | None, line: DirectLine) -> None:
+        """Serve a WebSocket whose request was answered already; return at once."""
+        self._start(self._serve_line(scope, token, line))
+
+    @property
+    def max_message_bytes(self) -> int:
+        """Larger messages are not read: twice what is refused with a code of ours, which is to be heard."""
+        return 2 * self._registry.limits.max_frame_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] != "websocket" or not scope["path"].startswith(SYNC_PREFIX):
+            await self._app(scope, receive, send)
+            return
+        connect = await receive()
+        if connect["type"] != "websocket.connect":
+            return
+        token, subprotocol = websocket_token(scope)
+        await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
+        line = take_over(send, self.max_message_bytes) if self._direct else None
+        if line is not None:
+            self.greet(scope, token, line)
+        else:
+            await self._start(self._serve_asgi(scope, token, receive, send))
+
+    def _start(self, serving: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(serving)
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+        return task
+
+    async def closed(self) -> None:
+        """Return once every connection has been told that it is closed."""
+        while self._serving:
+            await asyncio.wait(set(self._serving))
+
+    async def _serve_line(self, scope: Scope, token: str | None, line: DirectLine) -> None:
+        try:
+            closing = await self._admit(scope, token, line)
+            if closing.code == _DENIED:
+                line.write([encode(PermissionDenied(closing.reason))])
+            await line.close(closing.code, closing.reason, _HANG_UP_S)
+        finally:
+            line.abort()  # nobody else would
+
+    async def _serve_asgi(self, scope: Scope, token: str | None, receive: Receive, send: Send) -> None:
+        channel = AsgiChannel(scope["path"], receive, send)
+        closing = await self._admit(scope, token, channel)
+        if channel.ended:
+            return
+        if closing.code == _DENIED:
+            await channel.send(encode(PermissionDenied(closing.reason)))
+        await send({"type": "websocket.close", "code": closing.code, "reason": closing.reason})
+        await self._see_off(receive)
+
+    async def _see_off(self, receive: Receive) -> None:
+        """Read, and drop, what still comes, until the client has hung up or has had its time for that.
+
+        The server may be holding messages for us (Hypercorn keeps ten). Were they left there, it could not even
+        say that the connection is over, and would keep the socket for ever; so they are read until it has.
+        """
+        reading = asyncio.create_task(_drain(receive))
+        self._draining.add(reading)
+        reading.add_done_callback(self._draining.discard)
+        await asyncio.wait({reading}, timeout=_HANG_UP_S)
+
+    async def _admit(self, scope: Scope, token: str | None, channel: Channel | Line) -> Closing:
+        try:
+            name = scope["path"].removeprefix(SYNC_PREFIX)
+            session_id(name)  # else there is nothing to be admitted to
+            self._origins.check(scope)
+            visit = await self._door.admit(scope, token, name, Permission.READ)
+            self._door.count_connect(scope, visit.principal)
+            return await self._serve(scope, name, visit, channel)
+        except CrdtSessionsError as error:
+            closing = closing_for(error)
+            _log.info("connection refused: %s", error, extra={"path": scope["path"], "close_code": closing.code})
+            return closing
+
+    async def _serve(self, scope: Scope, name: str, visit: Visit, channel: Channel | Line) -> Closing:
+        principal, session = visit.principal, session_id(name, visit.principal.tenant)
+        if not principal.anonymous:
+            self._registry.audit.note("session.join", principal.id, session, role=principal.role)
+        with self._door.live.visiting(visit) as access:
+            return await self._registry.serve(
+                session,
+                channel,
+                access=access,
+                generation=_generation(scope),
+                lineage=query(scope).get("lineage"),
+                lease=query(scope).get("lease"),
+            )
+
+
+class AsgiChannel:
+    """An accepted ASGI WebSocket in ``pycrdt.Channel``'s shape."""
+
+    def __init__(self, path: str, receive: Receive, send: Send) -> None:
+        self.path = path
+        self.ended = False
+        """Whether the client has gone."""
+        self._receive = receive
+        self._send = send
+
+    async def send(self, message: bytes) -> None:
+        """Send one binary message; wait while the client does not read."""
+        await self._send({"type": "websocket.send", "bytes": message})
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield binary messages.
+
+        A text message is no protocol message and becomes an empty one, which the codec refuses.
+
+        Raises:
+            ConnectionError: the connection broke.
+        """
+        while True:
+            event = await self._receive()
+            if event["type"] == "websocket.disconnect":
+                self.ended = True
+                if event.get("code", 1005) not in ORDERLY:
+                    raise ConnectionResetError(f"closed with {event.get('code')}")
+                return
+            yield event.get("bytes") or b""
+
+
+async def _drain(receive: Receive) -> None:
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+
+
+def _generation(scope: Scope) -> int | None:
+    text = query(scope).get("generation")
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise BadParameter(name="generation", text=text)
+    return int(text)

@@ -1,0 +1,90 @@
+"""The heap of a process that holds many sessions: what lives long is not looked through again and again."""
+
+import gc
+import sys
+import weakref
+
+import pytest
+
+from crdt_sessions.runtime import Access, SessionRegistry
+from crdt_sessions.storage import MemoryStore
+from crdt_sessions.testing import MemoryChannel
+from crdt_sessions_server.serving.gc_policy import Heap
+
+
+class Node:
+    def __init__(self):
+        self.me = self
+
+
+def cycle():
+    return weakref.ref(Node())
+
+
+def frozen_cycle(heap):
+    """Garbage that was still in use when the heap was looked at."""
+    node = Node()
+    heap.look()
+    return weakref.ref(node)
+
+
+@pytest.fixture(autouse=True)
+def _usual_collector():
+    yield
+    gc.unfreeze()
+
+
+async def test_what_survives_is_not_looked_through_again():
+    kept = Node()
+    async with Heap():
+        assert not any(each is kept for each in gc.get_objects())
+        assert gc.get_threshold()[2] > 1e9
+    assert any(each is kept for each in gc.get_objects())
+    assert gc.get_threshold()[2] < 1e9
+
+
+def test_what_is_new_and_garbage_is_freed_at_the_next_look():
+    heap = Heap()
+    heap.look()
+    garbage = cycle()
+    assert garbage() is not None
+    heap.look()
+    assert garbage() is None
+
+
+def test_frozen_garbage_is_freed_once_the_heap_has_doubled():
+    heap = Heap(sys.getallocatedblocks())
+    garbage = frozen_cycle(heap)
+    heap.look()
+    assert garbage() is not None, "it was frozen while it was in use"
+    ballast = [[number] for number in range(2 * sys.getallocatedblocks())]
+    heap.look()
+    assert garbage() is None
+    again = frozen_cycle(heap)
+    heap.look()
+    assert again() is not None, "what has doubled is what is usual now"
+    del ballast
+
+
+async def test_sessions_and_their_connections_end_without_cycles():
+    """Frozen ones would stay for long."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with SessionRegistry(MemoryStore()) as registry:
+            ours, theirs = MemoryChannel.pair()
+            async with registry.open("s", create=True) as session:
+                living = [
+                    session,
+                    session.engine,
+                    session.engine.document,
+                    session.engine.runs,
+                    session.engine.roster,
+                ]
+                gone = [weakref.ref(each) for each in living]
+                del living, session
+            theirs.close()
+            await registry.serve("s", ours, access=Access())
+        assert [ref() for ref in gone] == [None] * len(gone)
+    finally:
+        gc.enable()

@@ -1,0 +1,304 @@
+"""Connections whose socket was taken over: every cut, every kind of frame, and who still goes through ASGI."""
+
+import asyncio
+import contextlib
+import gc
+import socket
+import struct
+import weakref
+
+import pytest
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Protocol as Library
+from websockets.protocol import Side, State
+
+from crdt_sessions.errors import TooMany
+from crdt_sessions_server.serving.websocket import Deframer, DirectLine, header, take_over
+from tests.processes import PATIENCE
+
+MAX = 1_000_000
+
+
+def client():
+    return Library(Side.CLIENT, state=State.OPEN)
+
+
+def said(protocol):
+    return b"".join(protocol.data_to_send())
+
+
+def deframed(deframer, data, cuts=()):
+    messages = []
+    for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
+        messages += deframer.take(data[start:end])
+    return messages
+
+
+payloads = st.binary(max_size=300) | st.sampled_from([b"", b"x" * 125, b"y" * 126, b"z" * 65_535, b"w" * 65_536])
+
+
+@given(st.lists(payloads, max_size=8), st.data())
+def test_what_a_client_sends_comes_out_however_it_is_cut(sent, data):
+    protocol, messages = client(), []
+    for payload in sent:
+        kind = data.draw(st.sampled_from(["whole", "pieces", "ping"]))
+        if kind == "whole":
+            protocol.send_binary(payload)
+        elif kind == "ping":
+            protocol.send_ping(payload[:100])
+        else:
+            at = data.draw(st.integers(0, len(payload)))
+            protocol.send_frame(Frame(Opcode.BINARY, payload[:at], fin=False))
+            protocol.send_ping(b"between")
+            protocol.send_frame(Frame(Opcode.CONT, payload[at:]))
+        if kind != "ping":
+            messages.append(payload)
+    stream = said(protocol)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
+    deframer = Deframer(MAX)
+    assert deframed(deframer, stream, cuts) == messages
+    assert deframer.closed is None
+
+
+def test_a_ping_is_answered_and_a_text_is_an_empty_message():
+    protocol, deframer = client(), Deframer(MAX)
+    protocol.send_ping(b"are you there")
+    protocol.send_text(b"hello")
+    assert deframer.take(said(protocol)) == [b""]
+    protocol.receive_data(deframer.answers)
+    (pong,) = protocol.events_received()
+    assert (pong.opcode, pong.data) == (Opcode.PONG, b"are you there")
+
+
+def test_both_ways_to_close():
+    protocol, deframer = client(), Deframer(MAX)
+    protocol.send_binary(b"last")
+    protocol.send_close(1001, "going away")
+    assert deframer.take(said(protocol) + b"rest") == [b"last"]
+    assert (deframer.closed, deframer.over) == (1001, True)
+    protocol.receive_data(deframer.answers)
+    assert protocol.close_rcvd.code == 1001
+
+    protocol, deframer = client(), Deframer(MAX)
+    protocol.receive_data(deframer.close(4404, "deleted"))
+    assert (protocol.close_rcvd.code, protocol.close_rcvd.reason) == (4404, "deleted")
+    assert deframer.closed is None
+    deframer.take(said(protocol))
+    assert (deframer.closed, deframer.over) == (4404, True)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"\x82\x01x", 1002),  # not masked
+        (b"\xc2\x81\0\0\0\0x", 1002),  # a reserved bit: compression that nobody agreed upon
+        (b"\x83\x81\0\0\0\0x", 1002),  # an opcode that does not exist
+        (b"\x80\x81\0\0\0\0x", 1002),  # goes on with nothing
+        (b"\x82\xff" + struct.pack(">Q", MAX + 1) + b"\0\0\0\0", 1009),
+        (b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff", 1009),
+    ],
+)
+def test_what_rfc_6455_forbids_ends_the_connection(data, code):
+    deframer = Deframer(MAX)
+    assert deframer.take(b"\x82\x81\0\0\0\0x" + data) == [b"x"]
+    assert deframer.closed == code
+    protocol = client()
+    protocol.receive_data(deframer.answers)
+    assert protocol.close_rcvd.code == code
+    assert deframer.take(b"\x82\x81\0\0\0\0x") == []
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536])
+def test_a_frame_of_ours_is_read_by_the_library(size):
+    protocol = client()
+    protocol.receive_data(header(b"x" * size) + b"x" * size)
+    (frame,) = protocol.events_received()
+    assert (frame.opcode, bytes(frame.data)) == (Opcode.BINARY, b"x" * size)
+
+
+class Transport(asyncio.Transport):
+    """Notes what is done with it."""
+
+    def __init__(self):
+        super().__init__()
+        self.sent, self.closing, self.reading = b"", False, True
+
+    def write(self, data):
+        self.sent += data
+
+    def is_closing(self):
+        return self.closing
+
+    def close(self):
+        self.closing = True
+
+    abort = close
+
+    def pause_reading(self):
+        self.reading = False
+
+    def resume_reading(self):
+        self.reading = True
+
+
+async def test_a_line_stops_reading_while_nobody_takes_and_goes_on_where_it_was():
+    transport = Transport()
+    line = DirectLine(transport, asyncio.Protocol(), MAX)
+    line.open(lambda: None, lambda messages: messages, 10)
+    for number in range(3):
+        line.data_received(b"\x82\x81\0\0\0\0" + bytes([number]))
+        assert not transport.reading
+    batches = line.batches()
+    got = [(await anext(batches))[0][0] for _ in range(3)]
+    assert got == [0, 1, 2]
+    assert not transport.reading, "the last one is at work"
+    waiting = asyncio.create_task(anext(batches))
+    await asyncio.sleep(0)
+    assert transport.reading
+    waiting.cancel()
+
+
+async def test_what_piles_up_though_nothing_is_to_be_read_is_bounded():
+    """As long as the transport does as it is told, there is but one read more."""
+    line = DirectLine(Transport(), asyncio.Protocol(), MAX)
+    line.open(lambda: None, lambda messages: messages, 10)
+    frame = b"\x82\xfe\x03\xe8\0\0\0\0" + 1000 * b"x"
+    for _ in range(MAX // 1000 + 2):
+        line.data_received(frame)
+    with pytest.raises(TooMany, match="wait to be read"):
+        await anext(line.batches())
+    assert not line._waiting
+
+
+async def test_what_is_taken_at_once_does_not_overtake_what_waits():
+    transport, taken = Transport(), []
+    line = DirectLine(transport, asyncio.Protocol(), MAX)
+
+    def take(messages):
+        taken.extend(messages[:1])
+        return messages[1:]
+
+    line.open(lambda: None, take, 10)
+    batches = line.batches()
+    waiting = asyncio.create_task(anext(batches))
+    await asyncio.sleep(0)
+    line.data_received(b"\x82\x81\0\0\0\0a\x82\x81\0\0\0\0b")
+    line.data_received(b"\x82\x81\0\0\0\0c")
+    assert taken == [b"a"]
+    assert await waiting == [b"b"]
+    assert await anext(batches) == [b"c"], "while b is at work, c waits"
+    waiting = asyncio.create_task(anext(batches))
+    await asyncio.sleep(0)
+    line.data_received(b"\x82\x81\0\0\0\0d")
+    assert taken == [b"a", b"d"]
+    line.connection_lost(None)
+    with pytest.raises(ConnectionError):
+        await waiting
+
+
+async def test_nothing_is_written_to_a_socket_that_is_closed():
+    transport = Transport()
+    line = DirectLine(transport, asyncio.Protocol(), MAX)
+    line.write([b"a", b"bc"])
+    transport.close()
+    line.write([b"d"])
+    line.data_received(b"\x89\x80\0\0\0\0")  # a ping
+    assert transport.sent == b"\x82\x01a\x82\x02bc"
+
+
+async def test_a_line_that_was_released_is_in_no_cycle():
+    line = DirectLine(Transport(), asyncio.Protocol(), MAX)
+    line.open(lambda held=line: None, lambda messages, held=line: messages, 10)
+    await line.release()
+    gone = weakref.ref(line)
+    gc.disable()
+    try:
+        del line
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@contextlib.asynccontextmanager
+async def hypercorn(taken):
+    """Hypercorn with an application that takes sockets over and sends back what it hears."""
+
+    async def app(scope, receive, send):
+        if scope["type"] != "websocket":
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        line = take_over(send, MAX)
+        taken.append(line)
+        if line is None:
+            return
+        serving.append(asyncio.create_task(echo(line)))
+        assert (await receive())["type"] == "websocket.disconnect"
+        taken.append("told")
+
+    async def echo(line):
+        line.open(lambda: None, lambda messages: messages, 10)
+        with contextlib.suppress(ConnectionError):
+            async for batch in line.batches():
+                line.write(batch)
+                if batch[-1] == b"bye":
+                    break
+        await line.close(4404, "bye", 1)
+
+    serving = []
+    listener = socket.create_server(("127.0.0.1", 0))
+    port, listening = listener.getsockname()[1], listener.detach()
+    config, stopping = Config(), asyncio.Event()
+    config.bind, config.accesslog, config.errorlog = [f"fd://{listening}"], None, None
+    serving.append(asyncio.create_task(serve(app, config, shutdown_trigger=stopping.wait)))
+    try:
+        yield f"ws://127.0.0.1:{port}"
+    finally:
+        stopping.set()
+        await asyncio.wait_for(asyncio.gather(*serving), PATIENCE)
+
+
+async def test_a_socket_of_hypercorns_is_taken_over_and_given_back_when_it_ends():
+    """Fails should a release of Hypercorn move the parts that we look for."""
+    taken = []
+    async with hypercorn(taken) as url:
+        async with connect(url, proxy=None, compression=None, max_size=None) as peer:
+            for message in (b"", b"hello", b"x" * 300, b"y" * 700_000):
+                await peer.send(message)
+                assert await peer.recv() == message
+            await peer.send([b"pie", b"ces"])
+            assert await peer.recv() == b"pieces"
+            await asyncio.wait_for(await peer.ping(), PATIENCE)
+            await peer.send(b"bye")
+            assert await peer.recv() == b"bye"
+            with pytest.raises(ConnectionClosed):
+                await peer.recv()
+            assert (peer.close_code, peer.close_reason) == (4404, "bye")
+        async with connect(url, proxy=None, compression=None):
+            pass  # closed by the client
+        lost = await connect(url, proxy=None, compression=None)
+        lost.transport.abort()
+        async with asyncio.timeout(PATIENCE):
+            while taken.count("told") < 3:
+                await asyncio.sleep(0.01)
+    assert [type(each) for each in taken if each != "told"] == [DirectLine] * 3
+
+
+async def test_what_is_not_plain_is_left_to_hypercorn():
+    taken = []
+    async with hypercorn(taken) as url:
+        with contextlib.suppress(ConnectionClosed):
+            async with connect(url, proxy=None, compression="deflate") as peer:
+                await peer.recv()
+
+    async def send(message):
+        raise AssertionError
+
+    assert taken == [None]
+    assert take_over(send, MAX) is None
