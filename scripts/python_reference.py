@@ -30,7 +30,7 @@ PAGES: dict[str, tuple[str, str, dict[str, list[str]]]] = {
                 "bridges.langchain.write", "bridges.pydantic_ai.write", "bridges.deltas.write",
                 "bridges.deltas.Delta",
             ],
-            "Looking back": ["client.past.Past", "client.past.KeptVersion"],
+            "Looking back": ["client.history.Past", "client.history.KeptVersion"],
             "What is in a session": [
                 "model.session.SessionView", "model.values.Message", "model.values.Author", "model.values.TextPart",
                 "model.values.ToolPart", "model.values.ValuePart", "model.values.Approval", "model.values.Run",

@@ -1,7 +1,7 @@
 """Peers for Python: ``connect()``, and ``Agent`` on top of it."""
 
 from crdt_sessions.client.agent import Agent
-from crdt_sessions.client.past import KeptVersion, Past
+from crdt_sessions.client.history import KeptVersion, Past
 from crdt_sessions.client.run import AgentRun, ArtifactEditor, ToolCall
 from crdt_sessions.client.session import SessionPeer, connect
 from crdt_sessions.client.stream import MessageStream

@@ -4,6 +4,7 @@ from crdt_sessions.model.approvals import check_decision, may_decide
 from crdt_sessions.model.authorship import authors, sole_author, writes_as
 from crdt_sessions.model.calls import ended_call, with_ended_calls
 from crdt_sessions.model.causality import Later, Split, split
+from crdt_sessions.model.difference import by_id, difference, export_of, way_back
 from crdt_sessions.model.document import (
     Extent,
     Folded,
@@ -19,7 +20,6 @@ from crdt_sessions.model.layout import LAYOUT, ROOT_NAMES, seed, settled_meta
 from crdt_sessions.model.lineage import lineage_in
 from crdt_sessions.model.messages import Messages, MessageView, order
 from crdt_sessions.model.pairs import Mended, Pairs, places_in
-from crdt_sessions.model.past import by_id, difference, export_of, way_back
 from crdt_sessions.model.projection import (
     MessageBegan,
     MessageCursor,

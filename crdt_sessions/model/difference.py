@@ -1,4 +1,4 @@
-"""The past of a document: what differs between two states, and the way back to an earlier one."""
+"""What differs between two states of a document, and the way back to an earlier one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The past of a session, over HTTP: list, read, compare, keep, bring back, fork."""
+"""The history of a session, over HTTP: list, read, compare, keep, bring back, fork."""
 
 from __future__ import annotations
 
