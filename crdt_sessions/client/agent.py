@@ -19,8 +19,8 @@ from crdt_sessions.client.backoff import Backoff
 from crdt_sessions.client.console import tell_on_stderr
 from crdt_sessions.client.contact import Contact
 from crdt_sessions.client.handlers import call_handler, check_handler
-from crdt_sessions.client.known import KnownSessions
 from crdt_sessions.client.obstacles import is_final
+from crdt_sessions.client.parking import WarmSessions
 from crdt_sessions.client.run import AgentRun
 from crdt_sessions.client.service import Grant, Me, ServiceClient
 from crdt_sessions.client.session import SessionPeer, connect
@@ -127,7 +127,7 @@ class Agent:
         self._stopping = asyncio.Event()
         self._lost = asyncio.Event()  # a run was, since the last claim
         self._working: set[asyncio.Task[None]] = set()
-        self._known = KnownSessions(remember_bytes, linger_s, random.SystemRandom())
+        self._warm = WarmSessions(remember_bytes, linger_s, random.SystemRandom())
 
     def on_run(self, answer: OnRun) -> OnRun:
         """Register the coroutine that answers; usable as a decorator.
@@ -187,7 +187,7 @@ class Agent:
                 for task in self._working:
                     task.cancel()
                 await asyncio.gather(*self._working, return_exceptions=True)
-                await self._known.close()
+                await self._warm.close()
 
     # -- inside ------------------------------------------------------------------------------------------------
 
@@ -294,7 +294,7 @@ class Agent:
                 self._tell(grant, logging.INFO, "%s in session %s %s", _ended(out.result, took_s))
                 if not self._stopping.is_set():
                     stack.pop_all()  # it need not leave now
-                    await self._known.keep(grant.session, grant.origin, peer)
+                    await self._warm.park(grant.session, grant.origin, peer)
         except (ConnectionClosed, LeaseLost) as error:
             self._tell(grant, logging.WARNING, "%s in session %s was taken away: %s", error)
             self._lost.set()
@@ -305,11 +305,11 @@ class Agent:
 
     async def _join(self, grant: Grant, stack: AsyncExitStack) -> SessionPeer:
         """Return a peer that holds the lease and has the run; leaving *stack* makes it leave."""
-        kept = self._known.take(grant.session, grant.origin)
+        kept = self._warm.pick_up(grant.session, grant.origin)
         if not isinstance(kept, SessionPeer):
             return await stack.enter_async_context(self._connect(grant, kept))
         stack.push_async_exit(kept)
-        kept.take_over(grant.token, grant.renew_s)
+        kept.resume(grant.token, grant.renew_s)
         with suppress(TimeoutError):  # the claim's answer may be here before the document's change it is about
             async with asyncio.timeout(_CATCH_UP_S):
                 await kept.until(lambda: _knows(kept, grant))

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
 
+from crdt_sessions.client.peer import Peer
 from crdt_sessions.errors import NotAnswered
 from crdt_sessions.model import Message, Run, answer_to, order
-
-if TYPE_CHECKING:
-    from crdt_sessions.client.session import SessionPeer
 
 
 class FollowedMessages:
     """The messages of a session that a peer is connected to."""
 
-    def __init__(self, peer: SessionPeer) -> None:
+    def __init__(self, peer: Peer) -> None:
         self._peer = peer
 
     def all(self) -> list[Message]:

@@ -6,8 +6,9 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from crdt_sessions.client.peer import Peer
 from crdt_sessions.errors import RunCancelled, RunFailed
 from crdt_sessions.ids import reference
 from crdt_sessions.model import Message, PartStream, Run, RunError, RunResult, SessionView, ToolStream, output_of
@@ -15,9 +16,6 @@ from crdt_sessions.model.text import SurrogateJoiner, join_surrogates
 from crdt_sessions.model.values import Activity, ResultStatus, StreamState
 
 _log = logging.getLogger("crdt_sessions.agent")
-
-if TYPE_CHECKING:
-    from crdt_sessions.client.session import SessionPeer
 
 BATCH_S = 0.03
 """Tokens that arrive within this time of the last flush travel together; the first one travels at once."""
@@ -39,7 +37,7 @@ class MessageStream:
         resume: False closes what a former writer left open and starts a new part.
     """
 
-    def __init__(self, peer: SessionPeer, run: Run, epoch: int, *, resume: bool = True) -> None:
+    def __init__(self, peer: Peer, run: Run, epoch: int, *, resume: bool = True) -> None:
         self.run_id = run.id
         self.message_id = run.output or output_of(run.id)
         self.resumed = ""

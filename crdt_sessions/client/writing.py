@@ -6,26 +6,24 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 from crdt_sessions.client.backoff import Backoff
+from crdt_sessions.client.conversation import ConversationPeer
 from crdt_sessions.client.obstacles import is_final
+from crdt_sessions.client.peer import Peer
 from crdt_sessions.client.service import Grant, ServiceClient
 from crdt_sessions.client.stream import MessageStream, failure_by
 from crdt_sessions.errors import RequestRefused, RunCancelled, RunNotClaimable, ServiceUnreachable
 from crdt_sessions.model import RunError, answer_to
 from crdt_sessions.model.values import ResultStatus
 
-if TYPE_CHECKING:
-    from crdt_sessions.client.session import SessionPeer
-
 
 @asynccontextmanager
 async def written(
-    peer: SessionPeer,
+    peer: ConversationPeer,
     service: ServiceClient,
     session: str,
-    hold: Callable[[Grant], SessionPeer],
+    hold: Callable[[Grant], Peer],
     *,
     reply_to: str | None,
     run_id: str | None,
@@ -64,7 +62,7 @@ async def written(
     await peer.until(lambda: not peer.connected or peer.view.runs.find(wanted).over)
 
 
-async def _claimed(peer: SessionPeer, service: ServiceClient, session: str, run_id: str, agent: str) -> Grant:
+async def _claimed(peer: Peer, service: ServiceClient, session: str, run_id: str, agent: str) -> Grant:
     """Claim a run as soon as it is queued, which it is not while a former writer still has its lease."""
     backoff = Backoff(rng=random.Random())
     async for _ in peer.changes():

@@ -14,7 +14,7 @@ from websockets.asyncio.client import ClientConnection
 from crdt_sessions import Agent, RunCancelled, RunFailed, SessionPeer, connect
 from crdt_sessions.bridges import deltas
 from crdt_sessions.client import connection
-from crdt_sessions.client.known import KnownSessions
+from crdt_sessions.client.parking import WarmSessions
 from crdt_sessions.client.service import ServiceClient
 from crdt_sessions.errors import (
     AlreadyDecided,
@@ -210,14 +210,14 @@ async def test_an_agent_begins_where_it_left_and_not_in_another_session_of_the_s
     service, room, monkeypatch, linger_s
 ):
     room, known = f"{room}-{linger_s}", []
-    take = KnownSessions.take
+    pick_up = WarmSessions.pick_up
 
     def noted(self, *args):
-        kept = take(self, *args)
+        kept = pick_up(self, *args)
         known.append(kept and (isinstance(kept, SessionPeer), len(kept.view.messages)))
         return kept
 
-    monkeypatch.setattr(KnownSessions, "take", noted)
+    monkeypatch.setattr(WarmSessions, "pick_up", noted)
 
     async def answer(run):
         async with run.text() as out:
@@ -262,7 +262,7 @@ async def test_an_agent_stays_for_a_while_unseen_and_then_leaves(service, room):
 
 
 async def test_an_agent_stays_in_so_many_sessions_and_leaves_all_when_it_stops(service, room, monkeypatch):
-    monkeypatch.setattr("crdt_sessions.client.known._MOST_WAITING", 2)
+    monkeypatch.setattr("crdt_sessions.client.parking._MOST_PARKED", 2)
     rooms = [f"{room}-{number}" for number in range(3)]
     async with working(service.url, says):
         for each in rooms:
@@ -301,12 +301,12 @@ async def says(run):
 
 
 class Stayer:
-    """What KnownSessions needs of a peer."""
+    """What WarmSessions needs of a peer."""
 
     def __init__(self):
-        self.waits, self.left, self.unacknowledged = True, False, 0
+        self.parked, self.left, self.unacknowledged = True, False, 0
 
-    async def step_back(self):
+    async def park(self):
         await asyncio.sleep(0)
         return True
 
@@ -321,47 +321,47 @@ class Stayer:
 
 
 async def test_of_two_that_have_done_their_work_in_a_session_one_stays():
-    known, both = KnownSessions(250, 60, random.Random(1)), [Stayer(), Stayer()]
-    await asyncio.gather(*(known.keep("a", (1, 1), each) for each in both))
+    warm, both = WarmSessions(250, 60, random.Random(1)), [Stayer(), Stayer()]
+    await asyncio.gather(*(warm.park("a", (1, 1), each) for each in both))
     assert [each.left for each in both] == [False, True]
-    assert known.take("a", (1, 1)) is both[0]
+    assert warm.pick_up("a", (1, 1)) is both[0]
 
 
 async def test_who_cannot_stay_leaves_and_the_run_is_not_taken_for_lost():
     class Refused(Stayer):
-        async def step_back(self):
+        async def park(self):
             raise ConnectionClosed(code=4403, reason="no such lease")
 
-    known, peer = KnownSessions(250, 60, random.Random(1)), Refused()
-    await known.keep("a", (1, 1), peer)
+    warm, peer = WarmSessions(250, 60, random.Random(1)), Refused()
+    await warm.park("a", (1, 1), peer)
     assert peer.left
-    assert known.take("a", (1, 1)) is None
+    assert warm.pick_up("a", (1, 1)) is None
 
 
 async def test_who_has_lost_its_connection_while_it_waited_is_not_used():
-    known, peer = KnownSessions(250, 60, random.Random(1)), Stayer()
-    await known.keep("a", (1, 1), peer)
-    peer.waits = False
-    assert known.take("a", (1, 1)) is None
-    await known.close()
+    warm, peer = WarmSessions(250, 60, random.Random(1)), Stayer()
+    await warm.park("a", (1, 1), peer)
+    peer.parked = False
+    assert warm.pick_up("a", (1, 1)) is None
+    await warm.close()
     assert peer.left
 
 
 def test_what_an_agent_remembers_is_bounded():
-    known = KnownSessions(250, 0, random.Random(1))
+    warm = WarmSessions(250, 0, random.Random(1))
     documents = {name: SessionDoc(1) for name in "abc"}
     for name, document in documents.items():
         document.edit(lambda doc, name=name: doc.roots.state.__setitem__("k", name * 90))
-        known.remember(name, (1, 1), document.encode())
-    assert known.take("a", (1, 1)) is None, "the one that was left first made room"
-    assert known.take("b", (1, 2)) is None, "it is of another session"
-    assert known.take("b", (1, 1)) is None, "which was forgotten"
-    replica = known.take("c", (1, 1))
+        warm.remember(name, (1, 1), document.encode())
+    assert warm.pick_up("a", (1, 1)) is None, "the one that was left first made room"
+    assert warm.pick_up("b", (1, 2)) is None, "it is of another session"
+    assert warm.pick_up("b", (1, 1)) is None, "which was forgotten"
+    replica = warm.pick_up("c", (1, 1))
     assert replica.document.roots.state["k"] == "c" * 90
-    assert known.take("c", (1, 1)) is None, "it is used once: its client ID belongs to one run"
+    assert warm.pick_up("c", (1, 1)) is None, "it is used once: its client ID belongs to one run"
     documents["a"].edit(lambda doc: doc.roots.state.__setitem__("long", "x" * 300))
-    known.remember("a", (1, 1), documents["a"].encode())
-    assert known.take("a", (1, 1)) is None, "one that is larger than all may be together"
+    warm.remember("a", (1, 1), documents["a"].encode())
+    assert warm.pick_up("a", (1, 1)) is None, "one that is larger than all may be together"
 
 
 async def test_history_is_the_thread_in_the_shape_of_the_provider(service, room):

@@ -1,0 +1,366 @@
+"""One peer of a session: its life, its replica and the connection that keeps the two in sync.
+
+Reading never waits; writing never waits for the network unless it says so (``durable``). The connection is kept up
+in the background for as long as the context lasts. What people and agents say in a session is in
+:mod:`crdt_sessions.client.conversation`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from crdt_sessions.client.connection import Connection
+from crdt_sessions.client.console import tell_on_stderr
+from crdt_sessions.client.contact import Contact
+from crdt_sessions.client.local import LocalCopy
+from crdt_sessions.client.service import ServiceClient
+from crdt_sessions.client.token import Token, fresh, subject
+from crdt_sessions.clock import Clock
+from crdt_sessions.errors import NoService, RequestRefused, ServiceUnreachable
+from crdt_sessions.ids import ClientId, Millis, Seq, session_id
+from crdt_sessions.limits import Limits
+from crdt_sessions.model import Author, Message, Presence, PresenceUser, SessionView, order
+from crdt_sessions.model.values import Activity
+from crdt_sessions.pulse import Pulse
+from crdt_sessions.sync import Replica
+
+Result = TypeVar("Result")
+
+_log = logging.getLogger("crdt_sessions.client")
+_HAND_OVER_S = 5.0
+
+
+class Peer:
+    """One peer of a session, which joins when it is entered: use it as a context manager."""
+
+    def __init__(
+        self,
+        contact: Contact,
+        session: str,
+        *,
+        token: Token | None,
+        author: Author,
+        is_known: bool,
+        device: str | None,
+        offline: Path | None,
+        lease: str | None,
+        renew_s: float | None,
+        clock: Clock,
+        limits: Limits,
+        rng: random.Random,
+        replica: Replica,
+        quiet: bool,
+    ) -> None:
+        self.session_id = session_id(session)
+        self._name = session
+        self.author = author
+        self._is_known = is_known
+        self._contact = contact
+        self._quiet = quiet
+        self._token = token
+        self._clock = clock
+        self._replica = replica
+        self._rng = rng
+        replica.limits = limits
+        replica.heartbeat_ms = _heartbeat(renew_s)
+        self._local = LocalCopy(offline, self.session_id, clock) if offline is not None else None
+        self._stack = AsyncExitStack()
+        self._changed = Pulse()
+        self._connection = Connection(
+            contact,
+            self.session_id,
+            token,
+            self._replica,
+            clock=clock,
+            changed=self._changed,
+            rng=rng,
+            lease=lease,
+            heartbeat_s=renew_s,
+            patient=offline is not None,
+        )
+        self._failure: Exception | None = None
+        self._closing = False
+        self._parked_at: int | None = None
+        """The replica's version when it was parked."""
+        self._saved = 0
+        self._keeping: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._presence = Presence(user=PresenceUser(), kind=author.kind, device=device)
+
+    async def __aenter__(self) -> Self:
+        if not self._quiet:
+            tell_on_stderr()
+        try:
+            if self._local is not None:
+                await self._stack.enter_async_context(self._local)
+                await self._restore(self._local)
+            await self._introduce()
+            self._tasks = [asyncio.create_task(self._connection.keep_up(), name=f"connection to {self.session_id}")]
+            if self._local is not None:
+                self._keeping = asyncio.create_task(self._keep_local(self._local), name="local copy")
+                self._tasks.append(self._keeping)
+            for task in self._tasks:
+                task.add_done_callback(self._task_ended)
+            if self._local is None:
+                await self.synced()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def _introduce(self) -> None:
+        """Find out who this peer is, and be present as that."""
+        if self._token is not None and not self._is_known:
+            who = subject(await fresh(self._token))
+            if self._local is None:  # otherwise there may be no connection for a long time
+                with suppress(RequestRefused, NoService, ServiceUnreachable):  # the connection will say so
+                    async with ServiceClient(self._contact.url, self._token) as service:
+                        who = (await service.whoami()).principal
+            self.author = self.author.but(id=who or self.author.id)
+        user = PresenceUser(id=self.author.id, name=self.author.name)
+        self._presence = self._presence.but(user=user)
+        self._replica.set_presence(self._presence.json_value())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self.leave()
+        else:
+            await self._close()
+
+    async def leave(self) -> None:
+        """Leave in good order, which is what leaving the context does."""
+        try:
+            if self.connected and self._failure is None:
+                await self._hand_over()
+        finally:
+            await self._close()
+
+    async def park(self) -> bool:
+        """Say good-bye but stay connected, unseen, as another Yjs client, until :meth:`resume`; tell whether so.
+
+        Nothing is to be written meanwhile. A peer that keeps a local file does not; nor does one that is not
+        connected, or has what the service has not acknowledged.
+        """
+        if not self.connected or self._failure is not None or self._local is not None:
+            return False
+        await self._hand_over()
+        if not self.connected or self.unacknowledged:
+            return False
+        self._replica = self._replica.successor(self._rng.randrange(1, 2**32))
+        self._connection.go_on(self._replica)
+        self._presence = Presence(user=self._presence.user, kind=self.author.kind, device=self._presence.device)
+        self._parked_at = self._replica.version
+        return True
+
+    @property
+    def parked(self) -> bool:
+        """Whether it is parked, connected, and nothing was written since."""
+        return self.connected and self._failure is None and self._replica.version == self._parked_at
+
+    def resume(self, lease: str, renew_s: float) -> None:
+        """Go on, after :meth:`park`, as the holder of a *lease*. See :func:`connect` for *renew_s*."""
+        self._parked_at = None
+        self._replica.heartbeat_ms = _heartbeat(renew_s)
+        self._replica.hold(lease)
+        self._replica.set_presence(self._presence.json_value())
+        self._connection.go_on(self._replica, lease=lease, heartbeat_s=renew_s)
+
+    # -- state -------------------------------------------------------------------------------------------------
+
+    @property
+    def view(self) -> SessionView:
+        """The document as layout 1 sees it. To read; write with :meth:`edit`."""
+        return self._replica.view
+
+    @property
+    def client_id(self) -> ClientId:
+        """This replica's Yjs client id."""
+        return self._replica.client_id
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection and both sides have what the other had."""
+        return self._replica.synced
+
+    @property
+    def unacknowledged(self) -> int:
+        """Number of local changes not known to be durable on the server."""
+        return self._replica.version - self._replica.durable
+
+    def encode(self) -> bytes:
+        """Return the document as one Yjs update."""
+        return self._replica.document.encode()
+
+    def present(self) -> dict[ClientId, Presence]:
+        """Return who else is here. States that are not layout 1's are left out."""
+        found = {}
+        for client, state in self._replica.presences().items():
+            try:
+                found[client] = Presence.model_validate(state)
+            except ValueError:
+                continue
+        return found
+
+    # -- waiting -----------------------------------------------------------------------------------------------
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return once *condition* holds; it is looked at after every change of document, presence or connection.
+
+        Raises:
+            ConnectionClosed: the server refused this peer for good.
+            StorageError: the local file failed.
+        """
+
+        def reached() -> bool:
+            if self._failure is not None:
+                raise self._failure
+            return condition()
+
+        await self._changed.until(reached)
+
+    async def synced(self) -> None:
+        """Return once both sides have what the other had. Raises as :meth:`until`."""
+        await self.until(lambda: self._replica.synced)
+
+    async def durable(self) -> None:
+        """Return once every change made here so far is on the server's disk. Raises as :meth:`until`."""
+        version = self._replica.version
+        await self.until(lambda: self._replica.durable >= version)
+
+    async def saved(self) -> None:
+        """Return once every change made here so far is in the local file.
+
+        Raises:
+            ValueError: there is no local file (``offline``).
+            StorageError: it failed.
+        """
+        if self._local is None:
+            raise ValueError("this peer has no local file; give connect() offline=...")
+        version = self._replica.version
+        await self.until(lambda: self._saved >= version)
+
+    async def changes(self) -> AsyncIterator[None]:
+        """Yield now, and then after every change of document, presence or connection. Raises as :meth:`until`."""
+        while True:
+            beat = self._changed.count
+            yield
+            await self.until(lambda beat=beat: self._changed.count > beat)  # type: ignore[misc]
+
+    async def changed_messages(self) -> AsyncIterator[list[Message]]:
+        """Yield the messages that changed, or whose runs did, since the last time; at first all of them.
+
+        In the session's order; none if only presence or the connection changed. Each costs what changed, not
+        what the session holds. Raises as :meth:`until`.
+        """
+        revision = Seq(-1)
+        async for _ in self.changes():
+            subjects = self._replica.changes.since(revision)
+            revision = self._replica.revision
+            ids = {id for kind, id in subjects if kind == "message"}
+            runs = (self.view.runs.value(id) for kind, id in subjects if kind == "run")
+            ids |= {run.output for run in runs if run is not None and run.output is not None}
+            messages = [message for id in ids if (message := self.view.messages.value(id)) is not None]
+            yield sorted(messages, key=order)
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def edit(self, change: Callable[[SessionView], Result]) -> Result:
+        """Change the document in one transaction, now; it travels when it can. Await :meth:`durable` to be sure.
+
+        Return what *change* does, which gets the :class:`SessionView`.
+        """
+        result = self._replica.edit(change)
+        self._wake()
+        return result
+
+    def set_presence(self, activity: Activity | None = None, *, modality: str | None = None, **more: Any) -> None:
+        """Say what this peer does (*activity*, *modality*); *more*, such as ``cursor``, is sent as it is."""
+        update = {"activity": activity, "modality": modality, **more}
+        self._presence = self._presence.model_copy(update={k: v for k, v in update.items() if v is not None})
+        self._replica.set_presence(self._presence.json_value())
+        self._wake()
+
+    # -- the network, by hand ------------------------------------------------------------------------------------
+
+    def go_offline(self) -> None:
+        """Drop the connection and stay away until :meth:`go_online`; one goes on working meanwhile."""
+        self._connection.go_offline()
+
+    def go_online(self) -> None:
+        """Come back."""
+        self._connection.go_online()
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def now(self) -> int:
+        """Return the time, for timestamps in the document."""
+        return self._clock.now()
+
+    @property
+    def clock(self) -> Clock:
+        """The only source of time."""
+        return self._clock
+
+    def _wake(self) -> None:
+        self._connection.wake()
+        self._changed.beat()
+
+    async def _restore(self, local: LocalCopy) -> None:
+        updates = await local.load()
+        for update in updates:
+            self._replica.restore(update)
+        if updates:
+            self._replica.restored_unacknowledged()
+
+    async def _keep_local(self, local: LocalCopy) -> None:
+        """Write everything that changes the replica to the local file, in order; the rest of it on closing."""
+        while not (self._closing and not self._replica.has_incoming):
+            await self._changed.until(lambda: self._replica.has_incoming or self._closing)
+            version, updates = self._replica.version, self._replica.take_incoming()
+            if updates:
+                await local.keep(updates)
+            self._saved = version
+            self._changed.beat()
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
+            self._changed.beat()
+
+    async def _hand_over(self) -> None:
+        """Before leaving in good order, say good-bye and let the server have what it has not acknowledged.
+
+        A closed socket would not do: web servers report it like a broken one, and presence stays for a moment.
+        """
+        self._replica.leave()
+        self._wake()
+        try:
+            async with asyncio.timeout(_HAND_OVER_S):
+                await self.durable()
+        except TimeoutError:
+            _log.warning(
+                "left with %s changes not acknowledged", self.unacknowledged, extra={"session": self.session_id}
+            )
+
+    async def _close(self) -> None:
+        self._closing = True
+        self._changed.beat()
+        for task in self._tasks:
+            if task is not self._keeping:  # never in the middle of a write
+                task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._stack.aclose()
+        self._replica.close()
+
+
+def _heartbeat(renew_s: float | None) -> Millis | None:
+    return Millis(int(renew_s * 1000)) if renew_s is not None else None
