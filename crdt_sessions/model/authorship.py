@@ -1,20 +1,19 @@
-"""Whose structs an update holds, read without applying it. Source: Yjs ``encoding.js``, update v1.
+"""Whose structs an update holds, found without applying it.
 
-An update begins with the number of clients it holds structs of, then for each the number of structs, the client
-and the clock they begin at; only the first client can be read without parsing structs. The rest is found by asking
-the library for what is left of the update once a client is considered known.
+Only its first client can be read without reading its structs. The others are found by asking the library for what is
+left of the update once a client is considered known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from pycrdt import get_update
 
-from crdt_sessions.errors import MalformedUpdate, WireError
 from crdt_sessions.ids import ClientId
 from crdt_sessions.model.document import SessionDoc, guarded
-from crdt_sessions.wire.varint import Reader, decode_state_vector, encode_state_vector
+from crdt_sessions.wire.update_v1 import count_clients, first_client
+from crdt_sessions.wire.varint import decode_state_vector, encode_state_vector
 
 _MANY = 10_000
 _MAX_CLOCK = 2**32 - 1
@@ -26,7 +25,7 @@ def sole_author(update: bytes) -> ClientId | None:
     Raises:
         MalformedUpdate: *update* cannot be decoded.
     """
-    return _first(update) if _clients(update) == 1 else None
+    return ClientId(first_client(update)) if count_clients(update) == 1 else None
 
 
 def authors(document: SessionDoc, update: bytes, most: int) -> list[ClientId]:
@@ -39,8 +38,8 @@ def authors(document: SessionDoc, update: bytes, most: int) -> list[ClientId]:
     """
     found: list[ClientId] = []
     vector = document.state_vector()
-    while len(found) < most and _clients(unknown := _unknown(update, vector)):
-        found.append(_first(unknown))
+    while len(found) < most and count_clients(unknown := _unknown(update, vector)):
+        found.append(ClientId(first_client(unknown)))
         vector = _raised(vector, found[-1:])
     return found
 
@@ -51,30 +50,13 @@ def writes_as(document: SessionDoc, update: bytes, clients: set[ClientId]) -> Cl
     Raises:
         UpdateError: *update* cannot be decoded.
     """
-    listed = _clients(update)
-    if listed == 0 or (listed == 1 and _first(update) not in clients):
+    listed = count_clients(update)
+    if listed == 0 or (listed == 1 and first_client(update) not in clients):
         return None
     vector = document.state_vector()
-    if _clients(_unknown(update, vector)) == _clients(_unknown(update, _raised(vector, clients))):
+    if count_clients(_unknown(update, vector)) == count_clients(_unknown(update, _raised(vector, clients))):
         return None
     return next((client for client in authors(document, update, _MANY) if client in clients), None)
-
-
-def _clients(update: bytes) -> int:
-    """Return the number of clients by whom *update* holds structs."""
-    return _read(update, lambda reader: reader.varuint())
-
-
-def _first(update: bytes) -> ClientId:
-    """Return the first of them. Before it stand the number of clients and the number of its structs."""
-    return ClientId(_read(update, lambda reader: (reader.varuint(), reader.varuint(), reader.varuint())[2]))
-
-
-def _read(update: bytes, read: Callable[[Reader], int]) -> int:
-    try:
-        return read(Reader(update))
-    except WireError as error:
-        raise MalformedUpdate(size=len(update)) from error
 
 
 def _unknown(update: bytes, vector: bytes) -> bytes:

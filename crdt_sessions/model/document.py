@@ -15,8 +15,8 @@ from pycrdt import Doc, Snapshot, TransactionEvent, get_update, merge_updates
 
 from crdt_sessions.errors import BadValue, MalformedUpdate, PanickedUpdate
 from crdt_sessions.model import layout
-from crdt_sessions.model.structs import may_hold_pairs
 from crdt_sessions.wire import EMPTY_UPDATE
+from crdt_sessions.wire.update_v1 import may_hold_pairs, read_id_set
 from crdt_sessions.wire.varint import Reader, decode_state_vector
 
 Result = TypeVar("Result")
@@ -303,7 +303,7 @@ def _beyond(doc: Doc[Any], update: bytes) -> dict[int, list[tuple[int, int]]] | 
     if update == EMPTY_UPDATE:
         return {}
     unknown = Reader(guarded(lambda: get_update(update, doc.get_state()), size=len(update)))
-    return None if unknown.varuint() != 0 else _read_id_set(unknown)  # clients with structs beyond the state vector
+    return None if unknown.varuint() != 0 else read_id_set(unknown)  # clients with structs beyond the state vector
 
 
 def _covers(known: list[tuple[int, int]], asked: list[tuple[int, int]]) -> bool:
@@ -396,25 +396,8 @@ def decode_extent(snapshot: bytes) -> Extent:
         WireError: it is not one.
     """
     reader = Reader(snapshot)
-    deleted = _read_id_set(reader)
+    deleted = read_id_set(reader)
     return Extent(decode_state_vector(reader.take(reader.remaining)), deleted)
-
-
-def _read_id_set(reader: Reader) -> dict[int, list[tuple[int, int]]]:
-    """Read ranges of struct ids by client, neighbours joined. Source: Yjs ``DeleteSet.js``."""
-    ranges: dict[int, list[tuple[int, int]]] = {}
-    for _ in range(reader.varuint()):
-        client = reader.varuint()
-        joined: list[tuple[int, int]] = []
-        for clock, length in sorted((reader.varuint(), reader.varuint()) for _ in range(reader.varuint())):
-            if joined and joined[-1][0] + joined[-1][1] >= clock:
-                start = joined[-1][0]
-                joined[-1] = (start, max(joined[-1][1], clock + length - start))
-            else:
-                joined.append((clock, length))
-        if joined:
-            ranges[client] = joined
-    return ranges
 
 
 def guarded(call: Callable[[], Result], *, size: int) -> Result:

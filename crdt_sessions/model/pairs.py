@@ -14,22 +14,31 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from crdt_sessions.model.causality import Parsed, parse
 from crdt_sessions.model.document import SessionDoc
-from crdt_sessions.model.structs import HAS_ORIGIN, HAS_RIGHT_ORIGIN, STRING, may_hold_pairs
+from crdt_sessions.wire.update_v1 import (
+    HAS_KEY,
+    HAS_ORIGIN,
+    HAS_RIGHT_ORIGIN,
+    NO_DELETIONS,
+    STRING,
+    Id,
+    Parsed,
+    may_hold_pairs,
+    parse,
+    read_head,
+)
 from crdt_sessions.wire.varint import MAX_VARUINT, Reader, buffer, decode_state_vector, encode_state_vector, varuint
 
 _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 _REPLACEMENT = "\ufffd"
-_NOTHING_DELETED = b"\x00"
 _FEW = 8
 """Places that are looked at one by one; of more, all pairs in the document are found at once."""
 _LOW_CLIENTS = 2**20
 _MOST_KNOWN = 64
 """Clients of whose text is remembered where no pair is."""
 
-_Place = tuple[int, int]
-"""Client, and the clock of the unit behind the place."""
+_Place = Id
+"""Client, and the clock of the unit after the place."""
 
 
 class Mended(NamedTuple):
@@ -112,15 +121,8 @@ class Pairs:
         if reader.varuint() != 1:
             return ""
         _ = reader.varuint(), reader.varuint(), reader.varuint()
-        info = reader.take(1)[0]
-        if info & ~(HAS_ORIGIN | HAS_RIGHT_ORIGIN) != STRING:
-            return ""
-        for flag in (HAS_ORIGIN, HAS_RIGHT_ORIGIN):
-            if info & flag:
-                _ = reader.varuint(), reader.varuint()
-        if not info & (HAS_ORIGIN | HAS_RIGHT_ORIGIN):
-            _ = reader.string() if reader.varuint() else (reader.varuint(), reader.varuint())
-        return reader.string()
+        head = read_head(reader)
+        return reader.string() if head.kind == STRING and not head.info & HAS_KEY else ""
 
 
 def places_in(update: bytes) -> Iterable[_Place]:
@@ -191,7 +193,7 @@ def _make_way(torn: Sequence[_Place], parsed: Parsed, clocks: Mapping[int, int])
     inserting = [_replacements(author, stay) for author, stay in halves if stay]
     if not inserting:
         return (b"".join(deleting),)
-    return b"".join(deleting), varuint(len(inserting)) + b"".join(reversed(inserting)) + _NOTHING_DELETED
+    return b"".join(deleting), varuint(len(inserting)) + b"".join(reversed(inserting)) + NO_DELETIONS
 
 
 def _replacements(author: int, places: Sequence[_Place]) -> bytes:

@@ -3,8 +3,7 @@
 Like those in :mod:`crdt_sessions.sync.plain` they need not be tried in another process first. One client writes a
 new entry of ``messages`` or ``runs``, or puts something new at the end of an array that it has begun so, as the parts
 of a message are; and then only into what the same update has made: maps, arrays and texts, JSON of moderate depth,
-and text. No key is written twice, and nothing is deleted. Source of the format: Yjs ``encoding.js``, update v1, and
-lib0 ``encoding.writeAny``.
+and text. No key is written twice, and nothing is deleted. Source of the values: lib0 ``encoding.writeAny``.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from crdt_sessions.errors import WireError
-from crdt_sessions.model.structs import ANY, HAS_KEY, HAS_ORIGIN, MAX_CLOCK, STRING, TYPE, units
+from crdt_sessions.wire.update_v1 import ANY, HAS_KEY, MAX_CLOCK, STRING, TYPE, read_head, units
 from crdt_sessions.wire.varint import Reader
 
 _MAX_STRUCTS = 200
@@ -105,25 +104,26 @@ class _Planting:
         }
 
     def _struct(self) -> None:
-        info = self._reader.take(1)[0]
-        content = info & ~(HAS_ORIGIN | HAS_KEY)
-        if info & HAS_ORIGIN:
-            _require(not info & HAS_KEY and self._reader.varuint() == self._client)
-            parent = self._ends.pop(self._reader.varuint(), -1)
-            self._append(parent, content)
-            return
-        named = self._reader.varuint()
-        _require(named in (0, 1))
-        if named:
-            root = self._reader.string()
-            _require(root in _ROOTS and bool(info & HAS_KEY) and not self._has(root, self._key(root)))
+        head = read_head(self._reader)
+        content = head.kind
+        _require(head.right is None)
+        if head.origin is not None:
+            client, before = head.origin
+            _require(client == self._client and not head.info & HAS_KEY)
+            self._append(self._ends.pop(before, -1), content)
+        elif isinstance(head.parent, str):
+            root, key = head.parent, head.key or ""
+            _require(root in _ROOTS and head.key is not None and not self._has(root, self._once(root, key)))
             _require(content == TYPE and self._reader.take(1)[0] == _MAP)
             self._make(_MAP, 0)
-            return
-        _require(self._reader.varuint() == self._client)
-        parent = self._reader.varuint()
-        if info & HAS_KEY:
-            self._key(parent)
+        elif head.parent is not None:
+            self._inside(*head.parent, head.key, content)
+
+    def _inside(self, client: int, parent: int, key: str | None, content: int) -> None:
+        """Read what comes into a type, beside nothing."""
+        _require(client == self._client)
+        if key is not None:
+            self._once(parent, key)
             kind, depth = self._made.get(parent, (None, 0))
             _require(kind == _MAP and content in (ANY, TYPE))
             self._content(content, depth, one=True)
@@ -139,8 +139,7 @@ class _Planting:
         self._content(content, depth)
         self._ends[self._clock - 1] = parent
 
-    def _key(self, parent: int | str) -> str:
-        key = self._reader.string()
+    def _once(self, parent: int | str, key: str) -> str:
         _require((parent, key) not in self._keys)
         self._keys.add((parent, key))
         return key

@@ -4,7 +4,6 @@ The CRDT library can panic, loop for ever or crash the process on an update that
 (docs/decisions/0011-a-process-for-foreign-bytes.md), so what comes from outside is first applied in another process.
 Nine out of ten updates are a few characters put behind, or before, others that are there. Those need no such test:
 everything in them can be checked by looking. So can what begins a message, see :mod:`crdt_sessions.sync.fresh`.
-Source of the format: Yjs ``encoding.js``, update v1.
 """
 
 from __future__ import annotations
@@ -15,9 +14,19 @@ from typing import NamedTuple
 
 from crdt_sessions.errors import UpdateError, WireError
 from crdt_sessions.model import SessionDoc, places_in
-from crdt_sessions.model.structs import HAS_ORIGIN, HAS_RIGHT_ORIGIN, MAX_CLOCK, STRING, units
 from crdt_sessions.sync.fresh import OpenArrays, fresh
 from crdt_sessions.wire import AN_UPDATE, EMPTY_UPDATE, Update, encode, sole_update
+from crdt_sessions.wire.update_v1 import (
+    HAS_KEY,
+    HAS_ORIGIN,
+    HAS_RIGHT_ORIGIN,
+    MAX_CLOCK,
+    NO_DELETIONS,
+    STRING,
+    Id,
+    read_head,
+    units,
+)
 from crdt_sessions.wire.varint import ONE_BYTE, Reader, buffer, decode_state_vector, varuint
 
 _MAX_STRUCTS = 8
@@ -156,13 +165,15 @@ def _inserted(
     reader: Reader, client: int, clock: int, clocks: Mapping[int, int], is_whole: Callable[[int, int], bool]
 ) -> int:
     """Return the length of the text that the next struct inserts, in UTF-16 units; 0 if it is something else."""
-    info = reader.take(1)[0]
+    info, origin, right, _, _ = read_head(reader)
     if info & ~HAS_RIGHT_ORIGIN != STRING | HAS_ORIGIN:
         return 0
-    for behind in (1, 0) if info & HAS_RIGHT_ORIGIN else (1,):
-        neighbour, at = reader.varuint(), reader.varuint()
+    for after, each in ((1, origin), (0, right)):
+        if each is None:
+            continue
+        neighbour, at = each
         there = clocks.get(neighbour, 0)
-        end, place = clock if neighbour == client else there, at + behind
+        end, place = clock if neighbour == client else there, at + after
         if at >= end or (0 < place < end and (place > there or not is_whole(neighbour, place))):
             return 0
     return units(reader.string().encode())
@@ -200,11 +211,12 @@ class _Run:
     """Insertions in a row by one client, each of them an update with one struct, behind one another."""
 
     def __init__(
-        self, message: bytes, head: bytes, info: int, client: bytes, right: bytes, clock: int, text: bytes
+        self, message: bytes, head: bytes, info: int, client: bytes, right: Id | None, clock: int, text: bytes
     ) -> None:
         self._first = message
         self._head = head
-        self._client, self._info, self._right = client, info | HAS_ORIGIN, right
+        self._client, self._info = client, info | HAS_ORIGIN
+        self._right = varuint(right[0]) + varuint(right[1]) if right is not None else b""
         self._clock = clock + units(text)
         self._texts = [text]
         self._expect()
@@ -228,24 +240,14 @@ class _Run:
             return None
         reader = Reader(update)
         reader.take(2)
-        client = varuint(reader.varuint())
-        clock, info = reader.varuint(), reader.take(1)[0]
-        if info & ~(HAS_ORIGIN | HAS_RIGHT_ORIGIN) != STRING:
+        client, clock, head = varuint(reader.varuint()), reader.varuint(), read_head(reader)
+        if head.kind != STRING or head.info & HAS_KEY:
             return None
-        if info & HAS_ORIGIN:
-            _ = reader.varuint(), reader.varuint()
-        at = len(update) - reader.remaining
-        if info & HAS_RIGHT_ORIGIN:
-            _ = reader.varuint(), reader.varuint()
-        right = update[at : len(update) - reader.remaining]
-        if not info & (HAS_ORIGIN | HAS_RIGHT_ORIGIN):  # the first in its text: a parent stands there
-            named = reader.varuint()
-            _ = reader.string() if named else (reader.varuint(), reader.varuint())
-        head = update[: len(update) - reader.remaining]
+        before = update[: len(update) - reader.remaining]
         text = reader.string().encode()
-        if reader.take(reader.remaining) != _NOTHING_DELETED or not text:
+        if reader.take(reader.remaining) != NO_DELETIONS or not text:
             return None
-        return cls(message, head, info, client, right, clock, text)
+        return cls(message, before, head.info, client, head.right, clock, text)
 
     def takes(self, message: bytes) -> bool:
         """Take *message*, if it goes on where the last one ended."""
@@ -261,13 +263,10 @@ class _Run:
         """Return all of it as one message."""
         if len(self._texts) == 1:
             return self._first
-        return encode(Update(self._head + buffer(b"".join(self._texts)) + _NOTHING_DELETED))
+        return encode(Update(self._head + buffer(b"".join(self._texts)) + NO_DELETIONS))
 
     def _expect(self) -> None:
         self._expected = _next_one(self._client, self._clock, self._info) + self._right
-
-
-_NOTHING_DELETED = b"\x00"
 
 
 def _next_one(client: bytes, clock: int, info: int) -> bytes:

@@ -1,0 +1,60 @@
+"""Yjs updates, read: what stands before a struct's content, and what is no update."""
+
+import pytest
+from pycrdt import Array, Doc, Map, Text
+
+from crdt_sessions.errors import MalformedUpdate, WireError
+from crdt_sessions.wire.update_v1 import ANY, STRING, TYPE, Head, parse, read_head, select
+from crdt_sessions.wire.varint import Reader, decode_state_vector, string, varuint
+
+TO_A_ROOT, TO_A_TYPE = varuint(1) + string("messages"), varuint(0) + varuint(7) + varuint(3)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "head"),
+    [
+        (bytes((0x84,)) + varuint(7) + varuint(300), Head(0x84, (7, 300), None, None, None)),
+        (bytes((0x44,)) + varuint(7) + varuint(1), Head(0x44, None, (7, 1), None, None)),
+        (bytes((0xE8, 1, 2, 3, 4)), Head(0xE8, (1, 2), (3, 4), None, None)),
+        (bytes((0x04,)) + TO_A_ROOT, Head(0x04, None, None, "messages", None)),
+        (bytes((0x27,)) + TO_A_TYPE + string("é"), Head(0x27, None, None, (7, 3), "é")),
+    ],
+)
+def test_a_head_says_where_a_struct_belongs(encoded, head):
+    reader = Reader(encoded + b"rest")
+    assert read_head(reader) == head
+    assert reader.take(reader.remaining) == b"rest"
+
+
+def test_the_kind_of_a_head_is_without_its_flags():
+    assert [Head(info, None, None, None, None).kind for info in (0xC4, 0x28, 0x07)] == [STRING, ANY, TYPE]
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        b"",
+        bytes((0x84, 1)),
+        bytes((0x04, 2, 0, 0)),  # neither a root nor a type
+        bytes((0x04, 1, 2, 0xFF, 0xFE)),  # not UTF-8
+        bytes((0x24, 0, 1, 1, 1, 0xFF)),
+    ],
+)
+def test_what_is_no_head_is_refused(encoded):
+    with pytest.raises(WireError):
+        read_head(Reader(encoded))
+    with pytest.raises(MalformedUpdate):
+        parse(b"\x01\x01\x05\x00" + encoded)
+
+
+def test_all_that_an_update_holds_can_be_selected_again():
+    doc = Doc(client_id=5)
+    doc["messages"] = messages = Map()
+    messages["m"] = Map({"parts": Array([Text("a"), 1.5, {"b": [None, True]}])})
+    text = doc.get("draft", type=Text)
+    text += "hello 🙂"
+    del text[1:3]
+    update = doc.get_update()
+    read = parse(update)
+    assert select(update, read.inserted, read.deleted) == update
+    assert {5: sum(struct.size for struct in read.inserted[5])} == decode_state_vector(doc.get_state())
