@@ -486,7 +486,7 @@ def test_a_run_ends_once(held):
 
 
 def test_nothing_of_a_question_and_its_answer_is_tried_elsewhere_until_the_end(world, monkeypatch):
-    """What is tried costs milliseconds (docs/performance.md)."""
+    """What is tried costs milliseconds (docs/design/performance-notes.md)."""
     engine, tried = world.network.engine, []
     ask = engine.doubtful
     monkeypatch.setattr(engine, "doubtful", lambda peer, data: tried.extend(found := ask(peer, data)) or found)
