@@ -24,6 +24,7 @@ from crdt_sessions_server.auth import (
     Role,
     StaticTokens,
     mint,
+    static,
 )
 from crdt_sessions_server.auth.jwt import from_file
 
@@ -327,3 +328,18 @@ async def test_tokens_are_revoked_one_by_one_or_all_that_somebody_has(gate, cloc
     await fresh.start()
     with pytest.raises(NotAuthenticated, match="was revoked"):
         await fresh.authorize(token, None)
+
+
+async def test_a_file_of_tokens_is_not_looked_at_for_each_request(tmp_path, monkeypatch):
+    path = tmp_path / "tokens.json"
+    path.write_text(json.dumps({"t": {"principal": "ann"}}), "utf-8")
+    gate = Gate(StaticTokens.from_file(path), MemoryStore(), FakeClock())
+    monkeypatch.setattr(static, "_stamp", lambda _: pytest.fail("the file was looked at"))
+    states = [gate.state for _ in range(3)]
+    assert [(await gate.authorize("t", None)).id for _ in states] == ["ann"] * len(states)
+    monkeypatch.undo()
+    assert not gate.refresh()
+    path.write_text(json.dumps({"t": {"principal": "ann"}, "u": {"principal": "bob"}}), "utf-8")
+    assert gate.refresh()
+    assert gate.state not in states
+    assert (await gate.authorize("u", None)).id == "bob"

@@ -61,6 +61,7 @@ class Gate:
         self._revoked: dict[tuple[str, str, str], int] = {}
         self._members: OrderedDict[SessionId, Mapping[str, str]] = OrderedDict()
         self._version = 0
+        self._revision = authorizer.revision()
 
     async def start(self) -> None:
         """Read the revocations on record."""
@@ -70,7 +71,15 @@ class Gate:
     @property
     def state(self) -> int:
         """A number that differs once an answer given before may not hold any more."""
-        return self._version + self.authorizer.revision()
+        return self._version + self._revision
+
+    def refresh(self) -> bool:
+        """Ask the authorizer whether answers that it gave may not hold any more.
+
+        Asked several times a second and not for each request, since an authorizer may look at a file for that.
+        """
+        before, self._revision = self._revision, self.authorizer.revision()
+        return self._revision != before
 
     async def authorize(self, token: str | None, session: str | None, needs: Permission | None = None) -> Principal:
         """Return whom a token stands for, with the role that counts in a session.

@@ -54,7 +54,6 @@ class LiveAccess:
         self._gate = gate
         self._clock = clock
         self._watched: set[_Watched] = set()
-        self._revision = gate.authorizer.revision()
         self._changes: list[Change] = []
         self._changed = asyncio.Event()
         gate.on_change = self._note
@@ -118,8 +117,7 @@ class LiveAccess:
 
     async def _look(self) -> None:
         changes, self._changes = self._changes, []
-        revision = self._gate.authorizer.revision()
-        everybody, self._revision = revision != self._revision, revision
+        everybody = self._gate.refresh()
         for change in [Change("")] if everybody else changes:
             self._doubt(None if everybody else change.tenant, change.principal)
         now = self._clock.now()
