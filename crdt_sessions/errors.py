@@ -472,7 +472,7 @@ class NotFound(CrdtSessionsError):
 
 
 class StorageError(CrdtSessionsError):
-    """The store failed. What was not acknowledged is not stored."""
+    """The store failed. Nothing of what was to be written is stored, unless it is a :class:`StoreUnavailable`."""
 
 
 class SessionFailed(StorageError):
@@ -501,7 +501,11 @@ class DamagedDatabase(StorageError):
 
 
 class StoreUnavailable(StorageError):
-    """The store cannot write now: the disk is full, fails, is read-only, or another process holds a lock."""
+    """The store cannot write now: the disk is full, fails, is read-only, or another process holds a lock.
+
+    Where a database was reached over a network, what was being written may be stored all the same: read it again
+    before you write anything else.
+    """
 
 
 class DatabaseGone(StoreUnavailable):

@@ -48,7 +48,11 @@ PAGES: dict[str, tuple[str, str, dict[str, list[str]]]] = {
                 "runtime.channel.Channel", "runtime.sandbox.Sandbox", "runtime.versions.Versions",
                 "runtime.webhooks.Webhook", "ids.session_id", "ids.name_of", "wire.closing.Closing",
             ],
-            "Stores": ["storage.base.UpdateStore", "storage.sqlite.SqliteStore", "storage.memory.MemoryStore"],
+            "Stores": [
+                "storage.base.UpdateStore", "storage.base.SessionLog", "storage.base.SessionIndex",
+                "storage.base.RunIndex", "storage.base.Deliveries", "storage.base.AccessRecords",
+                "storage.base.AuditRecords", "storage.sqlite.SqliteStore", "storage.memory.MemoryStore",
+            ],
             "Numbers": [
                 "limits.Limits", "limits.Timing", "limits.Compaction", "limits.Retention", "limits.RunRules",
             ],
@@ -56,6 +60,9 @@ PAGES: dict[str, tuple[str, str, dict[str, list[str]]]] = {
     ),
 }  # fmt: skip
 
+_WITH_A_PLACE = {"crdt_sessions.storage.base." + name for name in (
+    "SessionLog", "SessionIndex", "RunIndex", "Deliveries", "AccessRecords", "AuditRecords",
+)}  # fmt: skip
 _ROLE = re.compile(r":\w+:`~?\.?(?:[\w.]+\.)?(\w+)`")
 _EXAMPLE = '```python not-run="an example of a docstring; README and the how-tos have whole programs"'
 
@@ -87,16 +94,28 @@ def described(source: griffe.Module) -> Iterator[griffe.Object]:
 
 
 def members(found: griffe.Class) -> Iterator[griffe.Object]:
-    """Yield the public methods, properties and documented fields of a class, and those it inherits from ours."""
+    """Yield the public methods, properties and documented fields of a class, and those it inherits from ours.
+
+    Those of a Protocol with a place of its own on the pages are described there.
+    """
     for name, member in {**found.inherited_members, **found.members}.items():
         if name.startswith("_") or not member.path.startswith("crdt_sessions."):
             continue
         target = member.final_target if isinstance(member, griffe.Alias) else member
         words = target.docstring.value if target.docstring is not None else ""
-        if words.startswith("See :"):
+        if words.startswith("See :") or (not words and _implements(target)):
             continue  # a protocol describes it
+        if target.parent is not found and target.parent.path in _WITH_A_PLACE:
+            continue
         if isinstance(target, griffe.Function) or words or _is_field(target):
             yield target
+
+
+def _implements(member: griffe.Object) -> bool:
+    """Whether a base of its class has a member of that name with a docstring."""
+    owner = member.parent
+    bases = owner.mro() if isinstance(owner, griffe.Class) else []
+    return any(member.name in base.members and base.members[member.name].docstring for base in bases)
 
 
 def _find(source: griffe.Module, path: str) -> griffe.Object:

@@ -16,7 +16,7 @@ from crdt_sessions.clock import Clock
 from crdt_sessions.errors import StorageError
 from crdt_sessions.ids import Millis, SessionId, name_of, tenant_of
 from crdt_sessions.pulse import Pulse
-from crdt_sessions.storage import AuditEntry, UpdateStore
+from crdt_sessions.storage import AuditEntry, AuditRecords
 from crdt_sessions.sync import Deed, Unreadable, Violation
 
 _log = logging.getLogger("crdt_sessions.audit")
@@ -36,7 +36,7 @@ class AuditLog:
         clock: the only source of time.
     """
 
-    def __init__(self, store: UpdateStore, clock: Clock) -> None:
+    def __init__(self, store: AuditRecords, clock: Clock) -> None:
         self._store = store
         self._clock = clock
         self._waiting: list[AuditEntry] = []
@@ -133,7 +133,7 @@ class AuditLog:
             del self._waiting[:lost]
 
     async def entries(self, tenant: str, *, after: int = 0, **wanted: str | None) -> AsyncIterator[AuditEntry]:
-        """Yield a tenant's entries behind *after*, oldest first; *wanted* is as for :meth:`UpdateStore.audit`."""
+        """Yield a tenant's entries behind *after*, oldest first; *wanted* is as for :meth:`AuditRecords.audit`."""
         while page := await self._store.audit(tenant, after=after, limit=_PAGE, **wanted):
             for entry in page:
                 yield entry

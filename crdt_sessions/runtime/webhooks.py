@@ -28,7 +28,7 @@ from crdt_sessions.clock import Clock
 from crdt_sessions.errors import NotFound, StorageError
 from crdt_sessions.ids import Millis, SessionId, name_of, tenant_of
 from crdt_sessions.pulse import Pulse
-from crdt_sessions.storage import Delivery, UpdateStore
+from crdt_sessions.storage import Deliveries, Delivery
 from crdt_sessions.sync import Notice
 
 _log = logging.getLogger("crdt_sessions.webhooks")
@@ -119,7 +119,7 @@ class Outbox:
 
     def __init__(
         self,
-        store: UpdateStore,
+        store: Deliveries,
         webhooks: Iterable[Webhook],
         *,
         clock: Clock,

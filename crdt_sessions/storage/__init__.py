@@ -1,6 +1,17 @@
-"""The store seam and its implementations: opaque bytes and ids."""
+"""The store seam, cut by concern, and its implementations: opaque bytes and ids."""
 
 from crdt_sessions.storage.base import (
+    AccessRecords,
+    AuditRecords,
+    Deliveries,
+    RunIndex,
+    SessionIndex,
+    SessionLog,
+    UpdateStore,
+)
+from crdt_sessions.storage.memory import MemoryStore
+from crdt_sessions.storage.sqlite import SqliteStore
+from crdt_sessions.storage.stored import (
     NO_ENTRIES,
     AuditEntry,
     Delivery,
@@ -12,16 +23,16 @@ from crdt_sessions.storage.base import (
     RunEntry,
     SessionRecord,
     StoredSession,
-    UpdateStore,
     Version,
     WriterEntry,
 )
-from crdt_sessions.storage.memory import MemoryStore
-from crdt_sessions.storage.sqlite import SqliteStore
 
 __all__ = [
     "NO_ENTRIES",
+    "AccessRecords",
     "AuditEntry",
+    "AuditRecords",
+    "Deliveries",
     "Delivery",
     "Entries",
     "FoundRun",
@@ -30,6 +41,9 @@ __all__ = [
     "Revocation",
     "Row",
     "RunEntry",
+    "RunIndex",
+    "SessionIndex",
+    "SessionLog",
     "SessionRecord",
     "SqliteStore",
     "StoredSession",

@@ -1,192 +1,46 @@
-"""The store seam: an append-only log of opaque updates per session. Bytes and ids only.
+"""The store seam: an append-only log of opaque updates per session, and what stands on record beside it.
 
-A store knows nothing of documents or frames. ``crdt_sessions.testing.store_contract`` is the suite every
-store must pass.
+It is cut by concern: a caller takes the Protocol that it needs, and a store of the whole service meets all of them,
+which is :class:`UpdateStore`. A store knows nothing of documents or frames.
+``crdt_sessions.testing.store_contract`` has a suite for each concern.
+
+What holds for every method:
+
+* All may raise :class:`StorageError`. A call that writes returns when its effect is durable.
+* When it raises :class:`StoreUnavailable`, the effect may be stored all the same: a connection to a database can
+  break between the commit and its answer. Whoever goes on reads again what is stored; a session is loaded anew. When
+  it raises anything else, nothing of it is stored.
+* A session's own record, rows and entries are read as they were last stored. What is read across sessions may be
+  behind for a second, where a method says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Protocol
 
 from crdt_sessions.ids import Millis, Seq, SessionId
 from crdt_sessions.limits import Retention
-
-_AT_ONCE = Millis(0)
+from crdt_sessions.storage.stored import (
+    NO_ENTRIES,
+    AuditEntry,
+    Delivery,
+    Entries,
+    FoundRun,
+    History,
+    Revocation,
+    Row,
+    SessionRecord,
+    StoredSession,
+    Version,
+)
 
 MOST_AGENTS = 1000
 """Names of agents that are remembered of a tenant."""
 
 
-class Row(NamedTuple):
-    """One stored update."""
-
-    seq: Seq
-    update: bytes
-    waits: bool = False
-    """Whether it is kept as it came, since something of it waits for an update that has not arrived."""
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """A state of a session that can be read again: a snapshot that was kept."""
-
-    seq: Seq
-    """The last row that is in it."""
-    at: Millis
-    """When that row was stored."""
-    size: int
-    """Bytes."""
-    name: str | None = None
-    """Given by somebody; a version with a name is kept until the session is deleted."""
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """What can be read of a session's past."""
-
-    versions: Sequence[Version]
-    """The snapshots that were kept, oldest first."""
-    first: Seq
-    last: Seq
-    """Every state from *first* to *last* can be read too: their rows were not folded yet."""
-    times: Sequence[Millis] = ()
-    """When the states from *first* to *last* were stored."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionRecord:
-    """What the store knows of a session without reading its updates."""
-
-    id: SessionId
-    generation: int
-    """1 for the first session of that name, one more each time it is created anew after a deletion."""
-    created_at: Millis
-    updated_at: Millis
-    status: str
-    title: str | None
-    lineage: str
-    """Names this creation of it: another one has another, of the same name or generation, and on another service."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunEntry:
-    """What the store knows of a run: enough to find it, and the rest as opaque text."""
-
-    id: str
-    agent: str
-    ready: bool
-    """Whether it may be claimed."""
-    queued_at: Millis
-    due_at: Millis | None
-    """When its session must be looked at, even if nothing happens there."""
-    data: str
-    status: str = ""
-    answerer: str = ""
-    """The agent it is for, or that works on it or did where it may be anybody."""
-
-
-@dataclass(frozen=True, slots=True)
-class FoundRun:
-    """A run that was looked for across sessions."""
-
-    session: SessionId
-    asked_at: Millis
-    """When it was put on record first."""
-    run: RunEntry
-
-
-@dataclass(frozen=True, slots=True)
-class WriterEntry:
-    """A Yjs client that wrote for a run."""
-
-    client: int
-    principal: str
-    run: str
-    epoch: int
-    fenced_at: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A message to somebody outside, to be delivered at least once."""
-
-    id: str
-    endpoint: str
-    session: SessionId
-    kind: str
-    body: str
-    created_at: Millis
-    attempts: int = 0
-    next_at: Millis = _AT_ONCE
-    error: str | None = None
-    """Why the last attempt failed."""
-    dead: bool = False
-    """Whether nobody tries any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entries:
-    """What goes on record together with rows: all of it or nothing."""
-
-    runs: Sequence[RunEntry] = ()
-    writers: Sequence[WriterEntry] = ()
-    deliveries: Sequence[Delivery] = ()
-
-
-NO_ENTRIES = Entries()
-
-
-@dataclass(frozen=True, slots=True)
-class StoredSession:
-    """A session's record and everything stored of it."""
-
-    record: SessionRecord
-    rows: Sequence[Row]
-    """In order; the first is the snapshot if there is one. Never empty."""
-    runs: Sequence[RunEntry] = ()
-    writers: Sequence[WriterEntry] = ()
-
-    @property
-    def last_seq(self) -> Seq:
-        """The number of the last row."""
-        return self.rows[-1].seq
-
-
-@dataclass(frozen=True, slots=True)
-class AuditEntry:
-    """Somebody did something."""
-
-    at: Millis
-    tenant: str
-    session: str
-    """The session's name; empty if it was done to none."""
-    principal: str
-    action: str
-    """Such as ``session.delete``."""
-    detail: str = "{}"
-    """JSON."""
-    id: int = 0
-    """Its place in the log, given by the store."""
-
-
-@dataclass(frozen=True, slots=True)
-class Revocation:
-    """Tokens that are not good any more."""
-
-    tenant: str
-    kind: Literal["token", "principal"]
-    value: str
-    """The token's id; or the principal, whose tokens made before *at* are meant."""
-    at: Millis
-
-
-class UpdateStore(Protocol):
-    """Where sessions are kept. All methods but :meth:`close` may raise :class:`StorageError`.
-
-    A call that writes returns when its effect is durable. When it raises, nothing of it is stored.
-    """
+class SessionLog(Protocol):
+    """The rows of sessions, their snapshots and versions, and a record of each."""
 
     async def create(
         self,
@@ -215,41 +69,6 @@ class UpdateStore(Protocol):
         """Return the generation a session had when it was last known, deleted or not; 0 if never."""
         ...
 
-    async def sessions(
-        self,
-        *,
-        after: SessionId | None,
-        limit: int,
-        tenant: str | None = None,
-        statuses: Sequence[str] | None = None,
-        member: str | None = None,
-    ) -> Sequence[SessionRecord]:
-        """Return up to *limit* records in order of id, those behind *after*.
-
-        Of one *tenant*, or of all if None; with one of *statuses*; in which *member* has a role of their own.
-        """
-        ...
-
-    async def recent_sessions(
-        self,
-        tenant: str,
-        *,
-        statuses: Sequence[str] | None = None,
-        member: str | None = None,
-        before: tuple[Millis, SessionId] | None = None,
-        limit: int,
-    ) -> Sequence[SessionRecord]:
-        """Return up to *limit* records of a tenant, those that changed last first.
-
-        *before* is the time of change and the id of the last one that is known. What changes meanwhile moves to the
-        front: it is not returned twice. *statuses* and *member* are as in :meth:`sessions`.
-        """
-        ...
-
-    async def count(self, tenant: str) -> int:
-        """Return how many sessions a tenant has."""
-        ...
-
     async def load(self, session: SessionId) -> StoredSession | None:
         """Return everything stored of a session, or None if there is none.
 
@@ -266,7 +85,7 @@ class UpdateStore(Protocol):
         A coroutine will do; with a future there is one task less for each token of a stream. A session appends more
         before an earlier call has ended: they count in the order of the calls.
 
-        The rows' numbers follow the last one without a gap, so nothing is stored behind a call that failed. A run or
+        The rows' numbers follow the last one without a gap: a row is stored only if the one before it is. A run or
         writer that is on record is replaced; a delivery that is there stays as it is.
 
         Raises:
@@ -357,7 +176,48 @@ class UpdateStore(Protocol):
         """
         ...
 
-    # -- runs ----------------------------------------------------------------------------------------------------
+
+class SessionIndex(Protocol):
+    """Lists of sessions. The time of a session's last change, and so its place, may be behind for a second."""
+
+    async def sessions(
+        self,
+        *,
+        after: SessionId | None,
+        limit: int,
+        tenant: str | None = None,
+        statuses: Sequence[str] | None = None,
+        member: str | None = None,
+    ) -> Sequence[SessionRecord]:
+        """Return up to *limit* records in order of id, those after *after*.
+
+        Of one *tenant*, or of all if None; with one of *statuses*; in which *member* has a role of their own.
+        """
+        ...
+
+    async def recent_sessions(
+        self,
+        tenant: str,
+        *,
+        statuses: Sequence[str] | None = None,
+        member: str | None = None,
+        before: tuple[Millis, SessionId] | None = None,
+        limit: int,
+    ) -> Sequence[SessionRecord]:
+        """Return up to *limit* records of a tenant, those that changed last first.
+
+        *before* is the time of change and the id of the last one that is known. What changes meanwhile moves to the
+        front: it is not returned twice. *statuses* and *member* are as in :meth:`sessions`.
+        """
+        ...
+
+    async def count(self, tenant: str) -> int:
+        """Return how many sessions a tenant has."""
+        ...
+
+
+class RunIndex(Protocol):
+    """Runs of all sessions, the agents that ask for them, and the steps that runs have recorded."""
 
     async def ready_runs(
         self, agents: Sequence[str], *, limit: int, tenant: str | None = None
@@ -384,16 +244,19 @@ class UpdateStore(Protocol):
         """
         ...
 
+    async def due_sessions(self, now: Millis) -> Sequence[SessionId]:
+        """Return the sessions with a run that is due by *now*.
+
+        Where several processes share a store, it may leave out those that another one serves.
+        """
+        ...
+
     async def note_agents(self, tenant: str, names: Sequence[str], now: Millis) -> None:
         """Remember that agents of these names ask for a tenant's runs at *now*; of a thousand, those seen last."""
         ...
 
     async def agents(self, tenant: str) -> Mapping[str, Millis]:
         """Return the agents of a tenant that are remembered, and when they were noted last."""
-        ...
-
-    async def due_sessions(self, now: Millis) -> Sequence[SessionId]:
-        """Return the sessions with a run that is due by *now*."""
         ...
 
     async def step(self, session: SessionId, run: str, key: str) -> str | None:
@@ -408,7 +271,9 @@ class UpdateStore(Protocol):
         """
         ...
 
-    # -- the outbox ----------------------------------------------------------------------------------------------
+
+class Deliveries(Protocol):
+    """The outbox: messages to somebody outside. Rows bring them (:attr:`Entries.deliveries`)."""
 
     async def deliveries(
         self, *, due: Millis | None, dead: bool = False, limit: int, tenant: str | None = None
@@ -440,7 +305,9 @@ class UpdateStore(Protocol):
         """
         ...
 
-    # -- who may do what, and who did ------------------------------------------------------------------------------
+
+class AccessRecords(Protocol):
+    """Who may do what: roles in sessions, and tokens that are not good any more."""
 
     async def members(self, session: SessionId) -> Mapping[str, str]:
         """Return the roles that principals have in a session, where they differ from what their tokens say."""
@@ -462,8 +329,15 @@ class UpdateStore(Protocol):
         """Return all that are on record."""
         ...
 
+
+class AuditRecords(Protocol):
+    """Who did what: a log that is never changed."""
+
     async def record(self, entries: Sequence[AuditEntry]) -> None:
-        """Append *entries* to the audit log, which is never changed."""
+        """Append *entries* to the audit log.
+
+        Whoever tries again after :class:`StoreUnavailable` may have them there twice.
+        """
         ...
 
     async def audit(
@@ -476,11 +350,26 @@ class UpdateStore(Protocol):
         after: int = 0,
         limit: int,
     ) -> Sequence[AuditEntry]:
-        """Return up to *limit* entries of a tenant's audit log behind *after*, oldest first.
+        """Return up to *limit* entries of a tenant's audit log after the one with the id *after*, in order of id.
 
-        Only those of *session*, *principal* and *action*, each if it is not None.
+        Only those of *session*, *principal* and *action*, each if it is not None. An entry may appear a second after
+        :meth:`record` returned, but never before one that was returned earlier: who goes on after the last id misses
+        none.
         """
         ...
+
+
+class UpdateStore(SessionLog, SessionIndex, RunIndex, Deliveries, AccessRecords, AuditRecords, Protocol):
+    """Where sessions are kept: everything that the service asks of a store.
+
+    Each method is described where it is declared: :class:`SessionLog`, :class:`SessionIndex`, :class:`RunIndex`,
+    :class:`Deliveries`, :class:`AccessRecords` and :class:`AuditRecords`. All but :meth:`close` may raise
+    :class:`StorageError`.
+
+    A call that writes returns when its effect is durable. When it raises :class:`StoreUnavailable`, the effect may be
+    stored all the same, since a connection to a database can break between the commit and its answer; so what is
+    stored is read again before anything else is written. When it raises anything else, nothing of it is stored.
+    """
 
     async def check(self) -> None:
         """Return if the store can write now.

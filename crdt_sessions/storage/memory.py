@@ -9,8 +9,9 @@ from itertools import islice
 from crdt_sessions.errors import NotFound, SessionExists, SessionNotFound, StorageError
 from crdt_sessions.ids import Millis, Seq, SessionId, lineage_of, tenant_of
 from crdt_sessions.limits import Retention
-from crdt_sessions.storage.base import (
-    MOST_AGENTS,
+from crdt_sessions.storage.base import MOST_AGENTS, UpdateStore
+from crdt_sessions.storage.retention import kept
+from crdt_sessions.storage.stored import (
     NO_ENTRIES,
     AuditEntry,
     Delivery,
@@ -25,7 +26,6 @@ from crdt_sessions.storage.base import (
     Version,
     WriterEntry,
 )
-from crdt_sessions.storage.retention import kept
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class _Session:
     asked_at: dict[str, Millis] = field(default_factory=dict)
 
 
-class MemoryStore:
+class MemoryStore(UpdateStore):
     """An :class:`UpdateStore` that forgets everything when it goes."""
 
     def __init__(self) -> None:
@@ -62,7 +62,6 @@ class MemoryStore:
         now: Millis,
         lineage: str | None = None,
     ) -> SessionRecord:
-        """See :meth:`UpdateStore.create`."""
         if session in self._sessions or generation != self._generations.get(session, 0) + 1:
             raise SessionExists(session=session)
         record = SessionRecord(session, generation, now, now, "active", title, lineage or lineage_of(generation, now))
@@ -71,12 +70,10 @@ class MemoryStore:
         return record
 
     async def get(self, session: SessionId) -> SessionRecord | None:
-        """See :meth:`UpdateStore.get`."""
         found = self._sessions.get(session)
         return found.record if found else None
 
     async def last_generation(self, session: SessionId) -> int:
-        """See :meth:`UpdateStore.last_generation`."""
         return self._generations.get(session, 0)
 
     async def sessions(
@@ -88,7 +85,6 @@ class MemoryStore:
         statuses: Sequence[str] | None = None,
         member: str | None = None,
     ) -> Sequence[SessionRecord]:
-        """See :meth:`UpdateStore.sessions`."""
         found = [record for record in self._listed(tenant, statuses, member) if after is None or record.id > after]
         return sorted(found, key=lambda record: record.id)[:limit]
 
@@ -101,7 +97,6 @@ class MemoryStore:
         before: tuple[Millis, SessionId] | None = None,
         limit: int,
     ) -> Sequence[SessionRecord]:
-        """See :meth:`UpdateStore.recent_sessions`."""
         found = {(record.updated_at, record.id): record for record in self._listed(tenant, statuses, member)}
         return [found[place] for place in sorted(found, reverse=True) if before is None or place < before][:limit]
 
@@ -114,11 +109,9 @@ class MemoryStore:
                 yield found.record
 
     async def count(self, tenant: str) -> int:
-        """See :meth:`UpdateStore.count`."""
         return sum(tenant_of(session) == tenant for session in self._sessions)
 
     async def load(self, session: SessionId) -> StoredSession | None:
-        """See :meth:`UpdateStore.load`."""
         found = self._sessions.get(session)
         if found is None:
             return None
@@ -129,7 +122,6 @@ class MemoryStore:
     async def append(
         self, session: SessionId, rows: Sequence[Row], *, entries: Entries = NO_ENTRIES, now: Millis
     ) -> None:
-        """See :meth:`UpdateStore.append`."""
         found = self._find(session)
         last = found.rows[-1].seq
         if [row.seq for row in rows] != list(range(last + 1, last + 1 + len(rows))):
@@ -154,7 +146,6 @@ class MemoryStore:
         keep_rows: bool = False,
         now: Millis,
     ) -> None:
-        """See :meth:`UpdateStore.replace_with_snapshot`."""
         found = self._find(session)
         if (known := found.snapshots.get(snapshot.seq)) is not None:
             row, version = known[0], replace(known[1], name=name or known[1].name)
@@ -171,7 +162,6 @@ class MemoryStore:
     async def adopt(
         self, record: SessionRecord, snapshots: Sequence[tuple[Version, Row]], *, entries: Entries = NO_ENTRIES
     ) -> None:
-        """See :meth:`UpdateStore.adopt`."""
         last = snapshots[-1][1]
         await self.create(
             record.id, last.update, generation=record.generation, title=record.title, now=record.created_at
@@ -187,14 +177,12 @@ class MemoryStore:
         )
 
     async def history(self, session: SessionId) -> History:
-        """See :meth:`UpdateStore.history`."""
         found = self._find(session)
         versions = [found.snapshots[seq][1] for seq in sorted(found.snapshots)]
         times = [found.times[row.seq] for row in found.rows]
         return History(versions, found.rows[0].seq, found.rows[-1].seq, times)
 
     async def load_version(self, session: SessionId, seq: Seq) -> Sequence[Row]:
-        """See :meth:`UpdateStore.load_version`."""
         found = self._find(session)
         if found.rows[0].seq <= seq <= found.rows[-1].seq:
             return [row for row in found.rows if row.seq <= seq]
@@ -203,7 +191,6 @@ class MemoryStore:
         return [found.snapshots[seq][0]]
 
     async def rename_version(self, session: SessionId, seq: Seq, name: str | None) -> None:
-        """See :meth:`UpdateStore.rename_version`."""
         snapshots = self._find(session).snapshots
         if seq not in snapshots:
             raise NotFound(what="version", id=str(seq))
@@ -213,7 +200,6 @@ class MemoryStore:
     async def describe(
         self, session: SessionId, *, title: str | None = None, status: str | None = None, now: Millis
     ) -> None:
-        """See :meth:`UpdateStore.describe`."""
         found = self._find(session)
         record = found.record
         found.record = replace(
@@ -224,7 +210,6 @@ class MemoryStore:
         )
 
     async def delete(self, session: SessionId, *, now: Millis) -> None:
-        """See :meth:`UpdateStore.delete`."""
         self._find(session)
         del self._sessions[session]
         self._deliveries = {id: each for id, each in self._deliveries.items() if each.session != session}
@@ -232,7 +217,6 @@ class MemoryStore:
     async def ready_runs(
         self, agents: Sequence[str], *, limit: int, tenant: str | None = None
     ) -> Sequence[tuple[SessionId, str]]:
-        """See :meth:`UpdateStore.ready_runs`."""
         ready = sorted(
             (run.queued_at, session, run.id)
             for session, found in self._sessions.items()
@@ -251,7 +235,6 @@ class MemoryStore:
         before: tuple[Millis, SessionId, str] | None = None,
         limit: int,
     ) -> Sequence[FoundRun]:
-        """See :meth:`UpdateStore.runs`."""
         found = {
             (of.asked_at[run.id], session, run.id): run
             for session, of in self._sessions.items()
@@ -263,18 +246,15 @@ class MemoryStore:
         return [FoundRun(place[1], place[0], found[place]) for place in places[:limit]]
 
     async def note_agents(self, tenant: str, names: Sequence[str], now: Millis) -> None:
-        """See :meth:`UpdateStore.note_agents`."""
         agents = self._agents.setdefault(tenant, {})
         agents.update(dict.fromkeys(names, now))
         for name in sorted(agents, key=lambda name: (-agents[name], name))[MOST_AGENTS:]:
             del agents[name]
 
     async def agents(self, tenant: str) -> Mapping[str, Millis]:
-        """See :meth:`UpdateStore.agents`."""
         return dict(sorted(self._agents.get(tenant, {}).items()))
 
     async def due_sessions(self, now: Millis) -> Sequence[SessionId]:
-        """See :meth:`UpdateStore.due_sessions`."""
         return [
             session
             for session, found in self._sessions.items()
@@ -282,24 +262,20 @@ class MemoryStore:
         ]
 
     async def step(self, session: SessionId, run: str, key: str) -> str | None:
-        """See :meth:`UpdateStore.step`."""
         found = self._sessions.get(session)
         return found.steps.get((run, key)) if found is not None else None
 
     async def record_step(self, session: SessionId, run: str, key: str, value: str) -> str:
-        """See :meth:`UpdateStore.record_step`."""
         return self._find(session).steps.setdefault((run, key), value)
 
     async def deliveries(
         self, *, due: Millis | None, dead: bool = False, limit: int, tenant: str | None = None
     ) -> Sequence[Delivery]:
-        """See :meth:`UpdateStore.deliveries`."""
         found = sorted(self._deliveries.values(), key=lambda each: (each.created_at, each.id))
         found = [each for each in found if tenant in (None, tenant_of(each.session))]
         return [each for each in found if each.dead == dead and (due is None or each.next_at <= due)][:limit]
 
     async def delivered(self, id: str) -> None:
-        """See :meth:`UpdateStore.delivered`."""
         self._deliveries.pop(id, None)
 
     async def postpone(
@@ -312,7 +288,6 @@ class MemoryStore:
         dead: bool,
         tenant: str | None = None,
     ) -> bool:
-        """See :meth:`UpdateStore.postpone`."""
         found = self._deliveries.get(id)
         if found is None or tenant not in (None, tenant_of(found.session)):
             return False
@@ -320,27 +295,22 @@ class MemoryStore:
         return True
 
     async def members(self, session: SessionId) -> Mapping[str, str]:
-        """See :meth:`UpdateStore.members`."""
         found = self._sessions.get(session)
         return dict(found.members) if found is not None else {}
 
     async def set_member(self, session: SessionId, principal: str, role: str | None) -> None:
-        """See :meth:`UpdateStore.set_member`."""
         members = self._find(session).members
         members.pop(principal, None)
         if role is not None:
             members[principal] = role
 
     async def revoke(self, revocation: Revocation) -> None:
-        """See :meth:`UpdateStore.revoke`."""
         self._revocations[revocation.tenant, revocation.kind, revocation.value] = revocation
 
     async def revocations(self) -> Sequence[Revocation]:
-        """See :meth:`UpdateStore.revocations`."""
         return list(self._revocations.values())
 
     async def record(self, entries: Sequence[AuditEntry]) -> None:
-        """See :meth:`UpdateStore.record`."""
         for entry in entries:
             self._audit.append(replace(entry, id=len(self._audit) + 1))
 
@@ -354,7 +324,6 @@ class MemoryStore:
         after: int = 0,
         limit: int,
     ) -> Sequence[AuditEntry]:
-        """See :meth:`UpdateStore.audit`."""
         found = (
             entry
             for entry in self._audit[after:]
@@ -366,10 +335,10 @@ class MemoryStore:
         return list(islice(found, limit))
 
     async def check(self) -> None:
-        """See :meth:`UpdateStore.check`."""
+        return
 
     async def close(self) -> None:
-        """See :meth:`UpdateStore.close`."""
+        return
 
     def _find(self, session: SessionId) -> _Session:
         if session not in self._sessions:

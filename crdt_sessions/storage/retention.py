@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from crdt_sessions.ids import Seq
 from crdt_sessions.limits import Retention
-from crdt_sessions.storage.base import Version
+from crdt_sessions.storage.stored import Version
 
 _DAY_MS = 86_400_000
 

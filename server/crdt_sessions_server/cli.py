@@ -16,7 +16,7 @@ from pathlib import Path
 from crdt_sessions import failpoints
 from crdt_sessions.clock import SystemClock
 from crdt_sessions.errors import StorageError
-from crdt_sessions.storage.backup import back_up
+from crdt_sessions.storage.sqlite.backup import back_up
 from crdt_sessions_server.arguments import parse
 from crdt_sessions_server.auth import mint
 from crdt_sessions_server.ops import doctor

@@ -12,7 +12,7 @@ from crdt_sessions.limits import Limits
 from crdt_sessions.model import SessionDoc
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.storage import SqliteStore
-from crdt_sessions.storage.checkpoints import WriteAheadLog
+from crdt_sessions.storage.sqlite.checkpoints import WriteAheadLog
 from crdt_sessions.wire import EMPTY_UPDATE, SyncStep1, SyncStep2, Update, decode, encode
 
 TOKEN = "token"
@@ -64,7 +64,7 @@ async def service(tmp_path):
     """A registry on a file, and the statements that reach it."""
     statements = []
     async with SqliteStore(tmp_path / "s.db") as store:
-        await store._write.set_trace_callback(statements.append)
+        await store._database._write.set_trace_callback(statements.append)
         async with SessionRegistry(store, limits=Limits(messages_per_s=10**9, message_burst=10**9)) as registry:
             yield registry, statements
 

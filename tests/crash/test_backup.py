@@ -7,7 +7,7 @@ import pytest
 
 from crdt_sessions import connect
 from crdt_sessions.errors import StorageError
-from crdt_sessions.storage.backup import back_up
+from crdt_sessions.storage.sqlite.backup import back_up
 from crdt_sessions.testing import content
 from tests.processes import PATIENCE, Server, command
 

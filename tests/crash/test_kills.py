@@ -17,8 +17,9 @@ from crdt_sessions import connect
 from crdt_sessions.failpoints import NAMES
 from crdt_sessions.ids import Millis, Seq, SessionId
 from crdt_sessions.model import seed
-from crdt_sessions.storage import Row, migrations
-from crdt_sessions.storage.sqlite import checksum
+from crdt_sessions.storage import Row
+from crdt_sessions.storage.integrity import checksum
+from crdt_sessions.storage.sqlite import migrations
 from crdt_sessions.testing import content
 from tests.interop.node import needs_node
 from tests.processes import PATIENCE, Server, attempts

@@ -20,7 +20,7 @@ from websockets.asyncio.client import connect as websocket
 from websockets.exceptions import ConnectionClosed
 
 from crdt_sessions import connect
-from crdt_sessions.storage.migrations import STEPS
+from crdt_sessions.storage.sqlite.migrations import STEPS
 from crdt_sessions.wire import Update, encode
 from tests.processes import PATIENCE, PROBLEM, Server, attempts, command
 from tests.runtime.test_sandbox import writing

@@ -22,8 +22,7 @@ from crdt_sessions.ids import Seq, session_id
 from crdt_sessions.limits import Compaction, Limits, Timing
 from crdt_sessions.model import Author, MessageHead, TextPart
 from crdt_sessions.runtime import Access, SessionRegistry
-from crdt_sessions.storage import MemoryStore, Row
-from crdt_sessions.storage.base import NO_ENTRIES
+from crdt_sessions.storage import NO_ENTRIES, MemoryStore, Row
 from crdt_sessions.sync import READ_ONLY, SessionEngine, Tick
 from crdt_sessions.testing import MemoryChannel, settle
 from crdt_sessions.wire import KEEPALIVE

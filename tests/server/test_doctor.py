@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from crdt_sessions import Past, connect
-from crdt_sessions.storage.migrations import STEPS
+from crdt_sessions.storage.sqlite.migrations import STEPS
 from tests.processes import PATIENCE, Server, command
 
 FLAGS = ("--default-agent", "")

@@ -9,7 +9,7 @@ import pytest
 
 from crdt_sessions.ids import Seq
 from crdt_sessions.storage import Row, SqliteStore
-from crdt_sessions.storage.checkpoints import Checkpoint, Checkpoints, WriteAheadLog
+from crdt_sessions.storage.sqlite.checkpoints import Checkpoint, Checkpoints, WriteAheadLog
 from crdt_sessions.testing.store_contract import NOW, A
 
 KB = 1024
@@ -82,8 +82,8 @@ async def test_somebody_elses_long_read_lets_it_grow_and_then_it_shrinks(tmp_pat
 async def test_an_idle_log_is_left_alone(tmp_path):
     asked = []
     async with SqliteStore(tmp_path / "s.db") as store:
-        run = store._checkpoints._run
-        store._checkpoints._run = lambda mode: asked.append(mode) or run(mode)
+        run = store._database._checkpoints._run
+        store._database._checkpoints._run = lambda mode: asked.append(mode) or run(mode)
         await store.create(A, b"seed", generation=1, title=None, now=NOW)
         await write(store, 2, 50)
         assert asked == []

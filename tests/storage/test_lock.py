@@ -106,7 +106,7 @@ async def test_what_cannot_be_opened_says_why(tmp_path):
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
 @pytest.mark.parametrize("replaced", [False, True])
 async def test_nothing_is_acknowledged_while_a_file_of_the_database_is_gone(tmp_path, monkeypatch, suffix, replaced):
-    monkeypatch.setattr("crdt_sessions.storage.sqlite._LOOK_S", 0)
+    monkeypatch.setattr("crdt_sessions.storage.sqlite.writer._LOOK_S", 0)
     file, away = tmp_path / f"s.db{suffix}", tmp_path / "away"
     async with SqliteStore(tmp_path / "s.db") as store:
         await store.create(A, b"seed", generation=1, title=None, now=NOW)
@@ -127,7 +127,7 @@ async def test_nothing_is_acknowledged_while_a_file_of_the_database_is_gone(tmp_
 
 
 async def test_what_is_written_together_fails_together_when_the_file_is_gone(tmp_path, monkeypatch):
-    monkeypatch.setattr("crdt_sessions.storage.sqlite._LOOK_S", 0)
+    monkeypatch.setattr("crdt_sessions.storage.sqlite.writer._LOOK_S", 0)
     async with SqliteStore(tmp_path / "s.db") as store:
         await store.create(A, b"seed", generation=1, title=None, now=NOW)
         (tmp_path / "s.db").rename(tmp_path / "away")

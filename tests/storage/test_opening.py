@@ -9,9 +9,9 @@ import pytest
 
 from crdt_sessions.errors import ForeignDatabase, NewerSchema, StorageError, StoreUnavailable
 from crdt_sessions.storage import SqliteStore
-from crdt_sessions.storage.backup import back_up
-from crdt_sessions.storage.inspection import Inspection
-from crdt_sessions.storage.migrations import STEPS
+from crdt_sessions.storage.sqlite.backup import back_up
+from crdt_sessions.storage.sqlite.inspection import Inspection
+from crdt_sessions.storage.sqlite.migrations import STEPS
 from crdt_sessions.testing.store_contract import NOW, A
 from tests.processes import PATIENCE
 
@@ -115,18 +115,18 @@ async def test_a_store_that_cannot_be_opened_leaves_no_thread_that_would_hold_th
     held = sqlite3.connect(tmp_path / "held.db", isolation_level=None)
     held.execute("CREATE TABLE theirs (id)")
     held.execute("BEGIN EXCLUSIVE")
-    monkeypatch.setattr("crdt_sessions.storage.ownership._BUSY_S", 0.0)
+    monkeypatch.setattr("crdt_sessions.storage.sqlite.foreign._BUSY_S", 0.0)
     threads = threading.enumerate()
     with closing(held), pytest.raises(StoreUnavailable, match="locked"):
         await SqliteStore(tmp_path / "held.db").__aenter__()
     for database in (tmp_path, tmp_path / "no" / "s.db", tmp_path / ("n" * 300), tmp_path / "nu\0l"):
         with pytest.raises(StorageError):
             await SqliteStore(database).__aenter__()
-    monkeypatch.setattr("crdt_sessions.storage.sqlite.migrate", full)
+    monkeypatch.setattr("crdt_sessions.storage.sqlite.database.migrate", full)
     with pytest.raises(StorageError):
         await SqliteStore(tmp_path / "s.db").__aenter__()
     monkeypatch.undo()
-    monkeypatch.setattr("crdt_sessions.storage.sqlite._PAGE_BYTES", "'")
+    monkeypatch.setattr("crdt_sessions.storage.sqlite.connection.PAGE_BYTES", "'")
     with pytest.raises(StorageError):
         await SqliteStore(tmp_path / "t.db").__aenter__()
     assert not _left_over(threads)

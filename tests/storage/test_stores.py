@@ -10,10 +10,11 @@ import pytest
 from crdt_sessions.errors import DamagedLog, NewerSchema, SessionNotFound, StorageError
 from crdt_sessions.ids import Millis, Seq
 from crdt_sessions.limits import Retention
-from crdt_sessions.storage import AuditEntry, Entries, MemoryStore, Row, SqliteStore, sqlite_lists
-from crdt_sessions.storage.inspection import Inspection
-from crdt_sessions.storage.migrations import STEPS
-from crdt_sessions.storage.sqlite import checksum
+from crdt_sessions.storage import AuditEntry, Entries, MemoryStore, Row, SqliteStore
+from crdt_sessions.storage.integrity import checksum
+from crdt_sessions.storage.sqlite import lists
+from crdt_sessions.storage.sqlite.inspection import Inspection
+from crdt_sessions.storage.sqlite.migrations import STEPS
 from crdt_sessions.testing.store_contract import NOW, A, DurableStoreContract, VersionContract, rows, run
 
 
@@ -149,7 +150,7 @@ async def test_a_newer_schema_is_left_alone(tmp_path):
 
 async def test_a_failed_migration_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "crdt_sessions.storage.migrations.STEPS", (*STEPS, ("broken", "CREATE TABLE x (y);\nNONSENSE;\n"))
+        "crdt_sessions.storage.sqlite.migrations.STEPS", (*STEPS, ("broken", "CREATE TABLE x (y);\nNONSENSE;\n"))
     )
     path = tmp_path / "s.db"
     with pytest.raises(StorageError):
@@ -168,7 +169,7 @@ async def test_a_failed_migration_leaves_nothing_behind(tmp_path, monkeypatch):
 
 
 async def test_a_locked_database_is_an_error_and_recovers_without_restart(tmp_path, monkeypatch):
-    monkeypatch.setattr("crdt_sessions.storage.sqlite._BUSY_MS", 20)
+    monkeypatch.setattr("crdt_sessions.storage.sqlite.connection._BUSY_MS", 20)
     path = tmp_path / "s.db"
     await _filled(path)
     async with SqliteStore(path) as store:
@@ -192,16 +193,18 @@ async def test_waiting_writes_share_a_transaction(tmp_path):
     await _filled(path)
     async with SqliteStore(path) as store:
         begun = []
-        await store._write.set_trace_callback(lambda sql: begun.append(sql) if sql.startswith("BEGIN") else None)
+        await store._database._write.set_trace_callback(
+            lambda sql: begun.append(sql) if sql.startswith("BEGIN") else None
+        )
         await asyncio.gather(*(store.append(A, [Row(Seq(seq), b"x")], now=NOW) for seq in range(4, 104)))
     assert len(begun) <= 3
 
 
 async def test_the_journal_is_wal_and_commits_reach_the_disk(tmp_path):
     async with SqliteStore(tmp_path / "s.db") as store:
-        async with store._write.execute("PRAGMA journal_mode") as cursor:
+        async with store._database._write.execute("PRAGMA journal_mode") as cursor:
             assert await cursor.fetchone() == ("wal",)
-        async with store._write.execute("PRAGMA synchronous") as cursor:
+        async with store._database._write.execute("PRAGMA synchronous") as cursor:
             assert await cursor.fetchone() == (2,)
 
 
@@ -226,7 +229,9 @@ async def test_nobody_waits_for_a_writer_that_failed(tmp_path):
             raise RuntimeError("not SQLite's")
 
         results = await asyncio.gather(
-            store._submit(bug), store.create(A, b"", generation=1, title=None, now=NOW), return_exceptions=True
+            store._database.submit(bug),
+            store.create(A, b"", generation=1, title=None, now=NOW),
+            return_exceptions=True,
         )
         assert [type(result) for result in results] == [StorageError, StorageError]
         with pytest.raises(StorageError, match="closed"):
@@ -252,16 +257,16 @@ async def test_a_value_that_sqlite_cannot_hold_fails_alone(tmp_path, bad):
 async def test_a_full_disk_is_an_error_and_space_that_returns_is_used(tmp_path):
     async with SqliteStore(tmp_path / "s.db") as store:
         await store.create(A, b"seed", generation=1, title=None, now=NOW)
-        async with store._write.execute("PRAGMA page_count") as cursor:
+        async with store._database._write.execute("PRAGMA page_count") as cursor:
             (pages,) = await cursor.fetchone()
-        await store._write.execute(f"PRAGMA max_page_count = {pages + 4}")
+        await store._database._write.execute(f"PRAGMA max_page_count = {pages + 4}")
         seq = 2
         with pytest.raises(StorageError, match="full"):
             for seq in range(2, 50):
                 await store.append(A, rows(seq, b"x" * 2000), now=NOW)
         stored = await store.load(A)
         assert stored.last_seq == seq - 1  # all or nothing
-        await store._write.execute("PRAGMA max_page_count = 100000")
+        await store._database._write.execute("PRAGMA max_page_count = 100000")
         await store.append(A, rows(seq, b"x" * 2000), now=NOW)
         assert (await store.load(A)).last_seq == seq
 
@@ -298,13 +303,13 @@ async def test_rows_that_sessions_did_not_know_of_survive_and_go_on(tmp_path):
 
 
 async def test_sessions_says_where_logs_end_without_being_asked(tmp_path, monkeypatch):
-    monkeypatch.setattr("crdt_sessions.storage.sqlite._CATCH_UP_S", 0.01)
+    monkeypatch.setattr("crdt_sessions.storage.sqlite.writer._CATCH_UP_S", 0.01)
     async with SqliteStore(tmp_path / "s.db") as store:
         await store.create(A, b"seed", generation=1, title=None, now=NOW)
         for seq in (2, 3):
             await store.append(A, rows(seq, b"x"), now=NOW)
         async with asyncio.timeout(10):
-            while await store._select("SELECT last_seq FROM sessions", ()) != [(3,)]:
+            while await store._database.select("SELECT last_seq FROM sessions", ()) != [(3,)]:
                 await asyncio.sleep(0)
 
 
@@ -315,7 +320,7 @@ async def test_nothing_is_appended_to_a_session_that_is_deleted_in_the_same_comm
         await asyncio.gather(store.append(A, rows(3, b"x"), now=NOW), store.delete(A, now=NOW))
         with pytest.raises(SessionNotFound):
             await store.append(A, rows(4, b"x"), now=NOW)
-        assert await store._select("SELECT count(*) FROM updates", ()) == [(0,)]
+        assert await store._database.select("SELECT count(*) FROM updates", ()) == [(0,)]
 
 
 async def test_a_store_that_takes_no_writes_is_read_all_the_same(tmp_path):
@@ -323,7 +328,7 @@ async def test_a_store_that_takes_no_writes_is_read_all_the_same(tmp_path):
         await store.create(A, b"seed", generation=1, title=None, now=NOW)
         for seq in (2, 3):
             await store.append(A, rows(seq, b"x"), now=NOW)
-        await store._write.execute("PRAGMA query_only = ON")
+        await store._database._write.execute("PRAGMA query_only = ON")
         with pytest.raises(StorageError):
             await store.append(A, rows(4, b"x"), now=NOW)
         assert (await store.load(A)).last_seq == 3
@@ -388,22 +393,18 @@ def test_lists_are_read_in_the_order_of_an_index(tmp_path, statuses, before):
             return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query[0]}", query[1])]
 
         recent = plan(
-            sqlite_lists.recent_sessions(
+            lists.recent_sessions(
                 "id, updated_at", "", statuses=statuses, member=None, before=(NOW, A) if before else None, limit=9
             )
         )
         runs = [
-            plan(
-                sqlite_lists.runs(
-                    "", statuses=statuses, answerer=agent, before=(NOW, A, "r") if before else None, limit=9
-                )
-            )
+            plan(lists.runs("", statuses=statuses, answerer=agent, before=(NOW, A, "r") if before else None, limit=9))
             for agent in (None, "writer")
         ]
-        of_one = plan(sqlite_lists.recent_sessions("id", "", statuses=statuses, member="ann", before=None, limit=9))
+        of_one = plan(lists.recent_sessions("id", "", statuses=statuses, member="ann", before=None, limit=9))
     for steps, index in ((recent, "sessions_by_change"), (runs[0], "runs_by_status"), (runs[1], "runs_by_answerer")):
         searched = [step for step in steps if step.startswith(("SEARCH", "SCAN")) and "subquery" not in step.lower()]
         assert all(index in step and step.startswith("SEARCH") for step in searched), steps
-        assert len(searched) == len(statuses or (sqlite_lists.RUN_STATUSES if "runs" in index else [1, 2, 3]))
+        assert len(searched) == len(statuses or (lists.RUN_STATUSES if "runs" in index else [1, 2, 3]))
     assert any("members_by_principal" in step for step in of_one)
     assert not any(step.startswith("SCAN sessions") for step in of_one)

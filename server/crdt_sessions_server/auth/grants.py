@@ -12,7 +12,7 @@ from crdt_sessions.clock import Clock
 from crdt_sessions.errors import AccessDenied, NotAuthenticated, TokenExpired
 from crdt_sessions.ids import SessionId, name_of, session_id, tenant_of
 from crdt_sessions.model.strings import NOT_AN_ID, is_id
-from crdt_sessions.storage import Revocation, UpdateStore
+from crdt_sessions.storage import AccessRecords, Revocation
 from crdt_sessions_server.auth.authorizer import Authorizer
 from crdt_sessions_server.auth.permissions import Permission
 from crdt_sessions_server.auth.principal import Principal
@@ -52,7 +52,7 @@ class Gate:
         clock: the only source of time.
     """
 
-    def __init__(self, authorizer: Authorizer, store: UpdateStore, clock: Clock) -> None:
+    def __init__(self, authorizer: Authorizer, store: AccessRecords, clock: Clock) -> None:
         self.authorizer = authorizer
         self.on_change: Callable[[Change], None] = lambda _: None
         """Told of every change, at once."""

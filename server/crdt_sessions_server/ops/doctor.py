@@ -12,7 +12,7 @@ from crdt_sessions.errors import StorageError, UpdateError
 from crdt_sessions.ids import Seq
 from crdt_sessions.model import SessionDoc, merge
 from crdt_sessions.storage import Row, SqliteStore, Version
-from crdt_sessions.storage.inspection import Inspected, Inspection
+from crdt_sessions.storage.sqlite.inspection import Inspected, Inspection
 from crdt_sessions.wire import EMPTY_UPDATE
 
 Say = Callable[[str], None]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crdt_sessions.errors import ForeignDatabase, NewerSchema
-from crdt_sessions.storage.migrations import STEPS
+from crdt_sessions.storage.sqlite.migrations import STEPS
 
 _OURS = {"sessions": {"id", "generation", "last_seq"}, "updates": {"session", "seq", "data", "checksum"}}
 """Tables and columns that every schema of ours has had, the first one included."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from crdt_sessions.ids import Millis, SessionId, tenant_of
-from crdt_sessions.storage.base import Entries, RunEntry, WriterEntry
+from crdt_sessions.storage.stored import Entries, RunEntry, WriterEntry
 
 TABLES = ("runs", "writers", "steps", "deliveries", "members")
 

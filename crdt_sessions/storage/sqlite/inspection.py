@@ -11,11 +11,11 @@ from pathlib import Path
 
 from crdt_sessions.errors import StorageError
 from crdt_sessions.ids import Millis, Seq, SessionId
-from crdt_sessions.storage import sqlite_entries
-from crdt_sessions.storage.base import Entries, Row, SessionRecord, Version
-from crdt_sessions.storage.ownership import schema_version
+from crdt_sessions.storage.integrity import checksum
 from crdt_sessions.storage.packing import unpack
-from crdt_sessions.storage.sqlite import checksum
+from crdt_sessions.storage.sqlite import records
+from crdt_sessions.storage.sqlite.foreign import schema_version
+from crdt_sessions.storage.stored import Entries, Row, SessionRecord, Version
 
 _VERSIONS_SINCE = 3
 """The schema that gave snapshots a time and a name."""
@@ -142,13 +142,11 @@ class Inspection:
         if self.version < 2:
             return Entries()
         try:
-            runs, writers = [
-                self._connection.execute(query, (session,)).fetchall() for query in sqlite_entries.QUERIES
-            ]
+            runs, writers = [self._connection.execute(query, (session,)).fetchall() for query in records.QUERIES]
         except sqlite3.Error as error:
             problems.append(f"runs cannot be read: {error}")
             return Entries()
-        return Entries(sqlite_entries.runs(runs), sqlite_entries.writers(writers))
+        return Entries(records.runs(runs), records.writers(writers))
 
 
 def _gaps(rows: tuple[Row, ...], last_seq: int) -> list[str]:

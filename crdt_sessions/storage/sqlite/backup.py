@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from crdt_sessions.errors import StorageError
-from crdt_sessions.storage.inspection import Inspection
+from crdt_sessions.storage.sqlite.inspection import Inspection
 
 Progress = Callable[[int, int], None]
 """Called with the number of pages copied and of all pages."""

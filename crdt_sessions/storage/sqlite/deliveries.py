@@ -1,0 +1,57 @@
+"""The outbox: the store's methods. Rows bring what is in it (``records.py``)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from crdt_sessions.ids import Millis
+from crdt_sessions.storage.base import Deliveries
+from crdt_sessions.storage.sqlite.database import OfDatabase
+from crdt_sessions.storage.sqlite.statements import changed, of_tenant
+from crdt_sessions.storage.stored import Delivery
+
+
+class SqliteDeliveries(OfDatabase, Deliveries):
+    """The :class:`Deliveries` in a database."""
+
+    async def deliveries(
+        self, *, due: Millis | None, dead: bool = False, limit: int, tenant: str | None = None
+    ) -> Sequence[Delivery]:
+        of_one, which = of_tenant(tenant)
+        if of_one:
+            of_one = f" AND session IN (SELECT id FROM sessions WHERE true{of_one})"
+        found = await self._database.select(
+            "SELECT id, endpoint, session, kind, body, created_at, attempts, next_at, error, dead FROM deliveries"
+            f" WHERE dead = ? AND (? IS NULL OR next_at <= ?){of_one} ORDER BY created_at, id LIMIT ?",
+            (int(dead), due, due, *which, limit),
+        )
+        return [Delivery(*row) for row in [(*facts, bool(dead)) for *facts, dead in found]]
+
+    async def delivered(self, id: str) -> None:
+        def job(connection: sqlite3.Connection) -> None:
+            changed(connection, "DELETE FROM deliveries WHERE id = ?", (id,))
+
+        await self._database.submit(job)
+
+    async def postpone(
+        self,
+        id: str,
+        *,
+        attempts: int,
+        next_at: Millis,
+        error: str | None,
+        dead: bool,
+        tenant: str | None = None,
+    ) -> bool:
+        counts: list[int] = []
+
+        def job(connection: sqlite3.Connection) -> None:
+            statement = (
+                "UPDATE deliveries SET attempts = ?1, next_at = ?2, error = ?3, dead = ?4 WHERE id = ?5 AND"
+                " (?6 IS NULL OR session IN (SELECT id FROM sessions WHERE tenant = ?6))"
+            )
+            counts.append(changed(connection, statement, (attempts, next_at, error, int(dead), id, tenant)))
+
+        await self._database.submit(job)
+        return counts[-1] > 0
