@@ -15,10 +15,10 @@ from crdt_sessions.storage.integrity import checksum
 from crdt_sessions.storage.sqlite import lists
 from crdt_sessions.storage.sqlite.inspection import Inspection
 from crdt_sessions.storage.sqlite.migrations import STEPS
-from crdt_sessions.testing.store_contract import NOW, A, DurableStoreContract, VersionContract, rows, run
+from crdt_sessions.testing.store_contract import NOW, A, DurableStoreContract, StoreContract, rows, run
 
 
-class TestMemoryStore(VersionContract):
+class TestMemoryStore(StoreContract):
     @asynccontextmanager
     async def open(self, path):
         yield MemoryStore()
