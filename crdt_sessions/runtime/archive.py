@@ -123,7 +123,7 @@ async def archive(registry: SessionRegistry, session_id: SessionId) -> bytes:
     lines: list[_Line] = [_Head(format=FORMAT, version=1, session=described)]
     for version in (await registry.store.history(session_id)).versions:
         rows = await registry.store.load_version(session_id, version.seq)
-        lines.append(_version_line(version, (await registry.fold([row.update for row in rows])).update))
+        lines.append(_version_line(version, (await registry.documents.fold([row.update for row in rows])).update))
     over = {run.id for run in runs_of(stored) if run.over}
     lines += [
         _RunLine(id=run.id, agent=run.agent, queued_at=run.queued_at, data=run.data)
@@ -151,7 +151,7 @@ async def take_over(registry: SessionRegistry, session_id: SessionId, archived: 
     snapshots: list[tuple[Version, Row]] = []
     for line in lines:
         if isinstance(line, _VersionLine):
-            document, waiting = await registry.vouch([line.content()])
+            document, waiting = await registry.documents.vouch([line.content()])
             waits = waiting != EMPTY_UPDATE
             row = Row(Seq(line.seq), line.content() if waits else document, waits)
             snapshots.append((Version(row.seq, Millis(line.at), len(row.update), line.name), row))
@@ -159,19 +159,14 @@ async def take_over(registry: SessionRegistry, session_id: SessionId, archived: 
         raise BadDocument(why="the versions of the archive are not in order")
     if not snapshots:
         raise BadDocument(why="the archive holds no version")
-    store, now = registry.store, registry.clock.now()
-    await registry.reserve(session_id)
-    generation = await store.last_generation(session_id) + 1
-    record = SessionRecord(
+    record = await registry.loading.adopt(
         session_id,
-        generation,
-        Millis(head.session.created_at),
-        now,
-        head.session.status,
-        head.session.title,
-        registry.lineage(),
+        snapshots,
+        created_at=Millis(head.session.created_at),
+        status=head.session.status,
+        title=head.session.title,
+        entries=_entries(lines),
     )
-    await store.adopt(record, snapshots, entries=_entries(lines))
     _log.info("session begins", extra={"session": session_id, "imported": True})
     return record
 

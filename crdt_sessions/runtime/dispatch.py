@@ -16,12 +16,15 @@ from crdt_sessions.errors import CrdtSessionsError, RunNotClaimable, ShuttingDow
 from crdt_sessions.ids import SessionId
 from crdt_sessions.model import ANY_AGENT
 from crdt_sessions.runtime.claimants import Claimant, Given, give
+from crdt_sessions.runtime.recent import Recent
 from crdt_sessions.runtime.registry import SessionRegistry
 from crdt_sessions.storage import SessionRecord
 from crdt_sessions.sync import RunRecord
 
 _log = logging.getLogger("crdt_sessions.dispatch")
 _CANDIDATES = 32
+_MOST_UNUSABLE = 1000
+"""Runs that could not be claimed of which is remembered that the log has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Dispatcher:
     def __init__(self, registry: SessionRegistry) -> None:
         self._registry = registry
         self._turn = asyncio.Lock()  # one claimant looks at a time: what one takes, the next need not look at
-        self._unusable: set[tuple[SessionId, str]] = set()
+        self._unusable: Recent[tuple[SessionId, str], None] = Recent(_MOST_UNUSABLE)
 
     async def claim(
         self,
@@ -153,6 +156,6 @@ class Dispatcher:
                 raise
             except CrdtSessionsError as error:  # its session cannot be used now; others go on
                 if (session_id, run_id) not in self._unusable:
-                    self._unusable.add((session_id, run_id))
+                    self._unusable.remember((session_id, run_id), None)
                     _log.error("cannot be claimed: %s", error, extra={"session": session_id, "run": run_id})
         return None

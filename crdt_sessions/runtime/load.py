@@ -38,11 +38,20 @@ class Load:
     Args:
         limits: what is too much.
         memory: returns the bytes in use; for tests.
+        free_garbage: frees what is garbage and was not freed. Whoever has a policy for Python's collector gives one
+            (the service does); without it the collector goes its usual way.
     """
 
-    def __init__(self, limits: Limits, memory: Callable[[], int] = resident_bytes) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        memory: Callable[[], int] = resident_bytes,
+        *,
+        free_garbage: Callable[[], None] = lambda: None,
+    ) -> None:
         self._limits = limits
         self._memory = memory
+        self._free_garbage = free_garbage
         self.lag_s = 0.0
         """How late the event loop has been of late."""
         self.late = [0] * (len(LATE_S) + 1)
@@ -87,10 +96,15 @@ class Load:
         if self.crowded:
             raise Overloaded(what=f"more than {self._limits.memory_watermark_bytes} bytes of memory are in use")
 
+    def give_back_memory(self, *, garbage: bool) -> None:
+        """Let the system have what was freed.
 
-def give_back_memory() -> None:
-    """Let the C library return to the system what was freed."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none, and needs none
-        if trim is not None:
-            trim(0)
+        Args:
+            garbage: whether there may be some that was not freed yet.
+        """
+        if garbage:
+            self._free_garbage()
+        if sys.platform == "linux":
+            trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none, and needs none
+            if trim is not None:
+                trim(0)

@@ -46,7 +46,7 @@ class Versions:
             StorageError: it is damaged.
         """
         rows = await self._registry.store.load_version(self._session_id, seq)
-        return (await self._registry.fold([row.update for row in rows])).update
+        return (await self._registry.documents.fold([row.update for row in rows])).update
 
     async def difference(self, before: Seq, after: Seq) -> list[dict[str, Any]]:
         """Return what turns the JSON form of version *before* into that of *after*, as a JSON Patch (RFC 6902).
@@ -92,7 +92,7 @@ class Versions:
         async with self._registry.open(self._session_id) as session:
             _raise_if_busy(session)
             before = await session.snapshot(keep_rows=True)
-            way = await self._registry.way_back(session.engine.document.encode(), earlier)
+            way = await self._registry.documents.way_back(session.engine.document.encode(), earlier)
             await session.apply(way, foreign=True)  # its own, from before it was taken over by this service, perhaps
         return await self._find(before)
 

@@ -122,9 +122,9 @@ async def test_connections_are_counted_and_given_back(store, clock):
                 1013, "more than 1 connections of ann; come back later",
             )  # fmt: skip
             async with Peer(registry, session=other):  # of those nothing is known of, each is one
-                assert registry.connections == 3
+                assert registry.capacity.connections == 3
                 assert await join(registry, other) == (1013, "more than 3 connections; come back later")
-        assert registry.connections == 0
+        assert registry.capacity.connections == 0
         async with Peer(registry, access=Access("ann")):
             pass
 
@@ -248,8 +248,8 @@ async def test_what_waits_for_the_disk_in_all_sessions_is_bounded(clock):
         for number in range(40):
             for flood in floods:
                 await flood.edit(lambda view, number=number: view.state.__setitem__(f"k{number}", "x" * 1000))
-            assert registry._backlog.bytes < limits.total_uncommitted_bytes + len(floods) * 20_000
-        assert registry._backlog.full
+            assert registry.capacity.backlog.bytes < limits.total_uncommitted_bytes + len(floods) * 20_000
+        assert registry.capacity.backlog.full
         await modest.edit(lambda view: view.state.__setitem__("k", 1))
         async with registry.open(ROOM) as session:
             assert session.view.state.to_py() == {"k": 1}
@@ -258,7 +258,7 @@ async def test_what_waits_for_the_disk_in_all_sessions_is_bounded(clock):
             async with registry.open(room) as session:
                 await until(lambda session=session: len(session.view.state.to_py()) == 40)
                 await session.durable()
-        await until(lambda: registry._backlog.bytes == 0)
+        await until(lambda: registry.capacity.backlog.bytes == 0)
 
 
 async def test_what_all_sessions_keep_for_slow_peers_is_bounded(store, clock):
@@ -277,8 +277,8 @@ async def test_what_all_sessions_keep_for_slow_peers_is_bounded(store, clock):
             async with Peer(registry, room) as writer:
                 for edit in range(70):
                     await writer.edit(lambda view, edit=edit: view.state.__setitem__(f"k{edit}", "x" * 200))
-                    assert registry._log_memory.bytes <= limits.total_log_bytes
-        assert registry._log_memory.bytes > limits.log_bytes / 2, "they do lag"
+                    assert registry.capacity.log_memory.bytes <= limits.total_log_bytes
+        assert registry.capacity.log_memory.bytes > limits.log_bytes / 2, "they do lag"
         for near, replica, serving in slow:
 
             async def read(near=near, replica=replica):
@@ -290,7 +290,7 @@ async def test_what_all_sessions_keep_for_slow_peers_is_bounded(store, clock):
             near.close()
             await asyncio.gather(reading, serving)
             replica.close()
-    assert registry._log_memory.bytes == 0
+    assert registry.capacity.log_memory.bytes == 0
 
 
 @given(

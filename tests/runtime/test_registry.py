@@ -179,7 +179,7 @@ async def test_others_go_on_while_a_session_of_many_rows_is_loaded(store, clock)
 
 async def test_sessions_that_are_due_together_are_folded_one_after_the_other(store, clock, monkeypatch):
     async with SessionRegistry(store, clock=clock, compaction=Compaction(max_rows=20)) as registry:
-        all_due, at_once, most, fold = asyncio.Event(), 0, 0, registry.fold
+        all_due, at_once, most, fold = asyncio.Event(), 0, 0, registry.documents.fold
 
         async def counted(updates):
             nonlocal at_once, most
@@ -189,7 +189,7 @@ async def test_sessions_that_are_due_together_are_folded_one_after_the_other(sto
             at_once -= 1
             return await fold(updates)
 
-        monkeypatch.setattr(registry, "fold", counted)
+        monkeypatch.setattr(registry.documents, "fold", counted)
         async with AsyncExitStack() as stack:
             names = [session_id(f"room-{number}") for number in range(5)]
             sessions = [await stack.enter_async_context(registry.open(name, create=True)) for name in names]

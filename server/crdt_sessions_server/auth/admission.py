@@ -103,7 +103,7 @@ class Door:
             TooMany: there are too many, or too many in a short time from there.
             Overloaded: there is no time for one more.
         """
-        self._registry.check_room(principal.tenant, principal.id)
+        self._registry.capacity.check_room(principal.tenant, principal.id)
         if not principal.anonymous:
             self._count(lambda: self.rates.connects.take(self.address(scope)))
 
@@ -114,7 +114,7 @@ class Door:
         Raises:
             TooMany: there are too many.
         """
-        with self._registry.admitted(principal.tenant, principal.id):
+        with self._registry.capacity.admitted(principal.tenant, principal.id):
             yield
 
     def count_request(self, principal: Principal, needs: Permission | None) -> None:

@@ -46,7 +46,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         """Answer whether the service can store what it is given, and how many sessions are damaged."""
         facts = {
             "liveSessions": len(registry.live),
-            "connections": registry.connections,
+            "connections": registry.capacity.connections,
             "quarantinedSessions": len(registry.quarantined),
         }
         try:

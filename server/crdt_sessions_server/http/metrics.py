@@ -46,7 +46,7 @@ class _Figures(Collector):
         registry = self._registry
         live = Counter(tenant_of(session.id) for session in registry.live)
         yield self._by_tenant("crdt_sessions_live", "Sessions in memory.", live)
-        yield self._by_tenant("crdt_sessions_connections", "WebSocket connections.", registry.by_tenant)
+        yield self._by_tenant("crdt_sessions_connections", "WebSocket connections.", registry.capacity.by_tenant)
         broken = CounterMetricFamily(
             "crdt_sessions_violations", "Writes that were refused or put back, by rule.", labels=["tenant", "rule"]
         )
@@ -74,7 +74,7 @@ class _Figures(Collector):
         yield GaugeMetricFamily(
             "crdt_sessions_quarantined", "Sessions that cannot be loaded.", value=len(self._registry.quarantined)
         )
-        if (load := self._registry.load_meter) is not None:
+        if (load := self._registry.capacity.load) is not None:
             bounds = [*map(str, LATE_S), "+Inf"]
             yield HistogramMetricFamily(
                 "crdt_sessions_loop_lag_seconds",

@@ -58,7 +58,7 @@ async def _authorize(registry: SessionRegistry, door: Door) -> None:
     endpoint = request.endpoint
     if request.method == "OPTIONS" or endpoint is None or endpoint in PUBLIC:
         return  # a browser sends no token with its preflight, and what is not there needs none
-    registry.check_lag()
+    registry.capacity.check_lag()
     if endpoint not in ROUTES:
         raise AccessDenied(what="nobody may: the table of permissions does not know this route")
     if endpoint in NAMED_IN_BODY:

@@ -119,7 +119,7 @@ async def _import_json(registry: SessionRegistry, wanted: SessionId, body: bytes
     except ValidationError as error:
         field, message = complaints(error, value)[0]
         raise BadDocument(why=f"not a session export: {field or 'it'} {message}") from error
-    await registry.check_absent(wanted)
+    await registry.loading.check_absent(wanted)
     content = document_from(export, client_id=secrets.randbelow(2**32 - 1) + 1)
     return await registry.create(
         wanted, title=export.meta.title, metadata=export.meta.metadata, content=content, by=current_principal().id

@@ -1,0 +1,150 @@
+"""What one process carries: connections, sessions of tenants, and what is kept in memory for all sessions together.
+
+Whoever would be one too many is refused with the limit in the error.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from crdt_sessions.errors import TooMany
+from crdt_sessions.ids import SessionId, check_session_id, tenant_of
+from crdt_sessions.limits import Limits
+from crdt_sessions.runtime.access import ANONYMOUS
+from crdt_sessions.runtime.backlog import Backlog
+from crdt_sessions.runtime.load import Load
+from crdt_sessions.runtime.recent import Recent
+from crdt_sessions.storage import SessionIndex
+from crdt_sessions.sync import LogMemory
+
+_TENANTS_KNOWN = 10_000
+
+
+class Capacity:
+    """Counts what there is, and says whether there is room for more.
+
+    Args:
+        limits: how much there may be.
+        index: knows how many sessions a tenant has.
+        load: measures the event loop and the memory; nothing does if None.
+    """
+
+    def __init__(self, limits: Limits, index: SessionIndex, load: Load | None) -> None:
+        self._limits = limits
+        self._index = index
+        self.load = load
+        """What measures the load of the process, if something does."""
+        self.connections = 0
+        """Connections right now."""
+        self.by_tenant: Counter[str] = Counter()
+        """Connections of each tenant right now."""
+        self._by_principal: Counter[tuple[str, str]] = Counter()
+        self.backlog = Backlog(limits.total_uncommitted_bytes)
+        """What waits for the disk in all sessions."""
+        self.log_memory = LogMemory(limits.total_log_bytes)
+        """What the logs of all sessions take."""
+        self._sessions: Recent[str, int] = Recent(_TENANTS_KNOWN)
+
+    # -- connections ---------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def admitted(self, tenant: str, principal: str) -> Iterator[None]:
+        """Return a context that counts a connection or stream of a *tenant* and *principal*.
+
+        Raises as :meth:`check_room`.
+        """
+        self.check_room(tenant, principal)
+        who = (tenant, principal)
+        self.connections += 1
+        self.by_tenant[tenant] += 1
+        self._by_principal[who] += 1
+        try:
+            yield
+        finally:
+            self.connections -= 1
+            self.by_tenant[tenant] -= 1
+            self._by_principal[who] -= 1
+            if not self._by_principal[who]:
+                del self._by_principal[who]
+
+    def check_room(self, tenant: str, principal: str) -> None:
+        """Return if there is room for one more connection, or stream, of a *tenant* and *principal*.
+
+        Raises:
+            TooMany, Overloaded: there is not.
+        """
+        self.check_lag()
+        if self.connections >= self._limits.max_connections:
+            raise TooMany(what="connections", limit=self._limits.max_connections)
+        if self.by_tenant[tenant] >= self._limits.max_connections_per_tenant:
+            raise TooMany(what="connections of a tenant", limit=self._limits.max_connections_per_tenant)
+        known = principal != ANONYMOUS
+        if known and self._by_principal[tenant, principal] >= self._limits.max_connections_per_principal:
+            limit = self._limits.max_connections_per_principal
+            raise TooMany(what=f"connections of {principal}", limit=limit)
+
+    def check_session(self, peers: int) -> None:
+        """Return if there is room for one more connection to a session that has *peers* of them.
+
+        Raises:
+            TooMany: there is not.
+        """
+        if peers >= self._limits.max_connections_per_session:
+            raise TooMany(what="connections to one session", limit=self._limits.max_connections_per_session)
+
+    # -- sessions ------------------------------------------------------------------------------------------------
+
+    async def count(self, session_id: SessionId) -> None:
+        """Count a session that is about to be created.
+
+        Raises:
+            TooMany: its tenant has as many as it may have.
+            BadSessionId: it is a name, and not what ``session_id`` makes of it.
+        """
+        check_session_id(session_id)
+        tenant, limit = tenant_of(session_id), self._limits.max_sessions_per_tenant
+        if tenant not in self._sessions:
+            self._sessions.remember(tenant, await self._index.count(tenant))
+        if self._sessions[tenant] >= limit:
+            raise TooMany(what="sessions of a tenant", limit=limit)
+        self._sessions[tenant] += 1  # in advance; those that come to nothing are counted until the next deletion
+
+    def count_anew(self, tenant: str) -> None:
+        """Have the sessions of a tenant counted anew when it creates one: some were deleted."""
+        self._sessions.pop(tenant, None)
+
+    # -- load ----------------------------------------------------------------------------------------------------
+
+    def check_lag(self) -> None:
+        """Return if there is time for somebody new.
+
+        Raises:
+            Overloaded: the event loop lags.
+        """
+        if self.load is not None:
+            self.load.check_lag()
+
+    def check_memory(self) -> None:
+        """Return if there is memory for one more session.
+
+        Raises:
+            Overloaded: there is not.
+        """
+        if self.load is not None:
+            self.load.check_memory()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether memory is short."""
+        return self.load is not None and self.load.crowded
+
+    def give_back_memory(self, *, garbage: bool) -> None:
+        """Let the system have what was freed.
+
+        Args:
+            garbage: whether there may be some that was not freed yet.
+        """
+        if self.load is not None:
+            self.load.give_back_memory(garbage=garbage)

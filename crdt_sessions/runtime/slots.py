@@ -1,0 +1,264 @@
+"""Which sessions are in memory: loaded on demand, once for all who wait, and unloaded when nobody uses them.
+
+A session is absent, loading, active or draining. A join during a drain waits for its end and loads again;
+a load that fails is forgotten, so the next join tries anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from crdt_sessions import failpoints
+from crdt_sessions.clock import Clock
+from crdt_sessions.errors import CrdtSessionsError, SessionNotFound, ShuttingDown, TooMany
+from crdt_sessions.ids import Millis, SessionId
+from crdt_sessions.runtime.access import ANONYMOUS
+from crdt_sessions.runtime.capacity import Capacity
+from crdt_sessions.runtime.quarantine import Quarantine
+from crdt_sessions.runtime.session import Session
+from crdt_sessions.wire.closing import Closing
+
+_log = logging.getLogger("crdt_sessions.registry")
+
+
+class Load(Protocol):
+    """Loads a session, or creates it."""
+
+    async def __call__(self, session_id: SessionId, *, create: bool, by: str) -> Session:
+        """Return the session, gone on from what is stored of it."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A place for one session."""
+
+    session_id: SessionId
+    creates: bool
+    """Whether it is created if it never existed."""
+    loading: asyncio.Task[Session] = field(init=False)
+    session: Session | None = None
+    """The loaded session, once it is."""
+    users: int = 0
+    idle_since: Millis | None = None
+    draining: asyncio.Task[None] | None = None
+
+
+class Slots:
+    """The sessions in memory.
+
+    Args:
+        load: loads a session.
+        clock: the only source of time.
+        capacity: whether there is room for one more.
+        quarantine: which ones are left alone.
+        most: how many there may be.
+        idle_unload_s: how long one that nobody uses stays.
+    """
+
+    def __init__(
+        self, load: Load, *, clock: Clock, capacity: Capacity, quarantine: Quarantine, most: int, idle_unload_s: float
+    ) -> None:
+        self._load = load
+        self._clock = clock
+        self._capacity = capacity
+        self._quarantine = quarantine
+        self._most = most
+        self._idle_ms = idle_unload_s * 1000
+        self._slots: dict[SessionId, Slot] = {}
+        self._dropped = False  # whether there may be garbage worth a full collection
+        self._stopping = False
+
+    def __contains__(self, session_id: object) -> bool:
+        return session_id in self._slots
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The sessions that are loaded."""
+        return [session for slot in self._slots.values() if (session := slot.session) is not None]
+
+    # -- using a session -----------------------------------------------------------------------------------------
+
+    async def enter(self, session_id: SessionId, *, create: bool = False, by: str = ANONYMOUS) -> Slot:
+        """Return the slot of a loaded session, with one user more, who leaves it by :meth:`leave` or :meth:`end`.
+
+        Arguments and errors as :meth:`SessionRegistry.open`.
+        """
+        while True:
+            if self._stopping:
+                raise ShuttingDown
+            slot = self._slots.get(session_id)
+            if slot is None:
+                self._quarantine.check(session_id)
+                if await self._make_room():
+                    continue  # it took a moment, in which somebody else may have begun to load it
+                slot = self._slots[session_id] = Slot(session_id, create)
+                slot.loading = asyncio.create_task(self._fill(slot, by=by))
+            if slot.draining is not None:
+                await asyncio.wait({slot.draining})
+                continue
+            slot.users += 1
+            try:
+                session = await asyncio.shield(slot.loading)
+            except SessionNotFound:
+                self.leave(slot)
+                if create and not slot.creates:  # we waited for somebody who would not create it
+                    continue
+                raise
+            except BaseException:
+                self.leave(slot)
+                raise
+            if session.failed is None and slot.draining is None:
+                return slot
+            self.leave(slot)
+
+    async def _fill(self, slot: Slot, *, by: str) -> Session:
+        slot.session = await self._load(slot.session_id, create=slot.creates, by=by)
+        return slot.session
+
+    def leave(self, slot: Slot) -> None:
+        """Use a session no more."""
+        slot.users -= 1
+        slot.idle_since = self._clock.now()
+        self._forget_if_unusable(slot)
+
+    async def end(self, slot: Slot, closing: Closing, finish: Callable[[], Awaitable[None]]) -> None:
+        """Use a session no more, and drop it: close its peers, store what there is, then *finish*.
+
+        Raises what *finish* raises, and :class:`StorageError` if what there is could not be stored.
+        """
+        slot.users -= 1
+
+        async def end() -> None:
+            session = await slot.loading
+            session.close_peers(closing)
+            try:
+                await session.drain()
+                await finish()
+            finally:
+                await self._drop(slot)
+
+        slot.draining = asyncio.create_task(end(), name=f"delete {slot.session_id}")
+        await asyncio.shield(slot.draining)
+
+    # -- making room ---------------------------------------------------------------------------------------------
+
+    async def _make_room(self) -> bool:
+        """See to it that one more session may be loaded; tell whether that took a moment.
+
+        Raises:
+            TooMany: all sessions in memory are in use.
+            Overloaded: there is no memory for another one.
+        """
+        if len(self._slots) >= self._most:
+            idle = [slot for slot in self._slots.values() if self._may_go(slot)]
+            if not idle:
+                raise TooMany(what="sessions at a time", limit=self._most)
+            await asyncio.wait({self._begin_unload(min(idle, key=lambda slot: slot.idle_since or 0))})
+            return True
+        self._capacity.check_memory()
+        return False
+
+    async def relieve(self) -> None:
+        """Drop every session that nobody uses, if memory is short."""
+        if not self._capacity.crowded:
+            return
+        going = [self._begin_unload(slot) for slot in list(self._slots.values()) if self._may_go(slot)]
+        if going:
+            _log.warning("memory is short: %s idle sessions are dropped", len(going))
+            await asyncio.wait(going)
+        self._capacity.give_back_memory(garbage=self._dropped)
+        self._dropped = False
+
+    def _may_go(self, slot: Slot, *, pressed: bool = True) -> bool:
+        """Whether nobody uses a session, and nothing is about to happen in it.
+
+        What somebody has left there that waits holds it for a while, unless others need the room (*pressed*).
+        """
+        if slot.users or slot.idle_since is None or slot.draining is not None or slot.session is None:
+            return False
+        soon = Millis(self._clock.now() + int(self._idle_ms))
+        session = slot.session
+        return not session.due_before(soon) and (pressed or not len(session.engine.waiting))
+
+    # -- looking after them --------------------------------------------------------------------------------------
+
+    def look_after_all(self) -> None:
+        """Have every session look at the clock; unload those that nobody has used for a while."""
+        now = self._clock.now()
+        for slot in list(self._slots.values()):
+            session = slot.session
+            if session is not None and slot.draining is None and not (slot.users and session.at_rest(now)):
+                self._look_after(slot, session, now)
+
+    def _look_after(self, slot: Slot, session: Session, now: Millis) -> None:
+        session.tick(now)
+        self._forget_if_unusable(slot)
+        idle_before = now - self._idle_ms
+        if slot.idle_since is not None and slot.idle_since <= idle_before and self._may_go(slot, pressed=False):
+            self._begin_unload(slot)
+
+    def _forget_if_unusable(self, slot: Slot) -> None:
+        """Make room for a new load if this one failed, or its session did."""
+        if self._slots.get(slot.session_id) is not slot or not slot.loading.done():
+            return
+        session = slot.session
+        if session is None:
+            del self._slots[slot.session_id]
+        elif session.failed is not None and slot.draining is None:
+            self._quarantine.note_end(slot.session_id, session.failed)
+            slot.draining = asyncio.create_task(self._drop(slot))
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def stop_entering(self) -> None:
+        """Let nobody in any more."""
+        self._stopping = True
+
+    async def stop(self) -> None:
+        """Store everything, close every connection with 1012, drop every session."""
+        await asyncio.gather(*(self._stop(slot) for slot in list(self._slots.values())))
+
+    async def _stop(self, slot: Slot) -> None:
+        if slot.draining is not None:
+            await asyncio.gather(slot.draining, return_exceptions=True)
+            return
+        await asyncio.gather(slot.loading, return_exceptions=True)
+        if (session := slot.session) is None:
+            return
+        try:
+            await session.stop(ShuttingDown())
+            failpoints.reach("shutdown")
+            await session.drain()
+        except CrdtSessionsError as error:
+            self._note_loss(slot, error)
+        await self._drop(slot)
+
+    def _begin_unload(self, slot: Slot) -> asyncio.Task[None]:
+        slot.draining = asyncio.create_task(self._unload(slot), name=f"unload {slot.session_id}")
+        return slot.draining
+
+    async def _unload(self, slot: Slot) -> None:
+        session = await slot.loading
+        try:
+            await session.drain()
+            failpoints.reach("unload")
+            _log.debug("unloaded", extra={"session": slot.session_id})
+        except CrdtSessionsError as error:
+            self._note_loss(slot, error)
+        finally:
+            await self._drop(slot)
+
+    def _note_loss(self, slot: Slot, error: CrdtSessionsError) -> None:
+        _log.error("lost what was not acknowledged: %s", error, extra={"session": slot.session_id})
+
+    async def _drop(self, slot: Slot) -> None:
+        if (session := slot.session) is not None:
+            await session.close()
+        if self._slots.get(slot.session_id) is slot:
+            del self._slots[slot.session_id]
+        self._dropped = True
