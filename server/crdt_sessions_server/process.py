@@ -76,7 +76,8 @@ async def serve(settings: Settings, *, announce: Callable[[str], None] = lambda 
     if settings.tls_certificate is not None and settings.tls_key is not None:
         check_tls(settings.tls_certificate, settings.tls_key)
     with _listen(settings.host, settings.port) as listener:
-        async with Service(settings) as service, Heap():
+        heap = Heap()
+        async with Service(settings, free_garbage=heap.free) as service, heap:
             with ExitStack() as stack:
                 if settings.direct:
                     greet = _greet_aloud(service.sync.greet) if settings.access_log else service.sync.greet

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 
 from quart import Quart
@@ -34,6 +34,8 @@ class Service:
         store: where sessions are kept; the SQLite file of the settings if None.
         authorizer: who may come in; what the settings say if None.
         clock: for tests.
+        free_garbage: called where memory is short and sessions were dropped; by whoever has a policy for Python's
+            collector.
 
     Raises:
         ValueError: the settings contradict each other, or a file they name cannot be read.
@@ -46,6 +48,7 @@ class Service:
         store: UpdateStore | None = None,
         authorizer: Authorizer | None = None,
         clock: Clock | None = None,
+        free_garbage: Callable[[], None] = lambda: None,
     ) -> None:
         clock = clock or SystemClock()
         if authorizer is None:
@@ -78,7 +81,7 @@ class Service:
             webhooks=settings.webhooks,
             retention=settings.retention,
             sandbox=self._sandbox,
-            load=Load(settings.limits),
+            load=Load(settings.limits, free_garbage=free_garbage),
             auto_create=settings.auto_create,
             enforce_authorship=settings.authorship == "enforce",
             send=post if settings.sends_to_private else post_outside,

@@ -6,9 +6,10 @@ import weakref
 
 import pytest
 
-from crdt_sessions.runtime import Access, SessionRegistry
+from crdt_sessions.limits import Limits
+from crdt_sessions.runtime import Access, Load, SessionRegistry
 from crdt_sessions.storage import MemoryStore
-from crdt_sessions.testing import MemoryChannel
+from crdt_sessions.testing import FakeClock, MemoryChannel
 from crdt_sessions_server.serving.gc_policy import Heap
 
 
@@ -64,6 +65,31 @@ def test_frozen_garbage_is_freed_once_the_heap_has_doubled():
     heap.look()
     assert again() is not None, "what has doubled is what is usual now"
     del ballast
+
+
+def test_where_memory_is_short_frozen_garbage_is_freed_and_the_rest_stays_frozen():
+    heap = Heap()
+    kept = Node()
+    garbage = frozen_cycle(heap)
+    heap.free()
+    assert garbage() is None
+    assert not any(each is kept for each in gc.get_objects())
+
+
+async def test_only_the_process_collects(monkeypatch):
+    """The registry frees garbage as it was told to, where memory is short and sessions were dropped."""
+    asked, used = [], 0
+    load = Load(Limits(memory_watermark_bytes=100), memory=lambda: used, free_garbage=lambda: asked.append(True))
+    monkeypatch.setattr("gc.collect", lambda: pytest.fail("the collector is the application's"))
+    clock = FakeClock()
+    async with SessionRegistry(MemoryStore(), clock=clock, load=load) as registry:
+        async with registry.open("s", create=True):
+            pass
+        used = 200
+        await clock.advance(1)
+        assert (asked, registry.live) == ([True], [])
+        await clock.advance(1)
+        assert asked == [True], "nothing was dropped since"
 
 
 async def test_sessions_and_their_connections_end_without_cycles():

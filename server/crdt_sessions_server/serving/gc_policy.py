@@ -61,3 +61,9 @@ class Heap:
         gc.freeze()
         if grown:
             self._usual = max(sys.getallocatedblocks(), self._least)
+
+    def free(self) -> None:
+        """Free all garbage there is, also what was frozen. This looks through everything."""
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
