@@ -28,7 +28,7 @@
     ├── WrongGeneration           the client's history belongs to an earlier session of that name
     ├── WrongLineage              the client has a copy of another session of that name
     ├── RunNotClaimable           it is not queued, or not for this agent
-    ├── AgentAway                 whom a client asks is known and does not ask for work now; come back later
+    ├── AgentAway                 the agent is known but not connected; try again later
     ├── RunsActive                agents write in the session; stop them first
     ├── LeaseLost                 the run was taken away from this agent, or has ended
     ├── WrongOffset               text that is not to be appended where the buffer ends
@@ -229,7 +229,7 @@ class NotAnApprover(AccessDenied):
     Args:
         call: the tool call.
         principal: who wanted to decide.
-        approvers: who is asked.
+        approvers: the principals that may decide.
         advice: what to do about it, if there is something.
     """
 
@@ -249,7 +249,7 @@ class AlreadyDecided(CrdtSessionsError):
     Args:
         call: the tool call.
         approved: what was settled.
-        by: whose decision it was; ``deadline`` if nobody decided in time, empty if the question was closed.
+        by: the principal that decided; ``deadline`` if nobody decided in time, empty if the question was closed.
         reason: why, if that is known.
     """
 
@@ -344,7 +344,7 @@ class AgentAway(CrdtSessionsError):
     """Nobody takes a run in time, since its agent is not there. What was asked waits for it.
 
     Args:
-        agent: whom it is for; ``*`` for anybody.
+        agent: the agent it is for; ``*`` for any.
         run: what was asked.
         waited_s: for how long somebody was waited for.
         retry_after_s: when to look again.
@@ -362,7 +362,7 @@ class AgentAway(CrdtSessionsError):
 
 
 class RunsActive(CrdtSessionsError):
-    """Agents write in the session, and what is asked for would pull the ground from under them."""
+    """Agents are writing in the session, and this change would break their work."""
 
     def __init__(self, *, runs: list[str]) -> None:
         super().__init__(f"runs are active: {', '.join(runs[:5])}; cancel them, or wait for their end")
@@ -476,7 +476,7 @@ class StorageError(CrdtSessionsError):
 
 
 class SessionFailed(StorageError):
-    """The service failed in the middle of something, so the session is loaded anew from what is stored. Try again.
+    """The service failed half-way through a change, so it reloads the session from disk. Try again.
 
     What it failed on stands in the service's log with the same *reference*, and is nobody else's business.
     """

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 from crdt_sessions.errors import BadSessionId, BadTenant
 
 SessionId = NewType("SessionId", str)
-"""Names a session everywhere: its name, encoded as it stands in URLs, behind ``<tenant>/`` if it belongs to one.
+"""Names a session everywhere: its name, encoded as in URLs, after ``<tenant>/`` if it belongs to one.
 
 Made by :func:`session_id`. Names of different tenants have nothing to do with each other."""
 
@@ -40,7 +40,7 @@ def session_id(text: str, tenant: str = "") -> SessionId:
     A name is whatever clients make up: 1 to 200 characters, none of them a control character. It may not begin or
     end with a space, nor may ``.`` or ``..`` stand between slashes, since URLs cannot hold that. In the id it is
     percent-encoded as in a segment of a path (:data:`_BARE` is not), so that a name has one id, whichever door it
-    comes in by, and ids stand in URLs, logs and behind a tenant as they are.
+    comes in by, and ids appear unchanged in URLs, in logs and after a tenant.
 
     Raises:
         BadSessionId: *text* is not of that form.

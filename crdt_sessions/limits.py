@@ -112,7 +112,7 @@ class Timing:
     """How long a peer's update may wait for a store that takes no writes, before the peer is told."""
 
     waiting_s: float = 600.0
-    """How long an update is kept that waits for another one and whose connection has ended."""
+    """How long a pending update is kept after its connection has ended."""
 
     silent_peer_s: float = 180.0
     """A connection that announced presence and then says nothing for this long is closed.
@@ -161,7 +161,7 @@ class RunRules:
     """The longest lease an agent may ask for, such as one that is called by a webhook and cannot renew often."""
 
     gone_grace_s: float = 3.0
-    """How long an agent whose connection ended may take to come back before its lease is lost."""
+    """How long an agent may take to come back after its connection ended, before its lease is lost."""
 
     cancel_grace_s: float = 5.0
     """How long an agent may take to stop after somebody cancelled its run."""

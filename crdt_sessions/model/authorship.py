@@ -1,7 +1,7 @@
 """Whose structs an update holds, found without applying it.
 
-Only its first client can be read without reading its structs. The others are found by asking the library for what is
-left of the update once a client is considered known.
+Only its first client can be read without reading its structs. To find the others, the library is asked
+what the update still holds for somebody who has that client already.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MAX_CLOCK = 2**32 - 1
 
 
 def sole_author(update: bytes) -> ClientId | None:
-    """Return the only client by whom *update* holds structs; None if there are none, or several.
+    """Return the only client that *update* holds structs of; None if there are none, or several.
 
     Raises:
         MalformedUpdate: *update* cannot be decoded.
@@ -29,7 +29,7 @@ def sole_author(update: bytes) -> ClientId | None:
 
 
 def authors(document: SessionDoc, update: bytes, most: int) -> list[ClientId]:
-    """Return up to *most* clients by whom *update* holds structs that *document* does not hold.
+    """Return up to *most* clients of which *update* holds structs that *document* lacks.
 
     Nothing is applied. Whether something else must arrive first plays no role.
 
@@ -45,7 +45,7 @@ def authors(document: SessionDoc, update: bytes, most: int) -> list[ClientId]:
 
 
 def writes_as(document: SessionDoc, update: bytes, clients: set[ClientId]) -> ClientId | None:
-    """Return one of *clients* by whom *update* holds structs that *document* does not hold, or None.
+    """Return one of *clients* of which *update* holds structs that *document* lacks, or None.
 
     Raises:
         UpdateError: *update* cannot be decoded.

@@ -27,13 +27,13 @@ class Later(NamedTuple):
     wakes: dict[int, int]
     """Clocks by client: as soon as one of them is reached, it is worth while to look again."""
     reach: dict[int, int]
-    """The clocks behind its structs, by client. Who has them all has all that was inserted."""
+    """The clocks after its structs, by client. A replica that has reached them has everything it inserts."""
     deletes: bool
     """Whether it deletes something, too."""
 
     @property
     def authors(self) -> tuple[ClientId, ...]:
-        """The clients by whom there are structs in it."""
+        """The clients that it holds structs of."""
         return tuple(map(ClientId, self.reach))
 
 
@@ -66,7 +66,7 @@ def split(update: bytes, clocks: Clocks) -> Split:
 def _integrate(inserted: dict[int, list[Struct]], clocks: Clocks, known: dict[int, int]) -> dict[int, int]:
     """Return how many structs of each client can be integrated; *known* moves with them."""
     taken = dict.fromkeys(inserted, 0)
-    blocked: dict[int, list[int]] = {}  # by client, those whose next struct needs one of its structs
+    blocked: dict[int, list[int]] = {}  # by client, the clients that wait for one of its structs
     to_do = list(inserted)
     while to_do:
         client = to_do.pop()
@@ -107,9 +107,9 @@ def _apart(update: bytes, parsed: Parsed, taken: dict[int, int], known: dict[int
     wakes = _wakes(later, kept, lambda client: known.get(client, clocks.get(client, 0)))
     if not wakes:
         raise MalformedUpdate(size=len(update))  # in a circle: nothing that could come would help
-    behind = {client: max(each.clock + each.size for each in listed) for client, listed in later.items() if listed}
+    after = {client: max(each.clock + each.size for each in listed) for client, listed in later.items() if listed}
     return Split(
-        select(update, now, gone), known, Later(select(update, later, kept), wakes, behind, deletes=bool(kept))
+        select(update, now, gone), known, Later(select(update, later, kept), wakes, after, deletes=bool(kept))
     )
 
 

@@ -152,7 +152,7 @@ class SessionDoc:
             apply_guarded(self.doc, self._waiting)
             if not _waits(self.doc, self._waiting):
                 self._waiting = EMPTY_UPDATE
-                # What was integrated behind the gap was in nobody's delta; now everybody gets all of it.
+                # What came after the gap was in no delta so far; now everybody gets all of it.
                 self._notes.deltas[:] = [self.doc.get_update(self._complete)]
             progress = len(self._notes.deltas) > events
 
@@ -180,7 +180,7 @@ class SessionDoc:
         self._notes.deltas.clear()
         if self._pairs is False:
             self._look_later(delta)
-        return None if delta == EMPTY_UPDATE else delta  # empty: integrated, but behind a gap
+        return None if delta == EMPTY_UPDATE else delta  # empty: integrated, but after a gap
 
     def edit(self, change: Callable[[SessionDoc], Result], origin: str = "local") -> tuple[Result, bytes | None]:
         """Run *change* in one transaction; return its result and what changed. See :meth:`transact`."""
@@ -239,7 +239,7 @@ class SessionDoc:
     def contains(self, update: bytes) -> bool:
         """Tell whether the document already holds all of *update*.
 
-        A wrong "no" is possible, for what was integrated behind a gap; a wrong "yes" is not.
+        A wrong "no" is possible for updates integrated after a gap; a wrong "yes" is not.
 
         Raises:
             UpdateError: *update* cannot be decoded.
@@ -289,7 +289,7 @@ def holds(doc: Doc[Any], update: bytes) -> bool:
 def _waits(doc: Doc[Any], update: bytes) -> bool:
     """Tell whether something of *update*, which was applied to *doc*, waits for what has not arrived.
 
-    Cheaper than :func:`holds`: what is there, of that all deletions were made.
+    Cheaper than :func:`holds`, and correct where every deletion of a known struct is known as well.
     """
     deletions = _beyond(doc, update)
     if not deletions:

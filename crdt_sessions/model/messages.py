@@ -39,10 +39,10 @@ class Messages:
         return isinstance(message_id, str) and message_id in self._root
 
     def add(self, head: MessageHead, parts: list[Value] | None = None, *, run_id: str | None = None) -> MessageView:
-        """Add a message; if its id is taken, return the message that is there (ids are idempotency keys).
+        """Add a message; if its id is taken, return the existing message (ids are idempotency keys).
 
         Args:
-            head: what is written once.
+            head: the part that is written once.
             parts: complete parts. Streamed ones are opened on the view.
             run_id: the run that writes this message.
         """
@@ -91,7 +91,7 @@ class Messages:
         return (MessageView(message_id, entry) for message_id, entry in self._root.items() if isinstance(entry, Map))
 
     def page(self, after: int, limit: int) -> list[Message]:
-        """Return up to *limit* messages that have a place in the order behind *after*, in order.
+        """Return up to *limit* messages with a place in the order after *after*, in that order.
 
         Only those of the page are converted.
         """
@@ -108,9 +108,9 @@ class Messages:
         return max((view.seq or 0 for view in self.views()), default=0)
 
     def count_after(self, seq: int, *, besides: str) -> int:
-        """Return how many messages have a place in the order behind *seq* and another author than *besides*."""
-        behind = (view.head for view in self.views() if (view.seq or 0) > seq)
-        return sum(head is not None and head.author.id != besides for head in behind)
+        """Return how many messages after *seq* in the order are by another author than *besides*."""
+        after = (view.head for view in self.views() if (view.seq or 0) > seq)
+        return sum(head is not None and head.author.id != besides for head in after)
 
     def value(self, message_id: str) -> Message | None:
         """Return a message in JSON form, or None if there is none that layout 1 can describe."""
@@ -242,7 +242,7 @@ class MessageView:
         return PartStream.open(self.parts, type, choice)
 
     def open_tool(self, tool_call_id: str, tool_name: str) -> ToolStream:
-        """Append a ``tool`` part whose input is about to be streamed."""
+        """Append a ``tool`` part; its input is streamed next."""
         return ToolStream.open(self.parts, tool_call_id, tool_name)
 
     def open_audio(self, value: Any = None) -> PartStream:

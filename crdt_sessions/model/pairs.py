@@ -35,7 +35,7 @@ _FEW = 8
 """Places that are looked at one by one; of more, all pairs in the document are found at once."""
 _LOW_CLIENTS = 2**20
 _MOST_KNOWN = 64
-"""Clients of whose text is remembered where no pair is."""
+"""Number of clients for which a stretch of text without pairs is remembered."""
 
 _Place = Id
 """Client, and the clock of the unit after the place."""
@@ -45,7 +45,7 @@ class Mended(NamedTuple):
     """An update that tears no pair apart."""
 
     before: tuple[bytes, ...]
-    """What is to be applied before it, each in a transaction of its own."""
+    """Updates to apply first, each in a transaction of its own."""
     update: bytes
 
 
@@ -61,7 +61,7 @@ class Pairs:
         self._pieces: dict[int, tuple[int, int]] = {}  # by client, the places seen last that are in no pair: from, to
 
     def mended(self, update: bytes) -> Mended:
-        """Return what is to be applied in place of *update*, all of which can be integrated.
+        """Return what to apply instead of *update*, all of which can be integrated.
 
         Raises:
             MalformedUpdate: *update* cannot be read.
@@ -96,17 +96,17 @@ class Pairs:
     def _is_inside(self, client: int, at: int, clocks: dict[int, int]) -> bool:
         """Tell whether a place is inside a pair.
 
-        Asked for what stands behind one half of a pair, the library says what stands behind all of it.
+        Asked for the text after one half of a pair, the library returns the text after the whole pair.
         """
         begin, end = self._pieces.get(client, (0, 0))
         if begin <= at < end:
             return False
-        behind = self._text_from(client, at - 1, clocks)
-        pair = _ASTRAL.search(behind)
-        self._remember(client, at, at + (pair.start() if pair else len(behind)))
+        after = self._text_from(client, at - 1, clocks)
+        pair = _ASTRAL.search(after)
+        self._remember(client, at, at + (pair.start() if pair else len(after)))
         if pair is None or pair.start() > 0:
             return False
-        return self._text_from(client, at, clocks) == behind[1:]
+        return self._text_from(client, at, clocks) == after[1:]
 
     def _remember(self, client: int, begin: int, end: int) -> None:
         self._pieces.pop(client, None)
@@ -126,7 +126,7 @@ class Pairs:
 
 
 def places_in(update: bytes) -> Iterable[_Place]:
-    """Return the places at which *update* takes text apart, if that is there.
+    """Return the places at which *update* splits text, wherever text is there.
 
     Raises:
         MalformedUpdate: *update* cannot be read.
@@ -138,7 +138,9 @@ def _places(parsed: Parsed, clocks: Mapping[int, int]) -> set[_Place]:
     places = {place for listed in parsed.inserted.values() for struct in listed for place in struct.beside}
     for client, ranges in parsed.deleted.items():
         places.update((client, at) for clock, size in ranges for at in (clock, clock + size))
-    places.update((client, clocks.get(client, 0)) for client in parsed.inserted)  # what is known is cut off
+    places.update(
+        (client, clocks.get(client, 0)) for client in parsed.inserted
+    )  # the library cuts off what it knows already
     return places
 
 
@@ -177,8 +179,8 @@ def _without(text: str, torn: Sequence[int]) -> str:
 def _make_way(torn: Sequence[_Place], parsed: Parsed, clocks: Mapping[int, int]) -> tuple[bytes, ...]:
     """Return what deletes pairs, and what puts replacement characters where halves of them stay.
 
-    Whatever is put between the halves is ordered by client: the first half's replacement is by one whose id is lower
-    than those of others, and the second one's by one whose id is higher.
+    Structs between the halves are ordered by client. So the first half is replaced by a client with a lower id than
+    all others, and the second half by one with a higher id.
     """
     gone: dict[int, list[int]] = {}
     for client, at in torn:

@@ -32,7 +32,7 @@ from crdt_sessions.model.values import (
 
 
 class SessionView:
-    """A session document as layout 1 sees it. Writes are to be made inside :meth:`SessionDoc.edit`."""
+    """A session document as layout 1 sees it. Write only inside :meth:`SessionDoc.edit`."""
 
     def __init__(self, document: SessionDoc) -> None:
         self.document = document
@@ -131,7 +131,7 @@ class SessionView:
         return value
 
     def unread(self, principal: str) -> int:
-        """Return how many messages of others *principal* has not read: those behind its receipt."""
+        """Return how many messages of others *principal* has not read: those after its receipt."""
         return self.messages.count_after(self.read_up_to(principal), besides=principal)
 
     def read_up_to(self, principal: str) -> int:
@@ -180,10 +180,10 @@ class Artifacts:
         self._root = document.roots.artifacts
 
     def add(self, head: ArtifactHead, content: str = "") -> Text:
-        """Add a text artifact and return its content; if the id is taken, return the one that is there.
+        """Add a text artifact and return its content; if the id is taken, return the existing one.
 
         Raises:
-            NotFound: the id is taken by an artifact whose content is not text.
+            NotFound: an artifact of that id exists, and its content is not text.
         """
         if head.id not in self._root:
             self._root[head.id] = Map({"head": head.json_value(), "content": Text(content)})

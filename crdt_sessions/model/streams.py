@@ -40,7 +40,7 @@ SEGMENT_BYTES = 16 * 1024
 class PartStream:
     """An open ``text`` or ``reasoning`` part, or an ``audio`` part's transcript, and the further parts it goes on in.
 
-    Every method is to be called inside a transaction of the document (:meth:`SessionDoc.edit`).
+    Call every method inside a transaction of the document (:meth:`SessionDoc.edit`).
     """
 
     def __init__(self, parts: Array[Any], part: Map[Any]) -> None:
@@ -111,7 +111,7 @@ class PartStream:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What people are asked about a tool call, what they said and what counts: JSON, as it stands in the document."""
+    """The question about a tool call, the answers, and the one that counts: JSON as in the document."""
 
     request: Any = None
     decisions: dict[str, Any] = field(default_factory=dict)
@@ -121,7 +121,7 @@ class Question:
 class ToolStream:
     """A ``tool`` part: its streamed input, what people decide about it, its output.
 
-    Every method that writes is to be called inside a transaction of the document.
+    Call every method that writes inside a transaction of the document.
     """
 
     def __init__(self, part: Map[Any]) -> None:
@@ -136,7 +136,7 @@ class ToolStream:
 
     @classmethod
     def open(cls, parts: Array[Any], tool_call_id: str, tool_name: str) -> ToolStream:
-        """Append a tool part whose input is about to be streamed.
+        """Append a tool part; its input is streamed next.
 
         Raises:
             BadId: *tool_call_id* is too long for one.
@@ -250,7 +250,7 @@ class ToolStream:
         decisions[principal] = decision.json_value()
 
     def decisions(self) -> dict[str, Decision]:
-        """Return what people have said, by principal; what is not a decision is left out."""
+        """Return the decisions, by principal; values that are no decision are left out."""
         decisions = self._part.get("decisions")
         items = decisions.items() if isinstance(decisions, Map) else ()
         return {who: found for who, said in items if is_id(who) and (found := _value(Decision, said)) is not None}

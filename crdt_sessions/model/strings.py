@@ -51,7 +51,7 @@ def _id(characters: int) -> Any:
 # Of the two branches of these the first takes nearly all there is, without a call into Python.
 @dataclass(frozen=True, slots=True)
 class _Words:
-    """A string that is cut off behind so many characters."""
+    """A string that is cut off after so many characters."""
 
     characters: int
 
@@ -68,7 +68,7 @@ class _Words:
 
 
 class _Millis:
-    """An integer that every peer can hold; of a number with fractions, what is before them."""
+    """An integer that every peer can hold; fractions are cut off."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         whole = core_schema.int_schema(ge=-_MAX_MILLIS, le=_MAX_MILLIS)
@@ -89,7 +89,7 @@ ToolCallId = Annotated[str, Field(max_length=CALL_CHARACTERS)]
 """What a provider made up, which may be anything, even nothing."""
 
 Who = Annotated[str, _Words(ID_CHARACTERS)]
-"""Somebody who is only told of, such as who pressed stop."""
+"""A person that is only mentioned, such as the one who pressed stop."""
 Name = Annotated[str, _Words(NAME_CHARACTERS)]
 ToolName = Annotated[str, _Words(NAME_CHARACTERS)]
 """Models write these, and misspell them."""
@@ -122,7 +122,7 @@ def checked_id(text: str, what: str, characters: int = ID_CHARACTERS) -> str:
 
     Args:
         text: what came.
-        what: what it is to be, for the error: ``message id``.
+        what: its name for the error, such as ``message id``.
         characters: the limit.
 
     Raises:

@@ -65,7 +65,7 @@ class SurrogateJoiner:
         return join_surrogates(whole)
 
     def end(self) -> str:
-        """Return what is still held: nothing, or one U+FFFD."""
+        """Return the rest: nothing, or one U+FFFD."""
         held, self._held = self._held, ""
         return _REPLACEMENT if held else ""
 

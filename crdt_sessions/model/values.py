@@ -70,7 +70,7 @@ class Value(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow")
 
     def json_value(self) -> dict[str, Any]:
-        """Return the value as it stands in the document: camelCase, absent optional keys left out.
+        """Return the value as written to the document: in camelCase, without absent optional keys.
 
         Raises:
             BadValue: it holds something that the document cannot.
@@ -118,7 +118,7 @@ class Meta(Value):
 
 
 class MessageHead(Value):
-    """``messages[id].head``: written once, by whoever creates the message."""
+    """``messages[id].head``: written once, by the creator of the message."""
 
     id: MessageId
     role: Role
@@ -181,7 +181,7 @@ class Approval(Value):
 
     approved: bool
     by: Who
-    """The principal whose decision it was; ``deadline`` if nobody decided in time."""
+    """The principal that decided; ``deadline`` if nobody decided in time."""
     reason: Reason | None = None
     at: Time
 
@@ -196,7 +196,7 @@ class RefusedDecision(Decision):
     """An entry of ``parts[i].refused``: somebody decided who has no say. The last of each; recorded by the server."""
 
     by: Who
-    """Whose connection it came from, or under whose name where nobody is known."""
+    """The principal of the connection it came from, or the name it was given where principals are not known."""
     why: Word
     """``not-an-approver``: others are asked. ``role``: who it is may not decide. ``not-yours``: it stood under
     somebody else's name."""
@@ -239,7 +239,7 @@ class ValuePart(Value):
     """For ``steering``, ``messageId`` and ``parts`` of the message that the agent took up here."""
     transcript: str | None = None
     state: StreamState | None = None
-    """For audio, whose transcript is streamed."""
+    """For audio, while its transcript is streamed."""
 
 
 Part = Annotated[TextPart | ToolPart | ValuePart, Field(discriminator="type")]
@@ -312,7 +312,7 @@ class RunRequest(Value):
     """``runs[id].request``: somebody asks an agent to answer."""
 
     message_id: MessageId
-    """What is to be answered; for the trigger ``continue``, the answer that is to go on."""
+    """The message to answer; for the trigger ``continue``, the answer to continue."""
     agent: AgentName = ANY_AGENT
     trigger: Trigger = "submit"
     policy: RunPolicy | None = None
@@ -346,7 +346,7 @@ class RunResult(Value):
     reason: Reason | None = None
     error: RunError | None = None
     agent: AgentName | None = None
-    """For ``handoff``: who is to go on."""
+    """For ``handoff``: the agent that takes over."""
     at: Time
 
 
@@ -382,7 +382,7 @@ class Run(Value):
     result: RunResult | None = None
     status: RunStatus | None = None
     agent: AgentName | None = None
-    """Whom the run is for: whom the request named, or who it was handed to."""
+    """The agent the run is for: the one the request named, or the one it was handed to."""
     epoch: Integer | None = None
     lease: RunLease | None = None
     outcome: RunOutcome | None = None
@@ -394,7 +394,7 @@ class Run(Value):
 
     @property
     def settled(self) -> dict[str, Any]:
-        """What only the server writes of a run, as it stands in the document; None for what is not there."""
+        """Return the fields of a run that only the server writes, as in the document; None for absent ones."""
         value = self.to_json()
         return {key: value.get(key) for key in SETTLED_KEYS}
 
@@ -410,7 +410,7 @@ class Run(Value):
 
 
 class ArtifactHead(Value):
-    """``artifacts[id].head``: written once, by whoever creates the artifact."""
+    """``artifacts[id].head``: written once, by the creator of the artifact."""
 
     id: ArtifactId
     title: Title = ""

@@ -23,11 +23,11 @@ class Rights:
     vouch: bool = False
     """Speak for others, as a backend does for its users."""
     verified: bool = False
-    """Whether it is known who it is: what is written on the connection is bound to the principal."""
+    """Whether the principal is known: writes on the connection are bound to it."""
 
     @property
     def bound(self) -> bool:
-        """Whether what is written is the principal's own: it is known who it is, and they speak for nobody else."""
+        """Whether writes are the principal's own: it is known, and it speaks for nobody else."""
         return self.verified and not self.vouch
 
 

@@ -1,4 +1,4 @@
-"""Awareness states: the acceptance rule every peer applies, and on the server who may speak for whom.
+"""Awareness states: the acceptance rule of every peer, and on the server which connection may speak for a client.
 
 The rule is y-protocols' (``awareness.js``): an entry is taken if its clock is newer than the known one, or
 if it says "gone" at the same clock of a client that is present. A client never heard of has clock 0.
@@ -46,7 +46,7 @@ class AwarenessTable:
         return True
 
     def touch(self, client_id: ClientId, now: Millis) -> None:
-        """Note that a client said again what is known already."""
+        """Note that a client repeated a known state."""
         if client_id in self._known:
             self._known[client_id].heard = now
 
@@ -103,7 +103,7 @@ class AwarenessTable:
 
 
 class Roster:
-    """The server's view: who is here, and which connection speaks for whom.
+    """The server's view: who is here, and which connection speaks for which client.
 
     Stock clients send back every entry they take in from others, also those they have from us and from tabs
     beside them, so that a client is mentioned by a connection does not mean that it is there:
@@ -123,7 +123,7 @@ class Roster:
         self._expiry = Millis(int(timing.presence_expiry_s * 1000))
         self._grace = Millis(int(timing.leave_grace_s * 1000))
         self._clients: dict[PeerId, set[ClientId]] = {}
-        """For whom each connection speaks, or is the heir."""
+        """The clients that each connection speaks for, or would inherit."""
         self._speakers: dict[ClientId, PeerId] = {}
         self._heirs: dict[ClientId, PeerId] = {}
         self._principals: dict[ClientId, str] = {}
@@ -161,7 +161,7 @@ class Roster:
         return len(clients) > 1 and sum(self._speakers.get(client) == peer for client in clients) > 1
 
     def announced_by(self, client: ClientId) -> str | None:
-        """Return whose connection speaks for a client, or spoke for it lately; None if none did."""
+        """Return the actor of the connection that speaks for a client, or did lately; None if none did."""
         return self._principals.get(client)
 
     def hear(
@@ -171,7 +171,7 @@ class Roster:
 
         Args:
             peer: the connection.
-            actor: whose it is.
+            actor: who is at its other end.
             entries: what it says.
             now: the time.
             told: the version of the roster that it was sent; what it says of that is an echo.

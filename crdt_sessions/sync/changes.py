@@ -1,4 +1,4 @@
-"""When each thing in a session last changed, so that a reader with a cursor finds what is new at once."""
+"""When each thing in a session last changed, so that a reader with a cursor finds changes at once."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Fresh:
     client: int
     """Who wrote it."""
     clock: int
-    """Of the client, behind it."""
+    """Of the client, afterwards."""
     arrays: OpenArrays
     """Those that the client may go on with."""
 
@@ -86,7 +86,7 @@ class _Planting:
         for _ in range(structs):
             self._struct()
             _require(self._clock < MAX_CLOCK)
-        _require(reader.varuint() == 0 and not reader.remaining)  # no deletions, and nothing behind them
+        _require(reader.varuint() == 0 and not reader.remaining)  # no deletions, and nothing after them
         return Fresh(self._client, self._clock, self._left_open())
 
     def _reopen(self, arrays: OpenArrays) -> None:

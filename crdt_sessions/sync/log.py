@@ -28,7 +28,7 @@ _FEW = 64
 
 
 class Portion(NamedTuple):
-    """What a reader is to be sent, and where its cursor stands afterwards."""
+    """Frames to send to a reader, and its cursor afterwards."""
 
     cursor: Seq
     frame: bytes | None
@@ -113,7 +113,7 @@ class UpdateLog:
         self._memory.holds(self)
 
     def portion(self, cursor: Seq, reader: PeerId) -> Portion | None:
-        """Return the next portion behind *cursor*, or None if there is nothing, or it has fallen off.
+        """Return the next portion after *cursor*, or None if there is nothing, or it has fallen off.
 
         Readers at the same cursor share the bytes. A portion that holds only the reader's own updates has
         no frame.
@@ -131,7 +131,7 @@ class UpdateLog:
         return Portion(portion.cursor, None) if author == reader else portion
 
     def _behind(self, cursor: Seq) -> tuple[PeerId | None, Portion]:
-        """Return what stands behind *cursor*, and who wrote it, if that is one peer."""
+        """Return the entries after *cursor*, and their author if that is one peer."""
         end = Seq(min(self.tail, cursor + MAX_GROUP))
         if self._cuts:
             end = min(end, *(cut for cut in self._cuts if cut > cursor), end)

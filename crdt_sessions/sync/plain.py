@@ -157,7 +157,7 @@ def _plain(reader: Reader, clocks: Mapping[int, int], is_whole: Callable[[int, i
         clock += length
         if not length or clock >= MAX_CLOCK:
             return None
-    done = reader.varuint() == 0 and not reader.remaining  # no deletions, and nothing behind them
+    done = reader.varuint() == 0 and not reader.remaining  # no deletions, and nothing after them
     return (client, clock) if done else None
 
 

@@ -1,4 +1,4 @@
-"""What is on record besides the document: runs, and whose the Yjs clients are. Plain values.
+"""Records beside the document: runs, and the owners of Yjs clients. Plain values.
 
 The document mirrors these for everybody to see; the record is what counts.
 """
@@ -47,7 +47,7 @@ class ApprovalRecord(BaseModel):
 
 
 def lease_digest(token: str) -> str:
-    """Return what is kept of a lease's token: with it the token is recognised, and cannot be made up."""
+    """Return the digest that is kept of a lease's token: enough to recognise it, not to make it up."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -184,7 +184,7 @@ class Deed:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Something was written where layout 1 wants something else: nothing follows from it, so that is to be said."""
+    """Something was written where layout 1 wants something else: nothing follows from it, so say it."""
 
     where: str
     """Such as ``messages`` or ``meta.agent``."""

@@ -9,7 +9,7 @@ the same turn, before anything is decided from it and before anybody else sees i
 * ``runs[id].cancel`` and ``request`` by those who may not stop or ask;
 * ``runs[id].result`` by anybody but the holder of the lease.
 
-What the server has settled (``seq``, ``status``, ``approval``, ...) the steward restores whoever overwrote it.
+What the server has settled (``seq``, ``status``, ``approval``, ...) the steward restores, whoever overwrote it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class FieldRules:
 
     Args:
         view: the session's document.
-        runs: what is on record of its runs.
+        runs: its runs on record.
         aside: what is not to be decided about; nothing follows from what is written there.
     """
 
@@ -126,12 +126,12 @@ class FieldRules:
             own = who == actor.principal
             if said != before.decisions.get(who) and not (own and actor.rights.decide):
                 why = "role" if not actor.rights.decide else "not-yours"
-                with suppress(ValidationError):  # what is no decision at all needs no answer
+                with suppress(ValidationError):  # a value that is no decision needs no answer
                     decision = Decision.model_validate(said)
                     self._runs.refuse(run_id, call_id, refusal(decision, by=actor.principal, why=why))
 
     def _on_record(self, message_id: str) -> dict[str, Question]:
-        """Return what is known of a message that an earlier run wrote, and another one goes on with."""
+        """Return what is known of a message that an earlier run wrote and another one continues."""
         return {
             call_id: Question(
                 each.request.json_value(),

@@ -75,7 +75,7 @@ class RunDecisions:
     """What mirrors it in the document."""
     records: Records = field(default_factory=Records)
     released: set[tuple[str, int]] = field(default_factory=set)
-    """Leases (run, epoch) that have ended: their writers are to be fenced."""
+    """Leases (run, epoch) that have ended: fence their writers."""
     deeds: list[Deed] = field(default_factory=list)
     """What people did that somebody may want to look up."""
     restored: list[str] = field(default_factory=list)
@@ -83,7 +83,7 @@ class RunDecisions:
     unreadable: list[Unreadable] = field(default_factory=list)
     """Entries that are not of layout 1."""
     evicted: set[tuple[str, int]] = field(default_factory=set)
-    """Those of them that were taken away: their connections are to be closed."""
+    """Those of them that were taken away: close their connections."""
 
 
 @dataclass(slots=True)
@@ -103,7 +103,7 @@ class RunSteward:
 
     Args:
         view: the session's document.
-        records: what is on record.
+        records: the runs on record.
         rules: how runs are admitted and when agents are given up.
         aside: what is not to be decided about.
     """
@@ -132,7 +132,7 @@ class RunSteward:
     # -- reading -----------------------------------------------------------------------------------------------
 
     def record(self, run_id: str) -> RunRecord | None:
-        """Return what is on record of a run."""
+        """Return the record of a run."""
         return self._records.get(run_id)
 
     def writer_of(self, message_id: str) -> str | None:
@@ -203,10 +203,10 @@ class RunSteward:
         if self._active:
             for head in self._view.messages.heads():
                 self._note_steering(head)
-            self._promote(now)  # a database that is older has runs that wait behind a suspended one
+            self._promote(now)  # in older databases runs wait for a suspended one
 
     def look_at_run(self, run: Run, now: Millis, by: Asker = NOBODY_KNOWN) -> None:
-        """Consider what was proposed for a run, and see to it that what is settled stands there.
+        """Consider the proposals for a run, and restore what is settled.
 
         *by* is who proposed it, as far as that is known.
         """
@@ -353,7 +353,7 @@ class RunSteward:
                 life.gone = now
 
     def tick(self, now: Millis) -> None:
-        """Let what is due happen: leases run out, patience with cancelled agents ends, questions expire."""
+        """Do what is due: end leases, give up cancelled agents, expire questions."""
         if self._looked is not None and now - self._looked > _ASLEEP_MS:
             for life in self._lives.values():  # we slept; their signs of life still wait to be read
                 life.heard = min(now, Millis(life.heard + now - self._looked))
@@ -489,7 +489,7 @@ class RunSteward:
     def _has_turn(self, record: RunRecord) -> bool:
         """Whether nothing stands before a queued run: who waits for people holds nobody up.
 
-        A run that people kept waiting may come behind a younger one, which has begun meanwhile.
+        A run that waited for people may come after a younger one that has begun meanwhile.
         """
         if record.policy == "parallel":
             return True
@@ -599,7 +599,7 @@ class RunSteward:
         return ended
 
     def _give_up(self, record: RunRecord, now: Millis) -> None:
-        """End a run about which nothing can be decided, on record alone: whoever waits behind it gets their turn."""
+        """End a run about which nothing can be decided, in its record alone, so that the next one gets its turn."""
         outcome = RunOutcome(reason="the service cannot decide about this run", ended_at=now)
         if record.lease is not None:
             self._decided.released.add((record.id, record.epoch))
@@ -650,7 +650,7 @@ class RunSteward:
                 del self._mirror[run_id]  # the run is as it was: what else somebody wrote there is still noticed
 
     def _hear_decisions(self, record: RunRecord, now: Millis) -> None:
-        """Let the first decision of whoever may decide count; say of others that they are late, or have no say."""
+        """Let the first decision by an approver count; mark the others as late or not allowed."""
         message = self._view.messages.find(record.output)
         for call_id, known in record.approvals.items():
             tool = message.tool(call_id) if message is not None else None
@@ -714,7 +714,7 @@ def _mirror(record: RunRecord) -> Write:
 
 
 def _mirrored(record: RunRecord, run: Run) -> bool:
-    """Whether the document says what is on record."""
+    """Whether the document agrees with the record."""
     return record.run.settled == run.settled and (run.request is not None or record.request is None)
 
 

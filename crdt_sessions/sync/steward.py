@@ -53,13 +53,13 @@ class Steward:
         self._writes: list[Write] = []
 
     def record_meta(self, key: str, value: Any) -> None:
-        """Change what is on record for a key of ``meta``; the document follows with the next :meth:`take`."""
+        """Change the record of a key of ``meta``; the document follows with the next :meth:`take`."""
         self._meta[key] = value
         self._settle_meta([key])
         self._restored.clear()
 
     def recorded(self, key: str) -> Any:
-        """Return what is on record for a key of ``meta``, whatever a peer has written there meanwhile."""
+        """Return the record of a key of ``meta``, whatever a peer has written there meanwhile."""
         return self._meta[key]
 
     def start(self, now: Millis) -> None:
@@ -170,7 +170,7 @@ class Steward:
         if message is None:
             return
         if "head" in keys:
-            self._restored.append("head")  # written once; whoever overwrote it is told of, and versions have it
+            self._restored.append("head")  # written once; the overwriting is reported, and versions keep it
         if keys & {"*", "seq", "by"} and (message.seq, message.by) != (settled, self._by[message_id]):
             self._write_place(message_id)
             self._restored.append("seq" if message.seq != settled else "by")

@@ -1,4 +1,4 @@
-"""Who wrote what: whose each Yjs client is, and from which clock on it is refused.
+"""The owners of Yjs clients, and from which clock on a client is refused.
 
 A Yjs client id is one replica of one process. Where principals are known, it belongs to the first one on whose
 connection something new of it arrives, and what is new of it is refused on anybody else's. A holder of a lease is
@@ -27,8 +27,8 @@ class Writers:
     """The writers of one session.
 
     Args:
-        known: what is on record.
-        enforce: whether what is new by somebody else's client is refused; otherwise it is only counted.
+        known: the clients on record.
+        enforce: whether new structs of another principal's client are refused; otherwise they are only counted.
         announced_by: returns who is present as a client, if somebody is. It is theirs before they have written:
             whoever sees them there could otherwise write first and have it.
     """
@@ -58,7 +58,7 @@ class Writers:
             raise LeaseLost(run=self._known[client].run)
 
     def check_authors(self, found: Iterable[ClientId]) -> None:
-        """Refuse what is new by a fenced client, where the authors are known.
+        """Refuse new structs of a fenced client, where the authors are known.
 
         Raises:
             LeaseLost: one of them is fenced.
@@ -122,7 +122,7 @@ class Writers:
         return new
 
     def check_owners(self, found: Sequence[ClientId], principal: str) -> None:
-        """Refuse, or count, what is new by clients that are not *principal*'s.
+        """Refuse, or count, new structs of clients that are not *principal*'s.
 
         Raises:
             ForeignWriter: one of them is somebody else's.
@@ -137,7 +137,7 @@ class Writers:
         return self.principal_of(client) or self._announced_by(client)
 
     def principal_of(self, client: ClientId) -> str | None:
-        """Return whose a client is, if that is known."""
+        """Return the owner of a client, if it is known."""
         known = self._known.get(client)
         return known.principal if known is not None else None
 
@@ -146,7 +146,7 @@ class Writers:
         return list(self._known.values())
 
     def fence(self, document: SessionDoc, leases: set[tuple[str, int]]) -> list[Writer]:
-        """Refuse from now on what is new by the writers of these leases; return those that are concerned."""
+        """Refuse from now on new structs of the writers of these leases; return the writers concerned."""
         concerned = [
             writer
             for writer in self._known.values()

@@ -51,7 +51,7 @@ def decode_awareness(payload: bytes) -> list[AwarenessEntry]:
         entry = AwarenessEntry(reader.varuint(), reader.varuint(), _json_text(reader.string()))
         entries.append(entry)
     if reader.remaining:
-        raise BadText(what=f"{reader.remaining} bytes behind the last awareness entry")
+        raise BadText(what=f"{reader.remaining} bytes after the last awareness entry")
     return entries
 
 

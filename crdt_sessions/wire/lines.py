@@ -1,4 +1,4 @@
-"""JSON that stands in one line, whoever splits the lines."""
+"""JSON in one line, whichever characters a reader takes for the end of a line."""
 
 from __future__ import annotations
 

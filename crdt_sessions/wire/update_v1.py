@@ -99,7 +99,7 @@ def parse(update: bytes) -> Parsed:
 
 
 def count_clients(update: bytes) -> int:
-    """Return the number of clients by whom *update* holds structs.
+    """Return the number of clients that *update* holds structs of.
 
     Raises:
         MalformedUpdate: it does not begin with one.
@@ -108,7 +108,7 @@ def count_clients(update: bytes) -> int:
 
 
 def first_client(update: bytes) -> int:
-    """Return the first client by whom *update* holds structs; only that one can be read without the structs.
+    """Return the first client that *update* holds structs of; only that one can be read without reading structs.
 
     Raises:
         MalformedUpdate: there is none.
@@ -260,7 +260,7 @@ def may_hold_pairs(update: bytes) -> bool:
 
 _LEADS = tuple(bytes((lead,)) for lead in range(0xF0, 0xF5))
 _SHORT = 256
-"""Looking for them one after the other is quicker in what is longer."""
+"""In longer updates it is quicker to look for each of them in turn."""
 _FOUR_BYTES = re.compile(rb"\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf4][\x80-\xbf]{3}")
 """Such a character, in UTF-8."""
 
@@ -303,7 +303,7 @@ def _document(reader: Reader) -> int:
 
 def _skip_value(reader: Reader) -> None:
     """Read one of lib0's values, however deep. Source: lib0 ``decoding.readAny``."""
-    stack = [(1, False)]  # of each list and object that is open: what is left of it, and whether that has names
+    stack = [(1, False)]  # open lists and objects: how many values are left, and whether they have names
     while stack:
         left, named = stack.pop()
         if not left:

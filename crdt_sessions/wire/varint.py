@@ -99,12 +99,12 @@ def decode_state_vector(data: bytes) -> dict[int, int]:
     """Return the clocks in an encoded state vector, by client id.
 
     Raises:
-        WireError: it is not one, or something stands behind it.
+        WireError: it is not one, or more bytes follow.
     """
     reader = Reader(data)
     clocks = {reader.varuint(): reader.varuint() for _ in range(reader.varuint())}
     if reader.remaining:
-        raise BadText(what=f"{reader.remaining} bytes behind a state vector")
+        raise BadText(what=f"{reader.remaining} bytes after a state vector")
     return clocks
 
 
@@ -131,10 +131,10 @@ def varuint(value: int) -> bytes:
 
 
 def buffer(data: bytes) -> bytes:
-    """Encode *data* behind its length."""
+    """Encode *data*, after its length."""
     return varuint(len(data)) + data
 
 
 def string(text: str) -> bytes:
-    """Encode *text* as UTF-8 behind its length in bytes."""
+    """Encode *text* as UTF-8, after its length in bytes."""
     return buffer(text.encode("utf-8"))
