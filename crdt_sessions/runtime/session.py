@@ -55,6 +55,7 @@ from crdt_sessions.sync import (
     Effect,
     Event,
     FrameReceived,
+    FrameRefused,
     PeerJoined,
     PeerLeft,
     Persist,
@@ -74,7 +75,9 @@ from crdt_sessions.sync import (
     Unreadable,
     Violation,
     joined,
+    received,
 )
+from crdt_sessions.wire import Codec, YWebSocket
 from crdt_sessions.wire.closing import INTERNAL_ERROR, NORMAL, Closing, closing_for
 
 Result = TypeVar("Result")
@@ -96,6 +99,7 @@ _ROW_BYTES = 300
 class _Connection:
     peer: PeerId
     line: Line
+    codec: Codec
     pace: Pace
     counted: int = 0
     """Messages that the pace has counted already, and that wait to be read."""
@@ -455,7 +459,7 @@ class Session:
             raise ShuttingDown
         limits = self._engine.limits
         pace = Pace(limits.messages_per_s, limits.message_burst, self._clock.now())
-        connection = _Connection(PeerId(next(_peer_ids)), line, pace)
+        connection = _Connection(PeerId(next(_peer_ids)), line, YWebSocket(limits.max_frame_bytes), pace)
         self._connections[connection.peer] = connection
         self._rests_until = Millis(0)
         abrupt = False
@@ -576,19 +580,21 @@ class Session:
         """Take a message if it need not wait for anything; tell whether it was taken."""
         if self._health.error is not None or self._mirrored.gate.locked():
             return False
-        if self._sandbox is not None and self._engine.doubtful(connection.peer, data):
+        event = received(connection.peer, data, connection.codec)
+        if self._sandbox is not None and self._doubtful(event):
             return False
-        self._handle(FrameReceived(connection.peer, data), now)
+        self._handle(event, now)
         return True
 
+    def _doubtful(self, event: FrameReceived | FrameRefused) -> list[tuple[bytes, bool]]:
+        return self._engine.doubtful(event.peer, event.frames) if isinstance(event, FrameReceived) else []
+
     async def _hear(self, connection: _Connection, data: bytes) -> None:
+        event = received(connection.peer, data, connection.codec)
         try:
-            if self._health.error is not None and await self._brings_news(connection, data):
+            if self._health.error is not None and await self._brings_news(event):
                 await self._health.well(self._engine.timing.storage_patience_s)
-            await self._tried(
-                lambda: self._engine.doubtful(connection.peer, data),
-                lambda: self._handle(FrameReceived(connection.peer, data)),
-            )
+            await self._tried(lambda: self._doubtful(event), lambda: self._handle(event))
         except (UpdateError, WrongLineage, StorageError, Overloaded) as error:
             self._refuse(connection.peer, error)
             await asyncio.Event().wait()  # nothing more is read from it; the closing ends this task
@@ -630,8 +636,8 @@ class Session:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("what had waited could not be tried", exc_info=error, extra={"session": self.id})
 
-    async def _brings_news(self, connection: _Connection, data: bytes) -> bool:
-        for update in self._engine.updates(connection.peer, data):
+    async def _brings_news(self, event: FrameReceived | FrameRefused) -> bool:
+        for update in self._engine.updates(event.peer, event.frames) if isinstance(event, FrameReceived) else ():
             if not await self.contains(update):
                 return True
         return False
@@ -712,7 +718,7 @@ class Session:
             try:
                 frames = self._engine.take(connection.peer, now)
                 if frames:
-                    connection.line.write(frames)
+                    connection.line.write(connection.codec.write(frames))
             except Exception:  # noqa: BLE001 - a defect of ours; only what this peer has was moved, so only it goes
                 _log.exception("a peer cannot be written to", extra=self._about(connection))
                 connection.close(INTERNAL_ERROR)

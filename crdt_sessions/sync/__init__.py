@@ -10,6 +10,7 @@ from crdt_sessions.sync.events import (
     Effect,
     Event,
     FrameReceived,
+    FrameRefused,
     PeerJoined,
     PeerLeft,
     Persist,
@@ -22,6 +23,7 @@ from crdt_sessions.sync.events import (
     Tried,
     Try,
     Violation,
+    received,
 )
 from crdt_sessions.sync.log import LogMemory
 from crdt_sessions.sync.panics import Panics
@@ -48,6 +50,7 @@ __all__ = [
     "EngineFailed",
     "Event",
     "FrameReceived",
+    "FrameRefused",
     "LogMemory",
     "Notice",
     "Panics",
@@ -76,4 +79,5 @@ __all__ = [
     "Writer",
     "joined",
     "lease_digest",
+    "received",
 ]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from crdt_sessions.ids import ClientId, Millis, PeerId
 from crdt_sessions.limits import Limits, Timing
 from crdt_sessions.sync.actor import Actor
-from crdt_sessions.wire import AwarenessEntry, AwarenessFrame, encode, encode_awareness
+from crdt_sessions.wire import AwarenessEntry, AwarenessFrame, Shared, encode_awareness
 from crdt_sessions.wire.awareness import GONE
 
 _MAX_SHARED_BYTES = 1024 * 1024
@@ -129,7 +129,8 @@ class Roster:
         self._principals: dict[ClientId, str] = {}
         self._here: dict[PeerId, str] = {}
         self._leaving: dict[ClientId, Millis] = {}
-        self._shared: dict[tuple[int, int], bytes] = {}
+        self._shared: dict[tuple[int, int], Shared] = {}
+        self._shared_bytes = 0
         self.ignored = 0
         """Entries dropped because they are echoes, or the connection may not speak for the client."""
         self.overheard = 0
@@ -239,7 +240,7 @@ class Roster:
         oldest = self._table.oldest()
         return Millis((now if oldest is None else oldest) + self._expiry)
 
-    def frame_since(self, version: int, reader: PeerId) -> bytes | None:
+    def frame_since(self, version: int, reader: PeerId) -> Shared | None:
         """Return what changed after *version* as one frame, or None if it is nothing *reader* does not know."""
         entries = self._table.changed_since(version)
         own = self._clients.get(reader, ())
@@ -248,9 +249,12 @@ class Roster:
         key = (version, self.version)
         if key not in self._shared:
             outdated = any(current != self.version for _, current in self._shared)
-            if outdated or len(self._shared) > 64 or sum(map(len, self._shared.values())) > _MAX_SHARED_BYTES:
+            if outdated or len(self._shared) > 64 or self._shared_bytes > _MAX_SHARED_BYTES:
                 self._shared.clear()
-            self._shared[key] = encode(AwarenessFrame(encode_awareness(entries)))
+                self._shared_bytes = 0
+            payload = encode_awareness(entries)
+            self._shared[key] = Shared(AwarenessFrame(payload))
+            self._shared_bytes += 2 * len(payload)  # as it is, and as it is written
         return self._shared[key]
 
     def _may_speak(self, peer: PeerId, principal: str, client: ClientId) -> bool:

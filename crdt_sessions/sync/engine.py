@@ -52,6 +52,7 @@ from crdt_sessions.sync.events import (
     Effect,
     Event,
     FrameReceived,
+    FrameRefused,
     PeerJoined,
     PeerLeft,
     Persist,
@@ -84,12 +85,11 @@ from crdt_sessions.wire import (
     Hold,
     PermissionDenied,
     QueryAwareness,
+    Shared,
     SyncStep1,
     SyncStep2,
     Update,
     decode_awareness,
-    decode_whole,
-    encode,
 )
 from crdt_sessions.wire.varint import decode_state_vector
 
@@ -207,7 +207,6 @@ class SessionEngine:
         self._inspector = Inspector(document)
         self._pairs = Pairs(document)
         self._tasted: dict[bytes, Tasted] = {}
-        self._last: tuple[bytes, list[Frame]] | None = None
         self._writers = Writers(writers, enforce=enforce, announced_by=self.roster.announced_by)
         self._rules = FieldRules(self.view, self.runs, aside)
         self._panics = panics if panics is not None else Panics()
@@ -242,8 +241,10 @@ class SessionEngine:
     def handle(self, event: Event, now: Millis) -> list[Effect]:
         """Take *event* and return what the runtime must now do, in order."""
         match event:
-            case FrameReceived(peer, data):
-                return self._receive(peer, data, now)
+            case FrameReceived(peer, frames):
+                return self._receive(peer, frames, now)
+            case FrameRefused():
+                return self._receive(event.peer, event.error, now)
             case Committed(seq):
                 if self.log.commit(seq):
                     self._trim()
@@ -272,27 +273,23 @@ class SessionEngine:
             self._peers[event.peer].actor = replace(self._peers[event.peer].actor, rights=event.rights)
         return []
 
-    def updates(self, peer_id: PeerId, data: bytes) -> list[bytes]:
-        """Return the updates in a message, as far as :meth:`handle` will not refuse it as a message anyway."""
-        if peer_id not in self._peers or len(data) > self.limits.max_frame_bytes:
-            return []
-        try:
-            frames = self._decoded(data)
-        except WireError:
+    def updates(self, peer_id: PeerId, frames: list[Frame]) -> list[bytes]:
+        """Return the updates in a message."""
+        if peer_id not in self._peers:
             return []
         if not self._peers[peer_id].known:
             frames = without_early(frames)
         found = (frame.update for frame in frames if isinstance(frame, SyncStep2 | Update))
         return [update for update in found if update != EMPTY_UPDATE]
 
-    def doubtful(self, peer_id: PeerId, data: bytes) -> list[tuple[bytes, bool]]:
+    def doubtful(self, peer_id: PeerId, frames: list[Frame]) -> list[tuple[bytes, bool]]:
         """Return the updates in a message that should be tried elsewhere before the message is handled.
 
         With each stands whether it is going to be applied, or only compared because the peer may not write.
         """
         return [
             (update, self._peers[peer_id].actor.rights.write and self.writable)
-            for update in self.updates(peer_id, data)
+            for update in self.updates(peer_id, frames)
             if update not in self._panics and not self._inspector.passes(update)
         ]
 
@@ -447,12 +444,12 @@ class SessionEngine:
 
     # -- what a peer is owed -----------------------------------------------------------------------------------
 
-    def take(self, peer_id: PeerId, now: Millis) -> list[bytes]:
+    def take(self, peer_id: PeerId, now: Millis) -> list[Frame | Shared]:
         """Return the frames *peer_id* is owed now, and consider them sent."""
         peer = self._peers.get(peer_id)
         if peer is None:
             return []
-        frames: list[bytes] = []
+        frames: list[Frame | Shared] = []
         self._take_sync(peer_id, peer, frames)
         if peer.due:
             self._take_due(peer, frames)
@@ -465,20 +462,20 @@ class SessionEngine:
             peer.told = now
         return frames
 
-    def _take_sync(self, peer_id: PeerId, peer: Peer, frames: list[bytes]) -> None:
+    def _take_sync(self, peer_id: PeerId, peer: Peer, frames: list[Frame | Shared]) -> None:
         if not peer.asked:
             peer.asked = True
-            frames.append(encode(SyncStep1(self._all_there_is()[1])))
+            frames.append(SyncStep1(self._all_there_is()[1]))
         if peer.step1 is not None and peer.stranger_since is None:
             asked, peer.step1 = peer.step1, None
-            frames.append(encode(SyncStep2(self.document.encode(asked))))
+            frames.append(SyncStep2(self.document.encode(asked)))
             peer.vector = self._all_there_is()
             peer.cursor = self.log.head
         log, cursor = self.log, peer.cursor  # each token comes by here for each peer
         if cursor is None:
             return
         if cursor < log.start:  # fell off: resync from the document
-            frames.append(encode(Update(self.document.encode(peer.vector[1]))))
+            frames.append(Update(self.document.encode(peer.vector[1])))
             peer.vector = self._all_there_is()
             cursor = log.head
         while cursor < log.tail and (portion := log.portion(cursor, peer_id)) is not None:
@@ -500,10 +497,10 @@ class SessionEngine:
             self._vector = (self.log.head, self.document.state_vector())
         return self._vector
 
-    def _take_due(self, peer: Peer, frames: list[bytes]) -> None:
-        frames += map(encode, peer.take_due(self.log.tail))
+    def _take_due(self, peer: Peer, frames: list[Frame | Shared]) -> None:
+        frames += peer.take_due(self.log.tail)
 
-    def _take_presence(self, peer_id: PeerId, peer: Peer, frames: list[bytes]) -> None:
+    def _take_presence(self, peer_id: PeerId, peer: Peer, frames: list[Frame | Shared]) -> None:
         if not peer.introduced:
             return
         since = 0 if peer.asks_who else peer.presence_version
@@ -540,7 +537,7 @@ class SessionEngine:
 
     # -- frames --------------------------------------------------------------------------------------------------
 
-    def _receive(self, peer_id: PeerId, data: bytes, now: Millis) -> list[Effect]:
+    def _receive(self, peer_id: PeerId, frames: list[Frame] | WireError | TooLarge, now: Millis) -> list[Effect]:
         peer = self._peers.get(peer_id)
         if peer is None:
             return []
@@ -549,9 +546,8 @@ class SessionEngine:
             self.runs.renew(*peer.actor.lease, now)
         effects: list[Effect] = []
         try:
-            if len(data) > self.limits.max_frame_bytes:
-                raise TooLarge(what="a frame", size=len(data), limit=self.limits.max_frame_bytes)
-            frames = self._decoded(data)  # all or nothing: a message that ends in garbage is refused whole
+            if isinstance(frames, Exception):
+                raise frames
             if not peer.known:
                 frames = peer.leave_out_early(frames, now)
             for frame in frames:
@@ -570,7 +566,6 @@ class SessionEngine:
             LeaseLost,
         ) as error:
             effects += self._close(peer_id, peer, error, now)
-        self._last = None
         if self._waits:
             effects += self._look_at_waiting(now)
         return effects
@@ -586,12 +581,6 @@ class SessionEngine:
         """Let a peer be told who else is here."""
         peer.introduced = True
         return [Ready(peer_id)] if self.roster.version else []
-
-    def _decoded(self, data: bytes) -> list[Frame]:
-        """Return the frames in a message. It is asked for them several times in a row."""
-        if self._last is None or self._last[0] is not data:
-            self._last = (data, decode_whole(data))
-        return self._last[1]
 
     def _refuse(self, peer_id: PeerId, error: CrdtSessionsError) -> list[Effect]:
         effects: list[Effect] = [ClosePeer(peer_id, error)]

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from crdt_sessions.errors import CrdtSessionsError
+from crdt_sessions.errors import CrdtSessionsError, TooLarge, WireError
 from crdt_sessions.ids import ClientId, PeerId, Seq
 from crdt_sessions.model import Later
 from crdt_sessions.sync.actor import ALL, Rights
 from crdt_sessions.sync.records import Deed, Records, Unreadable
+from crdt_sessions.wire import Codec, Frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,18 @@ class RightsChanged:
 
 
 class FrameReceived(NamedTuple):
-    """A peer sent one WebSocket message."""
+    """A peer sent one message, with these frames."""
 
     peer: PeerId
-    data: bytes
+    frames: list[Frame]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRefused:
+    """A peer sent one message that cannot be read, or is too large: nothing of it is taken."""
+
+    peer: PeerId
+    error: WireError | TooLarge
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +101,17 @@ class Tasted:
     """What is to be applied before it, each by itself, since it tears surrogate pairs apart."""
 
 
-Event = PeerJoined | RightsChanged | PrincipalChanged | FrameReceived | PeerLeft | Committed | Tried | Tick
+Event = (
+    PeerJoined | RightsChanged | PrincipalChanged | FrameReceived | FrameRefused | PeerLeft | Committed | Tried | Tick
+)
+
+
+def received(peer: PeerId, message: bytes, codec: Codec) -> FrameReceived | FrameRefused:
+    """Return what it means that *peer*, which speaks *codec*'s dialect, sent *message*."""
+    try:
+        return FrameReceived(peer, codec.read(message))
+    except (WireError, TooLarge) as error:
+        return FrameRefused(peer, error)
 
 
 class Persist(NamedTuple):

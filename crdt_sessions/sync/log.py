@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from crdt_sessions.ids import PeerId, Seq
 from crdt_sessions.model import merge
-from crdt_sessions.wire import EMPTY_UPDATE, Update, encode
+from crdt_sessions.wire import EMPTY_UPDATE, Shared, Update
 
 MAX_GROUP = 256
 """Entries merged into one frame at most: merging costs more than linear time."""
@@ -31,7 +31,7 @@ class Portion(NamedTuple):
     """Frames to send to a reader, and its cursor afterwards."""
 
     cursor: Seq
-    frame: bytes | None
+    frame: Shared | None
     """None if there is nothing in it for this reader."""
 
 
@@ -115,8 +115,8 @@ class UpdateLog:
     def portion(self, cursor: Seq, reader: PeerId) -> Portion | None:
         """Return the next portion after *cursor*, or None if there is nothing, or it has fallen off.
 
-        Readers at the same cursor share the bytes. A portion that holds only the reader's own updates has
-        no frame.
+        Readers at the same cursor share the frame, so it is written once. A portion that holds only the reader's own
+        updates has none.
         """
         shared = self._shared.get(cursor)
         if shared is None:
@@ -126,7 +126,7 @@ class UpdateLog:
             if self._shared_bytes > self._max_bytes:  # readers that lag stand at as many places as there are of them
                 self._share_no_more()
             self._shared[cursor] = shared
-            self._shared_bytes += ENTRY_BYTES + len(shared[1].frame or b"")
+            self._shared_bytes += ENTRY_BYTES + _cost(shared[1].frame)
         author, portion = shared
         return Portion(portion.cursor, None) if author == reader else portion
 
@@ -138,12 +138,13 @@ class UpdateLog:
         first, last = cursor - self.start, end - self.start
         if last - first == 1:  # as mostly
             delta, author = self._deltas[first], self._authors[first]
-            return author, Portion(end, encode(Update(delta)) if delta not in (None, EMPTY_UPDATE) else None)
+            shown = delta if delta != EMPTY_UPDATE else None
+            return author, Portion(end, Shared(Update(shown)) if shown is not None else None)
         entries = list(zip(islice(self._deltas, first, last), islice(self._authors, first, last), strict=True))
         deltas = [delta for delta, _ in entries if delta is not None]
         authors = {author for delta, author in entries if delta is not None}
         author = authors.pop() if len(authors) == 1 else None
-        return author, Portion(end, encode(Update(merge(deltas))) if deltas else None)
+        return author, Portion(end, Shared(Update(merge(deltas))) if deltas else None)
 
     def _drop(self, through: Seq, most: int = -1) -> None:
         """Drop the first entries, as long as there are more than *most* bytes, up to *through* at the most."""
@@ -162,6 +163,11 @@ class UpdateLog:
     def _share_no_more(self) -> None:
         self._shared.clear()
         self._shared_bytes = 0
+
+
+def _cost(frame: Shared | None) -> int:
+    """Return the bytes that a frame takes at most: its own, and as many once it is written."""
+    return 2 * len(frame.frame.update) if frame is not None and isinstance(frame.frame, Update) else 0
 
 
 class LogMemory:

@@ -39,7 +39,9 @@ from crdt_sessions.sync import (
     Try,
     Unreadable,
     Violation,
+    received,
 )
+from crdt_sessions.wire import YWebSocket
 
 Result = TypeVar("Result")
 
@@ -84,6 +86,7 @@ class SimNetwork:
         self.peers: dict[str, SimPeer] = {}
         self.restarts = 0
         self._engine_class = engine_class
+        self._codec = YWebSocket(self.limits.max_frame_bytes)
         self._ids = 0
         self._created = self.now
         self.rows: list[tuple[Seq, bytes]] = [
@@ -165,8 +168,10 @@ class SimNetwork:
             return False
         data = queue.popleft()
         if up:
-            self.engine.doubtful(peer.connection, data)  # as a runtime asks; what is not, goes a shorter way
-            self._handle(FrameReceived(peer.connection, data))
+            event = received(peer.connection, data, self._codec)
+            if isinstance(event, FrameReceived):
+                self.engine.doubtful(peer.connection, event.frames)  # as a runtime asks
+            self._handle(event)
         else:
             peer.replica.receive(data, self.now)
         self._pump(peer)
@@ -296,7 +301,7 @@ class SimNetwork:
         if any(isinstance(effect, Ready) for effect in effects):
             for peer in self.peers.values():
                 if peer.connection is not None:
-                    peer.downlink.extend(engine.take(peer.connection, self.now))
+                    peer.downlink.extend(self._codec.write(engine.take(peer.connection, self.now)))
 
     def _close(self, effect: ClosePeer) -> None:
         for name, peer in self.peers.items():

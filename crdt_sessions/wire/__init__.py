@@ -2,6 +2,7 @@
 
 from crdt_sessions.wire.awareness import AwarenessEntry, decode_awareness, encode_awareness
 from crdt_sessions.wire.closing import Closing, closing_for
+from crdt_sessions.wire.codec import Codec, Shared, YWebSocket
 from crdt_sessions.wire.frames import (
     AN_UPDATE,
     EMPTY_UPDATE,
@@ -29,13 +30,16 @@ __all__ = [
     "AwarenessEntry",
     "AwarenessFrame",
     "Closing",
+    "Codec",
     "Frame",
     "Hold",
     "PermissionDenied",
     "QueryAwareness",
+    "Shared",
     "SyncStep1",
     "SyncStep2",
     "Update",
+    "YWebSocket",
     "closing_for",
     "decode",
     "decode_awareness",

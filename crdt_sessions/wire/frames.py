@@ -38,9 +38,6 @@ AN_UPDATE = bytes((_SYNC, _UPDATE))
 EMPTY_UPDATE = b"\x00\x00"
 """The Yjs update (encoding v1) that changes nothing."""
 
-KEEPALIVE = b"\x01\x01\x00"
-"""An awareness frame without entries: a no-op for every client, but a data frame that keeps the link alive."""
-
 
 @dataclass(frozen=True, slots=True)
 class SyncStep1:
@@ -68,6 +65,10 @@ class AwarenessFrame:
     """An awareness payload; see :mod:`crdt_sessions.wire.awareness`."""
 
     payload: bytes
+
+
+KEEPALIVE = AwarenessFrame(b"\x00")
+"""An awareness frame without entries: a no-op for every client, but a data frame that keeps the link alive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +148,6 @@ def decode_whole(data: bytes) -> list[Frame]:
     Raises:
         WireError: as for :func:`decode`.
     """
-    size = len(data) - 3
-    if 0 <= size < ONE_BYTE and data[2] == size and data.startswith(AN_UPDATE):  # each token comes by here
-        return [Update(data[3:])]
     reader = Reader(data)
     if not reader.remaining:
         raise TruncatedFrame(wanted=1, available=0)

@@ -13,7 +13,7 @@ from crdt_sessions.ids import Millis, PeerId, Seq, SessionId
 from crdt_sessions.model import SessionDoc, merge, seed, settled_meta
 from crdt_sessions.storage import MemoryStore, Row, SqliteStore
 from crdt_sessions.sync import Committed, FrameReceived, PeerJoined, Persist, SessionEngine
-from crdt_sessions.wire import SyncStep1, SyncStep2, Update, decode, encode
+from crdt_sessions.wire import SyncStep1, SyncStep2, Update, YWebSocket, decode
 from crdt_sessions.wire.varint import Reader
 from tests.interop.node import JS, needs_node
 from tests.processes import ROOT
@@ -63,12 +63,12 @@ class Line:
         self.do(self.engine.start(NOW))
         for peer in (PeerId(1), PeerId(2)):
             self.do(self.engine.handle(PeerJoined(peer, "p"), NOW))
-            self.do(self.engine.handle(FrameReceived(peer, encode(SyncStep1(b"\x00"))), NOW))
+            self.do(self.engine.handle(FrameReceived(peer, [SyncStep1(b"\x00")]), NOW))
         self.seen = []
         self.read()
 
     def send(self, update):
-        self.do(self.engine.handle(FrameReceived(PeerId(1), encode(Update(update))), NOW))
+        self.do(self.engine.handle(FrameReceived(PeerId(1), [Update(update)]), NOW))
 
     def do(self, effects):
         persisted = [Row(effect.seq, effect.update) for effect in effects if isinstance(effect, Persist)]
@@ -78,7 +78,7 @@ class Line:
 
     def read(self):
         """Take what the other peer is owed."""
-        for data in self.engine.take(PeerId(2), NOW):
+        for data in YWebSocket(10**9).write(self.engine.take(PeerId(2), NOW)):
             self.seen += [frame.update for frame in decode(data) if isinstance(frame, SyncStep2 | Update)]
 
 

@@ -25,7 +25,7 @@ from crdt_sessions.runtime import Access, SessionRegistry
 from crdt_sessions.storage import NO_ENTRIES, MemoryStore, Row
 from crdt_sessions.sync import READ_ONLY, SessionEngine, Tick
 from crdt_sessions.testing import MemoryChannel, settle
-from crdt_sessions.wire import KEEPALIVE
+from crdt_sessions.wire import KEEPALIVE, encode
 
 from .conftest import ROOM, Peer, peers, until
 
@@ -668,7 +668,7 @@ async def test_a_session_at_rest_is_left_alone_but_for_what_keeps_its_peers(regi
         monkeypatch.setattr(peer.replica, "receive", lambda data, now: received.append((data, now)))
         await pass_time(25)
         assert len(looks) <= 3, looks
-        assert received[0][0] == KEEPALIVE
+        assert received[0][0] == encode(KEEPALIVE)
         assert 19_000 <= received[0][1] - begun <= 21_000
     looks.clear()
     async with registry.open(ROOM):

@@ -13,12 +13,12 @@ from crdt_sessions.sync import (
     ALL,
     Actor,
     Committed,
-    FrameReceived,
     PeerJoined,
     PeerLeft,
     Persist,
     SessionEngine,
     Tick,
+    received,
 )
 from crdt_sessions.sync.awareness import Roster
 from crdt_sessions.wire import (
@@ -27,6 +27,7 @@ from crdt_sessions.wire import (
     AwarenessFrame,
     SyncStep1,
     SyncStep2,
+    YWebSocket,
     decode,
     decode_awareness,
     encode,
@@ -34,6 +35,7 @@ from crdt_sessions.wire import (
 )
 
 _NOW = Millis(1_700_000_000_000)
+CODEC = YWebSocket(Limits().max_frame_bytes)
 
 
 class Stock:
@@ -180,12 +182,12 @@ class World:
         self._do(self.engine.handle(PeerLeft(peer, abrupt), self.now))
 
     def receive(self, peer, data):
-        self._do(self.engine.handle(FrameReceived(peer, data), self.now))
+        self._do(self.engine.handle(received(peer, data, CODEC), self.now))
 
     def pump(self):
         for client in self.clients:
             if client.peer is not None:
-                client.down.extend(self.engine.take(client.peer, self.now))
+                client.down.extend(CODEC.write(self.engine.take(client.peer, self.now)))
 
     def pass_time(self, ms=1000):
         self.now = Millis(self.now + ms)
@@ -407,5 +409,7 @@ def test_frames_that_readers_share_are_bounded_by_their_size():
         state = json.dumps({"x": "x" * 16_000})
         roster.hear(PeerId(number), actor, [AwarenessEntry(1000 + number, 1, state)], now)
     for version in range(60):  # sixty readers, each of which has seen one more
-        assert len(roster.frame_since(version, PeerId(999))) > 16_000 * (60 - version)
-        assert sum(map(len, roster._shared.values())) < 2 * 1024 * 1024, "the bound, and one more"
+        assert len(roster.frame_since(version, PeerId(999)).frame.payload) > 16_000 * (60 - version)
+        assert sum(len(each.frame.payload) for each in roster._shared.values()) < 2 * 1024 * 1024, (
+            "the bound, and one more"
+        )

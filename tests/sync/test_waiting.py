@@ -334,7 +334,7 @@ def test_harm_is_its_authors_whoever_brings_what_it_waited_for(bench):
     bench.join(A, B)
     made = letters("ab", 50)
     bench.send(A, Update(made[1]))
-    effects = bench.engine.handle(FrameReceived(B, encode(Update(made[0]))), bench.now)
+    effects = bench.engine.handle(FrameReceived(B, [Update(made[0])]), bench.now)
     (due,) = [effect for effect in effects if isinstance(effect, Try)]
     bench.engine.condemn(made[1])
     effects = bench.engine.handle(Tried(due.number, harmful=True), bench.now)

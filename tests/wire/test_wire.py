@@ -162,7 +162,8 @@ def test_null_is_gone_however_it_is_spelled():
 
 
 def test_the_keepalive_is_an_awareness_frame_without_entries():
-    (frame,) = decode(KEEPALIVE)
+    (frame,) = decode(b"\x01\x01\x00")
+    assert encode(KEEPALIVE) == b"\x01\x01\x00"
     assert decode_awareness(frame.payload) == []
 
 
