@@ -40,7 +40,7 @@ from crdt_sessions.runtime.sandbox_process import (
     patience_for,
     request,
 )
-from crdt_sessions.sync import Tasted
+from crdt_sessions.sync import Harmless
 from crdt_sessions.wire import EMPTY_UPDATE
 from crdt_sessions.wire.varint import Reader, decode_state_vector
 
@@ -192,8 +192,6 @@ class Mirrored:
     missed_bytes: int = 0
     size: int = 0
     """Of the document, when the mirror was made."""
-    gate: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held from the test of an update until the document has taken it: both must see the same things in between."""
     stale: bool = True
     """Whether the mirror is to be made anew."""
     ahead: list[set[bytes]] = field(default_factory=list)
@@ -270,11 +268,13 @@ class Sandbox:
         """How often one of the processes had to be replaced."""
         return self._quick.deaths + self._patient.deaths + self._folding.deaths
 
-    async def taste(self, session: Mirrored, update: bytes, *, apply: bool = True, foreign: bool = False) -> Tasted:
+    async def try_update(
+        self, session: Mirrored, update: bytes, *, apply: bool = True, foreign: bool = False
+    ) -> Harmless:
         """Return what *update* makes of the session's mirror, which then holds it.
 
         Args:
-            session: its gate is held by the caller.
+            session: whose update it is. Nothing else of it is tried before the document has taken this.
             update: foreign bytes.
             apply: False if the update is not going to be taken, only compared.
             foreign: whether it may bring the beginning of another session along.
@@ -380,18 +380,18 @@ class Sandbox:
         process.mirrors[session.key] = process.mirrors.pop(session.key, 0) + len(update)
         return verdict, answer, anew
 
-    def _told(self, verdict: int, answer: bytes, session: Mirrored, kind: int, update: bytes) -> Tasted:
+    def _told(self, verdict: int, answer: bytes, session: Mirrored, kind: int, update: bytes) -> Harmless:
         if verdict == HARMFUL:
             session.spoil()
             self.refused += 1
         if verdict == FOREIGN:
             raise WrongLineage(session=session.key, theirs=answer.decode(), ours=session.lineage)
         _raise_for(verdict, len(update))
-        tasted = _read_report(Reader(answer))
-        session.ahead += ({each} for each in tasted.before)
-        if kind == TASTE and tasted.delta is not None:
-            session.ahead.append({update, tasted.delta})
-        return tasted
+        report = _read_report(Reader(answer))
+        session.ahead += ({each} for each in report.before)
+        if kind == TASTE and report.delta is not None:
+            session.ahead.append({update, report.delta})
+        return report
 
     def _requests(self, process: _Process, session: Mirrored, kind: int, lineage: str, update: bytes) -> list[bytes]:
         """Return what tells the mirror all that the document has now; what it takes from here on counts as missed."""
@@ -425,13 +425,13 @@ def _raise_for(verdict: int, size: int) -> None:
         raise PanickedUpdate(size=size)
 
 
-def _read_report(reader: Reader) -> Tasted:
+def _read_report(reader: Reader) -> Harmless:
     held = bool(reader.varuint())
     before = tuple(reader.buffer() for _ in range(reader.varuint()))
     delta = reader.buffer()
     found = tuple(ClientId(reader.varuint()) for _ in range(reader.varuint()))
     later = _read_later(reader) if reader.remaining else None
-    return Tasted(delta if delta != EMPTY_UPDATE else None, held, found, later, before)
+    return Harmless(delta if delta != EMPTY_UPDATE else None, held, found, later, before)
 
 
 def _read_later(reader: Reader) -> Later:

@@ -17,9 +17,7 @@ from crdt_sessions.errors import (
     CrdtSessionsError,
     EarlyUpdate,
     LeaseLost,
-    MalformedUpdate,
     Overloaded,
-    PanickedUpdate,
     SessionFailed,
     SessionNotFound,
     ShuttingDown,
@@ -46,7 +44,10 @@ from crdt_sessions.runtime.webhooks import Outbox
 from crdt_sessions.storage import NO_ENTRIES, Delivery, Row, SessionRecord, UpdateStore
 from crdt_sessions.sync import (
     READ_ONLY,
+    TRUSTED,
     Actor,
+    Answered,
+    CallId,
     ClosePeer,
     Committed,
     Deed,
@@ -54,25 +55,27 @@ from crdt_sessions.sync import (
     EditFailed,
     Effect,
     Event,
-    FrameReceived,
-    FrameRefused,
     PeerJoined,
     PeerLeft,
     Persist,
     PrincipalChanged,
     Ready,
     Records,
+    Refused,
     Reload,
+    Resume,
     RightsChanged,
     RunRecord,
     RunSteward,
     SessionEngine,
-    TakenInPart,
-    Tasted,
+    StoreChanged,
     Tick,
+    TrialId,
     Tried,
     Try,
     Unreadable,
+    UpdateBrought,
+    Verdict,
     Violation,
     joined,
     received,
@@ -84,6 +87,8 @@ Result = TypeVar("Result")
 
 _log = logging.getLogger("crdt_sessions.session")
 _peer_ids = itertools.count(1)
+_call_ids = itertools.count(1)
+_SeldomEffect = ClosePeer | Try | Resume | Answered | Describe | Violation | Deed | Unreadable | Reload
 _FAREWELL_S = 1.0
 _AT_A_TIME = 1024
 """Messages of one peer that are counted as one: a peer that sends too fast waits after each of these."""
@@ -194,13 +199,13 @@ class Session:
         self._backlog = backlog or Backlog(engine.limits.total_uncommitted_bytes)
         self._audit = audit
         self._mirrored = Mirrored(record.id, engine.document.encode, record.lineage)
-        self._testing: set[asyncio.Task[None]] = set()
+        self._trying: asyncio.Task[None] | None = None  # of an update, in the sandbox
+        self._outage: StorageError | None = None  # as the engine knows it
+        self._calls: dict[CallId, asyncio.Future[Answered]] = {}
         self._stopping = False
         self._rests_until = Millis(0)
         self._pulse = Pulse()
         self._to_pump: set[_Connection | None] = set()
-        self._due: dict[int, None] = {}  # what has waited and is to be tried, in order
-        self._trying_due: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Let the engine settle what the loaded document left open."""
@@ -289,27 +294,12 @@ class Session:
             EarlyUpdate: something of it needs what has not arrived, and was not stored; the rest is.
         """
         self._raise_unless_storing()
-        early: list[EarlyUpdate] = []
-        await self._tried(
-            lambda: [(update, True)], lambda: self._apply(update, actor, early, foreign=foreign), foreign=foreign
-        )
+        answer = await self._call(UpdateBrought(CallId(next(_call_ids)), update, actor, foreign))
+        if answer.error is not None and not isinstance(answer.error, EarlyUpdate):
+            raise answer.error
         await self.durable()
-        if early:
-            raise early[0]
-
-    def _apply(self, update: bytes, actor: Actor | None, early: list[EarlyUpdate], *, foreign: bool) -> None:
-        self._raise_if_failed()
-        try:
-            with self._guard():
-                try:
-                    effects = self._engine.apply(update, self._clock.now(), actor, foreign=foreign)
-                except TakenInPart as part:
-                    effects = part.effects
-                    early.append(EarlyUpdate(size=part.size))
-                self._perform(effects)
-        except PanickedUpdate:
-            self._load_anew()
-            raise
+        if answer.error is not None:
+            raise answer.error
 
     async def contains(self, update: bytes) -> bool:
         """Tell whether the document holds all of a foreign update.
@@ -318,11 +308,26 @@ class Session:
             UpdateError: it cannot be decoded.
             StorageError: the session failed.
         """
-        found: list[bool] = []
         self._raise_if_failed()
-        await self._tried(lambda: [(update, False)], lambda: found.append(self._engine.holds(update)))
+        answer = await self._call(UpdateBrought(CallId(next(_call_ids)), update, compare=True))
         self._raise_if_failed()
-        return found[0]
+        if answer.error is not None:
+            raise answer.error
+        return answer.held
+
+    async def _call(self, event: UpdateBrought) -> Answered:
+        """Have the engine take *event*; return its answer, which may have to wait for others'.
+
+        Raises:
+            CrdtSessionsError: the session failed.
+        """
+        answer: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self._calls[event.call] = answer
+        try:
+            self._handle(event)
+            return await answer
+        finally:
+            del self._calls[event.call]
 
     def decide(self, decision: Callable[[RunSteward, Millis], Result]) -> Result:
         """Return what *decision* does to the steward's runs, such as a claim; it counts once it is :meth:`durable`.
@@ -532,6 +537,8 @@ class Session:
         """Take messages as far as nothing stands in their way; return the others."""
         if connection.closing.done():
             return ()
+        if connection.peer in self._engine.admission.held:
+            return batch
         if self._unwritten_bytes > self._freely and self._behind:
             return batch
         now = self._clock.now()
@@ -539,23 +546,31 @@ class Session:
             return batch
         messages = batch if len(batch) == 1 else joined(batch)
         for at, data in enumerate(messages):
-            if at == _AT_ONCE or not self._hears(connection, data, now):
+            if at == _AT_ONCE or not self._take(connection, data, now):
                 connection.counted += len(messages) - at
                 return messages[at:]
         return ()
 
     async def _read(self, connection: _Connection) -> None:
-        async for batch in connection.line.batches():
-            for begin in range(0, len(batch), _AT_A_TIME):
-                portion = batch[begin : begin + _AT_A_TIME]
-                await self._paced(connection, len(portion))
-                for at, data in enumerate(portion if len(portion) == 1 else joined(portion), start=1):
-                    if not self._hears(connection, data, self._clock.now()):
-                        await self._hear(connection, data)
-                    if at % _AT_ONCE == 0:
-                        await asyncio.sleep(0)
-            if self._behind:  # take nothing more in until it caught up
-                await self._pulse.until(lambda: not self._behind or self.failed is not None)
+        try:
+            async for batch in connection.line.batches():
+                for begin in range(0, len(batch), _AT_A_TIME):
+                    portion = batch[begin : begin + _AT_A_TIME]
+                    await self._paced(connection, len(portion))
+                    await self._take_all(connection, portion if len(portion) == 1 else joined(portion))
+                if self._behind:  # take nothing more in until it caught up
+                    await self._pulse.until(lambda: not self._behind or self.failed is not None)
+        except OSError:
+            await self._let_go(connection)
+            raise
+        await self._let_go(connection)  # what came last is taken, too, before the peer has left
+
+    async def _take_all(self, connection: _Connection, messages: Sequence[bytes]) -> None:
+        for at, data in enumerate(messages, start=1):
+            await self._let_go(connection)
+            self._take(connection, data, self._clock.now())
+            if at % _AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     @property
     def _behind(self) -> bool:
@@ -576,128 +591,34 @@ class Session:
         while not connection.pace.take(self._clock.now(), count - known):
             await self._clock.sleep(connection.pace.wait_s)
 
-    def _hears(self, connection: _Connection, data: bytes, now: Millis) -> bool:
-        """Take a message if it need not wait for anything; tell whether it was taken."""
-        if self._health.error is not None or self._mirrored.gate.locked():
+    def _take(self, connection: _Connection, data: bytes, now: Millis) -> bool:
+        """Take a message if none waits that came before it; tell whether it was taken."""
+        if connection.peer in self._engine.admission.held:
             return False
-        event = received(connection.peer, data, connection.codec)
-        if self._sandbox is not None and self._doubtful(event):
-            return False
-        self._handle(event, now)
+        self._handle(received(connection.peer, data, connection.codec), now)
         return True
 
-    def _doubtful(self, event: FrameReceived | FrameRefused) -> list[tuple[bytes, bool]]:
-        return self._engine.doubtful(event.peer, event.frames) if isinstance(event, FrameReceived) else []
+    async def _let_go(self, connection: _Connection) -> None:
+        """Return once nothing of a connection waits any more."""
+        await self._pulse.until(lambda: self.failed is not None or connection.peer not in self._engine.admission.held)
 
-    async def _hear(self, connection: _Connection, data: bytes) -> None:
-        event = received(connection.peer, data, connection.codec)
+    async def _try(self, sandbox: Sandbox, trial: Try) -> None:
+        """Have an update tried, and tell the engine what became of it."""
         try:
-            if self._health.error is not None and await self._brings_news(event):
-                await self._health.well(self._engine.timing.storage_patience_s)
-            await self._tried(lambda: self._doubtful(event), lambda: self._handle(event))
-        except (UpdateError, WrongLineage, StorageError, Overloaded) as error:
-            self._refuse(connection.peer, error)
-            await asyncio.Event().wait()  # nothing more is read from it; the closing ends this task
-
-    def _try_soon(self, number: int) -> None:
-        """Have tried, one after the other, what had waited for something that is there now."""
-        self._due[number] = None
-        if self._sandbox is None:
-            asyncio.get_running_loop().call_soon(self._take_due)
-        elif self._trying_due is None:
-            self._trying_due = asyncio.create_task(self._try_due(), name=f"try what waited in {self.id}")
-            self._trying_due.add_done_callback(self._tried_due)
-
-    def _take_due(self) -> None:
-        while self._due and self.failed is None and self._health.error is None:
-            self._handle(Tried(self._next_due()))
-
-    async def _try_due(self) -> None:
-        while self._due and self.failed is None:
-            number = self._next_due()
-            try:
-                await self._tried(
-                    lambda number=number: self._engine.waited(number),  # type: ignore[misc]
-                    lambda number=number: self._handle(Tried(number)),  # type: ignore[misc]
-                )
-            except (UpdateError, WrongLineage) as error:
-                _log.warning("an update that had waited is refused: %s", error, extra={"session": self.id})
-                self._handle(Tried(number, harmful=True))
-            except (StorageError, Overloaded) as error:  # it is tried again in a while
-                _log.info("an update that had waited waits on: %s", error, extra={"session": self.id})
-
-    def _next_due(self) -> int:
-        number = next(iter(self._due))
-        del self._due[number]
-        return number
-
-    def _tried_due(self, task: asyncio.Task[None]) -> None:
-        self._trying_due = None
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("what had waited could not be tried", exc_info=error, extra={"session": self.id})
-
-    async def _brings_news(self, event: FrameReceived | FrameRefused) -> bool:
-        for update in self._engine.updates(event.peer, event.frames) if isinstance(event, FrameReceived) else ():
-            if not await self.contains(update):
-                return True
-        return False
-
-    async def _tried(
-        self, doubtful: Callable[[], list[tuple[bytes, bool]]], then: Callable[[], None], *, foreign: bool = False
-    ) -> None:
-        """Try updates in the sandbox, then do *then*, which takes them; others' updates wait meanwhile.
-
-        Which are *doubtful* is asked when nobody else's are being tried: what is plain depends on the document.
-
-        Raises:
-            UpdateError: one of them does harm; nothing was done.
-            WrongLineage: one of them is of another session, and not meant to be (*foreign*); nothing was done.
-        """
-        if self._sandbox is None or not (self._mirrored.gate.locked() or doubtful()):
-            then()
+            verdict = await self._verdict(sandbox, trial)
+        except Exception as error:  # noqa: BLE001 - see _guard
+            self._trying = None
+            self._broke(error)
             return
-        # A task of its own: whoever leaves in the middle must not leave the mirror ahead of the document.
-        task = asyncio.create_task(self._try(self._sandbox, doubtful, then, foreign=foreign), name=f"try {self.id}")
-        self._testing.add(task)
-        task.add_done_callback(self._tested_one)
-        await asyncio.shield(task)
+        self._trying = None
+        self._handle(Tried(trial.trial, verdict))
+        self._mirrored.settle()
 
-    def _tested_one(self, task: asyncio.Task[None]) -> None:
-        self._testing.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever waits for it is told; if nobody does, it does not matter
-
-    async def _try(
-        self,
-        sandbox: Sandbox,
-        doubtful: Callable[[], list[tuple[bytes, bool]]],
-        then: Callable[[], None],
-        *,
-        foreign: bool,
-    ) -> None:
-        mirrored = self._mirrored
-        async with mirrored.gate:
-            if self.failed is not None:
-                return
-            updates = doubtful()
-            tasted: dict[bytes, Tasted] = {}
-            try:
-                for update, apply in updates:
-                    tasted[update] = await self._taste(sandbox, update, apply=apply, foreign=foreign)
-                if self._health.error is not None and any(apply for _, apply in updates):
-                    raise self._health.error  # it came about while we tried: nothing is taken that is not kept
-                self._engine.learn(tasted)
-                then()
-            finally:
-                self._engine.learn({})
-                mirrored.settle()
-
-    async def _taste(self, sandbox: Sandbox, update: bytes, *, apply: bool, foreign: bool) -> Tasted:
+    async def _verdict(self, sandbox: Sandbox, trial: Try) -> Verdict:
         try:
-            return await sandbox.taste(self._mirrored, update, apply=apply, foreign=foreign)
-        except PanickedUpdate as error:
-            self._engine.condemn(update)
-            raise MalformedUpdate(size=error.size) from error  # nothing was applied here
+            return await sandbox.try_update(self._mirrored, trial.update, apply=trial.apply, foreign=trial.foreign)
+        except (UpdateError, WrongLineage, StorageError, Overloaded) as error:
+            return Refused(error)
 
     def _pump_soon(self, connection: _Connection | None) -> None:
         """Write to a peer, or to everybody, what they are owed: once in a turn of the loop, however much that is."""
@@ -727,11 +648,12 @@ class Session:
 
     def at_rest(self, now: Millis) -> bool:
         """Whether :meth:`tick` has nothing to do at *now*: most sessions rest most of the time."""
-        return now < self._rests_until and not self._has_unwritten and self.failed is None
+        told = self._health.error is self._outage
+        return told and now < self._rests_until and not self._has_unwritten and self.failed is None
 
     def tick(self, now: Millis) -> None:
         """Let the engine know that it is *now*, if something may be due."""
-        if now >= self._rests_until:
+        if now >= self._rests_until or self._health.error is not self._outage:
             self._handle(Tick(), now)
             with contextlib.suppress(SessionFailed), self._guard():
                 self._rests_until = self._engine.rests_until(now)
@@ -793,16 +715,21 @@ class Session:
 
     async def _tested(self) -> None:
         """Return once no update is being tried any more."""
-        while self._testing or self._trying_due is not None:
-            await asyncio.wait({*self._testing, *([self._trying_due] if self._trying_due is not None else [])})
+        while self._trying is not None:
+            await asyncio.wait({self._trying})
 
     # -- effects -------------------------------------------------------------------------------------------------
 
     def _handle(self, event: Event, now: Millis | None = None) -> None:
         if self.failed is not None:
             return  # the document may not be touched any more
+        now = now or self._clock.now()
         try:
-            self._perform(self._engine.handle(event, now or self._clock.now()))
+            if self._health.error is not self._outage:
+                self._outage = self._health.error
+                self._rests_until = Millis(0)
+                self._perform(self._engine.handle(StoreChanged(self._outage), now))
+            self._perform(self._engine.handle(event, now))
         except Exception as error:  # noqa: BLE001 - see _guard
             self._broke(error)
 
@@ -831,25 +758,47 @@ class Session:
         return failed
 
     def _perform(self, effects: list[Effect]) -> None:
-        for effect in effects:
-            match effect:
-                case Persist():
-                    self._write_down(effect)
-                case Ready(peer):
-                    self._is_ready(peer)
-                case ClosePeer(peer, error):
-                    self._refuse(peer, error)
-                case Describe(title):
-                    self._title = title or ""
-                    self._flush_soon()
-                case Violation() | Deed() | Unreadable():
-                    self._audit.heard(self.id, effect)
-                case Try(number):
-                    self._try_soon(number)
-                case Reload():
-                    self._load_anew()
-                case _:
-                    assert_never(effect)
+        while True:
+            trusted: TrialId | None = None
+            for effect in effects:
+                match effect:
+                    case Persist():
+                        self._write_down(effect)
+                    case Ready(peer):
+                        self._is_ready(peer)
+                    case Try() if self._sandbox is None:
+                        trusted = effect.trial
+                    case _:
+                        self._perform_one(effect)
+            if trusted is None or self.failed is not None:
+                return
+            effects = self._engine.handle(Tried(trusted, TRUSTED), self._clock.now())
+
+    def _perform_one(self, effect: _SeldomEffect) -> None:
+        match effect:
+            case ClosePeer(peer, error):
+                self._refuse(peer, error)
+            case Try():
+                self._try_soon(effect)
+            case Resume():
+                self._pulse.beat()
+            case Answered(call):
+                if (answer := self._calls.get(call)) is not None and not answer.done():
+                    answer.set_result(effect)
+            case Describe(title):
+                self._title = title or ""
+                self._flush_soon()
+            case Violation() | Deed() | Unreadable():
+                self._audit.heard(self.id, effect)
+            case Reload():
+                self._load_anew()
+            case _:
+                assert_never(effect)
+
+    def _try_soon(self, trial: Try) -> None:
+        assert self._sandbox is not None
+        # A task of its own: whoever leaves in the middle must not leave the mirror ahead of the document.
+        self._trying = asyncio.create_task(self._try(self._sandbox, trial), name=f"try {self.id}")
 
     def _is_ready(self, peer: PeerId | None) -> None:
         if peer is None:
@@ -1058,6 +1007,9 @@ class Session:
         """Give the session up: memory may be ahead of the disk, and nothing in it was acknowledged."""
         if self.failed is None:
             self.failed = error
+            for answer in self._calls.values():
+                if not answer.done():
+                    answer.set_exception(error)
             _log.error("session failed: %s", error, extra={"session": self.id})
             self.close_peers(closing)
             self._pulse.beat()

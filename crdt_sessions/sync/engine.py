@@ -20,16 +20,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, assert_never
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, assert_never
 
 from crdt_sessions.errors import (
     AccessDenied,
     CrdtSessionsError,
+    EarlyUpdate,
     ForeignWriter,
     LeaseLost,
     MalformedUpdate,
+    Overloaded,
     PanickedUpdate,
     SessionClosed,
+    StorageError,
     TooLarge,
     TooMany,
     TooSlow,
@@ -42,10 +45,12 @@ from crdt_sessions.ids import ClientId, Millis, PeerId, Seq
 from crdt_sessions.limits import Limits, RunRules, Timing
 from crdt_sessions.model import Later, Pairs, SessionDoc, SessionView, Touched, lineage_in, split
 from crdt_sessions.sync.actor import NOBODY_KNOWN, Actor, Asker
+from crdt_sessions.sync.admission import Admission, Due, Message, Request, Work
 from crdt_sessions.sync.aside import Aside
 from crdt_sessions.sync.awareness import Roster
 from crdt_sessions.sync.changes import ChangeIndex
 from crdt_sessions.sync.events import (
+    Answered,
     ClosePeer,
     Committed,
     Describe,
@@ -53,22 +58,28 @@ from crdt_sessions.sync.events import (
     Event,
     FrameReceived,
     FrameRefused,
+    Harmless,
     PeerJoined,
     PeerLeft,
     Persist,
     PrincipalChanged,
     Ready,
+    Refused,
     Reload,
+    Resume,
     RightsChanged,
-    Tasted,
+    StoreChanged,
     Tick,
     Tried,
+    Trusted,
     Try,
+    UpdateBrought,
+    Verdict,
     Violation,
 )
 from crdt_sessions.sync.log import LogMemory, UpdateLog
 from crdt_sessions.sync.panics import Panics
-from crdt_sessions.sync.peers import INTRODUCED_MS, REMIND_MS, STRANGER_MS, Peer, without_early
+from crdt_sessions.sync.peers import INTRODUCED_MS, REMIND_MS, STRANGER_MS, Peer
 from crdt_sessions.sync.plain import Inspector, Passed
 from crdt_sessions.sync.records import Records, RunRecord, Writer
 from crdt_sessions.sync.rules import FieldRules
@@ -104,8 +115,53 @@ _TABS_MS = 5_000
 presence, and what they write only when it is asked; so it is, while they are there, every so often, and once more."""
 _TRIED_MS = 10_000
 """How long one may not hear what became of an update that was to be tried, before it is tried again."""
-_COMES_BACK = (TooLarge, TooMany, TooSlow, SessionClosed)
+_COMES_BACK = (TooLarge, TooMany, TooSlow, SessionClosed, StorageError, Overloaded)
 """Refusals that say nothing against what a peer brought before."""
+_REFUSALS = (
+    WireError,
+    UpdateError,
+    WrongLineage,
+    TooLarge,
+    TooMany,
+    TooSlow,
+    AccessDenied,
+    SessionClosed,
+    LeaseLost,
+    StorageError,
+    Overloaded,
+)
+"""What a peer is closed for."""
+_SeldomEvent = (
+    PeerJoined
+    | RightsChanged
+    | PrincipalChanged
+    | FrameRefused
+    | PeerLeft
+    | UpdateBrought
+    | Tried
+    | StoreChanged
+    | Tick
+)
+_Vouched = Passed | Harmless | Trusted
+"""Why an update may meet the document: its shape, a trial, or that nobody is there who would try it."""
+
+
+class _Judged(NamedTuple):
+    """What became of an update that was tried."""
+
+    verdict: Verdict
+    applied: bool
+    """Whether the mirror took it; else it was only compared."""
+
+
+class _Doubt(NamedTuple):
+    """Why the rest of a message must wait."""
+
+    update: bytes
+    apply: bool
+    """Whether the update is about to be taken; else it is only compared."""
+    unstorable: bool = False
+    """Whether it waits for the store, and not to be tried."""
 
 
 class EditFailed(Exception):
@@ -139,20 +195,6 @@ def _moved(method: Callable[Concatenate[SessionEngine, Arguments], Result]) -> C
             raise EngineFailed from error
 
     return guarded
-
-
-class TakenInPart(Exception):
-    """Something of an update needs what has not arrived, and is not kept; what became of the rest has effects.
-
-    Args:
-        effects: to be carried out.
-        size: bytes of what was not taken.
-    """
-
-    def __init__(self, effects: list[Effect], size: int) -> None:
-        super().__init__("something of an update needs another one")
-        self.effects = effects
-        self.size = size
 
 
 class SessionEngine:
@@ -206,7 +248,6 @@ class SessionEngine:
         self.runs = RunSteward(self.view, runs, rules or RunRules(), aside)
         self._inspector = Inspector(document)
         self._pairs = Pairs(document)
-        self._tasted: dict[bytes, Tasted] = {}
         self._writers = Writers(writers, enforce=enforce, announced_by=self.roster.announced_by)
         self._rules = FieldRules(self.view, self.runs, aside)
         self._panics = panics if panics is not None else Panics()
@@ -218,6 +259,8 @@ class SessionEngine:
         self.waiting = WaitingUpdates(self.limits)
         """What needs something that has not arrived."""
         self._waits = self.waiting.clients
+        self.admission = Admission(self.limits.max_frame_bytes)
+        """What waits for something that is being tried, or for the store."""
         self._looked: Seq | None = None  # at what waits: the log's last entry then
         self._asked_all = Millis(0)
 
@@ -232,7 +275,7 @@ class SessionEngine:
         self.changes.note(everything, self.log.head)
         self._rules.start()
         self._steward.start(now)
-        return [*self._carry_out(), *self._look_at_waiting(now)]
+        return [*self._carry_out(), *self._look_at_waiting(now), *self._admit(now)]
 
     def waits_on_record(self, later: Later) -> None:
         """Take over what the loaded rows hold and could not be integrated. Before :meth:`start`."""
@@ -240,17 +283,29 @@ class SessionEngine:
 
     def handle(self, event: Event, now: Millis) -> list[Effect]:
         """Take *event* and return what the runtime must now do, in order."""
+        if isinstance(event, FrameReceived):
+            effects = self._receive(event.peer, event.frames, now)
+        elif isinstance(event, Committed):
+            if self.log.commit(event.seq):
+                self._trim()
+            return [Ready(None)]
+        else:
+            effects = self._take_event(event, now)
+        return [*effects, *self._admit(now)] if self.admission.queue else effects
+
+    def _take_event(self, event: _SeldomEvent, now: Millis) -> list[Effect]:
         match event:
-            case FrameReceived(peer, frames):
-                return self._receive(peer, frames, now)
             case FrameRefused():
-                return self._receive(event.peer, event.error, now)
-            case Committed(seq):
-                if self.log.commit(seq):
-                    self._trim()
-                return [Ready(None)]
+                return self._receive(event.peer, [], now, event.error)
             case Tried():
-                return self._take_waiting(event, now)
+                return self._go_on(event, now)
+            case UpdateBrought():
+                request = Request(event.call, event.update, event.actor, event.foreign, event.compare)
+                self.admission.ask(request)
+                return []
+            case StoreChanged(outage):
+                self.admission.store_takes(outage)
+                return []
             case PeerJoined():
                 return self._join(event, now)
             case RightsChanged() | PrincipalChanged():
@@ -259,12 +314,17 @@ class SessionEngine:
                 asked = self._forget(peer, now)
                 return [*asked, *self._presence(lambda: self.roster.leave(peer, now, abrupt=abrupt))]
             case Tick():
-                self.runs.tick(now)
-                self._trim()
-                effects = [*self._carry_out(), *self._presence(lambda: self.roster.tick(now)), *self._watch(now)]
-                return [*effects, *self._watch_waiting(now)] if len(self.waiting) else effects
+                return self._tick(now)
             case _:
                 assert_never(event)
+
+    def _tick(self, now: Millis) -> list[Effect]:
+        self.runs.tick(now)
+        self._trim()
+        effects = [*self._carry_out(), *self._presence(lambda: self.roster.tick(now)), *self._watch(now)]
+        if self.admission.any_aside:
+            effects += self._watch_aside(now)
+        return [*effects, *self._watch_waiting(now)] if len(self.waiting) else effects
 
     def _note_rights(self, event: RightsChanged | PrincipalChanged) -> list[Effect]:
         if isinstance(event, PrincipalChanged):
@@ -272,45 +332,6 @@ class SessionEngine:
         elif event.peer in self._peers:
             self._peers[event.peer].actor = replace(self._peers[event.peer].actor, rights=event.rights)
         return []
-
-    def updates(self, peer_id: PeerId, frames: list[Frame]) -> list[bytes]:
-        """Return the updates in a message."""
-        if peer_id not in self._peers:
-            return []
-        if not self._peers[peer_id].known:
-            frames = without_early(frames)
-        found = (frame.update for frame in frames if isinstance(frame, SyncStep2 | Update))
-        return [update for update in found if update != EMPTY_UPDATE]
-
-    def doubtful(self, peer_id: PeerId, frames: list[Frame]) -> list[tuple[bytes, bool]]:
-        """Return the updates in a message that should be tried elsewhere before the message is handled.
-
-        With each stands whether it is going to be applied, or only compared because the peer may not write.
-        """
-        return [
-            (update, self._peers[peer_id].actor.rights.write and self.writable)
-            for update in self.updates(peer_id, frames)
-            if update not in self._panics and not self._inspector.passes(update)
-        ]
-
-    def waited(self, number: int) -> list[tuple[bytes, bool]]:
-        """Return an update that had waited, as :meth:`doubtful` does if it should be tried elsewhere."""
-        waiting = self.waiting.get(number)
-        if waiting is None or not self.writable:
-            return []
-        update = waiting.later.update
-        return [(update, True)] if update not in self._panics and not self._inspector.passes(update) else []
-
-    def learn(self, tasted: Mapping[bytes, Tasted]) -> None:
-        """Take in what became of updates elsewhere. Until the next call they are not looked at here any more.
-
-        The document takes what the library has written anew, not what somebody has sent.
-        """
-        self._tasted = dict(tasted)
-
-    def condemn(self, update: bytes) -> None:
-        """Refuse *update* from now on, at once: it is known to do harm."""
-        self._panics.add(update)
 
     def edit(
         self,
@@ -348,32 +369,8 @@ class SessionEngine:
         delta = self.document.take_delta()
         if delta is None:
             return []
-        return [self._persist(delta, delta, None), *self._settle(now, by=by), *self._look_at_waiting(now)]
-
-    def apply(self, update: bytes, now: Millis, actor: Actor | None = None, *, foreign: bool = False) -> list[Effect]:
-        """Merge an update that came by another way than a peer's frame (HTTP, an import).
-
-        Args:
-            update: the update.
-            now: the time.
-            actor: whose it is; None for the server's own.
-            foreign: whether it may bring the beginning of another session along.
-
-        Raises:
-            SessionClosed: the session takes no more writes.
-            WrongLineage: it is of another session, and not meant to be; nothing was applied.
-            TooLarge: the document would exceed its limit.
-            UpdateError: the update cannot be decoded; nothing was applied.
-            ForeignWriter: something new in it is by somebody else's Yjs client; nothing was applied.
-            TakenInPart: something in it needs what has not arrived; the rest has effects.
-        """
-        if not self.writable and not self.holds(update):
-            raise SessionClosed(session=self.session)
-        effects, later = self._merge(update, None, actor, now, foreign=foreign)
-        effects = [*effects, *self._look_at_waiting(now)]
-        if later is not None:
-            raise TakenInPart(effects, len(later.update))
-        return effects
+        effects = [self._persist(delta, delta, None), *self._settle(now, by=by), *self._look_at_waiting(now)]
+        return [*effects, *self._admit(now)]
 
     def forget_presence(self, principal: str, now: Millis) -> tuple[int, list[Effect]]:
         """Remove the presence of a principal; return of how many clients, and the effects."""
@@ -423,7 +420,7 @@ class SessionEngine:
 
         That is now while something may become due at any moment: a lease runs, somebody's connection broke.
         """
-        if self.runs.timed or self.roster.waiting or len(self.waiting):
+        if self.runs.timed or self.roster.waiting or len(self.waiting) or self.admission.outage is not None:
             return now
         quiet, silent = int(self.timing.keepalive_s * 1000), int(self.timing.silent_peer_s * 1000)
         due = [peer.told + (quiet if peer.introduced else INTRODUCED_MS) for peer in self._peers.values()]
@@ -531,43 +528,189 @@ class SessionEngine:
         peer = self._peers.pop(peer_id, None)
         if peer is None:
             return []
+        self.admission.drop(peer_id)
         if peer.actor.lease is not None:
             self.runs.detached(*peer.actor.lease, now)
         return self._ask_all(now) if self.waiting.left(peer_id, peer.actor, now) else []
 
     # -- frames --------------------------------------------------------------------------------------------------
 
-    def _receive(self, peer_id: PeerId, frames: list[Frame] | WireError | TooLarge, now: Millis) -> list[Effect]:
+    def _receive(
+        self, peer_id: PeerId, frames: list[Frame], now: Millis, refused: WireError | TooLarge | None = None
+    ) -> list[Effect]:
         peer = self._peers.get(peer_id)
         if peer is None:
             return []
+        admission = self.admission
+        if admission.trial is None and refused is None and peer_id not in admission.held:  # as nearly always
+            return self._take_frames(peer_id, peer, frames, now)
+        message = Message(peer_id, frames, refused)
+        if admission.trial is None and peer_id not in admission.held:
+            return self._take_message(message, peer, now)
+        peer.heard = now
+        try:
+            admission.hold(message)
+        except TooMany as error:
+            return self._close(peer_id, peer, error, now)
+        return []
+
+    def _take_message(self, message: Message, peer: Peer, now: Millis, judged: _Judged | None = None) -> list[Effect]:
+        """Take a message that has waited, or what is left of it."""
+        if message.refused is not None:
+            peer.heard = now
+            effects = self._close(message.peer, peer, message.refused, now)
+        else:
+            effects = self._take_frames(message.peer, peer, message.frames, now, judged)
+        return effects if message.peer in self.admission.held else [*effects, Resume(message.peer)]
+
+    def _take_frames(
+        self, peer_id: PeerId, peer: Peer, frames: list[Frame], now: Millis, judged: _Judged | None = None
+    ) -> list[Effect]:
+        """Take the frames of a message, up to an update that nobody can vouch for: the rest waits for its trial."""
         peer.heard = now
         if peer.actor.lease is not None:
             self.runs.renew(*peer.actor.lease, now)
         effects: list[Effect] = []
         try:
-            if isinstance(frames, Exception):
-                raise frames
             if not peer.known:
                 frames = peer.leave_out_early(frames, now)
-            for frame in frames:
-                effects += self._dispatch(peer_id, peer, frame, now)
+            for at, frame in enumerate(frames):
+                taken = self._dispatch(peer_id, peer, frame, now, judged)
+                if isinstance(taken, _Doubt):
+                    return [*effects, *self._wait(Message(peer_id, frames[at:]), taken, now)]
+                effects += taken
+                judged = None
                 if not peer.introduced and not isinstance(frame, SyncStep1):
                     effects += self._introduce(peer_id, peer)
-        except (
-            WireError,
-            UpdateError,
-            WrongLineage,
-            TooLarge,
-            TooMany,
-            TooSlow,
-            AccessDenied,
-            SessionClosed,
-            LeaseLost,
-        ) as error:
+        except _REFUSALS as error:
             effects += self._close(peer_id, peer, error, now)
         if self._waits:
             effects += self._look_at_waiting(now)
+        return effects
+
+    # -- what waits for a trial, or for the store ------------------------------------------------------------------
+
+    def _wait(self, work: Work, doubt: _Doubt, now: Millis) -> list[Effect]:
+        """Have *work* wait until its update was tried, or can be stored."""
+        if doubt.unstorable and isinstance(work, Message):
+            self.admission.set_aside(work, now)
+            return []
+        foreign = isinstance(work, Request) and work.foreign
+        trial = self.admission.begin(work, doubt.update, apply=doubt.apply)
+        return [Try(trial, doubt.update, doubt.apply, foreign)]
+
+    def _admit(self, now: Millis) -> list[Effect]:
+        """Take everything whose turn it is, one after the other."""
+        effects: list[Effect] = []
+        while self.admission.moves:
+            effects += self._take_work(self.admission.next(), now)
+        return effects
+
+    def _take_work(self, work: Work, now: Millis, judged: _Judged | None = None) -> list[Effect]:
+        match work:
+            case Message():
+                peer = self._peers.get(work.peer)
+                return self._take_message(work, peer, now, judged) if peer is not None else []
+            case Request():
+                return self._take_request(work, now, judged)
+            case Due():
+                return self._take_waiting(work, now, judged)
+            case _:
+                assert_never(work)
+
+    def _go_on(self, event: Tried, now: Millis) -> list[Effect]:
+        """Go on with what had to wait for that trial."""
+        trial = self.admission.end(event.trial)
+        if trial is None:
+            return []
+        verdict = event.verdict
+        if isinstance(verdict, Refused) and isinstance(verdict.error, PanickedUpdate):
+            self._panics.add(trial.update)
+            verdict = Refused(MalformedUpdate(size=len(trial.update)))  # nothing was applied here
+        return self._take_work(trial.work, now, _Judged(verdict, trial.apply))
+
+    def _vouch(self, update: bytes, judged: _Judged | None) -> _Vouched | None:
+        """Return why *update* may be applied; None if it must be tried first.
+
+        Raises:
+            UpdateError, WrongLineage, StorageError, Overloaded: it was tried, and may not.
+        """
+        if judged is not None:
+            if isinstance(judged.verdict, Refused):
+                raise judged.verdict.error
+            return judged.verdict
+        passed = self._inspector.passes(update)
+        if passed is None and update in self._panics:
+            raise MalformedUpdate(size=len(update))
+        return passed
+
+    def _holds(self, update: bytes, verdict: _Vouched) -> bool:
+        """Tell whether the document holds all of a foreign update.
+
+        Raises:
+            UpdateError: it cannot be decoded.
+            WrongLineage: it is of another session.
+        """
+        if isinstance(verdict, Harmless):
+            return verdict.held
+        held = self.document.contains(update)
+        if not held:
+            self._check_lineage(update)
+        return held
+
+    def _may_merge(self, update: bytes, verdict: _Vouched, judged: _Judged | None, *, writes: bool) -> bool | _Doubt:
+        """Tell whether an update is taken, or else was held already; or what it must wait for.
+
+        Raises:
+            StorageError: the store has failed while it was tried: nothing is taken that is not kept.
+            AccessDenied, SessionClosed: it is news, and may not be taken.
+        """
+        outage = self.admission.outage
+        if writes and self.writable and outage is None:
+            if not isinstance(verdict, Harmless) or judged is None or judged.applied:
+                return True
+            return False if verdict.held else _Doubt(update, apply=True)  # what was compared is no delta
+        if self._holds(update, verdict):
+            return False
+        if not writes:
+            raise AccessDenied(what="this connection is read-only")
+        if not self.writable:
+            raise SessionClosed(session=self.session)
+        if outage is not None and judged is not None and judged.applied:
+            raise outage
+        return _Doubt(update, apply=False, unstorable=True)
+
+    def _take_request(self, request: Request, now: Millis, judged: _Judged | None) -> list[Effect]:
+        """Take an update that came by another way than a peer's message, and answer whoever brought it."""
+        update = request.update
+        try:
+            verdict = self._vouch(update, judged)
+            if verdict is None:
+                takes = not request.compare and self.writable and self.admission.outage is None
+                return self._wait(request, _Doubt(update, apply=takes), now)
+            if request.compare:
+                return [Answered(request.call, held=self._holds(update, verdict))]
+            merges = self._may_merge(update, verdict, judged, writes=True)
+            if isinstance(merges, _Doubt):
+                if merges.unstorable and self.admission.outage is not None:
+                    raise self.admission.outage
+                return self._wait(request, merges, now)
+            if not merges:
+                return [Answered(request.call, held=True)]
+            effects, later = self._merge(update, verdict, None, request.actor, now, foreign=request.foreign)
+        except CrdtSessionsError as error:
+            answer: list[Effect] = [Answered(request.call, error)]
+            return [*answer, Reload(error)] if isinstance(error, PanickedUpdate) else answer
+        early = EarlyUpdate(size=len(later.update)) if later is not None else None
+        return [*effects, *self._look_at_waiting(now), Answered(request.call, early)]
+
+    def _watch_aside(self, now: Millis) -> list[Effect]:
+        """Close those who have waited for the store for too long."""
+        effects: list[Effect] = []
+        for peer_id in self.admission.lost_patience(Millis(now - int(self.timing.storage_patience_s * 1000))):
+            peer, outage = self._peers.get(peer_id), self.admission.outage
+            if peer is not None and outage is not None:
+                effects += self._close(peer_id, peer, outage, now)
         return effects
 
     def _close(self, peer_id: PeerId, peer: Peer, error: CrdtSessionsError, now: Millis) -> list[Effect]:
@@ -588,14 +731,14 @@ class SessionEngine:
             effects.append(Reload(error))
         return effects
 
-    def _dispatch(self, peer_id: PeerId, peer: Peer, frame: Frame, now: Millis) -> list[Effect]:
+    def _dispatch(
+        self, peer_id: PeerId, peer: Peer, frame: Frame, now: Millis, judged: _Judged | None
+    ) -> list[Effect] | _Doubt:
         match frame:
             case Update():
-                return self._take_update(peer_id, peer, frame.update, now)
-            case SyncStep2(update):
-                peer.answered = True
-                effects = self._take_update(peer_id, peer, update, now)
-                return effects if peer.known else [*effects, *self._recognize(peer_id, peer)]
+                return self._take_update(peer_id, peer, frame.update, now, judged)
+            case SyncStep2():
+                return self._take_answer(peer_id, peer, frame.update, now, judged)
             case SyncStep1(state_vector):
                 theirs = decode_state_vector(state_vector)  # refuse now what could not be answered later
                 strange = bool(theirs) and peer.cursor is None and not self._shares(theirs)
@@ -615,23 +758,37 @@ class SessionEngine:
             case _:
                 assert_never(frame)
 
-    def _take_update(self, peer_id: PeerId, peer: Peer, update: bytes, now: Millis) -> list[Effect]:
+    def _take_answer(
+        self, peer_id: PeerId, peer: Peer, update: bytes, now: Millis, judged: _Judged | None
+    ) -> list[Effect] | _Doubt:
+        peer.answered = True
+        taken = self._take_update(peer_id, peer, update, now, judged)
+        if peer.known or isinstance(taken, _Doubt):
+            return taken
+        return [*taken, *self._recognize(peer_id, peer)]
+
+    def _take_update(
+        self, peer_id: PeerId, peer: Peer, update: bytes, now: Millis, judged: _Judged | None
+    ) -> list[Effect] | _Doubt:
         if update == EMPTY_UPDATE:
             return []  # as most have nothing that is new when they join
-        can_write = peer.actor.rights.write
-        if can_write and self.writable:
-            foreign = self._writers.foreign
-            effects, later = self._merge(update, peer_id, peer.actor, now)
-            if later is not None:
-                effects += self._keep(later, peer_id, peer.actor, now)
-            if self._writers.foreign > foreign:  # it is only recorded
-                effects.append(Violation(peer.actor.principal, "client"))
-            return effects
-        if self.holds(update):
-            return []
-        if can_write:
-            raise SessionClosed(session=self.session)
-        raise AccessDenied(what="this connection is read-only")
+        writes = peer.actor.rights.write
+        verdict = self._vouch(update, judged)
+        if verdict is None:
+            return _Doubt(update, apply=writes and self.writable and self.admission.outage is None)
+        if judged is not None or not writes or self.admission.outage is not None or not self.writable:
+            merges = self._may_merge(update, verdict, judged, writes=writes)
+            if isinstance(merges, _Doubt):
+                return merges
+            if not merges:
+                return []
+        foreign = self._writers.foreign
+        effects, later = self._merge(update, verdict, peer_id, peer.actor, now)
+        if later is not None:
+            effects += self._keep(later, peer_id, peer.actor, now)
+        if self._writers.foreign > foreign:  # it is only recorded
+            effects.append(Violation(peer.actor.principal, "client"))
+        return effects
 
     def _shares(self, theirs: Mapping[int, int]) -> bool:
         """Whether a replica of that state vector has something of the document, or there is nothing to have."""
@@ -713,20 +870,23 @@ class SessionEngine:
     # -- the document ----------------------------------------------------------------------------------------------
 
     def _merge(
-        self, update: bytes, author: PeerId | None, actor: Actor | None, now: Millis, *, foreign: bool = False
+        self,
+        update: bytes,
+        verdict: _Vouched,
+        author: PeerId | None,
+        actor: Actor | None,
+        now: Millis,
+        *,
+        foreign: bool = False,
     ) -> tuple[list[Effect], Later | None]:
-        """Take an update; return the effects, and what of it must wait, for which there is room."""
+        """Take an update that *verdict* vouches for; return the effects, and what of it must wait."""
         self._check_size(len(update))
-        if (passed := self._inspector.passed(update)) is not None:
-            return self._merge_passed(passed, author, actor, now), None
-        if self._tasted and (tasted := self._tasted.get(update)) is not None:
-            if tasted.later is not None:
-                self._check_waiting(tasted.later, author, actor)
-            return self._merge_tasted(tasted, author, actor, now), tasted.later
-        if self._inspector.passes(update) and (passed := self._inspector.passed(update)) is not None:
-            return self._merge_passed(passed, author, actor, now), None
-        if update in self._panics:
-            raise MalformedUpdate(size=len(update))
+        if isinstance(verdict, Passed):
+            return self._merge_passed(verdict, author, actor, now), None
+        if isinstance(verdict, Harmless):
+            if verdict.later is not None:
+                self._check_waiting(verdict.later, author, actor)
+            return self._merge_harmless(verdict, author, actor, now), verdict.later
         if not foreign:
             self._check_lineage(update)
         taken, _, later = split(update, self._inspector.clocks())
@@ -777,7 +937,7 @@ class SessionEngine:
         update = passed.update
         records = self._bind((ClientId(passed.client),), actor)
         self._apply(self.document.append, update)
-        persist = self._persist(update, update, author, records)
+        persist = self._persist(update, update, author, records, passed)
         if not self.document.touched:
             return [persist]
         touched = self._noted()
@@ -801,14 +961,16 @@ class SessionEngine:
             bound = self._writers.claim_authors(found, actor.principal)
         return Records(writers={writer.client: writer for writer in bound}) if bound else None
 
-    def _merge_tasted(self, tasted: Tasted, author: PeerId | None, actor: Actor | None, now: Millis) -> list[Effect]:
-        records = self._bind(tasted.authors, actor)
-        effects = self._make_way(tasted.before)
-        delta = self._apply(self.document.apply, tasted.delta) if tasted.delta is not None else None
-        if tasted.delta is not None and delta is not None:
+    def _merge_harmless(
+        self, verdict: Harmless, author: PeerId | None, actor: Actor | None, now: Millis
+    ) -> list[Effect]:
+        records = self._bind(verdict.authors, actor)
+        effects = self._make_way(verdict.before)
+        delta = self._apply(self.document.apply, verdict.delta) if verdict.delta is not None else None
+        if verdict.delta is not None and delta is not None:
             # The sandbox's bytes, not the document's, which are other ones each time: keys of objects come in any
             # order.
-            effects.append(self._persist(tasted.delta, delta, author, records))
+            effects.append(self._persist(verdict.delta, delta, author, records))
         return [*effects, *self._settle(now, actor=actor)] if effects else []  # nothing: an echo
 
     # -- what waits ------------------------------------------------------------------------------------------------
@@ -852,8 +1014,9 @@ class SessionEngine:
             return []
         self._looked = self.log.head
         due, done = self.waiting.ready(self._inspector.clocks(), now)
-        effects: list[Effect] = [Try(each.number) for each in due]
-        return effects + [effect for each in done for effect in self._release(each.author)]
+        for each in due:
+            self.admission.due(each.number)
+        return [effect for each in done for effect in self._release(each.author)]
 
     def _watch_waiting(self, now: Millis) -> list[Effect]:
         """Try again what nobody has tried, ask again for what lacks, forget what was left long ago."""
@@ -861,41 +1024,57 @@ class SessionEngine:
         effects = self._look_at_waiting(now)
         for each in self.waiting.overdue(Millis(now - _TRIED_MS)) if self.writable else ():
             each.tried = now
-            effects.append(Try(each.number))
+            self.admission.due(each.number)
         for author in list(self.waiting.authors):
             peer = self._peers.get(author)
             if peer is not None and (not peer.answered or now - peer.asked_at >= REMIND_MS):
                 effects += self._ask(author, now)
         return effects
 
-    def _take_waiting(self, event: Tried, now: Millis) -> list[Effect]:
+    def _take_waiting(self, due: Due, now: Millis, judged: _Judged | None) -> list[Effect]:
         """Take an update whose time has come, with its author's rights as they are now."""
-        waiting = self.waiting.get(event.number)
-        if waiting is None or not (self.writable or event.harmful):
-            return []  # it is tried again, in a while
+        waiting = self.waiting.get(due.number)
+        if waiting is None:
+            return []
+        try:
+            verdict = self._vouch(waiting.later.update, judged)
+            if not self.writable or self.admission.outage is not None:
+                return []  # it is tried again, in a while
+            if verdict is None:
+                return self._wait(due, _Doubt(waiting.later.update, apply=True), now)
+            return self._take_due_one(waiting, verdict, now)
+        except (StorageError, Overloaded):
+            return []  # so is that
+        except (UpdateError, WrongLineage) as error:
+            self.waiting.take(waiting.number)
+            return self._went_on(waiting, self._blame(waiting, error, now), now)
+
+    def _take_due_one(self, waiting: WaitingUpdate, verdict: _Vouched, now: Millis) -> list[Effect]:
         self.waiting.take(waiting.number)
         peer = self._peers.get(waiting.author) if waiting.author is not None else None
         try:
-            effects = self._merge_waiting(waiting, peer.actor if peer is not None else waiting.actor, event, now)
+            effects = self._merge_waiting(waiting, verdict, peer.actor if peer is not None else waiting.actor, now)
         except (UpdateError, WrongLineage, TooLarge, TooMany, AccessDenied, LeaseLost) as error:
             effects = self._blame(waiting, error, now)
+        return self._went_on(waiting, effects, now)
+
+    def _went_on(self, waiting: WaitingUpdate, effects: list[Effect], now: Millis) -> list[Effect]:
         self._looked = None
         return [*effects, *self._release(waiting.author), *self._look_at_waiting(now)]
 
-    def _merge_waiting(self, waiting: WaitingUpdate, actor: Actor | None, event: Tried, now: Millis) -> list[Effect]:
+    def _merge_waiting(
+        self, waiting: WaitingUpdate, verdict: _Vouched, actor: Actor | None, now: Millis
+    ) -> list[Effect]:
         """Take what can be taken of it, and put the rest back.
 
         Raises:
             UpdateError, AccessDenied, LeaseLost, TooLarge: it is not taken.
         """
-        update = waiting.later.update
-        if event.harmful:
-            raise MalformedUpdate(size=len(update))
         if actor is not None and not actor.rights.write:
             raise AccessDenied(what="this connection is read-only")
         if actor is not None and actor.lease is not None and not self.runs.holds(*actor.lease):
             raise LeaseLost(run=actor.lease[0])
-        effects, later = self._merge(update, waiting.author, actor, now)
+        effects, later = self._merge(waiting.later.update, verdict, waiting.author, actor, now)
         if later is not None:
             self.waiting.put(replace(waiting, later=later))
         return effects
@@ -915,21 +1094,6 @@ class SessionEngine:
             return []
         peer.release(self.waiting.first_of(author), self.log.head)
         return [Ready(author)]
-
-    def holds(self, update: bytes) -> bool:
-        """Tell whether the document holds all of a foreign update.
-
-        Raises:
-            UpdateError: it cannot be decoded.
-            WrongLineage: it is of another session.
-        """
-        tasted = self._tasted.get(update)
-        if tasted is not None:
-            return tasted.held
-        held = self.document.contains(update)
-        if not held:
-            self._check_lineage(update)
-        return held
 
     def _apply(self, how: Callable[[bytes], Result], update: bytes) -> Result:
         if update in self._panics:
@@ -953,9 +1117,10 @@ class SessionEngine:
         delta: bytes | None,
         author: PeerId | None,
         records: Records | None = None,
+        passed: Passed | None = None,
     ) -> Persist:
         self._size_bound += len(update)
-        self._inspector.took(update)
+        self._inspector.took(update, passed)
         return Persist(self.log.append(delta, author), update, records)
 
     def _settle(self, now: Millis, *, actor: Actor | None = None, by: Asker = NOBODY_KNOWN) -> list[Effect]:

@@ -6,14 +6,27 @@ What comes with every token is a named tuple: a frozen dataclass takes three tim
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, NewType
 
-from crdt_sessions.errors import CrdtSessionsError, TooLarge, WireError
+from crdt_sessions.errors import (
+    CrdtSessionsError,
+    Overloaded,
+    StorageError,
+    TooLarge,
+    UpdateError,
+    WireError,
+    WrongLineage,
+)
 from crdt_sessions.ids import ClientId, PeerId, Seq
 from crdt_sessions.model import Later
-from crdt_sessions.sync.actor import ALL, Rights
+from crdt_sessions.sync.actor import ALL, Actor, Rights
 from crdt_sessions.sync.records import Deed, Records, Unreadable
 from crdt_sessions.wire import Codec, Frame
+
+TrialId = NewType("TrialId", int)
+"""Names what is being tried, in one session."""
+CallId = NewType("CallId", int)
+"""Names an update that somebody waits to hear of; whoever brings it chooses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +78,34 @@ class Committed(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
-    """An update that had waited was tried, as :class:`Try` asked for."""
+class UpdateBrought:
+    """An update came by another way than a peer's message, as over HTTP: :class:`Answered` says what became of it.
 
-    number: int
-    harmful: bool = False
-    """Whether it does harm. Otherwise it is to be taken."""
+    Its author, *actor*, is None if it is the server's own.
+    """
+
+    call: CallId
+    update: bytes
+    actor: Actor | None = None
+    foreign: bool = False
+    """Whether it may bring the beginning of another session along."""
+    compare: bool = False
+    """Whether it is only asked whether the document holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """An update was tried, as :class:`Try` asked for."""
+
+    trial: TrialId
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class StoreChanged:
+    """The store takes no writes because of *outage*, or takes them again if that is None."""
+
+    outage: StorageError | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +121,8 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Tasted:
-    """What became of a foreign update where it was tried before it comes here."""
+class Harmless:
+    """The verdict of a sandbox: what became of a foreign update there, before anything of it is applied here."""
 
     delta: bytes | None
     """What it changes in the document, written anew by the library; None if that is nothing."""
@@ -101,8 +136,39 @@ class Tasted:
     """What is to be applied before it, each by itself, since it tears surrogate pairs apart."""
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The verdict that an update is not taken.
+
+    :class:`MalformedUpdate` and :class:`WrongLineage` speak against whoever brought it, and so does
+    :class:`PanickedUpdate`, after which the same bytes are not tried again. Any other error says that nobody knows,
+    and that it may be brought again.
+    """
+
+    error: UpdateError | WrongLineage | StorageError | Overloaded
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """The verdict of somebody who has no sandbox, and lets peers in who may stop the process: it is applied here."""
+
+
+TRUSTED = Trusted()
+Verdict = Harmless | Refused | Trusted
+
+
 Event = (
-    PeerJoined | RightsChanged | PrincipalChanged | FrameReceived | FrameRefused | PeerLeft | Committed | Tried | Tick
+    PeerJoined
+    | RightsChanged
+    | PrincipalChanged
+    | FrameReceived
+    | FrameRefused
+    | PeerLeft
+    | UpdateBrought
+    | Committed
+    | Tried
+    | StoreChanged
+    | Tick
 )
 
 
@@ -153,12 +219,33 @@ class Violation:
 
 
 class Try(NamedTuple):
-    """Something of an update that had waited may be taken now: try it as any other, and report :class:`Tried`.
+    """Nobody can tell by its shape that *update* is harmless: try it elsewhere, and report :class:`Tried`.
 
-    :meth:`SessionEngine.waited` says which it is. Until that is reported it is not asked for again, but for a while.
+    What comes until then waits. With *apply* it is about to be taken, otherwise it is only compared.
     """
 
-    number: int
+    trial: TrialId
+    update: bytes
+    apply: bool
+    foreign: bool = False
+    """Whether it may bring the beginning of another session along."""
+
+
+class Resume(NamedTuple):
+    """Nothing of *peer* waits any more, as ``SessionEngine.admission.held`` said it did: read on."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What became of :class:`UpdateBrought`; it counts once what was applied is durable."""
+
+    call: CallId
+    error: CrdtSessionsError | None = None
+    """Why it was not taken, or not all of it (:class:`EarlyUpdate`)."""
+    held: bool = False
+    """Whether the document held all of it already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,4 +255,4 @@ class Reload:
     error: CrdtSessionsError
 
 
-Effect = Persist | Ready | ClosePeer | Describe | Violation | Deed | Unreadable | Try | Reload
+Effect = Persist | Ready | Resume | ClosePeer | Describe | Violation | Deed | Unreadable | Try | Answered | Reload

@@ -56,23 +56,24 @@ class Inspector:
     def __init__(self, document: SessionDoc) -> None:
         self._document = document
         self._clocks: dict[int, int] | None = None
-        self._passed: Passed | None = None
         self._arrays: dict[tuple[int, int], tuple[int, int | None]] = {}
         self._places: dict[tuple[int, int], None] = {}  # inside texts, where something was put and tried lately
         self._expected = (0, b"\0", 0, b"")  # client, also encoded; clock; how an update that goes on there begins
 
-    def passes(self, update: bytes) -> bool:
-        """Tell whether *update* is one client's, and only inserts text next to what is there, or begins something."""
+    def passes(self, update: bytes) -> Passed | None:
+        """Return what is known of *update* if it is one client's, and only inserts text next to what is there.
+
+        Or if it begins something.
+        That holds until the document changes.
+        """
         if self._document.waiting != EMPTY_UPDATE:
-            return False  # it may bring what others wait for
+            return None  # it may bring what others wait for
         clocks = self._clocks if self._clocks is not None else self.clocks()
         text = self._goes_on(update) or plain(update, clocks, self._is_whole)
         if text is not None:
-            self._passed = Passed(update, *text, None)
-        else:
-            begun = fresh(update, clocks, self._has, self._arrays)
-            self._passed = Passed(update, begun.client, begun.clock, begun.arrays) if begun is not None else None
-        return self._passed is not None
+            return Passed(update, *text, None)
+        begun = fresh(update, clocks, self._has, self._arrays)
+        return Passed(update, begun.client, begun.clock, begun.arrays) if begun is not None else None
 
     def clocks(self) -> Mapping[int, int]:
         """Return the document's state vector."""
@@ -95,13 +96,9 @@ class Inspector:
         added = _only_text(update, len(expected))
         return (client, clock + added) if added and clock + added < MAX_CLOCK else None
 
-    def passed(self, update: bytes) -> Passed | None:
-        """Return what is known of *update*, if it has just passed and the document has not changed since."""
-        return self._passed if self._passed is not None and self._passed.update == update else None
-
-    def took(self, update: bytes) -> None:
-        """Note that the document has changed by *update*."""
-        if self._clocks is not None and (passed := self.passed(update)) is not None:
+    def took(self, update: bytes, passed: Passed | None = None) -> None:
+        """Note that the document has changed by *update*, which was *passed* if it was taken because of its shape."""
+        if self._clocks is not None and passed is not None:
             _, client, clock, arrays = passed
             self._clocks[client] = clock
             if arrays is not None:
@@ -112,7 +109,6 @@ class Inspector:
             self._clocks = None
             if len(update) < _SHORT and self._document.may_hold_pairs:
                 self._remember_places(update)
-        self._passed = None
 
     def _remember(self, arrays: OpenArrays) -> None:
         self._arrays.update(arrays)

@@ -30,7 +30,7 @@ class Convergence(RuleBasedStateMachine):
 
     def make_network(self) -> SimNetwork:
         """Return the network to test."""
-        return SimNetwork()
+        return SimNetwork(sandbox=True)
 
     @initialize(online=st.lists(_PEER, unique=True))
     def begin(self, online: list[str]) -> None:
@@ -146,6 +146,16 @@ class Convergence(RuleBasedStateMachine):
         self.network.commit()
 
     @rule()
+    def answer(self) -> None:
+        """Let the sandbox say what became of the update that it has."""
+        self.network.answer()
+
+    @rule(fails=st.booleans())
+    def fail_store(self, fails: bool) -> None:
+        """Let the disk take no writes for a while."""
+        self.network.fail_store(fails=fails)
+
+    @rule()
     def crash(self) -> None:
         """Kill the server; what it acknowledged must survive."""
         self.network.crash()
@@ -171,6 +181,7 @@ class Convergence(RuleBasedStateMachine):
             self.network.close()
 
     def _compare(self) -> None:
+        self.network.fail_store(fails=False)
         for name in NAMES:
             self.network.connect(name)
         self.network.run_until_quiet()

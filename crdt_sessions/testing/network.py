@@ -2,7 +2,8 @@
 
 Everything is synchronous and nothing sleeps: a schedule is a list of calls, chosen by a test or by
 Hypothesis. The server is the real :class:`SessionEngine` over a simulated disk that can crash between an
-append and its commit; the peers are real :class:`Replica` objects.
+append and its commit; the peers are real :class:`Replica` objects. A simulated sandbox says what becomes of updates,
+whenever somebody lets it.
 """
 
 from __future__ import annotations
@@ -14,30 +15,38 @@ from typing import Any, TypeVar
 
 from pycrdt import Text
 
-from crdt_sessions.errors import CrdtSessionsError
-from crdt_sessions.ids import Millis, PeerId, Seq, SessionId
+from crdt_sessions.errors import CrdtSessionsError, StoreUnavailable, UpdateError
+from crdt_sessions.ids import ClientId, Millis, PeerId, Seq, SessionId
 from crdt_sessions.limits import Limits, RunRules, Timing
-from crdt_sessions.model import ROOT_NAMES, SessionDoc, SessionView, extent_of, fold, seed, settled_meta
+from crdt_sessions.model import ROOT_NAMES, Pairs, SessionDoc, SessionView, extent_of, fold, seed, settled_meta, split
 from crdt_sessions.sync import (
     ALL,
+    TRUSTED,
+    Actor,
+    Answered,
+    CallId,
     ClosePeer,
     Committed,
     Effect,
     Event,
-    FrameReceived,
+    Harmless,
     PeerJoined,
     PeerLeft,
     Persist,
     Ready,
     Records,
+    Refused,
     Replica,
     Rights,
     RunSteward,
     SessionEngine,
+    StoreChanged,
     Tick,
     Tried,
     Try,
     Unreadable,
+    UpdateBrought,
+    Verdict,
     Violation,
     received,
 )
@@ -69,6 +78,7 @@ class SimNetwork:
         timing: of the server.
         rules: of the server, for runs.
         engine_class: the engine under test; tests pass a broken one to see that they notice.
+        sandbox: whether updates are tried before they are taken, by :meth:`answer`; else they are trusted.
     """
 
     def __init__(
@@ -78,6 +88,7 @@ class SimNetwork:
         timing: Timing | None = None,
         rules: RunRules | None = None,
         engine_class: type[SessionEngine] = SessionEngine,
+        sandbox: bool = False,
     ) -> None:
         self.limits = limits or Limits()
         self.timing = timing or Timing()
@@ -101,6 +112,16 @@ class SimNetwork:
         """What was told not to be of layout 1."""
         self.unwritten: list[Persist] = []
         """What was handed to the disk and is not committed."""
+        self.trial: tuple[Try, Verdict] | None = None
+        """What is being tried in the sandbox, and what it is going to say."""
+        self.verdicts: dict[bytes, Verdict] = {}
+        """What it says of certain updates, whatever it makes of them."""
+        self.tried: list[bytes] = []
+        """All that was to be tried."""
+        self.answers: dict[CallId, Answered] = {}
+        """What became of what was brought by another way than a peer's."""
+        self._sandbox = sandbox
+        self._fails = False
         self._disk: SessionDoc | None = None
         self.engine = self._load()
 
@@ -164,14 +185,11 @@ class SimNetwork:
         """Deliver the oldest message in flight from (*up*) or to a peer; tell whether there was one."""
         peer = self.peers[name]
         queue = peer.uplink if up else peer.downlink
-        if not queue or peer.connection is None:
+        if not queue or peer.connection is None or (up and peer.connection in self.engine.admission.held):
             return False
         data = queue.popleft()
         if up:
-            event = received(peer.connection, data, self._codec)
-            if isinstance(event, FrameReceived):
-                self.engine.doubtful(peer.connection, event.frames)  # as a runtime asks
-            self._handle(event)
+            self._handle(received(peer.connection, data, self._codec))
         else:
             peer.replica.receive(data, self.now)
         self._pump(peer)
@@ -194,9 +212,28 @@ class SimNetwork:
 
     # -- the server ----------------------------------------------------------------------------------------------
 
+    def answer(self) -> bool:
+        """Let the sandbox say what became of what it was given; tell whether there was something."""
+        if self.trial is None:
+            return False
+        (trial, verdict), self.trial = self.trial, None
+        self._handle(Tried(trial.trial, verdict))
+        return True
+
+    def bring(self, update: bytes, actor: Actor | None = None) -> CallId:
+        """Bring an update by another way than a peer's; :attr:`answers` says what became of it."""
+        self._ids += 1
+        self._handle(UpdateBrought(CallId(self._ids), update, actor))
+        return CallId(self._ids)
+
+    def fail_store(self, *, fails: bool) -> None:
+        """Let the disk take no writes, or take them again."""
+        self._fails = fails
+        self._handle(StoreChanged(StoreUnavailable("the disk is full") if fails else None))
+
     def commit(self) -> None:
         """Let the disk commit everything handed to it."""
-        if self.unwritten:
+        if self.unwritten and not self._fails:
             written, self.unwritten = self.unwritten, []
             self.rows += [(effect.seq, effect.update) for effect in written]
             for effect in written:
@@ -215,6 +252,7 @@ class SimNetwork:
     def crash(self) -> None:
         """Kill the server: memory and whatever is not committed are gone. It starts again from its rows."""
         self.unwritten = []
+        self.trial, self._fails = None, False
         for name in self.peers:
             self._cut(name)
         self.engine.document.close()
@@ -233,13 +271,15 @@ class SimNetwork:
             self._pump(peer)
 
     def run_until_quiet(self) -> None:
-        """Commit and deliver until nothing is in flight."""
+        """Commit, deliver and try until nothing is in flight."""
         moved = True
         while moved:
+            while self.answer():
+                pass
             self.commit()
             for peer in self.peers.values():
                 self._pump(peer)
-            moved = bool(self.unwritten)
+            moved = bool(self.unwritten) or self.trial is not None
             for name in self.peers:
                 for up in (True, False):
                     while self.deliver(name, up=up):
@@ -293,15 +333,30 @@ class SimNetwork:
             elif isinstance(effect, ClosePeer):
                 self._close(effect)
             elif isinstance(effect, Try):
-                self._perform(engine, engine.handle(Tried(effect.number), self.now))
-            elif isinstance(effect, Violation):
-                self.violations.append((effect.principal, effect.what))
-            elif isinstance(effect, Unreadable):
-                self.unreadable.append(effect)
+                self._try(engine, effect)
+            else:
+                self._note(effect)
         if any(isinstance(effect, Ready) for effect in effects):
             for peer in self.peers.values():
                 if peer.connection is not None:
                     peer.downlink.extend(self._codec.write(engine.take(peer.connection, self.now)))
+
+    def _note(self, effect: Effect) -> None:
+        if isinstance(effect, Violation):
+            self.violations.append((effect.principal, effect.what))
+        elif isinstance(effect, Unreadable):
+            self.unreadable.append(effect)
+        elif isinstance(effect, Answered):
+            self.answers[effect.call] = effect
+
+    def _try(self, engine: SessionEngine, trial: Try) -> None:
+        self.tried.append(trial.update)
+        if self._sandbox:
+            known = self.verdicts.get(trial.update)
+            self.trial = (trial, known if known is not None else _judge(engine.document, trial))
+        else:
+            verdict = self.verdicts.get(trial.update, TRUSTED)
+            self._perform(engine, engine.handle(Tried(trial.trial, verdict), self.now))
 
     def _close(self, effect: ClosePeer) -> None:
         for name, peer in self.peers.items():
@@ -321,6 +376,30 @@ class SimNetwork:
     def _pump(self, peer: SimPeer) -> None:
         if peer.connection is not None:
             peer.uplink.extend(peer.replica.take(self.now))
+
+
+def _judge(document: SessionDoc, trial: Try) -> Verdict:
+    """Say what the library makes of an update, as the sandbox does, but for what nobody survives."""
+    mirror = SessionDoc(3)
+    try:
+        mirror.apply(document.encode())
+        if not trial.apply:
+            return Harmless(None, mirror.contains(trial.update), ())
+        known = extent_of(mirror.doc).clocks
+        now, _, later = split(trial.update, known)
+        held = later is None and mirror.contains(now)
+        before, now = ((), now) if held else Pairs(mirror).mended(now)
+        for each in before:
+            mirror.apply(each)
+        known = extent_of(mirror.doc).clocks
+        delta = mirror.apply(now)
+        after = extent_of(mirror.doc).clocks
+        authors = tuple(ClientId(client) for client, clock in after.items() if clock != known.get(client, 0))
+        return Harmless(delta, held, authors, later, tuple(before))
+    except UpdateError as error:
+        return Refused(error)
+    finally:
+        mirror.close()
 
 
 def content(document: SessionDoc) -> dict[str, Any]:

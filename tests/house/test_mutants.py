@@ -54,8 +54,8 @@ MUTANTS = {
     ),
     "persist before apply": Mutant(
         "crdt_sessions/sync/engine.py",
-        "        self._check_size(len(update))\n        if (passed",
-        "        self._check_size(len(update))\n        self._early = self._persist(update, None, author)\n        if (passed",
+        "        self._check_size(len(update))\n        if isinstance(verdict, Passed)",
+        "        self._check_size(len(update))\n        self._early = self._persist(update, None, author)\n        if isinstance(verdict, Passed)",
         ("tests/sync/test_engine.py::test_an_echo_is_neither_stored_nor_sent_but_acknowledged",),
     ),
     "forward raw awareness": Mutant(
@@ -99,6 +99,18 @@ MUTANTS = {
         "        if peer.step1 is not None and peer.stranger_since is None:\n",
         "        if peer.step1 is not None:\n",
         ("tests/runtime/test_lineage.py",),
+    ),
+    "apply what nobody has tried": Mutant(
+        "crdt_sessions/sync/engine.py",
+        "        if verdict is None:\n            return _Doubt(update, apply=writes",
+        "        verdict = verdict or Trusted()\n        if verdict is None:\n            return _Doubt(update, apply=writes",
+        ("tests/sync/test_admission.py",),
+    ),
+    "try two updates at a time": Mutant(
+        "crdt_sessions/sync/engine.py",
+        "        if admission.trial is None and refused is None and peer_id",
+        "        if refused is None and peer_id",
+        ("tests/sync/test_admission.py",),
     ),
     "take what a stranger writes": Mutant(
         "crdt_sessions/sync/engine.py",

@@ -12,7 +12,7 @@ from pycrdt import Array, Doc, Map, Text
 from crdt_sessions.ids import Millis, PeerId, Seq, SessionId
 from crdt_sessions.model import SessionDoc, merge, seed, settled_meta
 from crdt_sessions.storage import MemoryStore, Row, SqliteStore
-from crdt_sessions.sync import Committed, FrameReceived, PeerJoined, Persist, SessionEngine
+from crdt_sessions.sync import TRUSTED, Committed, FrameReceived, PeerJoined, Persist, SessionEngine, Tried, Try
 from crdt_sessions.wire import SyncStep1, SyncStep2, Update, YWebSocket, decode
 from crdt_sessions.wire.varint import Reader
 from tests.interop.node import JS, needs_node
@@ -75,6 +75,9 @@ class Line:
         self.rows += persisted
         if persisted:
             self.engine.handle(Committed(persisted[-1].seq), NOW)
+        for effect in effects:
+            if isinstance(effect, Try):
+                self.do(self.engine.handle(Tried(effect.trial, TRUSTED), NOW))
 
     def read(self):
         """Take what the other peer is owed."""

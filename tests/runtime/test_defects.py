@@ -27,7 +27,7 @@ from tests.processes import PATIENCE
 
 from .conftest import ROOM, Peer, until
 
-DOORS = ("start", "handle", "edit", "apply", "decide", "set_status", "forget_presence", "take", "rests_until")
+DOORS = ("start", "handle", "edit", "decide", "set_status", "forget_presence", "take", "rests_until")
 INSIDE = {
     Steward: ("start", "decide", "take", "record_meta"),
     RunSteward: ("start", "tick", "look_at_run", "look_at_message", "answer", "take", "_put", "_end", "_queue"),

@@ -75,12 +75,12 @@ class Session:
         self.mirrored = Mirrored(key, self.document.encode)
 
     async def take(self, sandbox, update):
-        tasted = await sandbox.taste(self.mirrored, update)
-        if tasted.delta is not None:
-            self.document.apply(tasted.delta)
-            self.mirrored.took(tasted.delta)
+        verdict = await sandbox.try_update(self.mirrored, update)
+        if verdict.delta is not None:
+            self.document.apply(verdict.delta)
+            self.mirrored.took(verdict.delta)
         self.mirrored.settle()
-        return tasted
+        return verdict
 
 
 async def test_what_comes_back_is_what_the_library_wrote_anew(sandbox):
@@ -108,9 +108,9 @@ async def test_updates_out_of_order_are_given_back_until_their_time_has_come(san
     while left:
         again = []
         for update in left:
-            tasted = await session.take(sandbox, update)
-            if tasted.later is not None:
-                again.append(tasted.later.update)
+            verdict = await session.take(sandbox, update)
+            if verdict.later is not None:
+                again.append(verdict.later.update)
             assert session.document.waiting == EMPTY_UPDATE
         assert sum(map(len, again)) < sum(map(len, left))
         left, early = again, early + len(again)
@@ -188,10 +188,10 @@ async def test_malformed_is_malformed(sandbox):
 async def test_the_mirror_is_made_anew_after_what_was_refused_elsewhere(sandbox):
     """The document did not take what the mirror took: what comes next under the same clock is looked at again."""
     session = Session()
-    await sandbox.taste(session.mirrored, writing("one"))
+    await sandbox.try_update(session.mirrored, writing("one"))
     session.mirrored.settle()  # over a limit, say
-    tasted = await session.take(sandbox, writing("two"))
-    assert not tasted.held
+    verdict = await session.take(sandbox, writing("two"))
+    assert not verdict.held
     assert session.document.roots.state["k"] == "two"
 
 
@@ -260,7 +260,7 @@ async def test_what_the_service_writes_during_a_test_is_in_the_mirror_afterwards
     async with guarded.open(ROOM, create=True) as session:
         for round in range(2):  # with the mirror to be made, and with one that is there
             trying = asyncio.create_task(session.apply(writing(f"v{round}", client=100 + round)))
-            while not session._mirrored.gate.locked():
+            while session.engine.admission.trial is None:
                 await asyncio.sleep(0)
             await session.edit(
                 lambda view, round=round: view.document.roots.state.__setitem__(f"made{round}", Map({}))
@@ -276,13 +276,13 @@ async def test_what_the_service_writes_during_a_test_is_in_the_mirror_afterwards
 
 
 async def test_questions_and_typing_need_no_test_and_the_mirror_has_them_afterwards(guarded, monkeypatch):
-    tried, taste = [], Sandbox.taste
+    tried, try_update = [], Sandbox.try_update
 
     async def noted(self, session, update, **options):
         tried.append(update)
-        return await taste(self, session, update, **options)
+        return await try_update(self, session, update, **options)
 
-    monkeypatch.setattr(Sandbox, "taste", noted)
+    monkeypatch.setattr(Sandbox, "try_update", noted)
     head = MessageHead(id="m", role="user", author=Author(id="ann"), created_at=1)
     async with Peer(guarded) as ann:
         await ann.edit(lambda view: view.messages.add(head, [TextPart(type="text", text="hei")]))
@@ -595,7 +595,7 @@ async def test_what_a_mirror_has_missed_is_bounded_and_it_is_made_anew(sandbox):
         assert not session.mirrored.stale
 
 
-async def test_two_that_write_as_one_client_are_judged_one_after_the_other(guarded):
+async def test_two_that_write_as_one_client_are_judged_one_after_the_other(guarded, monkeypatch):
     """What was plain before somebody else's update under the same clock was taken is looked at again after it."""
     author = SessionDoc(5)
     draft = author.doc.get("draft", type=Text)
@@ -612,11 +612,22 @@ async def test_two_that_write_as_one_client_are_judged_one_after_the_other(guard
         for near, _ in (first, second):
             await bring(near)
         await settle()
-        async with session._mirrored.gate:  # somebody else's update is being tried
-            await first[0].send(encode(Update(other)))
-            await settle()
-            await second[0].send(encode(Update(plain)))
-            await settle()
+        go_on, try_update = asyncio.Event(), Sandbox.try_update
+
+        async def slow(self, *arguments, **options):
+            await go_on.wait()
+            return await try_update(self, *arguments, **options)
+
+        monkeypatch.setattr(Sandbox, "try_update", slow)
+        _, somebodys = SessionDoc(9).edit(lambda doc: doc.roots.state.__setitem__("other", 1))
+        others = asyncio.create_task(session.apply(somebodys))
+        await settle()  # it is being tried
+        await first[0].send(encode(Update(other)))
+        await settle()
+        await second[0].send(encode(Update(plain)))
+        await settle()
+        go_on.set()
+        await others
         await until(lambda: session.view.state.get("k") == 1)
         for near, _ in (first, second):
             near.close()

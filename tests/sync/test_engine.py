@@ -28,6 +28,9 @@ from crdt_sessions.model import (
 from crdt_sessions.sync import (
     ALL,
     READ_ONLY,
+    TRUSTED,
+    Answered,
+    CallId,
     ClosePeer,
     Committed,
     Describe,
@@ -39,10 +42,12 @@ from crdt_sessions.sync import (
     Ready,
     Reload,
     Replica,
+    Resume,
     SessionEngine,
     Tick,
     Tried,
     Try,
+    UpdateBrought,
     Violation,
     received,
 )
@@ -80,7 +85,7 @@ class Bench:
             "room", document, after=Seq(1), settled_meta=settled_meta("room", 1, NOW, "active"), **options
         )
         self.codec = YWebSocket(self.engine.limits.max_frame_bytes)
-        self.rows, self.commits = [], True
+        self.rows, self.commits, self.verdicts = [], True, {}
         self.do(self.engine.start(NOW))
 
     def do(self, effects):
@@ -90,7 +95,16 @@ class Bench:
             self.do(self.engine.handle(Committed(rows[-1].seq), self.now))
         for effect in effects:
             if isinstance(effect, Try):
-                effects = [*effects, *self.do(self.engine.handle(Tried(effect.number), self.now))]
+                verdict = self.verdicts.get(effect.update, TRUSTED)
+                effects = [*effects, *self.do(self.engine.handle(Tried(effect.trial, verdict), self.now))]
+        return [effect for effect in effects if not isinstance(effect, Try | Resume)]
+
+    def apply(self, update, actor=None):
+        """Bring an update by another way than a peer's; return the effects, or raise why it is not taken."""
+        effects = self.do(self.engine.handle(UpdateBrought(CallId(1), update, actor), self.now))
+        (answer,) = [effect for effect in effects if isinstance(effect, Answered)]
+        if answer.error is not None:
+            raise answer.error
         return effects
 
     def join(self, *peers, rights=ALL, principal="p", synced=True):
@@ -445,9 +459,9 @@ def test_a_closed_session_takes_no_writes_from_anybody(bench):
     with pytest.raises(SessionClosed):
         bench.engine.edit(lambda view: view.set_title("x"), NOW)
     with pytest.raises(SessionClosed):
-        bench.engine.apply(letters("a")[0], NOW)
+        bench.apply(letters("a")[0])
     bench.do(bench.engine.set_status("active"))
-    bench.do(bench.engine.apply(letters("a")[0], NOW))
+    bench.apply(letters("a")[0])
     assert str(bench.engine.document.doc.get("draft", type=Text)) == "a"
 
 

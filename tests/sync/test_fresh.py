@@ -207,9 +207,10 @@ def an_answer():
 def test_parts_that_come_one_after_the_other_are_fresh():
     inspector, document = inspected()
     for update in an_answer():
-        assert inspector.passes(update)
+        passed = inspector.passes(update)
+        assert passed
         document.append(update)
-        inspector.took(update)
+        inspector.took(update, passed)
     parts = document.roots.messages["out"]["parts"].to_py()
     assert [part["type"] for part in parts] == ["text", "tool", "tool"]
 
@@ -218,9 +219,9 @@ def inspected(*updates):
     document = reader()
     inspector = Inspector(document)
     for update in updates:
-        inspector.passes(update)
+        passed = inspector.passes(update)
         document.append(update)
-        inspector.took(update)
+        inspector.took(update, passed)
     return inspector, document
 
 
@@ -263,9 +264,10 @@ def test_a_part_of_a_message_that_was_deleted_is_deleted_everywhere(replaced):
     document.apply(removed)
     inspector.took(removed)
     for update in (first, second):
-        assert inspector.passes(update)
+        passed = inspector.passes(update)
+        assert passed
         document.append(update)
-        inspector.took(update)
+        inspector.took(update, passed)
     assert document.roots.messages.to_py() == ({"out": {"x": 1}} if replaced else {})
     other = reader(begun, first, second, removed)
     assert extent_of(other.doc) == extent_of(document.doc)
@@ -294,8 +296,8 @@ def test_whatever_is_taken_for_fresh_only_adds(seed):
     others = [written(ask), written(begin), BY_YJS, answer[len(taken)]]
     candidate = mutate(rng, rng.choice([*others, answer[len(taken)]]), [*others, *answer])
     inspector, document = inspected(*taken)
-    if inspector.passes(candidate):
-        found, before = inspector.passed(candidate), extent_of(document.doc)
+    if found := inspector.passes(candidate):
+        before = extent_of(document.doc)
         document.append(candidate)
         after = extent_of(document.doc)
         assert document.waiting == EMPTY_UPDATE

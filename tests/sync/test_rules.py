@@ -383,10 +383,10 @@ def test_whose_clients_are_survives_a_restart_and_a_backend_owns_nothing():
 
 def test_an_update_over_http_is_its_senders(bench):
     first, second = letters("ab")
-    bench.do(bench.engine.apply(first, bench.now, Actor("ann", KNOWN)))
+    bench.apply(first, Actor("ann", KNOWN))
     with pytest.raises(ForeignWriter):
-        bench.engine.apply(second, bench.now, Actor("eve", KNOWN))
-    bench.do(bench.engine.apply(second, bench.now))
+        bench.apply(second, Actor("eve", KNOWN))
+    bench.apply(second)
     assert draft(bench) == "ab"
 
 

@@ -210,8 +210,8 @@ def test_what_comes_from_another_session_is_not_answered_again():
     source.write(holder, "answered")
     source.settle()
     copy = World(RunRules(default_agent="*"))
-    for effect in copy.network.engine.apply(source.network.engine.document.encode(), copy.network.now):
-        copy.network._perform(copy.network.engine, [effect])
+    call = copy.network.bring(source.network.engine.document.encode())
+    assert copy.network.answers[call].error is None
     copy.settle()
     assert (copy.status("run-old"), copy.run("run-old").outcome.reason) == ("interrupted", "imported")
     assert copy.network.engine.view.runs.ids() == ["run-old"]
@@ -287,8 +287,8 @@ def test_a_zombie_is_refused_whatever_way_it_comes(held):
         world.network.connect(holder.name, lease=lease)
         world.settle()
         assert isinstance(world.network.peers[holder.name].closed_by, LeaseLost)
-    with pytest.raises(LeaseLost):
-        world.network.engine.apply(world.network.peers[holder.name].replica.document.encode(), world.network.now)
+    call = world.network.bring(world.network.peers[holder.name].replica.document.encode())
+    assert isinstance(world.network.answers[call].error, LeaseLost)
     assert content(world.network.engine.document) == before
     world.network.crash()  # the fence is on record
     world.network.connect(holder.name)
@@ -485,11 +485,10 @@ def test_a_run_ends_once(held):
     assert (world.status(), world.run().outcome.reason) == ("failed", "error")
 
 
-def test_nothing_of_a_question_and_its_answer_is_tried_elsewhere_until_the_end(world, monkeypatch):
+def test_nothing_of_a_question_and_its_answer_is_tried_elsewhere_until_the_end(world):
     """What is tried costs milliseconds (docs/design/performance-notes.md)."""
-    engine, tried = world.network.engine, []
-    ask = engine.doubtful
-    monkeypatch.setattr(engine, "doubtful", lambda peer, data: tried.extend(found := ask(peer, data)) or found)
+    tried = world.network.tried
+    tried.clear()
     world.post()
     world.ask()
     world.settle()

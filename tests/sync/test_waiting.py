@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycrdt import Map, Text, merge_updates
 
-from crdt_sessions.errors import AccessDenied, ForeignWriter, MalformedUpdate, TooMany
+from crdt_sessions.errors import AccessDenied, EarlyUpdate, ForeignWriter, MalformedUpdate, PanickedUpdate, TooMany
 from crdt_sessions.ids import Millis, PeerId
 from crdt_sessions.limits import Limits, Timing
 from crdt_sessions.model import Later, SessionDoc
@@ -15,12 +15,10 @@ from crdt_sessions.sync import (
     READ_ONLY,
     Actor,
     ClosePeer,
-    FrameReceived,
     PrincipalChanged,
+    Refused,
     Rights,
     RightsChanged,
-    TakenInPart,
-    Tried,
     Try,
     Violation,
     WaitingUpdates,
@@ -223,9 +221,8 @@ def test_one_update_is_taken_as_far_as_it_can_be(bench):
     bench.send(A, SyncStep2(merge_updates(first, third, *letters("d", 60))))
     assert sorted(draft(bench)) == ["a", "d"]
     assert len(bench.engine.waiting) == 1
-    with pytest.raises(TakenInPart) as caught:
-        bench.engine.apply(merge_updates(*letters("e", 70), letters("fg", 80)[1]), bench.now)
-    bench.do(caught.value.effects)
+    with pytest.raises(EarlyUpdate):
+        bench.apply(merge_updates(*letters("e", 70), letters("fg", 80)[1]))
     assert sorted(draft(bench)) == ["a", "d", "e"]
     assert len(bench.engine.waiting) == 1, "over HTTP it is not kept: whoever sent it is told"
 
@@ -299,10 +296,9 @@ def test_a_closed_session_takes_it_when_it_is_open_again(bench):
     bench.send(A, Update(made[1]))
     bench.do(bench.engine.set_status("closed"))
     _, effects = bench.engine.edit(lambda view: view.document.apply(made[0]), bench.now, administrative=True)
-    (due,) = [effect for effect in effects if isinstance(effect, Try)]
-    bench.do([effect for effect in effects if not isinstance(effect, Try)])
-    assert bench.engine.waited(due.number) == []
-    assert bench.engine.handle(Tried(due.number), bench.now) == []
+    assert [effect for effect in effects if isinstance(effect, Try)] == []
+    bench.do(effects)
+    assert draft(bench) == "a"
     bench.do(bench.engine.set_status("active"))
     for _ in range(3):
         bench.pass_time(8)
@@ -332,12 +328,14 @@ def test_what_a_holder_left_is_not_taken_once_its_lease_has_ended():
 def test_harm_is_its_authors_whoever_brings_what_it_waited_for(bench):
     """The sandbox says what is harmful; here it is told so."""
     bench.join(A, B)
-    made = letters("ab", 50)
-    bench.send(A, Update(made[1]))
-    effects = bench.engine.handle(FrameReceived(B, [Update(made[0])]), bench.now)
-    (due,) = [effect for effect in effects if isinstance(effect, Try)]
-    bench.engine.condemn(made[1])
-    effects = bench.engine.handle(Tried(due.number, harmful=True), bench.now)
+    author = SessionDoc(50)
+    text = author.doc.get("draft", type=Text)
+    _, first = author.edit(lambda _: text.__iadd__("a"))
+    _, harm = author.edit(lambda doc: doc.roots.state.__setitem__("k", 1))
+    bench.send(A, Update(harm))
+    later = bench.engine.waiting.get(1).later.update
+    bench.verdicts[later] = Refused(PanickedUpdate(size=len(later)))
+    effects = bench.send(B, Update(first))
     (closing,) = [effect for effect in effects if isinstance(effect, ClosePeer)]
     assert (closing.peer, type(closing.error)) == (A, MalformedUpdate)
     assert len(bench.engine.waiting) == 0
