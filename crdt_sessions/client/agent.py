@@ -10,21 +10,22 @@ import asyncio
 import logging
 import random
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from crdt_sessions.client.address import service_url
+from crdt_sessions.client.answering import OnRun, answer_run
 from crdt_sessions.client.backoff import Backoff
 from crdt_sessions.client.console import tell_on_stderr
 from crdt_sessions.client.contact import Contact
-from crdt_sessions.client.handlers import call_handler, check_handler
+from crdt_sessions.client.handlers import check_handler
 from crdt_sessions.client.obstacles import is_final
 from crdt_sessions.client.parking import WarmSessions
 from crdt_sessions.client.run import AgentRun
 from crdt_sessions.client.service import Grant, Me, ServiceClient
 from crdt_sessions.client.session import SessionPeer, connect
-from crdt_sessions.client.stream import MessageStream, failure_by
+from crdt_sessions.client.stream import MessageStream
 from crdt_sessions.client.token import Token
 from crdt_sessions.clock import Clock, SystemClock
 from crdt_sessions.errors import (
@@ -35,8 +36,6 @@ from crdt_sessions.errors import (
     NoService,
     NoToken,
     RequestRefused,
-    RunCancelled,
-    RunSuspended,
     ServiceUnreachable,
 )
 from crdt_sessions.model import ANY_AGENT, RunResult
@@ -45,17 +44,12 @@ from crdt_sessions.sync import Replica
 
 _log = logging.getLogger("crdt_sessions.agent")
 
-OnRun = Callable[[AgentRun], Awaitable[None]]
-
 _POLL_S = 20.0
 _LATE_CLAIM_S = 0.3
 """How long an agent that is to give up a claim waits for the answer: a run may be on its way."""
 
 _CATCH_UP_S = 5.0
 """How long an agent that stayed in a session waits there for what it was given: something may be in the way."""
-
-_STOP_GRACE_S = 2.0
-"""How long an answer that was cancelled may go on before it is interrupted."""
 
 
 class Agent:
@@ -289,7 +283,7 @@ class Agent:
             async with AsyncExitStack() as stack:
                 peer = await self._join(grant, stack)
                 out = MessageStream(peer, grant.run, grant.epoch)
-                await self._hold(service, grant, answer, peer, out)
+                await answer_run(answer, AgentRun(peer, grant, service, out))
                 took_s = (self._clock.now() - begun) / 1000
                 self._tell(grant, logging.INFO, "%s in session %s %s", _ended(out.result, took_s))
                 if not self._stopping.is_set():
@@ -334,55 +328,6 @@ class Agent:
             **options,
         )
 
-    async def _hold(
-        self, service: ServiceClient, grant: Grant, answer: OnRun, peer: SessionPeer, out: MessageStream
-    ) -> None:
-        """Answer, watch for what ends the answer from outside, and say how it ended."""
-        out.begin()
-        answering = asyncio.create_task(self._answered(answer, AgentRun(peer, grant, service, out), out))
-        watching = asyncio.create_task(self._watch(peer, out, answering))
-        try:
-            await asyncio.wait({answering, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if watching.done() and watching.exception() is not None:
-                out.stop()  # the lease is gone; what is still written would be refused
-                watching.result()  # raises it
-            await answering
-        except asyncio.CancelledError:
-            await _cancel(answering)
-            out.end("released", "the agent was stopped")  # leaving the connection in good order hands it over
-            return
-        finally:
-            await _cancel(answering)
-            await _cancel(watching)
-        await peer.durable()
-
-    async def _answered(self, answer: OnRun, run: AgentRun, out: MessageStream) -> None:
-        """Call the answer and report how it ended."""
-        try:
-            await call_handler(answer, run)
-        except RunSuspended:
-            return
-        except RunCancelled:
-            out.end("cancelled")
-        except asyncio.CancelledError:
-            if not out.cancelled:
-                raise  # the agent is stopped, or the lease lost
-            out.end("cancelled")
-        except LeaseLost:
-            out.stop()
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever the answer raised is the run's outcome
-            out.end("failed", *failure_by(error, run=run.id))
-        else:
-            out.end(*out.outcome)
-
-    async def _watch(self, peer: SessionPeer, out: MessageStream, answering: asyncio.Task[None]) -> None:
-        """Stop an answer that was cancelled and goes on; raise if the service closes the connection for good."""
-        await peer.until(lambda: out.cancelled)
-        await asyncio.wait({answering}, timeout=_STOP_GRACE_S)
-        if not answering.done():
-            answering.cancel()
-
 
 def _knows(peer: SessionPeer, grant: Grant) -> bool:
     """Whether a peer has the run as it was when it was claimed, and with it all that was there before."""
@@ -419,9 +364,3 @@ async def _unless(events: Sequence[asyncio.Event], work: Awaitable[Any], *, late
         for task in (working, *watching):
             task.cancel()
         await asyncio.gather(working, *watching, return_exceptions=True)
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    if not task.done():
-        task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
