@@ -288,7 +288,7 @@ class Agent:
                 self._tell(grant, logging.INFO, "%s in session %s %s", _ended(out.result, took_s))
                 if not self._stopping.is_set():
                     stack.pop_all()  # it need not leave now
-                    await self._warm.park(grant.session, grant.origin, peer)
+                    await self._warm.park(grant.session, grant.lineage, peer)
         except (ConnectionClosed, LeaseLost) as error:
             self._tell(grant, logging.WARNING, "%s in session %s was taken away: %s", error)
             self._lost.set()
@@ -299,7 +299,7 @@ class Agent:
 
     async def _join(self, grant: Grant, stack: AsyncExitStack) -> SessionPeer:
         """Return a peer that holds the lease and has the run; leaving *stack* makes it leave."""
-        kept = self._warm.pick_up(grant.session, grant.origin)
+        kept = self._warm.pick_up(grant.session, grant.lineage)
         if not isinstance(kept, SessionPeer):
             return await stack.enter_async_context(self._connect(grant, kept))
         stack.push_async_exit(kept)

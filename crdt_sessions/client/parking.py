@@ -20,20 +20,17 @@ _log = logging.getLogger("crdt_sessions.agent")
 _MOST_PARKED = 64
 """Sessions an agent stays in at the same time: each is a connection."""
 
-Origin = str
-"""The lineage of a session; see :class:`Grant`."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Parked:
-    origin: Origin
+    lineage: str
     peer: SessionPeer
     watch: asyncio.Task[None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Remembered:
-    origin: Origin
+    lineage: str
     replica: Replica
     size: int
 
@@ -57,7 +54,7 @@ class WarmSessions:
         self._parked: OrderedDict[str, _Parked] = OrderedDict()
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
 
-    async def park(self, session: str, origin: Origin, peer: SessionPeer) -> None:
+    async def park(self, session: str, lineage: str, peer: SessionPeer) -> None:
         """Stay in a session with a peer that has done its work; leave where that is not possible."""
         try:
             stays = self._linger_s > 0 and await peer.park()
@@ -68,38 +65,38 @@ class WarmSessions:
         if stays and session not in self._parked:
             self.forget(session)
             watch = asyncio.create_task(self._watch(session), name=f"parked in {session}")
-            self._parked[session] = _Parked(origin, peer, watch)
+            self._parked[session] = _Parked(lineage, peer, watch)
             if len(self._parked) > _MOST_PARKED:
                 await self._leave(next(iter(self._parked)))
         else:
-            await self._remember(session, origin, peer)
+            await self._remember(session, lineage, peer)
 
-    def pick_up(self, session: str, origin: Origin) -> SessionPeer | Replica | None:
+    def pick_up(self, session: str, lineage: str) -> SessionPeer | Replica | None:
         """Give away the peer that is parked in a session, or else its replica; None if there is none.
 
         Nothing is given of another session that had its name.
         """
         entry = self._parked.get(session)
-        if entry is not None and entry.origin == origin and entry.peer.parked:
+        if entry is not None and entry.lineage == lineage and entry.peer.parked:
             del self._parked[session]
             entry.watch.cancel()
             return entry.peer
         kept = self._remembered.get(session)
-        if kept is None or kept.origin != origin:
+        if kept is None or kept.lineage != lineage:
             self.forget(session)
             return None
         del self._remembered[session]
         self._bytes -= kept.size
         return kept.replica
 
-    def remember(self, session: str, origin: Origin, document: bytes) -> None:
+    def remember(self, session: str, lineage: str, document: bytes) -> None:
         """Remember a document of which the service has everything; those left longest ago make room."""
         self.forget(session)
         if len(document) > self._max_bytes:
             return
         replica = Replica(self._rng.randrange(1, 2**32))
         replica.begin(document)
-        self._remembered[session] = _Remembered(origin, replica, len(document))
+        self._remembered[session] = _Remembered(lineage, replica, len(document))
         self._bytes += len(document)
         while self._bytes > self._max_bytes:
             self.forget(next(iter(self._remembered)))
@@ -132,9 +129,9 @@ class WarmSessions:
         entry = self._parked.pop(session)
         if entry.watch is not asyncio.current_task():
             entry.watch.cancel()
-        await self._remember(session, entry.origin, entry.peer)
+        await self._remember(session, entry.lineage, entry.peer)
 
-    async def _remember(self, session: str, origin: Origin, peer: SessionPeer) -> None:
+    async def _remember(self, session: str, lineage: str, peer: SessionPeer) -> None:
         if peer.unacknowledged == 0:
-            self.remember(session, origin, peer.encode())
+            self.remember(session, lineage, peer.encode())
         await peer.leave()

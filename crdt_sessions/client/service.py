@@ -26,7 +26,7 @@ class Grant:
     """A run that was claimed."""
 
     session: str
-    origin: str
+    lineage: str
     """The lineage of the session: a name can be given to another one."""
     run: Run
     epoch: int
@@ -175,8 +175,8 @@ def _error(answer: httpx.Response, url: str) -> Exception:
 
 def _grant(answer: dict[str, Any]) -> Grant:
     run = Run.model_validate(answer["run"])
-    origin = answer.get("lineage") or lineage_of(answer["generation"], answer["sessionCreatedAt"])
-    return Grant(answer["session"], origin, run, answer["epoch"], answer["leaseTtlMs"], answer["token"])
+    lineage = answer.get("lineage") or lineage_of(answer["generation"], answer["sessionCreatedAt"])
+    return Grant(answer["session"], lineage, run, answer["epoch"], answer["leaseTtlMs"], answer["token"])
 
 
 def _path(session: str, run: str) -> str:
