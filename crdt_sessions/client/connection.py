@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect as open_websocket
 from crdt_sessions.client.backoff import Backoff
 from crdt_sessions.client.contact import Contact
 from crdt_sessions.client.obstacles import is_final, of_closing, of_failure
-from crdt_sessions.client.token import Token, fresh
+from crdt_sessions.client.token import Token, current_token
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import (
     BadDocument,
@@ -147,7 +147,7 @@ class Connection:
             ServiceUnreachable, NoService, RequestRefused, NoToken: it did not come about, or broke.
             ConnectionClosed: the server does not want this peer back, at least not with this token.
         """
-        token = await fresh(self._token)
+        token = await current_token(self._token)
         if token is not None and token == self._refused:
             raise ConnectionClosed(code=_NOT_AUTHENTICATED, reason="there is no fresh token yet")
         try:

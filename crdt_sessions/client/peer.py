@@ -21,7 +21,7 @@ from crdt_sessions.client.console import tell_on_stderr
 from crdt_sessions.client.contact import Contact
 from crdt_sessions.client.local import LocalCopy
 from crdt_sessions.client.service import ServiceClient
-from crdt_sessions.client.token import Token, fresh, subject
+from crdt_sessions.client.token import Token, current_token, subject
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import NoService, RequestRefused, ServiceUnreachable
 from crdt_sessions.ids import ClientId, Millis, Seq, session_id
@@ -118,7 +118,7 @@ class Peer:
     async def _introduce(self) -> None:
         """Find out who this peer is, and be present as that."""
         if self._token is not None and not self._is_known:
-            who = subject(await fresh(self._token))
+            who = subject(await current_token(self._token))
             if self._local is None:  # otherwise there may be no connection for a long time
                 with suppress(RequestRefused, NoService, ServiceUnreachable):  # the connection will say so
                     async with ServiceClient(self._contact.url, self._token) as service:

@@ -17,7 +17,7 @@ Token = str | Callable[[], str | Awaitable[str]]
 """A token; or a function that returns one, or a coroutine of one. It is called for every connection and request."""
 
 
-async def fresh(token: Token | None) -> str | None:
+async def current_token(token: Token | None) -> str | None:
     """Return the token to present now.
 
     Raises:
@@ -57,7 +57,7 @@ class Bearer(httpx.Auth):
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """See :class:`httpx.Auth`."""
-        token = await fresh(self._token)
+        token = await current_token(self._token)
         if token is not None and token == self._refused:
             raise RequestRefused(status=401, problem={"detail": "there is no fresh token yet"})
         request.headers["Authorization"] = f"Bearer {token}"
