@@ -13,7 +13,7 @@ from crdt_sessions.client.conversation import ConversationPeer
 from crdt_sessions.client.service import Grant, ServiceClient
 from crdt_sessions.client.stream import MessageStream
 from crdt_sessions.client.token import Token
-from crdt_sessions.client.writing import written
+from crdt_sessions.client.writing import stream_run
 from crdt_sessions.clock import Clock, SystemClock
 from crdt_sessions.limits import Limits
 from crdt_sessions.model import Author
@@ -131,7 +131,7 @@ class SessionPeer(ConversationPeer):
             RunNotClaimable: the run has ended already.
         """
         service = ServiceClient(self._contact.url, self._token)
-        return written(
+        return stream_run(
             self, service, self._name, self._holder, reply_to=reply_to, run_id=run_id, agent=agent, resume=resume
         )
 

@@ -19,7 +19,7 @@ from crdt_sessions.model.values import ResultStatus
 
 
 @asynccontextmanager
-async def written(
+async def stream_run(
     peer: ConversationPeer,
     service: ServiceClient,
     session: str,
