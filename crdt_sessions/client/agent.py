@@ -1,7 +1,7 @@
 """An agent: a worker that takes runs from the service, from all sessions, and answers them.
 
-It needs no bookkeeping of its own. What is to be answered, what it had begun and what it had written when
-it died all stand in the session; who works on what is decided by the service.
+It needs no bookkeeping of its own. The session holds the questions, and whatever an agent had begun or written
+when it died. The service decides who works on which run.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _log = logging.getLogger("crdt_sessions.agent")
 
 _POLL_S = 20.0
 _LATE_CLAIM_S = 0.3
-"""How long an agent that is to give up a claim waits for the answer: a run may be on its way."""
+"""How long an agent that gives up a claim still waits for the answer: a run may be on its way."""
 
 _CATCH_UP_S = 5.0
-"""How long an agent that stayed in a session waits there for what it was given: something may be in the way."""
+"""How long an agent that stayed in a session waits until its run arrives there."""
 
 
 class Agent:
@@ -60,13 +60,13 @@ class Agent:
         name: how people see it, and who its runs are for; it also takes those that are for anybody.
         token: if the service asks for one; or a function that gets a fresh one.
         concurrency: runs it works on at the same time.
-        shutdown_s: how long runs may take to finish when it is stopped; what has not, is handed back.
+        shutdown_s: how long runs may take to finish when it is stopped; it hands back the others.
         linger_s: how long it stays in a session after a run, connected and unseen, to begin the next one at once.
-        remember_bytes: how much of the sessions it has left it keeps, to begin the next run there sooner.
+        remember_bytes: how many bytes of documents it keeps after it left, to begin the next run there sooner.
         clock: for tests.
         rng: source of jitter, for tests.
-        quiet: say nothing of connections and runs. Without it the agent tells where it is connected and as whom,
-            which runs it takes and how they end, and that the service is away, and back; by the logger
+        quiet: log nothing about connections and runs. Otherwise the agent tells where it is connected and as whom,
+            which runs it takes and how they end, and when the service is away and back; by the logger
             ``crdt_sessions.agent``, and on standard error if the application has configured no handler for that.
         options: passed to :func:`connect`.
 
@@ -143,21 +143,21 @@ class Agent:
         return answer
 
     def run(self) -> None:
-        """Work until SIGINT or SIGTERM; then finish, or hand back, what is being worked on; at once if told twice.
+        """Work until SIGINT or SIGTERM; then finish the present runs or hand them back, at once on a second signal.
 
         Raises as :meth:`work`.
         """
         asyncio.run(self._run_until_signalled())
 
     def stop(self) -> None:
-        """Take no more runs, finish or hand back those that are being worked on, and let :meth:`work` return."""
+        """Take no more runs, finish the present ones or hand them back, and let :meth:`work` return."""
         self._stopping.set()
 
     async def work(self) -> None:
         """Work until :meth:`stop` or cancelled; one failed answer ends its run, not the agent.
 
-        What can pass is waited for: a service that is not there yet, or away; once it was let in, also something else
-        that answers in its place, and a token that is not good any more, if *token* is a function.
+        Failures that may pass are waited for: a service that is not there yet, or away. After the first contact also
+        something else that answers in its place, and a token that has expired, if *token* is a function.
 
         Raises:
             RequestRefused: the service does not know the token, or gives its principal no runs.
@@ -230,7 +230,7 @@ class Agent:
             task.add_done_callback(self._done)
 
     def _passes(self, error: Exception, *, let_in: bool) -> bool:
-        """Whether to wait may be of use."""
+        """Whether an error may pass."""
         if not isinstance(error, RequestRefused) or not is_final(error):
             return let_in or isinstance(error, ServiceUnreachable | RequestRefused)
         return let_in and error.status == 401 and callable(self._token)  # not without another token
@@ -252,9 +252,9 @@ class Agent:
             self._contact.tell(logging.WARNING, "cannot give %s back: %s", grant.run.id, error)
 
     async def _claim(self, service: ServiceClient, *, wait_s: float) -> Grant | None:
-        """Ask for a run; None if there was none, the agent is stopped, or it is to ask anew.
+        """Ask for a run; None if there was none, the agent is stopped, or it must ask again.
 
-        A run that was lost is not given in answer to what was asked before it was.
+        A claim made before the agent lost a run is not answered with that run, so it asks again.
         """
         self._lost.clear()
         claiming = service.claim([self.name], wait_s=wait_s)
@@ -304,7 +304,7 @@ class Agent:
             return await stack.enter_async_context(self._connect(grant, kept))
         stack.push_async_exit(kept)
         kept.resume(grant.token, grant.renew_s)
-        with suppress(TimeoutError):  # the claim's answer may be here before the document's change it is about
+        with suppress(TimeoutError):  # the answer to the claim may be faster than the document's change
             async with asyncio.timeout(_CATCH_UP_S):
                 await kept.until(lambda: _knows(kept, grant))
         return kept

@@ -1,4 +1,4 @@
-"""Keeps a replica connected: dials, speaks, comes back with backoff, and gives up when told to stay away."""
+"""Keeps a replica connected: dials, converses, dials again with backoff, and gives up when told to stay away."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Connection:
         token: if the service asks for one.
         replica: what is kept in sync.
         clock: the only source of time.
-        changed: beaten whenever something arrives or the connection comes or goes.
+        changed: notified whenever something arrives, or the connection opens or ends.
         rng: source of jitter.
         lease: token of a run's lease, if this is the connection of its holder.
-        heartbeat_s: how often to look whether something is to be said.
-        patient: whether even what cannot be talked to may become the service, as where networks come and go.
+        heartbeat_s: how often to look whether the replica has something to send.
+        patient: whether to go on trying when something else answers in the service's place, as some networks have it.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Connection:
         self._endpoint = f"ws{contact.url.removeprefix('http')}/v1/sync/{session}"
         self._token = token
         self._refused: str | None = None
-        """The token that was good and is not any more."""
+        """A token that the service accepted once and has refused since."""
         self._patient = patient
         self._serve(replica, lease, heartbeat_s)
         self._clock = clock
@@ -105,12 +105,12 @@ class Connection:
     async def keep_up(self) -> None:
         """Stay connected until cancelled.
 
-        What can be well again is told and tried again. Before there was contact for the first time, that is less.
+        A failure that may pass is reported and tried again. Before the first contact, fewer failures count as such.
 
         Raises:
-            ConnectionClosed: the server does not want this peer back.
-            NoService, RequestRefused, NoToken: there never was contact, and this would stay in the way.
-            TooLarge: what is to be sent is more than the server would take.
+            ConnectionClosed: the server told this peer to stay away.
+            NoService, RequestRefused, NoToken: there never was contact, and waiting would not help.
+            TooLarge: a frame to send is larger than the server accepts.
         """
         try:
             while True:
@@ -125,7 +125,7 @@ class Connection:
             self._contact.ended(self)
 
     def _hindered(self, error: CrdtSessionsError) -> None:
-        """Tell what was in the way; raise it if it will stay there."""
+        """Report an error that may pass; raise any other."""
         made = self._contact.made
         if isinstance(error, ConnectionClosed):  # not without another token, says the protocol
             again = made and error.code == _NOT_AUTHENTICATED and callable(self._token)
@@ -144,8 +144,8 @@ class Connection:
         """Connect, and converse until the connection ends.
 
         Raises:
-            ServiceUnreachable, NoService, RequestRefused, NoToken: it did not come about, or broke.
-            ConnectionClosed: the server does not want this peer back, at least not with this token.
+            ServiceUnreachable, NoService, RequestRefused, NoToken: the connection could not be opened, or broke.
+            ConnectionClosed: the server told this peer to stay away, at least with this token.
         """
         token = await current_token(self._token)
         if token is not None and token == self._refused:
@@ -209,7 +209,7 @@ class Connection:
                 continue
 
     def _address(self, token: str | None) -> str:
-        """Return where to dial: a copy that has a history says which session it belongs to."""
+        """Return the address to dial. A replica that holds a document names the session it belongs to."""
         query = {"token": token} if token else {}
         if self._lease is not None:
             query["lease"] = self._lease

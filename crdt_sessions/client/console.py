@@ -1,4 +1,4 @@
-"""Lets a program that has configured no logging hear what its agents and peers tell, on standard error."""
+"""Writes what agents and peers log to standard error, in a program that has configured no logging."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Console(logging.Handler):
 
 
 def tell_on_stderr() -> None:
-    """Write what is told to standard error, unless the application has a handler that it comes to."""
+    """Log to standard error, unless the application has a handler of its own."""
     if not _others_listen() and not any(isinstance(each, _Console) for each in _LOG.handlers):
         _LOG.addHandler(_Console())
 

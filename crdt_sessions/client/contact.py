@@ -1,4 +1,4 @@
-"""How it stands with a service, told to whoever started the program: that it is away, still away, and back."""
+"""Tells the person who started the program when the service is away, still away, and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST_S = 3600
 
 
 class Contact:
-    """What the connections of one program to one service tell together.
+    """The state of one service, as all connections of one program find it.
 
     An outage begins with the first that fails and ends when one works and none fails any more. It is told when it
     begins, then at intervals that double, and when it ends.
@@ -25,7 +25,7 @@ class Contact:
         log: where to tell it.
         who: who tells it, such as ``agent writer``; nobody if empty.
         meanwhile: what is done during an outage, as a sentence.
-        quiet: tell it to those only who listen to what is logged for debugging.
+        quiet: log at the debug level only.
 
     Raises:
         BadUrl: *url* cannot be the address of a service.
@@ -43,7 +43,7 @@ class Contact:
     ) -> None:
         self.url = service_url(url)
         self.made = False
-        """Whether a session was ever in sync: what fails later may be well again without anybody's help."""
+        """Whether a session was ever in sync: later failures may pass by themselves."""
         self._now = now
         self._log = log
         self._who = f"{who}: " if who else ""
@@ -69,7 +69,7 @@ class Contact:
         self._failing.add(one)
 
     def works(self, one: object) -> None:
-        """Note that *one* of the connections does its work."""
+        """Note that *one* of the connections works."""
         self._failing.discard(one)
         if self._away and not self._failing:
             self._away = False
@@ -77,7 +77,7 @@ class Contact:
             self.tell(logging.WARNING, "connected to %s again, after %s", self.url, lasted)
 
     def ended(self, one: object) -> None:
-        """Note that *one* of the connections is needed no more."""
+        """Note that *one* of the connections is no longer needed."""
         self._failing.discard(one)
 
     def tell(self, level: int, what: str, *facts: object, session: str = "", run: str = "") -> None:

@@ -1,4 +1,4 @@
-"""What can answer an agent's runs: a coroutine function of the run that returns nothing."""
+"""Checks the function that answers an agent's runs: a coroutine function that takes the run and returns nothing."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _AWAITABLE = (collections.abc.Awaitable, collections.abc.Coroutine, types.Corout
 _NOTHING = (type(None), typing.Any, typing.NoReturn, typing.Never)
 _LITERALS = (ast.Constant, ast.JoinedStr, ast.List, ast.Tuple, ast.Dict, ast.Set)
 _VALUES = (*_LITERALS, ast.BinOp, ast.Compare, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp)
-"""Expressions that are a value and nothing to await, whatever they are made of."""
+"""Expressions that are always a plain value, never an awaitable."""
 
 
 def check_handler(handler: Callable[..., Any]) -> None:
-    """Refuse what cannot answer runs, as far as its kind, its annotations and its code tell.
+    """Refuse a function that cannot answer runs, as far as its kind, its annotations and its code tell.
 
     Raises:
         BadHandler: it is no function, not a coroutine function, a generator, takes no run, or returns a value.
@@ -51,7 +51,7 @@ def check_handler(handler: Callable[..., Any]) -> None:
 
 
 async def call_handler(handler: Callable[..., Any], run: object) -> None:
-    """Have a run answered, and refuse what could not be seen before.
+    """Call the handler, and refuse it if it only now shows that it cannot answer runs.
 
     Raises:
         BadHandler: the handler is not a coroutine function after all, or returned a value.
@@ -111,7 +111,7 @@ def _annotated(function: Any) -> Any:
 
 
 def _returned(function: Any) -> list[ast.expr] | None:
-    """Return what stands behind each ``return`` of a function; None if its code cannot be read."""
+    """Return the expression of each ``return`` of a function; None if its code cannot be read."""
     try:
         (defined,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
     except (OSError, TypeError, SyntaxError, ValueError):

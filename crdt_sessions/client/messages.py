@@ -22,7 +22,7 @@ class FollowedMessages:
     async def follow(self) -> AsyncIterator[Message]:
         """Yield every message once, in the session's order, when it is finished: those that are there, then new ones.
 
-        A message that is still being written holds back those behind it.
+        A message that is still being written holds back those after it.
 
         Raises:
             ConnectionClosed: the server refused this peer for good.
@@ -44,7 +44,7 @@ class FollowedMessages:
         return message.done and (run is None or run.ending)
 
     async def answer_to(self, question: Message | str) -> Message:
-        """Return the answer, once it is complete; however long that takes, which is up to whoever answers.
+        """Return the answer once it is complete, however long that takes.
 
         A question waits for its agent, also for one that is not there: use :func:`asyncio.timeout` where you do not.
 

@@ -1,7 +1,7 @@
-"""What stood in the way of a connection: what failed in httpx, websockets or the system, as an error of ours.
+"""Translates failures of httpx, websockets and the system into errors of ours.
 
-There are three. :class:`RequestRefused` is the service's own word. :class:`NoService` is for what does not get better
-by waiting: something else answers there, or cannot be talked to in this way. :class:`ServiceUnreachable` may.
+There are three. :class:`RequestRefused`: the service itself refused. :class:`NoService`: something else answers, or
+cannot be talked to in this way, and waiting does not help. :class:`ServiceUnreachable`: waiting may help.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _CHECK = "check host, port and path: crdt-sessions serve prints its URL when it 
 
 
 def is_final(obstacle: Exception) -> bool:
-    """Whether to wait is of no use to somebody who has not been let in yet."""
+    """Whether waiting does not help somebody who has not had contact yet."""
     if isinstance(obstacle, RequestRefused):
         return obstacle.status < 500 and obstacle.status not in _COMES_BACK
     return isinstance(obstacle, NoService)
 
 
 def of_failure(error: Exception, url: str) -> Obstacle:
-    """Return what a request, or opening or keeping a WebSocket, failed of.
+    """Return why a request failed, or why a WebSocket could not be opened or kept.
 
     Args:
         error: what httpx, websockets or the system raised.
@@ -57,7 +57,7 @@ def of_failure(error: Exception, url: str) -> Obstacle:
 
 
 def of_answer(status: int, headers: Any, body: bytes, url: str, *, everywhere: bool = False) -> Obstacle:
-    """Return what an answer means that is none, or not the one that was asked for.
+    """Return what an unexpected HTTP answer means.
 
     Args:
         status: of the HTTP response.
@@ -81,7 +81,7 @@ def of_answer(status: int, headers: Any, body: bytes, url: str, *, everywhere: b
 
 
 def of_closing(code: int | None, reason: str | None, url: str) -> ServiceUnreachable:
-    """Return what the end of a connection means after which one comes back."""
+    """Return what the end of a connection means, if the client may come back."""
     why = reason or ("the connection was closed" if code == NORMAL.code else "the connection broke")
     return ServiceUnreachable(url=url, why=f"{why} ({code})" if code is not None and code != 1006 else why)
 

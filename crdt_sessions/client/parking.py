@@ -1,7 +1,7 @@
-"""What an agent keeps of the sessions it has worked in, so that its next run there begins sooner.
+"""The sessions an agent has worked in, kept warm so that its next run there begins sooner.
 
-For a while it stays in them, unseen, and need not dial when it comes back; afterwards it remembers what they held,
-and need not fetch it.
+For a while the agent stays in a session, unseen, and need not dial for the next run. After that it remembers the
+document, and need not fetch it.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class _Remembered:
 
 
 class WarmSessions:
-    """Peers that are parked where they are, and replicas that are ready for the next connection.
+    """Parked peers, which are still connected, and replicas that are ready for the next connection.
 
-    Each is a Yjs client of its own: the one that was used belongs to the run that has ended.
+    Each is a new Yjs client: the former one belongs to the run that has ended.
 
     Args:
         max_bytes: of all documents that are remembered, encoded; in memory they are several times that.
@@ -55,7 +55,7 @@ class WarmSessions:
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
 
     async def park(self, session: str, lineage: str, peer: SessionPeer) -> None:
-        """Stay in a session with a peer that has done its work; leave where that is not possible."""
+        """Keep a peer in its session after its run; let it leave where it cannot stay."""
         try:
             stays = self._linger_s > 0 and await peer.park()
         except CrdtSessionsError as error:  # the service has closed the connection; what was done is done
@@ -72,9 +72,9 @@ class WarmSessions:
             await self._remember(session, lineage, peer)
 
     def pick_up(self, session: str, lineage: str) -> SessionPeer | Replica | None:
-        """Give away the peer that is parked in a session, or else its replica; None if there is none.
+        """Hand out the peer that is parked in a session, or else a replica of it; None if there is neither.
 
-        Nothing is given of another session that had its name.
+        Neither is handed out if it is of an earlier session of that name.
         """
         entry = self._parked.get(session)
         if entry is not None and entry.lineage == lineage and entry.peer.parked:
@@ -90,7 +90,7 @@ class WarmSessions:
         return kept.replica
 
     def remember(self, session: str, lineage: str, document: bytes) -> None:
-        """Remember a document of which the service has everything; those left longest ago make room."""
+        """Remember a document that the service has in full; the sessions left longest ago make room."""
         self.forget(session)
         if len(document) > self._max_bytes:
             return
@@ -115,7 +115,7 @@ class WarmSessions:
             self.forget(session)
 
     async def _watch(self, session: str) -> None:
-        """Leave a session that nothing was to be done in for long, or whose connection broke."""
+        """Leave a session when no run came for long, or when the connection broke."""
         peer = self._parked[session].peer
         try:
             async with asyncio.timeout(self._linger_s):

@@ -116,7 +116,7 @@ class Peer:
         return self
 
     async def _introduce(self) -> None:
-        """Find out who this peer is, and be present as that."""
+        """Find out who this peer is, and announce it."""
         if self._token is not None and not self._is_known:
             who = subject(await current_token(self._token))
             if self._local is None:  # otherwise there may be no connection for a long time
@@ -137,7 +137,7 @@ class Peer:
             await self._close()
 
     async def leave(self) -> None:
-        """Leave in good order, which is what leaving the context does."""
+        """Leave in good order. Leaving the context does the same."""
         try:
             if self.connected and self._failure is None:
                 await self._hand_over()
@@ -147,8 +147,8 @@ class Peer:
     async def park(self) -> bool:
         """Say good-bye but stay connected, unseen, as another Yjs client, until :meth:`resume`; tell whether so.
 
-        Nothing is to be written meanwhile. A peer that keeps a local file does not; nor does one that is not
-        connected, or has what the service has not acknowledged.
+        Write nothing meanwhile. A peer does not stay if it keeps a local file, is not connected, or has changes that
+        the service has not acknowledged.
         """
         if not self.connected or self._failure is not None or self._local is not None:
             return False
@@ -163,7 +163,7 @@ class Peer:
 
     @property
     def parked(self) -> bool:
-        """Whether it is parked, connected, and nothing was written since."""
+        """Whether it is parked, still connected, and has written nothing since."""
         return self.connected and self._failure is None and self._replica.version == self._parked_at
 
     def resume(self, lease: str, renew_s: float) -> None:
@@ -213,7 +213,7 @@ class Peer:
     # -- waiting -----------------------------------------------------------------------------------------------
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Return once *condition* holds; it is looked at after every change of document, presence or connection.
+        """Return once *condition* holds; it is checked after every change of document, presence or connection.
 
         Raises:
             ConnectionClosed: the server refused this peer for good.
@@ -322,7 +322,7 @@ class Peer:
             self._replica.restored_unacknowledged()
 
     async def _keep_local(self, local: LocalCopy) -> None:
-        """Write everything that changes the replica to the local file, in order; the rest of it on closing."""
+        """Write each change of the replica to the local file, in order, and the last ones on closing."""
         while not (self._closing and not self._replica.has_incoming):
             await self._changed.until(lambda: self._replica.has_incoming or self._closing)
             version, updates = self._replica.version, self._replica.take_incoming()
@@ -337,9 +337,9 @@ class Peer:
             self._changed.beat()
 
     async def _hand_over(self) -> None:
-        """Before leaving in good order, say good-bye and let the server have what it has not acknowledged.
+        """Say good-bye, and wait until the server has acknowledged everything.
 
-        A closed socket would not do: web servers report it like a broken one, and presence stays for a moment.
+        Closing the socket is not enough: web servers report that like a broken one, and presence stays for a moment.
         """
         self._replica.leave()
         self._wake()

@@ -55,7 +55,7 @@ class MessageStream:
         self._reason: str | None = None
         self._ended = False
         self.result: RunResult | None = None
-        """What was reported of the run when its writer had done with it."""
+        """The report about the run, once its writer is done."""
         self._activity: Activity = "idle"
 
     @property
@@ -86,7 +86,7 @@ class MessageStream:
         await self._add(("text", choice), text)
 
     async def reason(self, text: str, *, choice: int = 0) -> None:
-        """Append *text* to what the model thinks on its way. *choice* and errors are those of :meth:`write`."""
+        """Append *text* to the model's reasoning. *choice* and errors are those of :meth:`write`."""
         await self._add(("reasoning", choice), text)
 
     async def tool_input(self, call_id: str, name: str, text: str) -> None:
@@ -111,7 +111,7 @@ class MessageStream:
         self._peer.edit(lambda _: self._tools[call_id].output(output))
 
     def take_up(self, message_id: str) -> None:
-        """Record that a steering message was taken up here: what is written next begins another part."""
+        """Record that a steering message was taken up here; the next text begins another part."""
 
         def change(view: SessionView) -> None:
             self._append(view)
@@ -123,9 +123,9 @@ class MessageStream:
 
     @asynccontextmanager
     async def part(self, kind: Literal["text", "reasoning"], *, choice: int = 0) -> AsyncIterator[TextStream]:
-        """Write one part of a *kind*: it is closed at the end, and what is written next begins another one.
+        """Write one part of a *kind*: it is closed at the end, and the next text begins another one.
 
-        Yields what to write it with. *choice* as in :meth:`write`.
+        Yields its writer. *choice* as in :meth:`write`.
         """
         stream = TextStream(self, kind, choice)
         yield stream
@@ -143,14 +143,14 @@ class MessageStream:
         self._failure = failure(code, message)
 
     def flush(self) -> None:
-        """Append now what was written."""
+        """Append the buffered text now."""
         if self._pending:
             self._peer.edit(self._append)
 
     # -- for whoever runs it -----------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Add the message, or go on with what a former writer left of it."""
+        """Add the message, or go on with the one a former writer left."""
         self._peer.edit(self._begin)
         self._show("thinking")
 
@@ -196,7 +196,7 @@ class MessageStream:
             self._timer.cancel()
 
     def tool(self, call_id: str, name: str) -> ToolStream:
-        """Return the part of a call of the tool *name*, opened if need be, behind what was written before."""
+        """Return the part of a call of the tool *name*, opened if need be, after everything written before."""
         self._tool(call_id, name)
         return self._tools[call_id]
 
@@ -206,7 +206,7 @@ class MessageStream:
         if self.cancelled:
             raise RunCancelled(run=self.run_id, why="somebody pressed stop")
         if self._ended:
-            return  # the run has ended under a writer that does not know yet
+            return  # the run has ended, and its writer does not know yet
         self._pending.append((key, text))
         self._show("thinking" if key[0] == "reasoning" else "streaming")
         if self._timer is None or self._timer.done():
@@ -305,7 +305,7 @@ def failure(code: str, message: str) -> tuple[str, RunError]:
 
 
 def failure_by(error: Exception, *, run: str) -> tuple[str, RunError]:
-    """Return the reason and the error of a run whose answer raised *error*, and log what is not for everybody."""
+    """Return the reason and the error of a run whose answer raised *error*, and log the details."""
     if isinstance(error, RunFailed):
         return failure(error.code, str(error))
     found = reference()

@@ -33,10 +33,10 @@ async def stream_run(
     """Write a run from its request to its end. See :meth:`SessionPeer.stream`, whose arguments the last four are.
 
     Args:
-        peer: who asks for it.
+        peer: asks for the run.
         service: where it is claimed; closed at the end.
         session: the session's name.
-        hold: makes the peer that writes it, of its claim.
+        hold: makes the peer that holds the lease and writes.
         reply_to: see there.
         run_id: see there.
         agent: see there.
