@@ -25,12 +25,12 @@ class Access:
         self.rights = rights
         self.creates = creates and rights.write
         self.ended: CrdtSessionsError | None = None
-        """Why nothing more is to be sent, if so."""
+        """The reason why nothing more is sent, if so."""
         self._on_change: Callable[[Rights], None] | None = None
         self._on_end: Callable[[CrdtSessionsError], None] | None = None
 
     def watch(self, on_change: Callable[[Rights], None], on_end: Callable[[CrdtSessionsError], None]) -> None:
-        """Have changes told to whoever serves the connection; at once if it has ended already."""
+        """Tell the server of the connection of changes; at once if the access has ended already."""
         self._on_change, self._on_end = on_change, on_end
         if self.ended is not None:
             on_end(self.ended)

@@ -1,4 +1,4 @@
-"""The audit log: who did what, when, to which session. Append-only; what is noted is stored soon, in the background.
+"""The audit log: who did what, when, to which session. Append-only; entries are stored soon, in the background.
 
 Beside it, how often which rule was broken: an audit entry for each time would let an attacker fill the disk.
 """
@@ -52,11 +52,11 @@ class AuditLog:
         """Have it stored soon. A crash within the next moments loses it; see :meth:`record`.
 
         Args:
-            action: what was done, such as ``session.join``.
+            action: the action, such as ``session.join``.
             principal: who did it.
             session: to which session, if to one.
             tenant: whose principal it is, if it was done to no session.
-            detail: whatever else is to be known; JSON.
+            detail: more about it; JSON.
         """
         self._waiting.append(self._entry(action, principal, session, tenant, detail))
         self._bound()
@@ -89,7 +89,7 @@ class AuditLog:
             self._violated(session, effect.principal, effect.what)
 
     def _violated(self, session: SessionId, principal: str, what: str) -> None:
-        """Count that a principal wrote what is not its to write, and note it if it has not done so just now."""
+        """Count a forbidden write of a principal, and note it unless one was noted just now."""
         self.violations[tenant_of(session), what] += 1
         key, now = (session, principal, what), self._clock.now()
         if now - self._last.get(key, Millis(-_SAME_MS)) >= _SAME_MS:
@@ -99,7 +99,7 @@ class AuditLog:
             self.note("violation", principal, session, what=what)
 
     async def run(self) -> None:
-        """Store what is noted until cancelled."""
+        """Store entries until cancelled."""
         while True:
             await self._filled.until(lambda: bool(self._waiting))
             try:
@@ -110,7 +110,7 @@ class AuditLog:
                 await asyncio.sleep(_RETRY_S)
 
     async def flush(self) -> None:
-        """Store now what was noted.
+        """Store the entries now.
 
         Raises:
             StorageError: it could not be stored; it is kept, as far as there is room, and tried again.
@@ -127,13 +127,13 @@ class AuditLog:
                 raise
 
     def _bound(self) -> None:
-        """Let the oldest go if there are too many: the disk stands still, or takes less than there is to tell."""
+        """Drop the oldest entries if there are too many, because the disk is down or too slow."""
         if (lost := len(self._waiting) - _MAX_WAITING) > 0:
             _log.error("%d entries of the audit log are lost", lost)
             del self._waiting[:lost]
 
     async def entries(self, tenant: str, *, after: int = 0, **wanted: str | None) -> AsyncIterator[AuditEntry]:
-        """Yield a tenant's entries behind *after*, oldest first; *wanted* is as for :meth:`AuditRecords.audit`."""
+        """Yield a tenant's entries after *after*, oldest first; *wanted* is as for :meth:`AuditRecords.audit`."""
         while page := await self._store.audit(tenant, after=after, limit=_PAGE, **wanted):
             for entry in page:
                 yield entry

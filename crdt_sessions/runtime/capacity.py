@@ -1,4 +1,4 @@
-"""What one process carries: connections, sessions of tenants, and what is kept in memory for all sessions together.
+"""Bounds of one process: connections, sessions of tenants, and memory of all sessions together.
 
 Whoever would be one too many is refused with the limit in the error.
 """
@@ -141,7 +141,7 @@ class Capacity:
         return self.load is not None and self.load.crowded
 
     def give_back_memory(self, *, garbage: bool) -> None:
-        """Let the system have what was freed.
+        """Return freed memory to the system.
 
         Args:
             garbage: whether there may be some that was not freed yet.

@@ -48,7 +48,7 @@ class Line(Protocol):
 
     @property
     def writable(self) -> bool:
-        """Whether the peer has read enough of what was written."""
+        """Whether the peer has read enough."""
         ...
 
     def write(self, messages: Sequence[bytes]) -> None:

@@ -115,7 +115,7 @@ class Claimants:
         )
 
     async def wait(self, claimant: Claimant, *, beat: int, until: float) -> Given | None:
-        """Wait for a run; return None if the store is to be asked, or none came until that time of the loop.
+        """Wait for a run; return None if the caller must ask the store, or none came until that time of the loop.
 
         Args:
             claimant: who waits.

@@ -16,7 +16,7 @@ _log = logging.getLogger("crdt_sessions.session")
 
 
 def entries_of(records: Iterable[Records], deliveries: Sequence[Delivery]) -> Entries:
-    """Return what is to be stored of *records*, the latest state of each thing only."""
+    """Return the entries to store for *records*, only the latest state of each."""
     whole = Records()
     for each in records:
         whole.runs.update(each.runs)

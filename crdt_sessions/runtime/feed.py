@@ -14,7 +14,7 @@ event                   data
 ``text``                ``messageId``, ``part`` (index), ``offset`` (characters), ``text``: append it there
 ``message-removed``     ``id``
 ``run``                 a run, whole
-``presence``            everybody who is here; always whole, sent first and when it changes
+``presence``            the peers that are here; always whole, sent first and when it changes
 ``reset``               ``lineage``; what the reader has is of another session, or another past: forget it
 ======================  ===============================================================================
 """
@@ -71,7 +71,7 @@ class FeedEvent:
 async def follow(
     session: Session, cursor: str | None = None, *, kinds: Collection[str] | None = None
 ) -> AsyncGenerator[list[FeedEvent], None]:
-    """Yield what is new, in batches, for as long as the session is served.
+    """Yield changes, in batches, as long as the session is served.
 
     Args:
         session: a live session; the caller keeps it open meanwhile.
@@ -131,7 +131,7 @@ class _Telling:
         await self._projector.wait()
 
     async def take(self) -> AsyncGenerator[list[FeedEvent], None]:
-        """Yield what is new, in pieces.
+        """Yield changes, in pieces.
 
         The cursor moves with the last event: a reader that lost some of those before gets all of them again.
         """

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 class Holding:
-    """A run, held by whoever has the token. Made by :func:`hold`."""
+    """A run, held by the owner of the token. Made by :func:`hold`."""
 
     def __init__(self, session: Session, record: RunRecord, registry: SessionRegistry) -> None:
         self.session = session
@@ -33,14 +33,14 @@ class Holding:
 
     @property
     def run(self) -> Run:
-        """The run as it stands in the document."""
+        """The run as in the document."""
         return self.session.view.runs.find(self.record.id)
 
     async def append(self, offset: int, text: str, type: str = "text") -> int:
-        """Append to the answer, or to what was thought on the way to it; return its length in characters.
+        """Append to the answer, or to its reasoning; return its length in characters.
 
         Raises:
-            WrongOffset: it does not end at *offset*, and *text* is not what stands there.
+            WrongOffset: it does not end at *offset*, and *text* is not there already.
             StorageError: it could not be stored.
         """
         whole = join_surrogates(text)
@@ -107,7 +107,7 @@ class Holding:
         await self.session.edit(lambda view: view.take_up(self.record.id, message_id))
 
     async def step(self, key: str) -> Any:
-        """Return what was recorded for the step *key*.
+        """Return the recorded result of the step *key*.
 
         Raises:
             NotFound: nothing was.
@@ -118,7 +118,7 @@ class Holding:
         return json.loads(text)
 
     async def record_step(self, key: str, value: Any) -> Any:
-        """Record what the step *key* returned, unless something was recorded before; return what is recorded.
+        """Record the result of the step *key*, unless there is one; return the recorded result.
 
         Raises:
             StorageError: it could not be stored.

@@ -36,7 +36,7 @@ class Load:
     """Measures, for as long as :meth:`run` runs.
 
     Args:
-        limits: what is too much.
+        limits: the bounds.
         memory: returns the bytes in use; for tests.
         free_garbage: frees what is garbage and was not freed. Whoever has a policy for Python's collector gives one
             (the service does); without it the collector goes its usual way.
@@ -97,7 +97,7 @@ class Load:
             raise Overloaded(what=f"more than {self._limits.memory_watermark_bytes} bytes of memory are in use")
 
     def give_back_memory(self, *, garbage: bool) -> None:
-        """Let the system have what was freed.
+        """Return freed memory to the system.
 
         Args:
             garbage: whether there may be some that was not freed yet.

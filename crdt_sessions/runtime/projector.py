@@ -85,7 +85,7 @@ class Projector:
             this one was before it went back to a backup: :attr:`reset` says so.
         wants: whether the reader wants to hear of a subject (``message``, ``run``, ``meta`` or ``state``, and the
             id); of everything if None.
-        presence: whether it wants to hear who is here.
+        presence: whether it wants the peers that are here.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class Projector:
         return subjects if self._wants is None else [subject for subject in subjects if self._wants(subject)]
 
     def _unordered(self, subjects: list[Subject]) -> list[Subject]:
-        """Return those that are to be told in the order people read them: everything, or messages that are new.
+        """Return the messages to tell in reading order: all, or the new ones.
 
         What came in one change, such as a conversation that was brought along, changed in no order.
         """
@@ -225,6 +225,6 @@ def _in_order(subjects: list[Subject], places: dict[Subject, _Place]) -> list[Su
 
 
 def present(session: Session) -> list[dict[str, Any]]:
-    """Return who is here: Yjs client id and state of each."""
+    """Return the peers that are here: Yjs client id and state of each."""
     states = session.engine.roster.present()
     return [{"clientId": client, "state": json.loads(text)} for client, text in sorted(states.items())]

@@ -64,13 +64,13 @@ class SessionRegistry:
         timing: periods.
         compaction: when rows are folded.
         rules: how runs are admitted and when agents are given up.
-        webhooks: whom to tell what happened to runs.
+        webhooks: receivers of events of runs.
         send: how to post to webhooks, for tests.
         retention: which versions of a session are kept.
         sandbox: where foreign updates are tried first; without it they meet the CRDT library in this process, and
             one made to hurt can end it. Entered and left by the caller.
         load: what tells when it is too much; entered by this.
-        enforce_authorship: whether what is new by somebody else's Yjs client is refused, or only counted.
+        enforce_authorship: whether new structs of another principal's Yjs client are refused, or only counted.
         auto_create: whether joining a session that never existed creates it, as y-websocket clients expect.
         rng: source of Yjs client ids, which must be fresh for every load, and of lineages.
 

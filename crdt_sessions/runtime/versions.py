@@ -80,7 +80,7 @@ class Versions:
     async def restore(self, seq: Seq) -> Version:
         """Make the session look as it did with row *seq*; return the version that was made of it just before.
 
-        It is one more change: whoever is connected sees it, and what others write meanwhile or have written offline
+        It is one more change: connected peers see it, and what others write meanwhile or have written offline
         is merged with it. Runs and receipts stay as they are.
 
         Raises:

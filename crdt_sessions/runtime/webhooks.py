@@ -111,7 +111,7 @@ class Outbox:
 
     Args:
         store: where they are kept.
-        webhooks: whom to tell.
+        webhooks: the receivers.
         clock: the only source of time.
         rng: source of jitter.
         send: how to post; HTTP if None.
@@ -137,7 +137,7 @@ class Outbox:
         return bool(self._webhooks)
 
     def deliveries(self, session: SessionId, notice: Notice, absent: list[str]) -> list[Delivery]:
-        """Return what is to be delivered about *notice*, to be stored with what it tells of."""
+        """Return the deliveries for *notice*, to store together with the change it is about."""
         body = json.dumps(
             {
                 "type": notice.kind,
@@ -163,7 +163,7 @@ class Outbox:
         return await self._store.deliveries(due=None, dead=True, limit=limit, tenant=tenant)
 
     async def waiting(self, limit: int, tenant: str | None = None) -> Sequence[Delivery]:
-        """Return what is still to be delivered, oldest first; of one *tenant*, or of all if None."""
+        """Return the pending deliveries, oldest first; of one *tenant*, or of all if None."""
         return await self._store.deliveries(due=None, limit=limit, tenant=tenant)
 
     async def retry(self, id: str, tenant: str | None = None) -> None:
@@ -191,7 +191,7 @@ class Outbox:
                 await self._wait()
 
     async def _wait(self) -> None:
-        """Wait until something is stored, or for a moment: what was postponed may be due."""
+        """Wait until something is stored, or for a moment, since postponed deliveries may be due."""
         sleeping = asyncio.ensure_future(self._clock.sleep(_LOOK_EVERY_S))
         count = self._filled.count
         filled = asyncio.ensure_future(self._filled.until(lambda: self._filled.count > count))

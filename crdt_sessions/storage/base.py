@@ -1,4 +1,4 @@
-"""The store seam: an append-only log of opaque updates per session, and what stands on record beside it.
+"""The store seam: an append-only log of opaque updates per session, and the records beside it.
 
 It is cut by concern: a caller takes the Protocol that it needs, and a store of the whole service meets all of them,
 which is :class:`UpdateStore`. A store knows nothing of documents or frames.
@@ -260,11 +260,11 @@ class RunIndex(Protocol):
         ...
 
     async def step(self, session: SessionId, run: str, key: str) -> str | None:
-        """Return what was recorded for the step *key* of a run, or None."""
+        """Return the recorded result of the step *key* of a run, or None."""
         ...
 
     async def record_step(self, session: SessionId, run: str, key: str, value: str) -> str:
-        """Record *value* for the step *key* of a run, unless there is one; return what is recorded.
+        """Record *value* for the step *key* of a run, unless there is one; return the recorded value.
 
         Raises:
             SessionNotFound: there is no such session.
@@ -298,7 +298,7 @@ class Deliveries(Protocol):
         dead: bool,
         tenant: str | None = None,
     ) -> bool:
-        """Note that an attempt failed, or that a dead delivery is to be tried again; tell whether there is one.
+        """Note that an attempt failed, or that a dead delivery is tried again; tell whether there is one.
 
         *attempts*, *next_at*, *error* and *dead* are what is known of the delivery *id* from now on.
         With *tenant*, only if it belongs to that one.

@@ -46,6 +46,6 @@ class FakeClock:
 
 
 async def settle(turns: int = 20) -> None:
-    """Let the event loop run what is ready, *turns* times over."""
+    """Let the event loop run all ready callbacks, *turns* times."""
     for _ in range(turns):
         await asyncio.sleep(0)

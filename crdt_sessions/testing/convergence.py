@@ -88,7 +88,7 @@ class Convergence(RuleBasedStateMachine):
 
     @rule(name=_PEER, words=_WORDS)
     def append_to_last(self, name: str, words: str) -> None:
-        """Append a part to a message that is there."""
+        """Append a part to an existing message."""
 
         def change(view: SessionView) -> None:
             for message_id in sorted(view.messages.ids())[-1:]:
@@ -126,7 +126,7 @@ class Convergence(RuleBasedStateMachine):
 
     @rule(name=_PEER)
     def exchange(self, name: str) -> None:
-        """Deliver everything in flight from and to one peer, while the disk stands still."""
+        """Deliver everything in flight from and to one peer, while the disk hangs."""
         while self.network.deliver(name, up=True) or self.network.deliver(name, up=False):
             pass
 

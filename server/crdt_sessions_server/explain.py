@@ -1,4 +1,4 @@
-"""What is wrong with something that somebody wrote, for people: where it stands, why, and what comes near."""
+"""Errors in settings and files, for people: the place, the reason, and the nearest valid word."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def explain(error: ValidationError, place: Callable[[Sequence[int | str]], str],
 
 
 def why(problem: ErrorDetails) -> str:
-    """Return what is wrong with a value, to be read behind its name."""
+    """Return the reason why a value is wrong, to follow its name."""
     kind, context, value = problem["type"], problem.get("ctx", {}), problem["input"]
     if kind in ("literal_error", "enum"):
         return _not_among(context, value)

@@ -156,7 +156,7 @@ class Service:
 
         @app.while_serving
         async def lifespan() -> AsyncGenerator[None, None]:
-            if self._stack is not None:  # whoever serves this has entered it
+            if self._stack is not None:  # the server has entered it
                 yield
                 return
             async with self:

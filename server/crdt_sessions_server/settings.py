@@ -288,7 +288,7 @@ class Settings(BaseModel):
     )
     webhooks_file: Path | None = Field(
         None,
-        description="This JSON file says whom to tell what happened to runs: name, url, secret and events of each.",
+        description="This JSON file lists the webhooks for events of runs: name, url, secret and events of each.",
     )
     webhooks_to_private: bool | None = Field(
         None,
@@ -421,7 +421,7 @@ class Settings(BaseModel):
 
         Raises:
             ValueError: a value is not valid, a name is unknown, or the file cannot be read. The message has a line
-                for each thing that is wrong, and says where it stands.
+                for each error, and names its place.
         """
         known = tuple(cls.model_fields)
         tables = [name for name, field in cls.model_fields.items() if get_origin(field.annotation) in (tuple, dict)]

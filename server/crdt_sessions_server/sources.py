@@ -44,7 +44,7 @@ def from_flags(values: Mapping[str, Any]) -> Source:
 
 
 def from_environment(environment: Mapping[str, str], known: Sequence[str], tables: Sequence[str]) -> Source:
-    """Return what is in the environment.
+    """Return the settings in the environment.
 
     Args:
         environment: the variables.

@@ -16,7 +16,7 @@ from pathlib import Path
 from crdt_sessions.errors import DatabaseHasOtherNames, DatabaseInUse, StorageError
 
 _BYTE = 0x40000000 + 4096
-"""Which byte of the database is locked: one behind those that SQLite locks (its ``PENDING_BYTE`` and 511 more)."""
+"""Which byte of the database is locked: one after those that SQLite locks (its ``PENDING_BYTE`` and 511 more)."""
 
 if sys.platform == "win32":  # pragma: no cover - the service is tested on POSIX
     import msvcrt

@@ -1,4 +1,4 @@
-"""What stands on record beside the log, as SQL: runs, writers, steps, deliveries, members."""
+"""The records beside the log, as SQL: runs, writers, steps, deliveries, members."""
 
 from __future__ import annotations
 

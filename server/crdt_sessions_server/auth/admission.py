@@ -35,7 +35,7 @@ class Door:
     """Lets requests in, or says why not.
 
     Args:
-        gate: knows who a token stands for.
+        gate: knows the principal of a token.
         registry: the sessions, whose audit log hears of those that were turned away.
         rates: how often things may be done; where everybody is let in they are not counted.
         trusted_proxies: whose word about where a request comes from is taken.
@@ -76,7 +76,7 @@ class Door:
         Raises:
             NotAuthenticated, AccessDenied, BadSessionId: they may not.
             TooMany: bad tokens came from there, too often.
-            Overloaded: whoever knows the token does not answer.
+            Overloaded: the issuer of the token does not answer.
         """
         address, state = self.address(scope), self.gate.state
         try:

@@ -1,4 +1,4 @@
-"""``Authorizer``, the seam for whoever knows tokens; and two that hardly look."""
+"""``Authorizer``, the seam for knowledge of tokens; and two simple ones."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from crdt_sessions_server.roles import Role
 
 
 class Authorizer(Protocol):
-    """Tells whom a token stands for. Called before anything else is done for a request.
+    """Tells the principal of a token. Called before anything else is done for a request.
 
     What is common to all (revoked tokens, expiry, names of sessions, members' roles) is not its business.
     """
 
     async def authorize(self, token: str | None, session: str | None) -> Principal:
-        """Return whom *token* stands for.
+        """Return the principal of *token*.
 
         Args:
             token: as presented; None if there was none.

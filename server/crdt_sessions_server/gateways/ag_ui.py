@@ -87,7 +87,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @answers(200, {JSON: Stopped})
     @validate_request(StopRequest)
     async def cancel(name: str, data: StopRequest) -> tuple[dict[str, Any], int]:
-        """Stop what is being answered; ``{"runId": …}`` says which, all if absent. What was written stays."""
+        """Stop the answer of the run ``{"runId": …}``, of all runs if absent. Written text stays."""
         return await cancelled(registry, asked_session(name), data.run_id), 200
 
     return ag_ui
@@ -173,7 +173,7 @@ async def _resumed(session: Session, data: RunAgentInput, principal: Principal, 
     """Take decisions about what runs wait for; a run goes on under its own id. Deciding again changes nothing.
 
     Raises:
-        NotFound: of what is decided, nobody asks; nothing was written.
+        NotFound: nobody asks for this decision; nothing was written.
         AccessDenied, AlreadyDecided, NothingToDecide: a decision cannot count.
     """
     verdicts: dict[str, tuple[bool, str | None]] = {}

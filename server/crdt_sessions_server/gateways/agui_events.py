@@ -251,7 +251,7 @@ class SessionSpeller:
             yield from self._finish("success")
 
     def rewritten_by(self, view: SessionView, events: Sequence[SessionEvent]) -> Run | None:
-        """Return a run, if one begins now, that takes the place of what was told: all is to be told anew, then."""
+        """Return a run that begins now and replaces the answer told so far, if there is one: then tell all anew."""
         runs = [event.run for event in events if isinstance(event, RunChanged)] if self.ended else []
         for run in runs:
             if run.request is None or run.status is None or run.id in self._paused:

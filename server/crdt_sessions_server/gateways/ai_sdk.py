@@ -156,7 +156,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @answers(200, {JSON: Stopped})
     @validate_request(StopRequest)
     async def press_stop(name: str, data: StopRequest) -> tuple[dict[str, Any], int]:
-        """Stop what is being answered, from any device; what was written stays."""
+        """Stop the answer, from any device; written text stays."""
         principal = current_principal()
         async with registry.open(asked_session(name)) as session:
             stopped = await stop(session, principal, registry.clock.now(), data.run_id)

@@ -62,7 +62,7 @@ def _ui_message(view: SessionView, message: Message) -> dict[str, Any]:
 def _answered(part: Part) -> bool:
     """Whether a part is a tool call that nothing more comes of.
 
-    An answer that ends with one gets an empty step behind it: a client that sends by itself when all tools have
+    An answer that ends with one gets an empty step after it: a client that sends by itself when all tools have
     answered would otherwise do so for ever.
     """
     return isinstance(part, ToolPart) and part.state.startswith("output-")
@@ -98,7 +98,7 @@ class Speller:
         self._stepping = bool(known)
 
     def spell(self, events: Sequence[SessionEvent]) -> Iterator[Chunk]:
-        """Yield what a client is to be told; the last chunk is ``finish`` or ``error`` if the run has paused."""
+        """Yield the chunks for a client; the last one is ``finish`` or ``error`` if the run has paused."""
         if not self._began:
             self._began = True
             yield {"type": "start", "messageId": output_id(self._run), "messageMetadata": _metadata(self._run)}
@@ -122,7 +122,7 @@ class Speller:
             yield from self.end()
 
     def end(self) -> Iterator[Chunk]:
-        """Close what is open, and say how the run ended."""
+        """Close open parts, and say how the run ended."""
         for id, kind in self._open.items():
             yield {"type": f"{kind}-end", "id": id}
         self._open.clear()

@@ -72,12 +72,12 @@ class Chat:
 
     @property
     def asks(self) -> bool:
-        """Whether it ends with something that is to be answered, and not with an answer or a result."""
+        """Whether it ends with a question, and not with an answer or a result."""
         return bool(self.turns) and not self.last_results and self.turns[-1].role != "assistant"
 
     @property
     def answered(self) -> bool:
-        """Whether there is an answer in it. Without one it is only what is new."""
+        """Whether it holds an answer. Without one it holds only new messages."""
         return any(turn.role == "assistant" for turn in self.turns)
 
 
@@ -224,7 +224,7 @@ class Placed:
 
     transcript: Sequence[Said]
     question: str | None
-    """The message that is to be answered; None if it ends otherwise."""
+    """The message to answer; None if it does not end with a question."""
     prompts: dict[str, Turn]
     """Messages of role ``system`` that the client brought before, and what it says there now."""
 
@@ -272,14 +272,14 @@ def place(view: SessionView, beside: Beside, chat: Chat, by: str, *, same: bool,
 
 
 def _asked_behind(beside: Beside, turn: Turn, before: Sequence[int | None]) -> int | None:
-    """Return the place of what is asked behind a history, if it was asked: in front of the next answer."""
+    """Return the place of a question after a history, if it was asked before: in front of the next answer."""
     start = max((at for at in before if at is not None), default=-1) + 1
     answers = (at for at in range(start, len(beside.messages)) if beside.messages[at].role == "assistant")
     return beside.first(turn, start, next(answers, len(beside.messages))) if start else None
 
 
 def _asked_last(view: SessionView, beside: Beside, turn: Turn, *, same: bool) -> int | None:
-    """Return the place of what is asked without a history, if it was the last question and has no answer yet.
+    """Return the place of a question without a history, if it was the last one and has no answer yet.
 
     Or if it is the *same* request again.
     """
@@ -298,7 +298,7 @@ def _said(
 ) -> Sequence[Said]:
     """Return the turns as messages with ids."""
     found: list[Said] = []
-    before, behind = "", beside.messages[-1].id if beside.messages and not chat.answered else ""
+    before, after = "", beside.messages[-1].id if beside.messages and not chat.answered else ""
     for at, (turn, place) in enumerate(zip(chat.turns, places, strict=True)):
         last = chat.asks and at == len(chat.turns) - 1
         if place is not None:
@@ -306,7 +306,7 @@ def _said(
         elif last and question is not None:
             id = question
         else:
-            saying = [behind, before, turn.role, turn.text, _files(turn.parts), [list(call) for call in turn.calls]]
+            saying = [after, before, turn.role, turn.text, _files(turn.parts), [list(call) for call in turn.calls]]
             id = f"msg-{hashlib.sha256(compact(saying).encode('utf-8', 'surrogatepass')).hexdigest()[:24]}"
         before = id
         parts: list[Part] = [*turn.parts, *(_tool(call, chat.results) for call in turn.calls)]

@@ -49,7 +49,7 @@ class Speller:
         self._choices: set[int] = set()
 
     def spell(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[dict[str, Any]]:
-        """Yield what a client is to be told."""
+        """Yield the chunks for a client."""
         for event in events:
             match event:
                 case PartBegan(_, part, _):

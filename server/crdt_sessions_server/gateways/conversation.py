@@ -1,4 +1,4 @@
-"""What gateways have in common: asking, following what is answered, deciding, stopping."""
+"""The common part of all gateways: asking, following the answer, deciding, stopping."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RUN_HEADER, SESSION_HEADER = "X-Run-Id", "X-Session-Id"
 
 
 class StopRequest(BaseModel):
-    """What is to be stopped."""
+    """Which runs to stop."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow")
 
@@ -64,8 +64,8 @@ class Question:
 
     Args:
         history: the conversation as it has it, oldest first. What the session has, by id, is left as it is.
-        agent: who is to answer; who the session says, or anybody, if None.
-        trigger: ``regenerate`` makes another answer to what was asked before.
+        agent: the agent that answers; if None, the session's default, or any.
+        trigger: ``regenerate`` makes another answer to an earlier question.
     """
 
     history: Sequence[Said]
@@ -135,7 +135,7 @@ async def ask(session: Session, question: Question, principal: Principal, now: M
 
     Raises:
         NotFound: there is nothing to be answered.
-        EmptyMessage: what is to be answered says nothing.
+        EmptyMessage: the question is empty.
         BadParameter, BadValue, TooLarge: the history cannot be taken; nothing of it was written.
         SessionClosed, StorageError: it could not be written.
     """

@@ -149,7 +149,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @tag(["gateways"])
     @answers(200, {JSON: {"type": "object"}})
     async def models() -> Response:
-        """List whom one can ask: anybody, the agent that answers in new sessions, and those who ask for work."""
+        """List the agents: any, the default of new sessions, and those that are connected."""
         listed = [_model(name) for name in await _agents(registry, current_principal())]
         return jsonify({"object": "list", "data": listed})
 

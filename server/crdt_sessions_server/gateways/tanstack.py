@@ -66,7 +66,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @reads(Parameter("threadId", "What the client calls the conversation.", "query"))
     @answers(200, {SSE: LINES}, "The session, as events.")
     async def subscribe(name: str) -> Response:
-        """Follow the session: the run that is going on, and all later ones, whoever asks for them."""
+        """Follow the session: the present run and all later ones, whoever asks for them."""
         thread = request.args.get("threadId", name)
         async with registry.open(
             asked_session(name), create=creates(registry, current_principal()), by=current_principal().id
@@ -100,7 +100,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @answers(200, {JSON: Stopped})
     @validate_request(StopRequest)
     async def cancel(name: str, data: StopRequest) -> tuple[dict[str, Any], int]:
-        """Stop what is being answered; ``{"runId": …}`` says which, all if absent. What was written stays."""
+        """Stop the answer of the run ``{"runId": …}``, of all runs if absent. Written text stays."""
         return await cancelled(registry, asked_session(name), data.run_id), 200
 
     return tanstack

@@ -152,7 +152,7 @@ def _output(run: Run) -> str:
 
 
 def _followed_by_known(view: SessionView, transcript: Sequence[Said]) -> dict[str, str]:
-    """Return what each new message stands in front of that the session has; those at the end are left out."""
+    """Return for each new message the known one that it precedes; messages at the end are left out."""
     found: dict[str, str] = {}
     known: str | None = None
     for said in reversed(transcript):

@@ -1,4 +1,4 @@
-"""What does not fit a schema, in words for whoever sent it: its fields as they are spelled there, no class names."""
+"""Validation errors in words for the sender: fields as the sender spelled them, no class names."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _SAID = {
 
 
 def complaints(error: ValidationError, value: Any) -> list[tuple[str, str]]:
-    """Return for each thing that does not fit which field it is, ``""`` for the whole, and what is wrong with it.
+    """Return the field, ``""`` for the whole value, and the reason of each error.
 
     Args:
         error: what pydantic says of *value*.
-        value: what was to be validated. The names that pydantic gives to branches of a union are told from those of
+        value: what was validated. The names that pydantic gives to branches of a union are told from those of
             fields by what stands there.
     """
     found: dict[tuple[str, str], None] = {}

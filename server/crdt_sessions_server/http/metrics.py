@@ -1,4 +1,4 @@
-"""``/metrics`` for Prometheus: what is going on, by tenant, and what was turned away."""
+"""``/metrics`` for Prometheus: load by tenant, and refusals."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def install(app: Quart, registry: SessionRegistry, door: Door, origins: Origins,
     @app.after_request
     async def harden(response: Response) -> Response:
         if request.http_version == "1.1" and request.content_length and not request.body._complete.is_set():
-            # Hypercorn hangs up behind the answer to a body that has not come: who is not told loses a request.
+            # Hypercorn closes the connection after an answer that precedes the body; say so or a request is lost.
             response.headers["Connection"] = "close"
         for name, value in HARDENING.items():
             response.headers.setdefault(name, value)
@@ -57,7 +57,7 @@ def install(app: Quart, registry: SessionRegistry, door: Door, origins: Origins,
 async def _authorize(registry: SessionRegistry, door: Door) -> None:
     endpoint = request.endpoint
     if request.method == "OPTIONS" or endpoint is None or endpoint in PUBLIC:
-        return  # a browser sends no token with its preflight, and what is not there needs none
+        return  # a browser sends no token with its preflight, and a route that does not exist needs none
     registry.capacity.check_lag()
     if endpoint not in ROUTES:
         raise AccessDenied(what="nobody may: the table of permissions does not know this route")

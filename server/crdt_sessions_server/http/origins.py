@@ -48,7 +48,7 @@ class Origins:
         """Return if the request is no page's, or one's that may use the service.
 
         Raises:
-            AccessDenied: it may not; what to do stands in the log, once for each origin.
+            AccessDenied: it may not. The log says what to do, once for each origin.
         """
         origin, host = header(scope, b"origin"), header(scope, b"host") or ""
         if self._loopback and not _is_loopback(_host(f"//{host}")):
@@ -119,7 +119,7 @@ class Cors:
     """Another ASGI application, with the headers that let pages of other origins read its answers, errors too.
 
     Args:
-        app: what answers; it refuses by :meth:`Origins.check` whom it does not let in.
+        app: answers the requests; it refuses by :meth:`Origins.check`.
         origins: who may.
     """
 

@@ -25,7 +25,7 @@ def blueprint(registry: SessionRegistry, *, shown: bool = True) -> Blueprint:
 
     Args:
         registry: the sessions.
-        shown: whether there is a page; if not, whoever looks for it is told how to have one.
+        shown: whether there is a page; if not, a visitor is told how to have one.
     """
     pages = Blueprint("pages", __name__)
     index = (PAGE / "index.html").read_text("utf-8")

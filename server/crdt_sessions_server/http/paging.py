@@ -1,4 +1,4 @@
-"""Lists page by page: cursors that name the last thing that was told, and pages without what is not to be seen."""
+"""Lists page by page: cursors that name the last entry of a page, and pages without hidden entries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def some_of(choices: Any) -> str:
 
 
 def cursor_at(*place: Any) -> str:
-    """Return the cursor behind what stands at *place*, a row of JSON values."""
+    """Return the cursor after *place*, a row of JSON values."""
     return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
 
 
@@ -46,8 +46,8 @@ async def visible(
     """Return up to *limit* things that are *wanted*, and whether there are more.
 
     Args:
-        read: returns so many things behind one.
-        wanted: which of them are to be seen.
+        read: returns up to so many entries after a place.
+        wanted: tells whether an entry is shown.
         limit: the most.
     """
     found: list[Item] = []

@@ -1,7 +1,7 @@
 """Ids in paths: every id that may be one can stand in a URL, a slash in it included.
 
 ASGI servers decode the path before it is routed, so that ``a%2Fb`` is two segments and no route's. Here it is routed
-as it came, segment by segment, and what stands in it is decoded when it is taken out.
+as it came, segment by segment, and a segment is decoded when it is taken out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Id(BaseConverter):
     part_isolating = True
 
     def to_python(self, value: str) -> str:
-        """Return what stands in the path."""
+        """Return the decoded segment."""
         return unquote(value)
 
     def to_url(self, value: str) -> str:
@@ -35,7 +35,7 @@ class Ids(PathConverter):
     """All segments that are left: ``<path:name>``."""
 
     def to_python(self, value: str) -> str:
-        """Return what stands in the path."""
+        """Return the decoded segment."""
         return unquote(value)
 
 
@@ -71,12 +71,12 @@ def install(app: Quart) -> None:
 
 
 def header_value(id: str) -> str:
-    """Return an id as it stands in a header: what is no visible ASCII character, and ``%``, percent-encoded."""
+    """Return an id for a header: everything but visible ASCII, and ``%``, is percent-encoded."""
     return quote(id, safe=_VISIBLE)
 
 
 def from_header(value: str) -> str:
-    """Return the id that stands in a header, percent-encoded or as bare UTF-8."""
+    """Return the id in a header, percent-encoded or as bare UTF-8."""
     return unquote(value if value.isascii() else value.encode("latin-1", "replace").decode("utf-8", "replace"))
 
 

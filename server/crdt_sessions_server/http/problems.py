@@ -144,7 +144,7 @@ OF_ERRORS: dict[type[errors.CrdtSessionsError], ProblemType] = {
         "already-decided",
         409,
         "It is decided already",
-        "Show what was decided; it stays so for everybody.",
+        "Show the decision; it holds for everybody.",
     ),
     errors.NothingToDecide: ProblemType(
         "nothing-to-decide",
@@ -165,7 +165,7 @@ OF_ERRORS: dict[type[errors.CrdtSessionsError], ProblemType] = {
         "Stop writing, and claim another run; the header Lease-Token carries the token of a claim.",
     ),
     errors.WrongOffset: ProblemType(
-        "wrong-offset", 409, "Text that does not follow what is there",
+        "wrong-offset", 409, "Text that does not follow the existing text",
         "Append again from the offset in the member length.",
     ),
     errors.TooLarge: ProblemType(

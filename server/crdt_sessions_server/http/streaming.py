@@ -82,7 +82,7 @@ async def _while_allowed(
             async for piece in body:
                 yield piece
     except (NotAuthenticated, AccessDenied):
-        return  # without a last word: whoever comes back is told
+        return  # without a last word: a client that comes back is told
     finally:
         await body.aclose()
 
@@ -90,7 +90,7 @@ async def _while_allowed(
 def going_on(
     body: AsyncIterator[bytes], content_type: str = "text/event-stream", headers: dict[str, str] | None = None
 ) -> Response:
-    """Return a response that goes on for as long as *body* does, and as whoever asked for it may see it.
+    """Stream *body* until it ends or the caller loses access.
 
     Server-sent events begin with a comment: there are front ends that hold the headers back until something follows.
     """

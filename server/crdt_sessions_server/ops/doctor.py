@@ -1,4 +1,4 @@
-"""``crdt-sessions doctor``: looks at a database, says what is wrong, and saves what can be saved."""
+"""``crdt-sessions doctor``: checks a database, names the damage, and saves the rest."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Read:
 
 
 def examine(path: Path, say: Say) -> bool:
-    """Tell what is in a database and what is wrong with it; return whether it is whole. Nothing is changed.
+    """Print the content and the damage of a database; return whether it is whole. Nothing is changed.
 
     Args:
         path: the file; a service may have it open.
@@ -57,7 +57,7 @@ def examine(path: Path, say: Say) -> bool:
 
 
 def salvage(path: Path, target: Path, say: Say) -> None:
-    """Copy everything that can be read into a new database; what was damaged is left out, and said.
+    """Copy everything readable into a new database; damaged parts are left out and named.
 
     Args:
         path: the damaged file. Nothing in it is changed.
@@ -134,7 +134,7 @@ def _name_of(session: Inspected, seq: int) -> str | None:
 
 
 def _line(session: Inspected) -> str:
-    name = unquote(session.record.id)  # behind its tenant
+    name = unquote(session.record.id)  # after its tenant
     if session.deleted:
         return f"  {name}: deleted, generation {session.record.generation}"
     size = sum(len(row.update) for row in session.rows)

@@ -26,7 +26,7 @@ class AuditQuery(Query):
     session: str | None = None
     principal: str | None = None
     action: str | None = None
-    after: int = Field(0, ge=0, le=MAX_INTEGER, description="Only entries behind this one.")
+    after: int = Field(0, ge=0, le=MAX_INTEGER, description="Only entries after this one.")
     limit: int = Field(100, ge=1, le=1000)
 
 

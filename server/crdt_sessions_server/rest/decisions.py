@@ -26,7 +26,7 @@ async def write_decisions(
         message_id: the message.
         decisions: tool call to what they say.
         principal: who asks for it.
-        speaking_as: for whom, where they speak for others.
+        speaking_as: the principal that decides, where the caller speaks for others.
 
     Returns:
         What became of those that came too late. Nothing is written of them; the others count all the same.
@@ -59,7 +59,7 @@ async def write_decisions(
 
 
 def _advised(error: NotAnApprover, principal: Principal, said: str | None) -> NotAnApprover:
-    """Return *error* with what to do about it, if somebody who may speak for others did not say for whom."""
+    """Return *error*, with advice if the caller may speak for others and named nobody."""
     if said is not None or not principal.speaks_for_others:
         return error
     return NotAnApprover(

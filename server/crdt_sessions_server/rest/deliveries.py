@@ -42,7 +42,7 @@ class DeliveryQuery(Query):
 
 
 def blueprint(registry: SessionRegistry) -> Blueprint:
-    """Return the routes for what was not delivered."""
+    """Return the routes for failed deliveries."""
     deliveries = Blueprint("deliveries", __name__, url_prefix="/v1/webhooks")
 
     @deliveries.get("/deliveries")

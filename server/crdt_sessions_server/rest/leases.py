@@ -151,7 +151,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @reads(_LEASE)
     @refuses(LeaseLost)
     async def get_step(name: str, run: str, key: str) -> Recorded:
-        """Return what was recorded for a step; 404 if nothing was."""
+        """Return the recorded result of a step; 404 if there is none."""
         async with held(name, run) as holding:
             return Recorded(value=await holding.step(key))
 
@@ -162,7 +162,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @reads(_LEASE)
     @refuses(LeaseLost)
     async def put_step(name: str, run: str, key: str, data: StepValue) -> Recorded:
-        """Record what a step returned, unless something was recorded before; return what is recorded."""
+        """Record the result of a step, unless there is one; return the recorded result."""
         async with held(name, run) as holding:
             return Recorded(value=await holding.record_step(key, data.value))
 

@@ -98,7 +98,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @tag(["agents"])
     @validate_response(AgentPage)
     async def list_agents() -> AgentPage:
-        """List the agents that were here, who is, and what they work on."""
+        """List the agents: which are connected, and what they work on."""
         principal = current_principal()
         seen = await registry.store.agents(principal.tenant)
         names = sorted({*await known_agents(registry, principal.tenant), *seen})

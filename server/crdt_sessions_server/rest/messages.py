@@ -90,7 +90,7 @@ class ReceiptQuery(Query):
 class MessageQuery(Query):
     """Which page of messages."""
 
-    after: int = Field(0, ge=0, description="Only messages behind this place in the order.")
+    after: int = Field(0, ge=0, description="Only messages after this place in the order.")
     limit: int = Field(200, ge=1, le=MAX_PAGE)
 
 
@@ -119,7 +119,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     async def post_message(name: str, data: NewMessage) -> tuple[Message, int]:
         """Post a message; the answer comes once it is durable and has its place in the order.
 
-        Posting an id that is there answers 200 with the message that is there.
+        Posting an existing id answers 200 with the existing message.
         """
         principal = current_principal()
         head = MessageHead(
@@ -169,7 +169,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @validate_querystring(ReceiptQuery)
     @validate_response(Unread)
     async def get_receipt(name: str, query_args: ReceiptQuery) -> Unread:
-        """Tell how far somebody has read, and how many messages of others are behind that."""
+        """Tell how far a principal has read, and how many messages of others come after that."""
         who = query_args.principal or current_principal().id
         async with registry.open(asked_session(name)) as session:
             return Unread(principal=who, seq=session.view.read_up_to(who), unread=session.view.unread(who))

@@ -1,4 +1,4 @@
-"""REST: what is kept of a person, to take away and to erase."""
+"""REST: export and erasure of a person's data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @tag(["access"])
     @answers(200, {NDJSON: LINES})
     async def export_data(principal: str) -> Response:
-        """Export what is kept of a principal, as lines of JSON: messages, receipts, memberships, the audit log.
+        """Export the data of a principal, as lines of JSON: messages, receipts, memberships, the audit log.
 
         Everybody may have their own; that of others takes ``admin``.
         """

@@ -33,7 +33,7 @@ class NewRun(Body):
     """A run to ask for."""
 
     id: RunId | None = Field(None, description="An idempotency key: asking twice is asking once.")
-    message_id: MessageId = Field(description="What is to be answered; with `continue`, the answer that is to go on.")
+    message_id: MessageId = Field(description="The message to answer; with `continue`, the answer to continue.")
     agent: AgentName = Field(ANY_AGENT, description="Who is to do it; * for any agent.")
     trigger: Trigger = "submit"
     policy: RunPolicy | None = Field(None, description="What becomes of it while another run is active.")
@@ -109,7 +109,7 @@ def _request_routes(runs: Blueprint, registry: SessionRegistry) -> None:
     async def request_run(name: str, data: NewRun) -> tuple[Run, int]:
         """Ask an agent to answer; the request is durable when this returns, whether or not an agent is there.
 
-        Asking for an id that is there answers 200 with the run that is there.
+        Asking for an existing id answers 200 with the existing run.
         """
         principal = current_principal()
         wanted = data.id or f"run-{uuid.uuid4().hex}"

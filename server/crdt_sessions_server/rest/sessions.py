@@ -69,7 +69,7 @@ class SessionDetail(SessionInfo):
     metadata: dict[str, JsonValue] | None = Field(None, description="What the application keeps with it.")
     peers: int = Field(description="Connections right now.")
     messages: int
-    unread: int = Field(description="Messages of others behind the asking principal's receipt.")
+    unread: int = Field(description="Messages of others after the caller's receipt.")
 
 
 class SessionPage(Answer):
@@ -202,7 +202,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @tag(["sessions"])
     @validate_response(PresencePage)
     async def get_presence(name: str) -> PresencePage:
-        """Tell who is here."""
+        """List the peers that are present."""
         async with registry.open(asked_session(name)) as session:
             return PresencePage(present=present(session))
 
@@ -212,7 +212,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     async def get_authors(name: str) -> Authors:
         """Tell who wrote what, by what the service knew when it came and not by what it says.
 
-        Where there are no tokens nobody is known. What was deleted, and by whom, is not told.
+        Without tokens no author is known. Deletions are not listed.
         """
         async with registry.open(asked_session(name)) as session:
             await session.readable()
@@ -264,8 +264,8 @@ async def _listed(
             return await store.recent_sessions(
                 tenant, statuses=statuses, member=query.member, before=before, limit=limit
             )
-        behind = last.id if last is not None else after
-        return await store.sessions(after=behind, limit=limit, tenant=tenant, statuses=statuses, member=query.member)
+        place = last.id if last is not None else after
+        return await store.sessions(after=place, limit=limit, tenant=tenant, statuses=statuses, member=query.member)
 
     return await visible(read, lambda record: principal.may_see(record.id), query.limit)
 

@@ -159,7 +159,7 @@ def blueprint(
     @tag(["access"])
     @validate_response(RevocationList)
     async def list_revocations() -> RevocationList:
-        """List what was taken out of use."""
+        """List the revocations."""
         tenant = current_principal().tenant
         known = [each for each in await registry.store.revocations() if each.tenant == tenant]
         return RevocationList(

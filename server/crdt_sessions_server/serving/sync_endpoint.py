@@ -60,7 +60,7 @@ class SyncEndpoint:
 
     @property
     def max_message_bytes(self) -> int:
-        """Larger messages are not read: twice what is refused with a code of ours, which is to be heard."""
+        """Larger messages are not read. It is twice our own limit, so that our close code reaches the peer."""
         return 2 * self._registry.limits.max_frame_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
