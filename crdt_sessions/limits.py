@@ -1,179 +1,218 @@
-"""Every bound and every period, in frozen groups. Units stand in the names."""
+"""Every bound and every period, in frozen groups. Units stand in the names.
+
+Each is declared here once: its default, the sentence that tells of it, and its least value. The settings of the
+service take them from here, and so do both references.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 RunPolicyName = Literal["queue", "interrupt", "reject", "parallel"]
+
+
+def _bound(default: object, text: str, *, ge: float | None = None, gt: float | None = None) -> Any:
+    """Return the field of a bound.
+
+    Args:
+        default: what it is if nobody says anything else.
+        text: a sentence about the number.
+        ge: what it must be at the least.
+        gt: what it must be more than.
+    """
+    least = {name: bound for name, bound in (("ge", ge), ("gt", gt)) if bound is not None}
+    return field(default=default, metadata={"text": text, "least": least})
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Sizes. What exceeds one gets a clear error, never silence."""
 
-    max_frame_bytes: int = 16 * 1024 * 1024
-    """One WebSocket message, and so one update: a device back from a week offline sends one large Step2."""
+    # a device back from a week offline sends one large Step2
+    max_frame_bytes: int = _bound(
+        16 * 1024 * 1024, "A WebSocket message, and an update, may have so many bytes.", ge=1024
+    )
 
-    max_document_bytes: int = 64 * 1024 * 1024
-    """The encoded document. Updates that grow it further are refused with 4413."""
+    max_document_bytes: int = _bound(64 * 1024 * 1024, "An encoded document may have so many bytes.", ge=1024)
 
-    max_presence_bytes: int = 16 * 1024
-    """One awareness state, as JSON."""
+    max_presence_bytes: int = _bound(16 * 1024, "A presence may have so many bytes.", ge=256)
 
-    max_presences: int = 10_000
-    """Awareness entries a session remembers, the recently removed included."""
+    max_presences: int = _bound(
+        10_000, "A session remembers so many presences, those that left lately included.", ge=1
+    )
 
-    max_presences_per_connection: int = 16
-    """Clients that one connection speaks for: itself, and tabs beside it that have none of their own."""
+    max_presences_per_connection: int = _bound(
+        16, "Clients that one connection speaks for: itself, and tabs beside it that have none of their own."
+    )
 
-    max_unread_acks: int = 4096
-    """Acknowledgements (type 102) a peer may leave unread before it is closed as too slow."""
+    max_unread_acks: int = _bound(
+        4096, "Acknowledgements (type 102) a peer may leave unread before it is closed as too slow."
+    )
 
-    max_ack_bytes: int = 64
-    """Payload of one type 102 frame."""
+    max_ack_bytes: int = _bound(64, "Payload of one type 102 frame.")
 
-    log_bytes: int = 1024 * 1024
-    """Memory for the updates that a live session keeps for peers that lag, counted as what they cost and not as their
-    bytes; a peer that falls off is resynced by state vector."""
+    # counted as what they cost and not as their bytes; a peer that falls off is resynced by state vector
+    log_bytes: int = _bound(
+        1024 * 1024, "Updates that lagging peers of a session lack may take so many bytes of memory.", ge=1024
+    )
 
-    total_log_bytes: int = 64 * 1024 * 1024
-    """The same of all live sessions together; beyond it, those forget that were written to longest ago."""
+    # beyond it, those forget that were written to longest ago
+    total_log_bytes: int = _bound(64 * 1024 * 1024, "Those of all sessions together may take so many bytes.", ge=1024)
 
-    max_uncommitted_bytes: int = 8 * 1024 * 1024
-    """Memory for the updates of a session that wait for the disk, before it stops reading from its peers."""
+    max_uncommitted_bytes: int = _bound(
+        8 * 1024 * 1024,
+        "What of a session waits for the disk may take so many bytes of memory before nothing more is read from it.",
+        ge=1024,
+    )
 
-    total_uncommitted_bytes: int = 64 * 1024 * 1024
-    """The same of all live sessions together; beyond it, those stop reading that have more than a little waiting."""
+    # beyond it, those stop reading that have more than a little waiting
+    total_uncommitted_bytes: int = _bound(
+        64 * 1024 * 1024, "What of all sessions together waits for the disk may take so many bytes.", ge=1024
+    )
 
-    max_wal_bytes: int = 64 * 1024 * 1024
-    """The write-ahead log beside the database; it is copied into the database before it is that large."""
+    # it is copied into the database before it is that large
+    max_wal_bytes: int = _bound(
+        64 * 1024 * 1024,
+        "The write-ahead log beside the database may have so many bytes; a backup that runs lets it grow.",
+        ge=1024**2,
+    )
 
-    max_waiting: int = 1024
-    """Updates of a session that may wait for others that have not arrived; half of them on one connection."""
+    # half of them on one connection
+    max_waiting: int = _bound(1024, "So many updates of a session may wait for others that have not arrived.", ge=2)
 
-    max_waiting_bytes: int = 8 * 1024 * 1024
-    """Memory that they may take; half of it for one connection."""
+    # half of it for one connection
+    max_waiting_bytes: int = _bound(8 * 1024 * 1024, "They may take so many bytes of memory.", ge=4096)
 
-    max_body_bytes: int = 16 * 1024 * 1024
-    """One HTTP request body."""
+    max_body_bytes: int = _bound(16 * 1024 * 1024, "An HTTP body may have so many bytes.", ge=1024)
 
-    max_sessions: int = 10_000
-    """Sessions in memory. Those that nobody uses make room."""
+    # those that nobody uses make room
+    max_sessions: int = _bound(10_000, "So many sessions may be in memory at a time.", ge=1)
 
-    max_connections: int = 20_000
-    """Connections of the process."""
+    max_connections: int = _bound(20_000, "There may be so many WebSocket connections at a time.", ge=1)
 
-    max_connections_per_session: int = 2_000
-    """Connections to one session."""
+    max_connections_per_session: int = _bound(2_000, "One session may have so many connections at a time.", ge=1)
 
-    max_connections_per_principal: int = 500
-    """Connections of one principal, where principals are known."""
+    max_connections_per_principal: int = _bound(
+        500, "One principal may have so many connections at a time, where there are tokens.", ge=1
+    )
 
-    max_connections_per_tenant: int = 20_000
-    """Connections of one tenant."""
+    max_connections_per_tenant: int = _bound(20_000, "One tenant may have so many connections at a time.", ge=1)
 
-    max_sessions_per_tenant: int = 1_000_000
-    """Sessions a tenant may have, in the store."""
+    max_sessions_per_tenant: int = _bound(1_000_000, "A tenant may have so many sessions.", ge=1)
 
-    messages_per_s: float = 2_000.0
-    """WebSocket messages that are read from a connection for long. A faster peer is held back by TCP, not refused."""
+    # a faster peer is held back by TCP, not refused
+    messages_per_s: float = _bound(
+        2_000.0, "So many WebSocket messages a second are read from a connection for long.", gt=0
+    )
 
-    message_burst: int = 20_000
-    """Messages that are read at once before that counts."""
+    message_burst: int = _bound(
+        20_000, "So many messages are read from a connection at once before that counts.", ge=1
+    )
 
-    memory_watermark_bytes: int = 2 * 1024**3
-    """Memory of the process above which idle sessions are dropped, and then no more are loaded."""
+    memory_watermark_bytes: int = _bound(
+        2 * 1024**3,
+        "When the process has more bytes of memory than this, idle sessions are dropped and no more are loaded.",
+        ge=1,
+    )
 
-    max_lag_s: float = 1.0
-    """Lag of the event loop above which no connection is taken on."""
+    max_lag_s: float = _bound(
+        1.0, "When the event loop is late by more seconds than this, no more connections are taken on.", gt=0
+    )
 
-    max_sandbox_bytes: int = 2 * 1024**3
-    """Address space of each process in which foreign updates are tried."""
+    max_sandbox_bytes: int = _bound(
+        2 * 1024**3,
+        "Each process in which foreign updates are tried may use so many bytes of address space.",
+        ge=1024**2,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
     """Periods."""
 
-    tick_s: float = 0.5
-    """How often a live session looks at the clock."""
+    tick_s: float = _bound(0.5, "How often a live session looks at the clock.")
 
-    keepalive_s: float = 20.0
-    """Silence towards a peer before it gets the no-op frame; stock clients hang up after 30 s."""
+    keepalive_s: float = _bound(
+        20.0, "Silence towards a peer before it gets the no-op frame; stock clients hang up after 30 s."
+    )
 
-    presence_expiry_s: float = 30.0
-    """An awareness entry that is not renewed for this long is removed (y-protocols: 30 s)."""
+    presence_expiry_s: float = _bound(
+        30.0, "An awareness entry that is not renewed for this long is removed (y-protocols: 30 s)."
+    )
 
-    leave_grace_s: float = 3.0
-    """How long the presence of an abruptly closed connection stays, waiting for the peer to come back."""
+    leave_grace_s: float = _bound(
+        3.0, "How long the presence of an abruptly closed connection stays, waiting for the peer to come back."
+    )
 
-    storage_patience_s: float = 10.0
-    """How long a peer's update may wait for a store that takes no writes, before the peer is told."""
+    storage_patience_s: float = _bound(
+        10.0, "An update may wait so many seconds for a store that takes no writes before its peer is told.", ge=0
+    )
 
-    waiting_s: float = 600.0
-    """How long a pending update is kept after its connection has ended."""
+    waiting_s: float = _bound(600.0, "How long a pending update is kept after its connection has ended.")
 
-    silent_peer_s: float = 180.0
-    """A connection that announced presence and then says nothing for this long is closed.
-    Browsers wake a hidden tab's timers about once a minute, so this is several minutes."""
+    silent_peer_s: float = _bound(
+        180.0,
+        "A connection that announced presence and then says nothing for this long is closed. Browsers wake a "
+        "hidden tab's timers about once a minute, so this is several minutes.",
+    )
 
-    send_timeout_s: float = 30.0
-    """How long one frame may wait for a peer's socket."""
+    send_timeout_s: float = _bound(30.0, "How long one frame may wait for a peer's socket.")
 
-    idle_unload_s: float = 60.0
-    """How long a session nobody uses stays in memory."""
+    idle_unload_s: float = _bound(60.0, "A session that nobody uses stays in memory for so many seconds.", ge=0)
 
-    shutdown_s: float = 8.0
-    """How long a stopping server may take to flush and close."""
+    shutdown_s: float = _bound(8.0, "A stopping service may take so many seconds.", gt=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
     """When a session's rows are folded into a snapshot."""
 
-    max_rows: int = 2000
-    """Fold as soon as this many rows follow the last snapshot."""
+    max_rows: int = _bound(2000, "After so many rows of a session they are folded into a snapshot.", ge=2)
 
-    min_rows_on_unload: int = 50
-    """Fold an unloading session if at least this many rows follow the last snapshot."""
+    min_rows_on_unload: int = _bound(
+        50, "Fold an unloading session if at least this many rows follow the last snapshot."
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
     """Which earlier snapshots of a session are kept when a new one is made. Named ones are always kept."""
 
-    last: int = 5
-    """This many of the newest."""
+    last: int = _bound(5, "So many of the newest versions of a session are kept.", ge=1)
 
-    dailies: int = 14
-    """And the newest of each of the last so many days (UTC) that have one."""
+    dailies: int = _bound(14, "The newest version of each of the last so many days is kept, too.", ge=0)
 
 
 @dataclass(frozen=True, slots=True)
 class RunRules:
     """How runs are admitted, and when their agents are given up."""
 
-    lease_s: float = 10.0
-    """Silence of an agent after which its lease is lost."""
+    lease_s: float = _bound(10.0, "An agent loses its run after so many seconds of silence.", gt=0)
 
-    longest_lease_s: float = 900.0
-    """The longest lease an agent may ask for, such as one that is called by a webhook and cannot renew often."""
+    longest_lease_s: float = _bound(
+        900.0,
+        "The longest lease an agent may ask for, such as one that is called by a webhook and cannot renew often.",
+    )
 
-    gone_grace_s: float = 3.0
-    """How long an agent may take to come back after its connection ended, before its lease is lost."""
+    gone_grace_s: float = _bound(
+        3.0, "An agent whose connection ended may take so many seconds to come back before it loses its run.", ge=0
+    )
 
-    cancel_grace_s: float = 5.0
-    """How long an agent may take to stop after somebody cancelled its run."""
+    cancel_grace_s: float = _bound(5.0, "An agent may take so many seconds to stop a run that was cancelled.", ge=0)
 
-    max_attempts: int = 3
-    """Leases that may be lost before the run is given up as interrupted."""
+    max_attempts: int = _bound(3, "A run may lose so many agents before it is given up as interrupted.", ge=1)
 
-    policy: RunPolicyName = "queue"
-    """What becomes of a request while another run is active, if neither request nor session says."""
+    policy: RunPolicyName = _bound(  # noqa: RUF009 - it makes a field
+        "queue",
+        "A request while another run of its session is active waits (queue), ends that one (interrupt), is "
+        "refused (reject) or begins at once (parallel).",
+    )
 
-    agent_wait_s: float = 10.0
-    """How long one who asks over an API that knows no queue is kept waiting for an agent that is not there."""
+    agent_wait_s: float = _bound(
+        10.0, "A client of OpenAI's API waits so many seconds for an agent that is away before it is told so.", ge=0
+    )
 
-    default_agent: str = ""
-    """Who answers a user's message where neither message nor session says; empty for nobody."""
+    default_agent: str = _bound(
+        "", "Who answers a user's message where neither message nor session says; empty for nobody."
+    )

@@ -5,6 +5,7 @@ Only names that users are to use are in them; the lists below say which, and a t
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,6 +174,9 @@ def _fields(fields: list[griffe.Attribute]) -> Iterator[str]:
         kind = _cell(each.annotation)
         default = _cell(each.value) if each.value is not None else ""
         words = _line(each.docstring.value) if each.docstring is not None else ""
+        if isinstance(each.value, griffe.ExprCall) and str(each.value.function) == "_bound":
+            first, text, *_ = each.value.arguments
+            default, words = _cell(first), _line(ast.literal_eval(str(text)))
         yield f"| `{each.name}` | {kind} | {default} | {words} |"
     yield ""
 

@@ -43,6 +43,12 @@ def read_secret(path: Path) -> bytes:
     return read_file(path, "secret file").strip()
 
 
+def _as_in(group: type, name: str) -> Any:
+    """Return a setting that is one of the library's bounds: default, text and least stand there, and only there."""
+    declared = next(each for each in fields(group) if each.name == name)
+    return Field(declared.default, description=declared.metadata["text"], **declared.metadata["least"])
+
+
 class Settings(BaseModel):
     """Everything the service can be told. ``docs/reference/settings.md`` lists it."""
 
@@ -128,164 +134,61 @@ class Settings(BaseModel):
         False,
         description="Each request is logged when it has been answered, without its query, where tokens may stand.",
     )
-    max_frame_bytes: int = Field(
-        Limits().max_frame_bytes, ge=1024, description="A WebSocket message, and an update, may have so many bytes."
-    )
-    max_document_bytes: int = Field(
-        Limits().max_document_bytes, ge=1024, description="An encoded document may have so many bytes."
-    )
-    max_presence_bytes: int = Field(
-        Limits().max_presence_bytes, ge=256, description="A presence may have so many bytes."
-    )
-    max_presences: int = Field(
-        Limits().max_presences,
-        ge=1,
-        description="A session remembers so many presences, those that left lately included.",
-    )
-    max_uncommitted_bytes: int = Field(
-        Limits().max_uncommitted_bytes,
-        ge=1024,
-        description="What of a session waits for the disk may take so many bytes of memory before nothing more is"
-        " read from it.",
-    )
-    total_uncommitted_bytes: int = Field(
-        Limits().total_uncommitted_bytes,
-        ge=1024,
-        description="What of all sessions together waits for the disk may take so many bytes.",
-    )
-    log_bytes: int = Field(
-        Limits().log_bytes,
-        ge=1024,
-        description="Updates that lagging peers of a session lack may take so many bytes of memory.",
-    )
-    total_log_bytes: int = Field(
-        Limits().total_log_bytes, ge=1024, description="Those of all sessions together may take so many bytes."
-    )
-    max_wal_bytes: int = Field(
-        Limits().max_wal_bytes,
-        ge=1024**2,
-        description="The write-ahead log beside the database may have so many bytes; a backup that runs lets it "
-        "grow.",
-    )
-    max_waiting: int = Field(
-        Limits().max_waiting,
-        ge=2,
-        description="So many updates of a session may wait for others that have not arrived.",
-    )
-    max_waiting_bytes: int = Field(
-        Limits().max_waiting_bytes, ge=4096, description="They may take so many bytes of memory."
-    )
-    max_body_bytes: int = Field(Limits().max_body_bytes, ge=1024, description="An HTTP body may have so many bytes.")
-    max_sessions: int = Field(Limits().max_sessions, ge=1, description="So many sessions may be in memory at a time.")
-    max_connections: int = Field(
-        Limits().max_connections, ge=1, description="There may be so many WebSocket connections at a time."
-    )
-    max_connections_per_session: int = Field(
-        Limits().max_connections_per_session, ge=1, description="One session may have so many connections at a time."
-    )
-    max_connections_per_principal: int = Field(
-        Limits().max_connections_per_principal,
-        ge=1,
-        description="One principal may have so many connections at a time, where there are tokens.",
-    )
-    max_connections_per_tenant: int = Field(
-        Limits().max_connections_per_tenant, ge=1, description="One tenant may have so many connections at a time."
-    )
-    max_sessions_per_tenant: int = Field(
-        Limits().max_sessions_per_tenant, ge=1, description="A tenant may have so many sessions."
-    )
-    messages_per_s: float = Field(
-        Limits().messages_per_s,
-        gt=0,
-        description="So many WebSocket messages a second are read from a connection for long.",
-    )
-    message_burst: int = Field(
-        Limits().message_burst,
-        ge=1,
-        description="So many messages are read from a connection at once before that counts.",
-    )
-    memory_watermark_bytes: int = Field(
-        Limits().memory_watermark_bytes,
-        ge=1,
-        description="When the process has more bytes of memory than this, idle sessions are dropped and no more "
-        "are loaded.",
-    )
-    max_lag_s: float = Field(
-        Limits().max_lag_s,
-        gt=0,
-        description="When the event loop is late by more seconds than this, no more connections are taken on.",
-    )
+    max_frame_bytes: int = _as_in(Limits, "max_frame_bytes")
+    max_document_bytes: int = _as_in(Limits, "max_document_bytes")
+    max_presence_bytes: int = _as_in(Limits, "max_presence_bytes")
+    max_presences: int = _as_in(Limits, "max_presences")
+    max_uncommitted_bytes: int = _as_in(Limits, "max_uncommitted_bytes")
+    total_uncommitted_bytes: int = _as_in(Limits, "total_uncommitted_bytes")
+    log_bytes: int = _as_in(Limits, "log_bytes")
+    total_log_bytes: int = _as_in(Limits, "total_log_bytes")
+    max_wal_bytes: int = _as_in(Limits, "max_wal_bytes")
+    max_waiting: int = _as_in(Limits, "max_waiting")
+    max_waiting_bytes: int = _as_in(Limits, "max_waiting_bytes")
+    max_body_bytes: int = _as_in(Limits, "max_body_bytes")
+    max_sessions: int = _as_in(Limits, "max_sessions")
+    max_connections: int = _as_in(Limits, "max_connections")
+    max_connections_per_session: int = _as_in(Limits, "max_connections_per_session")
+    max_connections_per_principal: int = _as_in(Limits, "max_connections_per_principal")
+    max_connections_per_tenant: int = _as_in(Limits, "max_connections_per_tenant")
+    max_sessions_per_tenant: int = _as_in(Limits, "max_sessions_per_tenant")
+    messages_per_s: float = _as_in(Limits, "messages_per_s")
+    message_burst: int = _as_in(Limits, "message_burst")
+    memory_watermark_bytes: int = _as_in(Limits, "memory_watermark_bytes")
+    max_lag_s: float = _as_in(Limits, "max_lag_s")
     sandbox: bool = Field(
         True,
         description="Foreign updates are tried in another process first. Without it, whoever may write can stop "
         "the service.",
     )
-    max_sandbox_bytes: int = Field(
-        Limits().max_sandbox_bytes,
-        ge=1024**2,
-        description="Each of these processes may use so many bytes of address space.",
-    )
+    max_sandbox_bytes: int = _as_in(Limits, "max_sandbox_bytes")
     direct: bool = Field(
         True,
         description="The socket of a plain WebSocket is taken from Hypercorn after the handshake, for speed.",
     )
-    storage_patience_s: float = Field(
-        Timing().storage_patience_s,
-        ge=0,
-        description="An update may wait so many seconds for a store that takes no writes before its peer is told.",
-    )
+    storage_patience_s: float = _as_in(Timing, "storage_patience_s")
     max_database_bytes: int | None = Field(
         None,
         ge=1024**2,
         description="The database may grow to so many bytes; to whatever the disk holds, if this is absent.",
     )
-    idle_unload_s: float = Field(
-        Timing().idle_unload_s, ge=0, description="A session that nobody uses stays in memory for so many seconds."
-    )
-    shutdown_s: float = Field(Timing().shutdown_s, gt=0, description="A stopping service may take so many seconds.")
-    snapshot_rows: int = Field(
-        Compaction().max_rows, ge=2, description="After so many rows of a session they are folded into a snapshot."
-    )
-    keep_last: int = Field(
-        Retention().last, ge=1, description="So many of the newest versions of a session are kept."
-    )
-    keep_dailies: int = Field(
-        Retention().dailies, ge=0, description="The newest version of each of the last so many days is kept, too."
-    )
+    idle_unload_s: float = _as_in(Timing, "idle_unload_s")
+    shutdown_s: float = _as_in(Timing, "shutdown_s")
+    snapshot_rows: int = _as_in(Compaction, "max_rows")
+    keep_last: int = _as_in(Retention, "last")
+    keep_dailies: int = _as_in(Retention, "dailies")
 
-    lease_s: float = Field(
-        RunRules().lease_s, gt=0, description="An agent loses its run after so many seconds of silence."
-    )
-    gone_grace_s: float = Field(
-        RunRules().gone_grace_s,
-        ge=0,
-        description="An agent whose connection ended may take so many seconds to come back before it loses its run.",
-    )
-    cancel_grace_s: float = Field(
-        RunRules().cancel_grace_s,
-        ge=0,
-        description="An agent may take so many seconds to stop a run that was cancelled.",
-    )
-    max_attempts: int = Field(
-        RunRules().max_attempts,
-        ge=1,
-        description="A run may lose so many agents before it is given up as interrupted.",
-    )
-    run_policy: RunPolicyName = Field(
-        RunRules().policy,
-        description="A request while another run of its session is active waits (queue), ends that one (interrupt),"
-        " is refused (reject) or begins at once (parallel).",
-    )
+    lease_s: float = _as_in(RunRules, "lease_s")
+    gone_grace_s: float = _as_in(RunRules, "gone_grace_s")
+    cancel_grace_s: float = _as_in(RunRules, "cancel_grace_s")
+    max_attempts: int = _as_in(RunRules, "max_attempts")
+    run_policy: RunPolicyName = _as_in(RunRules, "policy")
     default_agent: AgentName | Literal[""] = Field(
         "*",
         description="This agent answers a user's message that asks nobody in particular: a name, * for any agent,"
         " or nothing for nobody.",
     )
-    agent_wait_s: float = Field(
-        RunRules().agent_wait_s,
-        ge=0,
-        description="A client of OpenAI's API waits so many seconds for an agent that is away before it is told so.",
-    )
+    agent_wait_s: float = _as_in(RunRules, "agent_wait_s")
     webhooks_file: Path | None = Field(
         None,
         description="This JSON file lists the webhooks for events of runs: name, url, secret and events of each.",

@@ -3,7 +3,9 @@
 import dataclasses
 import re
 
-from crdt_sessions.limits import Limits
+import pytest
+
+from crdt_sessions.limits import Limits, RunRules, Timing
 from crdt_sessions_server.settings import Settings
 from tests.processes import ROOT
 
@@ -45,3 +47,15 @@ def test_what_the_settings_say_reaches_the_library():
     for name, value in changed.items():
         if name in Settings.model_fields:
             assert getattr(settings.limits, name) == value
+
+
+@pytest.mark.parametrize("group", [Limits, Timing, RunRules])
+def test_a_setting_that_the_library_has_too_is_declared_there_only(group):
+    shared = [field for field in dataclasses.fields(group) if field.name in Settings.model_fields]
+    assert len(shared) > 2
+    for field in shared:
+        setting = Settings.model_fields[field.name]
+        if field.name != "default_agent":  # the service answers by whoever is there, a library does not
+            assert (setting.default, setting.description) == (field.default, field.metadata["text"])
+        for bound, number in field.metadata["least"].items():
+            assert number in [getattr(each, bound, None) for each in setting.metadata]
