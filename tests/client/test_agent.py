@@ -731,7 +731,7 @@ async def test_an_agent_that_may_not_write_is_told(tmp_path):
 
 
 async def test_an_agent_waits_for_a_server_that_is_away_and_its_run_survives_the_servers_death(tmp_path):
-    server = Server(tmp_path / "s.db", "--lease-s", "2")
+    server = Server(tmp_path / "s.db", "--lease-s", "15")
     words = [f"w{n} " for n in range(60)]
 
     async def answer(run):
@@ -760,7 +760,7 @@ async def test_an_agent_waits_for_a_server_that_is_away_and_its_run_survives_the
 
 async def test_after_the_servers_death_every_run_goes_on_as_it_should(tmp_path):
     """SIGKILL while runs are queued, running and suspended."""
-    server = Server(tmp_path / "s.db", "--lease-s", "2", "--run-policy", "parallel")
+    server = Server(tmp_path / "s.db", "--lease-s", "15", "--run-policy", "parallel")
 
     async def answer(run):
         if run.message.text == "ask":
@@ -821,7 +821,7 @@ def test_a_signal_lets_an_agent_finish_and_a_second_one_does_not(service, tmp_pa
             for _ in range(signals):
                 process.child.send_signal(signal.SIGTERM)
                 time.sleep(0.3)
-            assert process.child.wait(10) == 0
+            assert process.child.wait(PATIENCE) == 0
             assert http.get(run).json()["status"] == status_then
         finally:
             process.close()
