@@ -35,21 +35,25 @@ class Screen:
         print(message.text[len(shown) :], end="", flush=True)
         self._shown[message.id], self._last = message.text, message.id
 
+    def note(self, line: str) -> None:
+        """Print a line about something else; a message that grows meanwhile is shown from its beginning after it."""
+        print(f"\n\x1b[2m{line}\x1b[0m", flush=True)
+        self._last = ""
 
-async def show_messages(session: SessionPeer) -> None:
-    screen = Screen()
+
+async def show_messages(session: SessionPeer, screen: Screen) -> None:
     async for message in session.messages.watch():
         screen.show(message)
 
 
-async def show_presence(session: SessionPeer) -> None:
+async def show_presence(session: SessionPeer, screen: Screen) -> None:
     before: set[str] = set()
     async for _ in session.changes():
         here = {f"{presence.user.name or presence.kind} ({presence.kind})" for presence in session.present().values()}
         for name in sorted(here - before):
-            print(f"\n\x1b[2m→ {name} is here\x1b[0m", flush=True)
+            screen.note(f"→ {name} is here")
         for name in sorted(before - here):
-            print(f"\n\x1b[2m← {name} left\x1b[0m", flush=True)
+            screen.note(f"← {name} left")
         before = here
 
 
@@ -79,11 +83,11 @@ async def post_lines(session: SessionPeer) -> None:
             await session.post(line.strip(), wait=False)
 
 
-async def ask(session: SessionPeer, text: str) -> None:
+async def ask(session: SessionPeer, text: str, screen: Screen) -> None:
     question = await session.post(text)
     async with asyncio.timeout(120):
-        await session.messages.answer_to(question)
-    await asyncio.sleep(0.1)  # the end of it is printed
+        answer = await session.messages.answer_to(question)
+    screen.show(answer)  # to its end, however far it was shown
     print()
 
 
@@ -98,8 +102,10 @@ async def main(options: argparse.Namespace) -> None:
     ) as session:
         where = "working offline" if not session.connected else f"connected to {options.url}"
         print(f"{where}, session {options.session}, as {session.author.name or session.author.id}", file=sys.stderr)
-        talking = asyncio.create_task(ask(session, options.post) if options.post else post_lines(session))
-        tasks = [talking, asyncio.create_task(show_messages(session)), asyncio.create_task(show_presence(session))]
+        screen = Screen()
+        talking = ask(session, options.post, screen) if options.post else post_lines(session)
+        work = (talking, show_messages(session, screen), show_presence(session, screen))
+        tasks = [asyncio.create_task(each) for each in work]
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()

@@ -4,9 +4,11 @@ import ast
 import importlib
 import pkgutil
 import re
+import runpy
 import subprocess
 import sys
 import zipfile
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -223,3 +225,13 @@ def test_a_terminal_peer_is_told_why_it_is_refused(tmp_path):
             assert (done.returncode, why in done.stderr, "Traceback" in done.stderr) == (1, True, False), done.stderr
     finally:
         server.close()
+
+
+def test_what_is_said_in_between_tears_no_word_on_the_terminal(capsys):
+    screen = runpy.run_path(str(ROOT / "examples/terminal_peer.py"))["Screen"]()
+    answer = SimpleNamespace(id="m", text="You said: he", author=SimpleNamespace(id="p", name="parrot"))
+    screen.show(answer)
+    screen.note("→ Ann is here")
+    answer.text = "You said: hello"
+    screen.show(answer)
+    assert capsys.readouterr().out.endswith("Ann is here\x1b[0m\n\n\x1b[1mparrot\x1b[0m You said: hello")
