@@ -10,22 +10,20 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import structlog
-from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
 from hypercorn.protocol import ws_stream
 
-from crdt_sessions_server.asgi import SYNC_PREFIX, Scope
+from crdt_sessions_server.asgi import Scope
 from crdt_sessions_server.explain import read_file
 from crdt_sessions_server.service import Service
 from crdt_sessions_server.serving.access_log import LOGGER, AccessLogger, tell_websocket
 from crdt_sessions_server.serving.gc_policy import Heap
-from crdt_sessions_server.serving.listener import Greet, greeting
-from crdt_sessions_server.serving.websocket import DirectLine
+from crdt_sessions_server.serving.listener import Greet
+from crdt_sessions_server.serving.web_server import WebServer
+from crdt_sessions_server.serving.websocket import SocketConnection
 from crdt_sessions_server.settings import Settings
 
 _log = logging.getLogger("crdt_sessions.serve")
@@ -78,17 +76,13 @@ async def serve(settings: Settings, *, announce: Callable[[str], None] = lambda 
     with _listen(settings.host, settings.port) as listener:
         heap = Heap()
         async with Service(settings, free_garbage=heap.free) as service, heap:
-            with ExitStack() as stack:
-                if settings.direct:
-                    greet = _greet_aloud(service.sync.greet) if settings.access_log else service.sync.greet
-                    stack.enter_context(greeting(SYNC_PREFIX, service.sync.max_message_bytes, greet))
-                await _serve(service, settings, listener, announce)
+            await _serve(service, settings, listener, announce)
 
 
 def _greet_aloud(greet: Greet) -> Greet:
-    def aloud(scope: Scope, token: str | None, line: DirectLine) -> None:
+    def aloud(scope: Scope, token: str | None, connection: SocketConnection) -> None:
         tell_websocket(scope)
-        greet(scope, token, line)
+        greet(scope, token, connection)
 
     return aloud
 
@@ -119,19 +113,21 @@ async def _serve(
     service: Service, settings: Settings, listener: socket.socket, announce: Callable[[str], None]
 ) -> None:
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
-
-    def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        # Connections whose client does not hang up are cancelled at the end; asyncio calls that an error.
-        if not (stopping.is_set() and isinstance(context.get("exception"), asyncio.CancelledError)):
-            loop.default_exception_handler(context)
-
-    loop.set_exception_handler(report)
-
-    async def until_stopped() -> None:
-        """Hypercorn's shutdown trigger: it must not return before every socket is closed (Python >= 3.12.1)."""
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    host, port = listener.getsockname()[:2]
+    scheme = "https" if settings.tls_certificate is not None else "http"
+    sync = service.sync
+    greet = (_greet_aloud(sync.greet) if settings.access_log else sync.greet) if settings.direct else None
+    async with WebServer(
+        service.app,
+        _configuration(settings),
+        [listener],
+        greet=greet,
+        max_message_bytes=sync.max_message_bytes,
+    ):
+        _log.info("WebSockets of sessions are served %s", "directly" if greet is not None else "through Hypercorn")
+        announce(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
         await stopping.wait()
         try:
             async with asyncio.timeout(settings.shutdown_s):
@@ -139,32 +135,10 @@ async def _serve(
         except TimeoutError:
             _log.error("gave up waiting for peers after %s s", settings.shutdown_s)
 
-    host, port = listener.getsockname()[:2]
-    scheme = "https" if settings.tls_certificate is not None else "http"
 
-    @service.app.before_serving
-    async def ready() -> None:
-        announce(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
-
-    serving = asyncio.create_task(
-        hypercorn_serve(service.app, _configuration(settings, listener), shutdown_trigger=until_stopped)
-    )
-    stop_seen = asyncio.create_task(stopping.wait())
-    await asyncio.wait({serving, stop_seen}, return_when=asyncio.FIRST_COMPLETED)
-    stop_seen.cancel()
-    # An idle keep-alive connection can hold Hypercorn's server open for ever; nothing of ours is behind it.
-    await asyncio.wait({serving}, timeout=settings.shutdown_s + 2 * _GRACE_S)
-    if not serving.done():
-        serving.cancel()
-        await asyncio.wait({serving}, timeout=_GRACE_S)
-    if serving.done() and not serving.cancelled():
-        serving.result()
-
-
-def _configuration(settings: Settings, listener: socket.socket) -> Config:
+def _configuration(settings: Settings) -> Config:
     _no_compression()
     config = Config()
-    config.bind = [f"fd://{listener.detach()}"]  # which closes it when it stops
     config.logger_class = AccessLogger
     config.accesslog = logging.getLogger(LOGGER) if settings.access_log else None
     config.errorlog = logging.getLogger("hypercorn.error")
@@ -185,9 +159,10 @@ def _raise_file_limit() -> None:
 
 
 def _no_compression() -> None:
-    """Let no WebSocket negotiate permessage-deflate (docs/decisions/0012-no-compression-of-frames.md).
+    """Let no WebSocket that Hypercorn serves negotiate permessage-deflate (docs/decisions/0012).
 
-    Hypercorn offers no setting for it; a test sees to it that this still works.
+    Hypercorn offers no setting for it, and over HTTP/2 the offer is in no byte that we see; a test sees to it that
+    this still works.
     """
     ws_stream.server_extensions_handshake = lambda *_: None  # type: ignore[attr-defined]
 

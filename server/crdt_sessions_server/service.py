@@ -16,6 +16,7 @@ from crdt_sessions_server.auth import Authorizer, Door, Gate, Open
 from crdt_sessions_server.auth.factory import authorizer_for, rates_of
 from crdt_sessions_server.gateways import GATEWAYS
 from crdt_sessions_server.http import health, metrics, middleware, openapi, pages, paths, problems
+from crdt_sessions_server.http.middleware import UnreadBodies
 from crdt_sessions_server.http.origins import Cors, Origins
 from crdt_sessions_server.http.schemas import strict_json
 from crdt_sessions_server.ops.expiry import expire
@@ -92,11 +93,10 @@ class Service:
         self._expire_days = settings.expire_days
         self.app = self._quart(settings)
         self.sync = SyncEndpoint(
-            Cors(self.app.asgi_app, self._origins),  # type: ignore[arg-type]  # Quart types every event
+            UnreadBodies(Cors(self.app.asgi_app, self._origins)),  # type: ignore[arg-type]  # Quart types every event
             self.registry,
             self.door,
             self._origins,
-            direct=settings.direct,
         )
         self.app.asgi_app = self.sync  # type: ignore[assignment]
 

@@ -164,7 +164,7 @@ class Settings(BaseModel):
     max_sandbox_bytes: int = _as_in(Limits, "max_sandbox_bytes")
     direct: bool = Field(
         True,
-        description="The socket of a plain WebSocket is taken from Hypercorn after the handshake, for speed.",
+        description="Plain WebSockets of sessions are served without Hypercorn in between, for speed.",
     )
     storage_patience_s: float = _as_in(Timing, "storage_patience_s")
     max_database_bytes: int | None = Field(

@@ -159,8 +159,14 @@ async def test_the_service_speaks_tls(tmp_path, certificate, direct):
             answer = await http.post("/v1/sessions", json={"id": "room"})
             assert answer.status_code == 201
             assert "max-age" in answer.headers["strict-transport-security"]
+            assert answer.http_version == "HTTP/1.1"
+        async with httpx.AsyncClient(base_url=url, verify=trusted, headers=bearer("ann"), http2=True) as http:
+            answer = await http.get("/v1/sessions/room")
+            assert (answer.status_code, answer.http_version) == (200, "HTTP/2")
         socket = f"wss://localhost:{server.port}/v1/sync/room?token={token()}"
+        trusted.set_alpn_protocols(["http/1.1"])  # as browsers do
         async with websockets.connect(socket, ssl=trusted) as peer:
+            assert ("Server" in peer.response.headers) == (direct == "--no-direct"), "Hypercorn names itself"
             assert isinstance(await asyncio.wait_for(peer.recv(), PATIENCE), bytes)
             await peer.send(b"\x00\x00\x01\x00")
             assert isinstance(await asyncio.wait_for(peer.recv(), PATIENCE), bytes)

@@ -321,9 +321,10 @@ async def test_a_flood_of_joins_and_resets_leaves_nothing_behind(tmp_path):
                 raise AssertionError("connections are left over")
 
 
-async def test_no_extension_is_agreed_upon(tmp_path):
+@pytest.mark.parametrize("direct", ["--direct", "--no-direct"])
+async def test_no_extension_is_agreed_upon(tmp_path, direct):
     """Hypercorn would compress frames with 270 kB of memory a connection (docs/decisions/0012)."""
-    async with serving(tmp_path) as server, stock_peer(server, compression="deflate") as stock:
+    async with serving(tmp_path, direct) as server, stock_peer(server, compression="deflate") as stock:
         assert stock.protocol.extensions == []
 
 

@@ -1,18 +1,23 @@
-"""Requests for a WebSocket that are answered without Hypercorn, and all the others, which it answers as ever."""
+"""Who serves a connection: requests for a session's WebSocket are answered here, and all others by Hypercorn."""
 
 import asyncio
 import base64
+import contextlib
 import socket
+import time
 
 import h11
 import httpx
 import pytest
+from hypercorn.config import Config
 from hypercorn.protocol.ws_stream import Handshake
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 
-from crdt_sessions_server.serving.listener import answer
+from crdt_sessions_server.serving.listener import Listener, answer
+from crdt_sessions_server.serving.web_server import WebServer
+from tests.processes import PATIENCE
 
 CLIENT = ("127.0.0.1", 50_000)
 HEADERS = {
@@ -31,7 +36,7 @@ def request(path="/v1/sync/room", start="GET {} HTTP/1.1", also=(), **headers):
 
 
 def answered(data):
-    return answer(data, "/v1/sync/", CLIENT)
+    return answer(data, CLIENT)
 
 
 def test_a_request_is_answered_and_described_as_asgi_does():
@@ -123,9 +128,10 @@ def opened(server, *pieces):
         return head.decode().lower(), rest
 
 
-def test_whole_requests_do_not_go_through_hypercorn_and_others_do(server):
-    whole = request(Host=f"127.0.0.1:{server.port}")
-    for pieces, hypercorn in (([whole], False), ([whole[:50], whole[50:]], True)):
+def test_plain_requests_do_not_go_through_hypercorn_and_others_do(server):
+    whole, odd = (request(Host=f"127.0.0.1:{server.port}", also=also) for also in ((), ["X: y", "X: y"]))
+    in_pieces = [whole[:9], whole[9:50], whole[50:-1], whole[-1:]]
+    for pieces, hypercorn in (([whole], False), (in_pieces, False), ([odd], True), ([odd[:50], odd[50:]], True)):
         head, rest = opened(server, *pieces)
         assert head.startswith("http/1.1 101")
         assert ("server: hypercorn" in head) == hypercorn
@@ -154,3 +160,227 @@ def test_who_is_answered_before_the_body_came_is_told_that_the_connection_ends(s
             answered = peer.recv(65_536).lower()
             assert answered.startswith(b"http/1.1 404")
             assert (b"\r\nconnection: close\r\n" in answered) == ends
+
+
+# -- the listener and the server behind it -----------------------------------------------------------------------------
+
+
+class Transport(asyncio.Transport):
+    """Notes what is done with it."""
+
+    def __init__(self, **extra):
+        super().__init__(extra={"socket": self, **extra})
+        self.sent, self.aborted, self.protocol = b"", False, None
+
+    family = socket.AF_INET
+
+    def getpeername(self):
+        return CLIENT
+
+    def set_protocol(self, protocol):
+        self.protocol = protocol
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        pass
+
+    def write(self, data):
+        self.sent += data
+
+    def abort(self):
+        self.aborted = True
+
+
+class Behind:
+    """The server behind listeners: notes what is handed to it."""
+
+    def __init__(self):
+        self.waiting, self.served = set(), []
+
+    def serve(self, transport, first):
+        self.served.append(first)
+
+
+@pytest.fixture
+def behind():
+    return Behind()
+
+
+@pytest.fixture
+def connected(behind):
+    """A listener that greets, its transport, and what it greeted."""
+
+    def accepted(patience_s=60.0, greets=True, **extra):
+        greeted = []
+        greet = (lambda scope, token, connection: greeted.append((scope["path"], connection))) if greets else None
+        accepting, transport = Listener(behind, greet, 1000, patience_s), Transport(**extra)
+        accepting.connection_made(transport)
+        return accepting, transport, greeted
+
+    return accepted
+
+
+@given(st.lists(st.integers(1, len(request()) - 1), max_size=5))
+async def test_a_request_is_answered_however_it_is_cut(cuts):
+    behind, greeted, transport = Behind(), [], Transport()
+    accepting = Listener(behind, lambda scope, token, connection: greeted.append(connection), 1000)
+    accepting.connection_made(transport)
+    data, cuts = request(), sorted(set(cuts))
+    for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
+        assert not greeted
+        accepting.data_received(data[start:end])
+    assert transport.sent.startswith(b"HTTP/1.1 101")
+    assert (transport.protocol, behind.served, behind.waiting) == (greeted[0], [], set())
+
+
+@pytest.mark.parametrize("start", [b"P", b"GET /v1/se", b"PRI * HTTP/2.0", b"\x16\x03\x01", b"GET /v1/sync?"])
+async def test_what_cannot_be_ours_is_handed_on_at_once(connected, behind, start):
+    accepting, _, greeted = connected()
+    accepting.data_received(start)
+    assert (behind.served, behind.waiting, greeted) == ([start], set(), [])
+
+
+@pytest.mark.parametrize(
+    ("pieces", "extra", "greets"),
+    [
+        ([request(also=["X: y", "X: y"])], {}, True),
+        ([b"GET /v1/sync/", b"room HTTP/1.1\r\nX: ", b"x" * 16_384], {}, True),  # too much: it says so
+        ([request()[:20], request()[20:] + b"\x82\x80\0\0\0\0"], {}, True),  # a message before the answer
+        ([request()], {}, False),  # the setting direct is off
+    ],
+    ids=range(4),
+)
+async def test_what_is_handed_on_is_whole(connected, behind, pieces, extra, greets):
+    accepting, transport, greeted = connected(greets=greets, **extra)
+    for piece in pieces:
+        assert not behind.served
+        accepting.data_received(piece)
+    assert (behind.served, greeted, transport.sent) == ([b"".join(pieces)], [], b"")
+
+
+async def test_http2_agreed_upon_with_tls_is_handed_on_before_anything_came(connected, behind):
+    class Tls:
+        def __init__(self, agreed):
+            self.selected_alpn_protocol = lambda: agreed
+
+    connected(ssl_object=Tls("h2"))
+    assert (behind.served, behind.waiting) == ([b""], set())
+    for agreed in ("http/1.1", None):
+        accepting, _, _ = connected(ssl_object=Tls(agreed))
+        assert behind.waiting == {accepting}
+        accepting.connection_lost(None)
+    assert len(behind.served) == 1
+
+
+async def test_a_head_that_does_not_come_in_time_ends_the_connection(connected, behind):
+    silent, slow = connected(patience_s=0.01), connected(patience_s=0.01)
+    slow[0].data_received(b"GET /v1/sync/ro")
+    async with asyncio.timeout(PATIENCE):
+        while behind.waiting:
+            await asyncio.sleep(0.005)
+    assert silent[1].aborted
+    assert slow[1].aborted
+    assert behind.served == []
+
+
+async def test_a_client_that_leaves_before_its_request_is_there_is_forgotten(connected, behind):
+    accepting, transport, _ = connected(patience_s=0.01)
+    accepting.data_received(b"GET /v1/sync/ro")
+    assert accepting.eof_received() is None, "so that the transport closes"
+    accepting.connection_lost(None)
+    await asyncio.sleep(0.05)
+    assert (behind.waiting, behind.served, transport.aborted) == (set(), [], False)
+
+
+@contextlib.asynccontextmanager
+async def served(app, count=1, grace_s=1.0):
+    """The addresses of a server that listens on several sockets."""
+    listening = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    addresses = [each.getsockname()[:2] for each in listening]
+    config = Config()
+    config.accesslog = config.errorlog = None
+    config.graceful_timeout = grace_s
+    async with WebServer(
+        app, config, listening, greet=lambda scope, token, line: line.abort(), max_message_bytes=1000
+    ):
+        yield addresses
+    for address in addresses:
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(*address)
+
+
+async def hello(scope, receive, send):
+    """An application that needs no lifespan and greets."""
+    if scope["type"] == "lifespan":
+        assert (await receive())["type"] == "lifespan.startup"
+        await send({"type": "lifespan.startup.complete"})
+        assert (await receive())["type"] == "lifespan.shutdown"
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+    await send(
+        {
+            "type": "http.response.body",
+            "body": scope["http_version"].encode() + b"    "[: 5 - len(scope["http_version"])],
+        }
+    )
+
+
+async def test_several_sockets_are_listened_on_and_speak_http_1_and_2():
+    async with served(hello, count=3) as addresses:
+        for host, port in addresses:
+            async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as http:
+                assert (await http.get(f"http://{host}:{port}/")).text.strip() == "1.1"
+            async with httpx.AsyncClient(trust_env=False, http1=False, http2=True, timeout=PATIENCE) as http:
+                assert (await http.get(f"http://{host}:{port}/")).text.strip() == "2"
+
+
+async def test_a_stop_waits_for_answers_and_for_nobody_else():
+    """One connection is idle, one has sent half a head, one nothing; and one still gets its answer."""
+    asked, answer_now = asyncio.Event(), asyncio.Event()
+
+    async def app(scope, receive, send):
+        if scope["type"] == "http" and scope["path"] == "/slow":
+            asked.set()
+            await answer_now.wait()
+        await hello(scope, receive, send)
+
+    async with contextlib.AsyncExitStack() as stack:
+        ((host, port),) = await stack.enter_async_context(served(app, grace_s=PATIENCE))
+        idle, half, silent, slow = [await asyncio.open_connection(host, port) for _ in range(4)]
+        idle[1].write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await idle[0].readuntil(b"1.1  ")).startswith(b"HTTP/1.1 200")
+        half[1].write(b"GET /v1/sync/")
+        slow[1].write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asked.wait()
+        stopping = asyncio.create_task(stack.aclose())
+        for each in (idle, half, silent):
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.wait_for(each[0].read(), PATIENCE) == b""
+        assert not stopping.done()
+        answer_now.set()
+        assert (await asyncio.wait_for(slow[0].read(), PATIENCE)).endswith(b"1.1  ")
+        await asyncio.wait_for(stopping, PATIENCE)
+        for each in (idle, half, silent, slow):
+            each[1].close()
+
+
+async def test_a_stop_ends_though_clients_neither_read_nor_leave():
+    async def app(scope, receive, send):
+        if scope["type"] == "http":
+            await receive()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            while True:
+                await send({"type": "http.response.body", "body": bytes(100_000), "more_body": True})
+        else:
+            await hello(scope, receive, send)
+
+    async with contextlib.AsyncExitStack() as stack:
+        ((host, port),) = await stack.enter_async_context(served(app, grace_s=0.1))
+        reader, writer = await asyncio.open_connection(host, port, limit=1000)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await reader.read(100)
+        begun = time.monotonic()
+        await asyncio.wait_for(stack.aclose(), PATIENCE)
+        assert time.monotonic() - begun < PATIENCE / 2
+        writer.transport.abort()

@@ -1,4 +1,4 @@
-"""Connections whose socket was taken over: every cut, every kind of frame, and who still goes through ASGI."""
+"""WebSockets on sockets of our own: every cut, every kind of frame, and how they end."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,6 @@ import struct
 import weakref
 
 import pytest
-from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +18,8 @@ from websockets.protocol import Protocol as Library
 from websockets.protocol import Side, State
 
 from crdt_sessions.errors import TooMany
-from crdt_sessions_server.serving.websocket import Deframer, DirectLine, header, take_over
+from crdt_sessions_server.serving.web_server import WebServer
+from crdt_sessions_server.serving.websocket import Deframer, SocketConnection, header
 from tests.processes import PATIENCE
 
 MAX = 1_000_000
@@ -149,7 +149,7 @@ class Transport(asyncio.Transport):
 
 async def test_a_line_stops_reading_while_nobody_takes_and_goes_on_where_it_was():
     transport = Transport()
-    line = DirectLine(transport, asyncio.Protocol(), MAX)
+    line = SocketConnection(transport, MAX)
     line.open(lambda: None, lambda messages: messages, 10)
     for number in range(3):
         line.data_received(b"\x82\x81\0\0\0\0" + bytes([number]))
@@ -166,7 +166,7 @@ async def test_a_line_stops_reading_while_nobody_takes_and_goes_on_where_it_was(
 
 async def test_what_piles_up_though_nothing_is_to_be_read_is_bounded():
     """As long as the transport does as it is told, there is but one read more."""
-    line = DirectLine(Transport(), asyncio.Protocol(), MAX)
+    line = SocketConnection(Transport(), MAX)
     line.open(lambda: None, lambda messages: messages, 10)
     frame = b"\x82\xfe\x03\xe8\0\0\0\0" + 1000 * b"x"
     for _ in range(MAX // 1000 + 2):
@@ -178,7 +178,7 @@ async def test_what_piles_up_though_nothing_is_to_be_read_is_bounded():
 
 async def test_what_is_taken_at_once_does_not_overtake_what_waits():
     transport, taken = Transport(), []
-    line = DirectLine(transport, asyncio.Protocol(), MAX)
+    line = SocketConnection(transport, MAX)
 
     def take(messages):
         taken.extend(messages[:1])
@@ -204,7 +204,7 @@ async def test_what_is_taken_at_once_does_not_overtake_what_waits():
 
 async def test_nothing_is_written_to_a_socket_that_is_closed():
     transport = Transport()
-    line = DirectLine(transport, asyncio.Protocol(), MAX)
+    line = SocketConnection(transport, MAX)
     line.write([b"a", b"bc"])
     transport.close()
     line.write([b"d"])
@@ -213,7 +213,7 @@ async def test_nothing_is_written_to_a_socket_that_is_closed():
 
 
 async def test_a_line_that_was_released_is_in_no_cycle():
-    line = DirectLine(Transport(), asyncio.Protocol(), MAX)
+    line = SocketConnection(Transport(), MAX)
     line.open(lambda held=line: None, lambda messages, held=line: messages, 10)
     await line.release()
     gone = weakref.ref(line)
@@ -226,21 +226,12 @@ async def test_a_line_that_was_released_is_in_no_cycle():
 
 
 @contextlib.asynccontextmanager
-async def hypercorn(taken):
-    """Hypercorn with an application that takes sockets over and sends back what it hears."""
+async def echoing(lines):
+    """A server that sends back what it hears on WebSockets."""
 
     async def app(scope, receive, send):
-        if scope["type"] != "websocket":
-            return
-        await receive()
-        await send({"type": "websocket.accept"})
-        line = take_over(send, MAX)
-        taken.append(line)
-        if line is None:
-            return
-        serving.append(asyncio.create_task(echo(line)))
-        assert (await receive())["type"] == "websocket.disconnect"
-        taken.append("told")
+        assert scope["type"] == "lifespan"
+        raise NotImplementedError
 
     async def echo(line):
         line.open(lambda: None, lambda messages: messages, 10)
@@ -251,23 +242,23 @@ async def hypercorn(taken):
                     break
         await line.close(4404, "bye", 1)
 
+    def greet(scope, token, line):
+        lines.append(line)
+        serving.append(asyncio.create_task(echo(line)))
+
     serving = []
     listener = socket.create_server(("127.0.0.1", 0))
-    port, listening = listener.getsockname()[1], listener.detach()
-    config, stopping = Config(), asyncio.Event()
-    config.bind, config.accesslog, config.errorlog = [f"fd://{listening}"], None, None
-    serving.append(asyncio.create_task(serve(app, config, shutdown_trigger=stopping.wait)))
-    try:
-        yield f"ws://127.0.0.1:{port}"
-    finally:
-        stopping.set()
+    url = f"ws://127.0.0.1:{listener.getsockname()[1]}/v1/sync/room"
+    config = Config()
+    config.accesslog = config.errorlog = None
+    async with WebServer(app, config, [listener], greet=greet, max_message_bytes=MAX):
+        yield url
         await asyncio.wait_for(asyncio.gather(*serving), PATIENCE)
 
 
-async def test_a_socket_of_hypercorns_is_taken_over_and_given_back_when_it_ends():
-    """Fails should a release of Hypercorn move the parts that we look for."""
-    taken = []
-    async with hypercorn(taken) as url:
+async def test_a_socket_of_our_own_carries_every_kind_of_frame_until_it_is_closed():
+    lines = []
+    async with echoing(lines) as url:
         async with connect(url, proxy=None, compression=None, max_size=None) as peer:
             for message in (b"", b"hello", b"x" * 300, b"y" * 700_000):
                 await peer.send(message)
@@ -284,21 +275,11 @@ async def test_a_socket_of_hypercorns_is_taken_over_and_given_back_when_it_ends(
             pass  # closed by the client
         lost = await connect(url, proxy=None, compression=None)
         lost.transport.abort()
-        async with asyncio.timeout(PATIENCE):
-            while taken.count("told") < 3:
-                await asyncio.sleep(0.01)
-    assert [type(each) for each in taken if each != "told"] == [DirectLine] * 3
+    assert [type(each) for each in lines] == [SocketConnection] * 3
 
 
-async def test_what_is_not_plain_is_left_to_hypercorn():
-    taken = []
-    async with hypercorn(taken) as url:
-        with contextlib.suppress(ConnectionClosed):
-            async with connect(url, proxy=None, compression="deflate") as peer:
-                await peer.recv()
-
-    async def send(message):
-        raise AssertionError
-
-    assert taken == [None]
-    assert take_over(send, MAX) is None
+async def test_compression_is_not_agreed_upon_whoever_offers_it():
+    async with echoing([]) as url, connect(url, proxy=None, compression="deflate") as peer:
+        assert peer.protocol.extensions == []
+        await peer.send(b"hello")
+        assert await peer.recv() == b"hello"

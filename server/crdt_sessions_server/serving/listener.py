@@ -1,37 +1,134 @@
-"""The WebSocket handshake of the sync endpoint, without Hypercorn in between.
+"""What every connection begins with: its first request decides who serves it.
 
-For a connection that is taken over right afterwards, the way of its request through Hypercorn (several tasks, h11,
-wsproto, an ASGI application) was a third of the time it takes to join a session
-(``docs/decisions/0013-taking-over-the-socket.md``). A request that is the first on its connection, comes in one piece
-and is one that the ``websockets`` library accepts is answered here. All others are Hypercorn's, as ever.
+Each accepted socket has a :class:`Listener` until the head of its first request is there. A plain HTTP/1.1 request
+for a session's WebSocket is answered here, and its socket gets a connection of ours; all other sockets are handed to
+Hypercorn, which sees them from their first byte (``docs/decisions/0039-a-listener-of-our-own.md``). HTTP/2, later
+requests on a connection, and requests that the ``websockets`` library would refuse are Hypercorn's, too.
+
+A client has some seconds for its head. One that sends nothing, or a byte now and then, holds a socket no longer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, cast
 from urllib.parse import unquote
 
-from hypercorn.asyncio import run
-from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
-from hypercorn.events import RawData
 from hypercorn.utils import parse_socket_addr
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from crdt_sessions_server.asgi import Scope, websocket_token
-from crdt_sessions_server.serving.websocket import DirectLine, take_socket
+from crdt_sessions_server.asgi import SYNC_PREFIX, Scope, websocket_token
+from crdt_sessions_server.serving.websocket import SocketConnection
 
-_PATIENCE_S = 1.0
-"""How long a connection may be silent before Hypercorn, which has timeouts of its own, waits for it."""
+HEAD_PATIENCE_S = 5.0
+"""How long a connection may take for the head of its first request; Hypercorn gives as much to later ones."""
+_MAX_HEAD = 16 * 1024
+"""Bytes of a head that are waited for here; Hypercorn refuses larger ones."""
 _END = b"\r\n\r\n"
+_START = b"GET " + SYNC_PREFIX.encode()
 _SILENT = logging.Logger("handshake", logging.CRITICAL)  # the library logs requests, and tokens are in them
 
-Greet = Callable[[Scope, str | None, DirectLine], None]
+Greet = Callable[[Scope, str | None, SocketConnection], None]
 """Called with a request, the token in it, and the connection on which it was answered."""
+
+
+class Behind(Protocol):
+    """The listeners' server: serves what they do not, and knows which of them still wait."""
+
+    waiting: set[Listener]
+    """Listeners whose first request is not there yet."""
+
+    def serve(self, transport: asyncio.Transport, first: bytes) -> None:
+        """Serve a connection of which *first* was read already; return at once."""
+
+
+class Listener(asyncio.Protocol):
+    """An accepted socket, until it is known who serves it.
+
+    Args:
+        server: serves all that is no WebSocket of a session.
+        greet: takes these, if anybody does.
+        max_message_bytes: larger messages on these are refused.
+        patience_s: for the head of the first request.
+    """
+
+    def __init__(
+        self, server: Behind, greet: Greet | None, max_message_bytes: int, patience_s: float = HEAD_PATIENCE_S
+    ) -> None:
+        self._server = server
+        self._greet = greet
+        self._max_message_bytes = max_message_bytes
+        self._patience = patience_s
+        self._head = b""
+        self._transport: asyncio.Transport | None = None
+        self._impatient: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See :meth:`asyncio.BaseProtocol.connection_made`."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses
+        self._server.waiting.add(self)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() == "h2":
+            self._pass_on()
+        else:
+            self._impatient = asyncio.get_running_loop().call_later(self._patience, self.close)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of the head; see to it that the connection is served, once they say by whom."""
+        self._head += data
+        head = self._head
+        if self._greet is None or head[: len(_START)] != _START[: len(head)]:
+            self._pass_on()
+        elif _END in head or len(head) > _MAX_HEAD:
+            self._answer(self._greet)
+
+    def eof_received(self) -> None:
+        """See :meth:`asyncio.Protocol.eof_received`; whoever leaves before the head is there gets no answer."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """See :meth:`asyncio.BaseProtocol.connection_lost`."""
+        self._leave()
+
+    def close(self) -> None:
+        """Close the connection: it is not known what its client wants, and it is too late to say so."""
+        transport = self._leave()
+        if transport is not None:
+            transport.abort()
+
+    def _answer(self, greet: Greet) -> None:
+        assert self._transport is not None
+        socket = self._transport.get_extra_info("socket")
+        try:
+            client = parse_socket_addr(socket.family, socket.getpeername())
+        except OSError:
+            self.close()  # it is gone
+            return
+        answered = answer(self._head, client)
+        if answered is None:
+            self._pass_on()
+            return
+        transport = self._leave()
+        if transport is not None:
+            connection = SocketConnection(transport, self._max_message_bytes)
+            connection.begin(answered.response)
+            greet(answered.scope, answered.token, connection)
+
+    def _pass_on(self) -> None:
+        transport = self._leave()
+        if transport is not None:
+            self._server.serve(transport, self._head)
+
+    def _leave(self) -> asyncio.Transport | None:
+        """Return the transport, which is somebody else's from now on."""
+        if self._impatient is not None:
+            self._impatient.cancel()
+            self._impatient = None
+        self._server.waiting.discard(self)
+        transport, self._transport = self._transport, None
+        return transport
 
 
 class Answered(NamedTuple):
@@ -43,19 +140,16 @@ class Answered(NamedTuple):
     response: bytes
 
 
-def answer(data: bytes, prefix: str, client: tuple[str, int] | None) -> Answered | None:
+def answer(data: bytes, client: tuple[str, int] | None) -> Answered | None:
     """Answer a request for a WebSocket; return None if it is no such request, or is to be looked at by Hypercorn.
 
     Source: RFC 6455, section 4.2; the ``websockets`` library is what reads and checks it.
 
     Args:
         data: all that has come on the connection.
-        prefix: of the paths that are answered here.
         client: who has sent it.
     """
-    if not (
-        data.isascii() and data.startswith(b"GET " + prefix.encode()) and data.find(_END) == len(data) - len(_END)
-    ):
+    if not (data.isascii() and data.startswith(_START) and data.find(_END) == len(data) - len(_END)):
         return None
     protocol = ServerProtocol(logger=_SILENT)
     protocol.receive_data(data)
@@ -90,54 +184,3 @@ def _scope(request: Request, client: tuple[str, int] | None) -> Scope:
         "client": client,
         "subprotocols": [name.strip() for name in offered.split(",") if name.strip()],
     }
-
-
-@contextmanager
-def greeting(prefix: str, max_message_bytes: int, greet: Greet) -> Iterator[None]:
-    """Meanwhile, have connections of this process looked at here before Hypercorn sees them.
-
-    Hypercorn offers no hook for it; a test sees to it that this still works.
-
-    Args:
-        prefix: of the paths that are answered here.
-        max_message_bytes: larger messages are refused.
-        greet: takes the connections.
-    """
-
-    class Greeter(TCPServer):
-        _first = b""
-
-        async def run(self) -> None:
-            answered = await self._answered()
-            if answered is None:
-                await super().run()
-                return
-            line = take_socket(self, max_message_bytes)
-            line.answer(answered.response)
-            greet(answered.scope, answered.token, line)
-
-        async def _answered(self) -> Answered | None:
-            try:
-                async with asyncio.timeout(_PATIENCE_S):
-                    self._first = await self.reader.read(MAX_RECV)
-                socket = self.writer.get_extra_info("socket")
-                return answer(self._first, prefix, parse_socket_addr(socket.family, socket.getpeername()))
-            except (OSError, TimeoutError):
-                return None  # Hypercorn finds out by itself
-            except asyncio.CancelledError:
-                self.writer.close()
-                raise
-
-        async def _read_data(self) -> None:
-            if self._first:
-                if self.reader._buffer:  # type: ignore[attr-defined]
-                    # A body that came meanwhile. One that is refused unread makes Hypercorn hang up.
-                    self._first += await self.reader.read(MAX_RECV)
-                await self.protocol.handle(RawData(self._first))
-            await super()._read_data()
-
-    run.TCPServer = Greeter  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        run.TCPServer = TCPServer  # type: ignore[attr-defined]

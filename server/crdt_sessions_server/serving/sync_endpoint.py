@@ -19,7 +19,7 @@ from crdt_sessions.wire import Closing, PermissionDenied, closing_for, encode
 from crdt_sessions_server.asgi import ORDERLY, SYNC_PREFIX, App, Receive, Scope, Send, query, websocket_token
 from crdt_sessions_server.auth import Door, Permission, Visit
 from crdt_sessions_server.http.origins import Origins
-from crdt_sessions_server.serving.websocket import DirectLine, take_over
+from crdt_sessions_server.serving.websocket import SocketConnection
 
 _log = logging.getLogger("crdt_sessions.sync_endpoint")
 _HANG_UP_S = 1.0
@@ -34,7 +34,6 @@ class SyncEndpoint:
         registry: the sessions.
         door: who may come in.
         origins: which pages may.
-        direct: whether to take sockets over where that can be done.
     """
 
     def __init__(
@@ -43,18 +42,15 @@ class SyncEndpoint:
         registry: SessionRegistry,
         door: Door,
         origins: Origins,
-        *,
-        direct: bool = True,
     ) -> None:
         self._app = app
         self._registry = registry
         self._door = door
         self._origins = origins
-        self._direct = direct
         self._serving: set[asyncio.Task[None]] = set()
         self._draining: set[asyncio.Task[None]] = set()
 
-    def greet(self, scope: Scope, token: str | None, line: DirectLine) -> None:
+    def greet(self, scope: Scope, token: str | None, line: SocketConnection) -> None:
         """Serve a WebSocket whose request was answered already; return at once."""
         self._start(self._serve_line(scope, token, line))
 
@@ -73,11 +69,7 @@ class SyncEndpoint:
             return
         token, subprotocol = websocket_token(scope)
         await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
-        line = take_over(send, self.max_message_bytes) if self._direct else None
-        if line is not None:
-            self.greet(scope, token, line)
-        else:
-            await self._start(self._serve_asgi(scope, token, receive, send))
+        await self._start(self._serve_asgi(scope, token, receive, send))
 
     def _start(self, serving: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(serving)
@@ -90,7 +82,7 @@ class SyncEndpoint:
         while self._serving:
             await asyncio.wait(set(self._serving))
 
-    async def _serve_line(self, scope: Scope, token: str | None, line: DirectLine) -> None:
+    async def _serve_line(self, scope: Scope, token: str | None, line: SocketConnection) -> None:
         try:
             closing = await self._admit(scope, token, line)
             if closing.code == _DENIED:

@@ -1,9 +1,9 @@
-"""A WebSocket whose socket we took over after the handshake: a line without Hypercorn in between.
+"""A WebSocket on a socket of our own: a line without Hypercorn in between.
 
 Through Hypercorn a message costs several tasks, queues and parsers each way, which is most of the work of a service
-that forwards tokens. Where the connection is a plain HTTP/1.1 WebSocket on Hypercorn, its socket's transport is given
-another protocol, this one; everything else (HTTP/2, other servers, compression) goes on through ASGI
-(``docs/decisions/0013-taking-over-the-socket.md``).
+that forwards tokens. The listener therefore answers plain HTTP/1.1 requests for a session's WebSocket itself, and
+gives the socket's transport this protocol; everything else (HTTP/2, other servers) goes through ASGI
+(``docs/decisions/0039-a-listener-of-our-own.md``).
 
 Whole, unfragmented binary frames, which is what sync clients send, are taken apart here; all else in RFC 6455 is left
 to the ``websockets`` library.
@@ -15,9 +15,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, cast
 
-from hypercorn.asyncio.tcp_server import TCPServer
-from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.protocol.ws_stream import WSStream
 from websockets.frames import Opcode
 from websockets.protocol import Protocol, Side, State
 
@@ -28,7 +25,7 @@ except ImportError:
 
 from crdt_sessions.errors import TooMany, TooSlow
 from crdt_sessions.runtime import Take
-from crdt_sessions_server.asgi import ORDERLY, Send
+from crdt_sessions_server.asgi import ORDERLY
 
 _HIGH_WATER = 256 * 1024
 """Bytes that may wait for a peer's socket before nothing more is written."""
@@ -37,27 +34,17 @@ _MESSAGE_BYTES = 50
 _BINARY, _MASKED = 0x82, 0x80
 
 
-class DirectLine(asyncio.Protocol):
-    """The connection, as the session's line. Made by :func:`take_over`.
+class SocketConnection(asyncio.Protocol):
+    """The connection, as the session's line. The listener makes it, once it has accepted the request.
 
     Args:
         transport: the socket's; it is ours from now on.
-        former: the protocol it had, which is told when the connection is gone.
         max_message_bytes: larger messages close the connection with 1009; more than that of messages that came
             though nothing more was to be read closes it with 1013.
-        writer: the socket's stream writer, if it has one; it would close the socket when it is collected.
     """
 
-    def __init__(
-        self,
-        transport: asyncio.Transport,
-        former: asyncio.BaseProtocol,
-        max_message_bytes: int,
-        writer: asyncio.StreamWriter | None = None,
-    ) -> None:
+    def __init__(self, transport: asyncio.Transport, max_message_bytes: int) -> None:
         self._transport = transport
-        self._former: asyncio.BaseProtocol | None = former
-        self._writer = writer
         self._frames = Deframer(max_message_bytes)
         self._waiting: list[Sequence[bytes]] = []
         self._piled = 0
@@ -73,6 +60,12 @@ class DirectLine(asyncio.Protocol):
         self.writable = True
         """See :attr:`Line.writable`."""
 
+    def begin(self, response: bytes) -> None:
+        """Take the socket, and send the answer to the request for a WebSocket; it comes before all messages."""
+        self._transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self._transport.set_protocol(self)
+        self._transport.write(response)
+
     # -- the line --------------------------------------------------------------------------------------------------
 
     def open(self, on_writable: Callable[[], None], take: Take, patience_s: float) -> None:
@@ -83,10 +76,6 @@ class DirectLine(asyncio.Protocol):
         """See :meth:`Line.write`."""
         if not self._transport.is_closing():  # uvloop's raises, and whoever writes to many must go on
             self._transport.write(_framed(messages))
-
-    def answer(self, response: bytes) -> None:
-        """Send the answer to the request for a WebSocket; it comes before all messages."""
-        self._transport.write(response)
 
     async def drained(self) -> None:
         """See :meth:`Line.drained`."""
@@ -184,9 +173,6 @@ class DirectLine(asyncio.Protocol):
         self._tell(self._gone)
         self._tell(self._drained)
         self._tell(self._arrived)
-        if self._former is not None:
-            self._former.connection_lost(error)
-        self._former = self._writer = None
 
     def _lose_patience(self) -> None:
         self._refused = TooSlow(what=f"the peer did not read for {self._patience:g} s")
@@ -343,63 +329,3 @@ def header(message: bytes) -> bytes:
     if size < 65536:
         return bytes((_BINARY, 126)) + size.to_bytes(2, "big")
     return bytes((_BINARY, 127)) + size.to_bytes(8, "big")
-
-
-def take_over(send: Send, max_message_bytes: int) -> DirectLine | None:
-    """Take the socket of an accepted WebSocket from Hypercorn; None if it is not a plain one of Hypercorn's.
-
-    For Hypercorn the connection has ended then: the application is to return, and whatever serves the line is a
-    task of its own.
-
-    Args:
-        send: the ASGI callable that accepted it.
-        max_message_bytes: larger messages are refused.
-    """
-    stream = getattr(send, "__self__", None)
-    http = getattr(getattr(stream, "send", None), "__self__", None)
-    server = getattr(getattr(http, "send", None), "__self__", None)
-    if not (isinstance(stream, WSStream) and isinstance(http, H11Protocol) and isinstance(server, TCPServer)):
-        return None
-    connection = getattr(stream, "connection", None)
-    if connection is None:  # it was refused meanwhile: something came before the handshake was answered
-        return None
-    compressed = any(extension.enabled() for extension in connection._proto.extensions)
-    if compressed or server.reader._buffer:  # type: ignore[attr-defined]
-        return None
-    return take_socket(server, max_message_bytes)
-
-
-def take_socket(server: TCPServer, max_message_bytes: int) -> DirectLine:
-    """Take the socket of a connection from Hypercorn, for which it has ended then.
-
-    Args:
-        server: Hypercorn's end of it.
-        max_message_bytes: larger messages are refused.
-    """
-    writer = server.writer
-    transport = cast(asyncio.Transport, writer.transport)  # uvloop's are no subclasses
-    line = DirectLine(transport, transport.get_protocol(), max_message_bytes, writer)
-    transport.set_write_buffer_limits(high=_HIGH_WATER)
-    transport.set_protocol(line)
-    server.writer = cast(asyncio.StreamWriter, _Gone())
-    server.reader.feed_eof()
-    return line
-
-
-class _Gone:
-    """What Hypercorn has instead of a socket that was taken from it: one that is closed."""
-
-    def write(self, data: bytes) -> None:
-        pass
-
-    def write_eof(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    async def drain(self) -> None:
-        pass
-
-    async def wait_closed(self) -> None:
-        pass
