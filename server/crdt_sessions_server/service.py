@@ -12,7 +12,7 @@ from quart_schema import QuartSchema
 from crdt_sessions.clock import Clock, SystemClock
 from crdt_sessions.runtime import Load, Sandbox, SessionRegistry, post, post_outside
 from crdt_sessions.storage import SqliteStore, UpdateStore
-from crdt_sessions_server.auth import Authorizer, Door, Gate, Open
+from crdt_sessions_server.auth import Admission, Authorizer, Grants, Open
 from crdt_sessions_server.auth.factory import authorizer_for, rates_of
 from crdt_sessions_server.gateways import GATEWAYS
 from crdt_sessions_server.http import health, metrics, middleware, openapi, pages, paths, problems
@@ -87,15 +87,15 @@ class Service:
             enforce_authorship=settings.authorship == "enforce",
             send=post if settings.sends_to_private else post_outside,
         )
-        self.door = Door(
-            Gate(authorizer, self.registry.store, clock), self.registry, rates_of(settings, clock), settings.proxies
+        self.admission = Admission(
+            Grants(authorizer, self.registry.store, clock), self.registry, rates_of(settings, clock), settings.proxies
         )
         self._expire_days = settings.expire_days
         self.app = self._quart(settings)
         self.sync = SyncEndpoint(
             UnreadBodies(Cors(self.app.asgi_app, self._origins)),  # type: ignore[arg-type]  # Quart types every event
             self.registry,
-            self.door,
+            self.admission,
             self._origins,
         )
         self.app.asgi_app = self.sync  # type: ignore[assignment]
@@ -107,8 +107,8 @@ class Service:
             if self._sandbox is not None:
                 await stack.enter_async_context(self._sandbox)
             await stack.enter_async_context(self.registry)
-            await self.door.gate.start()
-            for watching in (self.door.live.run(), expire(self.registry, self._expire_days)):
+            await self.admission.grants.start()
+            for watching in (self.admission.live.run(), expire(self.registry, self._expire_days)):
                 task = asyncio.create_task(watching)
                 stack.push_async_callback(_ended, task)
             self._stack = stack.pop_all()
@@ -140,7 +140,7 @@ class Service:
         strict_json(app)
         problems.install(app)
         paths.install(app)
-        app.extensions["door"] = self.door
+        app.extensions["admission"] = self.admission
         app.register_blueprint(pages.blueprint(self.registry, shown=settings.shows_page))
         for module in (openapi, health, metrics, *RESOURCES, *GATEWAYS):
             app.register_blueprint(module.blueprint(self.registry))
@@ -152,7 +152,9 @@ class Service:
                 issuer=settings.jwt_issuer,
             )
         )
-        middleware.install(app, self.registry, self.door, self._origins, tls=settings.tls_certificate is not None)
+        middleware.install(
+            app, self.registry, self.admission, self._origins, tls=settings.tls_certificate is not None
+        )
 
         @app.while_serving
         async def lifespan() -> AsyncGenerator[None, None]:

@@ -9,7 +9,7 @@ from crdt_sessions.errors import NotAuthenticated, TokenExpired
 from crdt_sessions.ids import Millis, session_id
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.testing import FakeClock, settle
-from crdt_sessions_server.auth import Gate, LiveAccess, Principal, Role, StaticTokens, Visit
+from crdt_sessions_server.auth import Admitted, Grants, LiveAccess, Principal, Role, StaticTokens
 from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
 from tests.processes import PATIENCE
@@ -22,12 +22,12 @@ class World:
     def __init__(self):
         self.clock, self.store = FakeClock(), MemoryStore()
         self.tokens = StaticTokens({"t": ANN})
-        self.gate = Gate(self.tokens, self.store, self.clock)
-        self.live = LiveAccess(self.gate, self.clock, lambda *_: None)
+        self.grants = Grants(self.tokens, self.store, self.clock)
+        self.live = LiveAccess(self.grants, self.clock, lambda *_: None)
 
-    async def visit(self):
-        state = self.gate.state
-        return Visit("t", "room", await self.gate.authorize("t", "room"), state)
+    async def admitted(self):
+        state = self.grants.state
+        return Admitted("t", "room", await self.grants.authorize("t", "room"), state)
 
 
 @pytest.fixture
@@ -41,10 +41,10 @@ async def world():
 
 
 async def test_what_changes_between_the_door_and_the_connection_is_not_missed(world):
-    visit = await world.visit()
-    await world.gate.revoke("", "principal", "ann")
+    admitted = await world.admitted()
+    await world.grants.revoke("", "principal", "ann")
     await settle()  # it was looked at, when nobody was there
-    with world.live.visiting(visit) as access:
+    with world.live.watching(admitted) as access:
         await settle()
         assert isinstance(access.ended, NotAuthenticated)
 
@@ -59,16 +59,16 @@ async def test_what_changes_while_a_member_is_looked_up_is_not_missed(world):
         return found
 
     world.store.members = slow
-    asking = asyncio.create_task(world.gate.authorize("t", "room"))
+    asking = asyncio.create_task(world.grants.authorize("t", "room"))
     await reading.wait()
-    await world.gate.set_member(ROOM, "ann", Role.VIEWER)
+    await world.grants.set_member(ROOM, "ann", Role.VIEWER)
     assert (await asking).role is Role.VIEWER
-    assert (await world.gate.authorize("t", "room")).role is Role.VIEWER
+    assert (await world.grants.authorize("t", "room")).role is Role.VIEWER
     reading.clear()
-    world.gate.forget(ROOM)
-    asking = asyncio.create_task(world.gate.authorize("t", "room"))
+    world.grants.forget(ROOM)
+    asking = asyncio.create_task(world.grants.authorize("t", "room"))
     await reading.wait()
-    await world.gate.revoke("", "principal", "ann")
+    await world.grants.revoke("", "principal", "ann")
     with pytest.raises(NotAuthenticated):
         await asking
 
@@ -78,9 +78,9 @@ async def test_a_stream_whose_reader_is_slow_ends_all_the_same(world):
         for number in range(3):
             yield number
 
-    heard = world.live.following(await world.visit(), numbers())
+    heard = world.live.following(await world.admitted(), numbers())
     assert await anext(heard) == 0
-    await world.gate.revoke("", "principal", "ann")
+    await world.grants.revoke("", "principal", "ann")
     await settle()
     with pytest.raises(NotAuthenticated):
         await anext(heard)
@@ -91,8 +91,8 @@ async def test_a_stream_that_ends_ends(world):
         return
         yield
 
-    assert [each async for each in world.live.following(await world.visit(), nothing())] == []
-    assert await world.live.allowed(await world.visit(), asyncio.sleep(0, "done")) == "done"
+    assert [each async for each in world.live.following(await world.admitted(), nothing())] == []
+    assert await world.live.allowed(await world.admitted(), asyncio.sleep(0, "done")) == "done"
     assert not world.live._watched
 
 
@@ -106,22 +106,22 @@ async def test_what_waits_is_cancelled_when_the_access_ends(world):
             cancelled.append(True)
             raise
 
-    waiting = asyncio.create_task(world.live.allowed(await world.visit(), wait()))
+    waiting = asyncio.create_task(world.live.allowed(await world.admitted(), wait()))
     await settle()
-    await world.gate.revoke("", "principal", "ann")
+    await world.grants.revoke("", "principal", "ann")
     with pytest.raises(NotAuthenticated):
         await asyncio.wait_for(waiting, PATIENCE)
     assert cancelled == [True]
 
 
 async def test_a_role_that_changes_changes_the_access_and_only_there(world):
-    with world.live.visiting(await world.visit()) as access:
+    with world.live.watching(await world.admitted()) as access:
         heard = []
         access.watch(heard.append, heard.append)
-        await world.gate.set_member(session_id("room"), "bob", Role.VIEWER)
+        await world.grants.set_member(session_id("room"), "bob", Role.VIEWER)
         await settle()
         assert heard == []
-        await world.gate.set_member(ROOM, "ann", Role.VIEWER)
+        await world.grants.set_member(ROOM, "ann", Role.VIEWER)
         await settle()
         assert [rights.write for rights in heard] == [False]
         assert not access.rights.write
@@ -131,7 +131,7 @@ async def test_an_access_ends_with_its_token(world):
     world.tokens._principals = {
         key: Principal("ann", expires_at=Millis(world.clock.now() + 10)) for key in world.tokens._principals
     }
-    with world.live.visiting(await world.visit()) as access:
+    with world.live.watching(await world.admitted()) as access:
         await settle()
         assert access.ended is None
         await world.clock.advance(1)
@@ -142,7 +142,7 @@ async def test_an_access_ends_with_its_token(world):
 
 
 async def test_a_token_that_stands_for_somebody_else_now_is_none(world):
-    with world.live.visiting(await world.visit()) as access:
+    with world.live.watching(await world.admitted()) as access:
         world.tokens._principals = {key: Principal("eve") for key in world.tokens._principals}
         world.tokens._revision += 1
         async with asyncio.timeout(PATIENCE):
@@ -178,8 +178,8 @@ async def test_an_authorizer_of_ones_own_is_two_methods():
         refused = await client.get("/v1/me", headers={"Host": "localhost", "Authorization": "Bearer x"})
         assert refused.status_code == 401
         assert (await refused.get_json())["detail"].startswith("log in first")
-        visit = Visit("cookie-1", "a-1", mine.known["cookie-1"], service.door.gate.state)
-        with service.door.live.visiting(visit) as access:
+        admitted = Admitted("cookie-1", "a-1", mine.known["cookie-1"], service.admission.grants.state)
+        with service.admission.live.watching(admitted) as access:
             mine.known.clear()
             mine.changes += 1
             async with asyncio.timeout(PATIENCE):
@@ -197,7 +197,7 @@ async def test_what_fails_while_nobody_waits_any_more_is_not_complained_about(wo
         finally:
             raise ValueError("shutting down")
 
-    waiting = asyncio.create_task(world.live.allowed(await world.visit(), fail()))
+    waiting = asyncio.create_task(world.live.allowed(await world.admitted(), fail()))
     await settle()
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)

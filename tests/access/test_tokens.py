@@ -16,7 +16,7 @@ from crdt_sessions.storage import MemoryStore
 from crdt_sessions.testing import FakeClock
 from crdt_sessions_server.auth import (
     Chain,
-    Gate,
+    Grants,
     JwtTokens,
     KeySource,
     Permission,
@@ -268,63 +268,63 @@ async def test_several_sources_are_asked_one_after_the_other(clock):
     await refused(chain, "x", "not good")
 
 
-# -- the gate ----------------------------------------------------------------------------------------------------------
+# -- grants -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-async def gate(clock):
+async def grants(clock):
     store = MemoryStore()
     await store.create(session_id("room"), b"", generation=1, title=None, now=clock.now())
     tokens = StaticTokens({"s": Principal("cleo", role=Role.VIEWER, sessions=("room", "my-*"))})
-    return Gate(Chain([tokens, JwtTokens(clock, secret=SECRET)]), store, clock)
+    return Grants(Chain([tokens, JwtTokens(clock, secret=SECRET)]), store, clock)
 
 
-async def test_a_session_may_give_somebody_another_role(gate, clock):
+async def test_a_session_may_give_somebody_another_role(grants, clock):
     changes = []
-    gate.on_change = changes.append
+    grants.on_change = changes.append
     token, room = ours(clock), session_id("room")
-    assert (await gate.authorize(token, "room")).role is Role.EDITOR
-    await gate.set_member(room, "ann", Role.VIEWER)
-    assert (await gate.authorize(token, "room")).role is Role.VIEWER
-    assert (await gate.authorize(token, "other")).role is Role.EDITOR
+    assert (await grants.authorize(token, "room")).role is Role.EDITOR
+    await grants.set_member(room, "ann", Role.VIEWER)
+    assert (await grants.authorize(token, "room")).role is Role.VIEWER
+    assert (await grants.authorize(token, "other")).role is Role.EDITOR
     with pytest.raises(AccessDenied, match="viewer may not write"):
-        await gate.authorize(token, "room", Permission.WRITE)
-    await gate.set_member(room, "ann", None)
-    assert (await gate.authorize(token, "room", Permission.WRITE)).role is Role.EDITOR
+        await grants.authorize(token, "room", Permission.WRITE)
+    await grants.set_member(room, "ann", None)
+    assert (await grants.authorize(token, "room", Permission.WRITE)).role is Role.EDITOR
     assert [(each.principal, each.session) for each in changes] == [("ann", "room")] * 2
     assert not changes[0].concerns(Principal("bob"), "room")
     assert not changes[0].concerns(Principal("ann", tenant="acme"), "room")
     assert not changes[0].concerns(Principal("ann"), "other")
 
 
-async def test_a_token_is_for_the_sessions_it_names(gate):
+async def test_a_token_is_for_the_sessions_it_names(grants):
     for name in ("room", "my-notes"):
-        assert (await gate.authorize("s", name)).id == "cleo"
+        assert (await grants.authorize("s", name)).id == "cleo"
     for name in ("rooms", "my", "roo"):
         with pytest.raises(AccessDenied, match="not for that session"):
-            await gate.authorize("s", name)
+            await grants.authorize("s", name)
 
 
-async def test_tokens_are_revoked_one_by_one_or_all_that_somebody_has(gate, clock):
+async def test_tokens_are_revoked_one_by_one_or_all_that_somebody_has(grants, clock):
     token = ours(clock, jti="t1")
-    assert await gate.authorize(token, None)
-    await gate.revoke("acme", "token", "t1")
-    assert await gate.authorize(token, None), "that was another tenant's"
-    await gate.revoke("", "token", "t1")
+    assert await grants.authorize(token, None)
+    await grants.revoke("acme", "token", "t1")
+    assert await grants.authorize(token, None), "that was another tenant's"
+    await grants.revoke("", "token", "t1")
     with pytest.raises(NotAuthenticated, match="was revoked"):
-        await gate.authorize(token, None)
+        await grants.authorize(token, None)
     other = ours(clock, jti="t2")
-    assert await gate.authorize(other, None)
+    assert await grants.authorize(other, None)
     await clock.advance(1)
-    await gate.revoke("", "principal", "ann")
+    await grants.revoke("", "principal", "ann")
     with pytest.raises(NotAuthenticated, match="were revoked"):
-        await gate.authorize(other, None)
+        await grants.authorize(other, None)
     await clock.advance(1)
-    assert await gate.authorize(ours(clock, jti="t3"), None), "made afterwards"
-    await gate.revoke("", "principal", "cleo")
+    assert await grants.authorize(ours(clock, jti="t3"), None), "made afterwards"
+    await grants.revoke("", "principal", "cleo")
     with pytest.raises(NotAuthenticated, match="were revoked"):
-        await gate.authorize("s", None)
-    fresh = Gate(gate.authorizer, gate._store, clock)
+        await grants.authorize("s", None)
+    fresh = Grants(grants.authorizer, grants._store, clock)
     await fresh.start()
     with pytest.raises(NotAuthenticated, match="was revoked"):
         await fresh.authorize(token, None)
@@ -333,13 +333,13 @@ async def test_tokens_are_revoked_one_by_one_or_all_that_somebody_has(gate, cloc
 async def test_a_file_of_tokens_is_not_looked_at_for_each_request(tmp_path, monkeypatch):
     path = tmp_path / "tokens.json"
     path.write_text(json.dumps({"t": {"principal": "ann"}}), "utf-8")
-    gate = Gate(StaticTokens.from_file(path), MemoryStore(), FakeClock())
+    grants = Grants(StaticTokens.from_file(path), MemoryStore(), FakeClock())
     monkeypatch.setattr(static, "_stamp", lambda _: pytest.fail("the file was looked at"))
-    states = [gate.state for _ in range(3)]
-    assert [(await gate.authorize("t", None)).id for _ in states] == ["ann"] * len(states)
+    states = [grants.state for _ in range(3)]
+    assert [(await grants.authorize("t", None)).id for _ in states] == ["ann"] * len(states)
     monkeypatch.undo()
-    assert not gate.refresh()
+    assert not grants.refresh()
     path.write_text(json.dumps({"t": {"principal": "ann"}, "u": {"principal": "bob"}}), "utf-8")
-    assert gate.refresh()
-    assert gate.state not in states
-    assert (await gate.authorize("u", None)).id == "bob"
+    assert grants.refresh()
+    assert grants.state not in states
+    assert (await grants.authorize("u", None)).id == "bob"

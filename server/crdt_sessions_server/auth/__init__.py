@@ -1,28 +1,29 @@
 """Who may do what: tokens become principals, principals have permissions, and all of it may change meanwhile."""
 
-from crdt_sessions_server.auth.admission import Door
+from crdt_sessions_server.auth.admission import Admission
 from crdt_sessions_server.auth.authorizer import Authorizer, Chain, Open
-from crdt_sessions_server.auth.grants import Gate
+from crdt_sessions_server.auth.grants import Grants
 from crdt_sessions_server.auth.jwt import JwtTokens, KeySource, mint
 from crdt_sessions_server.auth.permissions import PERMISSIONS, Permission
 from crdt_sessions_server.auth.principal import Principal
 from crdt_sessions_server.auth.request_context import (
     asked_session,
-    current_door,
+    current_admission,
+    current_admitted,
     current_principal,
-    current_visit,
     live_access,
 )
-from crdt_sessions_server.auth.revalidation import LiveAccess, Visit
+from crdt_sessions_server.auth.revalidation import Admitted, LiveAccess
 from crdt_sessions_server.auth.static import StaticTokens
 from crdt_sessions_server.roles import Role
 
 __all__ = [
     "PERMISSIONS",
+    "Admission",
+    "Admitted",
     "Authorizer",
     "Chain",
-    "Door",
-    "Gate",
+    "Grants",
     "JwtTokens",
     "KeySource",
     "LiveAccess",
@@ -31,11 +32,10 @@ __all__ = [
     "Principal",
     "Role",
     "StaticTokens",
-    "Visit",
     "asked_session",
-    "current_door",
+    "current_admission",
+    "current_admitted",
     "current_principal",
-    "current_visit",
     "live_access",
     "mint",
 ]

@@ -1,4 +1,4 @@
-"""The door of the service: where requests come from, how often, and who is let in."""
+"""Admission to the service: where requests come from, how often, and who is let in."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from crdt_sessions.errors import (
 )
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.asgi import Scope, header
-from crdt_sessions_server.auth.grants import Gate
+from crdt_sessions_server.auth.grants import Grants
 from crdt_sessions_server.auth.permissions import Permission
 from crdt_sessions_server.auth.principal import Principal
 from crdt_sessions_server.auth.rate_limits import Rates
-from crdt_sessions_server.auth.revalidation import LiveAccess, Visit
+from crdt_sessions_server.auth.revalidation import Admitted, LiveAccess
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -31,21 +31,21 @@ _PATIENCE_S = 10.0
 _log = logging.getLogger("crdt_sessions.access")
 
 
-class Door:
+class Admission:
     """Lets requests in, or says why not.
 
     Args:
-        gate: knows the principal of a token.
+        grants: knows the principal of a token.
         registry: the sessions, whose audit log hears of those that were turned away.
         rates: how often things may be done; where everybody is let in they are not counted.
         trusted_proxies: whose word about where a request comes from is taken.
     """
 
     def __init__(
-        self, gate: Gate, registry: SessionRegistry, rates: Rates, trusted_proxies: Iterable[Network] = ()
+        self, grants: Grants, registry: SessionRegistry, rates: Rates, trusted_proxies: Iterable[Network] = ()
     ) -> None:
-        self.gate = gate
-        self.live = LiveAccess(gate, registry.clock, registry.forget_waiting)
+        self.grants = grants
+        self.live = LiveAccess(grants, registry.clock, registry.forget_waiting)
         self.rates = rates
         self.refused: Counter[str] = Counter()
         """Kind of error to how many requests were turned away with it."""
@@ -64,7 +64,7 @@ class Door:
 
     async def admit(
         self, scope: Scope, token: str | None, session: str | None, needs: Permission | None = None
-    ) -> Visit:
+    ) -> Admitted:
         """Return who makes a request, if they may.
 
         Args:
@@ -78,11 +78,11 @@ class Door:
             TooMany: bad tokens came from there, too often.
             Overloaded: the issuer of the token does not answer.
         """
-        address, state = self.address(scope), self.gate.state
+        address, state = self.address(scope), self.grants.state
         try:
             self.rates.failures.check(address)
             async with asyncio.timeout(_PATIENCE_S):
-                principal = await self.gate.authorize(token, session, needs)
+                principal = await self.grants.authorize(token, session, needs)
         except NotAuthenticated as error:
             self.rates.failures.take(address)
             self._turn_away(error, address, session)
@@ -94,7 +94,7 @@ class Door:
             raise
         except TimeoutError:
             raise Overloaded(what="tokens cannot be looked up") from None
-        return Visit(token, session, principal, state)
+        return Admitted(token, session, principal, state)
 
     def count_connect(self, scope: Scope, principal: Principal) -> None:
         """Count the beginning of a connection, or of a stream.

@@ -1,4 +1,4 @@
-"""The gate: everything between a token and what its principal may do right now."""
+"""Grants: everything between a token and what its principal may do right now."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Change:
         )
 
 
-class Gate:
+class Grants:
     """Lets principals in: who a token stands for, unless it is revoked or has expired, and with which role where.
 
     One process owns the store, so what it remembers of members and revocations is what holds.

@@ -72,7 +72,7 @@ PUBLIC = frozenset(
 """Routes that need no token."""
 
 NAMED_IN_BODY = frozenset({"ai-sdk.send", "ag-ui.run_agent", "openai.complete"})
-"""Routes whose session stands in the body, or in a header; they ask at the door themselves."""
+"""Routes whose session stands in the body, or in a header; they ask for admission themselves."""
 
 ROUTES: dict[str, Permission | None] = {
     "tokens.get_me": None,

@@ -5,31 +5,31 @@ from __future__ import annotations
 from quart import current_app, g
 
 from crdt_sessions.ids import SessionId, session_id
-from crdt_sessions_server.auth.admission import Door
+from crdt_sessions_server.auth.admission import Admission
 from crdt_sessions_server.auth.principal import Principal
-from crdt_sessions_server.auth.revalidation import LiveAccess, Visit
+from crdt_sessions_server.auth.revalidation import Admitted, LiveAccess
 
 
-def current_door() -> Door:
-    """Return the service's door."""
-    door: Door = current_app.extensions["door"]
-    return door
+def current_admission() -> Admission:
+    """Return what admits principals to the service."""
+    admission: Admission = current_app.extensions["admission"]
+    return admission
 
 
 def live_access() -> LiveAccess:
     """Return what looks after accesses that last."""
-    return current_door().live
+    return current_admission().live
 
 
-def current_visit() -> Visit:
+def current_admitted() -> Admitted:
     """Return who makes the request, and how they were let in."""
-    visit: Visit = g.visit
-    return visit
+    admitted: Admitted = g.admitted
+    return admitted
 
 
 def current_principal() -> Principal:
     """Return who makes the request."""
-    return current_visit().principal
+    return current_admitted().principal
 
 
 def asked_session(name: str) -> SessionId:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import AccessDenied, CrdtSessionsError, NotAuthenticated, TokenExpired
 from crdt_sessions.runtime import Access
-from crdt_sessions_server.auth.grants import Change, Gate
+from crdt_sessions_server.auth.grants import Change, Grants
 from crdt_sessions_server.auth.principal import Principal
 
 Result = TypeVar("Result")
@@ -23,7 +23,7 @@ _AT_ONCE = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class Admitted:
     """Somebody who was let in, and how."""
 
     token: str | None
@@ -31,12 +31,12 @@ class Visit:
     """The session's name, if it was one."""
     principal: Principal
     state: int
-    """Of the gate, before it was asked."""
+    """Of the grants, before they were asked."""
 
 
 @dataclass(eq=False, slots=True)
 class _Watched:
-    visit: Visit
+    admitted: Admitted
     access: Access
 
 
@@ -44,55 +44,55 @@ class LiveAccess:
     """Ends and changes accesses when tokens expire, are revoked, or roles change.
 
     Args:
-        gate: says what holds now.
+        grants: says what holds now.
         clock: the only source of time.
         doubt: told of whom it is not certain any more what they may do: tenant and principal, None for all there are.
     """
 
-    def __init__(self, gate: Gate, clock: Clock, doubt: Callable[[str | None, str | None], None]) -> None:
+    def __init__(self, grants: Grants, clock: Clock, doubt: Callable[[str | None, str | None], None]) -> None:
         self._doubt = doubt
-        self._gate = gate
+        self._grants = grants
         self._clock = clock
         self._watched: set[_Watched] = set()
         self._changes: list[Change] = []
         self._changed = asyncio.Event()
-        gate.on_change = self._note
+        grants.on_change = self._note
 
     @contextmanager
-    def visiting(self, visit: Visit) -> Iterator[Access]:
+    def watching(self, admitted: Admitted) -> Iterator[Access]:
         """Return an access that is looked after for as long as the context lasts."""
-        watched = _Watched(visit, visit.principal.access)
-        if visit.principal.anonymous:
+        watched = _Watched(admitted, admitted.principal.access)
+        if admitted.principal.anonymous:
             yield watched.access
             return
         self._watched.add(watched)
-        if visit.state != self._gate.state:  # something changed between the door and here
-            self._note(Change(visit.principal.tenant, visit.principal.id))
+        if admitted.state != self._grants.state:  # something changed since it was admitted
+            self._note(Change(admitted.principal.tenant, admitted.principal.id))
         try:
             yield watched.access
         finally:
             self._watched.discard(watched)
 
-    async def allowed(self, visit: Visit, awaitable: Awaitable[Result]) -> Result:
+    async def allowed(self, admitted: Admitted, awaitable: Awaitable[Result]) -> Result:
         """Return what *awaitable* returns, as long as the access lasts; it is cancelled otherwise.
 
         Raises:
             NotAuthenticated, AccessDenied: it has ended.
         """
-        with self.visiting(visit) as access:
+        with self.watching(admitted) as access:
             return await _unless_ended(access, awaitable)
 
-    async def following(self, visit: Visit, source: AsyncIterator[Result]) -> AsyncGenerator[Result, None]:
+    async def following(self, admitted: Admitted, source: AsyncIterator[Result]) -> AsyncGenerator[Result, None]:
         """Yield what *source* yields, as long as the access lasts.
 
         Raises:
             NotAuthenticated, AccessDenied: it has ended.
         """
-        if visit.principal.anonymous:
+        if admitted.principal.anonymous:
             async for item in source:
                 yield item
             return
-        with self.visiting(visit) as access:
+        with self.watching(admitted) as access:
             while True:
                 try:
                     item = await _unless_ended(access, anext(source))
@@ -117,13 +117,13 @@ class LiveAccess:
 
     async def _look(self) -> None:
         changes, self._changes = self._changes, []
-        everybody = self._gate.refresh()
+        everybody = self._grants.refresh()
         for change in [Change("")] if everybody else changes:
             self._doubt(None if everybody else change.tenant, change.principal)
         now = self._clock.now()
         looked = 0
         for watched in list(self._watched):
-            principal, session = watched.visit.principal, watched.visit.session
+            principal, session = watched.admitted.principal, watched.admitted.session
             if principal.expires_at is not None and now >= principal.expires_at:
                 watched.access.end(TokenExpired())
             elif everybody or any(change.concerns(principal, session) for change in changes):
@@ -133,18 +133,18 @@ class LiveAccess:
                     await asyncio.sleep(0)
 
     async def _authorize_anew(self, watched: _Watched) -> None:
-        visit = watched.visit
+        admitted = watched.admitted
         try:
-            principal = await self._gate.authorize(visit.token, visit.session)
+            principal = await self._grants.authorize(admitted.token, admitted.session)
         except (NotAuthenticated, AccessDenied) as error:
             watched.access.end(error)
         except CrdtSessionsError as error:  # the store cannot be asked: it is tried again
             _log.error("rights cannot be looked up: %s", error)
-            self._note(Change(visit.principal.tenant, visit.principal.id))
+            self._note(Change(admitted.principal.tenant, admitted.principal.id))
         else:
-            if (principal.tenant, principal.id) != (visit.principal.tenant, visit.principal.id):
+            if (principal.tenant, principal.id) != (admitted.principal.tenant, admitted.principal.id):
                 watched.access.end(NotAuthenticated(why="the token stands for somebody else now"))
-            watched.visit = replace(visit, principal=principal)
+            watched.admitted = replace(admitted, principal=principal)
             watched.access.change(principal.rights)
 
 

@@ -36,11 +36,11 @@ from crdt_sessions.runtime import Session, SessionRegistry
 from crdt_sessions.wire.closing import closing_for
 from crdt_sessions_server.asgi import websocket_token
 from crdt_sessions_server.auth import (
+    Admitted,
     Permission,
     Principal,
-    Visit,
     asked_session,
-    current_door,
+    current_admission,
     current_principal,
     live_access,
 )
@@ -52,6 +52,7 @@ from crdt_sessions_server.gateways.conversation import (
     Stopped,
     StopRequest,
     active_run,
+    admit_to,
     ask,
     asked_in_body,
     check_agent,
@@ -60,7 +61,6 @@ from crdt_sessions_server.gateways.conversation import (
     steer,
     stop,
     takes_outputs,
-    visit_for,
     writer_of,
 )
 from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, Said
@@ -392,25 +392,25 @@ class _Conversation:
         self._streams: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        scope, door = dict(websocket.scope), current_door()
+        scope, admission = dict(websocket.scope), current_admission()
         token, subprotocol = websocket_token(scope)
         await websocket.accept(subprotocol=subprotocol)
         try:
-            visit = await door.admit(scope, token, None)  # nothing is read before it is known who it is
-            door.count_connect(scope, visit.principal)
-            with door.streaming(visit.principal):
-                await self._converse(visit)
+            admitted = await admission.admit(scope, token, None)  # nothing is read before it is known who it is
+            admission.count_connect(scope, admitted.principal)
+            with admission.streaming(admitted.principal):
+                await self._converse(admitted)
         except CrdtSessionsError as error:
             closing = closing_for(error)
             await websocket.close(closing.code, closing.reason)
 
-    async def _converse(self, visit: Visit) -> None:
+    async def _converse(self, admitted: Admitted) -> None:
         try:
-            async for frame in live_access().following(visit, _frames()):
+            async for frame in live_access().following(admitted, _frames()):
                 if not isinstance(frame, dict):
                     await websocket.close(_NOT_JSON, "frames are JSON objects")
                     return
-                await self._take(frame, visit.token)
+                await self._take(frame, admitted.token)
         finally:
             for task in self._streams.values():
                 task.cancel()
@@ -445,25 +445,25 @@ class _Conversation:
     async def _send(self, request_id: str, frame: dict[str, Any], token: str | None) -> None:
         body = frame.get("body") if isinstance(frame.get("body"), dict) else {}
         data = ChatRequest.model_validate({**(body or {}), **frame})
-        visit, name = await visit_for(dict(websocket.scope), token, data.id, Permission.POST)
-        run, known = await _received(self._registry, name, data, visit.principal)
-        await self._stream(request_id, visit, name, run.id, known)
+        admitted, name = await admit_to(dict(websocket.scope), token, data.id, Permission.POST)
+        run, known = await _received(self._registry, name, data, admitted.principal)
+        await self._stream(request_id, admitted, name, run.id, known)
 
     async def _resume(self, request_id: str, frame: dict[str, Any], token: str | None) -> None:
-        visit, name = await visit_for(dict(websocket.scope), token, str(frame.get("id", "")), Permission.READ)
+        admitted, name = await admit_to(dict(websocket.scope), token, str(frame.get("id", "")), Permission.READ)
         body = frame.get("body")
         run = await _active(self._registry, name, _string(body.get("runId")) if isinstance(body, dict) else None)
         if run is None:
             await self._tell("no-active", request_id)
             return
         await self._tell("start", request_id)
-        await self._stream(request_id, visit, name, run.id, ())
+        await self._stream(request_id, admitted, name, run.id, ())
 
     async def _stream(
-        self, request_id: str, visit: Visit, name: SessionId, run_id: str, known: Sequence[dict[str, Any]]
+        self, request_id: str, admitted: Admitted, name: SessionId, run_id: str, known: Sequence[dict[str, Any]]
     ) -> None:
         sequence = 0
-        async for batch in live_access().following(visit, followed(self._registry, name, run_id, known)):
+        async for batch in live_access().following(admitted, followed(self._registry, name, run_id, known)):
             for chunk in batch:
                 await self._tell("chunk", request_id, sequence=sequence, chunk=chunk)
                 sequence += 1

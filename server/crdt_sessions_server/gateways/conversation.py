@@ -29,7 +29,7 @@ from crdt_sessions.model.strings import checked_id, derived
 from crdt_sessions.model.values import Trigger
 from crdt_sessions.runtime import Projector, RunChanged, Session, SessionEvent, SessionRegistry, known_agents
 from crdt_sessions_server.asgi import Scope, http_token
-from crdt_sessions_server.auth import Permission, Principal, Visit, current_door
+from crdt_sessions_server.auth import Admitted, Permission, Principal, current_admission
 from crdt_sessions_server.gateways.transcript import Said, lacking, question_of
 from crdt_sessions_server.http.schemas import Answer
 from crdt_sessions_server.http.streaming import compact
@@ -81,7 +81,7 @@ class Question:
     """What else is written down in the same change."""
 
 
-async def visit_for(scope: Scope, token: str | None, name: str, needs: Permission) -> tuple[Visit, SessionId]:
+async def admit_to(scope: Scope, token: str | None, name: str, needs: Permission) -> tuple[Admitted, SessionId]:
     """Return who asks for the session *name*, and that session, where it is named in a body and not in the path.
 
     Raises:
@@ -89,27 +89,27 @@ async def visit_for(scope: Scope, token: str | None, name: str, needs: Permissio
         TooMany: they ask too often.
     """
     session_id(name)
-    door = current_door()
-    visit = await door.admit(scope, token, name, needs)
-    door.count_request(visit.principal, needs)
-    return visit, session_id(name, visit.principal.tenant)
+    admission = current_admission()
+    admitted = await admission.admit(scope, token, name, needs)
+    admission.count_request(admitted.principal, needs)
+    return admitted, session_id(name, admitted.principal.tenant)
 
 
 async def who_asks() -> Principal:
     """Return who makes the current HTTP request, where the session's name depends on it.
 
     Raises:
-        NotAuthenticated, TooMany: as :func:`visit_for`.
+        NotAuthenticated, TooMany: as :func:`admit_to`.
     """
     scope = dict(request.scope)
-    return (await current_door().admit(scope, http_token(scope), None)).principal
+    return (await current_admission().admit(scope, http_token(scope), None)).principal
 
 
 async def asked_in_body(name: str, needs: Permission = Permission.POST) -> tuple[Principal, SessionId]:
-    """Return who makes the current HTTP request, and the session that its body names. Raises as :func:`visit_for`."""
+    """Return who makes the current HTTP request, and the session that its body names. Raises as :func:`admit_to`."""
     scope = dict(request.scope)
-    g.visit, session = await visit_for(scope, http_token(scope), name, needs)
-    return g.visit.principal, session
+    g.admitted, session = await admit_to(scope, http_token(scope), name, needs)
+    return g.admitted.principal, session
 
 
 async def check_agent(

@@ -25,7 +25,7 @@ from crdt_sessions.ids import SessionId, name_of, session_id
 from crdt_sessions.model import ANY_AGENT, Run, SessionView, ToolPart, answer_to
 from crdt_sessions.model.strings import AgentName, derived
 from crdt_sessions.runtime import SessionRegistry, known_agents, until_taken
-from crdt_sessions_server.auth import Principal, current_principal, current_visit, live_access
+from crdt_sessions_server.auth import Principal, current_admitted, current_principal, live_access
 from crdt_sessions_server.gateways.chat_messages import Beside, Chat, ChatMessage, Placed, place, read
 from crdt_sessions_server.gateways.completions import Speller, chunks, whole
 from crdt_sessions_server.gateways.conversation import (
@@ -135,7 +135,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         asked = await received(registry, name, data, principal, attempt)
         async with registry.open(name) as session:
             taken = until_taken(registry, session, asked.run.id, or_busy=data.stream)
-            await live_access().allowed(current_visit(), taken)
+            await live_access().allowed(current_admitted(), taken)
         headers = {SESSION_HEADER: header_value(chat), RUN_HEADER: header_value(asked.run.id)}
         if data.stream:
             usage = data.stream_options is not None and data.stream_options.include_usage

@@ -14,7 +14,7 @@ from quart import Blueprint, Response
 from crdt_sessions.ids import tenant_of
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.runtime.load import LATE_S
-from crdt_sessions_server.auth import Door, current_door, current_principal
+from crdt_sessions_server.auth import Admission, current_admission, current_principal
 from crdt_sessions_server.http.describing import TEXT, answers
 
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -29,16 +29,16 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     async def read_metrics() -> Response:
         """Return the figures of one's tenant; where one belongs to none, of all, and of the process."""
         collectors = CollectorRegistry()
-        collectors.register(_Figures(registry, current_door(), current_principal().tenant or None))
+        collectors.register(_Figures(registry, current_admission(), current_principal().tenant or None))
         return Response(generate_latest(collectors), content_type=_TEXT)
 
     return metrics
 
 
 class _Figures(Collector):
-    def __init__(self, registry: SessionRegistry, door: Door, tenant: str | None) -> None:
+    def __init__(self, registry: SessionRegistry, admission: Admission, tenant: str | None) -> None:
         self._registry = registry
-        self._door = door
+        self._admission = admission
         self._tenant = tenant
 
     def collect(self) -> Iterable[Metric]:
@@ -68,7 +68,7 @@ class _Figures(Collector):
         refused = CounterMetricFamily(
             "crdt_sessions_refused", "Requests that were turned away at the door, by error.", labels=["error"]
         )
-        for error, count in self._door.refused.items():
+        for error, count in self._admission.refused.items():
             refused.add_metric([error], count)
         yield refused
         yield GaugeMetricFamily(

@@ -9,7 +9,7 @@ from quart import Quart, Response, g, request, websocket
 from crdt_sessions.errors import AccessDenied
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.asgi import App, Receive, Scope, Send, header, http_token
-from crdt_sessions_server.auth import Door
+from crdt_sessions_server.auth import Admission
 from crdt_sessions_server.auth.permissions import NAMED_IN_BODY, PUBLIC, ROUTES
 from crdt_sessions_server.http.origins import Origins
 
@@ -24,13 +24,13 @@ HARDENING = {
 """Headers of every answer that says nothing else."""
 
 
-def install(app: Quart, registry: SessionRegistry, door: Door, origins: Origins, *, tls: bool) -> None:
+def install(app: Quart, registry: SessionRegistry, admission: Admission, origins: Origins, *, tls: bool) -> None:
     """Have *app* authorize every request, and tell browsers what they may not do with its answers.
 
     Args:
         app: the application.
         registry: the sessions; while it lags, requests are refused.
-        door: admits principals.
+        admission: admits principals.
         origins: which web pages may use the service.
         tls: whether the service is reached over TLS only.
     """
@@ -42,7 +42,7 @@ def install(app: Quart, registry: SessionRegistry, door: Door, origins: Origins,
     @app.before_request
     async def authorize() -> None:
         origins.check(dict(request.scope))
-        await _authorize(registry, door)
+        await _authorize(registry, admission)
 
     @app.after_request
     async def harden(response: Response) -> Response:
@@ -53,7 +53,7 @@ def install(app: Quart, registry: SessionRegistry, door: Door, origins: Origins,
         return response
 
 
-async def _authorize(registry: SessionRegistry, door: Door) -> None:
+async def _authorize(registry: SessionRegistry, admission: Admission) -> None:
     endpoint = request.endpoint
     if request.method == "OPTIONS" or endpoint is None or endpoint in PUBLIC:
         return  # a browser sends no token with its preflight, and a route that does not exist needs none
@@ -63,8 +63,8 @@ async def _authorize(registry: SessionRegistry, door: Door) -> None:
     if endpoint in NAMED_IN_BODY:
         return  # the route looks at the body first
     scope, needs = dict(request.scope), ROUTES[endpoint]
-    g.visit = await door.admit(scope, http_token(scope), (request.view_args or {}).get("name"), needs)
-    door.count_request(g.visit.principal, needs)
+    g.admitted = await admission.admit(scope, http_token(scope), (request.view_args or {}).get("name"), needs)
+    admission.count_request(g.admitted.principal, needs)
 
 
 class UnreadBodies:

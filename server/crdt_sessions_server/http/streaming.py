@@ -12,7 +12,7 @@ from quart import Response, request
 
 from crdt_sessions.errors import AccessDenied, NotAuthenticated
 from crdt_sessions.wire.lines import one_line
-from crdt_sessions_server.auth import Door, Visit, current_door, current_visit
+from crdt_sessions_server.auth import Admission, Admitted, current_admission, current_admitted
 
 Item = TypeVar("Item")
 
@@ -73,12 +73,12 @@ async def data_frames(source: AsyncGenerator[list[Any], None], end: bytes = b"")
 
 
 async def _while_allowed(
-    door: Door, visit: Visit, body: AsyncGenerator[bytes, None], opening: bytes
+    admission: Admission, admitted: Admitted, body: AsyncGenerator[bytes, None], opening: bytes
 ) -> AsyncIterator[bytes]:
     try:
         if opening:
             yield opening
-        with door.streaming(visit.principal):
+        with admission.streaming(admitted.principal):
             async for piece in body:
                 yield piece
     except (NotAuthenticated, AccessDenied):
@@ -94,10 +94,10 @@ def going_on(
 
     Server-sent events begin with a comment: there are front ends that hold the headers back until something follows.
     """
-    door, visit = current_door(), current_visit()
-    door.count_connect(dict(request.scope), visit.principal)
+    admission, admitted = current_admission(), current_admitted()
+    admission.count_connect(dict(request.scope), admitted.principal)
     opening = COMMENT if content_type == "text/event-stream" else b""
-    allowed = _while_allowed(door, visit, door.live.following(visit, body), opening)
+    allowed = _while_allowed(admission, admitted, admission.live.following(admitted, body), opening)
     response = Response(allowed, content_type=f"{content_type}; charset=utf-8", headers=headers)
     response.headers.update(UNTOUCHED)
     response.timeout = None

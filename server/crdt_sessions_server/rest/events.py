@@ -15,7 +15,7 @@ from quart_schema import tag, validate_querystring
 from crdt_sessions.errors import BadParameter, CrdtSessionsError, ShuttingDown
 from crdt_sessions.ids import SessionId
 from crdt_sessions.runtime import EVENT_KINDS, FeedEvent, SessionRegistry, follow, page
-from crdt_sessions_server.auth import asked_session, current_visit, live_access
+from crdt_sessions_server.auth import asked_session, current_admitted, live_access
 from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads
 from crdt_sessions_server.http.problems import told
 from crdt_sessions_server.http.schemas import JSON, NDJSON, Answer, Query
@@ -78,7 +78,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         cursor = request.headers.get("Last-Event-ID") or query_args.cursor
         if query_args.wait_s is not None:
             asked = _page(registry, wanted, cursor, kinds, query_args.wait_s)
-            return await live_access().allowed(current_visit(), asked)
+            return await live_access().allowed(current_admitted(), asked)
         if request.accept_mimetypes.best == NDJSON:
             return going_on(_told(registry, wanted, cursor, kinds, _line, b"\n"), NDJSON)
         return going_on(_told(registry, wanted, cursor, kinds, _sse, COMMENT, b"retry: 1000\n\n"))

@@ -9,7 +9,7 @@ from crdt_sessions.errors import BadValue, SessionNotFound
 from crdt_sessions.ids import SessionId
 from crdt_sessions.model.strings import checked_id
 from crdt_sessions.runtime import SessionRegistry
-from crdt_sessions_server.auth import Role, asked_session, current_door, current_principal
+from crdt_sessions_server.auth import Role, asked_session, current_admission, current_principal
 from crdt_sessions_server.http.describing import answers
 from crdt_sessions_server.http.schemas import Answer, Body
 
@@ -42,7 +42,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         caller, wanted = current_principal(), await existing(name)
         if role is Role.SERVICE:
             raise BadValue(where="role", why="service is a role of a whole tenant, given by tokens")
-        await current_door().gate.set_member(wanted, checked_id(principal, "principal"), role)
+        await current_admission().grants.set_member(wanted, checked_id(principal, "principal"), role)
         await registry.audit.record("member.change", caller.id, wanted, member=principal, role=role)
 
     @members.get("/sessions/<name>/members")
@@ -50,7 +50,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @validate_response(MemberList)
     async def list_members(name: str) -> MemberList:
         """List who has a role of its own in a session, whatever their tokens say."""
-        found = await current_door().gate.members(await existing(name))
+        found = await current_admission().grants.members(await existing(name))
         return MemberList(members={principal: Role(role) for principal, role in found.items()})
 
     @members.put("/sessions/<name>/members/<principal>")

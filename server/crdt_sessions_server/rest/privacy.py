@@ -13,7 +13,7 @@ from crdt_sessions.errors import CrdtSessionsError
 from crdt_sessions.ids import name_of
 from crdt_sessions.model import SessionView
 from crdt_sessions.runtime import SessionRegistry
-from crdt_sessions_server.auth import Gate, Permission, Principal, Role, current_door, current_principal
+from crdt_sessions_server.auth import Grants, Permission, Principal, Role, current_admission, current_principal
 from crdt_sessions_server.http.describing import LINES, answers
 from crdt_sessions_server.http.schemas import NDJSON, Answer
 from crdt_sessions_server.http.streaming import compact, going_on
@@ -44,7 +44,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         if principal != caller.id:
             caller.require(Permission.ADMIN)
         await registry.audit.record("principal.export", caller.id, tenant=caller.tenant, of=principal)
-        return going_on(_data(registry, current_door().gate, caller, principal), NDJSON)
+        return going_on(_data(registry, current_admission().grants, caller, principal), NDJSON)
 
     @privacy.delete("/<principal>")
     @tag(["access"])
@@ -55,12 +55,12 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         What they wrote stays, as part of the sessions; delete the sessions to delete it. Their tokens stay good:
         revoke them first.
         """
-        caller, gate = current_principal(), current_door().gate
+        caller, grants = current_principal(), current_admission().grants
         done = Erased(sessions=0, receipts=0, presences=0, memberships=0)
         async for record in registry.records(caller.tenant):
             wanted, found = record.id, [0, 0, 0]
-            if principal in await gate.members(wanted):
-                await gate.set_member(wanted, principal, None)
+            if principal in await grants.members(wanted):
+                await grants.set_member(wanted, principal, None)
                 found[2] = 1
             async with registry.open(wanted) as session:
                 if principal in session.view.receipts:
@@ -77,7 +77,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     return privacy
 
 
-async def _data(registry: SessionRegistry, gate: Gate, caller: Principal, principal: str) -> AsyncIterator[bytes]:
+async def _data(registry: SessionRegistry, grants: Grants, caller: Principal, principal: str) -> AsyncIterator[bytes]:
     async for record in registry.records(caller.tenant):
         wanted = record.id
         if not caller.may_see(wanted):
@@ -87,7 +87,7 @@ async def _data(registry: SessionRegistry, gate: Gate, caller: Principal, princi
                 found = _said(session.view, principal)
         except CrdtSessionsError as error:  # a session that cannot be read is said to be one
             found = {"error": str(error)}
-        if (role := (await gate.members(wanted)).get(principal)) is not None:
+        if (role := (await grants.members(wanted)).get(principal)) is not None:
             found["role"] = Role(role)
         if found:
             yield compact({"session": name_of(wanted), **found}).encode() + b"\n"

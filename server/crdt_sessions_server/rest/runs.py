@@ -21,7 +21,7 @@ from crdt_sessions.model.strings import (
 )
 from crdt_sessions.model.values import RunPolicy, Trigger
 from crdt_sessions.runtime import Claim, Dispatcher, SessionRegistry
-from crdt_sessions_server.auth import Permission, asked_session, current_principal, current_visit, live_access
+from crdt_sessions_server.auth import Permission, asked_session, current_admitted, current_principal, live_access
 from crdt_sessions_server.http.describing import answers, refuses
 from crdt_sessions_server.http.schemas import Answer, Body
 from crdt_sessions_server.rest.decisions import write_decisions
@@ -209,7 +209,7 @@ def _claim_routes(runs: Blueprint, dispatcher: Dispatcher) -> None:
             tenant=principal.tenant,
             wants=principal.may_see,
         )
-        claim = await live_access().allowed(current_visit(), waiting)
+        claim = await live_access().allowed(current_admitted(), waiting)
         return _grant(claim) if claim is not None else ("", 204)
 
     @runs.post("/sessions/<name>/runs/<run>/claim")

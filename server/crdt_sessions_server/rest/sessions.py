@@ -25,7 +25,7 @@ from crdt_sessions.model.strings import (
 from crdt_sessions.model.values import RunPolicy, SessionStatus
 from crdt_sessions.runtime import Session, SessionRegistry, present
 from crdt_sessions.storage import SessionRecord
-from crdt_sessions_server.auth import Permission, Principal, asked_session, current_door, current_principal
+from crdt_sessions_server.auth import Permission, Principal, asked_session, current_admission, current_principal
 from crdt_sessions_server.http.describing import answers, refuses
 from crdt_sessions_server.http.paging import MAX_PAGE, cursor_at, place_of, some_of, visible
 from crdt_sessions_server.http.schemas import Answer, Body, Query
@@ -194,7 +194,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         """Delete a session for good. Its peers are closed with 4404 and it does not come back by itself."""
         wanted = asked_session(name)
         await registry.delete(wanted)
-        current_door().gate.forget(wanted)
+        current_admission().grants.forget(wanted)
         await registry.audit.record("session.delete", current_principal().id, wanted)
         return "", 204
 

@@ -13,7 +13,7 @@ from crdt_sessions.model.checks import MAX_INTEGER
 from crdt_sessions.model.strings import NAME_CHARACTERS, PrincipalId
 from crdt_sessions.model.values import Kind
 from crdt_sessions.runtime import SessionRegistry
-from crdt_sessions_server.auth import PERMISSIONS, Role, asked_session, current_door, current_principal, mint
+from crdt_sessions_server.auth import PERMISSIONS, Role, asked_session, current_admission, current_principal, mint
 from crdt_sessions_server.http.describing import answers, refuses
 from crdt_sessions_server.http.schemas import Answer, Body, Query
 
@@ -100,7 +100,7 @@ def blueprint(
         """Tell who one is, and what one may do."""
         principal = current_principal()
         if query_args.session is not None and not principal.anonymous:
-            principal = await current_door().gate.in_session(principal, asked_session(query_args.session))
+            principal = await current_admission().grants.in_session(principal, asked_session(query_args.session))
         return Me(
             principal=principal.id,
             name=principal.name,
@@ -145,11 +145,11 @@ def blueprint(
     @answers(204)
     async def revoke(data: NewRevocation) -> tuple[str, int]:
         """Take tokens out of use. What they opened is closed within a second."""
-        caller, gate = current_principal(), current_door().gate
+        caller, grants = current_principal(), current_admission().grants
         if data.token_id is not None:
-            await gate.revoke(caller.tenant, "token", data.token_id)
+            await grants.revoke(caller.tenant, "token", data.token_id)
         elif data.principal is not None:
-            await gate.revoke(caller.tenant, "principal", data.principal)
+            await grants.revoke(caller.tenant, "principal", data.principal)
         await registry.audit.record(
             "token.revoke", caller.id, tenant=caller.tenant, token=data.token_id, of=data.principal
         )

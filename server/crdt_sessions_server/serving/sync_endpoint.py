@@ -17,7 +17,7 @@ from crdt_sessions.ids import session_id
 from crdt_sessions.runtime import Channel, Line, SessionRegistry
 from crdt_sessions.wire import Closing, PermissionDenied, closing_for, encode
 from crdt_sessions_server.asgi import ORDERLY, SYNC_PREFIX, App, Receive, Scope, Send, query, websocket_token
-from crdt_sessions_server.auth import Door, Permission, Visit
+from crdt_sessions_server.auth import Admission, Admitted, Permission
 from crdt_sessions_server.http.origins import Origins
 from crdt_sessions_server.serving.websocket import SocketConnection
 
@@ -32,7 +32,7 @@ class SyncEndpoint:
     Args:
         app: everything else.
         registry: the sessions.
-        door: who may come in.
+        admission: who may come in.
         origins: which pages may.
     """
 
@@ -40,12 +40,12 @@ class SyncEndpoint:
         self,
         app: App,
         registry: SessionRegistry,
-        door: Door,
+        admission: Admission,
         origins: Origins,
     ) -> None:
         self._app = app
         self._registry = registry
-        self._door = door
+        self._admission = admission
         self._origins = origins
         self._serving: set[asyncio.Task[None]] = set()
         self._draining: set[asyncio.Task[None]] = set()
@@ -117,19 +117,19 @@ class SyncEndpoint:
             name = scope["path"].removeprefix(SYNC_PREFIX)
             session_id(name)  # else there is nothing to be admitted to
             self._origins.check(scope)
-            visit = await self._door.admit(scope, token, name, Permission.READ)
-            self._door.count_connect(scope, visit.principal)
-            return await self._serve(scope, name, visit, channel)
+            admitted = await self._admission.admit(scope, token, name, Permission.READ)
+            self._admission.count_connect(scope, admitted.principal)
+            return await self._serve(scope, name, admitted, channel)
         except CrdtSessionsError as error:
             closing = closing_for(error)
             _log.info("connection refused: %s", error, extra={"path": scope["path"], "close_code": closing.code})
             return closing
 
-    async def _serve(self, scope: Scope, name: str, visit: Visit, channel: Channel | Line) -> Closing:
-        principal, session = visit.principal, session_id(name, visit.principal.tenant)
+    async def _serve(self, scope: Scope, name: str, admitted: Admitted, channel: Channel | Line) -> Closing:
+        principal, session = admitted.principal, session_id(name, admitted.principal.tenant)
         if not principal.anonymous:
             self._registry.audit.note("session.join", principal.id, session, role=principal.role)
-        with self._door.live.visiting(visit) as access:
+        with self._admission.live.watching(admitted) as access:
             return await self._registry.serve(
                 session,
                 channel,
