@@ -117,17 +117,18 @@ async def _serve(
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     host, port = listener.getsockname()[:2]
     scheme = "https" if settings.tls_certificate is not None else "http"
-    sync = service.sync
-    greet = (_greet_aloud(sync.greet) if settings.access_log else sync.greet) if settings.direct else None
+    endpoints = [service.sync.endpoint, service.chat.endpoint] if settings.direct else []
+    if settings.access_log:
+        endpoints = [each._replace(greet=_greet_aloud(each.greet)) for each in endpoints]
     async with WebServer(
         service.app,
         _configuration(settings),
         [listener],
-        greet=greet,
-        max_message_bytes=sync.max_message_bytes,
+        endpoints=endpoints,
+        max_message_bytes=service.sync.max_message_bytes,
     ):
-        _log.info("WebSockets of sessions are served %s", "directly" if greet is not None else "through Hypercorn")
         announce(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+        _log.info("WebSockets are served %s", "directly" if endpoints else "through Hypercorn")
         await stopping.wait()
         try:
             async with asyncio.timeout(settings.shutdown_s):

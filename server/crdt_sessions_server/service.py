@@ -15,6 +15,7 @@ from crdt_sessions.storage import SqliteStore, UpdateStore
 from crdt_sessions_server.auth import Admission, Authorizer, Grants, Open
 from crdt_sessions_server.auth.factory import authorizer_for, rates_of
 from crdt_sessions_server.gateways import GATEWAYS
+from crdt_sessions_server.gateways.ai_sdk_socket import ChatSockets
 from crdt_sessions_server.http import health, metrics, middleware, openapi, pages, paths, problems
 from crdt_sessions_server.http.middleware import UnreadBodies
 from crdt_sessions_server.http.origins import Cors, Origins
@@ -92,8 +93,15 @@ class Service:
         )
         self._expire_days = settings.expire_days
         self.app = self._quart(settings)
-        self.sync = SyncEndpoint(
+        self.chat = ChatSockets(
             UnreadBodies(Cors(self.app.asgi_app, self._origins)),  # type: ignore[arg-type]  # Quart types every event
+            self.registry,
+            self.admission,
+            self._origins,
+            patience_s=settings.timing.send_timeout_s,
+        )
+        self.sync = SyncEndpoint(
+            self.chat,
             self.registry,
             self.admission,
             self._origins,
@@ -122,6 +130,7 @@ class Service:
     async def stop(self) -> None:
         """Store everything, close every connection with 1012, and return when all have been told."""
         await self.registry.shutdown()
+        await self.chat.stop()
         await self.sync.closed()
 
     def _quart(self, settings: Settings) -> Quart:

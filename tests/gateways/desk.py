@@ -34,7 +34,7 @@ class Desk:
     async def ai_sdk(self, messages, *, by=ANN, **more):
         """Send what ``useChat`` sends; return the run to follow."""
         data = ai_sdk.ChatRequest.model_validate({"id": str(self.name), "messages": messages, **more})
-        run, _ = await ai_sdk._received(self.registry, self.name, data, by)
+        run, _ = await ai_sdk.received(self.registry, self.name, data, by)
         return run
 
     async def ag_ui(self, messages, run_id, *, by=ANN, again=False, **more):

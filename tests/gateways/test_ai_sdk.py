@@ -3,6 +3,8 @@
 import asyncio
 import json
 import random
+import signal
+import socket
 import time
 
 import httpx
@@ -11,7 +13,7 @@ import websockets
 
 from crdt_sessions import connect
 from tests.gateways.conftest import agent
-from tests.processes import PROBLEM, Server
+from tests.processes import PATIENCE, PROBLEM, Server
 
 pytestmark = pytest.mark.interop
 
@@ -396,9 +398,19 @@ async def test_a_service_that_stops_says_so_and_does_not_wait_for_streams(client
         server.close()
 
 
-async def test_nonsense_on_the_websocket_is_answered_or_closes_it(service, room):
+@pytest.mark.parametrize("direct", ["--direct", "--no-direct"])
+async def test_nonsense_on_the_websocket_is_answered_or_closes_it(tmp_path, room, direct):
+    server = await asyncio.to_thread(Server, tmp_path / "s.db", "--default-agent", "assistant", direct)
+    try:
+        await _nonsense(server, room, hypercorn=direct == "--no-direct")
+    finally:
+        server.close()
+
+
+async def _nonsense(service, room, *, hypercorn):
     url = f"{service.url.replace('http', 'ws')}{API}"
     async with websockets.connect(url) as socket:
+        assert ("Server" in socket.response.headers) == hypercorn
         for frame, text in (
             ({"type": "send", "requestId": "1", "id": "a\nb"}, "1 to 200 characters"),
             ({"type": "send", "requestId": "1", "id": room, "messages": 7}, "not a chat request"),
@@ -422,6 +434,46 @@ async def test_nonsense_on_the_websocket_is_answered_or_closes_it(service, room)
         assert socket.close_code == 1007
     async with httpx.AsyncClient(base_url=service.url) as http:
         await http.post(f"{API}/{room}/stop")
+
+
+@pytest.mark.parametrize("direct", ["--direct", "--no-direct"])
+async def test_a_client_that_sends_and_never_reads_is_not_listened_to_any_more(tmp_path, direct):
+    """What it sends waits in its own socket: the service holds a bounded part of it."""
+    server = await asyncio.to_thread(Server, tmp_path / "s.db", direct)
+    try:
+        key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        head = f"GET {API} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{key}\r\n"
+        said = json.dumps({"type": "send", "requestId": "x" * 60_000, "id": "a\nb"}).encode()
+        frame = b"\x81\xfe" + len(said).to_bytes(2, "big") + bytes(4) + said
+
+        def flood():
+            with socket.create_connection(("127.0.0.1", server.port)) as deaf:
+                deaf.settimeout(3)
+                deaf.sendall(head.encode())
+                time.sleep(0.5)
+                for _ in range(3_000):
+                    deaf.sendall(frame)
+
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(flood)
+        async with httpx.AsyncClient(base_url=server.url) as http:
+            assert (await http.get("/readyz")).status_code == 200
+    finally:
+        server.close()
+
+
+async def test_conversations_are_told_when_the_service_stops(tmp_path):
+    server = await asyncio.to_thread(Server, tmp_path / "s.db")
+    try:
+        async with websockets.connect(f"{server.url.replace('http', 'ws')}{API}") as open_one:
+            await open_one.send(json.dumps({"type": "resume", "requestId": "1", "id": "room"}))
+            assert json.loads(await open_one.recv())["type"] == "no-active"
+            server.child.send_signal(signal.SIGINT)
+            with pytest.raises(websockets.ConnectionClosed):
+                await asyncio.wait_for(open_one.recv(), PATIENCE)
+            assert open_one.close_code == 1012
+    finally:
+        server.close()
 
 
 async def test_a_page_of_another_origin_gets_nothing(service, room):

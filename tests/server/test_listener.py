@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 
-from crdt_sessions_server.serving.listener import Listener, answer
+from crdt_sessions_server.serving.listener import Endpoint, Listener, answer
 from crdt_sessions_server.serving.web_server import WebServer
 from tests.processes import PATIENCE
 
@@ -36,7 +36,7 @@ def request(path="/v1/sync/room", start="GET {} HTTP/1.1", also=(), **headers):
 
 
 def answered(data):
-    return answer(data, CLIENT)
+    return answer(data, "/v1/sync/", CLIENT)
 
 
 def test_a_request_is_answered_and_described_as_asgi_does():
@@ -189,6 +189,9 @@ class Transport(asyncio.Transport):
     def abort(self):
         self.aborted = True
 
+    def is_closing(self):
+        return self.aborted
+
 
 class Behind:
     """The server behind listeners: notes what is handed to it."""
@@ -211,8 +214,8 @@ def connected(behind):
 
     def accepted(patience_s=60.0, greets=True, **extra):
         greeted = []
-        greet = (lambda scope, token, connection: greeted.append((scope["path"], connection))) if greets else None
-        accepting, transport = Listener(behind, greet, 1000, patience_s), Transport(**extra)
+        endpoint = Endpoint("/v1/sync/", lambda scope, token, connection: greeted.append((scope["path"], connection)))
+        accepting, transport = Listener(behind, [endpoint] if greets else [], 1000, patience_s), Transport(**extra)
         accepting.connection_made(transport)
         return accepting, transport, greeted
 
@@ -222,7 +225,8 @@ def connected(behind):
 @given(st.lists(st.integers(1, len(request()) - 1), max_size=5))
 async def test_a_request_is_answered_however_it_is_cut(cuts):
     behind, greeted, transport = Behind(), [], Transport()
-    accepting = Listener(behind, lambda scope, token, connection: greeted.append(connection), 1000)
+    endpoint = Endpoint("/v1/sync/", lambda scope, token, connection: greeted.append(connection))
+    accepting = Listener(behind, [endpoint], 1000)
     accepting.connection_made(transport)
     data, cuts = request(), sorted(set(cuts))
     for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
@@ -230,6 +234,25 @@ async def test_a_request_is_answered_however_it_is_cut(cuts):
         accepting.data_received(data[start:end])
     assert transport.sent.startswith(b"HTTP/1.1 101")
     assert (transport.protocol, behind.served, behind.waiting) == (greeted[0], [], set())
+
+
+async def test_an_endpoint_chooses_among_its_requests_and_may_speak_text(connected, behind):
+    greeted, transport = [], Transport()
+    endpoints = [
+        Endpoint("/v1/sync/", lambda *_: pytest.fail("another endpoint's")),
+        Endpoint(
+            "/chat", lambda scope, token, line: greeted.append(line), lambda scope: scope["path"] == "/chat", True
+        ),
+    ]
+    for path, served in (("/chat?token=x", 0), ("/chat/x", 1)):
+        accepting = Listener(behind, endpoints, 1000)
+        accepting.connection_made(transport)
+        accepting.data_received(request(path))
+        assert len(behind.served) == served
+    (line,) = greeted
+    transport.sent = b""
+    line.write([b"{}"])
+    assert transport.sent == b"\x81\x02{}"
 
 
 @pytest.mark.parametrize("start", [b"P", b"GET /v1/se", b"PRI * HTTP/2.0", b"\x16\x03\x01", b"GET /v1/sync?"])
@@ -299,9 +322,8 @@ async def served(app, count=1, grace_s=1.0):
     config = Config()
     config.accesslog = config.errorlog = None
     config.graceful_timeout = grace_s
-    async with WebServer(
-        app, config, listening, greet=lambda scope, token, line: line.abort(), max_message_bytes=1000
-    ):
+    endpoint = Endpoint("/v1/sync/", lambda scope, token, line: line.abort())
+    async with WebServer(app, config, listening, endpoints=[endpoint], max_message_bytes=1000):
         yield addresses
     for address in addresses:
         with pytest.raises(ConnectionRefusedError):

@@ -117,6 +117,7 @@ async def test_an_ordinary_stop_asked_for_twice_logs_no_error(tmp_path):
     told = [json.loads(line) for line in server.lines if line.startswith("{")]
     assert {line["level"] for line in told} <= {"debug", "info"}, output
     assert {line["logger"].partition(".")[0] for line in told} == {"crdt_sessions"}, "no SQL"
+    assert "WebSockets are served directly" in {line["event"] for line in told}
     requests = {line["event"] for line in told if line["logger"] == LOGGER}
     assert {"WEBSOCKET /v1/sync/room 101", "GET /v1/sessions/room 200"} <= requests
     assert {line["event"] for line in told} >= {"session begins"}

@@ -18,6 +18,7 @@ from websockets.protocol import Protocol as Library
 from websockets.protocol import Side, State
 
 from crdt_sessions.errors import TooMany
+from crdt_sessions_server.serving.listener import Endpoint
 from crdt_sessions_server.serving.web_server import WebServer
 from crdt_sessions_server.serving.websocket import Deframer, SocketConnection, header
 from tests.processes import PATIENCE
@@ -74,6 +75,18 @@ def test_a_ping_is_answered_and_a_text_is_an_empty_message():
     protocol.receive_data(deframer.answers)
     (pong,) = protocol.events_received()
     assert (pong.opcode, pong.data) == (Opcode.PONG, b"are you there")
+
+
+def test_where_text_is_spoken_a_binary_message_is_an_empty_one():
+    protocol, deframer = client(), Deframer(MAX, text=True)
+    protocol.send_text(b"hello")
+    protocol.send_binary(b"\0")
+    protocol.send_frame(Frame(Opcode.TEXT, b"in pi", fin=False))
+    protocol.send_frame(Frame(Opcode.CONT, b"eces"))
+    assert deframer.take(said(protocol)) == [b"hello", b"", b"in pieces"]
+    protocol.receive_data(header(b"hello", 0x81) + b"hello")
+    (frame,) = protocol.events_received()
+    assert (frame.opcode, bytes(frame.data)) == (Opcode.TEXT, b"hello")
 
 
 def test_both_ways_to_close():
@@ -251,7 +264,7 @@ async def echoing(lines):
     url = f"ws://127.0.0.1:{listener.getsockname()[1]}/v1/sync/room"
     config = Config()
     config.accesslog = config.errorlog = None
-    async with WebServer(app, config, [listener], greet=greet, max_message_bytes=MAX):
+    async with WebServer(app, config, [listener], endpoints=[Endpoint("/v1/sync/", greet)], max_message_bytes=MAX):
         yield url
         await asyncio.wait_for(asyncio.gather(*serving), PATIENCE)
 

@@ -7,19 +7,18 @@ not somebody who wants it stopped; stopping is a command of its own.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
-from quart import Blueprint, Response, request, websocket
+from quart import Blueprint, Response, request
 from quart_schema import tag, validate_request
 
-from crdt_sessions.errors import BadValue, CrdtSessionsError, NotFound, SessionNotFound
+from crdt_sessions.errors import NotFound, SessionNotFound
 from crdt_sessions.ids import SessionId
 from crdt_sessions.model import (
     Run,
@@ -29,20 +28,13 @@ from crdt_sessions.model import (
     ValuePart,
     shaped,
 )
-from crdt_sessions.model.checks import parse_json
 from crdt_sessions.model.strings import AgentName, MessageId, RunId, is_call
 from crdt_sessions.model.values import Part
 from crdt_sessions.runtime import Session, SessionRegistry
-from crdt_sessions.wire.closing import closing_for
-from crdt_sessions_server.asgi import websocket_token
 from crdt_sessions_server.auth import (
-    Admitted,
-    Permission,
     Principal,
     asked_session,
-    current_admission,
     current_principal,
-    live_access,
 )
 from crdt_sessions_server.gateways.ai_sdk_chunks import followed, ui_messages
 from crdt_sessions_server.gateways.conversation import (
@@ -52,7 +44,6 @@ from crdt_sessions_server.gateways.conversation import (
     Stopped,
     StopRequest,
     active_run,
-    admit_to,
     ask,
     asked_in_body,
     check_agent,
@@ -64,22 +55,19 @@ from crdt_sessions_server.gateways.conversation import (
     writer_of,
 )
 from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, Said
-from crdt_sessions_server.http.complaints import complaints
 from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, refuses
 from crdt_sessions_server.http.paths import header_value
 from crdt_sessions_server.http.problems import MEDIA_TYPE
 from crdt_sessions_server.http.schemas import JSON, Answer
-from crdt_sessions_server.http.streaming import DONE, compact, data_frames, going_on
+from crdt_sessions_server.http.streaming import DONE, data_frames, going_on
 from crdt_sessions_server.rest.sessions import creates
 
+PATH = "/v1/gateways/ai-sdk/chat"
 _HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
 
 _log = logging.getLogger("crdt_sessions.gateways")
 _TRANSPORT = ("ai-sdk.send", "ai-sdk.resume")
 """Routes that ``DefaultChatTransport`` asks."""
-_MAX_STREAMS = 32
-"""Requests that may be under way on one WebSocket."""
-_NOT_JSON = 1007
 
 
 class _Incoming(BaseModel):
@@ -121,7 +109,7 @@ class SteerRequest(_Incoming):
 
 def blueprint(registry: SessionRegistry) -> Blueprint:
     """Return the routes of the AI SDK."""
-    chat = Blueprint("ai-sdk", __name__, url_prefix="/v1/gateways/ai-sdk/chat")
+    chat = Blueprint("ai-sdk", __name__, url_prefix=PATH)
 
     @chat.post("")
     @tag(["gateways"])
@@ -131,7 +119,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     async def send(data: ChatRequest) -> Response:
         """Ask, decide or go on; the answer is the stream of one message. Sending it again changes nothing."""
         principal, session = await asked_in_body(data.id)
-        run, known = await _received(registry, session, data, principal)
+        run, known = await received(registry, session, data, principal)
         chunks = followed(registry, session, run.id, known)
         return going_on(data_frames(chunks, DONE), headers=_HEADERS | {RUN_HEADER: header_value(run.id)})
 
@@ -145,7 +133,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
         With ``?runId=`` it is that run's, also if it has ended: a client that saw its beginning gets its ending.
         """
-        run = await _active(registry, asked_session(name), request.args.get("runId"))
+        run = await active(registry, asked_session(name), request.args.get("runId"))
         if run is None:
             return Response("", 204)
         chunks = followed(registry, asked_session(name), run.id)
@@ -193,7 +181,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @chat.websocket("")
     async def converse() -> None:
         """``WebSocketChatTransport``: any number of chats on one connection."""
-        await _Conversation(registry).run()
+        raise AssertionError("ai_sdk_socket serves it in front of Quart, except who was refused before")
 
     chat.after_app_request(_spell_errors)
     return chat
@@ -210,7 +198,7 @@ async def _spell_errors(response: Response) -> Response:
     return response
 
 
-async def _active(registry: SessionRegistry, name: SessionId, run_id: str | None = None) -> Run | None:
+async def active(registry: SessionRegistry, name: SessionId, run_id: str | None = None) -> Run | None:
     """Return the run that is asked for, or goes on; None also for a chat that has not begun: useChat asks at once."""
     with contextlib.suppress(SessionNotFound):
         async with registry.open(name) as session:
@@ -222,7 +210,7 @@ async def _active(registry: SessionRegistry, name: SessionId, run_id: str | None
 # -- what comes in ---------------------------------------------------------------------------------------------------
 
 
-async def _received(
+async def received(
     registry: SessionRegistry, name: SessionId, data: ChatRequest, principal: Principal
 ) -> tuple[Run, Sequence[dict[str, Any]]]:
     """Write down what a client sent; return the run to follow, and the parts of its message that the client has."""
@@ -258,7 +246,7 @@ async def _continued(session: Session, message: UiMessage, principal: Principal,
     for part in message.parts:
         call, approval = part.get("toolCallId"), part.get("approval")
         if isinstance(call, str) and isinstance(approval, dict) and isinstance(approval.get("approved"), bool):
-            verdicts[call] = (approval["approved"], _string(approval.get("reason")))
+            verdicts[call] = (approval["approved"], string(approval.get("reason")))
         tool = known.tool(call) if isinstance(call, str) else None
         if tool is not None and tool.state == "input-available" and str(part.get("state")).startswith("output-"):
             outputs[str(call)] = part
@@ -275,7 +263,7 @@ async def _continued(session: Session, message: UiMessage, principal: Principal,
             if part["state"] == "output-available":
                 tool.output(part.get("output"))
             else:
-                tool.fail(_string(part.get("errorText")) or "the tool failed")
+                tool.fail(string(part.get("errorText")) or "the tool failed")
 
     await session.edit(write)
     question = Question((), writer.agent, "continue", message.id, run=continuation(message.id, outputs))
@@ -357,7 +345,7 @@ def _tool_part(part: dict[str, Any], kind: str) -> ToolPart | None:
     call, name = part.get("toolCallId"), part.get("toolName", kind.removeprefix("tool-"))
     if not isinstance(call, str) or not is_call(call) or not isinstance(name, str):
         return None
-    end: dict[str, Any] = {"state": "output-error", "error_text": _string(part.get("errorText")) or NOT_ANSWERED}
+    end: dict[str, Any] = {"state": "output-error", "error_text": string(part.get("errorText")) or NOT_ANSWERED}
     if part.get("state") == "output-available":
         end = {"state": "output-available", "output": part.get("output")}
     elif part.get("state") == "output-denied":
@@ -365,109 +353,6 @@ def _tool_part(part: dict[str, Any], kind: str) -> ToolPart | None:
     return ToolPart(type="tool", tool_call_id=call, tool_name=name, input=part.get("input"), **end)
 
 
-def _string(value: Any) -> str | None:
+def string(value: Any) -> str | None:
+    """Return *value* if it is text."""
     return value if isinstance(value, str) else None
-
-
-# -- WebSocketChatTransport ------------------------------------------------------------------------------------------
-
-
-async def _frames() -> AsyncGenerator[Any, None]:
-    while True:
-        yield _parsed(await websocket.receive())
-
-
-def _parsed(frame: str | bytes) -> Any:
-    try:
-        return parse_json(frame)
-    except (ValueError, RecursionError, BadValue):
-        return None
-
-
-class _Conversation:
-    """One WebSocket: several requests at once, each with chunks that are counted."""
-
-    def __init__(self, registry: SessionRegistry) -> None:
-        self._registry = registry
-        self._streams: dict[str, asyncio.Task[None]] = {}
-
-    async def run(self) -> None:
-        scope, admission = dict(websocket.scope), current_admission()
-        token, subprotocol = websocket_token(scope)
-        await websocket.accept(subprotocol=subprotocol)
-        try:
-            admitted = await admission.admit(scope, token, None)  # nothing is read before it is known who it is
-            admission.count_connect(scope, admitted.principal)
-            with admission.streaming(admitted.principal):
-                await self._converse(admitted)
-        except CrdtSessionsError as error:
-            closing = closing_for(error)
-            await websocket.close(closing.code, closing.reason)
-
-    async def _converse(self, admitted: Admitted) -> None:
-        try:
-            async for frame in live_access().following(admitted, _frames()):
-                if not isinstance(frame, dict):
-                    await websocket.close(_NOT_JSON, "frames are JSON objects")
-                    return
-                await self._take(frame, admitted.token)
-        finally:
-            for task in self._streams.values():
-                task.cancel()
-            await asyncio.gather(*self._streams.values(), return_exceptions=True)
-
-    async def _take(self, frame: dict[str, Any], token: str | None) -> None:
-        request_id = str(frame.get("requestId", "")).encode(errors="replace").decode()
-        kind = frame.get("type")
-        if kind == "abort":  # a page that was closed sends it as well as a stop button: it only means, not to me
-            task = self._streams.pop(request_id, None)
-            if task is not None:
-                task.cancel()
-        elif kind in ("send", "resume") and len(self._streams) >= _MAX_STREAMS:
-            await self._tell("error", request_id, errorText=f"more than {_MAX_STREAMS} requests at once")
-        elif kind in ("send", "resume"):
-            answer = self._send if kind == "send" else self._resume
-            task = asyncio.create_task(self._answer(request_id, frame, answer(request_id, frame, token)))
-            self._streams[request_id] = task
-            task.add_done_callback(lambda _: self._streams.pop(request_id, None))
-
-    async def _answer(self, request_id: str, frame: dict[str, Any], answering: Any) -> None:
-        try:
-            await answering
-        except CrdtSessionsError as error:
-            await self._tell("error", request_id, errorText=str(error))
-        except ValidationError as error:
-            field, message = complaints(error, frame)[0]
-            await self._tell("error", request_id, errorText=f"not a chat request: {field or 'it'} {message}")
-        except UnicodeEncodeError:
-            await self._tell("error", request_id, errorText="not a chat request: a text holds half a surrogate pair")
-
-    async def _send(self, request_id: str, frame: dict[str, Any], token: str | None) -> None:
-        body = frame.get("body") if isinstance(frame.get("body"), dict) else {}
-        data = ChatRequest.model_validate({**(body or {}), **frame})
-        admitted, name = await admit_to(dict(websocket.scope), token, data.id, Permission.POST)
-        run, known = await _received(self._registry, name, data, admitted.principal)
-        await self._stream(request_id, admitted, name, run.id, known)
-
-    async def _resume(self, request_id: str, frame: dict[str, Any], token: str | None) -> None:
-        admitted, name = await admit_to(dict(websocket.scope), token, str(frame.get("id", "")), Permission.READ)
-        body = frame.get("body")
-        run = await _active(self._registry, name, _string(body.get("runId")) if isinstance(body, dict) else None)
-        if run is None:
-            await self._tell("no-active", request_id)
-            return
-        await self._tell("start", request_id)
-        await self._stream(request_id, admitted, name, run.id, ())
-
-    async def _stream(
-        self, request_id: str, admitted: Admitted, name: SessionId, run_id: str, known: Sequence[dict[str, Any]]
-    ) -> None:
-        sequence = 0
-        async for batch in live_access().following(admitted, followed(self._registry, name, run_id, known)):
-            for chunk in batch:
-                await self._tell("chunk", request_id, sequence=sequence, chunk=chunk)
-                sequence += 1
-        await self._tell("end", request_id)
-
-    async def _tell(self, kind: str, request_id: str, **more: Any) -> None:
-        await websocket.send(compact({"type": kind, "requestId": request_id, **more}))

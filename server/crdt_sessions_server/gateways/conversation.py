@@ -29,7 +29,7 @@ from crdt_sessions.model.strings import checked_id, derived
 from crdt_sessions.model.values import Trigger
 from crdt_sessions.runtime import Projector, RunChanged, Session, SessionEvent, SessionRegistry, known_agents
 from crdt_sessions_server.asgi import Scope, http_token
-from crdt_sessions_server.auth import Admitted, Permission, Principal, current_admission
+from crdt_sessions_server.auth import Admission, Admitted, Permission, Principal, current_admission
 from crdt_sessions_server.gateways.transcript import Said, lacking, question_of
 from crdt_sessions_server.http.schemas import Answer
 from crdt_sessions_server.http.streaming import compact
@@ -81,7 +81,9 @@ class Question:
     """What else is written down in the same change."""
 
 
-async def admit_to(scope: Scope, token: str | None, name: str, needs: Permission) -> tuple[Admitted, SessionId]:
+async def admit_to(
+    admission: Admission, scope: Scope, token: str | None, name: str, needs: Permission
+) -> tuple[Admitted, SessionId]:
     """Return who asks for the session *name*, and that session, where it is named in a body and not in the path.
 
     Raises:
@@ -89,7 +91,6 @@ async def admit_to(scope: Scope, token: str | None, name: str, needs: Permission
         TooMany: they ask too often.
     """
     session_id(name)
-    admission = current_admission()
     admitted = await admission.admit(scope, token, name, needs)
     admission.count_request(admitted.principal, needs)
     return admitted, session_id(name, admitted.principal.tenant)
@@ -108,7 +109,7 @@ async def who_asks() -> Principal:
 async def asked_in_body(name: str, needs: Permission = Permission.POST) -> tuple[Principal, SessionId]:
     """Return who makes the current HTTP request, and the session that its body names. Raises as :func:`admit_to`."""
     scope = dict(request.scope)
-    g.admitted, session = await admit_to(scope, http_token(scope), name, needs)
+    g.admitted, session = await admit_to(current_admission(), scope, http_token(scope), name, needs)
     return g.admitted.principal, session
 
 

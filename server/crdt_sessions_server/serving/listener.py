@@ -1,9 +1,9 @@
 """What every connection begins with: its first request decides who serves it.
 
 Each accepted socket has a :class:`Listener` until the head of its first request is there. A plain HTTP/1.1 request
-for a session's WebSocket is answered here, and its socket gets a connection of ours; all other sockets are handed to
-Hypercorn, which sees them from their first byte (``docs/decisions/0039-a-listener-of-our-own.md``). HTTP/2, later
-requests on a connection, and requests that the ``websockets`` library would refuse are Hypercorn's, too.
+for a WebSocket of an endpoint is answered here, and its socket gets a connection of ours; all other sockets are
+handed to Hypercorn, which sees them from their first byte (``docs/decisions/0039-a-listener-of-our-own.md``). HTTP/2,
+later requests on a connection, and requests that the ``websockets`` library would refuse are Hypercorn's, too.
 
 A client has some seconds for its head. One that sends nothing, or a byte now and then, holds a socket no longer.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, cast
 from urllib.parse import unquote
 
@@ -20,7 +20,7 @@ from hypercorn.utils import parse_socket_addr
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from crdt_sessions_server.asgi import SYNC_PREFIX, Scope, websocket_token
+from crdt_sessions_server.asgi import Scope, websocket_token
 from crdt_sessions_server.serving.websocket import SocketConnection
 
 HEAD_PATIENCE_S = 5.0
@@ -28,11 +28,22 @@ HEAD_PATIENCE_S = 5.0
 _MAX_HEAD = 16 * 1024
 """Bytes of a head that are waited for here; Hypercorn refuses larger ones."""
 _END = b"\r\n\r\n"
-_START = b"GET " + SYNC_PREFIX.encode()
 _SILENT = logging.Logger("handshake", logging.CRITICAL)  # the library logs requests, and tokens are in them
 
 Greet = Callable[[Scope, str | None, SocketConnection], None]
-"""Called with a request, the token in it, and the connection on which it was answered."""
+"""Called with a request, the token in it, and the connection on which it was answered; returns at once."""
+
+
+class Endpoint(NamedTuple):
+    """Paths whose WebSockets are served without Hypercorn."""
+
+    prefix: str
+    """What the paths begin with."""
+    greet: Greet
+    accepts: Callable[[Scope], bool] = lambda scope: True
+    """Whether a request is answered here; Hypercorn answers the others."""
+    text: bool = False
+    """Whether messages are text."""
 
 
 class Behind(Protocol):
@@ -49,17 +60,21 @@ class Listener(asyncio.Protocol):
     """An accepted socket, until it is known who serves it.
 
     Args:
-        server: serves all that is no WebSocket of a session.
-        greet: takes these, if anybody does.
+        server: serves all that is no WebSocket of an endpoint.
+        endpoints: take these.
         max_message_bytes: larger messages on these are refused.
         patience_s: for the head of the first request.
     """
 
     def __init__(
-        self, server: Behind, greet: Greet | None, max_message_bytes: int, patience_s: float = HEAD_PATIENCE_S
+        self,
+        server: Behind,
+        endpoints: Sequence[Endpoint],
+        max_message_bytes: int,
+        patience_s: float = HEAD_PATIENCE_S,
     ) -> None:
         self._server = server
-        self._greet = greet
+        self._endpoints = endpoints
         self._max_message_bytes = max_message_bytes
         self._patience = patience_s
         self._head = b""
@@ -80,10 +95,11 @@ class Listener(asyncio.Protocol):
         """Take bytes of the head; see to it that the connection is served, once they say by whom."""
         self._head += data
         head = self._head
-        if self._greet is None or head[: len(_START)] != _START[: len(head)]:
+        possible = [each for each in self._endpoints if _may_be(head, each.prefix)]
+        if not possible:
             self._pass_on()
         elif _END in head or len(head) > _MAX_HEAD:
-            self._answer(self._greet)
+            self._answer(possible[0])
 
     def eof_received(self) -> None:
         """See :meth:`asyncio.Protocol.eof_received`; whoever leaves before the head is there gets no answer."""
@@ -98,7 +114,7 @@ class Listener(asyncio.Protocol):
         if transport is not None:
             transport.abort()
 
-    def _answer(self, greet: Greet) -> None:
+    def _answer(self, endpoint: Endpoint) -> None:
         assert self._transport is not None
         socket = self._transport.get_extra_info("socket")
         try:
@@ -106,15 +122,15 @@ class Listener(asyncio.Protocol):
         except OSError:
             self.close()  # it is gone
             return
-        answered = answer(self._head, client)
-        if answered is None:
+        answered = answer(self._head, endpoint.prefix, client)
+        if answered is None or not endpoint.accepts(answered.scope):
             self._pass_on()
             return
         transport = self._leave()
         if transport is not None:
-            connection = SocketConnection(transport, self._max_message_bytes)
+            connection = SocketConnection(transport, self._max_message_bytes, text=endpoint.text)
             connection.begin(answered.response)
-            greet(answered.scope, answered.token, connection)
+            endpoint.greet(answered.scope, answered.token, connection)
 
     def _pass_on(self) -> None:
         transport = self._leave()
@@ -131,6 +147,16 @@ class Listener(asyncio.Protocol):
         return transport
 
 
+def _start(prefix: str) -> bytes:
+    return b"GET " + prefix.encode()
+
+
+def _may_be(head: bytes, prefix: str) -> bool:
+    """Whether a request of which *head* has come may be one for a path that begins with *prefix*."""
+    start = _start(prefix)
+    return head[: len(start)] == start[: len(head)]
+
+
 class Answered(NamedTuple):
     """A request for a WebSocket that is accepted."""
 
@@ -140,16 +166,17 @@ class Answered(NamedTuple):
     response: bytes
 
 
-def answer(data: bytes, client: tuple[str, int] | None) -> Answered | None:
+def answer(data: bytes, prefix: str, client: tuple[str, int] | None) -> Answered | None:
     """Answer a request for a WebSocket; return None if it is no such request, or is to be looked at by Hypercorn.
 
     Source: RFC 6455, section 4.2; the ``websockets`` library is what reads and checks it.
 
     Args:
         data: all that has come on the connection.
+        prefix: of the paths that are answered here.
         client: who has sent it.
     """
-    if not (data.isascii() and data.startswith(_START) and data.find(_END) == len(data) - len(_END)):
+    if not (data.isascii() and data.startswith(_start(prefix)) and data.find(_END) == len(data) - len(_END)):
         return None
     protocol = ServerProtocol(logger=_SILENT)
     protocol.receive_data(data)

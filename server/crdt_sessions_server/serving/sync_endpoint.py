@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from crdt_sessions.errors import AccessDenied, BadParameter, CrdtSessionsError
 from crdt_sessions.ids import session_id
 from crdt_sessions.runtime import Channel, Line, SessionRegistry
 from crdt_sessions.wire import Closing, PermissionDenied, closing_for, encode
-from crdt_sessions_server.asgi import ORDERLY, SYNC_PREFIX, App, Receive, Scope, Send, query, websocket_token
+from crdt_sessions_server.asgi import SYNC_PREFIX, App, Receive, Scope, Send, query, websocket_token
 from crdt_sessions_server.auth import Admission, Admitted, Permission
 from crdt_sessions_server.http.origins import Origins
+from crdt_sessions_server.serving.asgi_channel import HANG_UP_S, AsgiChannel, Departures
+from crdt_sessions_server.serving.listener import Endpoint
 from crdt_sessions_server.serving.websocket import SocketConnection
 
 _log = logging.getLogger("crdt_sessions.sync_endpoint")
-_HANG_UP_S = 1.0
 _DENIED = closing_for(AccessDenied(what="")).code
 
 
@@ -48,11 +49,16 @@ class SyncEndpoint:
         self._admission = admission
         self._origins = origins
         self._serving: set[asyncio.Task[None]] = set()
-        self._draining: set[asyncio.Task[None]] = set()
+        self._departures = Departures()
 
     def greet(self, scope: Scope, token: str | None, line: SocketConnection) -> None:
         """Serve a WebSocket whose request was answered already; return at once."""
         self._start(self._serve_line(scope, token, line))
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """For listeners, which answer requests themselves."""
+        return Endpoint(SYNC_PREFIX, self.greet)
 
     @property
     def max_message_bytes(self) -> int:
@@ -87,7 +93,7 @@ class SyncEndpoint:
             closing = await self._admit(scope, token, line)
             if closing.code == _DENIED:
                 line.write([encode(PermissionDenied(closing.reason))])
-            await line.close(closing.code, closing.reason, _HANG_UP_S)
+            await line.close(closing.code, closing.reason, HANG_UP_S)
         finally:
             line.abort()  # nobody else would
 
@@ -99,18 +105,7 @@ class SyncEndpoint:
         if closing.code == _DENIED:
             await channel.send(encode(PermissionDenied(closing.reason)))
         await send({"type": "websocket.close", "code": closing.code, "reason": closing.reason})
-        await self._see_off(receive)
-
-    async def _see_off(self, receive: Receive) -> None:
-        """Read, and drop, what still comes, until the client has hung up or has had its time for that.
-
-        The server may be holding messages for us (Hypercorn keeps ten). Were they left there, it could not even
-        say that the connection is over, and would keep the socket for ever; so they are read until it has.
-        """
-        reading = asyncio.create_task(_drain(receive))
-        self._draining.add(reading)
-        reading.add_done_callback(self._draining.discard)
-        await asyncio.wait({reading}, timeout=_HANG_UP_S)
+        await self._departures.see_off(receive)
 
     async def _admit(self, scope: Scope, token: str | None, channel: Channel | Line) -> Closing:
         try:
@@ -138,43 +133,6 @@ class SyncEndpoint:
                 lineage=query(scope).get("lineage"),
                 lease=query(scope).get("lease"),
             )
-
-
-class AsgiChannel:
-    """An accepted ASGI WebSocket in ``pycrdt.Channel``'s shape."""
-
-    def __init__(self, path: str, receive: Receive, send: Send) -> None:
-        self.path = path
-        self.ended = False
-        """Whether the client has gone."""
-        self._receive = receive
-        self._send = send
-
-    async def send(self, message: bytes) -> None:
-        """Send one binary message; wait while the client does not read."""
-        await self._send({"type": "websocket.send", "bytes": message})
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield binary messages.
-
-        A text message is no protocol message and becomes an empty one, which the codec refuses.
-
-        Raises:
-            ConnectionError: the connection broke.
-        """
-        while True:
-            event = await self._receive()
-            if event["type"] == "websocket.disconnect":
-                self.ended = True
-                if event.get("code", 1005) not in ORDERLY:
-                    raise ConnectionResetError(f"closed with {event.get('code')}")
-                return
-            yield event.get("bytes") or b""
-
-
-async def _drain(receive: Receive) -> None:
-    while (await receive())["type"] != "websocket.disconnect":
-        pass
 
 
 def _generation(scope: Scope) -> int | None:

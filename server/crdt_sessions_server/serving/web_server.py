@@ -19,7 +19,7 @@ from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 
-from crdt_sessions_server.serving.listener import Greet, Listener
+from crdt_sessions_server.serving.listener import Endpoint, Listener
 
 _BACKLOG = 1024
 
@@ -31,7 +31,7 @@ class WebServer:
         app: the ASGI application.
         config: of Hypercorn; how long its connections have to end is in it, and whether there is TLS.
         sockets: listen already; they are closed at the end.
-        greet: takes WebSockets of sessions from their first byte; all are Hypercorn's if None.
+        endpoints: take WebSockets from their first byte; all others are Hypercorn's.
         max_message_bytes: larger messages on these are refused.
     """
 
@@ -41,13 +41,13 @@ class WebServer:
         config: Config,
         sockets: Sequence[socket.socket],
         *,
-        greet: Greet | None = None,
+        endpoints: Sequence[Endpoint] = (),
         max_message_bytes: int = 0,
     ) -> None:
         self._app = ASGIWrapper(app)
         self._config = config
         self._sockets = sockets
-        self._greet = greet
+        self._endpoints = endpoints
         self._max_message_bytes = max_message_bytes
         self._context = WorkerContext(None)
         self._state: dict[str, Any] = {}
@@ -101,7 +101,7 @@ class WebServer:
             await asyncio.wait(set(self._connections), timeout=self._config.graceful_timeout)
 
     def _listener(self) -> Listener:
-        return Listener(self, self._greet, self._max_message_bytes)
+        return Listener(self, self._endpoints, self._max_message_bytes)
 
     def serve(self, transport: asyncio.Transport, first: bytes) -> None:
         """Let Hypercorn serve a connection of which *first* was read already; return at once."""

@@ -31,7 +31,7 @@ _HIGH_WATER = 256 * 1024
 """Bytes that may wait for a peer's socket before nothing more is written."""
 _MESSAGE_BYTES = 50
 """What a message costs beside its bytes."""
-_BINARY, _MASKED = 0x82, 0x80
+_TEXT, _BINARY, _MASKED = 0x81, 0x82, 0x80
 
 
 class SocketConnection(asyncio.Protocol):
@@ -41,11 +41,13 @@ class SocketConnection(asyncio.Protocol):
         transport: the socket's; it is ours from now on.
         max_message_bytes: larger messages close the connection with 1009; more than that of messages that came
             though nothing more was to be read closes it with 1013.
+        text: whether its messages are text; binary otherwise.
     """
 
-    def __init__(self, transport: asyncio.Transport, max_message_bytes: int) -> None:
+    def __init__(self, transport: asyncio.Transport, max_message_bytes: int, *, text: bool = False) -> None:
         self._transport = transport
-        self._frames = Deframer(max_message_bytes)
+        self._frames = Deframer(max_message_bytes, text=text)
+        self._text = text
         self._waiting: list[Sequence[bytes]] = []
         self._piled = 0
         self._max_piled = max_message_bytes
@@ -75,7 +77,7 @@ class SocketConnection(asyncio.Protocol):
     def write(self, messages: Sequence[bytes]) -> None:
         """See :meth:`Line.write`."""
         if not self._transport.is_closing():  # uvloop's raises, and whoever writes to many must go on
-            self._transport.write(_framed(messages))
+            self._transport.write(_framed(messages) if not self._text else _framed_text(messages))
 
     async def drained(self) -> None:
         """See :meth:`Line.drained`."""
@@ -201,16 +203,19 @@ class Deframer:
 
     Args:
         max_message_bytes: larger messages are refused with 1009.
+        text: whether messages are text. One of the other kind is no message of the protocol's, and becomes empty.
     """
 
-    def __init__(self, max_message_bytes: int) -> None:
+    def __init__(self, max_message_bytes: int, *, text: bool = False) -> None:
         self._max = max_message_bytes
+        self._kind = Opcode.TEXT if text else Opcode.BINARY
+        self._first = _TEXT if text else _BINARY
         self._parts: list[bytes] = []
         self._have = 0
         self._need = 2
         self._library: Protocol | None = None
         self._fragmented = False
-        self._pieces: list[bytes] | None = None  # of a message in several frames; None if it is text
+        self._pieces: list[bytes] | None = None  # of a message in several frames; None if it is of the other kind
         self.answers = b""
         """Bytes to be sent: pongs, and the answer to a close."""
         self.closed: int | None = None
@@ -219,7 +224,7 @@ class Deframer:
         """Whether both sides have said that the connection ends."""
 
     def take(self, data: bytes) -> list[bytes]:
-        """Take bytes; return the messages that are whole. A text message is no protocol message: an empty one."""
+        """Take bytes; return the messages that are whole."""
         messages: list[bytes] = []
         if self.closed is not None:
             return messages
@@ -240,7 +245,7 @@ class Deframer:
             if stop > end:
                 self._keep(data[at:], head + size)
                 break
-            if data[at] == _BINARY and data[at + 1] & _MASKED and not self._fragmented:
+            if data[at] == self._first and data[at + 1] & _MASKED and not self._fragmented:
                 messages.append(apply_mask(data[at + head : stop], data[at + head - 4 : at + head]))
             else:
                 self._leave_to_library(data[at:stop], messages)
@@ -285,7 +290,7 @@ class Deframer:
     def _heard(self, event: Any, messages: list[bytes]) -> None:
         if event.opcode in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
             if event.opcode is not Opcode.CONT:
-                self._pieces = [] if event.opcode is Opcode.BINARY else None
+                self._pieces = [] if event.opcode is self._kind else None
             if self._pieces is not None:
                 self._pieces.append(bytes(event.data))
             self._fragmented = not event.fin
@@ -317,15 +322,19 @@ def _framed(messages: Sequence[bytes]) -> bytes:
     return cast(bytes, _last[1])
 
 
+def _framed_text(messages: Sequence[bytes]) -> bytes:
+    return b"".join([part for each in messages for part in (header(each, _TEXT), each)])
+
+
 _SHARED = 64 * 1024
 _last: list[Any] = [None, b""]  # a message, and its frame
 
 
-def header(message: bytes) -> bytes:
-    """Return the header of a server's frame with *message* in it."""
+def header(message: bytes, first: int = _BINARY) -> bytes:
+    """Return the header of a server's frame with *message* in it; its *first* byte says of which kind it is."""
     size = len(message)
     if size < 126:
-        return bytes((_BINARY, size))
+        return bytes((first, size))
     if size < 65536:
-        return bytes((_BINARY, 126)) + size.to_bytes(2, "big")
-    return bytes((_BINARY, 127)) + size.to_bytes(8, "big")
+        return bytes((first, 126)) + size.to_bytes(2, "big")
+    return bytes((first, 127)) + size.to_bytes(8, "big")

@@ -1,0 +1,228 @@
+"""``WebSocketChatTransport`` of AI SDK 7: several requests at once on one WebSocket, each with counted chunks.
+
+Quart would queue what comes without bound, as it would for the sync endpoint; so it is served in front of Quart, and
+on a socket of our own where the listener has one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from crdt_sessions.errors import AccessDenied, BadValue, CrdtSessionsError, ShuttingDown
+from crdt_sessions.ids import SessionId
+from crdt_sessions.model.checks import parse_json
+from crdt_sessions.runtime import SessionRegistry
+from crdt_sessions.wire.closing import closing_for
+from crdt_sessions_server.asgi import App, Receive, Scope, Send, websocket_token
+from crdt_sessions_server.auth import Admission, Admitted, Permission
+from crdt_sessions_server.gateways.ai_sdk import PATH, ChatRequest, active, received, string
+from crdt_sessions_server.gateways.ai_sdk_chunks import followed
+from crdt_sessions_server.gateways.conversation import admit_to
+from crdt_sessions_server.http.complaints import complaints
+from crdt_sessions_server.http.origins import Origins
+from crdt_sessions_server.http.streaming import compact
+from crdt_sessions_server.serving.asgi_channel import Departures
+from crdt_sessions_server.serving.listener import Endpoint
+from crdt_sessions_server.serving.text_socket import AsgiTextSocket, OwnTextSocket, TextSocket
+from crdt_sessions_server.serving.websocket import SocketConnection
+
+_MAX_STREAMS = 32
+"""Requests that may be under way on one WebSocket."""
+_NOT_JSON = 1007
+
+
+class ChatSockets:
+    """The endpoint of chat WebSockets around another ASGI application.
+
+    Args:
+        app: everything else; it also refuses pages of other origins, before the handshake.
+        registry: the sessions.
+        admission: who may come in.
+        origins: which pages may.
+        patience_s: a client that reads nothing for so long is hung up on.
+    """
+
+    def __init__(
+        self, app: App, registry: SessionRegistry, admission: Admission, origins: Origins, *, patience_s: float
+    ) -> None:
+        self._app = app
+        self._registry = registry
+        self._admission = admission
+        self._origins = origins
+        self._patience = patience_s
+        self._departures = Departures()
+        self._serving: set[asyncio.Task[None]] = set()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """For listeners, which answer requests themselves."""
+        return Endpoint(PATH, self.greet, self.accepts, text=True)
+
+    def accepts(self, scope: Scope) -> bool:
+        """Whether a request is for this endpoint, and from where it may come."""
+        try:
+            self._origins.check(scope)
+        except AccessDenied:
+            return False
+        return bool(scope["path"] == PATH)
+
+    def greet(self, scope: Scope, token: str | None, connection: SocketConnection) -> None:
+        """Serve a WebSocket whose request was answered already; return at once."""
+        task = asyncio.create_task(self._serve_own(scope, token, connection))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] != "websocket" or scope["path"] != PATH or not self.accepts(scope):
+            await self._app(scope, receive, send)
+            return
+        if (await receive())["type"] != "websocket.connect":
+            return
+        token, subprotocol = websocket_token(scope)
+        await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
+        await self._serve(scope, token, AsgiTextSocket(receive, send, self._departures))
+
+    async def stop(self) -> None:
+        """End all conversations on sockets of our own; return when all have been told."""
+        for task in self._serving:
+            task.cancel()
+        if self._serving:
+            await asyncio.wait(set(self._serving))
+
+    async def _serve_own(self, scope: Scope, token: str | None, connection: SocketConnection) -> None:
+        socket = OwnTextSocket(connection, self._patience)
+        try:
+            await self._serve(scope, token, socket)
+        except asyncio.CancelledError:  # the service stops
+            closing = closing_for(ShuttingDown())
+            await socket.close(closing.code, closing.reason)
+        finally:
+            connection.abort()  # nobody else would
+
+    async def _serve(self, scope: Scope, token: str | None, socket: TextSocket) -> None:
+        try:
+            admitted = await self._admission.admit(scope, token, None)  # nothing is read before it is known who it is
+            self._admission.count_connect(scope, admitted.principal)
+            with self._admission.streaming(admitted.principal):
+                conversation = _Conversation(self._registry, self._admission, scope, token, socket)
+                if await conversation.run(admitted):
+                    await socket.close(1000, "")
+                else:
+                    await socket.close(_NOT_JSON, "frames are JSON objects")
+        except CrdtSessionsError as error:
+            closing = closing_for(error)
+            await socket.close(closing.code, closing.reason)
+
+
+def _parsed(frame: str | bytes) -> Any:
+    try:
+        return parse_json(frame)
+    except (ValueError, RecursionError, BadValue):
+        return None
+
+
+class _Conversation:
+    """What is asked and answered on one WebSocket."""
+
+    def __init__(
+        self, registry: SessionRegistry, admission: Admission, scope: Scope, token: str | None, socket: TextSocket
+    ) -> None:
+        self._registry = registry
+        self._admission = admission
+        self._scope = scope
+        self._token = token
+        self._socket = socket
+        self._streams: dict[str, asyncio.Task[None]] = {}
+        self._running: set[asyncio.Task[None]] = set()  # more than that, if a client uses an id twice
+
+    async def run(self, admitted: Admitted) -> bool:
+        """Answer until the client has gone; return False if it sends what is no JSON object.
+
+        Raises:
+            CrdtSessionsError: it may not any more, or does not read.
+        """
+        try:
+            async with contextlib.aclosing(self._frames()) as frames:
+                async for frame in self._admission.live.following(admitted, frames):
+                    if not isinstance(frame, dict):
+                        return False
+                    await self._take(frame)
+            return True
+        finally:
+            for task in self._running:
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _frames(self) -> AsyncGenerator[Any, None]:
+        async with contextlib.aclosing(self._socket.messages()) as messages:
+            async for message in messages:
+                yield _parsed(message)
+
+    async def _take(self, frame: dict[str, Any]) -> None:
+        request_id = str(frame.get("requestId", "")).encode(errors="replace").decode()
+        kind = frame.get("type")
+        if kind == "abort":  # a page that was closed sends it as well as a stop button: it only means, not to me
+            task = self._streams.pop(request_id, None)
+            if task is not None:
+                task.cancel()
+        elif kind in ("send", "resume") and len(self._running) >= _MAX_STREAMS:
+            await self._tell("error", request_id, errorText=f"more than {_MAX_STREAMS} requests at once")
+        elif kind in ("send", "resume"):
+            answer = self._send if kind == "send" else self._resume
+            task = asyncio.create_task(self._answer(request_id, frame, answer(request_id, frame)))
+            self._streams[request_id] = task
+            self._running.add(task)
+            task.add_done_callback(lambda _: self._ended(request_id, task))
+
+    def _ended(self, request_id: str, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if self._streams.get(request_id) is task:
+            del self._streams[request_id]
+
+    async def _answer(self, request_id: str, frame: dict[str, Any], answering: Coroutine[Any, Any, None]) -> None:
+        try:
+            await answering
+        except CrdtSessionsError as error:
+            await self._tell("error", request_id, errorText=str(error))
+        except ValidationError as error:
+            field, message = complaints(error, frame)[0]
+            await self._tell("error", request_id, errorText=f"not a chat request: {field or 'it'} {message}")
+        except UnicodeEncodeError:
+            await self._tell("error", request_id, errorText="not a chat request: a text holds half a surrogate pair")
+
+    async def _send(self, request_id: str, frame: dict[str, Any]) -> None:
+        body = frame.get("body") if isinstance(frame.get("body"), dict) else {}
+        data = ChatRequest.model_validate({**(body or {}), **frame})
+        admitted, name = await admit_to(self._admission, self._scope, self._token, data.id, Permission.POST)
+        run, known = await received(self._registry, name, data, admitted.principal)
+        await self._stream(request_id, admitted, name, run.id, known)
+
+    async def _resume(self, request_id: str, frame: dict[str, Any]) -> None:
+        name = str(frame.get("id", ""))
+        admitted, session = await admit_to(self._admission, self._scope, self._token, name, Permission.READ)
+        body = frame.get("body")
+        run = await active(self._registry, session, string(body.get("runId")) if isinstance(body, dict) else None)
+        if run is None:
+            await self._tell("no-active", request_id)
+            return
+        await self._tell("start", request_id)
+        await self._stream(request_id, admitted, session, run.id, ())
+
+    async def _stream(
+        self, request_id: str, admitted: Admitted, name: SessionId, run_id: str, known: Sequence[dict[str, Any]]
+    ) -> None:
+        sequence = 0
+        async for batch in self._admission.live.following(admitted, followed(self._registry, name, run_id, known)):
+            for chunk in batch:
+                await self._tell("chunk", request_id, sequence=sequence, chunk=chunk)
+                sequence += 1
+        await self._tell("end", request_id)
+
+    async def _tell(self, kind: str, request_id: str, **more: Any) -> None:
+        await self._socket.send(compact({"type": kind, "requestId": request_id, **more}))
