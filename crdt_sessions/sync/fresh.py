@@ -118,6 +118,8 @@ class _Planting:
             self._make(_MAP, 0)
         elif head.parent is not None:
             self._inside(*head.parent, head.key, content)
+        else:  # GC and Skip are in nothing
+            raise _NotFresh
 
     def _inside(self, client: int, parent: int, key: str | None, content: int) -> None:
         """Read what comes into a type, beside nothing."""

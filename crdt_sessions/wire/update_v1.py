@@ -47,7 +47,7 @@ class Head(NamedTuple):
     right: Id | None
     """What it stands before."""
     parent: Id | str | None
-    """The type, or the root, that it is in; None if a neighbour tells."""
+    """The type, or the root, that it is in; None if a neighbour tells, or it is in none."""
     key: str | None
     """Its key, if it is the entry of a map and has no neighbour."""
 
@@ -197,12 +197,14 @@ def _deleted(reader: Reader) -> Iterator[tuple[int, Ranges]]:
 
 
 def read_head(reader: Reader) -> Head:
-    """Read what stands before the content of a struct that is neither GC nor Skip.
+    """Read what stands before the content of a struct. Of GC and Skip that is the first byte alone.
 
     Raises:
         WireError: the bytes end before, or a name is not UTF-8.
     """
     info = reader.take(1)[0]
+    if info in (GC, SKIP):
+        return Head(info, None, None, None, None)
     origin = (reader.varuint(), reader.varuint()) if info & HAS_ORIGIN else None
     right = (reader.varuint(), reader.varuint()) if info & HAS_RIGHT_ORIGIN else None
     if origin is not None or right is not None:
@@ -216,11 +218,10 @@ def read_head(reader: Reader) -> Head:
 def _struct(reader: Reader, client: int, clock: int, size: int) -> Struct:
     """Read a struct of *client* in an update of *size* bytes."""
     start = size - reader.remaining
-    if (kind := reader.peek()) in (GC, SKIP):
-        reader.take(1)
-        length = _bounded(reader.varuint())
-        return Struct(start, size - reader.remaining, clock, length, (), kind == SKIP, (), 0)
     head = read_head(reader)
+    if head.info in (GC, SKIP):
+        length = _bounded(reader.varuint())
+        return Struct(start, size - reader.remaining, clock, length, (), head.info == SKIP, (), 0)
     read = _CONTENTS.get(head.kind)
     if read is None:
         raise _Unreadable

@@ -57,16 +57,6 @@ class Reader:
                 return value
         raise VarintTooLong
 
-    def peek(self) -> int:
-        """Return the next byte, which stays to be read.
-
-        Raises:
-            TruncatedFrame: there is none.
-        """
-        if self._position >= self._end:
-            raise TruncatedFrame(wanted=1, available=0)
-        return self._data[self._position]
-
     def take(self, count: int) -> bytes:
         """Return exactly *count* bytes.
 

@@ -1,7 +1,7 @@
 """Updates that tear surrogate pairs apart: what the library is given is sound, and reads as Yjs reads it."""
 
 import pytest
-from pycrdt import Text, merge_updates
+from pycrdt import Doc, Map, Text, merge_updates
 
 from crdt_sessions.model import Pairs, SessionDoc, encode_verified
 from crdt_sessions.wire import EMPTY_UPDATE
@@ -123,3 +123,19 @@ def test_what_was_looked_at_before_is_known_and_remains_right():
         update = b"\x00\x01\x09\x01" + bytes([at, 1])
         assert pairs.mended(update) == fresh().mended(update)
         assert bool(pairs.mended(update).before) == (at in (1, 5, 6, 10, 11))
+
+
+def test_a_place_in_what_was_collected_is_in_no_pair():
+    """Of what stands in a deleted type only its extent is left: a GC struct, which has no head and no text."""
+    author, late = Doc(client_id=5), Doc(client_id=6)
+    author["notes"] = notes = Map()
+    notes["n"] = Text("a🙂b")
+    late.apply_update(author.get_update())
+    document = begun(BEGUN, author.get_update())  # where there is a pair besides
+    before = late.get_state()
+    late.get("notes", type=Map)["n"].insert(1, "x")  # in front of the pair, by somebody who has not heard
+    del notes["n"]
+    document.apply(author.get_update())
+    update = late.get_update(before)
+    mended = Pairs(document).mended(update)
+    assert (mended.before, mended.update) == ((), update)

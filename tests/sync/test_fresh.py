@@ -170,10 +170,12 @@ def test_bytes_by_hand_are_fresh():
         update(*A_TEXT, b"\x84\x05\x02" + string("c")),
         update(*A_TEXT, b"\xc4\x05\x03\x05\x02" + string("c")),
         update(*A_TEXT, b"\xa4\x05\x03" + string("c")),
+        update(rooted(), b"\x00"),
     ],
     ids=[
         "neither named nor not", "deleted content", "long map", "long text", "gap", "key twice", "undefined", "two values", "no value",
         "long number", "empty text", "second beginning", "after somebody's", "in the middle", "before", "key and origin",
+        "collected",
     ],
 )  # fmt: skip
 def test_other_bytes_by_hand_are_not(bad):

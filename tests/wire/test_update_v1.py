@@ -4,7 +4,7 @@ import pytest
 from pycrdt import Array, Doc, Map, Text
 
 from crdt_sessions.errors import MalformedUpdate, WireError
-from crdt_sessions.wire.update_v1 import ANY, STRING, TYPE, Head, parse, read_head, select
+from crdt_sessions.wire.update_v1 import ANY, GC, SKIP, STRING, TYPE, Head, parse, read_head, select
 from crdt_sessions.wire.varint import Reader, decode_state_vector, string, varuint
 
 TO_A_ROOT, TO_A_TYPE = varuint(1) + string("messages"), varuint(0) + varuint(7) + varuint(3)
@@ -18,6 +18,8 @@ TO_A_ROOT, TO_A_TYPE = varuint(1) + string("messages"), varuint(0) + varuint(7) 
         (bytes((0xE8, 1, 2, 3, 4)), Head(0xE8, (1, 2), (3, 4), None, None)),
         (bytes((0x04,)) + TO_A_ROOT, Head(0x04, None, None, "messages", None)),
         (bytes((0x27,)) + TO_A_TYPE + string("é"), Head(0x27, None, None, (7, 3), "é")),
+        (bytes((GC,)), Head(GC, None, None, None, None)),
+        (bytes((SKIP,)), Head(SKIP, None, None, None, None)),
     ],
 )
 def test_a_head_says_where_a_struct_belongs(encoded, head):
