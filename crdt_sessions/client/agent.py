@@ -23,7 +23,7 @@ from crdt_sessions.client.handlers import check_handler
 from crdt_sessions.client.obstacles import is_final
 from crdt_sessions.client.parking import WarmSessions
 from crdt_sessions.client.run import AgentRun
-from crdt_sessions.client.service import Grant, Me, ServiceClient
+from crdt_sessions.client.service import Assignment, Me, ServiceClient
 from crdt_sessions.client.session import SessionPeer, connect
 from crdt_sessions.client.stream import MessageStream
 from crdt_sessions.client.token import Token
@@ -203,11 +203,11 @@ class Agent:
         backoff = Backoff(rng=self._rng)
         let_in = sure = False
         while await self._unless_stopped(self._free.acquire()) and not self._stopping.is_set():
-            grant: Grant | None = None
+            assignment: Assignment | None = None
             try:
                 if self._me is None:
                     self._me = await self._unless_stopped(service.whoami())
-                grant = await self._claim(service, wait_s=_POLL_S if sure else 0.0)
+                assignment = await self._claim(service, wait_s=_POLL_S if sure else 0.0)
             except (ServiceUnreachable, NoService, NoToken, RequestRefused) as error:
                 if not self._passes(error, let_in=let_in):
                     raise
@@ -219,13 +219,13 @@ class Agent:
                     self._note_claim(first=not let_in)
                     let_in = sure = True
                     backoff.reset()
-            if grant is None:
+            if assignment is None:
                 self._free.release()
                 continue
             if self._stopping.is_set():
-                await self._give_back(service, grant)
+                await self._give_back(service, assignment)
                 return
-            task = asyncio.create_task(self._work_on(service, grant, answer), name=f"run {grant.run.id}")
+            task = asyncio.create_task(self._work_on(service, assignment, answer), name=f"run {assignment.run.id}")
             self._working.add(task)
             task.add_done_callback(self._done)
 
@@ -245,21 +245,21 @@ class Agent:
             what = "connected to %s as %s; takes runs %s, %s at a time"
             self._contact.tell(logging.INFO, what, self._url, who, runs, self._concurrency)
 
-    async def _give_back(self, service: ServiceClient, grant: Grant) -> None:
+    async def _give_back(self, service: ServiceClient, assignment: Assignment) -> None:
         try:
-            await service.release(grant)
+            await service.release(assignment)
         except CrdtSessionsError as error:  # its lease runs out
-            self._contact.tell(logging.WARNING, "cannot give %s back: %s", grant.run.id, error)
+            self._contact.tell(logging.WARNING, "cannot give %s back: %s", assignment.run.id, error)
 
-    async def _claim(self, service: ServiceClient, *, wait_s: float) -> Grant | None:
+    async def _claim(self, service: ServiceClient, *, wait_s: float) -> Assignment | None:
         """Ask for a run; None if there was none, the agent is stopped, or it must ask again.
 
         A claim made before the agent lost a run is not answered with that run, so it asks again.
         """
         self._lost.clear()
         claiming = service.claim([self.name], wait_s=wait_s)
-        grant: Grant | None = await _unless((self._stopping, self._lost), claiming, late_s=_LATE_CLAIM_S)
-        return grant
+        assignment: Assignment | None = await _unless((self._stopping, self._lost), claiming, late_s=_LATE_CLAIM_S)
+        return assignment
 
     async def _unless_stopped(self, work: Awaitable[Any]) -> Any:
         return await _unless((self._stopping,), work)
@@ -275,41 +275,43 @@ class Agent:
         else:
             _log.error("a run was left: %s", error, exc_info=error)
 
-    async def _work_on(self, service: ServiceClient, grant: Grant, answer: OnRun) -> None:
+    async def _work_on(self, service: ServiceClient, assignment: Assignment, answer: OnRun) -> None:
         begun = self._clock.now()
-        attempt = grant.run.lease.attempt if grant.run.lease is not None else 1
-        self._tell(grant, logging.INFO, "takes %s in session %s" + (f", attempt {attempt}" if attempt > 1 else ""))
+        attempt = assignment.run.lease.attempt if assignment.run.lease is not None else 1
+        self._tell(
+            assignment, logging.INFO, "takes %s in session %s" + (f", attempt {attempt}" if attempt > 1 else "")
+        )
         try:
             async with AsyncExitStack() as stack:
-                peer = await self._join(grant, stack)
-                out = MessageStream(peer, grant.run, grant.epoch)
-                await answer_run(answer, AgentRun(peer, grant, service, out))
+                peer = await self._join(assignment, stack)
+                out = MessageStream(peer, assignment.run, assignment.epoch)
+                await answer_run(answer, AgentRun(peer, assignment, service, out))
                 took_s = (self._clock.now() - begun) / 1000
-                self._tell(grant, logging.INFO, "%s in session %s %s", _ended(out.result, took_s))
+                self._tell(assignment, logging.INFO, "%s in session %s %s", _ended(out.result, took_s))
                 if not self._stopping.is_set():
                     stack.pop_all()  # it need not leave now
-                    await self._warm.park(grant.session, grant.lineage, peer)
+                    await self._warm.park(assignment.session, assignment.lineage, peer)
         except (ConnectionClosed, LeaseLost) as error:
-            self._tell(grant, logging.WARNING, "%s in session %s was taken away: %s", error)
+            self._tell(assignment, logging.WARNING, "%s in session %s was taken away: %s", error)
             self._lost.set()
 
-    def _tell(self, grant: Grant, level: int, what: str, *facts: object) -> None:
-        session, run = grant.session, grant.run.id
+    def _tell(self, assignment: Assignment, level: int, what: str, *facts: object) -> None:
+        session, run = assignment.session, assignment.run.id
         self._contact.tell(level, what, run, session, *facts, session=session, run=run)
 
-    async def _join(self, grant: Grant, stack: AsyncExitStack) -> SessionPeer:
+    async def _join(self, assignment: Assignment, stack: AsyncExitStack) -> SessionPeer:
         """Return a peer that holds the lease and has the run; leaving *stack* makes it leave."""
-        kept = self._warm.pick_up(grant.session, grant.lineage)
+        kept = self._warm.pick_up(assignment.session, assignment.lineage)
         if not isinstance(kept, SessionPeer):
-            return await stack.enter_async_context(self._connect(grant, kept))
+            return await stack.enter_async_context(self._connect(assignment, kept))
         stack.push_async_exit(kept)
-        kept.resume(grant.token, grant.renew_s)
+        kept.resume(assignment.token, assignment.renew_s)
         with suppress(TimeoutError):  # the answer to the claim may be faster than the document's change
             async with asyncio.timeout(_CATCH_UP_S):
-                await kept.until(lambda: _knows(kept, grant))
+                await kept.until(lambda: _knows(kept, assignment))
         return kept
 
-    def _connect(self, grant: Grant, replica: Replica | None) -> SessionPeer:
+    def _connect(self, assignment: Assignment, replica: Replica | None) -> SessionPeer:
         id = (self._me.principal if self._me is not None else None) or f"agent-{self.name}"
         options: dict[str, Any] = {
             "id": id,
@@ -319,20 +321,20 @@ class Agent:
         } | self._options
         return connect(
             self._url,
-            grant.session,
+            assignment.session,
             token=self._token,
-            lease=grant.token,
-            renew_s=grant.renew_s,
+            lease=assignment.token,
+            renew_s=assignment.renew_s,
             clock=self._clock,
             replica=replica,
             **options,
         )
 
 
-def _knows(peer: SessionPeer, grant: Grant) -> bool:
+def _knows(peer: SessionPeer, assignment: Assignment) -> bool:
     """Whether a peer has the run as it was when it was claimed, and with it all that was there before."""
-    run = peer.view.runs.value(grant.run.id)
-    return run is not None and (run.epoch or 0) >= grant.epoch
+    run = peer.view.runs.value(assignment.run.id)
+    return run is not None and (run.epoch or 0) >= assignment.epoch
 
 
 _ENDED = {

@@ -27,7 +27,7 @@ from crdt_sessions.errors import (
     WireError,
 )
 from crdt_sessions.ids import SessionId, lineage_of
-from crdt_sessions.pulse import Pulse
+from crdt_sessions.signals import Signal
 from crdt_sessions.sync import Replica
 from crdt_sessions.wire.closing import closing_for, is_permanent
 
@@ -60,7 +60,7 @@ class Connection:
         replica: Replica,
         *,
         clock: Clock,
-        changed: Pulse,
+        changed: Signal,
         rng: random.Random,
         lease: str | None = None,
         heartbeat_s: float | None = None,
@@ -177,7 +177,7 @@ class Connection:
                 task.cancel()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
             self._replica.lost(self._clock.now())
-            self._changed.beat()
+            self._changed.notify_all()
         if websocket.close_code is not None and is_permanent(websocket.close_code):
             return
         for outcome in outcomes:
@@ -195,7 +195,7 @@ class Connection:
                     self._contact.made = True
                     self._contact.works(self)
                 self._outgoing.set()
-                self._changed.beat()
+                self._changed.notify_all()
 
     async def _write(self, websocket: ClientConnection) -> None:
         while self._online.is_set():

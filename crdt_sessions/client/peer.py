@@ -28,7 +28,7 @@ from crdt_sessions.ids import ClientId, Millis, Seq, session_id
 from crdt_sessions.limits import Limits
 from crdt_sessions.model import Author, Message, Presence, PresenceUser, SessionView, order
 from crdt_sessions.model.values import Activity
-from crdt_sessions.pulse import Pulse
+from crdt_sessions.signals import Signal
 from crdt_sessions.sync import Replica
 
 Result = TypeVar("Result")
@@ -72,7 +72,7 @@ class Peer:
         replica.heartbeat_ms = _heartbeat(renew_s)
         self._local = LocalCopy(offline, self.session_id, clock) if offline is not None else None
         self._stack = AsyncExitStack()
-        self._changed = Pulse()
+        self._changed = Signal()
         self._connection = Connection(
             contact,
             self.session_id,
@@ -123,9 +123,9 @@ class Peer:
                 with suppress(RequestRefused, NoService, ServiceUnreachable):  # the connection will say so
                     async with ServiceClient(self._contact.url, self._token) as service:
                         who = (await service.whoami()).principal
-            self.author = self.author.but(id=who or self.author.id)
+            self.author = self.author.replace(id=who or self.author.id)
         user = PresenceUser(id=self.author.id, name=self.author.name)
-        self._presence = self._presence.but(user=user)
+        self._presence = self._presence.replace(user=user)
         self._replica.set_presence(self._presence.json_value())
 
     async def __aexit__(
@@ -225,7 +225,7 @@ class Peer:
                 raise self._failure
             return condition()
 
-        await self._changed.until(reached)
+        await self._changed.wait_for(reached)
 
     async def synced(self) -> None:
         """Return once both sides have what the other had. Raises as :meth:`until`."""
@@ -312,7 +312,7 @@ class Peer:
 
     def _wake(self) -> None:
         self._connection.wake()
-        self._changed.beat()
+        self._changed.notify_all()
 
     async def _restore(self, local: LocalCopy) -> None:
         updates = await local.load()
@@ -324,17 +324,17 @@ class Peer:
     async def _keep_local(self, local: LocalCopy) -> None:
         """Write each change of the replica to the local file, in order, and the last ones on closing."""
         while not (self._closing and not self._replica.has_incoming):
-            await self._changed.until(lambda: self._replica.has_incoming or self._closing)
+            await self._changed.wait_for(lambda: self._replica.has_incoming or self._closing)
             version, updates = self._replica.version, self._replica.take_incoming()
             if updates:
                 await local.keep(updates)
             self._saved = version
-            self._changed.beat()
+            self._changed.notify_all()
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failure = error if isinstance(error, Exception) else RuntimeError(repr(error))
-            self._changed.beat()
+            self._changed.notify_all()
 
     async def _hand_over(self) -> None:
         """Say good-bye, and wait until the server has acknowledged everything.
@@ -353,7 +353,7 @@ class Peer:
 
     async def _close(self) -> None:
         self._closing = True
-        self._changed.beat()
+        self._changed.notify_all()
         for task in self._tasks:
             if task is not self._keeping:  # never in the middle of a write
                 task.cancel()

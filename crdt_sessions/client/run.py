@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
-from crdt_sessions.client.service import Grant, ServiceClient
+from crdt_sessions.client.service import Assignment, ServiceClient
 from crdt_sessions.client.session import SessionPeer
 from crdt_sessions.client.stream import MessageStream, TextStream
 from crdt_sessions.errors import NotFound, RunSuspended
@@ -34,24 +34,26 @@ class AgentRun:
     again, and a :meth:`step` that was recorded is not repeated.
     """
 
-    def __init__(self, session: SessionPeer, grant: Grant, service: ServiceClient, out: MessageStream) -> None:
+    def __init__(
+        self, session: SessionPeer, assignment: Assignment, service: ServiceClient, out: MessageStream
+    ) -> None:
         self.session = session
         """The session, as a peer of it."""
         self.out = out
         """The message that the answer becomes."""
-        self._grant = grant
+        self._assignment = assignment
         self._service = service
         self._calls = 0
 
     @property
     def id(self) -> str:
         """The run's id."""
-        return self._grant.run.id
+        return self._assignment.run.id
 
     @property
     def attempt(self) -> int:
         """How often it was tried, this time included, since it was asked for or continued."""
-        return self._grant.run.lease.attempt if self._grant.run.lease is not None else 1
+        return self._assignment.run.lease.attempt if self._assignment.run.lease is not None else 1
 
     @property
     def message(self) -> Message:
@@ -60,7 +62,7 @@ class AgentRun:
         Raises:
             NotFound: the message is not there, or not one that layout 1 can describe.
         """
-        request = self._grant.run.request
+        request = self._assignment.run.request
         message = self.session.view.messages.value(request.message_id) if request is not None else None
         if message is not None and message.id == self.out.message_id:
             message = self.session.view.messages.value(message.reply_to or message.parent or "")
@@ -85,7 +87,7 @@ class AgentRun:
 
         The answer has a part ``steering`` where it took that up, which :meth:`history` tells from what comes after.
         """
-        request = self._grant.run.request
+        request = self._assignment.run.request
         everything = self.session.messages.all()
         thread = self.session.view.conversation(request.message_id) if request is not None else []
         answer = self.out.message
@@ -149,11 +151,11 @@ class AgentRun:
         Raises:
             LeaseLost: the run was taken away.
         """
-        recorded, value = await self._service.step(self._grant, key)
+        recorded, value = await self._service.step(self._assignment, key)
         if not recorded:
             done = work()
             value = await self._service.record_step(
-                self._grant, key, await done if inspect.isawaitable(done) else done
+                self._assignment, key, await done if inspect.isawaitable(done) else done
             )
         result: Result = value
         return result

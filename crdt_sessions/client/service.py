@@ -22,7 +22,7 @@ _TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class Assignment:
     """A run that was claimed."""
 
     session: str
@@ -91,7 +91,7 @@ class ServiceClient:
         except (ValueError, KeyError, TypeError):
             raise of_answer(answer.status_code, answer.headers, answer.content, self._url, everywhere=True) from None
 
-    async def claim(self, agents: Sequence[str], *, wait_s: float) -> Grant | None:
+    async def claim(self, agents: Sequence[str], *, wait_s: float) -> Assignment | None:
         """Take a run that waits for one of *agents*; None if there was none in time.
 
         Raises:
@@ -103,42 +103,42 @@ class ServiceClient:
             json={"agents": list(agents), "waitS": wait_s, "worker": self._worker},
             timeout=wait_s + _TIMEOUT_S,
         )
-        return _grant(answer.json()) if answer.status_code == 200 else None
+        return _assignment(answer.json()) if answer.status_code == 200 else None
 
-    async def claim_one(self, session: str, run: str, agent: str) -> Grant:
+    async def claim_one(self, session: str, run: str, agent: str) -> Assignment:
         """Take a run that is known by name.
 
         Raises:
             RunNotClaimable: it is not queued, not its turn yet, or for another agent.
         """
         answer = await self.request("POST", f"{_path(session, run)}/claim", json={"agents": [agent]})
-        return _grant(answer.json())
+        return _assignment(answer.json())
 
-    async def release(self, grant: Grant) -> None:
+    async def release(self, assignment: Assignment) -> None:
         """Give a run back that nobody has begun to work on.
 
         Raises:
             LeaseLost: the lease has ended.
         """
-        path = f"{_path(grant.session, grant.run.id)}/result"
-        await self.request("POST", path, headers=_lease(grant), json={"status": "released"})
+        path = f"{_path(assignment.session, assignment.run.id)}/result"
+        await self.request("POST", path, headers=_lease(assignment), json={"status": "released"})
 
-    async def step(self, grant: Grant, key: str) -> tuple[bool, Any]:
+    async def step(self, assignment: Assignment, key: str) -> tuple[bool, Any]:
         """Return whether something was recorded for the step *key*, and what.
 
         Raises:
             LeaseLost: the lease has ended.
         """
-        answer = await self.request("GET", _step(grant, key), headers=_lease(grant), also={404})
+        answer = await self.request("GET", _step(assignment, key), headers=_lease(assignment), also={404})
         return (False, None) if answer.status_code == 404 else (True, answer.json()["value"])
 
-    async def record_step(self, grant: Grant, key: str, value: Any) -> Any:
+    async def record_step(self, assignment: Assignment, key: str, value: Any) -> Any:
         """Record what the step *key* returned, unless something was recorded before; return what is recorded.
 
         Raises:
             LeaseLost: the lease has ended.
         """
-        answer = await self.request("PUT", _step(grant, key), headers=_lease(grant), json={"value": value})
+        answer = await self.request("PUT", _step(assignment, key), headers=_lease(assignment), json={"value": value})
         return answer.json()["value"]
 
     async def request(
@@ -173,19 +173,19 @@ def _error(answer: httpx.Response, url: str) -> Exception:
     return obstacle
 
 
-def _grant(answer: dict[str, Any]) -> Grant:
+def _assignment(answer: dict[str, Any]) -> Assignment:
     run = Run.model_validate(answer["run"])
     lineage = answer.get("lineage") or lineage_of(answer["generation"], answer["sessionCreatedAt"])
-    return Grant(answer["session"], lineage, run, answer["epoch"], answer["leaseTtlMs"], answer["token"])
+    return Assignment(answer["session"], lineage, run, answer["epoch"], answer["leaseTtlMs"], answer["token"])
 
 
 def _path(session: str, run: str) -> str:
     return f"/v1/sessions/{quote(session, safe='')}/runs/{quote(run, safe='')}"
 
 
-def _step(grant: Grant, key: str) -> str:
-    return f"{_path(grant.session, grant.run.id)}/steps/{quote(key, safe='')}"
+def _step(assignment: Assignment, key: str) -> str:
+    return f"{_path(assignment.session, assignment.run.id)}/steps/{quote(key, safe='')}"
 
 
-def _lease(grant: Grant) -> dict[str, str]:
-    return {"Lease-Token": grant.token}
+def _lease(assignment: Assignment) -> dict[str, str]:
+    return {"Lease-Token": assignment.token}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from crdt_sessions.client.contact import Contact
 from crdt_sessions.client.conversation import ConversationPeer
-from crdt_sessions.client.service import Grant, ServiceClient
+from crdt_sessions.client.service import Assignment, ServiceClient
 from crdt_sessions.client.stream import MessageStream
 from crdt_sessions.client.token import Token
 from crdt_sessions.client.writing import stream_run
@@ -135,7 +135,7 @@ class SessionPeer(ConversationPeer):
             self, service, self._name, self._holder, reply_to=reply_to, run_id=run_id, agent=agent, resume=resume
         )
 
-    def _holder(self, grant: Grant) -> SessionPeer:
+    def _holder(self, assignment: Assignment) -> SessionPeer:
         return connect(
             self._contact.url,
             self._name,
@@ -143,8 +143,8 @@ class SessionPeer(ConversationPeer):
             name=self.author.name,
             id=self.author.id,
             kind=self.author.kind,
-            lease=grant.token,
-            renew_s=grant.renew_s,
+            lease=assignment.token,
+            renew_s=assignment.renew_s,
             clock=self._clock,
             limits=self._replica.limits,
             contact=self._contact,

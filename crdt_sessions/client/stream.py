@@ -43,7 +43,7 @@ class MessageStream:
         self.resumed = ""
         """The text that was there when this writer began: a former writer's, or its own before a break."""
         self._peer = peer
-        self._run = run.but(output=self.message_id)
+        self._run = run.replace(output=self.message_id)
         self._epoch = epoch
         self._resume = resume
         self._pending: list[tuple[_Key, str]] = []

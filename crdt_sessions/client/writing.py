@@ -11,7 +11,7 @@ from crdt_sessions.client.backoff import Backoff
 from crdt_sessions.client.conversation import ConversationPeer
 from crdt_sessions.client.obstacles import is_final
 from crdt_sessions.client.peer import Peer
-from crdt_sessions.client.service import Grant, ServiceClient
+from crdt_sessions.client.service import Assignment, ServiceClient
 from crdt_sessions.client.stream import MessageStream, failure_by
 from crdt_sessions.errors import RequestRefused, RunCancelled, RunNotClaimable, ServiceUnreachable
 from crdt_sessions.model import RunError, answer_to
@@ -23,7 +23,7 @@ async def stream_run(
     peer: ConversationPeer,
     service: ServiceClient,
     session: str,
-    hold: Callable[[Grant], Peer],
+    hold: Callable[[Assignment], Peer],
     *,
     reply_to: str | None,
     run_id: str | None,
@@ -45,9 +45,9 @@ async def stream_run(
     wanted = run_id or (answer_to(reply_to) if reply_to else f"run-{uuid.uuid4().hex}")
     peer.ask(reply_to or wanted, agent, policy="parallel", run_id=wanted)
     async with service:
-        grant = await _claimed(peer, service, session, wanted, agent)
-    async with hold(grant) as holder:
-        out = MessageStream(holder, grant.run, grant.epoch, resume=resume)
+        assignment = await _claimed(peer, service, session, wanted, agent)
+    async with hold(assignment) as holder:
+        out = MessageStream(holder, assignment.run, assignment.epoch, resume=resume)
         out.begin()
         left_by: BaseException | None = None
         try:
@@ -62,7 +62,7 @@ async def stream_run(
     await peer.until(lambda: not peer.connected or peer.view.runs.find(wanted).over)
 
 
-async def _claimed(peer: Peer, service: ServiceClient, session: str, run_id: str, agent: str) -> Grant:
+async def _claimed(peer: Peer, service: ServiceClient, session: str, run_id: str, agent: str) -> Assignment:
     """Claim a run as soon as it is queued, which it is not while a former writer still has its lease."""
     backoff = Backoff(rng=random.Random())
     async for _ in peer.changes():

@@ -4,7 +4,7 @@ from crdt_sessions.model.approvals import check_decision, may_decide
 from crdt_sessions.model.authorship import authors, sole_author, writes_as
 from crdt_sessions.model.calls import ended_call, with_ended_calls
 from crdt_sessions.model.causality import Later, Split, split
-from crdt_sessions.model.difference import by_id, difference, export_of, way_back
+from crdt_sessions.model.difference import by_id, difference, export_of, revert_update
 from crdt_sessions.model.document import (
     Extent,
     Folded,
@@ -152,6 +152,7 @@ __all__ = [
     "order",
     "output_of",
     "places_in",
+    "revert_update",
     "say_nothing",
     "seed",
     "settled_meta",
@@ -161,7 +162,6 @@ __all__ = [
     "system_text",
     "ui_part",
     "ui_tool_input",
-    "way_back",
     "with_ended_calls",
     "writes_as",
 ]

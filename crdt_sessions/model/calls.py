@@ -53,10 +53,10 @@ def ended_call(part: ToolPart, run: Run | None, *, followed: bool = False) -> To
     status = run.status if run is not None and run.status is not None else "completed"
     state = ending(part.state, part.approval, status)
     if state == "output-error":
-        return part.but(state=state, error_text=part.error_text or why_ended(status))
+        return part.replace(state=state, error_text=part.error_text or why_ended(status))
     if state is not None:
-        return part.but(state=state)
-    return part.but(state="output-error", error_text=UNANSWERED) if followed else part
+        return part.replace(state=state)
+    return part.replace(state="output-error", error_text=UNANSWERED) if followed else part
 
 
 def with_ended_calls(messages: Sequence[Message], runs: Iterable[Run]) -> list[Message]:
@@ -71,6 +71,6 @@ def with_ended_calls(messages: Sequence[Message], runs: Iterable[Run]) -> list[M
         parts = [
             ended_call(part, run, followed=followed) if isinstance(part, ToolPart) else part for part in message.parts
         ]
-        return message.but(parts=parts)
+        return message.replace(parts=parts)
 
     return [told(at, message) for at, message in enumerate(messages)]

@@ -58,7 +58,7 @@ def by_id(export: SessionExport) -> dict[str, Any]:
     return value
 
 
-def way_back(document: bytes, earlier: bytes, client_id: int) -> bytes:
+def revert_update(document: bytes, earlier: bytes, client_id: int) -> bytes:
     """Return the update that makes *document* look as it did *earlier*. Runs and receipts stay as they are.
 
     A CRDT cannot forget, so going back is one more change, which merges with what others write meanwhile: what was

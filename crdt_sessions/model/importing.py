@@ -27,7 +27,7 @@ def document_from(export: SessionExport, *, client_id: int) -> bytes:
             view.runs.settle(
                 run
                 if run.over and run.outcome is not None
-                else run.but(status="interrupted", lease=None, outcome=ended)
+                else run.replace(status="interrupted", lease=None, outcome=ended)
             )
         for key, value in export.state.items():
             view.state[key] = check_json(value, f"state.{key}")

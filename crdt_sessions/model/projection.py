@@ -158,7 +158,7 @@ class MessageCursor:
             return
         opened = "input-streaming" if value.type == "tool" else "streaming"
         bare = {"tool": {"input_text": ""}, "audio": {"transcript": ""}}.get(value.type, {"text": ""})
-        yield PartBegan(message, index, value.but(**bare, state=opened))
+        yield PartBegan(message, index, value.replace(**bare, state=opened))
         self.open[at] = (index, 0, opened)
         yield from self._changes(message, at, parts)
 

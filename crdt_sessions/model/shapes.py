@@ -56,10 +56,10 @@ def _heard(message: Message) -> Iterable[Message]:
         if steered is None:
             parts.append(part)
             continue
-        yield message.but(parts=parts)
-        yield message.but(id=steered[0], role="user", parts=steered[1])
+        yield message.replace(parts=parts)
+        yield message.replace(id=steered[0], role="user", parts=steered[1])
         parts = []
-    yield message.but(parts=parts)
+    yield message.replace(parts=parts)
 
 
 def json_text(value: Any) -> str:
@@ -209,7 +209,7 @@ def _joined(message: Message) -> Iterable[Part]:
         if isinstance(part, TextPart) and part.choice:
             continue
         if isinstance(part, TextPart) and part.continues and held is not None:
-            held = held.but(text=held.text + part.text, state=part.state)
+            held = held.replace(text=held.text + part.text, state=part.state)
             continue
         if held is not None:
             yield held

@@ -86,7 +86,7 @@ class Value(BaseModel):
         """
         return self.model_dump(by_alias=True, exclude_none=True)
 
-    def but(self, **changes: Any) -> Self:
+    def replace(self, **changes: Any) -> Self:
         """Return a copy with *changes*."""
         return self.model_copy(update=changes)
 

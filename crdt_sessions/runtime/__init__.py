@@ -3,10 +3,11 @@
 from crdt_sessions.runtime.access import ANONYMOUS, Access
 from crdt_sessions.runtime.agents import is_there, known_agents, runs_at_work, until_taken
 from crdt_sessions.runtime.archive import archive, take_over
-from crdt_sessions.runtime.channel import Channel, Line, Take
-from crdt_sessions.runtime.dispatch import Claim, Dispatcher
+from crdt_sessions.runtime.channel import Channel, Take, Transport
+from crdt_sessions.runtime.claimants import Assignment
+from crdt_sessions.runtime.dispatch import Dispatcher
 from crdt_sessions.runtime.feed import EVENT_KINDS, FeedEvent, follow, page
-from crdt_sessions.runtime.holding import Holding, hold
+from crdt_sessions.runtime.leased_run import LeasedRun, leased
 from crdt_sessions.runtime.load import Load
 from crdt_sessions.runtime.projector import (
     MetaChanged,
@@ -28,12 +29,11 @@ __all__ = [
     "ANONYMOUS",
     "EVENT_KINDS",
     "Access",
+    "Assignment",
     "Channel",
-    "Claim",
     "Dispatcher",
     "FeedEvent",
-    "Holding",
-    "Line",
+    "LeasedRun",
     "Load",
     "MetaChanged",
     "PresenceChanged",
@@ -46,13 +46,14 @@ __all__ = [
     "StateChanged",
     "Subject",
     "Take",
+    "Transport",
     "Versions",
     "Webhook",
     "archive",
     "follow",
-    "hold",
     "is_there",
     "known_agents",
+    "leased",
     "page",
     "post",
     "post_outside",

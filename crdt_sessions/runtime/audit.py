@@ -15,7 +15,7 @@ from typing import Any
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import StorageError
 from crdt_sessions.ids import Millis, SessionId, name_of, tenant_of
-from crdt_sessions.pulse import Pulse
+from crdt_sessions.signals import Signal
 from crdt_sessions.storage import AuditEntry, AuditRecords
 from crdt_sessions.sync import Deed, Unreadable, Violation
 
@@ -40,7 +40,7 @@ class AuditLog:
         self._store = store
         self._clock = clock
         self._waiting: list[AuditEntry] = []
-        self._filled = Pulse()
+        self._filled = Signal()
         self._storing = asyncio.Lock()
         self._last: dict[tuple[SessionId, str, str], Millis] = {}
         self.violations: Counter[tuple[str, str]] = Counter()
@@ -60,7 +60,7 @@ class AuditLog:
         """
         self._waiting.append(self._entry(action, principal, session, tenant, detail))
         self._bound()
-        self._filled.beat()
+        self._filled.notify_all()
 
     async def record(
         self, action: str, principal: str, session: SessionId | None = None, *, tenant: str = "", **detail: Any
@@ -101,7 +101,7 @@ class AuditLog:
     async def run(self) -> None:
         """Store entries until cancelled."""
         while True:
-            await self._filled.until(lambda: bool(self._waiting))
+            await self._filled.wait_for(lambda: bool(self._waiting))
             try:
                 await self.flush()
                 await asyncio.sleep(_GATHER_S)

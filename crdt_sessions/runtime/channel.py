@@ -1,7 +1,8 @@
 """What the runtime needs of a connection.
 
-A :class:`Line` is what a session speaks on: it is written to without waiting, and read in batches, so that what piled
-up is one piece of work. Whoever has a ``pycrdt.Channel`` need not care: :class:`ChannelLine` makes a line of it.
+A :class:`Transport` is what a session speaks on: it is written to without waiting, and read in batches, so that what
+piled up is one piece of work. Whoever has a ``pycrdt.Channel`` need not care: :class:`ChannelTransport` makes one
+of it.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ class Channel(Protocol):
 Take = Callable[[Sequence[bytes]], Sequence[bytes]]
 
 
-class Line(Protocol):
+class Transport(Protocol):
     """A connection that is written to without waiting and read in batches."""
 
     def open(self, on_writable: Callable[[], None], take: Take, patience_s: float) -> None:
         """Begin.
 
         Args:
-            on_writable: called whenever the line becomes writable again.
+            on_writable: called whenever the transport becomes writable again.
             take: may be called with messages as they come, while nobody is at work on earlier ones; it returns
                 those that it could not take at once, which are then to be found in the batches.
             patience_s: a peer that reads nothing for so long ends the batches with :class:`TooSlow`.
@@ -52,7 +53,7 @@ class Line(Protocol):
         ...
 
     def write(self, messages: Sequence[bytes]) -> None:
-        """Send messages. Whoever writes to a line that is not writable fills memory."""
+        """Send messages. Whoever writes to a transport that is not writable fills memory."""
         ...
 
     async def drained(self) -> None:
@@ -73,16 +74,16 @@ class Line(Protocol):
         ...
 
 
-def line_of(channel: Channel | Line) -> Line:
-    """Return *channel* if it is a line, else one over it.
+def transport_over(channel: Channel | Transport) -> Transport:
+    """Return *channel* if it is a transport, else one over it.
 
     A method tells: to ask whether something is a protocol takes 75 µs, which is felt by those who join.
     """
-    return cast(Line, channel) if hasattr(channel, "batches") else ChannelLine(channel)
+    return cast(Transport, channel) if hasattr(channel, "batches") else ChannelTransport(channel)
 
 
-class ChannelLine:
-    """A line over a channel: a task sends what is written, and while it does, the line is not writable."""
+class ChannelTransport:
+    """A transport over a channel: a task sends what is written, and while it does, the transport is not writable."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -93,29 +94,29 @@ class ChannelLine:
         self._writer: asyncio.Task[None] | None = None
 
     def open(self, on_writable: Callable[[], None], take: Take, patience_s: float) -> None:
-        """See :meth:`Line.open`."""
+        """See :meth:`Transport.open`."""
         self._writer = asyncio.create_task(self._send(on_writable, patience_s))
 
     @property
     def writable(self) -> bool:
-        """See :attr:`Line.writable`."""
+        """See :attr:`Transport.writable`."""
         return self._idle.is_set()
 
     def write(self, messages: Sequence[bytes]) -> None:
-        """See :meth:`Line.write`."""
+        """See :meth:`Transport.write`."""
         self._unsent += messages
         self._idle.clear()
         self._wake.set()
 
     async def drained(self) -> None:
-        """See :meth:`Line.drained`."""
+        """See :meth:`Transport.drained`."""
         assert self._writer is not None
         idle = asyncio.create_task(self._idle.wait())
         await asyncio.wait({idle, self._writer}, return_when=asyncio.FIRST_COMPLETED)
         idle.cancel()
 
     async def batches(self) -> AsyncIterator[Sequence[bytes]]:
-        """See :meth:`Line.batches`."""
+        """See :meth:`Transport.batches`."""
         assert self._writer is not None
         messages = aiter(self._channel)
         reading: asyncio.Task[bytes | None] | None = None
@@ -134,7 +135,7 @@ class ChannelLine:
                 reading.cancel()
 
     async def release(self) -> None:
-        """See :meth:`Line.release`."""
+        """See :meth:`Transport.release`."""
         if self._writer is not None:
             self._writer.cancel()
             await asyncio.gather(self._writer, return_exceptions=True)

@@ -7,18 +7,17 @@ like this, since nobody waited or who did went away, is found in the store.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from crdt_sessions.errors import RunNotClaimable
 from crdt_sessions.ids import Millis, SessionId, tenant_of
 from crdt_sessions.model import ANY_AGENT
-from crdt_sessions.pulse import Pulse
+from crdt_sessions.signals import Signal
+from crdt_sessions.storage import SessionRecord
 from crdt_sessions.sync import RunRecord, RunSteward, lease_digest
 
-_TOKEN_BYTES = 24
 _MOST_SEEN = 4096
 """Names of agents that are remembered."""
 
@@ -39,57 +38,41 @@ class Claimant:
         """Tell whether runs of a session are for this claimant."""
         return self.tenant in (None, tenant_of(session)) and self.wants(session)
 
+    def claim(self, runs: RunSteward, run_id: str, token: str, now: Millis) -> RunRecord:
+        """Have the steward give a run to this claimant; *token* is to prove the lease.
 
-class Place(Protocol):
-    """What a session is here."""
-
-    @property
-    def id(self) -> SessionId:
-        """Its id."""
-
-    def decide(self, decision: Callable[[RunSteward, Millis], RunRecord]) -> RunRecord:
-        """Let the steward decide something; it is not durable yet."""
+        Raises:
+            RunNotClaimable: it is not queued, not its turn yet, or not for this claimant.
+        """
+        return runs.claim(
+            run_id,
+            agents=[agent for agent in self.agents if agent != ANY_AGENT],
+            owner=self.owner,
+            digest=lease_digest(token),
+            ttl_ms=None if self.ttl_s is None else int(self.ttl_s * 1000),
+            worker=self.worker,
+            asked_at=self.asked_at,
+            now=now,
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """A run that was given to somebody, and is not stored yet."""
+class Assignment:
+    """A run that was given to a claimant."""
 
-    session: SessionId
+    session: SessionRecord
     run: RunRecord
     token: str
-
-
-def give(session: Place, run_id: str, claimant: Claimant) -> Given:
-    """Give a run to a claimant.
-
-    Raises:
-        RunNotClaimable: it is not queued, not its turn yet, or not for this claimant.
-        SessionClosed, StorageError: the session takes no decisions.
-    """
-    token = secrets.token_urlsafe(_TOKEN_BYTES)
-    record = session.decide(
-        lambda runs, now: runs.claim(
-            run_id,
-            agents=[agent for agent in claimant.agents if agent != ANY_AGENT],
-            owner=claimant.owner,
-            digest=lease_digest(token),
-            ttl_ms=None if claimant.ttl_s is None else int(claimant.ttl_s * 1000),
-            worker=claimant.worker,
-            asked_at=claimant.asked_at,
-            now=now,
-        )
-    )
-    return Given(session.id, record, token)
+    """Proves the lease: on the WebSocket and in every request about the run."""
 
 
 class Claimants:
     """Those who wait, in the order in which they came."""
 
     def __init__(self) -> None:
-        self.ready = Pulse()
-        """Beaten when a run may be claimed that nobody was given."""
-        self._waiting: dict[asyncio.Future[Given], Claimant] = {}
+        self.ready = Signal()
+        """Notified when a run may be claimed that nobody was given."""
+        self._waiting: dict[asyncio.Future[Assignment], Claimant] = {}
         self._seen: dict[tuple[str | None, str], None] = {}
 
     def note(self, claimant: Claimant) -> list[str]:
@@ -114,17 +97,17 @@ class Claimants:
             agent in claimant.agents and claimant.tenant in (None, tenant) for claimant in self._waiting.values()
         )
 
-    async def wait(self, claimant: Claimant, *, beat: int, until: float) -> Given | None:
+    async def wait(self, claimant: Claimant, *, seen: int, until: float) -> Assignment | None:
         """Wait for a run; return None if the caller must ask the store, or none came until that time of the loop.
 
         Args:
             claimant: who waits.
-            beat: of :attr:`ready`, when the store was asked.
+            seen: count of :attr:`ready`, when the store was asked.
             until: time of the event loop.
         """
-        given: asyncio.Future[Given] = asyncio.get_running_loop().create_future()
+        given: asyncio.Future[Assignment] = asyncio.get_running_loop().create_future()
         self._waiting[given] = claimant
-        watch: asyncio.Future[Any] = asyncio.ensure_future(self.ready.until(lambda: self.ready.count > beat))
+        watch: asyncio.Future[Any] = asyncio.ensure_future(self.ready.wait_for(lambda: self.ready.count > seen))
         try:
             async with asyncio.timeout_at(until):
                 await asyncio.wait([given, watch], return_when=asyncio.FIRST_COMPLETED)
@@ -135,12 +118,17 @@ class Claimants:
             watch.cancel()
         return given.result() if given.done() else None
 
-    def offer(self, session: Place, run_id: str) -> None:
-        """Give a run that has become ready to the first who waits and may take it."""
+    def offer(self, session: SessionId, assign: Callable[[Claimant], Assignment]) -> None:
+        """Have a run of a session assigned to the first who waits and may take it.
+
+        Args:
+            session: whose run it is.
+            assign: gives the run to a claimant, or raises :class:`RunNotClaimable`.
+        """
         for given, claimant in self._waiting.items():
-            if not given.done() and claimant.may_take(session.id):
+            if not given.done() and claimant.may_take(session):
                 try:
-                    given.set_result(give(session, run_id, claimant))
+                    given.set_result(assign(claimant))
                 except RunNotClaimable:
                     continue
                 return

@@ -10,31 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from crdt_sessions.errors import CrdtSessionsError, RunNotClaimable, ShuttingDown, StorageError
 from crdt_sessions.ids import SessionId
 from crdt_sessions.model import ANY_AGENT
-from crdt_sessions.runtime.claimants import Claimant, Given, give
+from crdt_sessions.runtime.claimants import Assignment, Claimant
 from crdt_sessions.runtime.recent import Recent
 from crdt_sessions.runtime.registry import SessionRegistry
-from crdt_sessions.storage import SessionRecord
-from crdt_sessions.sync import RunRecord
 
 _log = logging.getLogger("crdt_sessions.dispatch")
 _CANDIDATES = 32
 _MOST_UNUSABLE = 1000
 """Runs that could not be claimed of which is remembered that the log has them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A run, given to a claimant."""
-
-    session: SessionRecord
-    run: RunRecord
-    token: str
-    """Proves the lease: on the WebSocket and in every request about the run."""
 
 
 class Dispatcher:
@@ -59,7 +46,7 @@ class Dispatcher:
         worker: str | None = None,
         tenant: str | None = None,
         wants: Callable[[SessionId], bool] = lambda _: True,
-    ) -> Claim | None:
+    ) -> Assignment | None:
         """Take the oldest run that is ready for one of *agents*, waiting up to *wait_s* seconds for one.
 
         Args:
@@ -73,7 +60,7 @@ class Dispatcher:
             wants: whether runs of a session are for this claimant.
 
         Returns:
-            the claim, or None if nothing was ready in time.
+            the run with its lease, or None if nothing was ready in time.
 
         Raises:
             StorageError: the store cannot be read.
@@ -92,7 +79,7 @@ class Dispatcher:
                 claim = await self._take(claimant)
             if claim is not None or loop.time() >= until:
                 return claim
-            given = await claimants.wait(claimant, beat=seen, until=until)
+            given = await claimants.wait(claimant, seen=seen, until=until)
             if given is not None:
                 try:
                     return await self._stored(given)
@@ -100,7 +87,9 @@ class Dispatcher:
                     raise
                 except CrdtSessionsError as error:  # its session failed; others go on
                     _log.error(
-                        "not given after all: %s", error, extra={"session": given.session, "run": given.run.id}
+                        "not given after all: %s",
+                        error,
+                        extra={"session": given.session.id, "run": given.run.id},
                     )
             elif loop.time() >= until:
                 return None
@@ -114,27 +103,28 @@ class Dispatcher:
 
     async def claim_one(
         self, session_id: SessionId, run_id: str, *, agents: Sequence[str], owner: str, ttl_s: float | None = None
-    ) -> Claim:
+    ) -> Assignment:
         """Take a run that is known by name.
 
         Raises:
             RunNotClaimable: it is not queued, not its turn yet, or for another agent.
             SessionNotFound, SessionClosed, StorageError: the session cannot be used.
         """
-        return await self._give(session_id, run_id, Claimant(tuple(agents), owner, ttl_s, None, None))
+        return await self._assign(session_id, run_id, Claimant(tuple(agents), owner, ttl_s, None, None))
 
-    async def _give(self, session_id: SessionId, run_id: str, claimant: Claimant) -> Claim:
+    async def _assign(self, session_id: SessionId, run_id: str, claimant: Claimant) -> Assignment:
         async with self._registry.open(session_id) as session:
-            return await self._stored(give(session, run_id, claimant))
+            return await self._stored(session.assign(run_id, claimant))
 
-    async def _stored(self, given: Given) -> Claim:
-        async with self._registry.open(given.session) as session:
+    async def _stored(self, assignment: Assignment) -> Assignment:
+        """Return it once it is durable."""
+        session_id, run = assignment.session.id, assignment.run
+        async with self._registry.open(session_id) as session:
             await session.durable()
-            run = given.run
-            facts = {"session": given.session, "run": run.id, "agent": run.agent, "attempt": run.attempt}
+            facts = {"session": session_id, "run": run.id, "agent": run.agent, "attempt": run.attempt}
             facts["principal"] = run.lease.owner if run.lease is not None else ""
             _log.info("run begins" if run.epoch == 1 else "run goes on", extra=facts)
-            return Claim(session.record, run, given.token)
+            return assignment
 
     async def _candidates(self, claimant: Claimant) -> list[tuple[SessionId, str]]:
         """Return the oldest runs for a claimant; more are looked at if those of others stand before them."""
@@ -146,10 +136,10 @@ class Dispatcher:
                 return wanted[:_CANDIDATES]
             limit *= 8
 
-    async def _take(self, claimant: Claimant) -> Claim | None:
+    async def _take(self, claimant: Claimant) -> Assignment | None:
         for session_id, run_id in await self._candidates(claimant):
             try:
-                return await self._give(session_id, run_id, claimant)
+                return await self._assign(session_id, run_id, claimant)
             except RunNotClaimable:
                 continue  # decided since it was read
             except ShuttingDown:

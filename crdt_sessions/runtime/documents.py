@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from crdt_sessions.errors import EarlyUpdate
-from crdt_sessions.model import Folded, SessionDoc, fold, way_back
+from crdt_sessions.model import Folded, SessionDoc, fold, revert_update
 from crdt_sessions.runtime.identifiers import Identifiers
 from crdt_sessions.runtime.sandbox import Sandbox
 from crdt_sessions.wire import EMPTY_UPDATE
@@ -52,12 +52,12 @@ class Documents:
         finally:
             document.close()
 
-    async def way_back(self, document: bytes, earlier: bytes) -> bytes:
+    async def revert_update(self, document: bytes, earlier: bytes) -> bytes:
         """Return the update that makes *document* look as it did *earlier*.
 
         Raises:
             UpdateError, StorageError: that cannot be done.
         """
         if self._sandbox is not None:
-            return await self._sandbox.way_back(document, earlier, self._identifiers.client_id())
-        return await asyncio.to_thread(way_back, document, earlier, self._identifiers.client_id())
+            return await self._sandbox.revert_update(document, earlier, self._identifiers.client_id())
+        return await asyncio.to_thread(revert_update, document, earlier, self._identifiers.client_id())

@@ -12,7 +12,7 @@ import logging
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import StorageError, StoreUnavailable
 from crdt_sessions.ids import Millis
-from crdt_sessions.pulse import Pulse
+from crdt_sessions.signals import Signal
 from crdt_sessions.storage import UpdateStore
 
 _FRESH_MS = 1000
@@ -31,7 +31,7 @@ class StoreHealth:
     def __init__(self, store: UpdateStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._pulse = Pulse()
+        self._signal = Signal()
         self._tried_at: Millis | None = None
         self._trying = asyncio.Lock()
         self.error: StorageError | None = None
@@ -70,7 +70,7 @@ class StoreHealth:
         if self.error is not None:
             _log.warning("the store takes writes again")
             self.error = self.since = None
-            self._pulse.beat()
+            self._signal.notify_all()
 
     async def look(self) -> None:
         """Try again, if the store did not take writes."""
@@ -86,7 +86,7 @@ class StoreHealth:
         """
         if self.error is None:
             return
-        waiting = asyncio.create_task(self._pulse.until(lambda: self.error is None))
+        waiting = asyncio.create_task(self._signal.wait_for(lambda: self.error is None))
         patience = asyncio.create_task(self._clock.sleep(patience_s))
         try:
             await asyncio.wait({waiting, patience}, return_when=asyncio.FIRST_COMPLETED)

@@ -33,9 +33,10 @@ from crdt_sessions.model.layout import checked_agent
 from crdt_sessions.runtime.access import ANONYMOUS, Access
 from crdt_sessions.runtime.audit import AuditLog
 from crdt_sessions.runtime.capacity import Capacity
-from crdt_sessions.runtime.channel import Channel, Line, line_of
+from crdt_sessions.runtime.channel import Channel, Transport, transport_over
 from crdt_sessions.runtime.claimants import Claimants
 from crdt_sessions.runtime.documents import Documents
+from crdt_sessions.runtime.effects import EffectLoop
 from crdt_sessions.runtime.entries import runs_of, writers_of
 from crdt_sessions.runtime.health import StoreHealth
 from crdt_sessions.runtime.identifiers import Identifiers
@@ -239,7 +240,7 @@ class SessionRegistry:
     async def serve(
         self,
         session_id: SessionId,
-        channel: Channel | Line,
+        channel: Channel | Transport,
         *,
         access: Access | None = None,
         generation: int | None = None,
@@ -252,7 +253,7 @@ class SessionRegistry:
 
         Args:
             session_id: the session; created if it never existed and the registry creates on join.
-            channel: the connection. A ``pycrdt.Channel`` will do; a line is faster.
+            channel: the connection. A ``pycrdt.Channel`` will do; a :class:`Transport` is faster.
             access: whose connection it is and what it may do; anybody's, and everything, if None.
             generation: the generation the peer's history belongs to, if it says so.
             lineage: the lineage it belongs to, if it says so: then no session is created for it.
@@ -265,7 +266,7 @@ class SessionRegistry:
                 async with self.open(session_id, create=create, by=access.principal) as session:
                     _check_history(session.record, generation, lineage)
                     self.capacity.check_session(session.peers)
-                    return await session.serve(line_of(channel), access, lease=lease)
+                    return await session.serve(transport_over(channel), access, lease=lease)
         except SessionNotFound as error:
             if lineage is not None and not isinstance(error, SessionDeleted):
                 return closing_for(WrongLineage(session=session_id, theirs=lineage, ours=""))
@@ -311,7 +312,7 @@ class SessionRegistry:
         """Stop: admit nobody, store everything, close every connection with 1012, drop every session."""
         self._stopping = True
         self._slots.stop_entering()
-        self.claimants.ready.beat()
+        self.claimants.ready.notify_all()
         tasks, self._tasks = [*self._tasks, *self._waking], []
         for task in tasks:
             task.cancel()
@@ -346,7 +347,7 @@ class SessionRegistry:
         )
         for later in waiting:
             engine.waits_on_record(later)
-        session = Session(
+        loop = EffectLoop(
             record,
             engine,
             self.store,
@@ -363,6 +364,7 @@ class SessionRegistry:
             tidying=self._tidying,
             backlog=self.capacity.backlog,
         )
+        session = Session(loop, self.store)
         try:
             session.start()
         except EngineFailed:

@@ -35,8 +35,8 @@ from crdt_sessions.runtime.sandbox_process import (
     LOOK,
     MALFORMED,
     OPEN,
+    REVERT_UPDATE,
     TASTE,
-    WAY_BACK,
     patience_for,
     request,
 )
@@ -169,7 +169,7 @@ async def _read(stream: asyncio.StreamReader) -> bytes:
 
 
 @dataclass(slots=True, eq=False)
-class Mirrored:
+class ShadowDocument:
     """What the sandbox must know of a session to keep its mirror. The session notes here what its document takes.
 
     Args:
@@ -269,7 +269,7 @@ class Sandbox:
         return self._quick.deaths + self._patient.deaths + self._folding.deaths
 
     async def try_update(
-        self, session: Mirrored, update: bytes, *, apply: bool = True, foreign: bool = False
+        self, session: ShadowDocument, update: bytes, *, apply: bool = True, foreign: bool = False
     ) -> Harmless:
         """Return what *update* makes of the session's mirror, which then holds it.
 
@@ -333,13 +333,15 @@ class Sandbox:
         waits = bool(reader.varuint())
         return Folded(reader.take(reader.remaining), waits)
 
-    async def way_back(self, document: bytes, earlier: bytes, client_id: int) -> bytes:
-        """Return the update, by *client_id*, that makes *document* look as it did *earlier*; see ``model.way_back``.
+    async def revert_update(self, document: bytes, earlier: bytes, client_id: int) -> bytes:
+        """Return the update, by *client_id*, that makes *document* look as it did *earlier*.
+
+        See ``model.revert_update``.
 
         Raises:
             StorageError: that cannot be done.
         """
-        return await self._work(request(WAY_BACK, str(client_id), [document, earlier]), "taken back")
+        return await self._work(request(REVERT_UPDATE, str(client_id), [document, earlier]), "taken back")
 
     async def _work(self, work: bytes, what: str) -> bytes:
         try:
@@ -351,7 +353,7 @@ class Sandbox:
         return answer
 
     async def _judge(
-        self, process: _Process, session: Mirrored, kind: int, lineage: str, update: bytes
+        self, process: _Process, session: ShadowDocument, kind: int, lineage: str, update: bytes
     ) -> tuple[int, bytes]:
         """Return what becomes of an update. Before it is blamed it is tried on a mirror that was made anew.
 
@@ -364,7 +366,7 @@ class Sandbox:
         return verdict, answer
 
     async def _ask(
-        self, process: _Process, session: Mirrored, kind: int, lineage: str, update: bytes
+        self, process: _Process, session: ShadowDocument, kind: int, lineage: str, update: bytes
     ) -> tuple[int, bytes, bool]:
         anew = False
 
@@ -380,7 +382,7 @@ class Sandbox:
         process.mirrors[session.key] = process.mirrors.pop(session.key, 0) + len(update)
         return verdict, answer, anew
 
-    def _told(self, verdict: int, answer: bytes, session: Mirrored, kind: int, update: bytes) -> Harmless:
+    def _told(self, verdict: int, answer: bytes, session: ShadowDocument, kind: int, update: bytes) -> Harmless:
         if verdict == HARMFUL:
             session.spoil()
             self.refused += 1
@@ -393,7 +395,9 @@ class Sandbox:
             session.ahead.append({update, report.delta})
         return report
 
-    def _requests(self, process: _Process, session: Mirrored, kind: int, lineage: str, update: bytes) -> list[bytes]:
+    def _requests(
+        self, process: _Process, session: ShadowDocument, kind: int, lineage: str, update: bytes
+    ) -> list[bytes]:
         """Return what tells the mirror all that the document has now; what it takes from here on counts as missed."""
         requests: list[bytes] = []
         missed = session.caught_up()
@@ -439,5 +443,5 @@ def _read_later(reader: Reader) -> Later:
     return Later(update, decode_state_vector(reader.buffer()), decode_state_vector(reader.buffer()), deletes)
 
 
-def _of(session: Mirrored) -> dict[str, str]:
+def _of(session: ShadowDocument) -> dict[str, str]:
     return {"session": session.key}

@@ -40,14 +40,14 @@ from crdt_sessions.model import (
     fold,
     lineage_in,
     merge,
+    revert_update,
     split,
-    way_back,
 )
 from crdt_sessions.model.spelling import nests_deeper
 from crdt_sessions.wire import EMPTY_UPDATE
 from crdt_sessions.wire.varint import Reader, buffer, decode_state_vector, encode_state_vector, varuint
 
-OPEN, TASTE, LOOK, FORGET, LOAD, FOLD, WAY_BACK = range(7)
+OPEN, TASTE, LOOK, FORGET, LOAD, FOLD, REVERT_UPDATE = range(7)
 """What can be asked: to make a mirror of a document and what waits, to apply an update to it, to look whether it
 holds one, to drop it; and without a mirror: to make a document of rows, to fold rows, and to find a way back. What is
 to be applied or looked for stands behind the lineage it must be of."""
@@ -173,7 +173,7 @@ def _answer(mirrors: dict[str, _Mirror], reader: Reader) -> bytes:
         FORGET: lambda: _forget(mirrors, key),
         LOAD: lambda: _load(updates),
         FOLD: lambda: _fold(updates),
-        WAY_BACK: lambda: way_back(updates[0], updates[1], int(key)),
+        REVERT_UPDATE: lambda: revert_update(updates[0], updates[1], int(key)),
     }
     try:
         return varuint(FINE) + actions[kind]()

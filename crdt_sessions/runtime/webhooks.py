@@ -27,7 +27,7 @@ import httpx
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import NotFound, StorageError
 from crdt_sessions.ids import Millis, SessionId, name_of, tenant_of
-from crdt_sessions.pulse import Pulse
+from crdt_sessions.signals import Signal
 from crdt_sessions.storage import Deliveries, Delivery
 from crdt_sessions.sync import Notice
 
@@ -131,7 +131,7 @@ class Outbox:
         self._clock = clock
         self._rng = rng
         self._send = send or post
-        self._filled = Pulse()
+        self._filled = Signal()
 
     def __bool__(self) -> bool:
         return bool(self._webhooks)
@@ -156,7 +156,7 @@ class Outbox:
 
     def look(self) -> None:
         """Look now: something was stored."""
-        self._filled.beat()
+        self._filled.notify_all()
 
     async def dead(self, limit: int, tenant: str | None = None) -> Sequence[Delivery]:
         """Return the dead letters, oldest first; of one *tenant*, or of all if None."""
@@ -194,7 +194,7 @@ class Outbox:
         """Wait until something is stored, or for a moment, since postponed deliveries may be due."""
         sleeping = asyncio.ensure_future(self._clock.sleep(_LOOK_EVERY_S))
         count = self._filled.count
-        filled = asyncio.ensure_future(self._filled.until(lambda: self._filled.count > count))
+        filled = asyncio.ensure_future(self._filled.wait_for(lambda: self._filled.count > count))
         try:
             await asyncio.wait({sleeping, filled}, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -20,8 +20,8 @@ def heard_of(known: ApprovalRecord, decisions: dict[str, Decision], now: Millis)
     approval = known.approval or _decided(known, decisions, now)
     if approval is None:
         return known
-    settled = known.but(approval=approval)
-    return settled.but(late=(*known.late, *_late(settled, decisions)))
+    settled = known.replace(approval=approval)
+    return settled.replace(late=(*known.late, *_late(settled, decisions)))
 
 
 def refusal(decision: Decision, *, by: str, why: str) -> RefusedDecision:
@@ -34,7 +34,7 @@ def refusing(known: ApprovalRecord, refused: RefusedDecision) -> ApprovalRecord:
     others = tuple(each for each in known.refused if each.by != refused.by)
     if refused in known.refused or len(others) >= _MAX_REFUSED:
         return known
-    return known.but(refused=(*others, refused))
+    return known.replace(refused=(*others, refused))
 
 
 def _decided(record: ApprovalRecord, decisions: dict[str, Decision], now: Millis) -> Approval | None:

@@ -68,6 +68,7 @@ from crdt_sessions.sync.events import (
     Reload,
     Resume,
     RightsChanged,
+    RunReady,
     StoreChanged,
     Tick,
     Tried,
@@ -1177,6 +1178,7 @@ class SessionEngine:
             effects.append(replace(deed, principal=actor.principal) if cancelled and actor is not None else deed)
         if delta is not None or decided.records:
             effects.append(self._persist(delta or EMPTY_UPDATE, delta, None, decided.records))
+            effects += [RunReady(run.id) for run in decided.records.runs.values() if run.ready]
             self._rules.check(self._noted(), None)  # from here on that is how it is
         if decided.evicted:  # seldom, and a session may have a thousand peers
             for peer_id, peer in self._peers.items():

@@ -195,6 +195,17 @@ class Ready(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class RunReady:
+    """A run may be claimed: have it given to somebody who waits for one, once what is stored with it is handed over.
+
+    Whoever claims at once has the run and its lease in one commit. Nobody must: a run that was not given is found in
+    the store.
+    """
+
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClosePeer:
     """Close one connection because of *error*."""
 
@@ -255,4 +266,17 @@ class Reload:
     error: CrdtSessionsError
 
 
-Effect = Persist | Ready | Resume | ClosePeer | Describe | Violation | Deed | Unreadable | Try | Answered | Reload
+Effect = (
+    Persist
+    | Ready
+    | Resume
+    | RunReady
+    | ClosePeer
+    | Describe
+    | Violation
+    | Deed
+    | Unreadable
+    | Try
+    | Answered
+    | Reload
+)

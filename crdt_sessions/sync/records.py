@@ -41,7 +41,7 @@ class ApprovalRecord(BaseModel):
     refused: tuple[RefusedDecision, ...] = ()
     """Decisions of those who have no say, the last one of each."""
 
-    def but(self, **changes: Any) -> ApprovalRecord:
+    def replace(self, **changes: Any) -> ApprovalRecord:
         """Return this record with *changes*."""
         return self.model_copy(update=changes)
 
@@ -145,7 +145,7 @@ class RunRecord(BaseModel):
             outcome=self.outcome,
         )
 
-    def but(self, **changes: Any) -> RunRecord:
+    def replace(self, **changes: Any) -> RunRecord:
         """Return this record with *changes*."""
         return self.model_copy(update=changes)
 

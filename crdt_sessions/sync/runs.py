@@ -321,7 +321,7 @@ class RunSteward:
         )
         self._lives[record.id] = _Life(now)
         return self._put(
-            record.but(
+            record.replace(
                 status="running",
                 ready=False,
                 lease=lease,
@@ -479,7 +479,7 @@ class RunSteward:
 
     def _make_ready(self, record: RunRecord, now: Millis) -> RunRecord:
         self._notify("run.queued", record, now)
-        return self._put(record.but(ready=True))
+        return self._put(record.replace(ready=True))
 
     def _queue(self, run_id: str, now: Millis) -> RunRecord:
         """Let a queued run be claimed, if it need not wait for another one."""
@@ -513,10 +513,10 @@ class RunSteward:
         if record.over or record.cancel is not None:
             return record
         self._decided.deeds.append(Deed("run.cancel", cancel.by, {"run": record.id}))
-        cancelled = self._put(record.but(cancel=cancel))
+        cancelled = self._put(record.replace(cancel=cancel))
         if record.lease is None:
             return self._end(cancelled, "cancelled", cancel.reason or "cancelled", now)
-        return self._put(cancelled.but(cancel_deadline=now + int(self._rules.cancel_grace_s * 1000)))
+        return self._put(cancelled.replace(cancel_deadline=now + int(self._rules.cancel_grace_s * 1000)))
 
     def _hear_result(self, record: RunRecord, result: RunResult, now: Millis) -> None:
         """Take the word of the holder of the lease; of anybody else it counts for nothing."""
@@ -556,13 +556,15 @@ class RunSteward:
         self._lives.pop(record.id, None)
         self._decided.released.add((record.id, record.epoch))
         self._decided.writes.append(_close_parts(record.output, parts))
-        return record.but(lease=None, secret=None, worker=None)
+        return record.replace(lease=None, secret=None, worker=None)
 
     def _requeue(
         self, record: RunRecord, now: Millis, *, attempt: int, agent: str | None = None, parts: StreamState = "done"
     ) -> None:
         released = self._release(record, parts)
-        queued = self._put(released.but(status="queued", attempt=attempt, agent=agent or record.agent, queued_at=now))
+        queued = self._put(
+            released.replace(status="queued", attempt=attempt, agent=agent or record.agent, queued_at=now)
+        )
         if record.status == "running":
             self._make_ready(queued, now)  # it had its turn, and keeps it
         else:
@@ -580,7 +582,7 @@ class RunSteward:
         """Settle how the run ended, once."""
         parts: StreamState = "done" if status == "completed" else "interrupted"
         ended = self._put(
-            self._release(record, parts).but(
+            self._release(record, parts).replace(
                 status=status,
                 ready=False,
                 cancel_deadline=None,
@@ -591,7 +593,7 @@ class RunSteward:
         for call_id, each in record.approvals.items():
             if each.approval is None:
                 approval = Approval(approved=False, by="", reason=reason, at=now)
-                ended = self._settle_approval(ended, call_id, each.but(approval=approval))
+                ended = self._settle_approval(ended, call_id, each.replace(approval=approval))
         self._decided.writes.append(_end_calls(ended.output, status))
         self._notify(f"run.{status}", ended, now)
         self._promote(now)
@@ -604,7 +606,7 @@ class RunSteward:
         if record.lease is not None:
             self._decided.released.add((record.id, record.epoch))
         nothing = {"ready": False, "lease": None, "secret": None, "worker": None, "cancel_deadline": None}
-        self._put(record.but(status="interrupted", outcome=outcome, **nothing))
+        self._put(record.replace(status="interrupted", outcome=outcome, **nothing))
         del self._active[record.id]
         self._promote(now)
 
@@ -622,7 +624,7 @@ class RunSteward:
         run_id = answer_to(request.message_id)
         if run_id not in self._records:
             known = self._view.runs.value(run_id) or Run(id=run_id)  # somebody may have pressed stop already
-            self._admit(known.but(request=known.request or request), now, by)
+            self._admit(known.replace(request=known.request or request), now, by)
 
     # -- people ------------------------------------------------------------------------------------------------
 
@@ -634,7 +636,7 @@ class RunSteward:
             request = tool.approval_request
             if request is not None and tool.call_id not in approvals:
                 approvals[tool.call_id] = ApprovalRecord(request=request, tool_name=tool.name)
-        suspended = self._put(self._release(record, "done").but(status="suspended", approvals=approvals))
+        suspended = self._put(self._release(record, "done").replace(status="suspended", approvals=approvals))
         self._notify("run.approval_requested", suspended, now)
         self._hear_decisions(suspended, now)
         self._promote(now)
@@ -672,7 +674,7 @@ class RunSteward:
         if approval is not None and before is None and approval.by:
             detail = {"run": record.id, "call": call_id, "approved": approval.approved}
             self._decided.deeds.append(Deed("run.decide", approval.by, detail))
-        return self._put(record.but(approvals={**record.approvals, call_id: settled}))
+        return self._put(record.replace(approvals={**record.approvals, call_id: settled}))
 
     # -- the record --------------------------------------------------------------------------------------------
 
@@ -706,7 +708,7 @@ class RunSteward:
 
 def _left(record: RunRecord, now: Millis) -> RunRecord:
     """Note which process did not end the run."""
-    return record.but(left_by=record.worker, left_at=now)
+    return record.replace(left_by=record.worker, left_at=now)
 
 
 def _mirror(record: RunRecord) -> Write:

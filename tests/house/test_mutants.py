@@ -71,8 +71,8 @@ MUTANTS = {
         ("tests/sync/test_engine.py::test_a_peer_that_fell_off_the_log_is_resynced_from_the_document",),
     ),
     "drop the tail on unload": Mutant(
-        "crdt_sessions/runtime/session.py",
-        "        while self._flushing and self.failed is None:\n",
+        "crdt_sessions/runtime/journal.py",
+        "        while self.flushing and not self._stopped:\n",
         "        while False:\n",
         ("tests/runtime/test_registry.py::test_what_is_about_to_be_stored_is_stored_when_close_returns",),
     ),
@@ -83,9 +83,9 @@ MUTANTS = {
         ("tests/runtime/test_sandbox.py::test_the_mirror_is_made_anew_after_what_was_refused_elsewhere",),
     ),
     "write while the store takes nothing": Mutant(
-        "crdt_sessions/runtime/session.py",
-        "        if self._health.error is not None:\n            raise self._health.error\n\n    def _about",
-        "\n    def _about",
+        "crdt_sessions/runtime/effects.py",
+        "        if self._health.error is not None:\n            raise self._health.error\n",
+        "",
         ("tests/runtime/test_load.py::test_an_outage_from_begin_to_end",),
     ),
     "take in a copy of another session": Mutant(

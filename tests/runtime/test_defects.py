@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crdt_sessions.errors import CrdtSessionsError, LeaseLost, NotFound, SessionClosed, SessionFailed, WireError
-from crdt_sessions.ids import session_id
+from crdt_sessions.ids import PeerId, session_id
 from crdt_sessions.limits import RunRules
 from crdt_sessions.model import Author, MessageHead, RunCancel, RunRequest, SessionDoc, SessionView, TextPart
 from crdt_sessions.model.messages import Messages
 from crdt_sessions.model.runs import Runs
 from crdt_sessions.runtime import SessionRegistry
-from crdt_sessions.runtime.claimants import Claimant, give
+from crdt_sessions.runtime.claimants import Claimant
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.sync import RunSteward, SessionEngine, Steward
 from crdt_sessions.sync.awareness import Roster
@@ -167,7 +167,7 @@ class Room:
         async with self.registry.open(ROOM) as session:
             for run_id in session.view.runs.ids():
                 if session.engine.runs.is_ready(run_id):
-                    give(session, run_id, Claimant(("writer",), "bob", 1.0, None, None))
+                    session.assign(run_id, Claimant(("writer",), "bob", 1.0, None, None))
                     await session.durable()
                     return
 
@@ -329,9 +329,13 @@ async def test_a_session_that_fails_for_no_known_reason_rests_and_the_others_go_
 
 async def test_a_peer_that_cannot_be_written_to_leaves_alone(registry, monkeypatch):
     async with Peer(registry) as other:
-        victim = registry.live[0]
+        seen: list[PeerId] = []
+        take = SessionEngine.take
+        monkeypatch.setattr(
+            SessionEngine, "take", lambda engine, who, now: seen.append(who) or take(engine, who, now)
+        )
         async with Peer(registry) as peer:
-            guilty = max(victim._connections)
+            guilty = max(seen)
             broken_at(monkeypatch, SessionEngine, "take", lambda peer_id, *_: peer_id == guilty)
             await other.edit(post("m"))
             await settle()

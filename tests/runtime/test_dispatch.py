@@ -10,7 +10,8 @@ from crdt_sessions.errors import LeaseLost, NotFound, ShuttingDown, StorageError
 from crdt_sessions.ids import session_id
 from crdt_sessions.limits import RunRules, Timing
 from crdt_sessions.model import ApprovalRequest, Decision, RunCancel, RunRequest, RunResult
-from crdt_sessions.runtime import Access, Dispatcher, SessionRegistry, Webhook, hold
+from crdt_sessions.runtime import Access, Dispatcher, SessionRegistry, Webhook, leased
+from crdt_sessions.sync import SessionEngine
 from crdt_sessions.testing import settle
 from tests.processes import PATIENCE
 
@@ -134,6 +135,41 @@ async def test_runs_that_become_ready_together_go_to_different_claimants(registr
     assert {claim.run.id for claim in claims} == {"r", "s"}
 
 
+async def test_a_run_is_given_after_the_engine_returned_and_in_the_commit_that_stores_it(
+    store, registry, dispatcher, monkeypatch
+):
+    """No write starts a decision that writes: the engine is never called while it, or the store, is at work."""
+    depth, deepest, commits = 0, 0, []
+    append = store.append
+
+    def entering(call):
+        def entered(*args, **named):
+            nonlocal depth, deepest
+            depth += 1
+            deepest = max(deepest, depth)
+            try:
+                return call(*args, **named)
+            finally:
+                depth -= 1
+
+        return entered
+
+    for name in ("handle", "edit", "decide"):
+        monkeypatch.setattr(SessionEngine, name, entering(getattr(SessionEngine, name)))
+
+    async def appended(session, rows, *, entries, now):
+        commits.append([(run.id, run.status) for run in entries.runs])
+        await append(session, rows, entries=entries, now=now)
+
+    monkeypatch.setattr(store, "append", entering(appended))
+    waiting = asyncio.create_task(dispatcher.claim(["writer"], owner="w", wait_s=60))
+    await settle()
+    await ask(registry, agent="writer")
+    assert (await asyncio.wait_for(waiting, PATIENCE)).run.id == "r"
+    assert deepest == 1
+    assert [commit for commit in commits if commit] == [[("r", "running")]], "never stored as queued"
+
+
 async def test_who_may_not_take_a_run_is_passed_over(registry, dispatcher):
     asked = [
         dispatcher.claim(["critic"], owner="other agent", wait_s=60),
@@ -220,7 +256,7 @@ async def test_after_a_restart_leases_and_questions_run_out_in_sessions_nobody_o
         dispatcher = Dispatcher(registry)
         await dispatcher.claim(["writer"], owner="w")
         claim = await dispatcher.claim(["writer"], owner="w")
-        async with hold(registry, ROOM, claim.run.id, claim.token) as holding:
+        async with leased(registry, ROOM, claim.run.id, claim.token) as holding:
             deadline = registry.clock.now() + 3_600_000
             await holding.tool("c", "book", approval=ApprovalRequest(deadline=deadline, requested_at=1))
             await holding.report(result(registry, claim, "suspended"))
@@ -263,7 +299,7 @@ async def test_the_holders_connection_is_known_by_its_token(registry, dispatcher
 async def test_a_holder_without_a_socket_writes_over_and_over_the_same(registry, dispatcher):
     await ask(registry)
     claim = await dispatcher.claim(["writer"], owner="w")
-    async with hold(registry, ROOM, "r", claim.token) as holding:
+    async with leased(registry, ROOM, "r", claim.token) as holding:
         assert await holding.append(0, "Hei 😀") == 5
         assert await holding.append(0, "Hei 😀") == 5
         assert await holding.append(0, "Hei 😀 du") == 8
@@ -280,21 +316,21 @@ async def test_a_holder_without_a_socket_writes_over_and_over_the_same(registry,
     assert (message.text, message.text_of(0, "reasoning"), message.done) == ("Hei 😀 du!", "hm", True)
     assert [part.type for part in message.parts] == ["text", "reasoning", "tool"]
     with pytest.raises(LeaseLost):
-        async with hold(registry, ROOM, "r", claim.token):
+        async with leased(registry, ROOM, "r", claim.token):
             pass
 
 
 async def test_a_successor_without_a_socket_goes_on_in_the_same_part(registry, dispatcher, clock):
     await ask(registry)
     first = await dispatcher.claim(["writer"], owner="w")
-    async with hold(registry, ROOM, "r", first.token) as holding:
+    async with leased(registry, ROOM, "r", first.token) as holding:
         await holding.append(0, "half an ")
     await pass_time(clock, 11)
     second = await dispatcher.claim(["writer"], owner="w")
-    async with hold(registry, ROOM, "r", second.token) as holding:
+    async with leased(registry, ROOM, "r", second.token) as holding:
         assert await holding.append(8, "answer") == 14
         with pytest.raises(LeaseLost):
-            async with hold(registry, ROOM, "r", first.token):
+            async with leased(registry, ROOM, "r", first.token):
                 pass
     async with registry.open(ROOM) as room:
         assert len(room.view.messages.value("r-out").parts) == 1
@@ -325,7 +361,7 @@ async def test_a_run_that_was_given_back_is_not_given_to_the_same_worker_for_wha
     claim = await dispatcher.claim(["writer"], owner="w", worker="leaving")
     waiting = asyncio.create_task(dispatcher.claim(["writer"], owner="w", worker="leaving", wait_s=60))
     await settle()
-    async with hold(registry, ROOM, "r", claim.token) as holding:
+    async with leased(registry, ROOM, "r", claim.token) as holding:
         await holding.report(result(registry, claim, "released"))
     await settle()
     assert not waiting.done()
@@ -337,13 +373,13 @@ async def test_a_run_that_was_given_back_is_not_given_to_the_same_worker_for_wha
 async def test_a_step_is_done_once_for_all_attempts(registry, dispatcher, clock):
     await ask(registry)
     first = await dispatcher.claim(["writer"], owner="w")
-    async with hold(registry, ROOM, "r", first.token) as holding:
+    async with leased(registry, ROOM, "r", first.token) as holding:
         with pytest.raises(NotFound):
             await holding.step("pay")
         assert await holding.record_step("pay", {"receipt": 1}) == {"receipt": 1}
     await pass_time(clock, 11)
     second = await dispatcher.claim(["writer"], owner="w")
-    async with hold(registry, ROOM, "r", second.token) as holding:
+    async with leased(registry, ROOM, "r", second.token) as holding:
         assert await holding.step("pay") == {"receipt": 1}
         assert await holding.record_step("pay", {"receipt": 2}) == {"receipt": 1}
 
@@ -353,7 +389,7 @@ async def test_two_servers_ago_is_the_same_as_now(store, clock):
     async with SessionRegistry(store, clock=clock, rules=RULES) as registry:
         await ask(registry)
         claim = await Dispatcher(registry).claim(["writer"], owner="w")
-        async with hold(registry, ROOM, "r", claim.token) as holding:
+        async with leased(registry, ROOM, "r", claim.token) as holding:
             await holding.append(0, "May I?")
             await holding.tool("c", "book", input={}, approval=ApprovalRequest(requested_at=1))
             await holding.report(result(registry, claim, "suspended"))
@@ -365,7 +401,7 @@ async def test_two_servers_ago_is_the_same_as_now(store, clock):
             )
     async with SessionRegistry(store, clock=clock, rules=RULES) as registry:
         claim = await Dispatcher(registry).claim(["writer"], owner="another")
-        async with hold(registry, ROOM, "r", claim.token) as holding:
+        async with leased(registry, ROOM, "r", claim.token) as holding:
             await holding.tool("c", "book", output="booked")
             await holding.append(6, " Done.")
             await holding.report(result(registry, claim, "completed"))
@@ -496,14 +532,14 @@ async def test_one_line_tells_of_each_session_and_run_that_begins_or_ends(regist
     line = caplog.records[-1]
     assert (line.session, line.agent, line.principal, line.attempt) == (ROOM, "writer", "w", 1)
     assert told() == [("run begins", "r", None)]
-    async with hold(registry, ROOM, "r", claim.token) as held:
+    async with leased(registry, ROOM, "r", claim.token) as held:
         await held.append(0, "text")
         assert told() == []
         await held.report(result(registry, claim, "handoff", agent="critic"))
     assert told() == [], "it has not ended"
     claim = await dispatcher.claim(["critic"], owner="c")
     assert told() == [("run goes on", "r", None)]
-    async with hold(registry, ROOM, "r", claim.token) as held:
+    async with leased(registry, ROOM, "r", claim.token) as held:
         await held.report(result(registry, claim, "completed"))
     assert told() == [("run ends", "r", "completed")]
     async with registry.open(ROOM) as session:

@@ -12,7 +12,7 @@ from crdt_sessions.limits import Limits, Timing
 from crdt_sessions.model import SessionDoc, extent_of, seed
 from crdt_sessions.model.values import Author, MessageHead, TextPart
 from crdt_sessions.runtime import Sandbox, SessionRegistry
-from crdt_sessions.runtime.sandbox import PROGRAM, Mirrored
+from crdt_sessions.runtime.sandbox import PROGRAM, ShadowDocument
 from crdt_sessions.storage import Row
 from crdt_sessions.testing import MemoryChannel, settle
 from crdt_sessions.wire import EMPTY_UPDATE, Ack, SyncStep1, SyncStep2, Update, decode, encode
@@ -72,14 +72,14 @@ class Session:
 
     def __init__(self, key="a"):
         self.document = SessionDoc(9)
-        self.mirrored = Mirrored(key, self.document.encode)
+        self.shadow = ShadowDocument(key, self.document.encode)
 
     async def take(self, sandbox, update):
-        verdict = await sandbox.try_update(self.mirrored, update)
+        verdict = await sandbox.try_update(self.shadow, update)
         if verdict.delta is not None:
             self.document.apply(verdict.delta)
-            self.mirrored.took(verdict.delta)
-        self.mirrored.settle()
+            self.shadow.took(verdict.delta)
+        self.shadow.settle()
         return verdict
 
 
@@ -129,8 +129,8 @@ async def test_what_kills_hangs_or_eats_is_refused_and_nobody_else_notices(sandb
     assert good.document.roots.state["k"] in ("first", "second")
     assert bad.document.roots.state["k"] == "fine"
     assert sandbox.refused == 1
-    assert bad.mirrored.suspect is (poison != "BOMB")  # running out of memory is an error before it is a death
-    assert not good.mirrored.suspect
+    assert bad.shadow.suspect is (poison != "BOMB")  # running out of memory is an error before it is a death
+    assert not good.shadow.suspect
 
 
 async def test_what_waits_for_a_busy_machine_is_no_harm(sandbox):
@@ -175,7 +175,7 @@ async def test_nobody_is_blamed_for_what_somebody_else_did_to_the_mirror(sandbox
     await session.take(sandbox, letters(["x" * 2000], client=8)[0])
     await session.take(sandbox, writing("SPOIL", client=6))
     await session.take(sandbox, writing(victim, client=7))
-    assert session.mirrored.strikes == 0
+    assert session.shadow.strikes == 0
 
 
 async def test_malformed_is_malformed(sandbox):
@@ -188,8 +188,8 @@ async def test_malformed_is_malformed(sandbox):
 async def test_the_mirror_is_made_anew_after_what_was_refused_elsewhere(sandbox):
     """The document did not take what the mirror took: what comes next under the same clock is looked at again."""
     session = Session()
-    await sandbox.try_update(session.mirrored, writing("one"))
-    session.mirrored.settle()  # over a limit, say
+    await sandbox.try_update(session.shadow, writing("one"))
+    session.shadow.settle()  # over a limit, say
     verdict = await session.take(sandbox, writing("two"))
     assert not verdict.held
     assert session.document.roots.state["k"] == "two"
@@ -299,7 +299,7 @@ async def test_questions_and_typing_need_no_test_and_the_mirror_has_them_afterwa
 async def test_the_mirror_is_not_made_anew_while_all_goes_well(guarded, monkeypatch):
     """The library writes the keys of objects in any order; what the sandbox wrote is what counts, byte for byte."""
     opened = []
-    monkeypatch.setattr(Mirrored, "spoil", lambda mirrored: opened.append(mirrored.key))
+    monkeypatch.setattr(ShadowDocument, "spoil", lambda shadow: opened.append(shadow.key))
     async with guarded.open(ROOM, create=True) as session:
         for number in range(20):
             author = SessionDoc(300 + number)
@@ -587,12 +587,12 @@ async def test_what_a_mirror_has_missed_is_bounded_and_it_is_made_anew(sandbox):
     for size in (10, 2_000_000):
         for _ in range(3 if size > 10 else 1500):
             _, delta = session.document.edit(lambda _, size=size: draft.insert(0, "x" * size))
-            session.mirrored.took(delta)
-            cost = sum(64 + len(update) for update in session.mirrored.missed)
-            assert cost <= max(64 * 1024, session.mirrored.size), "what it costs, and not what is in it"
-        assert session.mirrored.stale
+            session.shadow.took(delta)
+            cost = sum(64 + len(update) for update in session.shadow.missed)
+            assert cost <= max(64 * 1024, session.shadow.size), "what it costs, and not what is in it"
+        assert session.shadow.stale
         await session.take(sandbox, writing(f"after {size}", client=size))
-        assert not session.mirrored.stale
+        assert not session.shadow.stale
 
 
 async def test_two_that_write_as_one_client_are_judged_one_after_the_other(guarded, monkeypatch):

@@ -164,7 +164,7 @@ def _choices(message: Message | None) -> set[int]:
 def _message(message: Message | None, choice: int, left: Sequence[ToolPart], skip: int) -> dict[str, Any]:
     if message is None:
         return {"role": "assistant", "content": ""}
-    rest = message.but(parts=message.parts[skip:])
+    rest = message.replace(parts=message.parts[skip:])
     spelled: dict[str, Any] = {"role": "assistant", "content": rest.text_of(choice)}
     if thoughts := rest.text_of(choice, "reasoning"):
         spelled["reasoning_content"] = thoughts

@@ -135,7 +135,7 @@ def lacking(
         raise TooLarge(what="a history", size=len(found), limit=MAX_BROUGHT, unit="messages that are new")
     # A millisecond apart, so that all who sort by time have them in their order.
     first = now - len(found) + 1
-    return Lacking([(head.but(created_at=first + at), parts) for at, (head, parts) in enumerate(found)], size)
+    return Lacking([(head.replace(created_at=first + at), parts) for at, (head, parts) in enumerate(found)], size)
 
 
 def _expected(view: SessionView, transcript: Sequence[Said]) -> set[str]:

@@ -16,7 +16,7 @@ from crdt_sessions.errors import LeaseLost, WrongOffset
 from crdt_sessions.model import ApprovalRequest, Message, Run, RunError, RunResult
 from crdt_sessions.model.strings import CALL_CHARACTERS, NAME_CHARACTERS, REASON_CHARACTERS, AgentName, checked_id
 from crdt_sessions.model.values import ResultStatus
-from crdt_sessions.runtime import Holding, SessionRegistry, hold
+from crdt_sessions.runtime import LeasedRun, SessionRegistry, leased
 from crdt_sessions_server.auth import asked_session
 from crdt_sessions_server.http.describing import Parameter, answers, reads, refuses
 from crdt_sessions_server.http.schemas import Answer, Body
@@ -82,11 +82,11 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     """Return the routes for holders of runs."""
     leases = Blueprint("leases", __name__, url_prefix="/v1/sessions/<string:name>/runs/<string:run>")
 
-    def held(name: str, run: str) -> AbstractAsyncContextManager[Holding]:
+    def held(name: str, run: str) -> AbstractAsyncContextManager[LeasedRun]:
         token = request.headers.get("Lease-Token")
         if not token:
             raise LeaseLost(run=run)
-        return hold(registry, asked_session(name), run, token)
+        return leased(registry, asked_session(name), run, token)
 
     @leases.post("/renew")
     @tag(["agents"])

@@ -20,7 +20,7 @@ from crdt_sessions.model.strings import (
     RunId,
 )
 from crdt_sessions.model.values import RunPolicy, Trigger
-from crdt_sessions.runtime import Claim, Dispatcher, SessionRegistry
+from crdt_sessions.runtime import Assignment, Dispatcher, SessionRegistry
 from crdt_sessions_server.auth import Permission, asked_session, current_admitted, current_principal, live_access
 from crdt_sessions_server.http.describing import answers, refuses
 from crdt_sessions_server.http.schemas import Answer, Body
@@ -76,7 +76,7 @@ class ClaimRequest(Body):
     )
 
 
-class Grant(Answer):
+class AssignedRun(Answer):
     """A run that is one's own for as long as one renews the lease."""
 
     session: str
@@ -194,9 +194,9 @@ def _claim_routes(runs: Blueprint, dispatcher: Dispatcher) -> None:
     @runs.post("/runs/claim")
     @tag(["agents"])
     @validate_request(ClaimRequest)
-    @validate_response(Grant)
+    @validate_response(AssignedRun)
     @answers(204, description="None came in time.")
-    async def claim_run(data: ClaimRequest) -> Grant | tuple[str, int]:
+    async def claim_run(data: ClaimRequest) -> AssignedRun | tuple[str, int]:
         """Take the oldest run that waits for one of the agents, in whatever session; 204 if none came in time."""
         principal = current_principal()
         principal.require_agents(data.agents)
@@ -210,33 +210,33 @@ def _claim_routes(runs: Blueprint, dispatcher: Dispatcher) -> None:
             wants=principal.may_see,
         )
         claim = await live_access().allowed(current_admitted(), waiting)
-        return _grant(claim) if claim is not None else ("", 204)
+        return _assigned(claim) if claim is not None else ("", 204)
 
     @runs.post("/sessions/<name>/runs/<run>/claim")
     @tag(["agents"])
     @validate_request(ClaimRequest)
-    @validate_response(Grant)
+    @validate_response(AssignedRun)
     @refuses(RunNotClaimable)
-    async def claim_one_run(name: str, run: str, data: ClaimRequest) -> Grant:
+    async def claim_one_run(name: str, run: str, data: ClaimRequest) -> AssignedRun:
         """Take a run that is known by name, such as from a webhook; 409 if it is not to be had."""
         principal = current_principal()
         principal.require_agents(data.agents)
         wanted: SessionId = asked_session(name)
-        return _grant(
+        return _assigned(
             await dispatcher.claim_one(wanted, run, agents=data.agents, owner=principal.id, ttl_s=data.lease_s)
         )
 
 
-def _grant(claim: Claim) -> Grant:
-    record = claim.run
+def _assigned(assignment: Assignment) -> AssignedRun:
+    record = assignment.run
     assert record.lease is not None
-    return Grant(
-        session=name_of(claim.session.id),
-        generation=claim.session.generation,
-        lineage=claim.session.lineage,
-        session_created_at=claim.session.created_at,
+    return AssignedRun(
+        session=name_of(assignment.session.id),
+        generation=assignment.session.generation,
+        lineage=assignment.session.lineage,
+        session_created_at=assignment.session.created_at,
         run=record.run,
         epoch=record.epoch,
         lease_ttl_ms=record.lease.ttl,
-        token=claim.token,
+        token=assignment.token,
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 from crdt_sessions.errors import AccessDenied, BadParameter, CrdtSessionsError
 from crdt_sessions.ids import session_id
-from crdt_sessions.runtime import Channel, Line, SessionRegistry
+from crdt_sessions.runtime import Channel, SessionRegistry, Transport
 from crdt_sessions.wire import Closing, PermissionDenied, closing_for, encode
 from crdt_sessions_server.asgi import SYNC_PREFIX, App, Receive, Scope, Send, query, websocket_token
 from crdt_sessions_server.auth import Admission, Admitted, Permission
@@ -107,7 +107,7 @@ class SyncEndpoint:
         await send({"type": "websocket.close", "code": closing.code, "reason": closing.reason})
         await self._departures.see_off(receive)
 
-    async def _admit(self, scope: Scope, token: str | None, channel: Channel | Line) -> Closing:
+    async def _admit(self, scope: Scope, token: str | None, channel: Channel | Transport) -> Closing:
         try:
             name = scope["path"].removeprefix(SYNC_PREFIX)
             session_id(name)  # else there is nothing to be admitted to
@@ -120,7 +120,7 @@ class SyncEndpoint:
             _log.info("connection refused: %s", error, extra={"path": scope["path"], "close_code": closing.code})
             return closing
 
-    async def _serve(self, scope: Scope, name: str, admitted: Admitted, channel: Channel | Line) -> Closing:
+    async def _serve(self, scope: Scope, name: str, admitted: Admitted, channel: Channel | Transport) -> Closing:
         principal, session = admitted.principal, session_id(name, admitted.principal.tenant)
         if not principal.anonymous:
             self._registry.audit.note("session.join", principal.id, session, role=principal.role)

@@ -1,4 +1,4 @@
-"""A WebSocket on a socket of our own: a line without Hypercorn in between.
+"""A WebSocket on a socket of our own: a transport without Hypercorn in between.
 
 Through Hypercorn a message costs several tasks, queues and parsers each way, which is most of the work of a service
 that forwards tokens. The listener therefore answers plain HTTP/1.1 requests for a session's WebSocket itself, and
@@ -35,7 +35,7 @@ _TEXT, _BINARY, _MASKED = 0x81, 0x82, 0x80
 
 
 class SocketConnection(asyncio.Protocol):
-    """The connection, as the session's line. The listener makes it, once it has accepted the request.
+    """The connection, as the session's transport. The listener makes it, once it has accepted the request.
 
     Args:
         transport: the socket's; it is ours from now on.
@@ -60,7 +60,7 @@ class SocketConnection(asyncio.Protocol):
         self._drained: asyncio.Future[None] | None = None
         self._gone = asyncio.get_running_loop().create_future()
         self.writable = True
-        """See :attr:`Line.writable`."""
+        """See :attr:`Transport.writable`."""
 
     def begin(self, response: bytes) -> None:
         """Take the socket, and send the answer to the request for a WebSocket; it comes before all messages."""
@@ -68,25 +68,25 @@ class SocketConnection(asyncio.Protocol):
         self._transport.set_protocol(self)
         self._transport.write(response)
 
-    # -- the line --------------------------------------------------------------------------------------------------
+    # -- the transport ---------------------------------------------------------------------------------------------
 
     def open(self, on_writable: Callable[[], None], take: Take, patience_s: float) -> None:
-        """See :meth:`Line.open`."""
+        """See :meth:`Transport.open`."""
         self._on_writable, self._take, self._patience = on_writable, take, patience_s
 
     def write(self, messages: Sequence[bytes]) -> None:
-        """See :meth:`Line.write`."""
+        """See :meth:`Transport.write`."""
         if not self._transport.is_closing():  # uvloop's raises, and whoever writes to many must go on
             self._transport.write(_framed(messages) if not self._text else _framed_text(messages))
 
     async def drained(self) -> None:
-        """See :meth:`Line.drained`."""
+        """See :meth:`Transport.drained`."""
         while not (self.writable or self._gone.done()):
             self._drained = asyncio.get_running_loop().create_future()
             await self._drained
 
     async def batches(self) -> AsyncIterator[Sequence[bytes]]:
-        """See :meth:`Line.batches`."""
+        """See :meth:`Transport.batches`."""
         while True:
             if self._waiting:
                 yield self._waiting.pop(0)
@@ -103,7 +103,7 @@ class SocketConnection(asyncio.Protocol):
                 await self._arrived
 
     async def release(self) -> None:
-        """See :meth:`Line.release`."""
+        """See :meth:`Transport.release`."""
         self._on_writable, self._take = _nothing_to_write, _nothing_taken  # what they hold holds this
 
     async def close(self, code: int, reason: str, hang_up_s: float) -> None:

@@ -23,8 +23,8 @@ from crdt_sessions.sync import RunRecord
 Result = TypeVar("Result")
 
 
-class Holding:
-    """A run, held by the owner of the token. Made by :func:`hold`."""
+class LeasedRun:
+    """A run, held by the owner of the token. Made by :func:`leased`."""
 
     def __init__(self, session: Session, record: RunRecord, registry: SessionRegistry) -> None:
         self.session = session
@@ -148,7 +148,9 @@ def _advance(
 
 
 @asynccontextmanager
-async def hold(registry: SessionRegistry, session_id: SessionId, run_id: str, token: str) -> AsyncIterator[Holding]:
+async def leased(
+    registry: SessionRegistry, session_id: SessionId, run_id: str, token: str
+) -> AsyncIterator[LeasedRun]:
     """Act as the holder of a run.
 
     Raises:
@@ -156,4 +158,4 @@ async def hold(registry: SessionRegistry, session_id: SessionId, run_id: str, to
         SessionNotFound, StorageError: the session cannot be used.
     """
     async with registry.open(session_id) as session:
-        yield Holding(session, session.held(run_id, token), registry)
+        yield LeasedRun(session, session.held(run_id, token), registry)

@@ -1,0 +1,255 @@
+"""The connections of a session's peers: reads their messages in order, and writes what they are owed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from crdt_sessions.clock import Clock
+from crdt_sessions.errors import CrdtSessionsError, TokenExpired, TooSlow
+from crdt_sessions.ids import Millis, PeerId, SessionId
+from crdt_sessions.runtime.access import Access
+from crdt_sessions.runtime.channel import Transport
+from crdt_sessions.runtime.journal import Journal
+from crdt_sessions.runtime.pace import Pace
+from crdt_sessions.signals import Signal
+from crdt_sessions.sync import READ_ONLY, Event, PeerJoined, PeerLeft, RightsChanged, SessionEngine, joined, received
+from crdt_sessions.wire import Codec, YWebSocket
+from crdt_sessions.wire.closing import INTERNAL_ERROR, NORMAL, Closing, closing_for
+
+_log = logging.getLogger("crdt_sessions.session")
+_peer_ids = itertools.count(1)
+_FAREWELL_S = 1.0
+_AT_A_TIME = 1024
+"""Messages of one peer that are counted as one: a peer that sends too fast waits after each of these."""
+_AT_ONCE = 64
+"""Messages of one peer that are handled before it is the others' turn."""
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    peer: PeerId
+    transport: Transport
+    codec: Codec
+    pace: Pace
+    counted: int = 0
+    """Messages that the pace has counted already, and that wait to be read."""
+    closing: asyncio.Future[Closing] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def close(self, closing: Closing) -> None:
+        if not self.closing.done():
+            self.closing.set_result(closing)
+
+
+class Connections:
+    """The connections of one session.
+
+    Args:
+        session: its id.
+        engine: says what peers are owed, and whose messages must wait.
+        journal: says whether the disk is behind; then nothing more is read.
+        clock: the only source of time.
+        signal: notified whenever one of that may have changed.
+        handle: called with what peers do.
+    """
+
+    def __init__(
+        self,
+        session: SessionId,
+        engine: SessionEngine,
+        journal: Journal,
+        *,
+        clock: Clock,
+        signal: Signal,
+        handle: Callable[[Event, Millis], None],
+    ) -> None:
+        self._session = session
+        self._engine = engine
+        self._journal = journal
+        self._clock = clock
+        self._signal = signal
+        self._handle = handle
+        self._open: dict[PeerId, _Connection] = {}
+        self._to_pump: set[PeerId | None] = set()
+        self._abandoned = False
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def serve(self, transport: Transport, access: Access, *, lease: str | None = None) -> Closing:
+        """Speak the y-websocket protocol on *transport* until it ends; return how to close it.
+
+        *access* is whose connection it is; *lease* the token of a run's holder, if this is its connection.
+        """
+        limits, now = self._engine.limits, self._clock.now()
+        pace = Pace(limits.messages_per_s, limits.message_burst, now)
+        connection = _Connection(PeerId(next(_peer_ids)), transport, YWebSocket(limits.max_frame_bytes), pace)
+        self._open[connection.peer] = connection
+        abrupt = False
+        try:
+            self._handle(PeerJoined(connection.peer, access.principal, access.rights, lease), now)
+            access.watch(
+                lambda rights: self._handle(RightsChanged(connection.peer, rights), self._clock.now()),
+                lambda error: self._access_ended(connection.peer, error),
+            )
+            closing = await self._converse(connection)
+            abrupt = closing is None
+            return closing or NORMAL
+        finally:
+            del self._open[connection.peer]
+            self._handle(PeerLeft(connection.peer, abrupt), self._clock.now())
+
+    def refuse(self, peer: PeerId, error: CrdtSessionsError) -> None:
+        """Close a connection because of *error*."""
+        connection = self._open.get(peer)
+        if connection is not None:
+            closing = closing_for(error)
+            _log.warning("peer refused: %s", error, extra={**self._about(connection), "close_code": closing.code})
+            connection.close(closing)
+
+    def close(self, closing: Closing) -> None:
+        """Close every connection as *closing* says."""
+        for connection in self._open.values():
+            connection.close(closing)
+
+    def abandon(self, closing: Closing) -> None:
+        """Close every connection, and read nothing of the engine any more: its document may not be touched."""
+        self._abandoned = True
+        self.close(closing)
+
+    def _access_ended(self, peer: PeerId, error: CrdtSessionsError) -> None:
+        if not isinstance(error, TokenExpired):  # what it wrote before it expired is its own
+            self._handle(RightsChanged(peer, READ_ONLY), self._clock.now())
+        self.refuse(peer, error)
+
+    async def _converse(self, connection: _Connection) -> Closing | None:
+        """Read until it ends or must be closed, while :meth:`_pump` writes; None if the connection broke."""
+        transport = connection.transport
+        transport.open(
+            lambda: self._pump(connection, self._clock.now()),
+            lambda batch: self._take_at_once(connection, batch),
+            self._engine.timing.send_timeout_s,
+        )
+        self.ready(connection.peer)
+        reader = asyncio.create_task(self._read(connection))
+        try:
+            watch: set[asyncio.Future[Any]] = {reader, connection.closing}
+            await asyncio.wait(watch, return_when=asyncio.FIRST_COMPLETED)
+            if connection.closing.done():
+                reader.cancel()
+                if not connection.closing.result().permanent:  # it will come back: let it have what it is owed
+                    await self._see_off(connection)
+                return connection.closing.result()
+        finally:
+            reader.cancel()
+            (outcome,) = await asyncio.gather(reader, return_exceptions=True)
+            await transport.release()
+        if isinstance(outcome, TooSlow):
+            return closing_for(outcome)
+        if isinstance(outcome, OSError):  # ConnectionError is one
+            return None
+        if isinstance(outcome, CrdtSessionsError):
+            raise outcome
+        if isinstance(outcome, Exception):
+            _log.error("a peer cannot be served", exc_info=outcome, extra=self._about(connection))
+            return INTERNAL_ERROR
+        return NORMAL
+
+    async def _see_off(self, connection: _Connection) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_S):
+                await connection.transport.drained()
+                self._pump(connection, self._clock.now())
+                await connection.transport.drained()
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def _take_at_once(self, connection: _Connection, batch: Sequence[bytes]) -> Sequence[bytes]:
+        """Take messages as far as nothing stands in their way; return the others."""
+        if connection.closing.done():
+            return ()
+        if connection.peer in self._engine.admission.held or self._journal.behind:
+            return batch
+        now = self._clock.now()
+        if len(batch) > _AT_A_TIME or not connection.pace.take(now, len(batch)):
+            return batch
+        messages = batch if len(batch) == 1 else joined(batch)
+        for at, data in enumerate(messages):
+            if at == _AT_ONCE or not self._take(connection, data, now):
+                connection.counted += len(messages) - at
+                return messages[at:]
+        return ()
+
+    async def _read(self, connection: _Connection) -> None:
+        try:
+            async for batch in connection.transport.batches():
+                for begin in range(0, len(batch), _AT_A_TIME):
+                    portion = batch[begin : begin + _AT_A_TIME]
+                    await self._paced(connection, len(portion))
+                    await self._take_all(connection, portion if len(portion) == 1 else joined(portion))
+                if self._journal.behind:  # take nothing more in until it caught up
+                    await self._signal.wait_for(lambda: self._abandoned or not self._journal.behind)
+        except OSError:
+            await self._let_go(connection)
+            raise
+        await self._let_go(connection)  # what came last is taken, too, before the peer has left
+
+    async def _take_all(self, connection: _Connection, messages: Sequence[bytes]) -> None:
+        for at, data in enumerate(messages, start=1):
+            await self._let_go(connection)
+            self._take(connection, data, self._clock.now())
+            if at % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+
+    async def _paced(self, connection: _Connection, count: int) -> None:
+        """Return once so many messages may pass; nothing more is read from the connection meanwhile."""
+        known = min(connection.counted, count)
+        connection.counted -= known
+        while not connection.pace.take(self._clock.now(), count - known):
+            await self._clock.sleep(connection.pace.wait_s)
+
+    def _take(self, connection: _Connection, data: bytes, now: Millis) -> bool:
+        """Take a message if none waits that came before it; tell whether it was taken."""
+        if connection.peer in self._engine.admission.held:
+            return False
+        self._handle(received(connection.peer, data, connection.codec), now)
+        return True
+
+    async def _let_go(self, connection: _Connection) -> None:
+        """Return once nothing of a connection waits any more."""
+        await self._signal.wait_for(lambda: self._abandoned or connection.peer not in self._engine.admission.held)
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def ready(self, peer: PeerId | None) -> None:
+        """Write to a peer, or to everybody if None: once in a turn of the loop, however much they are owed."""
+        if not self._to_pump:
+            asyncio.get_running_loop().call_soon(self._pump_all)
+        self._to_pump.add(peer)
+
+    def _pump_all(self) -> None:
+        peers, self._to_pump = self._to_pump, set()
+        now = self._clock.now()
+        for peer in list(self._open) if None in peers else peers:
+            assert peer is not None
+            if (connection := self._open.get(peer)) is not None:
+                self._pump(connection, now)
+
+    def _pump(self, connection: _Connection, now: Millis) -> None:
+        # When a session is closed nobody is connected, so its document is not touched either.
+        if not self._abandoned and connection.peer in self._open and connection.transport.writable:
+            try:
+                frames = self._engine.take(connection.peer, now)
+                if frames:
+                    connection.transport.write(connection.codec.write(frames))
+            except Exception:  # noqa: BLE001 - a defect of ours; only what this peer has was moved, so only it goes
+                _log.exception("a peer cannot be written to", extra=self._about(connection))
+                connection.close(INTERNAL_ERROR)
+
+    def _about(self, connection: _Connection) -> dict[str, object]:
+        return {"session": self._session, "peer": connection.peer}

@@ -1,0 +1,453 @@
+"""The loop around the engine of one session: events go in, and the effects that come out are performed.
+
+One thing happens after the other: an effect whose performance is another call of the engine (a run that is ready, a
+trial without a sandbox) is performed once all others of its turn are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar, assert_never
+
+from crdt_sessions.clock import Clock
+from crdt_sessions.errors import CrdtSessionsError, SessionClosed, SessionFailed, StorageError
+from crdt_sessions.ids import Millis, reference
+from crdt_sessions.limits import Compaction, Retention
+from crdt_sessions.model import TERMINAL_STATUSES, Folded
+from crdt_sessions.runtime.audit import AuditLog
+from crdt_sessions.runtime.backlog import Backlog
+from crdt_sessions.runtime.claimants import Assignment, Claimant, Claimants
+from crdt_sessions.runtime.compactor import Compactor
+from crdt_sessions.runtime.connections import Connections
+from crdt_sessions.runtime.health import StoreHealth
+from crdt_sessions.runtime.journal import Journal, Write
+from crdt_sessions.runtime.sandbox import Sandbox, ShadowDocument
+from crdt_sessions.runtime.trials import Trials
+from crdt_sessions.runtime.webhooks import Outbox
+from crdt_sessions.signals import Signal
+from crdt_sessions.storage import Delivery, SessionRecord, UpdateStore
+from crdt_sessions.sync import (
+    TRUSTED,
+    Actor,
+    Answered,
+    CallId,
+    ClosePeer,
+    Committed,
+    Deed,
+    Describe,
+    EditFailed,
+    Effect,
+    Event,
+    Persist,
+    Ready,
+    Records,
+    Reload,
+    Resume,
+    RunReady,
+    SessionEngine,
+    StoreChanged,
+    Tick,
+    Tried,
+    Try,
+    Unreadable,
+    UpdateBrought,
+    Violation,
+)
+from crdt_sessions.wire.closing import Closing, closing_for
+
+Result = TypeVar("Result")
+
+_log = logging.getLogger("crdt_sessions.session")
+_call_ids = itertools.count(1)
+_TOKEN_BYTES = 24
+_Simple = ClosePeer | Resume | Answered | Describe | Violation | Deed | Unreadable | Reload
+"""Effects that lead to no other call of the engine, beside those of each token."""
+
+
+class EffectLoop:
+    """Drives the engine of one session, and gives the session up when something went wrong.
+
+    Args:
+        record: what the store knows of the session.
+        engine: started by :meth:`start`.
+        store: where rows go.
+        clock: the only source of time.
+        compaction: when rows are folded.
+        rows: number of rows the store holds of it.
+        outbox: where notices for people who are absent go.
+        claimants: offered the runs that may be claimed.
+        health: whether the store takes writes.
+        fold: makes one update of many, verified, away from the event loop.
+        retention: which versions are kept.
+        audit: told who did what.
+        sandbox: where foreign updates are tried first; None to take them as they come.
+        tidying: held while rows are folded for the sake of order; sessions that share one take turns.
+        backlog: what waits for the disk here and in other sessions.
+    """
+
+    def __init__(
+        self,
+        record: SessionRecord,
+        engine: SessionEngine,
+        store: UpdateStore,
+        *,
+        clock: Clock,
+        compaction: Compaction,
+        rows: int,
+        outbox: Outbox,
+        claimants: Claimants,
+        health: StoreHealth,
+        fold: Callable[[list[bytes]], Awaitable[Folded]],
+        retention: Retention,
+        audit: AuditLog,
+        sandbox: Sandbox | None = None,
+        tidying: asyncio.Lock | None = None,
+        backlog: Backlog | None = None,
+    ) -> None:
+        self.record = record
+        self.engine = engine
+        self.clock = clock
+        self.signal = Signal()
+        """Notified of all that somebody may wait for."""
+        self.failed: CrdtSessionsError | None = None
+        """Why the session cannot be used any more, if so."""
+        self._health = health
+        self._outbox = outbox
+        self._claimants = claimants
+        self._audit = audit
+        self._outage: StorageError | None = None  # as the engine knows it
+        self._calls: dict[CallId, asyncio.Future[Answered]] = {}
+        self._rests_until = Millis(0)
+        self.journal = Journal(
+            record.id,
+            store,
+            clock=clock,
+            health=health,
+            backlog=backlog or Backlog(engine.limits.total_uncommitted_bytes),
+            limits=engine.limits,
+            deliveries=self._deliveries,
+            stored=self._committed,
+            failed=self._not_stored,
+        )
+        self.compactor = Compactor(
+            record.id,
+            store,
+            clock=clock,
+            fold=fold,
+            compaction=compaction,
+            retention=retention,
+            rows=rows,
+            turn=tidying or asyncio.Lock(),
+        )
+        self.connections = Connections(
+            record.id, engine, self.journal, clock=clock, signal=self.signal, handle=self.handle
+        )
+        self._shadow = ShadowDocument(record.id, engine.document.encode, record.lineage)
+        self._trials: Trials | None = None
+        if sandbox is not None:
+            self._trials = Trials(sandbox, self._shadow, tell=self.handle, broke=self._broke)
+
+    def start(self) -> None:
+        """Let the engine settle what the loaded document left open."""
+        self._perform(self.engine.start(self.clock.now()))
+
+    # -- driving -------------------------------------------------------------------------------------------------
+
+    def handle(self, event: Event, now: Millis | None = None) -> None:
+        """Have the engine take *event*, and perform what follows. Of a session that failed it is ignored."""
+        if self.failed is not None:
+            return  # the document may not be touched any more
+        now = now or self.clock.now()
+        try:
+            if self._health.error is not self._outage:
+                self._outage = self._health.error
+                self._rests_until = Millis(0)
+                self._perform(self.engine.handle(StoreChanged(self._outage), now))
+            self._perform(self.engine.handle(event, now))
+        except Exception as error:  # noqa: BLE001 - see guard
+            self._broke(error)
+
+    @contextlib.contextmanager
+    def guard(self) -> Iterator[None]:
+        """Let refusals pass, which leave nothing behind; what else is raised is a defect and ends the session.
+
+        Memory may be ahead of the disk then, so it is let go, and the session is loaded anew.
+
+        Raises:
+            SessionFailed: it was such a defect.
+        """
+        try:
+            yield
+        except (CrdtSessionsError, EditFailed):
+            raise
+        except Exception as error:
+            raise self._broke(error) from error
+
+    def _broke(self, error: BaseException) -> SessionFailed:
+        failed = SessionFailed(reference=reference())
+        _log.error(
+            "a defect ended the session",
+            exc_info=error,
+            extra={"session": self.record.id, "reference": failed.reference},
+        )
+        self._fail(failed, closing_for(failed))
+        return failed
+
+    def change(self, how: Callable[[], tuple[Result, list[Effect]]]) -> Result:
+        """Return what a call of the engine returns beside effects, and perform these.
+
+        Raises:
+            SessionFailed: a defect ended the session.
+            CrdtSessionsError: and whatever else *how* raises; nothing was changed then.
+            Exception: what raised within an edit; what that did before is kept.
+        """
+        try:
+            with self.guard():
+                result, effects = how()
+                self._perform(effects)
+                return result
+        except EditFailed as failure:
+            with self.guard():
+                self._perform(failure.effects)
+            raise failure.__cause__ or failure from None
+
+    async def bring(
+        self, update: bytes, actor: Actor | None = None, *, foreign: bool = False, compare: bool = False
+    ) -> Answered:
+        """Have the engine take an update, or compare it; return its answer, which may have to wait for others'.
+
+        Raises:
+            CrdtSessionsError: the session failed.
+        """
+        call = CallId(next(_call_ids))
+        answer: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self._calls[call] = answer
+        try:
+            self.handle(UpdateBrought(call, update, actor, foreign, compare))
+            return await answer
+        finally:
+            del self._calls[call]
+
+    def assign(self, run_id: str, claimant: Claimant) -> tuple[Assignment, list[Effect]]:
+        """Give a run to a claimant; return the effects, too.
+
+        Raises:
+            RunNotClaimable: it is not queued, not its turn yet, or not for this claimant.
+            SessionClosed: the session takes no decisions.
+        """
+        token, now = secrets.token_urlsafe(_TOKEN_BYTES), self.clock.now()
+        record, effects = self.engine.decide(lambda runs: claimant.claim(runs, run_id, token, now))
+        return Assignment(self.record, record, token), effects
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def at_rest(self, now: Millis) -> bool:
+        """Whether :meth:`tick` has nothing to do at *now*: most sessions rest most of the time."""
+        told = self._health.error is self._outage
+        return told and now < self._rests_until and not self.journal.waits and self.failed is None
+
+    def wake(self) -> None:
+        """Have the next :meth:`tick` look whether something is due."""
+        self._rests_until = Millis(0)
+
+    def tick(self, now: Millis) -> None:
+        """Let the engine know that it is *now*, if something may be due."""
+        if now >= self._rests_until or self._health.error is not self._outage:
+            self.handle(Tick(), now)
+            with contextlib.suppress(SessionFailed), self.guard():
+                self._rests_until = self.engine.rests_until(now)
+        if self.journal.waits:  # what the steward decided while the store took no writes
+            self.journal.flush_soon()
+
+    # -- waiting -------------------------------------------------------------------------------------------------
+
+    async def durable(self) -> None:
+        """Return once everything applied so far is on disk.
+
+        Raises:
+            StorageError: it will not be.
+        """
+        head = self.engine.log.head
+
+        def reached() -> bool:
+            self.raise_if_failed()
+            stored = self._stored(head)
+            if not stored:
+                self.raise_unless_storing()
+            return stored
+
+        await self.signal.wait_for(reached)
+
+    async def readable(self) -> None:
+        """Return once the document shows nothing that a crash would take back; see :meth:`Session.readable`."""
+        head = self.engine.log.head
+
+        def reached() -> bool:
+            self.raise_if_failed()
+            return self._stored(head) or (self._health.error is not None and not self.journal.flushing)
+
+        await self.signal.wait_for(reached)
+
+    async def tried(self) -> None:
+        """Return once no update is being tried any more."""
+        if self._trials is not None:
+            await self._trials.ended()
+
+    def _stored(self, head: int) -> bool:
+        """Tell whether everything up to *head* is stored, and the title."""
+        return self.engine.log.tail >= head and not self.journal.titling
+
+    def raise_if_failed(self) -> None:
+        """Return if the session can be used."""
+        if self.failed is not None:
+            raise self.failed
+
+    def raise_unless_storing(self) -> None:
+        """Return if the session can be used and the store takes writes."""
+        self.raise_if_failed()
+        if self._health.error is not None:
+            raise self._health.error
+
+    # -- effects -------------------------------------------------------------------------------------------------
+
+    def _perform(self, effects: list[Effect]) -> None:
+        """Perform effects in their order, then those that follow from them."""
+        while effects:
+            last: list[RunReady | Try] = []
+            for effect in effects:
+                match effect:
+                    case Persist():  # each token comes by here
+                        self._write_down(effect)
+                    case Ready(peer):
+                        self.connections.ready(peer)
+                        if peer is None:
+                            self.signal.notify_all()
+                    case RunReady() | Try():
+                        last.append(effect)
+                    case _:
+                        self._perform_one(effect)
+            effects = []
+            for called in last:
+                effects += self._follow(called)
+
+    def _perform_one(self, effect: _Simple) -> None:
+        match effect:
+            case ClosePeer(peer, error):
+                self.connections.refuse(peer, error)
+            case Resume():
+                self.signal.notify_all()
+            case Answered(call):
+                if (answer := self._calls.get(call)) is not None and not answer.done():
+                    answer.set_result(effect)
+            case Describe(title):
+                self.journal.describe(title or "")
+            case Violation() | Deed() | Unreadable():
+                self._audit.heard(self.record.id, effect)
+            case Reload():
+                self._load_anew()
+            case _:
+                assert_never(effect)
+
+    def _follow(self, effect: RunReady | Try) -> list[Effect]:
+        """Perform an effect that may be another call of the engine; return that one's effects."""
+        if self.failed is not None:
+            return []
+        if isinstance(effect, RunReady):
+            return self._offer(effect.run)
+        if self._trials is not None:
+            self._trials.begin(effect)
+            return []
+        return self.engine.handle(Tried(effect.trial, TRUSTED), self.clock.now())
+
+    def _write_down(self, effect: Persist) -> None:
+        self._shadow.took(effect.update)
+        self.journal.append(effect)
+        if effect.records:
+            self.wake()  # a lease may run, or a question have a deadline
+
+    def _offer(self, run_id: str) -> list[Effect]:
+        """Have a run taken that has become ready, so that it and its lease are stored together."""
+        if self._health.error is not None:
+            return []  # it is found in the store, once it gets there
+        followed: list[Effect] = []
+
+        def assign(claimant: Claimant) -> Assignment:
+            assignment, effects = self.assign(run_id, claimant)
+            followed.extend(effects)
+            return assignment
+
+        try:
+            self._claimants.offer(self.record.id, assign)
+        except SessionClosed as error:  # it is found in the store, if the session is opened again
+            _log.info("cannot be given yet: %s", error, extra={"session": self.record.id, "run": run_id})
+        return followed
+
+    def _committed(self, write: Write) -> None:
+        self.compactor.stored(len(write.rows))
+        if write.rows:
+            self.handle(Committed(write.rows[-1].seq))
+        if write.titled:
+            self.signal.notify_all()
+        if write.records:
+            with contextlib.suppress(SessionFailed), self.guard():
+                self._announce(write.records)
+        if self.failed is None:
+            self.compactor.fold_if_due()
+
+    def _not_stored(self, error: BaseException) -> None:
+        if not isinstance(error, CrdtSessionsError):  # a store broke its contract
+            self._broke(error)
+            return
+        if isinstance(error, StorageError):
+            self._health.failed(error)
+        self._fail(error, closing_for(error))
+
+    def _deliveries(self, records: Sequence[Records]) -> list[Delivery]:
+        notices = [notice for each in records for notice in each.notices] if self._outbox else []
+        if not notices:
+            return []
+        absent = self._absent()
+        return [
+            delivery for notice in notices for delivery in self._outbox.deliveries(self.record.id, notice, absent)
+        ]
+
+    def _absent(self) -> list[str]:
+        """Return the people who take part in the session and are not here."""
+        known = {head.author.id for head in self.engine.view.messages.heads() if head.author.kind == "human"} | set(
+            self.engine.view.receipts.keys()
+        )
+        return sorted(known - self.engine.roster.principals())
+
+    def _announce(self, records: Sequence[Records]) -> None:
+        """Tell those who wait elsewhere, now that it is durable."""
+        if any(self.engine.runs.is_ready(run_id) for each in records for run_id in each.runs):
+            self._claimants.ready.notify_all()
+        notices = [notice for each in records for notice in each.notices]
+        for notice in notices:
+            if notice.data["status"] in TERMINAL_STATUSES:
+                facts = {name: notice.data[name] for name in ("run", "agent", "status", "reason")}
+                _log.info("run ends", extra={"session": self.record.id, **facts})
+        if notices:
+            self._outbox.look()
+
+    def _load_anew(self) -> None:
+        """Give the document in memory up; whoever waited for it may try again at once."""
+        why = "the session is loaded anew; try again"
+        self._fail(StorageError(why), Closing(1012, why))
+
+    def _fail(self, error: CrdtSessionsError, closing: Closing) -> None:
+        """Give the session up: memory may be ahead of the disk, and nothing in it was acknowledged."""
+        if self.failed is None:
+            self.failed = error
+            for answer in self._calls.values():
+                if not answer.done():
+                    answer.set_exception(error)
+            _log.error("session failed: %s", error, extra={"session": self.record.id})
+            self.journal.stop()
+            self.connections.abandon(closing)
+            self.signal.notify_all()

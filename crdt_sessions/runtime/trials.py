@@ -1,0 +1,67 @@
+"""Has updates tried in the sandbox, for the engine of one session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from crdt_sessions.errors import Overloaded, StorageError, UpdateError, WrongLineage
+from crdt_sessions.runtime.sandbox import Sandbox, ShadowDocument
+from crdt_sessions.sync import Refused, Tried, Try, Verdict
+
+
+class Trials:
+    """One trial after the other.
+
+    Args:
+        sandbox: where updates are tried.
+        shadow: what the sandbox has of the session's document.
+        tell: called with the outcome.
+        broke: called with whatever else is raised, which is a defect.
+    """
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        shadow: ShadowDocument,
+        *,
+        tell: Callable[[Tried], None],
+        broke: Callable[[Exception], object],
+    ) -> None:
+        self._sandbox = sandbox
+        self._shadow = shadow
+        self._tell = tell
+        self._broke = broke
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, trial: Try) -> None:
+        """Have an update tried.
+
+        In a task of its own: whoever brought it and leaves in the middle must not leave the shadow ahead of the
+        document.
+        """
+        self._task = asyncio.create_task(self._run(trial), name=f"try {self._shadow.key}")
+
+    async def ended(self) -> None:
+        """Return once nothing is being tried."""
+        while self._task is not None:
+            await asyncio.wait({self._task})
+
+    async def _run(self, trial: Try) -> None:
+        try:
+            verdict = await self._verdict(trial)
+        except Exception as error:  # noqa: BLE001 - it ends the session
+            self._task = None
+            self._broke(error)
+            return
+        self._task = None
+        self._tell(Tried(trial.trial, verdict))
+        self._shadow.settle()
+
+    async def _verdict(self, trial: Try) -> Verdict:
+        try:
+            return await self._sandbox.try_update(
+                self._shadow, trial.update, apply=trial.apply, foreign=trial.foreign
+            )
+        except (UpdateError, WrongLineage, StorageError, Overloaded) as error:
+            return Refused(error)
