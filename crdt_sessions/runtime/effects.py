@@ -234,7 +234,7 @@ class EffectLoop:
             del self._calls[call]
 
     def assign(self, run_id: str, claimant: Claimant) -> tuple[Assignment, list[Effect]]:
-        """Give a run to a claimant; return the effects, too.
+        """Give a run to a claimant; return it with its lease, and the effects.
 
         Raises:
             RunNotClaimable: it is not queued, not its turn yet, or not for this claimant.

@@ -167,7 +167,7 @@ class Session:
         return self._loop.change(lambda: self.engine.decide(lambda runs: decision(runs, now)))
 
     def assign(self, run_id: str, claimant: Claimant) -> Assignment:
-        """Give a run to a claimant; it counts once it is :meth:`durable`.
+        """Give a run to a claimant, and return it with its lease; that counts once it is :meth:`durable`.
 
         Raises:
             RunNotClaimable: it is not queued, not its turn yet, or not for this claimant.
