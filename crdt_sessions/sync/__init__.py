@@ -2,7 +2,7 @@
 
 from crdt_sessions.sync.actor import ALL, READ_ONLY, Actor, Rights
 from crdt_sessions.sync.aside import Aside
-from crdt_sessions.sync.engine import EditFailed, EngineFailed, SessionEngine
+from crdt_sessions.sync.engine import EditFailed, SessionEngine
 from crdt_sessions.sync.events import (
     TRUSTED,
     Answered,
@@ -37,6 +37,7 @@ from crdt_sessions.sync.events import (
     received,
 )
 from crdt_sessions.sync.log import LogMemory
+from crdt_sessions.sync.merge import EngineFailed
 from crdt_sessions.sync.panics import Panics
 from crdt_sessions.sync.plain import joined
 from crdt_sessions.sync.records import Deed, Notice, Records, RunRecord, Unreadable, Writer, lease_digest

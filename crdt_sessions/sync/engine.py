@@ -17,10 +17,9 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import wraps
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, assert_never
+from typing import Any, NamedTuple, ParamSpec, TypeVar, assert_never
 
 from crdt_sessions.errors import (
     AccessDenied,
@@ -41,10 +40,10 @@ from crdt_sessions.errors import (
     WireError,
     WrongLineage,
 )
-from crdt_sessions.ids import ClientId, Millis, PeerId, Seq
+from crdt_sessions.ids import Millis, PeerId, Seq
 from crdt_sessions.limits import Limits, RunRules, Timing
-from crdt_sessions.model import Later, Pairs, SessionDoc, SessionView, Touched, lineage_in, split
-from crdt_sessions.sync.actor import NOBODY_KNOWN, Actor, Asker
+from crdt_sessions.model import Later, SessionDoc, SessionView
+from crdt_sessions.sync.actor import Actor, Asker
 from crdt_sessions.sync.admission import Admission, Due, Message, Request, Work
 from crdt_sessions.sync.aside import Aside
 from crdt_sessions.sync.awareness import Roster
@@ -53,7 +52,6 @@ from crdt_sessions.sync.events import (
     Answered,
     ClosePeer,
     Committed,
-    Describe,
     Effect,
     Event,
     FrameReceived,
@@ -61,29 +59,25 @@ from crdt_sessions.sync.events import (
     Harmless,
     PeerJoined,
     PeerLeft,
-    Persist,
     PrincipalChanged,
     Ready,
     Refused,
     Reload,
     Resume,
     RightsChanged,
-    RunReady,
     StoreChanged,
     Tick,
     Tried,
-    Trusted,
     Try,
     UpdateBrought,
     Verdict,
     Violation,
 )
 from crdt_sessions.sync.log import LogMemory, UpdateLog
+from crdt_sessions.sync.merge import EngineFailed, Merger, Vouched, moved
 from crdt_sessions.sync.panics import Panics
 from crdt_sessions.sync.peers import INTRODUCED_MS, REMIND_MS, STRANGER_MS, Peer
-from crdt_sessions.sync.plain import Inspector, Passed
-from crdt_sessions.sync.records import Records, RunRecord, Writer
-from crdt_sessions.sync.rules import FieldRules
+from crdt_sessions.sync.records import RunRecord, Writer
 from crdt_sessions.sync.runs import RunSteward
 from crdt_sessions.sync.steward import Steward
 from crdt_sessions.sync.waiting import WaitingUpdate, WaitingUpdates
@@ -143,8 +137,6 @@ _SeldomEvent = (
     | StoreChanged
     | Tick
 )
-_Vouched = Passed | Harmless | Trusted
-"""Why an update may meet the document: its shape, a trial, or that nobody is there who would try it."""
 
 
 class _Judged(NamedTuple):
@@ -174,28 +166,6 @@ class EditFailed(Exception):
     def __init__(self, effects: list[Effect]) -> None:
         super().__init__("a change raised")
         self.effects = effects
-
-
-class EngineFailed(Exception):
-    """Something raised after memory had moved; its cause says what.
-
-    What the engine holds may be ahead of what it told, so it must not be used any more.
-    """
-
-
-def _moved(method: Callable[Concatenate[SessionEngine, Arguments], Result]) -> Callable[..., Result]:
-    """Let no error of what happens after memory moved pass for a refusal, of which nothing remains."""
-
-    @wraps(method)
-    def guarded(engine: SessionEngine, *arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
-        try:
-            return method(engine, *arguments, **named)
-        except EngineFailed:
-            raise
-        except Exception as error:
-            raise EngineFailed from error
-
-    return guarded
 
 
 class SessionEngine:
@@ -247,19 +217,28 @@ class SessionEngine:
         self.roster = Roster(self.limits, self.timing)
         self.changes = ChangeIndex()
         self.runs = RunSteward(self.view, runs, rules or RunRules(), aside)
-        self._inspector = Inspector(document)
-        self._pairs = Pairs(document)
-        self._writers = Writers(writers, enforce=enforce, announced_by=self.roster.announced_by)
-        self._rules = FieldRules(self.view, self.runs, aside)
         self._panics = panics if panics is not None else Panics()
-        self._lineage = str(settled_meta.get("lineage", ""))
         self._steward = Steward(self.view, settled_meta, self.runs, aside)
+        self._writers = Writers(writers, enforce=enforce, announced_by=self.roster.announced_by)
         self._peers: dict[PeerId, Peer] = {}
-        self._size_bound = len(document.encode())
-        self._vector = (after, document.state_vector())
         self.waiting = WaitingUpdates(self.limits)
         """What needs something that has not arrived."""
         self._waits = self.waiting.clients
+        self._merger = Merger(
+            session,
+            self.view,
+            str(settled_meta.get("lineage", "")),
+            log=self.log,
+            changes=self.changes,
+            runs=self.runs,
+            steward=self._steward,
+            writers=self._writers,
+            waiting=self.waiting,
+            peers=self._peers,
+            limits=self.limits,
+            panics=self._panics,
+            aside=aside,
+        )
         self.admission = Admission(self.limits.max_frame_bytes)
         """What waits for something that is being tried, or for the store."""
         self._looked: Seq | None = None  # at what waits: the log's last entry then
@@ -267,16 +246,11 @@ class SessionEngine:
 
     # -- events ----------------------------------------------------------------------------------------------
 
-    @_moved
+    @moved
     def start(self, now: Millis) -> list[Effect]:
         """Settle what the loaded document left open. Call once, first."""
-        self.document.take_touched()
-        messages: dict[str, set[str]] = {message_id: set() for message_id in self.view.messages.ids()}
-        everything = Touched({"title"}, messages, set(self.view.runs.ids()))
-        self.changes.note(everything, self.log.head)
-        self._rules.start()
-        self._steward.start(now)
-        return [*self._carry_out(), *self._look_at_waiting(now), *self._admit(now)]
+        self._merger.start(now)
+        return [*self._merger.carry_out(), *self._look_at_waiting(now), *self._admit(now)]
 
     def waits_on_record(self, later: Later) -> None:
         """Take over what the loaded rows hold and could not be integrated. Before :meth:`start`."""
@@ -322,7 +296,7 @@ class SessionEngine:
     def _tick(self, now: Millis) -> list[Effect]:
         self.runs.tick(now)
         self._trim()
-        effects = [*self._carry_out(), *self._presence(lambda: self.roster.tick(now)), *self._watch(now)]
+        effects = [*self._merger.carry_out(), *self._presence(lambda: self.roster.tick(now)), *self._watch(now)]
         if self.admission.any_aside:
             effects += self._watch_aside(now)
         return [*effects, *self._watch_waiting(now)] if len(self.waiting) else effects
@@ -365,13 +339,10 @@ class SessionEngine:
             raise EditFailed(self._edited(now, Asker(by, decides))) from error
         return result, self._edited(now, Asker(by, decides))
 
-    @_moved
+    @moved
     def _edited(self, now: Millis, by: Asker) -> list[Effect]:
-        delta = self.document.take_delta()
-        if delta is None:
-            return []
-        effects = [self._persist(delta, delta, None), *self._settle(now, by=by), *self._look_at_waiting(now)]
-        return [*effects, *self._admit(now)]
+        effects = self._merger.edited(now, by)
+        return [*effects, *self._look_at_waiting(now), *self._admit(now)] if effects else []
 
     def forget_presence(self, principal: str, now: Millis) -> tuple[int, list[Effect]]:
         """Remove the presence of a principal; return of how many clients, and the effects."""
@@ -395,7 +366,7 @@ class SessionEngine:
             if self._steward.decided:
                 raise EngineFailed from error
             raise
-        return result, self._carry_out()
+        return result, self._merger.carry_out()
 
     def check_room(self, size: int) -> None:
         """Return if the document may grow by *size* bytes.
@@ -403,13 +374,13 @@ class SessionEngine:
         Raises:
             TooLarge: it would exceed its limit.
         """
-        self._check_size(size)
+        self._merger.check_size(size)
 
-    @_moved
+    @moved
     def set_status(self, status: str) -> list[Effect]:
         """Open or close the session; ``active`` is the only status in which it takes writes."""
         self._steward.record_meta("status", status)
-        return self._carry_out()
+        return self._merger.carry_out()
 
     @property
     def writable(self) -> bool:
@@ -463,18 +434,18 @@ class SessionEngine:
     def _take_sync(self, peer_id: PeerId, peer: Peer, frames: list[Frame | Shared]) -> None:
         if not peer.asked:
             peer.asked = True
-            frames.append(SyncStep1(self._all_there_is()[1]))
+            frames.append(SyncStep1(self._merger.all_there_is()[1]))
         if peer.step1 is not None and peer.stranger_since is None:
             asked, peer.step1 = peer.step1, None
             frames.append(SyncStep2(self.document.encode(asked)))
-            peer.vector = self._all_there_is()
+            peer.vector = self._merger.all_there_is()
             peer.cursor = self.log.head
         log, cursor = self.log, peer.cursor  # each token comes by here for each peer
         if cursor is None:
             return
         if cursor < log.start:  # fell off: resync from the document
             frames.append(Update(self.document.encode(peer.vector[1])))
-            peer.vector = self._all_there_is()
+            peer.vector = self._merger.all_there_is()
             cursor = log.head
         while cursor < log.tail and (portion := log.portion(cursor, peer_id)) is not None:
             cursor, frame = portion
@@ -482,18 +453,12 @@ class SessionEngine:
                 frames.append(frame)
         # Only if it has all there is, is that what the document has.
         if peer.moved(cursor) and cursor == log.head:
-            peer.vector = self._all_there_is()
+            peer.vector = self._merger.all_there_is()
 
     def _trim(self) -> None:
         """Drop of the log what everybody has."""
         cursors = (peer.cursor for peer in self._peers.values() if peer.cursor is not None)
         self.log.forget(min(cursors, default=self.log.tail))
-
-    def _all_there_is(self) -> tuple[Seq, bytes]:
-        """Return the last log entry and the document's state vector, of which peers share the bytes."""
-        if self._vector[0] != self.log.head:
-            self._vector = (self.log.head, self.document.state_vector())
-        return self._vector
 
     def _take_due(self, peer: Peer, frames: list[Frame | Shared]) -> None:
         frames += peer.take_due(self.log.tail)
@@ -630,7 +595,7 @@ class SessionEngine:
             verdict = Refused(MalformedUpdate(size=len(trial.update)))  # nothing was applied here
         return self._take_work(trial.work, now, _Judged(verdict, trial.apply))
 
-    def _vouch(self, update: bytes, judged: _Judged | None) -> _Vouched | None:
+    def _vouch(self, update: bytes, judged: _Judged | None) -> Vouched | None:
         """Return why *update* may be applied; None if it must be tried first.
 
         Raises:
@@ -640,26 +605,9 @@ class SessionEngine:
             if isinstance(judged.verdict, Refused):
                 raise judged.verdict.error
             return judged.verdict
-        passed = self._inspector.passes(update)
-        if passed is None and update in self._panics:
-            raise MalformedUpdate(size=len(update))
-        return passed
+        return self._merger.passes(update)
 
-    def _holds(self, update: bytes, verdict: _Vouched) -> bool:
-        """Tell whether the document holds all of a foreign update.
-
-        Raises:
-            UpdateError: it cannot be decoded.
-            WrongLineage: it is of another session.
-        """
-        if isinstance(verdict, Harmless):
-            return verdict.held
-        held = self.document.contains(update)
-        if not held:
-            self._check_lineage(update)
-        return held
-
-    def _may_merge(self, update: bytes, verdict: _Vouched, judged: _Judged | None, *, writes: bool) -> bool | _Doubt:
+    def _may_merge(self, update: bytes, verdict: Vouched, judged: _Judged | None, *, writes: bool) -> bool | _Doubt:
         """Tell whether an update is taken, or else was held already; or what it must wait for.
 
         Raises:
@@ -671,7 +619,7 @@ class SessionEngine:
             if not isinstance(verdict, Harmless) or judged is None or judged.applied:
                 return True
             return False if verdict.held else _Doubt(update, apply=True)  # what was compared is no delta
-        if self._holds(update, verdict):
+        if self._merger.holds(update, verdict):
             return False
         if not writes:
             raise AccessDenied(what="this connection is read-only")
@@ -690,7 +638,7 @@ class SessionEngine:
                 takes = not request.compare and self.writable and self.admission.outage is None
                 return self._wait(request, _Doubt(update, apply=takes), now)
             if request.compare:
-                return [Answered(request.call, held=self._holds(update, verdict))]
+                return [Answered(request.call, held=self._merger.holds(update, verdict))]
             merges = self._may_merge(update, verdict, judged, writes=True)
             if isinstance(merges, _Doubt):
                 if merges.unstorable and self.admission.outage is not None:
@@ -698,7 +646,7 @@ class SessionEngine:
                 return self._wait(request, merges, now)
             if not merges:
                 return [Answered(request.call, held=True)]
-            effects, later = self._merge(update, verdict, None, request.actor, now, foreign=request.foreign)
+            effects, later = self._merger.merge(update, verdict, None, request.actor, now, foreign=request.foreign)
         except CrdtSessionsError as error:
             answer: list[Effect] = [Answered(request.call, error)]
             return [*answer, Reload(error)] if isinstance(error, PanickedUpdate) else answer
@@ -784,7 +732,7 @@ class SessionEngine:
             if not merges:
                 return []
         foreign = self._writers.foreign
-        effects, later = self._merge(update, verdict, peer_id, peer.actor, now)
+        effects, later = self._merger.merge(update, verdict, peer_id, peer.actor, now)
         if later is not None:
             effects += self._keep(later, peer_id, peer.actor, now)
         if self._writers.foreign > foreign:  # it is only recorded
@@ -793,7 +741,7 @@ class SessionEngine:
 
     def _shares(self, theirs: Mapping[int, int]) -> bool:
         """Whether a replica of that state vector has something of the document, or there is nothing to have."""
-        ours = self._inspector.clocks()
+        ours = self._merger.clocks()
         return not ours or not ours.keys().isdisjoint(theirs)
 
     def _recognize(self, peer_id: PeerId, peer: Peer) -> list[Effect]:
@@ -868,126 +816,7 @@ class SessionEngine:
                 effects += self._ask(peer_id, now)
         return effects
 
-    # -- the document ----------------------------------------------------------------------------------------------
-
-    def _merge(
-        self,
-        update: bytes,
-        verdict: _Vouched,
-        author: PeerId | None,
-        actor: Actor | None,
-        now: Millis,
-        *,
-        foreign: bool = False,
-    ) -> tuple[list[Effect], Later | None]:
-        """Take an update that *verdict* vouches for; return the effects, and what of it must wait."""
-        self._check_size(len(update))
-        if isinstance(verdict, Passed):
-            return self._merge_passed(verdict, author, actor, now), None
-        if isinstance(verdict, Harmless):
-            if verdict.later is not None:
-                self._check_waiting(verdict.later, author, actor)
-            return self._merge_harmless(verdict, author, actor, now), verdict.later
-        if not foreign:
-            self._check_lineage(update)
-        taken, _, later = split(update, self._inspector.clocks())
-        if later is not None:
-            self._check_waiting(later, author, actor)
-        return self._merge_untried(taken, author, actor, now) if taken != EMPTY_UPDATE else [], later
-
-    def _merge_untried(self, update: bytes, author: PeerId | None, actor: Actor | None, now: Millis) -> list[Effect]:
-        self._writers.check(self.document, update)
-        bound: Sequence[Writer] = ()
-        if actor is not None and actor.lease is not None:
-            run, epoch = actor.lease
-            bound = self._writers.bind(self.document, update, principal=actor.principal, run=run, epoch=epoch)
-        elif actor is not None and actor.rights.bound:
-            bound = self._writers.claim(self.document, update, actor.principal)
-        records = Records(writers={writer.client: writer for writer in bound})
-        before, update = self._pairs.mended(update)
-        effects = self._make_way(before)
-        try:
-            delta = self._apply(self.document.apply, update)
-        except MalformedUpdate as error:
-            if not before:
-                raise
-            raise PanickedUpdate(size=len(update)) from error  # something of it is in memory, and nowhere else
-        if delta is not None:
-            effects.append(self._persist(update, delta, author, records))
-        if not effects:
-            return []  # an echo: it is stored already, or on its way
-        return [*effects, *self._settle(now, actor=actor)]
-
-    def _make_way(self, before: Sequence[bytes]) -> list[Effect]:
-        """Apply what an update needs to be harmless, each in a transaction of its own, here and everywhere."""
-        effects: list[Effect] = []
-        for each in before:
-            delta = self._apply(self.document.apply, each)
-            effects.append(self._persist(each, delta, None))
-            self.log.cut()
-        return effects
-
-    def _check_lineage(self, update: bytes) -> None:
-        """Return if *update* does not bring the beginning of another session along. Elsewhere the sandbox looks."""
-        theirs = lineage_in(update, self._all_there_is()[1])
-        if theirs is not None and theirs != self._lineage:
-            raise WrongLineage(session=self.session, theirs=theirs, ours=self._lineage)
-
-    def _merge_passed(self, passed: Passed, author: PeerId | None, actor: Actor | None, now: Millis) -> list[Effect]:
-        """Merge what a client put next to other text, which is most of what there ever is, or something new."""
-        update = passed.update
-        records = self._bind((ClientId(passed.client),), actor)
-        self._apply(self.document.append, update)
-        persist = self._persist(update, update, author, records, passed)
-        if not self.document.touched:
-            return [persist]
-        touched = self._noted()
-        if passed.arrays is None and touched.within_messages:  # about text there is nothing to be decided
-            return [persist]
-        return [persist, *self._judge(touched, now, actor)]
-
-    def _bind(self, found: Sequence[ClientId], actor: Actor | None) -> Records | None:
-        """Check and note whose clients these are, by whom there is something new; return what goes on record.
-
-        Raises:
-            LeaseLost: one of them is fenced, or writes for another lease than *actor*.
-            ForeignWriter: one of them is somebody else's.
-        """
-        self._writers.check_authors(found)
-        bound: Sequence[Writer] = ()
-        if actor is not None and actor.lease is not None:
-            run, epoch = actor.lease
-            bound = self._writers.bind_authors(found, principal=actor.principal, run=run, epoch=epoch)
-        elif actor is not None and actor.rights.bound:
-            bound = self._writers.claim_authors(found, actor.principal)
-        return Records(writers={writer.client: writer for writer in bound}) if bound else None
-
-    def _merge_harmless(
-        self, verdict: Harmless, author: PeerId | None, actor: Actor | None, now: Millis
-    ) -> list[Effect]:
-        records = self._bind(verdict.authors, actor)
-        effects = self._make_way(verdict.before)
-        delta = self._apply(self.document.apply, verdict.delta) if verdict.delta is not None else None
-        if verdict.delta is not None and delta is not None:
-            # The sandbox's bytes, not the document's, which are other ones each time: keys of objects come in any
-            # order.
-            effects.append(self._persist(verdict.delta, delta, author, records))
-        return [*effects, *self._settle(now, actor=actor)] if effects else []  # nothing: an echo
-
     # -- what waits ------------------------------------------------------------------------------------------------
-
-    def _check_waiting(self, later: Later, author: PeerId | None, actor: Actor | None) -> None:
-        """Return if something may wait.
-
-        Raises:
-            LeaseLost, ForeignWriter: it is by a client that is fenced, or somebody else's.
-            TooMany: there is no room for more.
-        """
-        self._writers.check_authors(later.authors)
-        if actor is not None and actor.rights.bound:
-            self._writers.check_owners(later.authors, actor.principal)
-        if author is not None:
-            self.waiting.check_room(later, author)
 
     def _keep(self, later: Later, author: PeerId, actor: Actor, now: Millis) -> list[Effect]:
         """Keep what waits, and ask for what lacks."""
@@ -1014,7 +843,7 @@ class SessionEngine:
         if not self._waits or self._looked == self.log.head:
             return []
         self._looked = self.log.head
-        due, done = self.waiting.ready(self._inspector.clocks(), now)
+        due, done = self.waiting.ready(self._merger.clocks(), now)
         for each in due:
             self.admission.due(each.number)
         return [effect for each in done for effect in self._release(each.author)]
@@ -1050,7 +879,7 @@ class SessionEngine:
             self.waiting.take(waiting.number)
             return self._went_on(waiting, self._blame(waiting, error, now), now)
 
-    def _take_due_one(self, waiting: WaitingUpdate, verdict: _Vouched, now: Millis) -> list[Effect]:
+    def _take_due_one(self, waiting: WaitingUpdate, verdict: Vouched, now: Millis) -> list[Effect]:
         self.waiting.take(waiting.number)
         peer = self._peers.get(waiting.author) if waiting.author is not None else None
         try:
@@ -1064,7 +893,7 @@ class SessionEngine:
         return [*effects, *self._release(waiting.author), *self._look_at_waiting(now)]
 
     def _merge_waiting(
-        self, waiting: WaitingUpdate, verdict: _Vouched, actor: Actor | None, now: Millis
+        self, waiting: WaitingUpdate, verdict: Vouched, actor: Actor | None, now: Millis
     ) -> list[Effect]:
         """Take what can be taken of it, and put the rest back.
 
@@ -1075,7 +904,7 @@ class SessionEngine:
             raise AccessDenied(what="this connection is read-only")
         if actor is not None and actor.lease is not None and not self.runs.holds(*actor.lease):
             raise LeaseLost(run=actor.lease[0])
-        effects, later = self._merge(waiting.later.update, verdict, waiting.author, actor, now)
+        effects, later = self._merger.merge(waiting.later.update, verdict, waiting.author, actor, now)
         if later is not None:
             self.waiting.put(replace(waiting, later=later))
         return effects
@@ -1095,97 +924,6 @@ class SessionEngine:
             return []
         peer.release(self.waiting.first_of(author), self.log.head)
         return [Ready(author)]
-
-    def _apply(self, how: Callable[[bytes], Result], update: bytes) -> Result:
-        if update in self._panics:
-            raise MalformedUpdate(size=len(update))
-        try:
-            return how(update)
-        except PanickedUpdate:
-            self._panics.add(update)
-            raise
-
-    def _check_size(self, growth: int) -> None:
-        limit = self.limits.max_document_bytes
-        if self._size_bound + growth > limit:
-            self._size_bound = len(self.document.encode())
-            if self._size_bound + growth > limit:
-                raise TooLarge(what="the document", size=self._size_bound + growth, limit=limit)
-
-    def _persist(
-        self,
-        update: bytes,
-        delta: bytes | None,
-        author: PeerId | None,
-        records: Records | None = None,
-        passed: Passed | None = None,
-    ) -> Persist:
-        self._size_bound += len(update)
-        self._inspector.took(update, passed)
-        return Persist(self.log.append(delta, author), update, records)
-
-    def _settle(self, now: Millis, *, actor: Actor | None = None, by: Asker = NOBODY_KNOWN) -> list[Effect]:
-        """Note what changed, put back what *actor* may not have written, and let the steward decide."""
-        self.changes.note_elsewhere(self.log.head)
-        return self._judge(self._noted(), now, actor, by) if self.document.touched else []
-
-    def _noted(self) -> Touched:
-        """Return what the document has been changed in, and note it for readers."""
-        touched = self.document.take_touched()
-        self.changes.note(touched, self.log.head)
-        return touched
-
-    @_moved
-    def _judge(self, touched: Touched, now: Millis, actor: Actor | None, by: Asker = NOBODY_KNOWN) -> list[Effect]:
-        """Put back what *actor* may not have written, and let the steward decide about the rest."""
-        effects: list[Effect] = self._put_back(touched, actor)
-        if "title" in touched.meta:
-            title = self.document.roots.meta.get("title")
-            effects.append(Describe(title[:_MAX_TITLE] if isinstance(title, str) else None))
-        if actor is not None and actor.rights.bound:
-            by = Asker(actor.principal, actor.rights.decide)
-        self._steward.decide(touched, now, by)
-        return effects + self._carry_out(actor)
-
-    def _put_back(self, touched: Touched, actor: Actor | None) -> list[Effect]:
-        writes, violated = self._rules.check(touched, actor)
-        if actor is None or not violated:
-            return []
-        effects: list[Effect] = [Violation(actor.principal, what) for what in violated]
-        _, delta = self.document.edit(lambda _: [write(self.view) for write in writes], origin="steward")
-        if delta is not None:
-            effects.append(self._persist(delta, delta, None))
-            self._noted()
-        return effects
-
-    @_moved
-    def _carry_out(self, actor: Actor | None = None) -> list[Effect]:
-        """Mirror in the document what the steward has decided, and have both stored together."""
-        if not self._steward.decided:
-            return []
-        decided = self._steward.take()
-        fenced = self._writers.fence(self.document, decided.released) if decided.released else []
-        decided.records.writers.update((writer.client, writer) for writer in fenced)
-        delta: bytes | None = None
-        if decided.writes:
-            _, delta = self.document.edit(lambda _: [write(self.view) for write in decided.writes], origin="steward")
-        effects: list[Effect] = []
-        if actor is not None:
-            effects += [Violation(actor.principal, what) for what in decided.restored]
-        effects += decided.unreadable
-        for deed in decided.deeds:
-            cancelled = deed.action == "run.cancel" and actor is not None and actor.rights.bound
-            effects.append(replace(deed, principal=actor.principal) if cancelled and actor is not None else deed)
-        if delta is not None or decided.records:
-            effects.append(self._persist(delta or EMPTY_UPDATE, delta, None, decided.records))
-            effects += [RunReady(run.id) for run in decided.records.runs.values() if run.ready]
-            self._rules.check(self._noted(), None)  # from here on that is how it is
-        if decided.evicted:  # seldom, and a session may have a thousand peers
-            for peer_id, peer in self._peers.items():
-                lease = peer.actor.lease
-                if lease is not None and lease in decided.evicted:
-                    effects.append(ClosePeer(peer_id, LeaseLost(run=lease[0])))
-        return effects
 
 
 def _violations(actor: Actor, error: CrdtSessionsError) -> list[Effect]:

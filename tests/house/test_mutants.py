@@ -53,9 +53,9 @@ MUTANTS = {
         ("tests/runtime/test_registry.py::test_what_waits_in_rows_of_an_earlier_release_survives_compaction_and_restart",),
     ),
     "persist before apply": Mutant(
-        "crdt_sessions/sync/engine.py",
-        "        self._check_size(len(update))\n        if isinstance(verdict, Passed)",
-        "        self._check_size(len(update))\n        self._early = self._persist(update, None, author)\n        if isinstance(verdict, Passed)",
+        "crdt_sessions/sync/merge.py",
+        "        self.check_size(len(update))\n        if isinstance(verdict, Passed)",
+        "        self.check_size(len(update))\n        self._early = self._persist(update, None, author)\n        if isinstance(verdict, Passed)",
         ("tests/sync/test_engine.py::test_an_echo_is_neither_stored_nor_sent_but_acknowledged",),
     ),
     "forward raw awareness": Mutant(
@@ -119,7 +119,7 @@ MUTANTS = {
         ("tests/sync/test_engine.py",),
     ),
     "let everybody decide": Mutant(
-        "crdt_sessions/sync/engine.py",
+        "crdt_sessions/sync/merge.py",
         "        writes, violated = self._rules.check(touched, actor)\n",
         "        writes, violated = self._rules.check(touched, None)\n",
         ("tests/sync/test_rules.py::test_a_decision_in_somebody_elses_name_counts_for_nothing",),
