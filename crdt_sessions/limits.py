@@ -128,6 +128,22 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class InputLimits:
+    """How much somebody who asks for a run may give the agent.
+
+    Part of the protocol, not a setting: every peer knows before it writes whether its request will be taken.
+    """
+
+    max_bytes: int = _bound(256 * 1024, "A run's input may have so many bytes of JSON.", ge=1)
+
+    max_depth: int = _bound(32, "It may be nested so many levels deep.", ge=1)
+
+    max_tools: int = _bound(128, "It may name so many tools.", ge=0)
+
+    max_context: int = _bound(128, "It may have so many items of context.", ge=0)
+
+
+@dataclass(frozen=True, slots=True)
 class Timing:
     """Periods."""
 

@@ -35,7 +35,8 @@ PAGES: dict[str, tuple[str, str, dict[str, list[str]]]] = {
             "What is in a session": [
                 "model.session.SessionView", "model.values.Message", "model.values.Author", "model.values.TextPart",
                 "model.values.ToolPart", "model.values.ValuePart", "model.values.Approval", "model.values.Run",
-                "model.values.RunOutcome", "model.values.Presence", "model.values.SessionExport",
+                "model.values.RunOutcome", "model.inputs.RunInput", "model.inputs.ToolSpec",
+                "model.inputs.ContextItem", "model.values.Presence", "model.values.SessionExport",
             ],
         },
     ),
@@ -55,7 +56,8 @@ PAGES: dict[str, tuple[str, str, dict[str, list[str]]]] = {
                 "storage.base.AuditRecords", "storage.sqlite.SqliteStore", "storage.memory.MemoryStore",
             ],
             "Numbers": [
-                "limits.Limits", "limits.Timing", "limits.Compaction", "limits.Retention", "limits.RunRules",
+                "limits.Limits", "limits.InputLimits", "limits.Timing", "limits.Compaction", "limits.Retention",
+                "limits.RunRules",
             ],
         },
     ),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 from crdt_sessions.client.messages import FollowedMessages
 from crdt_sessions.client.peer import Peer
@@ -14,6 +16,7 @@ from crdt_sessions.model import (
     Message,
     MessageHead,
     RunCancel,
+    RunInput,
     RunRequest,
     SessionView,
     TextPart,
@@ -47,6 +50,7 @@ class ConversationPeer(Peer):
         parts: list[Value] | None = None,
         agent: str | None = None,
         policy: RunPolicy | None = None,
+        input: RunInput | Mapping[str, Any] | None = None,
         wait: bool = True,
     ) -> Message:
         """Post a message; return it once it is durable.
@@ -63,10 +67,14 @@ class ConversationPeer(Peer):
             parts: further parts.
             agent: who is to answer; ``*`` for any agent. Without it the session says who does, if anybody.
             policy: what becomes of that while another run is active; the session's policy if None.
+            input: what the agent is to work with besides the conversation: tools, context, model, settings. It is
+                the agent's who is named with *agent*.
             wait: False returns at once, also offline.
 
         Raises:
             EmptyMessage: it says nothing: no parts, and nothing but white space.
+            BadValue, TooLarge: the input cannot be taken.
+            ValueError: there is an input and no agent to get it.
             BadId: message or agent cannot be called that.
             ConnectionClosed: the server refused this peer for good.
         """
@@ -84,7 +92,9 @@ class ConversationPeer(Peer):
         content: list[Value] = [TextPart(type="text", text=text)] if text else []
         if say_nothing(content + (parts or [])):
             raise EmptyMessage
-        request = self._request(head.id, agent, policy=policy) if agent is not None else None
+        if input is not None and agent is None:
+            raise ValueError('an input is for an agent: name it, or give agent="*" for any')
+        request = self._request(head.id, agent, policy=policy, input=input) if agent is not None else None
 
         def change(view: SessionView) -> None:
             view.messages.add(head, content + (parts or []))
@@ -117,6 +127,7 @@ class ConversationPeer(Peer):
         trigger: Trigger = "submit",
         policy: RunPolicy | None = None,
         run_id: str | None = None,
+        input: RunInput | Mapping[str, Any] | None = None,
     ) -> str:
         """Ask for a run; return its id at once, also offline.
 
@@ -126,12 +137,15 @@ class ConversationPeer(Peer):
             trigger: submit, regenerate (an alternative to what was answered) or continue.
             policy: what becomes of it while another run is active; the session's policy if None.
             run_id: an idempotency key.
+            input: what the agent is to work with besides the conversation: tools, context, model, settings. If None,
+                a request that regenerates or continues gets that of the run it repeats.
 
         Raises:
             BadId: message, agent or run cannot be called that.
+            BadValue, TooLarge: the input cannot be taken.
         """
         wanted = run_id or f"run-{uuid.uuid4().hex}"
-        request = self._request(message_id, agent, trigger=trigger, policy=policy)
+        request = self._request(message_id, agent, trigger=trigger, policy=policy, input=input)
         self.edit(lambda view: view.runs.request(wanted, request))
         return wanted
 
@@ -160,7 +174,8 @@ class ConversationPeer(Peer):
         written = self.view.messages.find(run.output) if run.output is not None else None
         asked = run.request.message_id if run.request is not None else run_id
         if written is None or run.output is None:
-            return self.ask(asked, run.agent or ANY_AGENT)
+            given = run.request.input if run.request is not None else None
+            return self.ask(asked, run.agent or ANY_AGENT, input=given)
         return self.ask(run.output, run.agent or ANY_AGENT, trigger="continue")
 
     def regenerate(self, message_id: str, agent: str = ANY_AGENT) -> str:
@@ -209,7 +224,13 @@ class ConversationPeer(Peer):
             self.edit(lambda _: tool.decide(who, decision))
 
     def _request(
-        self, message_id: str, agent: str, *, trigger: Trigger = "submit", policy: RunPolicy | None = None
+        self,
+        message_id: str,
+        agent: str,
+        *,
+        trigger: Trigger = "submit",
+        policy: RunPolicy | None = None,
+        input: RunInput | Mapping[str, Any] | None = None,
     ) -> RunRequest:
         return RunRequest(
             message_id=checked_id(message_id, "message id"),
@@ -218,4 +239,5 @@ class ConversationPeer(Peer):
             policy=policy,
             by=self.author.id,
             created_at=self._clock.now(),
+            input=RunInput.of(input) if input is not None else None,
         )

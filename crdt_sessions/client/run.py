@@ -16,6 +16,7 @@ from crdt_sessions.model import (
     ApprovalRequest,
     ArtifactHead,
     Message,
+    RunInput,
     SessionView,
     Shape,
     ToolStream,
@@ -69,6 +70,14 @@ class AgentRun:
         if message is None:
             raise NotFound(what="question of run", id=self.id)
         return message
+
+    @property
+    def input(self) -> RunInput:
+        """What whoever asked gave besides the conversation: tools, context, model, settings; perhaps nothing.
+
+        It is what somebody in the session wished for: the agent decides what of it it heeds.
+        """
+        return self._assignment.run.input
 
     @property
     def resumed(self) -> str:

@@ -16,6 +16,7 @@ from crdt_sessions.model.document import (
     fold,
     merge,
 )
+from crdt_sessions.model.inputs import ContextItem, RunInput, ToolSpec
 from crdt_sessions.model.layout import LAYOUT, ROOT_NAMES, seed, settled_meta
 from crdt_sessions.model.lineage import lineage_in
 from crdt_sessions.model.messages import Messages, MessageView, order
@@ -31,7 +32,7 @@ from crdt_sessions.model.projection import (
     PartChanged,
     TextAdded,
 )
-from crdt_sessions.model.runs import Runs, answer_to, output_of
+from crdt_sessions.model.runs import Runs, answer_to, output_of, same_request
 from crdt_sessions.model.session import Artifacts, SessionView
 from crdt_sessions.model.shapes import Shape, alone, json_text, shaped, system_text, ui_part, ui_tool_input
 from crdt_sessions.model.streams import SEGMENT_BYTES, PartStream, Question, ToolStream
@@ -84,6 +85,7 @@ __all__ = [
     "ArtifactHead",
     "Artifacts",
     "Author",
+    "ContextItem",
     "Decision",
     "Extent",
     "Folded",
@@ -113,6 +115,7 @@ __all__ = [
     "Run",
     "RunCancel",
     "RunError",
+    "RunInput",
     "RunLease",
     "RunOutcome",
     "RunRequest",
@@ -127,6 +130,7 @@ __all__ = [
     "TextPart",
     "Threads",
     "ToolPart",
+    "ToolSpec",
     "ToolStream",
     "Touched",
     "ValuePart",
@@ -153,6 +157,7 @@ __all__ = [
     "output_of",
     "places_in",
     "revert_update",
+    "same_request",
     "say_nothing",
     "seed",
     "settled_meta",

@@ -128,6 +128,11 @@ def _check_scalar(value: Any, where: str) -> None:
         raise BadValue(where=where, why=f"{type(value).__name__} is not JSON")
 
 
+def json_size(value: Any) -> int:
+    """Return how many bytes *value* has as JSON, written without white space."""
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))
+
+
 def why_not(error: ValidationError, root: str = "") -> list[str]:
     """Return, for people, what of a value does not fit: names of fields and rules, nothing of what stands there."""
     problems = error.errors(include_url=False, include_context=False, include_input=False)

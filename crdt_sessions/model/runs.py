@@ -31,6 +31,12 @@ def output_of(run_id: str) -> str:
     return derived("", run_id, "-out")
 
 
+def same_request(run: Run | None, request: RunRequest) -> bool:
+    """Whether a run asks for the same as *request*; an input that was left out of either does not count."""
+    found = run.request if run is not None else None
+    return found == request or (found is not None and found.to_json() == request.to_json())
+
+
 class Runs:
     """The runs of a session. Proposals are data that anyone may write; what they lead to is settled by the server."""
 
@@ -51,6 +57,13 @@ class Runs:
         entry = self._ensure(checked_id(run_id, "run id"))
         if "request" not in entry:
             entry["request"] = request.json_value()
+
+    def ask_as(self, run_id: str, principal: str) -> None:
+        """Have the request say that *principal* asks, and all else as it stands. For the server only."""
+        entry = self._root.get(run_id)
+        request = entry.get("request") if isinstance(entry, Map) else None
+        if isinstance(entry, Map) and isinstance(request, dict):
+            entry["request"] = {**request, "by": principal}
 
     def cancel(self, run_id: str, cancel: RunCancel) -> None:
         """Ask for the run to be stopped, before or after it began; the first one to ask stands.
@@ -91,9 +104,10 @@ class Runs:
     def settle(self, settled: Run) -> None:
         """Write what the server decided, where the document says something else. For the steward only."""
         entry = self._ensure(settled.id)
-        for key, proposal in (("request", settled.request), ("cancel", settled.cancel)):
-            if proposal is not None and key not in entry:
-                entry[key] = proposal.json_value()
+        if settled.request is not None and not same_request(self.value(settled.id), settled.request):
+            entry["request"] = settled.request.json_value()
+        if settled.cancel is not None and "cancel" not in entry:
+            entry["cancel"] = settled.cancel.json_value()
         for key, value in settled.settled.items():
             if value is None and key in entry:
                 del entry[key]
@@ -119,11 +133,15 @@ class Runs:
         left_out: list[str] = []
         while True:
             try:
-                return Run.model_validate({**found, "id": run_id}), left_out
+                run = Run.model_validate({**found, "id": run_id})
             except ValidationError as error:
                 left_out += why_not(error)
                 for problem in error.errors(include_url=False, include_context=False, include_input=False):
                     found.pop(str(problem["loc"][0]), None)
+            else:
+                if run.request is not None and run.request.input_flaw is not None:
+                    left_out.append(f"request.input: {run.request.input_flaw}")
+                return run, left_out
 
     def all(self) -> list[Run]:
         """Return all runs, oldest request first."""

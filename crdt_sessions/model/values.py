@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
+from crdt_sessions.errors import BadValue, TooLarge
 from crdt_sessions.limits import RunPolicyName
-from crdt_sessions.model.checks import MAX_INTEGER, check_json
+from crdt_sessions.model.base import Value as Value
+from crdt_sessions.model.checks import MAX_INTEGER
+from crdt_sessions.model.inputs import RunInput
 from crdt_sessions.model.strings import (
     AgentName,
     ArtifactId,
@@ -62,33 +64,6 @@ SETTLED_KEYS = ("status", "agent", "epoch", "lease", "output", "pending", "outco
 
 Integer = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 """An integer that JavaScript can hold."""
-
-
-class Value(BaseModel):
-    """The base of all values: camelCase outside, snake_case inside, unknown keys kept."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow")
-
-    def json_value(self) -> dict[str, Any]:
-        """Return the value as written to the document: in camelCase, without absent optional keys.
-
-        Raises:
-            BadValue: it holds something that the document cannot.
-        """
-        value: dict[str, Any] = check_json(self.to_json())
-        return value
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the value for readers: as :meth:`json_value`, but what it holds is not judged.
-
-        Of a value that was read from a document that is JSON, however odd it was there
-        (:func:`crdt_sessions.model.spelling.spelled`).
-        """
-        return self.model_dump(by_alias=True, exclude_none=True)
-
-    def replace(self, **changes: Any) -> Self:
-        """Return a copy with *changes*."""
-        return self.model_copy(update=changes)
 
 
 class Author(Value):
@@ -318,8 +293,31 @@ class RunRequest(Value):
     policy: RunPolicy | None = None
     """What becomes of it while another run is active; the session's policy if absent."""
     by: Who | None = None
-    """The principal who asks."""
+    """The principal who asks; settled by the server where it knows principals."""
     created_at: Time
+    input: RunInput | None = None
+    """What the agent is to work with besides the conversation. Where a request repeats another one and has none, the
+    server takes that of the run it repeats."""
+
+    _input_flaw: str | None = PrivateAttr(None)
+
+    @property
+    def input_flaw(self) -> str | None:
+        """Why what a document has as ``input`` is none, and was left out; None if nothing is the matter."""
+        return self._input_flaw
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read_input(cls, value: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        """Leave out an input that cannot be taken, and keep in mind why: else nobody would be told of the request."""
+        if not isinstance(value, dict) or not isinstance(value.get("input"), dict | list | str | int | float):
+            return read(value)
+        try:
+            return read({**value, "input": RunInput.of(value["input"])})
+        except (BadValue, TooLarge) as error:
+            request = read({**value, "input": None})
+            request._input_flaw = str(error)
+            return request
 
 
 class RunError(Value):
@@ -393,9 +391,15 @@ class Run(Value):
     """Steering message to whether the agent has taken it up."""
 
     @property
+    def input(self) -> RunInput:
+        """What the agent is to work with besides the conversation; an empty one if the request has none."""
+        found = self.request.input if self.request is not None else None
+        return found if found is not None else RunInput()
+
+    @property
     def settled(self) -> dict[str, Any]:
         """Return the fields of a run that only the server writes, as in the document; None for absent ones."""
-        value = self.to_json()
+        value = self.model_dump(by_alias=True, exclude_none=True, include=set(SETTLED_KEYS))
         return {key: value.get(key) for key in SETTLED_KEYS}
 
     @property

@@ -6,7 +6,7 @@ the same turn, before anything is decided from it and before anybody else sees i
 * ``parts[i].decisions[<principal>]`` by anybody but that principal, or by one who may not decide,
   ``approvalRequest`` by anybody but the holder of the run's lease, and ``approval`` by anybody at all; of a decision
   that is put back it is said there why (``refused``);
-* ``runs[id].cancel`` and ``request`` by those who may not stop or ask;
+* ``runs[id].cancel`` and ``request`` by those who may not stop or ask; a ``request`` says who asks: the principal;
 * ``runs[id].result`` by anybody but the holder of the lease.
 
 What the server has settled (``seq``, ``status``, ``approval``, ...) the steward restores, whoever overwrote it.
@@ -88,6 +88,10 @@ class FieldRules:
             if asked and not actor.rights.ask:
                 writes.append(_put(run_id, "request", None))
                 violated.append("runs.request")
+            elif asked and run.request is not None and run.request.by != actor.principal:
+                writes.append(_asked_by(run_id, actor.principal))
+                if run.request.by is not None:
+                    violated.append("runs.request.by")
             if stopped and not actor.rights.cancel:
                 writes.append(_put(run_id, "cancel", None))
                 violated.append("runs.cancel")
@@ -166,6 +170,10 @@ def _own(before: Question, now: Question, actor: Actor) -> dict[str, Any]:
 
 def _put(run_id: str, key: str, value: Any) -> Write:
     return lambda view: view.runs.put_back(run_id, key, value)
+
+
+def _asked_by(run_id: str, principal: str) -> Write:
+    return lambda view: view.runs.ask_as(run_id, principal)
 
 
 def _put_back(message_id: str, call_id: str, question: Question) -> Write:

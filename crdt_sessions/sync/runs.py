@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Any, get_args
 
 from crdt_sessions.errors import RunNotClaimable
 from crdt_sessions.ids import Millis
@@ -45,6 +45,7 @@ from crdt_sessions.model import (
     answer_to,
     may_decide,
     output_of,
+    same_request,
 )
 from crdt_sessions.model.strings import is_agent, is_id
 from crdt_sessions.model.values import RunPolicy, RunStatus, StreamState
@@ -121,7 +122,10 @@ class RunSteward:
         self._writers: dict[str, list[str]] = {}  # output to the runs that write it, or did: the last one may yet
         for record in self._records.values():
             self._writers.setdefault(record.output, []).append(record.id)
-        self._asked = {record.request.message_id for record in self._records.values() if record.request is not None}
+        self._askers: dict[str, list[str]] = {}  # what is to be answered to the runs that were asked to
+        for record in self._records.values():
+            if record.request is not None:
+                self._askers.setdefault(record.request.message_id, []).append(record.id)
         self._lives: dict[str, _Life] = {}
         self._steering: dict[str, list[str]] = {}
         self._unfinished: set[str] = set()
@@ -212,7 +216,7 @@ class RunSteward:
         """
         run_id = run.id
         known = self._records.get(run_id)
-        if known is not None and run_id not in self._mirror and known.run.settled != run.settled:
+        if known is not None and run_id not in self._mirror and _overwritten(known, run):
             self._decided.restored.append("runs")
         record = known or self._admit(run, now, by)
         if record is None:
@@ -247,7 +251,7 @@ class RunSteward:
         if (
             head.role != "user"
             or head.imported
-            or head.id in self._asked
+            or head.id in self._askers
             or (steered is not None and not steered.over)
         ):
             return
@@ -258,7 +262,9 @@ class RunSteward:
         if message is not None and (not message.done or message.empty):
             self._unfinished.add(head.id)  # it is answered once it says something
             return
-        self._ask(RunRequest(message_id=head.id, agent=agent, by=head.author.id, created_at=now), now, by)
+        known_as = by.principal or (message.by if message is not None else None)
+        request = RunRequest(message_id=head.id, agent=agent, by=known_as or head.author.id, created_at=now)
+        self._ask(_as_steered(request, steered), now, by)
 
     # -- what agents and people do by other ways than the document ---------------------------------------------------
 
@@ -387,7 +393,7 @@ class RunSteward:
             return self._adopt(run, now)
         if run.request is None:
             return None
-        request, busy = run.request, bool(self._active)
+        request, busy = self._settled_request(run.request, by), bool(self._active)
         self._last_order += 1
         record = RunRecord(
             id=run.id,
@@ -399,22 +405,40 @@ class RunSteward:
             output=self._output(run.id, request),
             queued_at=now,
         )
-        self._asked.add(request.message_id)
+        self._askers.setdefault(request.message_id, []).append(record.id)
         self._writers.setdefault(record.output, []).append(record.id)
         self._active[record.id] = None
         self._put(record)
         if run.cancel is not None:
             return self._cancel(record, run.cancel, now)
+        if request.input_flaw is not None:
+            return self._end(record, "failed", "its input was refused", now, _refused_input(request.input_flaw))
+        return self._consider(record, request, busy, now, by)
+
+    def _consider(self, record: RunRecord, request: RunRequest, busy: bool, now: Millis, by: Asker) -> RunRecord:
+        """Let a run that is on record have its turn, or end it, as its policy says; *busy* if others are active."""
         if self._asks_nothing(request):
             return self._end(record, "cancelled", "there is nothing to answer: the message is empty", now)
         if busy and record.policy == "reject":
             return self._end(record, "cancelled", "rejected: another run is active", now)
         if busy and record.policy == "interrupt":
-            for other in [self._records[run_id] for run_id in self._active if run_id != run.id]:
-                self._cancel(other, RunCancel(by=request.by or "", reason=f"interrupted by {run.id}", at=now), now)
+            for other in [self._records[run_id] for run_id in self._active if run_id != record.id]:
+                reason = f"interrupted by {record.id}"
+                self._cancel(other, RunCancel(by=request.by or "", reason=reason, at=now), now)
         if record.policy == "queue":
             self._supersede(record, request, now, by)
         return self._queue(record.id, now)
+
+    def _settled_request(self, request: RunRequest, by: Asker) -> RunRequest:
+        """Return a request as it goes on record: it says who asks, and has the input of the run that it repeats."""
+        if by.principal is not None and request.by != by.principal:
+            request = request.replace(by=by.principal)
+        if request.trigger == "submit" or request.input is not None or request.input_flaw is not None:
+            return request
+        asked = request.message_id
+        repeated = self._writers.get(asked, []) if request.trigger == "continue" else self._askers.get(asked, [])
+        earlier = self._records[repeated[-1]].request if repeated else None
+        return request.replace(input=earlier.input) if earlier is not None and earlier.input is not None else request
 
     def _asks_nothing(self, request: RunRequest) -> bool:
         """Whether a run would be spent on a message of somebody that says nothing."""
@@ -618,7 +642,8 @@ class RunSteward:
         )
         left = [message_id for message_id in self._steering.pop(record.id, []) if message_id not in taken]
         if left and record.status == "completed":
-            self._ask(RunRequest(message_id=left[-1], agent=record.agent, created_at=now), now, Asker(decides=False))
+            request = RunRequest(message_id=left[-1], agent=record.agent, created_at=now)
+            self._ask(_as_steered(request, record), now, Asker(decides=False))
 
     def _ask(self, request: RunRequest, now: Millis, by: Asker) -> None:
         run_id = answer_to(request.message_id)
@@ -689,14 +714,17 @@ class RunSteward:
         return record
 
     def _notify(self, kind: str, record: RunRecord, now: Millis) -> None:
-        data = {
+        request = record.request
+        data: dict[str, Any] = {
             "run": record.id,
             "agent": record.agent,
             "status": kind.removeprefix("run."),
-            "messageId": record.request.message_id if record.request is not None else None,
+            "messageId": request.message_id if request is not None else None,
             "output": record.output,
             "reason": record.outcome.reason if record.outcome is not None else None,
         }
+        if kind == "run.queued" and request is not None and request.input is not None:
+            data["input"] = request.input.to_json()
         self._decided.records.notices.append(Notice(kind, data, now))
 
     def _note_steering(self, head: MessageHead) -> None:
@@ -711,13 +739,32 @@ def _left(record: RunRecord, now: Millis) -> RunRecord:
     return record.replace(left_by=record.worker, left_at=now)
 
 
+def _as_steered(request: RunRequest, steered: RunRecord | None) -> RunRequest:
+    """Give a question that was meant to steer a run the input of that run."""
+    meant = steered.request if steered is not None else None
+    return request.replace(input=meant.input) if meant is not None and meant.input is not None else request
+
+
+def _refused_input(why: str) -> RunError:
+    advice = "ask again with an input that is as docs/protocol.md says, under Runs"
+    return RunError(code="bad-input", message=f"{why}; {advice}")
+
+
 def _mirror(record: RunRecord) -> Write:
     return lambda view: view.runs.settle(record.run)
 
 
 def _mirrored(record: RunRecord, run: Run) -> bool:
     """Whether the document agrees with the record."""
-    return record.run.settled == run.settled and (run.request is not None or record.request is None)
+    request = record.request
+    return record.run.settled == run.settled and (request is None or same_request(run, request))
+
+
+def _overwritten(record: RunRecord, run: Run) -> bool:
+    """Whether somebody has written something else over what is settled."""
+    asked = record.request
+    other = run.request is not None and asked is not None and not same_request(run, asked)
+    return other or record.run.settled != run.settled
 
 
 def _close_parts(message_id: str, state: StreamState) -> Write:

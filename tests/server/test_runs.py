@@ -324,3 +324,59 @@ def test_a_wrong_webhooks_file_is_explained(tmp_path):
         with pytest.raises(AssertionError, match=said) as caught:
             Server(tmp_path / "s.db", "--webhooks-file", file)
         assert "hush" not in str(caught.value)
+
+
+GIVEN = {
+    "tools": [{"name": "look", "description": "Look out", "inputSchema": {"type": "object"}, "where": "client"}],
+    "context": [{"description": "The town", "value": "Oslo"}],
+    "model": "small",
+    "settings": {"temperature": 0.5, "toolChoice": "auto"},
+    "metadata": {"from": "a test"},
+    "forwarded": {"anything": [1, None]},
+}
+
+
+def test_what_is_given_with_a_question_reaches_claims_and_webhooks(http, name, agent, hook):
+    question = {"text": "?", "agent": agent, "input": GIVEN}
+    message = http.post(f"/v1/sessions/{name}/messages", json=question).json()
+    run = f"run-{message['id']}"
+    granted, _ = claim(http, agent)
+    assert granted["run"]["request"]["input"] == GIVEN
+    assert http.get(f"/v1/sessions/{name}/runs/{run}").json()["request"]["input"] == GIVEN
+    for _ in attempts():
+        if events(hook, run):
+            break
+        time.sleep(0.02)
+    (told,) = (value["data"] for _, body in hook.received if (value := json.loads(body))["data"]["run"] == run)
+    assert told["input"] == GIVEN
+
+
+def test_a_run_that_is_asked_for_by_itself_may_have_an_input_too(http, name, agent):
+    message = http.post(f"/v1/sessions/{name}/messages", json={"text": "?"}).json()
+    wanted = {"messageId": message["id"], "agent": agent, "input": GIVEN}
+    assert http.post(f"/v1/sessions/{name}/runs", json=wanted).json()["request"]["input"] == GIVEN
+    wanted = {"messageId": message["id"], "agent": agent, "trigger": "regenerate"}
+    assert http.post(f"/v1/sessions/{name}/runs", json=wanted).json()["request"]["input"] == GIVEN
+
+
+@pytest.mark.parametrize(
+    ("input", "status", "says"),
+    [
+        ({"tools": [{"name": ""}]}, 422, "tools"),
+        ({"tools": [{"name": "a"}, {"name": "a"}]}, 422, "two tools are called 'a'"),
+        ({"tools": [{"name": f"t{count}"} for count in range(129)]}, 413, "limit of 128 tools"),
+        ({"forwarded": {"text": "x" * 262_144}}, 413, "limit of 262144 bytes"),
+        ({"settings": {"a": json.loads("[" * 40 + "]" * 40)}}, 422, "deeper than 32 levels"),
+    ],
+)
+def test_an_input_over_its_bounds_is_refused_and_nothing_of_it_is_written(http, name, agent, input, status, says):
+    http.post("/v1/sessions", json={"id": name})
+    question = {"id": "m", "text": "?", "agent": agent, "input": input}
+    refused = http.post(f"/v1/sessions/{name}/messages", json=question)
+    assert (refused.status_code, says in refused.text) == (status, True), refused.text
+    assert http.get(f"/v1/sessions/{name}/messages").json()["messages"] == []
+
+
+def test_an_input_without_an_agent_is_refused(http, name):
+    refused = http.post(f"/v1/sessions/{name}/messages", json={"text": "?", "input": {}})
+    assert (refused.status_code, "name it" in refused.text) == (422, True), refused.text

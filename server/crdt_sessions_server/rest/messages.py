@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 from quart import Blueprint
 from quart_schema import tag, validate_querystring, validate_request, validate_response
 
@@ -14,6 +14,7 @@ from crdt_sessions.model import (
     Author,
     Message,
     MessageHead,
+    RunInput,
     RunRequest,
     SessionView,
     TextPart,
@@ -55,6 +56,15 @@ class NewMessage(Body):
         None, description="Who is to answer; * for any agent. Without it the session says who does, if anybody."
     )
     policy: RunPolicy | None = Field(None, description="What becomes of that while another run is active.")
+    input: RunInput | None = Field(
+        None, description="What that agent is to work with besides the conversation; only together with `agent`."
+    )
+
+    @model_validator(mode="after")
+    def _for_an_agent(self) -> NewMessage:
+        if self.input is not None and self.agent is None:
+            raise ValueError('an input is for an agent: name it, or give "agent": "*" for any')
+        return self
 
 
 class MessagePage(Answer):
@@ -181,6 +191,11 @@ def _post(view: SessionView, head: MessageHead, parts: list[Any], data: NewMessa
     view.messages.add(head, parts)
     if data.agent is not None:
         request = RunRequest(
-            message_id=head.id, agent=data.agent, policy=data.policy, by=head.author.id, created_at=head.created_at
+            message_id=head.id,
+            agent=data.agent,
+            policy=data.policy,
+            by=head.author.id,
+            created_at=head.created_at,
+            input=data.input,
         )
         view.runs.request(answer_to(head.id), request)

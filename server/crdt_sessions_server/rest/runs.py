@@ -10,7 +10,16 @@ from quart_schema import tag, validate_request, validate_response
 
 from crdt_sessions.errors import AlreadyDecided, NotAnApprover, NothingToDecide, RunNotClaimable
 from crdt_sessions.ids import SessionId, name_of
-from crdt_sessions.model import ANY_AGENT, Decision, Run, RunCancel, RunRequest, SessionView, ToolPart
+from crdt_sessions.model import (
+    ANY_AGENT,
+    Decision,
+    Run,
+    RunCancel,
+    RunInput,
+    RunRequest,
+    SessionView,
+    ToolPart,
+)
 from crdt_sessions.model.strings import (
     NAME_CHARACTERS,
     REASON_CHARACTERS,
@@ -37,6 +46,11 @@ class NewRun(Body):
     agent: AgentName = Field(ANY_AGENT, description="Who is to do it; * for any agent.")
     trigger: Trigger = "submit"
     policy: RunPolicy | None = Field(None, description="What becomes of it while another run is active.")
+    input: RunInput | None = Field(
+        None,
+        description="What the agent is to work with besides the conversation. If absent, a request that regenerates"
+        " or continues gets that of the run it repeats.",
+    )
 
 
 class RunPage(Answer):
@@ -120,6 +134,7 @@ def _request_routes(runs: Blueprint, registry: SessionRegistry) -> None:
             policy=data.policy,
             by=principal.id,
             created_at=registry.clock.now(),
+            input=data.input,
         )
         async with registry.open(asked_session(name)) as session:
             known = wanted in session.view.runs
