@@ -3,7 +3,7 @@
 Like those in :mod:`crdt_sessions.sync.plain` they need not be tried in another process first. One client writes a
 new entry of ``messages`` or ``runs``, or puts something new at the end of an array that it has begun so, as the parts
 of a message are; and then only into what the same update has made: maps, arrays and texts, JSON of moderate depth,
-and text. No key is written twice, and nothing is deleted. Source of the values: lib0 ``encoding.writeAny``.
+and text. No key is written twice, and nothing is deleted.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from crdt_sessions.errors import WireError
+from crdt_sessions.wire.any_value import skip_value
 from crdt_sessions.wire.update_v1 import ANY, HAS_KEY, MAX_CLOCK, STRING, TYPE, read_head, units
 from crdt_sessions.wire.varint import Reader
 
@@ -19,8 +20,6 @@ _MAX_STRUCTS = 200
 _MAX_BYTES = 64 * 1024
 _MAX_DEPTH = 10
 _ARRAY, _MAP, _TEXT = 0, 1, 2
-_NULL, _INTEGER, _FLOAT32, _FLOAT64, _FALSE, _TRUE = 126, 125, 124, 123, 121, 120
-_WORDS, _OBJECT, _LIST = 119, 118, 117
 _ROOTS = ("messages", "runs")
 
 
@@ -156,7 +155,7 @@ class _Planting:
             count = reader.varuint()
             _require(count == 1 or (not one and 1 <= count <= reader.remaining))
             for _ in range(count):
-                _value(reader, _MAX_DEPTH)
+                skip_value(reader, json_depth=_MAX_DEPTH)
             self._clock += count
         else:
             made = reader.take(1)[0]  # the library reads one byte, others a number
@@ -167,34 +166,6 @@ class _Planting:
         _require(depth < _MAX_DEPTH)
         self._made[self._clock] = (kind, depth)
         self._clock += 1
-
-
-def _value(reader: Reader, depth: int) -> None:
-    """Read over one JSON value."""
-    _require(depth > 0)
-    kind = reader.take(1)[0]
-    if kind == _INTEGER:
-        _integer(reader)
-    elif kind in (_FLOAT32, _FLOAT64):
-        reader.take(4 if kind == _FLOAT32 else 8)
-    elif kind == _WORDS:
-        reader.string()
-    elif kind == _OBJECT:
-        for _ in range(reader.varuint()):
-            reader.string()
-            _value(reader, depth - 1)
-    elif kind == _LIST:
-        for _ in range(reader.varuint()):
-            _value(reader, depth - 1)
-    else:
-        _require(kind in (_NULL, _FALSE, _TRUE))
-
-
-def _integer(reader: Reader) -> None:
-    for _ in range(7):  # 48 bits: more than anybody counts in JSON
-        if reader.take(1)[0] < 0x80:
-            return
-    raise _NotFresh
 
 
 def _require(condition: bool) -> None:

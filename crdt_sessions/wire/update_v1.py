@@ -3,8 +3,7 @@
 It says what stands in an update. What may be done with it is decided elsewhere: which updates are harmless by their
 shape (:mod:`crdt_sessions.sync.plain`, :mod:`crdt_sessions.sync.fresh`), what must wait for others
 (:mod:`crdt_sessions.model.causality`), which would tear a character apart (:mod:`crdt_sessions.model.pairs`).
-Source of the format: Yjs ``encoding.js``, ``Item.js``, ``StructSet`` and ``DeleteSet.js``; of values in it, lib0
-``decoding.readAny``.
+Source of the format: Yjs ``encoding.js``, ``Item.js``, ``StructSet`` and ``DeleteSet.js``.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from crdt_sessions.errors import BadText, MalformedUpdate, WireError
+from crdt_sessions.wire.any_value import skip_value
 from crdt_sessions.wire.frames import EMPTY_UPDATE
 from crdt_sessions.wire.varint import Reader, varuint
 
@@ -292,44 +292,17 @@ def _type(reader: Reader) -> int:
 def _values(reader: Reader) -> int:
     count = reader.varuint()
     for _ in range(count):
-        _skip_value(reader)
+        skip_value(reader)
     return count
 
 
 def _document(reader: Reader) -> int:
     reader.buffer()
-    _skip_value(reader)
+    skip_value(reader)
     return 1
 
 
-def _skip_value(reader: Reader) -> None:
-    """Read one of lib0's values, however deep. Source: lib0 ``decoding.readAny``."""
-    stack = [(1, False)]  # open lists and objects: how many values are left, and whether they have names
-    while stack:
-        left, named = stack.pop()
-        if not left:
-            continue
-        stack.append((left - 1, named))
-        if named:
-            reader.buffer()
-        kind = reader.take(1)[0]
-        if kind in (_OBJECT, _LIST):
-            stack.append((reader.varuint(), kind == _OBJECT))
-        elif kind in (_TEXT, _BYTES):
-            reader.buffer()
-        elif kind == _INTEGER:
-            while reader.take(1)[0] >= 0x80:
-                pass
-        elif kind in _FIXED:
-            reader.take(_FIXED[kind])
-        else:
-            raise _Unreadable
-
-
 _XML_ELEMENT = 3
-_BYTES, _LIST, _OBJECT, _TEXT, _INTEGER = 116, 117, 118, 119, 125
-_FIXED = {120: 0, 121: 0, 122: 8, 123: 8, 124: 4, 126: 0, 127: 0}
-"""Bytes after true, false, a big integer, two sizes of float, null and undefined."""
 _CONTENTS: dict[int, Callable[[Reader], int]] = {
     DELETED: Reader.varuint,
     JSON: _strings,
