@@ -12,7 +12,7 @@ from pycrdt import get_update
 
 from crdt_sessions.ids import ClientId
 from crdt_sessions.model.document import SessionDoc, guarded
-from crdt_sessions.wire.update_v1 import count_clients, first_client
+from crdt_sessions.wire.update_v1 import count_clients, first_client, sole_client
 from crdt_sessions.wire.varint import decode_state_vector, encode_state_vector
 
 _MANY = 10_000
@@ -25,7 +25,8 @@ def sole_author(update: bytes) -> ClientId | None:
     Raises:
         MalformedUpdate: *update* cannot be decoded.
     """
-    return ClientId(first_client(update)) if count_clients(update) == 1 else None
+    client = sole_client(update)
+    return ClientId(client) if client is not None else None
 
 
 def authors(document: SessionDoc, update: bytes, most: int) -> list[ClientId]:
@@ -38,8 +39,8 @@ def authors(document: SessionDoc, update: bytes, most: int) -> list[ClientId]:
     """
     found: list[ClientId] = []
     vector = document.state_vector()
-    while len(found) < most and count_clients(unknown := _unknown(update, vector)):
-        found.append(ClientId(first_client(unknown)))
+    while len(found) < most and (client := first_client(_unknown(update, vector))) is not None:
+        found.append(ClientId(client))
         vector = _raised(vector, found[-1:])
     return found
 

@@ -26,6 +26,7 @@ from crdt_sessions.wire.update_v1 import (
     may_hold_pairs,
     parse,
     read_head,
+    sole_block,
 )
 from crdt_sessions.wire.varint import MAX_VARUINT, Reader, buffer, decode_state_vector, encode_state_vector, varuint
 
@@ -118,9 +119,8 @@ class Pairs:
     def _text_from(self, client: int, at: int, clocks: dict[int, int]) -> str:
         """Return the text that a client inserted, from a clock on to the end of that piece; empty if it is none."""
         reader = Reader(self._document.encode(encode_state_vector(clocks | {client: at})))
-        if reader.varuint() != 1:
+        if sole_block(reader) is None:
             return ""
-        _ = reader.varuint(), reader.varuint(), reader.varuint()
         head = read_head(reader)
         return reader.string() if head.kind == STRING and not head.info & HAS_KEY else ""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from crdt_sessions.errors import WireError
 from crdt_sessions.wire.any_value import skip_value
-from crdt_sessions.wire.update_v1 import ANY, HAS_KEY, MAX_CLOCK, STRING, TYPE, read_head, units
+from crdt_sessions.wire.update_v1 import ANY, HAS_KEY, MAX_CLOCK, STRING, TYPE, read_head, sole_block, units
 from crdt_sessions.wire.varint import Reader
 
 _MAX_STRUCTS = 200
@@ -78,8 +78,10 @@ class _Planting:
 
     def read(self, arrays: OpenArrays) -> Fresh:
         reader = self._reader
-        _require(reader.varuint() == 1)
-        structs, self._client, self._clock = reader.varuint(), reader.varuint(), reader.varuint()
+        block = sole_block(reader)
+        if block is None:
+            raise _NotFresh
+        structs, self._client, self._clock = block
         _require(1 <= structs <= _MAX_STRUCTS and self._clock == self._clocks.get(self._client, 0))
         self._reopen(arrays)
         for _ in range(structs):

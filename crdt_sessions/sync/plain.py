@@ -25,6 +25,7 @@ from crdt_sessions.wire.update_v1 import (
     STRING,
     Id,
     read_head,
+    sole_block,
     units,
 )
 from crdt_sessions.wire.varint import ONE_BYTE, Reader, buffer, decode_state_vector, varuint
@@ -143,9 +144,10 @@ def plain(
 
 
 def _plain(reader: Reader, clocks: Mapping[int, int], is_whole: Callable[[int, int], bool]) -> tuple[int, int] | None:
-    if reader.varuint() != 1:
+    block = sole_block(reader)
+    if block is None:
         return None
-    structs, client, clock = reader.varuint(), reader.varuint(), reader.varuint()
+    structs, client, clock = block
     if not 1 <= structs <= _MAX_STRUCTS or clock != clocks.get(client, 0):
         return None
     for _ in range(structs):

@@ -29,6 +29,8 @@ NO_DELETIONS = b"\x00"
 
 Id = tuple[int, int]
 """A struct, or one of the characters in it: client and clock."""
+Block = tuple[int, int, int]
+"""What stands before the structs of one client: their number, the client, and the clock of the first of them."""
 Ranges = list[tuple[int, int]]
 """Ids of one client: clock and number."""
 
@@ -104,16 +106,45 @@ def count_clients(update: bytes) -> int:
     Raises:
         MalformedUpdate: it does not begin with one.
     """
-    return _first_number(update, 0)
+    return _begin(update)[0]
 
 
-def first_client(update: bytes) -> int:
+def first_client(update: bytes) -> int | None:
     """Return the first client that *update* holds structs of; only that one can be read without reading structs.
 
     Raises:
-        MalformedUpdate: there is none.
+        MalformedUpdate: what stands before them cannot be read.
     """
-    return _first_number(update, 2)  # after the number of clients and the number of its structs
+    _, block = _begin(update)
+    return block[1] if block is not None else None
+
+
+def sole_client(update: bytes) -> int | None:
+    """Return the only client that *update* holds structs of; None if there are none, or several.
+
+    Raises:
+        MalformedUpdate: what stands before them cannot be read.
+    """
+    clients, block = _begin(update)
+    return block[1] if block is not None and clients == 1 else None
+
+
+def read_block(reader: Reader) -> Block:
+    """Read what stands before the structs of one client.
+
+    Raises:
+        WireError: the bytes end before.
+    """
+    return reader.varuint(), reader.varuint(), reader.varuint()
+
+
+def sole_block(reader: Reader) -> Block | None:
+    """Read the same, from the start of an update; None if it does not hold structs of exactly one client.
+
+    Raises:
+        WireError: the bytes end before.
+    """
+    return read_block(reader) if reader.varuint() == 1 else None
 
 
 def select(update: bytes, inserted: Mapping[int, Sequence[Struct]], deleted: Mapping[int, Ranges]) -> bytes:
@@ -135,7 +166,7 @@ def select(update: bytes, inserted: Mapping[int, Sequence[Struct]], deleted: Map
 def _parse(reader: Reader, size: int) -> Parsed:
     parsed = Parsed()
     for _ in range(reader.varuint()):
-        count, client, clock = reader.varuint(), reader.varuint(), reader.varuint()
+        count, client, clock = read_block(reader)
         listed = parsed.inserted.setdefault(client, [])
         for _ in range(count):
             listed.append(struct := _struct(reader, client, clock, size))
@@ -149,12 +180,12 @@ def _parse(reader: Reader, size: int) -> Parsed:
     return parsed
 
 
-def _first_number(update: bytes, skipped: int) -> int:
+def _begin(update: bytes) -> tuple[int, Block | None]:
+    """Return the number of clients, and what stands before the structs of the first one."""
     try:
         reader = Reader(update)
-        for _ in range(skipped):
-            reader.varuint()
-        return reader.varuint()
+        clients = reader.varuint()
+        return clients, read_block(reader) if clients else None
     except WireError as error:
         raise MalformedUpdate(size=len(update)) from error
 

@@ -4,7 +4,21 @@ import pytest
 from pycrdt import Array, Doc, Map, Text
 
 from crdt_sessions.errors import MalformedUpdate, WireError
-from crdt_sessions.wire.update_v1 import ANY, GC, SKIP, STRING, TYPE, Head, parse, read_head, select
+from crdt_sessions.wire.update_v1 import (
+    ANY,
+    GC,
+    SKIP,
+    STRING,
+    TYPE,
+    Head,
+    count_clients,
+    first_client,
+    parse,
+    read_head,
+    select,
+    sole_block,
+    sole_client,
+)
 from crdt_sessions.wire.varint import Reader, decode_state_vector, string, varuint
 
 TO_A_ROOT, TO_A_TYPE = varuint(1) + string("messages"), varuint(0) + varuint(7) + varuint(3)
@@ -60,3 +74,24 @@ def test_all_that_an_update_holds_can_be_selected_again():
     read = parse(update)
     assert select(update, read.inserted, read.deleted) == update
     assert {5: sum(struct.size for struct in read.inserted[5])} == decode_state_vector(doc.get_state())
+
+
+NOTHING, ONE, TWO = (
+    b"\x00\x00",
+    b"\x01\x01" + varuint(300) + b"\x05" + bytes((GC, 1)) + b"\x00",
+    b"\x02\x01\x09\x00" + bytes((GC, 1)) + b"\x01\x05\x00" + bytes((GC, 1)) + b"\x00",
+)
+
+
+def test_whose_structs_an_update_begins_with():
+    assert [count_clients(update) for update in (NOTHING, ONE, TWO)] == [0, 1, 2]
+    assert [first_client(update) for update in (NOTHING, ONE, TWO)] == [None, 300, 9]
+    assert [sole_client(update) for update in (NOTHING, ONE, TWO)] == [None, 300, None]
+    assert [sole_block(Reader(update)) for update in (NOTHING, ONE, TWO)] == [None, (1, 300, 5), None]
+
+
+@pytest.mark.parametrize("cut", [b"", b"\x01", b"\x01\x01\x80", b"\x02\x01\x09"])
+def test_an_update_that_ends_before_its_first_struct_is_refused(cut):
+    for read in (count_clients, first_client, sole_client):
+        with pytest.raises(MalformedUpdate):
+            read(cut)
