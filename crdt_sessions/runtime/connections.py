@@ -18,7 +18,7 @@ from crdt_sessions.runtime.channel import Transport
 from crdt_sessions.runtime.journal import Journal
 from crdt_sessions.runtime.pace import Pace
 from crdt_sessions.signals import Signal
-from crdt_sessions.sync import READ_ONLY, Event, PeerJoined, PeerLeft, RightsChanged, SessionEngine, joined, received
+from crdt_sessions.sync import READ_ONLY, Event, PeerJoined, PeerLeft, RightsChanged, SessionEngine, received
 from crdt_sessions.wire import Codec, YWebSocket
 from crdt_sessions.wire.closing import INTERNAL_ERROR, NORMAL, Closing, closing_for
 
@@ -178,7 +178,7 @@ class Connections:
         now = self._clock.now()
         if len(batch) > _AT_A_TIME or not connection.pace.take(now, len(batch)):
             return batch
-        messages = batch if len(batch) == 1 else joined(batch)
+        messages = batch if len(batch) == 1 else connection.codec.joined(batch)
         for at, data in enumerate(messages):
             if at == _AT_ONCE or not self._take(connection, data, now):
                 connection.counted += len(messages) - at
@@ -191,7 +191,8 @@ class Connections:
                 for begin in range(0, len(batch), _AT_A_TIME):
                     portion = batch[begin : begin + _AT_A_TIME]
                     await self._paced(connection, len(portion))
-                    await self._take_all(connection, portion if len(portion) == 1 else joined(portion))
+                    joined = portion if len(portion) == 1 else connection.codec.joined(portion)
+                    await self._take_all(connection, joined)
                 if self._journal.behind:  # take nothing more in until it caught up
                     await self._signal.wait_for(lambda: self._abandoned or not self._journal.behind)
         except OSError:

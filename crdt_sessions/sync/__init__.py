@@ -39,7 +39,6 @@ from crdt_sessions.sync.events import (
 from crdt_sessions.sync.log import LogMemory
 from crdt_sessions.sync.merge import EngineFailed
 from crdt_sessions.sync.panics import Panics
-from crdt_sessions.sync.plain import joined
 from crdt_sessions.sync.records import Deed, Notice, Records, RunRecord, Unreadable, Writer, lease_digest
 from crdt_sessions.sync.replica import Replica
 from crdt_sessions.sync.runs import RunSteward
@@ -99,7 +98,6 @@ __all__ = [
     "Violation",
     "WaitingUpdates",
     "Writer",
-    "joined",
     "lease_digest",
     "received",
 ]

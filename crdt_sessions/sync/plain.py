@@ -9,26 +9,24 @@ everything in them can be checked by looking. So can what begins a message, see 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from crdt_sessions.errors import UpdateError, WireError
 from crdt_sessions.model import SessionDoc, places_in
 from crdt_sessions.sync.fresh import OpenArrays, fresh
-from crdt_sessions.wire import AN_UPDATE, EMPTY_UPDATE, Update, encode, sole_update
+from crdt_sessions.wire import EMPTY_UPDATE
+from crdt_sessions.wire.insertions import next_insertion, only_text
 from crdt_sessions.wire.update_v1 import (
-    HAS_KEY,
     HAS_ORIGIN,
     HAS_RIGHT_ORIGIN,
     MAX_CLOCK,
-    NO_DELETIONS,
     STRING,
-    Id,
     read_head,
     sole_block,
     units,
 )
-from crdt_sessions.wire.varint import ONE_BYTE, Reader, buffer, decode_state_vector, varuint
+from crdt_sessions.wire.varint import Reader, decode_state_vector, varuint
 
 _MAX_STRUCTS = 8
 _MAX_ARRAYS = 32
@@ -94,7 +92,7 @@ class Inspector:
         client, _, clock, expected = self._expected
         if self._clocks is None or self._clocks.get(client) != clock or not update.startswith(expected):
             return None
-        added = _only_text(update, len(expected))
+        added = only_text(update, len(expected))
         return (client, clock + added) if added and clock + added < MAX_CLOCK else None
 
     def took(self, update: bytes, passed: Passed | None = None) -> None:
@@ -105,7 +103,7 @@ class Inspector:
             if arrays is not None:
                 self._remember(arrays)
             name = self._expected[1] if client == self._expected[0] else varuint(client)
-            self._expected = (client, name, clock, _next_one(name, clock, HAS_ORIGIN | STRING))
+            self._expected = (client, name, clock, next_insertion(name, clock, HAS_ORIGIN | STRING))
         else:
             self._clocks = None
             if len(update) < _SHORT and self._document.may_hold_pairs:
@@ -175,109 +173,3 @@ def _inserted(
         if at >= end or (0 < place < end and (place > there or not is_whole(neighbour, place))):
             return 0
     return units(reader.string().encode())
-
-
-def joined(messages: Sequence[bytes]) -> list[bytes]:
-    """Return messages that say the same, but what one client inserted in a row is one insertion.
-
-    A stream of tokens that has piled up is then taken, stored and sent on as if it had been written at once. The
-    bytes are those that a client writes that did so: neighbours are joined exactly where Yjs joins them itself
-    (``Item.mergeWith``), so no replica can tell.
-
-    Args:
-        messages: WebSocket messages of one peer, in their order.
-    """
-    result: list[bytes] = []
-    run: _Run | None = None
-    for message in messages:
-        if run is not None and run.takes(message):
-            continue
-        if run is not None:
-            result.append(run.message())
-        run = _Run.begin(message)
-        if run is None:
-            result.append(message)
-    if run is not None:
-        result.append(run.message())
-    return result
-
-
-_ONE_STRUCT_OF_ONE_CLIENT = b"\x01\x01"
-
-
-class _Run:
-    """Insertions in a row by one client, each of them an update with one struct, behind one another."""
-
-    def __init__(
-        self, message: bytes, head: bytes, info: int, client: bytes, right: Id | None, clock: int, text: bytes
-    ) -> None:
-        self._first = message
-        self._head = head
-        self._client, self._info = client, info | HAS_ORIGIN
-        self._right = varuint(right[0]) + varuint(right[1]) if right is not None else b""
-        self._clock = clock + units(text)
-        self._texts = [text]
-        self._expect()
-
-    @classmethod
-    def begin(cls, message: bytes) -> _Run | None:
-        """Return the run that begins with *message*; None if it is something else."""
-        try:
-            return cls._begin(message)
-        except WireError:
-            return None
-
-    @classmethod
-    def _begin(cls, message: bytes) -> _Run | None:
-        if message[:2] != AN_UPDATE:
-            return None
-        outer = Reader(message)
-        outer.take(2)
-        update = outer.buffer()
-        if outer.remaining or update[:2] != _ONE_STRUCT_OF_ONE_CLIENT:
-            return None
-        reader = Reader(update)
-        reader.take(2)
-        client, clock, head = varuint(reader.varuint()), reader.varuint(), read_head(reader)
-        if head.kind != STRING or head.info & HAS_KEY:
-            return None
-        before = update[: len(update) - reader.remaining]
-        text = reader.string().encode()
-        if reader.take(reader.remaining) != NO_DELETIONS or not text:
-            return None
-        return cls(message, before, head.info, client, head.right, clock, text)
-
-    def takes(self, message: bytes) -> bool:
-        """Take *message*, if it goes on where the last one ended."""
-        update, at = sole_update(message), len(self._expected)
-        if update is None or not update.startswith(self._expected) or not (added := _only_text(update, at)):
-            return False
-        self._clock += added
-        self._texts.append(update[at + 1 : -1])
-        self._expect()
-        return True
-
-    def message(self) -> bytes:
-        """Return all of it as one message."""
-        if len(self._texts) == 1:
-            return self._first
-        return encode(Update(self._head + buffer(b"".join(self._texts)) + NO_DELETIONS))
-
-    def _expect(self) -> None:
-        self._expected = _next_one(self._client, self._clock, self._info) + self._right
-
-
-def _next_one(client: bytes, clock: int, info: int) -> bytes:
-    """Return how an update begins that inserts text behind the struct before *clock*."""
-    return b"".join((_ONE_STRUCT_OF_ONE_CLIENT, client, varuint(clock), bytes((info,)), client, varuint(clock - 1)))
-
-
-def _only_text(update: bytes, at: int) -> int:
-    """Return the length of the text in *update* from *at* on, if that is short and all that is there; else 0."""
-    text = update[at + 1 : -1]
-    if not text or len(text) >= ONE_BYTE or update[at] != len(text) or update[-1] != 0:
-        return 0
-    try:
-        return units(text)
-    except UnicodeDecodeError:
-        return 0

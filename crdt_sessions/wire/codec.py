@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from crdt_sessions.errors import TooLarge
-from crdt_sessions.wire.frames import AN_UPDATE, AwarenessFrame, Frame, Update, decode_whole, encode
+from crdt_sessions.wire.frames import AN_UPDATE, AwarenessFrame, Frame, Update, decode_whole, encode, sole_update
+from crdt_sessions.wire.insertions import Insertions
 from crdt_sessions.wire.varint import ONE_BYTE
 
 
@@ -32,6 +33,16 @@ class Codec(Protocol):
         Raises:
             WireError: it is not a sequence of whole frames.
             TooLarge: it exceeds the limit.
+        """
+        ...
+
+    def joined(self, messages: Sequence[bytes]) -> Sequence[bytes]:
+        """Return messages that say the same, but what one client inserted in a row is one insertion.
+
+        A stream of tokens that has piled up is then taken, stored and sent on as if it had been written at once.
+
+        Args:
+            messages: messages of one peer, in their order.
         """
         ...
 
@@ -58,6 +69,17 @@ class YWebSocket:
         if 0 <= size < ONE_BYTE and message[2] == size and message.startswith(AN_UPDATE):  # as nearly all are
             return [Update(message[3:])]
         return decode_whole(message)
+
+    def joined(self, messages: Sequence[bytes]) -> Sequence[bytes]:
+        """See :meth:`Codec.joined`."""
+        pieces: list[bytes | Insertions] = []
+        for message in messages:
+            update = sole_update(message)
+            if update is None:
+                pieces.append(message)
+            elif not (pieces and isinstance(row := pieces[-1], Insertions) and row.takes(update)):
+                pieces.append(Insertions.begin(update) or message)
+        return [piece if isinstance(piece, bytes) else encode(Update(piece.update())) for piece in pieces]
 
     def write(self, frames: Sequence[Frame | Shared]) -> list[bytes]:
         """See :meth:`Codec.write`."""

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import assert_never
 
-from crdt_sessions.errors import TruncatedFrame, UnknownFrame
+from crdt_sessions.errors import TruncatedFrame, UnknownFrame, WireError
 from crdt_sessions.wire.varint import ONE_BYTE, Reader, buffer, string, varuint
 
 _SYNC, _AWARENESS, _AUTH, _QUERY_AWARENESS, _ACK, _HOLD = 0, 1, 2, 3, 102, 103
@@ -158,9 +158,19 @@ def decode_whole(data: bytes) -> list[Frame]:
 
 
 def sole_update(data: bytes) -> bytes | None:
-    """Return the update in a message that is one short :class:`Update` and nothing else; None if it is another."""
+    """Return the update in a message that is one :class:`Update` and nothing else; None if it is another."""
+    if not data.startswith(AN_UPDATE):
+        return None
     size = len(data) - 3
-    return data[3:] if 0 <= size < ONE_BYTE and data[2] == size and data.startswith(AN_UPDATE) else None
+    if 0 <= size < ONE_BYTE and data[2] == size:  # as nearly all are
+        return data[3:]
+    reader = Reader(data)
+    reader.take(len(AN_UPDATE))
+    try:
+        update = reader.buffer()
+    except WireError:
+        return None
+    return None if reader.remaining else update
 
 
 def _decode_one(reader: Reader) -> Frame:

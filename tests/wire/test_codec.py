@@ -1,0 +1,94 @@
+"""The dialect of y-websocket: what piled up from one peer says the same when it is joined."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from pycrdt import Map, Text
+
+from crdt_sessions.model import SessionDoc, extent_of
+from crdt_sessions.wire import Ack, Update, YWebSocket, decode, encode
+from tests.hostile.corpus import mutate
+from tests.sync.test_plain import typed
+
+joined = YWebSocket(2**20).joined
+
+
+def messages_of(*deltas):
+    return [encode(Update(delta)) for delta in deltas]
+
+
+def applied(messages, *, to):
+    document = SessionDoc(3)
+    for update in to:
+        document.apply(update)
+    for message in messages:
+        for frame in decode(message):
+            document.apply(frame.update)
+    return document
+
+
+def test_what_is_typed_in_a_row_is_one_insertion():
+    _, (first, *rest) = typed(*"hello", " wörld", " 😀", "x" * 300, "end")
+    whole = joined(messages_of(first, *rest))
+    assert len(whole) == 2, "a text of 300 bytes begins a new one: its length is two bytes"
+    assert len(b"".join(whole)) < len(first) + len("hello wörld 😀 end") + 300 + 70
+    apart, together = applied(messages_of(first, *rest), to=()), applied(whole, to=())
+    assert extent_of(apart.doc) == extent_of(together.doc)
+    assert str(apart.doc.get("draft", type=Text)) == str(together.doc.get("draft", type=Text))
+    assert apart.encode() == together.encode()
+
+
+def test_what_is_typed_into_the_middle_is_joined_too():
+    document, (first, *_) = typed()
+    draft = document.doc.get("draft", type=Text)
+    document.edit(lambda _: draft.__iadd__("yz"))
+    begin = document.encode()
+    deltas = [document.edit(lambda _, at=at, c=c: draft.insert(at, c))[1] for at, c in enumerate("abc", start=1)]
+    whole = joined(messages_of(*deltas))
+    assert len(whole) == 1
+    assert (
+        applied(whole, to=[begin]).encode() == applied(messages_of(*deltas), to=[begin]).encode() == document.encode()
+    )
+    assert first != begin
+
+
+def test_what_stands_between_ends_a_row():
+    _, (first, *rest) = typed(*"abcd")
+    ack = encode(Ack(b"1"))
+    one, two = messages_of(first, rest[0]), messages_of(*rest[1:])
+    assert joined([*one, ack, *two]) == [*joined(one), ack, *joined(two)]
+    assert joined([]) == []
+    assert joined([b"", b"\x03", *one[:1]]) == [b"", b"\x03", one[0]]
+
+
+@given(
+    st.randoms(use_true_random=False),
+    st.lists(st.sampled_from(["typed", "back", "cut", "map", "other"]), max_size=30),
+)
+def test_joined_messages_say_the_same(rng, actions):
+    """Two clients type, delete and set; one of them sends all it wrote in a batch, in which something may be broken."""
+    document, other = SessionDoc(7), SessionDoc(300)
+    draft, theirs = (each.doc.get("draft", type=Text) for each in (document, other))
+    written, foreign = [], []
+    for action in actions:
+        text = rng.choice(["a", "ö", "😀", "token", "x" * 130])
+        if action == "typed":
+            change = lambda _, text=text: draft.__iadd__(text)  # noqa: E731
+        elif action == "back":
+            change = lambda _, text=text: draft.insert(0, text)  # noqa: E731
+        elif action == "cut":
+            change = lambda _: draft.clear()  # noqa: E731
+        elif action == "map":
+            change = lambda doc: doc.doc.get("state", type=Map).__setitem__("k", 1)  # noqa: E731
+        else:
+            _, delta = other.edit(lambda _, text=text: theirs.__iadd__(text))
+            foreign.append(delta)
+            document.apply(delta)
+            continue
+        _, delta = document.edit(change)
+        if delta is not None:
+            written.append(delta)
+    apart, together = messages_of(*written), joined(messages_of(*written))
+    assert applied(apart, to=foreign).encode() == applied(together, to=foreign).encode()
+    broken = [mutate(rng, message, apart) if rng.random() < 0.2 else message for message in apart]
+    for message in joined(broken):
+        assert message in broken or len(list(decode(message))) == 1
