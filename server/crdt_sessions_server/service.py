@@ -15,7 +15,7 @@ from crdt_sessions.storage import SqliteStore, UpdateStore
 from crdt_sessions_server.auth import Admission, Authorizer, Grants, Open
 from crdt_sessions_server.auth.factory import authorizer_for, rates_of
 from crdt_sessions_server.gateways import GATEWAYS
-from crdt_sessions_server.gateways.ai_sdk_socket import ChatSockets
+from crdt_sessions_server.gateways.ai_sdk.websocket import ChatSockets
 from crdt_sessions_server.http import health, metrics, middleware, openapi, pages, paths, problems
 from crdt_sessions_server.http.middleware import UnreadBodies
 from crdt_sessions_server.http.origins import Cors, Origins

@@ -15,7 +15,9 @@ from crdt_sessions.storage import MemoryStore
 from crdt_sessions.sync import lease_digest
 from crdt_sessions.testing import FakeClock
 from crdt_sessions_server.auth import Principal
-from crdt_sessions_server.gateways import ag_ui, ai_sdk, openai
+from crdt_sessions_server.gateways import openai
+from crdt_sessions_server.gateways.ag_ui import inbound as ag_ui
+from crdt_sessions_server.gateways.ai_sdk import inbound as ai_sdk
 
 ANN = Principal("ann", name="Ann")
 

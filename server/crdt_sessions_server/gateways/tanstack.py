@@ -20,8 +20,9 @@ from crdt_sessions.ids import SessionId
 from crdt_sessions.model import Run, SessionView
 from crdt_sessions.runtime import Projector, SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
-from crdt_sessions_server.gateways.ag_ui import cancelled, events, received
-from crdt_sessions_server.gateways.agui_events import Event, SessionSpeller, interrupts_of
+from crdt_sessions_server.gateways.ag_ui.events import Event, SessionSpeller, events, interrupts_of
+from crdt_sessions_server.gateways.ag_ui.inbound import received
+from crdt_sessions_server.gateways.ag_ui.routes import cancelled
 from crdt_sessions_server.gateways.conversation import (
     RUN_HEADER,
     Going,

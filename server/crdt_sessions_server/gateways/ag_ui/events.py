@@ -8,12 +8,14 @@ calls tools and speaks again, AG-UI has a message for each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import jsonpatch
 
+from crdt_sessions.errors import CrdtSessionsError, ShuttingDown
+from crdt_sessions.ids import SessionId
 from crdt_sessions.model import (
     Message,
     MessageBegan,
@@ -31,8 +33,17 @@ from crdt_sessions.model import (
     ui_tool_input,
 )
 from crdt_sessions.model.values import Part
-from crdt_sessions.runtime import PresenceChanged, RunChanged, SessionEvent, StateChanged
-from crdt_sessions_server.gateways.conversation import failure_of, has_paused, output_id
+from crdt_sessions.runtime import (
+    PresenceChanged,
+    Projector,
+    RunChanged,
+    Session,
+    SessionEvent,
+    SessionRegistry,
+    StateChanged,
+)
+from crdt_sessions_server.gateways.conversation import active_run, failure_of, has_paused, output_id
+from crdt_sessions_server.http.problems import type_of
 
 Event = dict[str, Any]
 
@@ -425,3 +436,37 @@ def _content(message: Message) -> list[dict[str, Any]] | None:
             kind = media.split("/")[0] if media.split("/")[0] in ("image", "audio", "video") else "document"
             parts.append({"type": kind, "source": {"type": "url", "value": part.value["url"], "mimeType": media}})
     return parts if any(part["type"] != "text" for part in parts) else None
+
+
+async def events(
+    registry: SessionRegistry, name: SessionId, speller: SessionSpeller, *, follow: bool, come_back: bool = False
+) -> AsyncGenerator[list[Event], None]:
+    """Yield a session as AG-UI events, in batches, to the end of the run or for ever; a terminal one is the last.
+
+    Raises:
+        ShuttingDown: the service stops, and the client is one that comes back (*come_back*).
+    """
+    try:
+        async with registry.open(name) as session:
+            projector = _projector(session)
+            while True:
+                await projector.wait()
+                happened = projector.take()
+                if (rewriting := speller.rewritten_by(session.view, happened)) is not None:
+                    speller, projector = SessionSpeller(speller.thread, rewriting), _projector(session)
+                    happened = projector.take()
+                if batch := list(speller.spell(session.view, happened)):
+                    yield batch
+                if speller.ended and not follow:
+                    return
+                going = active_run(session.view) if speller.ended else None
+                if going is not None and speller.has_begun(going):  # beside the one that ended: it is told anew
+                    speller, projector = SessionSpeller(speller.thread, going), _projector(session)
+    except CrdtSessionsError as error:
+        if come_back and isinstance(error, ShuttingDown):
+            raise
+        yield list(speller.fail(type_of(error).slug, f"{error}; the answer goes on, join again to see it"))
+
+
+def _projector(session: Session) -> Projector:
+    return Projector(session, wants=lambda subject: subject[0] != "meta")

@@ -1,103 +1,34 @@
-"""AG-UI 1.0: ``HttpAgent``, unmodified.
-
-Source: AG-UI 1.0, "HTTP binding". The protocol has no resumption, so joining is a stream of its own: ``GET`` with the
-thread tells the conversation as it is, and what is being written from its first character. A connection that closes
-is somebody who left; cancelling is a command.
-"""
+"""What clients of AG-UI and TanStack AI send: questions, decisions and results of their tools, as proposals."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ag_ui.core import RunAgentInput
-from quart import Blueprint, Response, request
-from quart_schema import tag, validate_request
 
-from crdt_sessions.errors import CrdtSessionsError, NotFound, ShuttingDown
+from crdt_sessions.errors import NotFound
 from crdt_sessions.ids import Millis, SessionId
 from crdt_sessions.model import Run, SessionView, TextPart, ToolPart, ValuePart
 from crdt_sessions.model.strings import checked_id, is_agent, is_call
 from crdt_sessions.model.values import Part, Role, Trigger
-from crdt_sessions.runtime import Projector, Session, SessionRegistry
-from crdt_sessions_server.auth import Principal, asked_session, current_principal
-from crdt_sessions_server.gateways.agui_events import Event, SessionSpeller
+from crdt_sessions.runtime import Session, SessionRegistry
+from crdt_sessions_server.auth import Principal
 from crdt_sessions_server.gateways.conversation import (
-    RUN_HEADER,
     Question,
-    Stopped,
-    StopRequest,
-    active_run,
     answering,
     ask,
-    asked_in_body,
     check_agent,
     decide,
-    joined_run,
     output_id,
-    stop,
     takes_outputs,
     wants_another,
     writer_of,
 )
 from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, Said
-from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads
-from crdt_sessions_server.http.paths import header_value
-from crdt_sessions_server.http.problems import type_of
-from crdt_sessions_server.http.schemas import JSON
-from crdt_sessions_server.http.streaming import data_frames, going_on
 from crdt_sessions_server.rest.sessions import creates
 
 _SPOKEN: dict[str, Role] = {"user": "user", "system": "system", "developer": "system"}
-
-
-def blueprint(registry: SessionRegistry) -> Blueprint:
-    """Return the routes of AG-UI."""
-    ag_ui = Blueprint("ag-ui", __name__, url_prefix="/v1/gateways/ag-ui")
-
-    @ag_ui.post("")
-    @tag(["gateways"])
-    @validate_request(RunAgentInput)
-    @answers(200, {SSE: LINES}, "The run, as AG-UI events.", {RUN_HEADER: "The run."})
-    async def run_agent(data: RunAgentInput) -> Response:
-        """Ask, decide or answer a tool call (``RunAgentInput``); the answer is the run as events."""
-        principal, name = await asked_in_body(data.thread_id)
-        run = await received(registry, name, data, principal)
-        speller = SessionSpeller(data.thread_id, run, data.run_id, data.parent_run_id)
-        return going_on(
-            data_frames(events(registry, name, speller, follow=False)), headers={RUN_HEADER: header_value(run.id)}
-        )
-
-    @ag_ui.get("/<room:name>")
-    @tag(["gateways"])
-    @reads(Parameter("follow", "true to hear of later runs as well.", "query"))
-    @answers(200, {SSE: LINES}, "The session, as AG-UI events.")
-    async def join(name: str) -> Response:
-        """Join the run that is going on, or see the conversation; with ``?follow=true`` later runs as well."""
-        follow = request.args.get("follow") in ("1", "true")
-        async with registry.open(
-            asked_session(name), create=creates(registry, current_principal()), by=current_principal().id
-        ) as session:
-            await session.readable()
-            speller = SessionSpeller(name, joined_run(session.view))
-        return going_on(data_frames(events(registry, asked_session(name), speller, follow=follow)))
-
-    @ag_ui.post("/<room:name>/cancel")
-    @tag(["gateways"])
-    @answers(200, {JSON: Stopped})
-    @validate_request(StopRequest)
-    async def cancel(name: str, data: StopRequest) -> tuple[dict[str, Any], int]:
-        """Stop the answer of the run ``{"runId": …}``, of all runs if absent. Written text stays."""
-        return await cancelled(registry, asked_session(name), data.run_id), 200
-
-    return ag_ui
-
-
-async def cancelled(registry: SessionRegistry, name: SessionId, wanted: str | None) -> dict[str, Any]:
-    """Stop the run *wanted*, or all."""
-    principal = current_principal()
-    async with registry.open(name) as session:
-        return {"stopped": await stop(session, principal, registry.clock.now(), wanted)}
 
 
 async def received(
@@ -286,37 +217,3 @@ def _parts(content: Any) -> list[Part]:
             url = source["value"] if source.get("type") == "url" else f"data:{media};base64,{source['value']}"
             parts.append(ValuePart(type="file", value={"url": url, "mediaType": media}))
     return parts
-
-
-async def events(
-    registry: SessionRegistry, name: SessionId, speller: SessionSpeller, *, follow: bool, come_back: bool = False
-) -> AsyncGenerator[list[Event], None]:
-    """Yield a session as AG-UI events, in batches, to the end of the run or for ever; a terminal one is the last.
-
-    Raises:
-        ShuttingDown: the service stops, and the client is one that comes back (*come_back*).
-    """
-    try:
-        async with registry.open(name) as session:
-            projector = _projector(session)
-            while True:
-                await projector.wait()
-                happened = projector.take()
-                if (rewriting := speller.rewritten_by(session.view, happened)) is not None:
-                    speller, projector = SessionSpeller(speller.thread, rewriting), _projector(session)
-                    happened = projector.take()
-                if batch := list(speller.spell(session.view, happened)):
-                    yield batch
-                if speller.ended and not follow:
-                    return
-                going = active_run(session.view) if speller.ended else None
-                if going is not None and speller.has_begun(going):  # beside the one that ended: it is told anew
-                    speller, projector = SessionSpeller(speller.thread, going), _projector(session)
-    except CrdtSessionsError as error:
-        if come_back and isinstance(error, ShuttingDown):
-            raise
-        yield list(speller.fail(type_of(error).slug, f"{error}; the answer goes on, join again to see it"))
-
-
-def _projector(session: Session) -> Projector:
-    return Projector(session, wants=lambda subject: subject[0] != "meta")

@@ -1,80 +1,39 @@
-"""AI SDK 7: ``useChat`` with ``DefaultChatTransport`` or ``WebSocketChatTransport``, unmodified.
-
-Sources: AI SDK 7, "Stream Protocol" and the types ``UIMessage``, ``UIMessageChunk``, ``ChatTransport``. A stream has
-one message with a stable id, and ends with ``finish`` or ``error``. A connection that closes is somebody who left,
-not somebody who wants it stopped; stopping is a command of its own.
-"""
+"""What clients of the AI SDK send: questions, decisions and outputs of their tools, as proposals to the session."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
-from quart import Blueprint, Response, request
-from quart_schema import tag, validate_request
 
-from crdt_sessions.errors import NotFound, SessionNotFound
 from crdt_sessions.ids import SessionId
-from crdt_sessions.model import (
-    Run,
-    SessionView,
-    TextPart,
-    ToolPart,
-    ValuePart,
-    shaped,
-)
-from crdt_sessions.model.strings import AgentName, MessageId, RunId, is_call
+from crdt_sessions.model import Run, SessionView, TextPart, ToolPart, ValuePart, shaped
+from crdt_sessions.model.strings import AgentName, MessageId, is_call
 from crdt_sessions.model.values import Part
 from crdt_sessions.runtime import Session, SessionRegistry
-from crdt_sessions_server.auth import (
-    Principal,
-    asked_session,
-    current_principal,
-)
-from crdt_sessions_server.gateways.ai_sdk_chunks import followed, ui_messages
+from crdt_sessions_server.auth import Principal
 from crdt_sessions_server.gateways.conversation import (
-    RUN_HEADER,
-    Going,
     Question,
-    Stopped,
-    StopRequest,
-    active_run,
     ask,
-    asked_in_body,
     check_agent,
     continuation,
     decide,
-    steer,
-    stop,
     takes_outputs,
     writer_of,
 )
 from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, Said
-from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, refuses
-from crdt_sessions_server.http.paths import header_value
-from crdt_sessions_server.http.problems import MEDIA_TYPE
-from crdt_sessions_server.http.schemas import JSON, Answer
-from crdt_sessions_server.http.streaming import DONE, data_frames, going_on
 from crdt_sessions_server.rest.sessions import creates
 
-PATH = "/v1/gateways/ai-sdk/chat"
-_HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
 
-_log = logging.getLogger("crdt_sessions.gateways")
-_TRANSPORT = ("ai-sdk.send", "ai-sdk.resume")
-"""Routes that ``DefaultChatTransport`` asks."""
+class Incoming(BaseModel):
+    """A body as the AI SDK spells it; it may hold more than we know of."""
 
-
-class _Incoming(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow")
 
 
-class UiMessage(_Incoming):
+class UiMessage(Incoming):
     """A ``UIMessage``."""
 
     id: MessageId
@@ -83,7 +42,7 @@ class UiMessage(_Incoming):
     metadata: Any = None
 
 
-class ChatRequest(_Incoming):
+class ChatRequest(Incoming):
     """What ``DefaultChatTransport`` posts."""
 
     id: str = Field(description="The chat, which is the session.")
@@ -91,123 +50,6 @@ class ChatRequest(_Incoming):
     trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
     message_id: MessageId | None = None
     agent: AgentName | None = Field(None, description="Who is to answer; who the session says if absent.")
-
-
-class Conversation(Answer):
-    """The conversation, to begin with."""
-
-    messages: list[dict[str, JsonValue]] = Field(description="``UIMessage`` of the AI SDK.")
-    active_run: str | None
-
-
-class SteerRequest(_Incoming):
-    """What is said to a run that goes on."""
-
-    message: UiMessage
-    run_id: RunId | None = Field(None, description="The run; the one that goes on if absent.")
-
-
-def blueprint(registry: SessionRegistry) -> Blueprint:
-    """Return the routes of the AI SDK."""
-    chat = Blueprint("ai-sdk", __name__, url_prefix=PATH)
-
-    @chat.post("")
-    @tag(["gateways"])
-    @validate_request(ChatRequest)
-    @answers(200, {SSE: LINES}, "The stream of one message.", {RUN_HEADER: "The run."})
-    @refuses(NotFound)
-    async def send(data: ChatRequest) -> Response:
-        """Ask, decide or go on; the answer is the stream of one message. Sending it again changes nothing."""
-        principal, session = await asked_in_body(data.id)
-        run, known = await received(registry, session, data, principal)
-        chunks = followed(registry, session, run.id, known)
-        return going_on(data_frames(chunks, DONE), headers=_HEADERS | {RUN_HEADER: header_value(run.id)})
-
-    @chat.get("/<room:name>/stream")
-    @tag(["gateways"])
-    @reads(Parameter("runId", "The run; the one that goes on if absent.", "query"))
-    @answers(200, {SSE: LINES}, "The stream of one message.", {RUN_HEADER: "The run."})
-    @answers(204, description="Nothing is being answered.")
-    async def resume(name: str) -> Response:
-        """Follow the answer that is being written, from its beginning; 204 if none is.
-
-        With ``?runId=`` it is that run's, also if it has ended: a client that saw its beginning gets its ending.
-        """
-        run = await active(registry, asked_session(name), request.args.get("runId"))
-        if run is None:
-            return Response("", 204)
-        chunks = followed(registry, asked_session(name), run.id)
-        return going_on(data_frames(chunks, DONE), headers=_HEADERS | {RUN_HEADER: header_value(run.id)})
-
-    @chat.post("/<room:name>/stop")
-    @tag(["gateways"])
-    @answers(200, {JSON: Stopped})
-    @validate_request(StopRequest)
-    async def press_stop(name: str, data: StopRequest) -> tuple[dict[str, Any], int]:
-        """Stop the answer, from any device; written text stays."""
-        principal = current_principal()
-        async with registry.open(asked_session(name)) as session:
-            stopped = await stop(session, principal, registry.clock.now(), data.run_id)
-        return {"stopped": stopped}, 200
-
-    @chat.post("/<room:name>/steer")
-    @tag(["gateways"])
-    @validate_request(SteerRequest)
-    @answers(202, {JSON: Going})
-    async def press_on(name: str, data: SteerRequest) -> tuple[dict[str, Any], int]:
-        """Say something to the answer that is being written: a part ``steering-message`` shows where it was heard.
-
-        If the answer ends before, or none is written, it is answered as a question of its own.
-        """
-        principal = current_principal()
-        said = Said(data.message.id, "user", _parts(data.message), data.message.metadata)
-        async with registry.open(asked_session(name)) as session:
-            run = await steer(session, said, principal, registry.clock.now(), data.run_id)
-        return {"runId": run.id}, 202
-
-    @chat.get("/<room:name>/messages")
-    @tag(["gateways"])
-    @answers(200, {JSON: Conversation})
-    async def history(name: str) -> tuple[dict[str, Any], int]:
-        """Return the conversation as ``UIMessage``s, to begin with (``messages`` of ``useChat``)."""
-        try:
-            async with registry.open(asked_session(name)) as session:
-                await session.readable()
-                active = active_run(session.view)
-                return {"messages": ui_messages(session.view), "activeRun": active.id if active else None}, 200
-        except SessionNotFound:
-            return {"messages": [], "activeRun": None}, 200
-
-    @chat.websocket("")
-    async def converse() -> None:
-        """``WebSocketChatTransport``: any number of chats on one connection."""
-        raise AssertionError("ai_sdk_socket serves it in front of Quart, except who was refused before")
-
-    chat.after_app_request(_spell_errors)
-    return chat
-
-
-async def _spell_errors(response: Response) -> Response:
-    """Have ``useChat`` show what happened: the text of its error is the whole body."""
-    asks_for_it = "json" in request.headers.get("Accept", "")
-    if request.endpoint in _TRANSPORT and response.mimetype == MEDIA_TYPE and not asks_for_it:
-        problem = json.loads(await response.get_data())
-        response.set_data(problem["detail"])
-        response.content_type = "text/plain; charset=utf-8"
-        response.headers["X-Problem-Type"] = problem["type"]
-    return response
-
-
-async def active(registry: SessionRegistry, name: SessionId, run_id: str | None = None) -> Run | None:
-    """Return the run that is asked for, or goes on; None also for a chat that has not begun: useChat asks at once."""
-    with contextlib.suppress(SessionNotFound):
-        async with registry.open(name) as session:
-            await session.readable()
-            return session.view.runs.find(run_id) if run_id else active_run(session.view)
-    return None
-
-
-# -- what comes in ---------------------------------------------------------------------------------------------------
 
 
 async def received(
@@ -292,7 +134,7 @@ def _history(view: SessionView, data: ChatRequest) -> list[Said]:
     version, also later on, when what came of the edit was lost. Nothing of that stands in front of an answer that
     is known, so it is not looked for there, unless something new does, which comes after what it stands behind.
     """
-    history = [Said(each.id, each.role, _parts(each), each.metadata) for each in data.messages]
+    history = [Said(each.id, each.role, parts_of(each), each.metadata) for each in data.messages]
     new = next((at for at, said in enumerate(history) if said.id not in view.messages), len(history))
     for at in reversed(range(len(history))):
         said = history[at]
@@ -318,7 +160,8 @@ def _version(view: SessionView, said: Said, *, again: bool) -> Said:
     return said.edited if differs or replaced else said
 
 
-def _parts(message: UiMessage) -> list[Part]:
+def parts_of(message: UiMessage) -> list[Part]:
+    """Return the parts of a message that layout 1 can hold."""
     return [part for each in message.parts if (part := _part(each)) is not None]
 
 

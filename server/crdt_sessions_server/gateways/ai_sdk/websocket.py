@@ -20,8 +20,9 @@ from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.wire.closing import closing_for
 from crdt_sessions_server.asgi import App, Receive, Scope, Send, websocket_token
 from crdt_sessions_server.auth import Admission, Admitted, Permission
-from crdt_sessions_server.gateways.ai_sdk import PATH, ChatRequest, active, received, string
-from crdt_sessions_server.gateways.ai_sdk_chunks import followed
+from crdt_sessions_server.gateways.ai_sdk.chunks import followed
+from crdt_sessions_server.gateways.ai_sdk.inbound import ChatRequest, received, string
+from crdt_sessions_server.gateways.ai_sdk.routes import PATH, active
 from crdt_sessions_server.gateways.conversation import admit_to
 from crdt_sessions_server.http.complaints import complaints
 from crdt_sessions_server.http.origins import Origins

@@ -1,0 +1,156 @@
+"""Routes of the AI SDK."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+from pydantic import Field, JsonValue
+from quart import Blueprint, Response, request
+from quart_schema import tag, validate_request
+
+from crdt_sessions.errors import NotFound, SessionNotFound
+from crdt_sessions.ids import SessionId
+from crdt_sessions.model import Run
+from crdt_sessions.model.strings import RunId
+from crdt_sessions.runtime import SessionRegistry
+from crdt_sessions_server.auth import asked_session, current_principal
+from crdt_sessions_server.gateways.ai_sdk.chunks import followed, ui_messages
+from crdt_sessions_server.gateways.ai_sdk.inbound import ChatRequest, Incoming, UiMessage, parts_of, received
+from crdt_sessions_server.gateways.conversation import (
+    RUN_HEADER,
+    Going,
+    Stopped,
+    StopRequest,
+    active_run,
+    asked_in_body,
+    steer,
+    stop,
+)
+from crdt_sessions_server.gateways.transcript import Said
+from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, refuses
+from crdt_sessions_server.http.paths import header_value
+from crdt_sessions_server.http.problems import MEDIA_TYPE
+from crdt_sessions_server.http.schemas import JSON, Answer
+from crdt_sessions_server.http.streaming import DONE, data_frames, going_on
+
+PATH = "/v1/gateways/ai-sdk/chat"
+_HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
+
+_TRANSPORT = ("ai-sdk.send", "ai-sdk.resume")
+"""Routes that ``DefaultChatTransport`` asks."""
+
+
+class Conversation(Answer):
+    """The conversation, to begin with."""
+
+    messages: list[dict[str, JsonValue]] = Field(description="``UIMessage`` of the AI SDK.")
+    active_run: str | None
+
+
+class SteerRequest(Incoming):
+    """What is said to a run that goes on."""
+
+    message: UiMessage
+    run_id: RunId | None = Field(None, description="The run; the one that goes on if absent.")
+
+
+def blueprint(registry: SessionRegistry) -> Blueprint:
+    """Return the routes of the AI SDK."""
+    chat = Blueprint("ai-sdk", __name__, url_prefix=PATH)
+
+    @chat.post("")
+    @tag(["gateways"])
+    @validate_request(ChatRequest)
+    @answers(200, {SSE: LINES}, "The stream of one message.", {RUN_HEADER: "The run."})
+    @refuses(NotFound)
+    async def send(data: ChatRequest) -> Response:
+        """Ask, decide or go on; the answer is the stream of one message. Sending it again changes nothing."""
+        principal, session = await asked_in_body(data.id)
+        run, known = await received(registry, session, data, principal)
+        chunks = followed(registry, session, run.id, known)
+        return going_on(data_frames(chunks, DONE), headers=_HEADERS | {RUN_HEADER: header_value(run.id)})
+
+    @chat.get("/<room:name>/stream")
+    @tag(["gateways"])
+    @reads(Parameter("runId", "The run; the one that goes on if absent.", "query"))
+    @answers(200, {SSE: LINES}, "The stream of one message.", {RUN_HEADER: "The run."})
+    @answers(204, description="Nothing is being answered.")
+    async def resume(name: str) -> Response:
+        """Follow the answer that is being written, from its beginning; 204 if none is.
+
+        With ``?runId=`` it is that run's, also if it has ended: a client that saw its beginning gets its ending.
+        """
+        run = await active(registry, asked_session(name), request.args.get("runId"))
+        if run is None:
+            return Response("", 204)
+        chunks = followed(registry, asked_session(name), run.id)
+        return going_on(data_frames(chunks, DONE), headers=_HEADERS | {RUN_HEADER: header_value(run.id)})
+
+    @chat.post("/<room:name>/stop")
+    @tag(["gateways"])
+    @answers(200, {JSON: Stopped})
+    @validate_request(StopRequest)
+    async def press_stop(name: str, data: StopRequest) -> tuple[dict[str, Any], int]:
+        """Stop the answer, from any device; written text stays."""
+        principal = current_principal()
+        async with registry.open(asked_session(name)) as session:
+            stopped = await stop(session, principal, registry.clock.now(), data.run_id)
+        return {"stopped": stopped}, 200
+
+    @chat.post("/<room:name>/steer")
+    @tag(["gateways"])
+    @validate_request(SteerRequest)
+    @answers(202, {JSON: Going})
+    async def press_on(name: str, data: SteerRequest) -> tuple[dict[str, Any], int]:
+        """Say something to the answer that is being written: a part ``steering-message`` shows where it was heard.
+
+        If the answer ends before, or none is written, it is answered as a question of its own.
+        """
+        principal = current_principal()
+        said = Said(data.message.id, "user", parts_of(data.message), data.message.metadata)
+        async with registry.open(asked_session(name)) as session:
+            run = await steer(session, said, principal, registry.clock.now(), data.run_id)
+        return {"runId": run.id}, 202
+
+    @chat.get("/<room:name>/messages")
+    @tag(["gateways"])
+    @answers(200, {JSON: Conversation})
+    async def history(name: str) -> tuple[dict[str, Any], int]:
+        """Return the conversation as ``UIMessage``s, to begin with (``messages`` of ``useChat``)."""
+        try:
+            async with registry.open(asked_session(name)) as session:
+                await session.readable()
+                active = active_run(session.view)
+                return {"messages": ui_messages(session.view), "activeRun": active.id if active else None}, 200
+        except SessionNotFound:
+            return {"messages": [], "activeRun": None}, 200
+
+    @chat.websocket("")
+    async def converse() -> None:
+        """``WebSocketChatTransport``: any number of chats on one connection."""
+        raise AssertionError("ChatSockets serves it, in front of Quart")
+
+    chat.after_app_request(_spell_errors)
+    return chat
+
+
+async def _spell_errors(response: Response) -> Response:
+    """Have ``useChat`` show what happened: the text of its error is the whole body."""
+    asks_for_it = "json" in request.headers.get("Accept", "")
+    if request.endpoint in _TRANSPORT and response.mimetype == MEDIA_TYPE and not asks_for_it:
+        problem = json.loads(await response.get_data())
+        response.set_data(problem["detail"])
+        response.content_type = "text/plain; charset=utf-8"
+        response.headers["X-Problem-Type"] = problem["type"]
+    return response
+
+
+async def active(registry: SessionRegistry, name: SessionId, run_id: str | None = None) -> Run | None:
+    """Return the run that is asked for, or goes on; None also for a chat that has not begun: useChat asks at once."""
+    with contextlib.suppress(SessionNotFound):
+        async with registry.open(name) as session:
+            await session.readable()
+            return session.view.runs.find(run_id) if run_id else active_run(session.view)
+    return None
