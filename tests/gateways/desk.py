@@ -36,19 +36,19 @@ class Desk:
     async def ai_sdk(self, messages, *, by=ANN, **more):
         """Send what ``useChat`` sends; return the run to follow."""
         data = ai_sdk.ChatRequest.model_validate({"id": str(self.name), "messages": messages, **more})
-        run, _ = await ai_sdk.received(self.registry, self.name, data, by)
+        run, _ = await ai_sdk.receive(self.registry, self.name, data, by)
         return run
 
     async def ag_ui(self, messages, run_id, *, by=ANN, again=False, **more):
         """Send what AG-UI's and TanStack's clients send; return the run to follow."""
         body = {"threadId": str(self.name), "runId": run_id, "messages": messages, "state": {}, "tools": []}
         data = RunAgentInput.model_validate({**body, "context": [], "forwardedProps": {}, **more})
-        return await ag_ui.received(self.registry, self.name, data, by, again=again)
+        return await ag_ui.receive(self.registry, self.name, data, by, again=again)
 
     async def openai(self, messages, *, by=ANN, key=None, again=False, **more):
         """Send what OpenAI's clients send; return the run to follow."""
         data = openai.Completion.model_validate({"messages": messages, **more})
-        return (await openai.received(self.registry, self.name, data, by, openai.Attempt(key, again))).run
+        return (await openai.receive(self.registry, self.name, data, by, openai.Attempt(key, again))).run
 
     def seen(self, run):
         """What the agent of a run is told, as (role, content)."""

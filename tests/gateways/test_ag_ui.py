@@ -116,7 +116,7 @@ async def test_cancelling_from_elsewhere_and_errors_end_the_stream(service, clie
     assert state["events"][-1] == "RUN_ERROR no more tokens"
 
 
-async def test_one_who_follows_sees_state_presence_and_later_runs(service, clients, room):
+async def test_a_follower_sees_state_presence_and_later_runs(service, clients, room):
     name = opened(clients, service, room, room, follow=True)
     await clients.ask("ag.join", name=name, wait=False)
     async with connect(service.url, room, name="Ann") as ann:
@@ -135,7 +135,7 @@ async def test_one_who_follows_sees_state_presence_and_later_runs(service, clien
     assert bare(state) == await as_joined(clients, service, room)
 
 
-async def test_one_who_follows_sees_all_of_runs_that_go_on_side_by_side(service, clients, room):
+async def test_a_follower_sees_all_of_runs_that_run_side_by_side(service, clients, room):
     for name in ("ag", "ts"):
         clients(
             f"{name}.open",
@@ -205,14 +205,14 @@ async def test_agent_and_server_are_killed_in_the_middle(mortal, clients, room):
         ),
     ],
 )
-async def test_what_cannot_be_understood_is_refused_before_the_stream_begins(service, body, status):
+async def test_an_invalid_request_is_refused_before_the_stream_begins(service, body, status):
     body = {"state": {}, "tools": [], "context": [], "forwardedProps": {}, **body} if body else body
     async with httpx.AsyncClient(base_url=service.url) as http:
         answer = await http.post(API, json=body)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
 
 
-async def test_one_who_follows_is_asked_once_and_sees_the_run_go_on(service, clients, room):
+async def test_a_follower_is_asked_once_and_sees_the_run_continue(service, clients, room):
     name = opened(clients, service, room, room, follow=True)
     await clients.ask("ag.join", name=name, wait=False)
     until = lambda condition: asyncio.to_thread(clients.until, condition, command="ag.state", name=name)  # noqa: E731
@@ -272,7 +272,7 @@ async def test_running_the_agent_again_while_it_answers_follows_that_answer(serv
     assert await asked_for(service, room) == ["u"]
 
 
-async def test_a_late_tool_result_of_a_second_window_is_nothing_new(service, clients, room):
+async def test_a_late_tool_result_of_a_second_window_changes_nothing(service, clients, room):
     first = opened(clients, service, f"{room}-1", room)
     await clients.ask("ag.run", name=first, message=user("u", "client place; say 3"), runId=f"a-{room}")
     second = opened(clients, service, f"{room}-2", room)
@@ -292,7 +292,7 @@ async def test_a_late_tool_result_of_a_second_window_is_nothing_new(service, cli
     ]  # fmt: skip
 
 
-async def test_a_window_that_knows_less_is_told_and_asks_nothing(service, clients, room):
+async def test_a_window_that_missed_messages_gets_them_and_asks_nothing(service, clients, room):
     first = opened(clients, service, f"{room}-1", room)
     await clients.ask("ag.run", name=first, message=user("u", "say 3"))
     stale = opened(clients, service, f"{room}-2", room)
@@ -311,7 +311,7 @@ async def test_a_window_that_knows_less_is_told_and_asks_nothing(service, client
     assert (state["error"], await asked_for(service, room)) == (None, ["u", "v", "u"]), "who says so means it"
 
 
-async def test_a_question_is_shown_to_whoever_joins_and_decided_once_by_two_windows(service, clients, room):
+async def test_an_interrupt_is_shown_to_a_joining_window_and_decided_once_by_two(service, clients, room):
     windows = [opened(clients, service, f"{room}-{number}", room) for number in range(2)]
     text = "say 3; ask transfer; say 4"
     state = await clients.ask("ag.run", name=windows[0], message=user("u", text), runId=f"a-{room}")
@@ -361,7 +361,7 @@ async def test_a_message_instead_of_a_decision_is_answered_and_closes_the_questi
     assert await as_joined(clients, service, room) == seen
 
 
-async def test_nothing_asks_for_a_decision_any_more_once_it_was_stopped(service, clients, room):
+async def test_a_stopped_run_asks_for_no_decision(service, clients, room):
     name = opened(clients, service, room, room)
     await clients.ask("ag.run", name=name, message=user("u", "ask transfer; say 4"))
     async with httpx.AsyncClient(base_url=service.url) as http:

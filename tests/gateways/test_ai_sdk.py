@@ -104,7 +104,7 @@ async def test_reloading_in_the_middle_ten_times_and_a_second_device_show_the_sa
     assert all(state["error"] is None for state in states if "error" in state)
 
 
-async def test_nothing_to_resume_is_said_so(service, clients, room):
+async def test_resuming_without_a_run_gets_no_stream(service, clients, room):
     async with httpx.AsyncClient(base_url=service.url) as http:
         assert (await http.get(f"{API}/{room}/stream")).status_code == 204
     for transport in ("http", "ws"):
@@ -114,7 +114,7 @@ async def test_nothing_to_resume_is_said_so(service, clients, room):
 
 
 @pytest.mark.parametrize("transport", ["http", "ws"])
-async def test_leaving_is_not_stopping_and_stopping_works_from_elsewhere(service, clients, room, transport):
+async def test_a_closed_connection_stops_nothing_and_stop_works_from_elsewhere(service, clients, room, transport):
     chat = opened(clients, service, room, room, transport=transport)
     await clients.ask("ai.send", name=chat, text="say 400 10", wait=False)
     await asyncio.to_thread(
@@ -141,7 +141,7 @@ async def test_leaving_is_not_stopping_and_stopping_works_from_elsewhere(service
 
 
 @pytest.mark.parametrize("approved", [True, False])
-async def test_people_decide_here_and_elsewhere_and_the_answer_goes_on(service, clients, room, approved):
+async def test_a_decision_here_or_elsewhere_continues_the_answer(service, clients, room, approved):
     chat = opened(clients, service, room, room, auto="approvals")
     state = await clients.ask("ai.send", name=chat, text="say 3; ask transfer; say 4")
     assert (state["finished"][0]["finishReason"], state["status"]) == ("tool-calls", "ready")
@@ -162,7 +162,7 @@ async def test_people_decide_here_and_elsewhere_and_the_answer_goes_on(service, 
     assert (await history(service.url, room))[1]["parts"][2]["approval"]["approved"] is approved, "decided once"
 
 
-async def test_a_tool_of_the_client_is_answered_by_it_and_nothing_is_sent_for_ever(service, clients, room):
+async def test_a_client_answers_its_own_tool_and_stops_sending(service, clients, room):
     chat = opened(clients, service, room, room, auto="tools")
     state = await clients.ask("ai.send", name=chat, text="client place; say 3")
     assert state["finished"][0]["finishReason"] == "tool-calls"
@@ -187,7 +187,7 @@ async def test_an_answer_that_ends_with_a_tool_does_not_make_a_client_send_for_e
     await the_same(service, room, state)
 
 
-async def test_another_answer_and_another_question(service, clients, room):
+async def test_regenerating_and_editing_make_another_answer(service, clients, room):
     chat = opened(clients, service, room, room)
     await clients.ask("ai.send", name=chat, text="say 2")
     first = (await clients.ask("ai.state", name=chat))["messages"]
@@ -217,7 +217,7 @@ async def test_errors_end_the_stream_and_say_why(service, clients, room):
     assert (state["status"], len(state["messages"])) == ("ready", 4)
 
 
-async def test_sending_twice_is_asking_once(service, room):
+async def test_a_request_sent_twice_asks_once(service, room):
     body = {"id": room, "messages": [user("u1", "say 5")], "trigger": "submit-message"}
     async with httpx.AsyncClient(base_url=service.url) as http:
         answers = await asyncio.gather(*(http.post(API, json=body) for _ in range(3)))
@@ -252,7 +252,7 @@ async def test_sending_twice_is_asking_once(service, room):
         ),
     ],
 )
-async def test_what_cannot_be_understood_is_refused_before_the_stream_begins(service, body, status):
+async def test_an_invalid_request_is_refused_before_the_stream_begins(service, body, status):
     async with httpx.AsyncClient(base_url=service.url) as http:
         answer = await http.post(API, json=body)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "text/plain; charset=utf-8")
@@ -297,7 +297,7 @@ async def test_agent_and_server_are_killed_in_the_middle_and_the_answer_is_whole
     assert len(words) == 150, "every word once"
 
 
-async def test_one_whose_answer_ended_while_it_was_away_gets_the_ending(service, clients, room):
+async def test_a_client_that_was_away_when_its_answer_ended_gets_the_ending(service, clients, room):
     chat = opened(clients, service, room, room)
     await clients.ask("ai.send", name=chat, text="say 60 20", wait=False)
     await asyncio.to_thread(
@@ -338,7 +338,7 @@ async def test_a_run_is_steered_and_shows_where_it_heard_it(service, clients, ro
     assert roles == ["user", "assistant", "tool", "user", "assistant", "user"], "and the model reads it there"
 
 
-async def test_steering_nobody_is_asking(service, clients, room):
+async def test_steering_without_a_run_asks_a_question(service, clients, room):
     chat = opened(clients, service, room, room)
     await clients.ask("ai.send", name=chat, text="say 1")
     async with httpx.AsyncClient(base_url=service.url) as http:
@@ -358,7 +358,7 @@ async def active(url, room):
         return (await http.get(f"{API}/{room}/messages")).json()["activeRun"]
 
 
-async def test_what_was_broken_off_does_not_spoil_the_next_turn(service, clients, room):
+async def test_a_broken_off_answer_does_not_spoil_the_next_turn(service, clients, room):
     chat = opened(clients, service, room, room)
     await clients.ask("ai.send", name=chat, text="say 400 10", wait=False)
     await asyncio.to_thread(
@@ -437,7 +437,7 @@ async def _nonsense(service, room, *, hypercorn):
 
 
 @pytest.mark.parametrize("direct", ["--direct", "--no-direct"])
-async def test_a_client_that_sends_and_never_reads_is_not_listened_to_any_more(tmp_path, direct):
+async def test_a_client_that_sends_and_never_reads_is_no_longer_read(tmp_path, direct):
     """What it sends waits in its own socket: the service holds a bounded part of it."""
     server = await asyncio.to_thread(Server, tmp_path / "s.db", direct)
     try:
@@ -462,7 +462,7 @@ async def test_a_client_that_sends_and_never_reads_is_not_listened_to_any_more(t
         server.close()
 
 
-async def test_conversations_are_told_when_the_service_stops(tmp_path):
+async def test_chat_sockets_are_closed_with_a_reason_when_the_service_stops(tmp_path):
     server = await asyncio.to_thread(Server, tmp_path / "s.db")
     try:
         async with websockets.connect(f"{server.url.replace('http', 'ws')}{API}") as open_one:
@@ -585,7 +585,7 @@ async def test_metadata_of_messages_is_kept_and_given_back(service, room):
     assert (answer["runId"], answer["status"]) == ("run-u", "completed")
 
 
-async def test_a_late_output_of_a_second_window_is_nothing_new(service, clients, room):
+async def test_a_late_output_of_a_second_window_changes_nothing(service, clients, room):
     first = opened(clients, service, f"{room}-1", room, auto="tools")
     state = await clients.ask("ai.send", name=first, text="client place; say 3")
     call = state["messages"][1]["parts"][-1]["toolCallId"]
@@ -607,7 +607,7 @@ async def test_a_late_output_of_a_second_window_is_nothing_new(service, clients,
         assert len((await http.get(f"/v1/sessions/{room}/runs")).json()["runs"]) == 3
 
 
-async def test_asking_anew_twice_while_it_is_answered_makes_one_answer(service, room):
+async def test_regenerating_twice_while_it_runs_makes_one_answer(service, room):
     body = {"id": room, "messages": [user("u1", "say 30 10")], "trigger": "submit-message"}
     async with httpx.AsyncClient(base_url=service.url, timeout=30) as http:
         first = await http.post(API, json=body)

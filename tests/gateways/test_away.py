@@ -54,7 +54,7 @@ async def served(**settings):
         yield Client(it)
 
 
-async def test_a_model_that_does_not_exist_is_said_so_with_those_there_are():
+async def test_an_unknown_model_is_refused_with_the_known_ones():
     async with served() as client:
         await client.claim("writer")
         for body in ({"model": "wirter"}, {"model": "wirter", "stream": True}):
@@ -65,7 +65,7 @@ async def test_a_model_that_does_not_exist_is_said_so_with_those_there_are():
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_agent_that_is_away_is_waited_for_and_then_it_is_said_so(stream):
+async def test_an_absent_agent_is_waited_for_and_then_answered_with_503(stream):
     async with served() as client:
         await client.claim("writer")
         body, headers = {"model": "writer", "messages": ASKED}, {"X-Session-Id": "s"}
@@ -81,18 +81,18 @@ async def test_an_agent_that_is_away_is_waited_for_and_then_it_is_said_so(stream
         assert len((await client.get("/v1/sessions/s/runs"))["runs"]) == 1, "it was asked once"
 
 
-async def test_where_nobody_is_there_at_all_it_is_said_so():
+async def test_a_request_where_no_agent_ever_was_is_answered_with_503():
     async with served() as client:
         status, answer, _ = await client.post(OPENAI, {"messages": ASKED})
         assert (status, answer["error"]["message"].split(",")[0]) == (503, "no agent is there")
 
 
-async def test_an_agent_that_answers_by_default_is_known_before_it_ever_came():
+async def test_the_default_agent_is_known_before_it_ever_connects():
     async with served(default_agent="writer") as client:
         assert (await client.post(OPENAI, {"model": "writer", "messages": ASKED}))[0] == 503
 
 
-async def test_an_agent_that_is_at_work_elsewhere_is_no_agent_that_is_away():
+async def test_an_agent_that_is_busy_elsewhere_is_not_absent():
     """A stream begins at once then, and says that it goes on."""
     async with served(agent_wait_s=0) as client:
         await client.post("/v1/sessions/other/messages", {"text": "?", "agent": "writer"})

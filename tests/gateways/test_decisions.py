@@ -49,7 +49,7 @@ async def test_a_run_that_waits_names_the_calls_and_who_is_asked(asked):
 
 
 @DOORS
-async def test_one_who_is_not_asked_is_refused_and_nothing_of_it_is_written(asked, decide):
+async def test_a_decision_of_a_principal_who_is_not_asked_is_refused_and_not_written(asked, decide):
     with pytest.raises(NotAnApprover, match="'bob' does not decide about the tool call 'c2'; that is for 'ann'"):
         await decide(asked, {"c1": YES, "c2": YES}, BOB)
     assert approvals(asked) == {"c1": None, "c2": None}
@@ -57,7 +57,7 @@ async def test_one_who_is_not_asked_is_refused_and_nothing_of_it_is_written(aske
 
 
 @DOORS
-async def test_who_comes_too_late_is_told_what_was_decided(asked, decide):
+async def test_a_late_decision_is_refused_with_the_settled_one(asked, decide):
     await decide(asked, {"c1": YES}, BOB)
     assert [call.tool_call_id for call in asked.view.runs.find(asked.run.id).pending] == ["c2"]
     with pytest.raises(AlreadyDecided, match="the tool call 'c1' was approved by 'bob' already") as refused:
@@ -67,7 +67,7 @@ async def test_who_comes_too_late_is_told_what_was_decided(asked, decide):
 
 
 @DOORS
-async def test_what_clients_repeat_is_no_new_decision(asked, decide):
+async def test_a_repeated_decision_changes_nothing(asked, decide):
     await decide(asked, {"c1": YES}, BOB)
     await decide(asked, {"c1": YES}, BOB)
     await decide(asked, {"c1": YES}, ANN)
@@ -79,7 +79,7 @@ async def test_what_clients_repeat_is_no_new_decision(asked, decide):
 
 
 @DOORS
-async def test_one_whose_role_may_not_decide_is_refused(asked, decide):
+async def test_a_role_that_may_not_decide_is_refused(asked, decide):
     with pytest.raises(AccessDenied, match="the role agent may not decide"):
         await decide(asked, {"c1": YES}, Principal("bot", role=Role.AGENT))
 
@@ -99,7 +99,7 @@ async def test_a_call_that_is_not_there_is_refused_with_those_that_wait(asked):
     assert approvals(asked) == {"c1": None, "c2": None}
 
 
-async def test_a_call_that_nobody_asks_about_is_not_decided():
+async def test_a_decision_about_a_call_that_asks_for_none_is_refused():
     async with desk() as found:
         await found.ai_sdk([{"id": "q", "role": "user", "parts": [{"type": "text", "text": "?"}]}])
         found.run = await found.answer(tools=[("c", "look", {"is": "there"})])

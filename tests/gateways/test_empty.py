@@ -5,7 +5,7 @@ import pytest
 from crdt_sessions.errors import EmptyMessage
 from crdt_sessions.model import Author, MessageHead, RunRequest, TextPart, ValuePart, say_nothing
 from crdt_sessions_server.gateways.conversation import steer
-from crdt_sessions_server.gateways.transcript import Said
+from crdt_sessions_server.gateways.transcript import IncomingMessage
 from tests.gateways.desk import ANN, desk
 
 NOTHING = ["", " \n\t", "\u00a0\u2003\u200b\ufeff"]
@@ -15,7 +15,7 @@ def text(words):
     return TextPart(type="text", text=words)
 
 
-def test_what_says_nothing():
+def test_parts_without_visible_text_say_nothing():
     assert all(say_nothing([text(words)]) for words in NOTHING)
     assert say_nothing([])
     assert say_nothing([text(""), TextPart(type="reasoning", text=" "), ValuePart(type="audio")])
@@ -37,19 +37,19 @@ async def by_openai(found, words):
 
 
 async def by_steering(found, words):
-    await steer(found.session, Said("u", "user", [text(words)]), ANN, found.registry.clock.now())
+    await steer(found.session, IncomingMessage("u", "user", [text(words)]), ANN, found.registry.clock.now())
 
 
 @pytest.mark.parametrize("words", NOTHING)
 @pytest.mark.parametrize("ask", [by_ai_sdk, by_ag_ui, by_openai, by_steering])
-async def test_a_gateway_refuses_what_says_nothing(ask, words):
+async def test_a_gateway_refuses_an_empty_message(ask, words):
     async with desk() as found:
         with pytest.raises(EmptyMessage, match="says nothing: give it text"):
             await ask(found, words)
         assert (found.view.messages.ids(), found.view.runs.ids()) == ([], [])
 
 
-async def test_history_may_hold_messages_that_say_nothing():
+async def test_a_history_may_hold_empty_messages():
     """A model that only called tools has said nothing, and so may people have on other services."""
     async with desk() as found:
         history = [("user", "?"), ("assistant", ""), ("user", "and?")]
@@ -71,7 +71,7 @@ def written(found, id, parts, **request):
 
 
 @pytest.mark.parametrize("parts", [[], [text(" ")]])
-async def test_what_a_yjs_client_wrote_has_its_place_and_nobody_is_asked(parts):
+async def test_an_empty_message_of_a_yjs_client_gets_a_place_and_no_run(parts):
     async with desk() as found:
         await written(found, "m", parts)
         assert found.view.messages["m"].seq == 1
@@ -80,7 +80,7 @@ async def test_what_a_yjs_client_wrote_has_its_place_and_nobody_is_asked(parts):
         assert found.runs() == ["m"], "as soon as there is something to answer"
 
 
-async def test_who_asks_for_an_answer_to_nothing_is_told_in_the_run():
+async def test_a_run_for_an_empty_message_ends_with_the_reason():
     async with desk() as found:
         await written(found, "m", [text("\n")], agent="writer")
         run = found.view.runs.find("r")

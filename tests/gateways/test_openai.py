@@ -39,7 +39,7 @@ def test_a_completion_whole_and_in_chunks(client, room):
     assert len({chunk.id for chunk in chunks}) == 1
 
 
-async def test_the_conversation_goes_on_in_the_session_whatever_of_it_is_sent_again(service, client, room):
+async def test_a_conversation_continues_however_much_of_it_is_sent_again(service, client, room):
     headers = {"X-Session-Id": room}
     history = [{"role": "system", "content": "Be brief."}, *asked("say 2")]
     answer = client.chat.completions.create(model="*", messages=history, extra_headers=headers)
@@ -70,7 +70,7 @@ def test_a_session_is_made_if_none_is_named_and_a_retry_is_not_another_question(
     assert again.parse().id == first.parse().id
 
 
-def test_errors_are_errors(service, client, room):
+def test_failures_are_openai_errors(service, client, room):
     headers = {"X-Session-Id": room}
     with pytest.raises(openai.InternalServerError, match="out of tokens"):
         client.chat.completions.create(model="writer", messages=asked("fail out of tokens"), extra_headers=headers)
@@ -101,7 +101,7 @@ def test_a_history_comes_along_in_its_order_and_is_asked_once(service, client):
     assert [run["status"] for run in runs] == ["completed"]
 
 
-def test_a_client_that_repeats_itself_asks_once_also_if_it_never_heard_of_the_session(service, room):
+def test_a_repeated_request_asks_once_even_if_the_client_never_got_the_sessions_name(service, room):
     """It gives up waiting, twice."""
     with openai.OpenAI(
         base_url=f"{service.url}/v1/gateways/openai", api_key="none", max_retries=9, timeout=1
@@ -173,7 +173,9 @@ def test_a_clients_tools_are_called_by_it_and_the_agent_goes_on(client, room, na
 @pytest.mark.interop
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("named", [True, False])
-async def test_run_tools_of_the_javascript_client_calls_and_is_answered(service, clients, room, named, stream):
+async def test_run_tools_of_the_javascript_client_calls_the_tool_and_gets_the_answer(
+    service, clients, room, named, stream
+):
     text = "say 1; client place; tool weather; client place; say 3"
     state = await clients.ask("oa.tools", url=service.url, session=room if named else None, text=text, stream=stream)
     assert (state["said"], state["called"]) == ("naïve café 😀 ", [{"question": "where"}] * 2)
@@ -201,7 +203,7 @@ def test_models_are_agents(service, client):
         ("DELETE", "models", None, 405),
     ],
 )
-def test_whatever_is_refused_is_an_error_as_openai_spells_it(service, method, path, body, status):
+def test_a_refused_request_gets_an_openai_error(service, method, path, body, status):
     with httpx.Client(base_url=f"{service.url}/v1/gateways/openai/") as http:
         answer = http.request(method, path, json=body)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")

@@ -204,7 +204,7 @@ async def test_a_second_tab_shows_the_question_and_is_refused_if_it_decides_too_
     assert len(await runs_of(service, room)) == 1
 
 
-async def test_one_that_follows_an_answer_under_a_name_of_its_own_comes_back_to_it(service, room):
+async def test_a_client_with_its_own_run_id_reconnects_to_the_answer_it_follows(service, room):
     body = {
         "threadId": room, "state": {}, "tools": [], "context": [], "forwardedProps": {},
         "messages": [{"id": "u", "role": "user", "content": "say 40 20"}],

@@ -182,9 +182,7 @@ async def test_all_kinds_of_clients_on_one_session_show_the_same(service, client
 
 
 @pytest.mark.parametrize("kind", ["ai", "ag", "ts"])
-async def test_a_history_of_the_applications_own_comes_along_and_a_question_that_was_lost_too(
-    service, clients, room, kind
-):
+async def test_an_applications_own_history_and_a_lost_question_are_imported(service, clients, room, kind):
     """As it is when an application with a database of its own begins to use the service, and its network fails once."""
     said = [("user", "say 1 q"), ("assistant", "a"), ("user", "say 1 r"), ("assistant", "b"), ("user", "say 1 lost")]
     if kind == "ts":
@@ -231,7 +229,7 @@ async def _quiet(clients, name, messages):
 
 
 @pytest.mark.slow
-async def test_a_run_that_is_silent_for_long_breaks_no_stream(service, clients, room):
+async def test_a_long_silence_of_a_run_breaks_no_stream(service, clients, room):
     """Web servers, proxies and clients have timeouts of a minute; a stream says something every 15 seconds."""
     text = f"say 3; say 1 {1000 * sample('silence')}; say 2"
     clients("ai.open", name=room, id=f"{room}-ai", url=service.url)

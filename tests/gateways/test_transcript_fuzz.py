@@ -234,7 +234,7 @@ def asked_once(room, clients):
 
 @settings(report_multiple_bugs=False)
 @given(st.sampled_from(["ai", "ag", "tanstack", "openai"]), st.booleans(), HISTORY, STEPS)
-def test_one_client_is_told_of_what_it_shows_and_asked_once(kind, plain, history, steps):
+def test_the_agent_is_told_what_one_client_shows_and_is_asked_once(kind, plain, history, steps):
     async def scenario():
         async with desk() as room:
             client = Client(room, kind, "a", plain)

@@ -97,7 +97,7 @@ async def test_two_questions_that_are_sent_at_once_are_told_in_order_and_answere
     assert room.runs() == [first.request.message_id, run.request.message_id]
 
 
-async def test_what_is_brought_says_so_and_who_brought_it(room, client):
+async def test_imported_messages_name_their_importer(room, client):
     await client.send([*CHAT, ("u3", "user", "three")])
     messages = {message.id: message for message in room.view.messages.ordered()}
     assert {id: message.imported for id, message in messages.items()} == {
@@ -138,7 +138,7 @@ async def test_a_client_that_sends_only_its_last_messages_goes_on_with_all_there
     assert room.seen(run)[-1] == ("user", "four")
 
 
-async def test_what_others_have_said_meanwhile_stays_and_is_told(room, client):
+async def test_messages_that_others_sent_meanwhile_stay_and_are_told(room, client):
     await client.send(CHAT[:1])
     await room.answer("first")
     head = MessageHead(id="other", role="user", author=Author(id="bob"), created_at=room.registry.clock.now())
@@ -156,7 +156,7 @@ async def test_an_answer_that_failed_before_it_began_is_not_brought_back_as_hist
     assert room.view.messages.value(run.output).imported is None
 
 
-async def test_of_what_cannot_be_taken_nothing_is_written(room, monkeypatch):
+async def test_a_refused_transcript_writes_nothing(room, monkeypatch):
     client = UseChat(room)
     deep = value = []
     for _ in range(2000):
@@ -228,7 +228,7 @@ async def test_answers_of_ag_ui_are_kept_with_their_thoughts_and_tools(room):
     assert [role for role, _ in room.seen(run)] == ["user", "assistant", "tool", "tool", "assistant", "user"]
 
 
-async def test_what_a_client_of_ag_ui_was_told_is_known_again_in_all_its_pieces(room):
+async def test_the_pieces_of_a_message_in_ag_ui_are_recognised(room):
     run = await room.ag_ui([plain("u", "user", "?")], "r1")
     await room.answer("first", tools=[("c", "weather", "-3")])
     view = room.view
@@ -246,7 +246,7 @@ async def test_what_a_client_of_ag_ui_was_told_is_known_again_in_all_its_pieces(
 
 
 @pytest.mark.parametrize("kind", ["ai", "ag"])
-async def test_an_answer_of_elsewhere_that_waits_for_its_tool_is_gone_on_with(room, kind):
+async def test_an_imported_answer_that_waits_for_its_tool_is_continued(room, kind):
     for attempt in range(2):  # again changes nothing
         if kind == "ai":
             part = {
@@ -308,7 +308,7 @@ async def test_an_edit_whose_answer_was_lost_is_what_the_next_question_comes_aft
     assert (again.id, len(room.view.messages)) == (run.id, len(room.view.messages))
 
 
-async def test_what_was_lost_behind_an_edit_comes_after_the_edit(room):
+async def test_a_question_lost_after_an_edit_comes_after_the_edit(room):
     """The client sent only its last message for a while."""
     await room.ai_sdk([ui("u", "user", "first")])
     await room.ai_sdk([ui("u", "user", "edited")], messageId="u")
@@ -326,14 +326,14 @@ async def test_what_was_lost_behind_an_edit_comes_after_the_edit(room):
     assert said == ["edited", "lost", "third", "fourth"]
 
 
-async def test_what_was_edited_to_what_it_was_at_first_is_one_more_version(room):
+async def test_an_edit_back_to_the_first_text_is_one_more_version(room):
     for text in ("one", "1", "one"):
         await room.ai_sdk([ui("u1", "user", text)], messageId="u1")
         await room.answer(f"to {text}")
         assert room.conversation() == [("user", text), ("assistant", f"to {text}")]
 
 
-async def test_a_history_in_front_of_a_question_that_is_edited_stands_there(room, client):
+async def test_a_history_before_an_edited_question_keeps_its_place(room, client):
     await client.send(CHAT[2:3])
     await room.answer("second")
     edited = [*CHAT[:2], ("u2", "user", "2")]
@@ -391,7 +391,7 @@ async def test_a_question_whose_answer_failed_is_asked_anew_but_not_by_a_client_
     assert room.conversation() == [*((m["role"], m["content"]) for m in chat), ("assistant", "second")]
 
 
-async def test_what_comes_after_a_failure_is_told_with_the_question_that_failed(room):
+async def test_a_question_after_a_failure_is_told_with_the_failed_one(room):
     await room.openai(asked("one"))
     await room.answer("par", status="failed")
     run = await room.openai([*asked("one"), *asked("two")])
@@ -469,7 +469,7 @@ async def test_the_results_of_a_clients_tools_are_taken_and_the_run_goes_on(room
     assert [role for role, _ in room.seen(run)] == ["user", "assistant", "tool", "tool", "assistant", "user"]
 
 
-async def test_results_of_tools_are_gone_on_with_in_a_session_that_has_none_of_it(room):
+async def test_tool_results_continue_an_answer_that_the_session_lacks(room):
     chat = [*asked("where?"), calling("c"), result("c", "Oslo")]
     run = await room.openai(chat)
     assert run.request.trigger == "continue"
@@ -479,7 +479,7 @@ async def test_results_of_tools_are_gone_on_with_in_a_session_that_has_none_of_i
         await room.openai([result("x", "?")])
 
 
-async def test_a_result_alone_is_enough_and_none_is_taken_for_what_an_agent_does_itself(room):
+async def test_a_tool_result_alone_is_enough_but_not_for_an_agents_own_call(room):
     run = await room.openai(asked("where?"))
     await room.answer(tools=[("c", "place", None), ("d", "mine", "mine")])
     await room.openai([result("c", "Oslo")])

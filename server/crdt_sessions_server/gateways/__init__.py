@@ -1,8 +1,8 @@
-"""Front ends that never heard of Yjs, served from the same document that the Yjs peers see.
+"""Gateways: chat front ends that do not know Yjs, on the same document as the Yjs peers.
 
-Each module spells the projector's events in one protocol, and turns what its clients send into proposals like anybody
-else's. To add one: write a module with a ``blueprint(registry)``, and list it in :data:`GATEWAYS`. Nothing else knows
-of it. What they have in common is in :mod:`.conversation`.
+Each module or package encodes the projector's events in one protocol, and turns requests of its clients into
+proposals. To add one, write a module with a ``blueprint(registry)`` and list it in :data:`GATEWAYS`; nothing else
+needs to know it. :mod:`.conversation` holds the parts that all of them share.
 """
 
 from __future__ import annotations

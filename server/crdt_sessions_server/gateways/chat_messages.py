@@ -1,9 +1,9 @@
-"""OpenAI's chat messages, which have no ids, beside the messages of a session: which of them it has, by content.
+"""OpenAI's chat messages have no ids; this module finds by content which of them a session has.
 
-A client sends the conversation as it has it. That may be all of it, from its beginning; or its last few messages; or
-only what is new. Where it has an answer in it, it is laid beside the session's: from the beginning if it begins as
-the session does, else from the end. What then has no counterpart is new, and its id is made of what it says and what
-it stands behind, so that the same messages sent again are the same messages.
+A client sends all of its conversation, or its last few messages, or only new ones. If an answer is among them, they
+are matched with the session's messages: from the beginning if both begin alike, else from the end. A message without
+a match is new. Its id is made of its content and of the message before it, so the same messages sent again get the
+same ids.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pydantic import BaseModel, ConfigDict
 from crdt_sessions.model import Message, SessionView, TextPart, ToolPart, ValuePart, arranged
 from crdt_sessions.model.strings import is_call
 from crdt_sessions.model.values import Part, Role
-from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, Said
+from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, IncomingMessage
 from crdt_sessions_server.http.streaming import compact
 
 _SEGMENTS = 30
-"""Pieces between tool calls of an answer that are looked at in all combinations."""
+"""Most pieces of an answer, between its tool calls, that are tried in all combinations."""
 
 
 class ChatMessage(BaseModel):
@@ -40,21 +40,21 @@ class ChatMessage(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A message that is no result of a tool."""
+    """A message other than a tool result."""
 
     role: Role
     parts: Sequence[TextPart | ValuePart]
     calls: Sequence[tuple[str, str, str]] = ()
-    """Id, name and arguments of the tools that were called."""
+    """Id, name and arguments of each tool call."""
 
     @property
     def text(self) -> str:
-        """What it says."""
+        """Its text."""
         return "".join(part.text for part in self.parts if isinstance(part, TextPart))
 
     @property
     def keys(self) -> Sequence[Hashable]:
-        """What it is looked up by."""
+        """The keys under which it is looked up."""
         if self.calls:
             return [("call", id) for id, _, _ in self.calls]
         return [(self.role, self.text.strip(), _files(self.parts) if self.role != "assistant" else ())]
@@ -62,27 +62,27 @@ class Turn:
 
 @dataclass(slots=True)
 class Chat:
-    """A conversation as a client has it."""
+    """A client's conversation."""
 
     turns: list[Turn] = field(default_factory=list)
     results: dict[str, str] = field(default_factory=dict)
-    """Tool call to what the client's tool returned."""
+    """Tool call to the result of the client's tool."""
     last_results: list[str] = field(default_factory=list)
-    """Those of them that it ends with."""
+    """The calls whose results end the conversation."""
 
     @property
     def asks(self) -> bool:
-        """Whether it ends with a question, and not with an answer or a result."""
+        """Whether it ends with a question, not with an answer or a result."""
         return bool(self.turns) and not self.last_results and self.turns[-1].role != "assistant"
 
     @property
     def answered(self) -> bool:
-        """Whether it holds an answer. Without one it holds only new messages."""
+        """Whether it holds an answer. Without one, all its messages are new."""
         return any(turn.role == "assistant" for turn in self.turns)
 
 
 def read(messages: Sequence[ChatMessage]) -> Chat:
-    """Return what a client sends."""
+    """Return the conversation that a client sends."""
     chat = Chat()
     for message in messages:
         if message.role == "tool":
@@ -127,7 +127,7 @@ def _files(parts: Sequence[Part]) -> tuple[str, ...]:
 
 
 class Beside:
-    """The messages of a session, to be looked up by content.
+    """The messages of a session, looked up by content.
 
     Args:
         view: the session.
@@ -141,11 +141,11 @@ class Beside:
                 self._places.setdefault(key, []).append(at)
 
     def prompts(self) -> list[Message]:
-        """Return the messages of role ``system`` that the session begins with."""
+        """Return the messages of role ``system`` at the session's beginning."""
         return list(takewhile(lambda message: message.role == "system", self.messages))
 
     def first(self, turn: Turn, start: int, end: int | None = None) -> int | None:
-        """Return the first place from *start*, and before *end*, of a message that says the same."""
+        """Return the first place from *start*, and before *end*, of a message with the same content."""
         for key in turn.keys:
             places = self._places.get(key, [])
             at = bisect_left(places, start)
@@ -154,7 +154,7 @@ class Beside:
         return None
 
     def last(self, turn: Turn, end: int) -> int | None:
-        """Return the last place before *end* of a message that says the same."""
+        """Return the last place before *end* of a message with the same content."""
         for key in turn.keys:
             places = self._places.get(key, [])
             if (at := bisect_left(places, end)) > 0:
@@ -162,17 +162,17 @@ class Beside:
         return None
 
     def forward(self, turns: Sequence[Turn], start: int) -> list[int | None]:
-        """Return the place of each turn, the first one possible."""
+        """Return the first possible place of each turn."""
         found: list[int | None] = []
         for turn in turns:
             place = self.first(turn, start)
-            if place is not None:  # several of a client's messages may be pieces of one answer
+            if place is not None:  # several messages of a client may be pieces of one answer
                 start = place if turn.role == "assistant" else place + 1
             found.append(place)
         return found
 
     def backward(self, turns: Sequence[Turn], end: int | None = None) -> list[int | None]:
-        """Return the place of each turn, the last one possible, before *end* if that is not None."""
+        """Return the last possible place of each turn, before *end* if that is not None."""
         found: list[int | None] = []
         end = len(self.messages) if end is None else end
         for turn in reversed(turns):
@@ -183,7 +183,7 @@ class Beside:
         return found[::-1]
 
     def calls_left(self) -> dict[str, str]:
-        """Return the tool calls that have no output, with the messages they stand in."""
+        """Return the tool calls without an output, and their messages."""
         return {
             part.tool_call_id: message.id
             for message in self.messages
@@ -192,7 +192,7 @@ class Beside:
         }
 
     def calling(self, calls: Sequence[str]) -> Message | None:
-        """Return the message, the newest if there are several, in which one of these tools was called."""
+        """Return the newest message with one of these calls."""
         for message in reversed(self.messages):
             if any(isinstance(part, ToolPart) and part.tool_call_id in calls for part in message.parts):
                 return message
@@ -200,7 +200,7 @@ class Beside:
 
 
 def _keys(message: Message) -> set[Hashable]:
-    """Return what a message is found by."""
+    """Return the keys under which a message is found."""
     if message.role != "assistant":
         return {(message.role, message.text.strip(), _files(message.parts))}
     pieces: list[str] = [""]
@@ -220,25 +220,25 @@ def _keys(message: Message) -> set[Hashable]:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A conversation as a client has it, beside a session's."""
+    """A client's conversation, matched with a session's."""
 
-    transcript: Sequence[Said]
+    transcript: Sequence[IncomingMessage]
     question: str | None
-    """The message to answer; None if it does not end with a question."""
+    """The message to answer; None if the conversation does not end with a question."""
     prompts: dict[str, Turn]
-    """Messages of role ``system`` that the client brought before, and what it says there now."""
+    """Messages of role ``system`` that the client sent before, and their present text."""
 
 
 def place(view: SessionView, beside: Beside, chat: Chat, by: str, *, same: bool, question: str | None) -> Placed:
-    """Lay a client's conversation beside a session's.
+    """Match a client's conversation with a session's.
 
     Args:
         view: the session.
         beside: its messages.
-        chat: the client's.
-        by: the principal whose client it is.
-        same: whether the client says that it has sent this before.
-        question: the id of what is asked, where the client names its request; made of what it says if None.
+        chat: the client's conversation.
+        by: the client's principal.
+        same: whether the client says that it repeats a request.
+        question: the id of the question, if the client names its request; made of its content if None.
     """
     prompts = list(takewhile(lambda turn: turn.role == "system", chat.turns))
     there = beside.prompts()
@@ -259,10 +259,10 @@ def place(view: SessionView, beside: Beside, chat: Chat, by: str, *, same: bool,
     if chat.asks and rest:
         known = None
         if chat.answered:
-            known = _asked_behind(beside, rest[-1], before)
+            known = _asked_after(beside, rest[-1], before)
         elif not new and (last := _asked_last(view, beside, rest[-1], same=same)) is not None:
             otherwise = beside.backward(history, last)
-            if otherwise.count(None) <= before.count(None):  # else it is one of the history, said again
+            if otherwise.count(None) <= before.count(None):  # otherwise it repeats one of the history
                 known, before = last, otherwise
         before.append(known)
     places += before
@@ -271,17 +271,17 @@ def place(view: SessionView, beside: Beside, chat: Chat, by: str, *, same: bool,
     return Placed(transcript, asked, rewritten)
 
 
-def _asked_behind(beside: Beside, turn: Turn, before: Sequence[int | None]) -> int | None:
-    """Return the place of a question after a history, if it was asked before: in front of the next answer."""
+def _asked_after(beside: Beside, turn: Turn, before: Sequence[int | None]) -> int | None:
+    """Return the place of a question after a history, if it was asked already: before the next answer."""
     start = max((at for at in before if at is not None), default=-1) + 1
     answers = (at for at in range(start, len(beside.messages)) if beside.messages[at].role == "assistant")
     return beside.first(turn, start, next(answers, len(beside.messages))) if start else None
 
 
 def _asked_last(view: SessionView, beside: Beside, turn: Turn, *, same: bool) -> int | None:
-    """Return the place of a question without a history, if it was the last one and has no answer yet.
+    """Return the place of a question without a history, if it is the last one and has no answer yet.
 
-    Or if it is the *same* request again.
+    With *same*, the client repeats its request, and the last equal question is meant.
     """
     at = beside.last(turn, len(beside.messages))
     if at is None or same:
@@ -295,9 +295,9 @@ def _asked_last(view: SessionView, beside: Beside, turn: Turn, *, same: bool) ->
 
 def _said(
     view: SessionView, beside: Beside, chat: Chat, places: Sequence[int | None], question: str | None
-) -> Sequence[Said]:
+) -> Sequence[IncomingMessage]:
     """Return the turns as messages with ids."""
-    found: list[Said] = []
+    found: list[IncomingMessage] = []
     before, after = "", beside.messages[-1].id if beside.messages and not chat.answered else ""
     for at, (turn, place) in enumerate(zip(chat.turns, places, strict=True)):
         last = chat.asks and at == len(chat.turns) - 1
@@ -311,12 +311,12 @@ def _said(
         before = id
         parts: list[Part] = [*turn.parts, *(_tool(call, chat.results) for call in turn.calls)]
         if (parts or turn.role != "assistant") and not (found and found[-1].id == id):
-            found.append(Said(id, turn.role, parts))
+            found.append(IncomingMessage(id, turn.role, parts))
     return found
 
 
 def _tool(call: tuple[str, str, str], results: dict[str, str]) -> ToolPart:
-    """Return a tool call of a history: nobody here will answer it any more."""
+    """Return a tool call of a history: it gets no result here any more."""
     id, name, arguments = call
     end: dict[str, Any] = {"state": "output-error", "error_text": NOT_ANSWERED}
     if id in results:

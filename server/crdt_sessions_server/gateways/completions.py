@@ -1,8 +1,8 @@
-"""A run as OpenAI spells it: a completion, or its chunks.
+"""A run as OpenAI's completion, whole or in chunks.
 
-Tools that the agent has called itself are its own business and left out: a client would call whatever it is told
-of. It is told of the calls that the agent has left for it, when the run has ended with them. Source: OpenAI API
-reference, "The chat completion object", "The chat completion chunk object".
+Calls of the agent's own tools are left out, because a client would call each tool that it sees. Calls that the agent
+leaves for the client are told when the run has ended with them. Source: OpenAI API reference, "The chat completion
+object", "The chat completion chunk object".
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from crdt_sessions_server.http.streaming import compact
 
 _FINISH = {"length": "length", "max_tokens": "length", "content_filter": "content_filter"}
 _USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-"""A session counts no tokens, and an estimate would be taken for a count."""
+"""A session counts no tokens, and clients would take an estimate for a count."""
 
 
-class Speller:
-    """Spells the events of one run as chunks of a completion.
+class Encoder:
+    """Encodes the events of one run as chunks of a completion.
 
     Args:
         run: the run.
-        model: what the client calls the agent.
-        skip: how many parts of the message the client has, if the run goes on with one.
-        usage: whether a last chunk says how many tokens it took.
+        model: the client's name for the agent.
+        skip: how many parts of the message the client has, if the run continues one.
+        usage: whether a last chunk tells the usage.
     """
 
     def __init__(self, run: Run, model: str, *, skip: int = 0, usage: bool = False) -> None:
@@ -48,7 +48,7 @@ class Speller:
         self._parts: dict[int, PartBegan] = {}
         self._choices: set[int] = set()
 
-    def spell(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[dict[str, Any]]:
+    def encode(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[dict[str, Any]]:
         """Yield the chunks for a client."""
         for event in events:
             match event:
@@ -61,7 +61,7 @@ class Speller:
                     if has_paused(run):
                         yield from self._end(view, run)
                 case _:
-                    pass  # there is no chunk for it
+                    pass  # no chunk tells it
 
     def _add(self, part: int, text: str) -> Iterator[dict[str, Any]]:
         value = self._parts[part].value
@@ -93,19 +93,19 @@ class Speller:
 
 
 def error_of(run: Run) -> dict[str, Any]:
-    """Return what became of a run that failed or was interrupted, as OpenAI spells errors."""
+    """Return OpenAI's error for a run that failed or was interrupted."""
     code, why = failure_of(run)
     return {"message": why, "type": "agent_error", "param": None, "code": code}
 
 
 async def chunks(
-    registry: SessionRegistry, name: SessionId, run: Run, speller: Speller
+    registry: SessionRegistry, name: SessionId, run: Run, encoder: Encoder
 ) -> AsyncGenerator[list[dict[str, Any]], None]:
-    """Yield a run as chunks, in batches; one with ``finish_reason`` or an error is the last, but for the usage."""
+    """Yield a run as chunks, in batches; the last has ``finish_reason``, an error, or the usage after that."""
     try:
         async with registry.open(name) as session:
             async for events in follow_run(session, run.id):
-                yield list(speller.spell(session.view, events))
+                yield list(encoder.encode(session.view, events))
     except CrdtSessionsError as error:
         code = type_of(error).slug.replace("-", "_")
         yield [{"error": {"message": str(error), "type": "service_error", "param": None, "code": code}}]
@@ -118,8 +118,8 @@ async def whole(registry: SessionRegistry, name: SessionId, run: Run, model: str
         registry: the sessions.
         name: the session.
         run: the run.
-        model: what the client calls the agent.
-        skip: how many parts of the message the client has, if the run goes on with one.
+        model: the client's name for the agent.
+        skip: how many parts of the message the client has, if the run continues one.
     """
     async with registry.open(name) as session:
         async for _ in follow_run(session, run.id):
@@ -127,7 +127,7 @@ async def whole(registry: SessionRegistry, name: SessionId, run: Run, model: str
         run = session.view.runs.find(run.id)
         message = session.view.messages.value(output_id(run))
     if run.status in ("failed", "interrupted"):
-        # Whoever repeats the request is told the same: it is not the service that failed.
+        # A repeated request would get the same answer: the agent failed, not the service.
         failed = Response(compact({"error": error_of(run)}), 502, content_type="application/json")
         failed.headers["x-should-retry"] = "false"
         return failed
@@ -146,7 +146,7 @@ async def whole(registry: SessionRegistry, name: SessionId, run: Run, model: str
 
 
 def _left(run: Run, message: Message | None, skip: int) -> list[ToolPart]:
-    """Return the tool calls that an agent has left for the client."""
+    """Return the tool calls that the agent leaves for the client."""
     parts = message.parts[skip:] if message is not None and run.status == "completed" else []
     return [part for part in parts if isinstance(part, ToolPart) and part.state == "input-available"]
 

@@ -1,4 +1,4 @@
-"""The common part of all gateways: asking, following the answer, deciding, stopping."""
+"""The common part of all gateways: ask, follow the answer, decide, steer, stop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from crdt_sessions.model.values import Trigger
 from crdt_sessions.runtime import Projector, RunChanged, Session, SessionEvent, SessionRegistry, known_agents
 from crdt_sessions_server.asgi import Scope, http_token
 from crdt_sessions_server.auth import Admission, Admitted, Permission, Principal, current_admission
-from crdt_sessions_server.gateways.transcript import Said, lacking, question_of
+from crdt_sessions_server.gateways.transcript import IncomingMessage, lacking, question_of
 from crdt_sessions_server.http.schemas import Answer
 from crdt_sessions_server.http.streaming import compact
 from crdt_sessions_server.rest.decisions import write_decisions
@@ -43,52 +43,52 @@ class StopRequest(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow")
 
-    run_id: str | None = Field(None, description="The run; all that are not over if absent.")
+    run_id: str | None = Field(None, description="The run; all unfinished runs if absent.")
 
 
 class Stopped(Answer):
-    """What was stopped."""
+    """The stopped runs."""
 
     stopped: list[str] = Field(description="The runs.")
 
 
 class Going(Answer):
-    """Who answers."""
+    """The run that answers."""
 
     run_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a client wants to be answered.
+    """A client's question.
 
     Args:
-        history: the conversation as it has it, oldest first. What the session has, by id, is left as it is.
+        history: the client's conversation, oldest first. Messages that the session has, by id, stay unchanged.
         agent: the agent that answers; if None, the session's default, or any.
         trigger: ``regenerate`` makes another answer to an earlier question.
     """
 
-    history: Sequence[Said]
+    history: Sequence[IncomingMessage]
     agent: str | None = None
     trigger: Trigger = "submit"
     asked: str | None = None
-    """The message to answer; the question that *history* ends with if None."""
+    """The message to answer; if None, the question at the end of *history*."""
     run: str | None = None
-    """The id of the run; made of the message's if None."""
+    """The id of the run; if None, made of the message's id."""
     branches: bool = False
-    """Whether the client knows the session's messages by its own ids, so that its place in them is meant."""
+    """Whether the client knows the session's message ids, so that a message follows the one before it there."""
     also: Callable[[SessionView], None] = lambda _: None
-    """What else is written down in the same change."""
+    """Writes more in the same change."""
 
 
 async def admit_to(
     admission: Admission, scope: Scope, token: str | None, name: str, needs: Permission
 ) -> tuple[Admitted, SessionId]:
-    """Return who asks for the session *name*, and that session, where it is named in a body and not in the path.
+    """Admit a request that names its session in the body, not in the path; return the admission and the session.
 
     Raises:
-        NotAuthenticated, AccessDenied, BadSessionId: they may not.
-        TooMany: they ask too often.
+        NotAuthenticated, AccessDenied, BadSessionId: the request is refused.
+        TooMany: the principal sends too many requests.
     """
     session_id(name)
     admitted = await admission.admit(scope, token, name, needs)
@@ -97,7 +97,7 @@ async def admit_to(
 
 
 async def who_asks() -> Principal:
-    """Return who makes the current HTTP request, where the session's name depends on it.
+    """Return the principal of the current HTTP request, before the session's name is known.
 
     Raises:
         NotAuthenticated, TooMany: as :func:`admit_to`.
@@ -107,7 +107,7 @@ async def who_asks() -> Principal:
 
 
 async def asked_in_body(name: str, needs: Permission = Permission.POST) -> tuple[Principal, SessionId]:
-    """Return who makes the current HTTP request, and the session that its body names. Raises as :func:`admit_to`."""
+    """Return the principal of the current HTTP request and the session in its body; raises as :func:`admit_to`."""
     scope = dict(request.scope)
     g.admitted, session = await admit_to(current_admission(), scope, http_token(scope), name, needs)
     return g.admitted.principal, session
@@ -116,10 +116,10 @@ async def asked_in_body(name: str, needs: Permission = Permission.POST) -> tuple
 async def check_agent(
     registry: SessionRegistry, principal: Principal, agent: str | None, *, what: str = "agent"
 ) -> None:
-    """Return if a client that names an agent may expect one of that name: it has been here, or answers by default.
+    """Return if the named agent is known: it has been connected, or is the default agent.
 
     Raises:
-        NotFound: there is none; the error has those there are.
+        NotFound: it is unknown; the error names those that are known.
     """
     if agent in (None, ANY_AGENT):
         return
@@ -129,15 +129,15 @@ async def check_agent(
 
 
 async def ask(session: Session, question: Question, principal: Principal, now: Millis) -> Run:
-    """Write down what the session lacks of a question's history, and ask for a run; return it once both are durable.
+    """Write the missing messages of a question's history and request a run; return the run once both are durable.
 
-    Doing it again changes nothing: messages are known by their ids, and so is the run that answers one. What is being
-    answered is not asked again, whatever the run is called: that run is returned.
+    A repeated question changes nothing: messages and runs are known by their ids. If a run already answers the
+    message, under any id, that run is returned.
 
     Raises:
-        NotFound: there is nothing to be answered.
+        NotFound: there is no message to answer.
         EmptyMessage: the question is empty.
-        BadParameter, BadValue, TooLarge: the history cannot be taken; nothing of it was written.
+        BadParameter, BadValue, TooLarge: the history is refused; nothing of it was written.
         SessionClosed, StorageError: it could not be written.
     """
 
@@ -178,25 +178,27 @@ async def ask(session: Session, question: Question, principal: Principal, now: M
     return session.view.runs.find(run_id)
 
 
-def _check_says_something(view: SessionView, asked: str, history: Sequence[Said]) -> None:
+def _check_says_something(view: SessionView, asked: str, history: Sequence[IncomingMessage]) -> None:
     known = view.messages.value(asked)
     parts = (
-        known.parts if known is not None else [part for said in history if said.id == asked for part in said.parts]
+        known.parts
+        if known is not None
+        else [part for incoming in history if incoming.id == asked for part in incoming.parts]
     )
     if say_nothing(parts):
         raise EmptyMessage
 
 
 def continuation(message_id: str, calls: Iterable[str]) -> str:
-    """Return the id of the run that goes on with a message when these tool calls have been answered."""
+    """Return the id of the run that continues a message after the results of these tool calls."""
     digest = hashlib.sha256(compact(sorted(calls)).encode()).hexdigest()[:16]
     return derived("run-", message_id, f"-{digest}")
 
 
 def _going(view: SessionView, asked: str, question: Question) -> Run | None:
-    """Return the run that is about to do what *question* asks for, if one is."""
+    """Return the unfinished run that already does what *question* asks for, if there is one."""
     if question.run is not None and question.run in view.runs:
-        return None  # it is asked for again by its own id
+        return None  # the request repeats its id
     for run in reversed(view.runs.unfinished()):
         request = run.request
         if request is None or request.message_id != asked or view.runs.cancelled(run.id):
@@ -204,19 +206,21 @@ def _going(view: SessionView, asked: str, question: Question) -> Run | None:
         another = question.agent not in (None, ANY_AGENT, request.agent)
         if another or (request.trigger == "continue") != (question.trigger == "continue"):
             continue
-        missed = question.trigger == "continue" and run.status == "running"  # what is brought now it has not seen
-        dismissed = question.trigger == "regenerate" and run.status == "suspended"  # it waits, and is not waited for
+        missed = question.trigger == "continue" and run.status == "running"  # it has not seen the new results
+        dismissed = (
+            question.trigger == "regenerate" and run.status == "suspended"
+        )  # the client no longer waits for it
         if not missed and not dismissed:
             return run
     return None
 
 
 async def follow_run(session: Session, run_id: str) -> AsyncIterator[list[SessionEvent]]:
-    """Yield what a run does and writes, from its beginning, until it has ended or waits for people.
+    """Yield the events of a run and its message, from the beginning, until the run has ended or waits for people.
 
     Raises:
         NotFound: there is no such run.
-        ShuttingDown, StorageError: the session cannot be followed any more.
+        ShuttingDown, StorageError: the session can no longer be followed.
     """
     run = session.view.runs.find(run_id)
     subjects = {("run", run_id), ("message", output_id(run))}
@@ -231,18 +235,18 @@ async def follow_run(session: Session, run_id: str) -> AsyncIterator[list[Sessio
 
 
 def has_paused(run: Run) -> bool:
-    """Whether nothing more comes of a run by itself: it has ended, or waits for people."""
+    """Whether a run has ended, or waits for people."""
     return run.over or run.status == "suspended"
 
 
 def failure_of(run: Run) -> tuple[str | None, str]:
-    """Return the code and the words for what became of a run that failed or was interrupted."""
+    """Return the code and the message of a run that failed or was interrupted."""
     error = run.outcome.error if run.outcome is not None else None
     return (run.status, f"the run was {run.status}") if error is None else (error.code, error.message or error.code)
 
 
 def output_id(run: Run) -> str:
-    """Return the id of the message that a run writes, or will."""
+    """Return the id of the message that a run writes, or will write."""
     if run.output is not None:
         return run.output
     continues = run.request is not None and run.request.trigger == "continue"
@@ -250,29 +254,29 @@ def output_id(run: Run) -> str:
 
 
 def active_run(view: SessionView) -> Run | None:
-    """Return the run that is worked on, or the first that waits for its turn; None if there is none."""
+    """Return the running run, or the first that is queued; None if there is none."""
     going = [run for run in view.runs.unfinished() if not has_paused(run)]
     return next((run for run in going if run.status == "running"), going[0] if going else None)
 
 
 def joined_run(view: SessionView) -> Run | None:
-    """Return the run that one who joins is told of: the active one, or else the last that waits for people."""
+    """Return the run that a joining client follows: the active one, or else the last that waits for people."""
     waiting = [run for run in view.runs.unfinished() if run.status == "suspended"]
     return active_run(view) or (waiting[-1] if waiting else None)
 
 
 def writer_of(view: SessionView, message_id: str) -> Run | None:
-    """Return the run that writes a message, or the last that did; None if none did."""
+    """Return the run that writes a message, or wrote it last; None if there is none."""
     return _latest(run for run in view.runs.all() if output_id(run) == message_id)
 
 
 def takes_outputs(writer: Run | None) -> bool:
-    """Whether the calls of a message may be answered by a client: not while the agent is about to do that itself."""
+    """Whether a client may answer the calls of a message: not while the agent may do so itself."""
     return writer is None or writer.over or (writer.request is not None and writer.request.trigger == "continue")
 
 
 def answering(view: SessionView, message_id: str) -> Run | None:
-    """Return the run that answers a message, or the last that did; None if nobody was asked to."""
+    """Return the run that answers a message, or answered it last; None if there is none."""
     runs = (run for run in view.runs.all() if run.request is not None and run.request.message_id == message_id)
     return _latest(runs)
 
@@ -283,7 +287,7 @@ def _latest(runs: Iterable[Run]) -> Run | None:
 
 
 async def stop(session: Session, principal: Principal, now: Millis, run_id: str | None = None) -> list[str]:
-    """Press stop: for one run, or for all that are not over; return which. It is durable when this returns.
+    """Cancel one run, or all unfinished ones; return their ids once that is durable.
 
     Raises:
         NotFound: there is no such run.
@@ -305,22 +309,22 @@ async def stop(session: Session, principal: Principal, now: Millis, run_id: str 
 async def decide(
     session: Session, principal: Principal, now: Millis, message_id: str, verdicts: dict[str, tuple[bool, str | None]]
 ) -> None:
-    """Say what *principal* thinks of tool calls of a message; the steward settles what counts.
+    """Propose decisions about tool calls of a message; the steward settles them.
 
-    Clients repeat what they said of earlier calls with what they say of later ones. So one that came too late, or was
-    decided like that by somebody else, is left aside as long as something else counts, or nothing is against it.
+    Clients repeat decisions about earlier calls together with later ones. So a late decision is ignored if another
+    one in the request counts, or if it agrees with the settled one.
 
     Args:
         session: the session.
-        principal: who decides.
+        principal: decides.
         now: the time.
         message_id: the message.
-        verdicts: tool call to whether it may go on, and why.
+        verdicts: tool call to whether it is approved, and why.
 
     Raises:
-        AccessDenied: they may not decide.
-        NotFound, NothingToDecide: nobody is asked about one of the calls.
-        AlreadyDecided: all that was said came too late.
+        AccessDenied: the principal may not decide.
+        NotFound, NothingToDecide: no decision is asked for one of the calls.
+        AlreadyDecided: all of them came too late.
     """
     if not verdicts:
         return
@@ -334,34 +338,36 @@ async def decide(
             raise each
 
 
-async def steer(session: Session, said: Said, principal: Principal, now: Millis, run_id: str | None = None) -> Run:
-    """Say something to the run *run_id*, or to the one that goes on; return it. If it is over, that is a question.
+async def steer(
+    session: Session, incoming: IncomingMessage, principal: Principal, now: Millis, run_id: str | None = None
+) -> Run:
+    """Send a message to the run *run_id*, or the active one; return it. If it is over, the message is a question.
 
     Raises:
         NotFound: there is no such run.
     """
-    if say_nothing(said.parts):
+    if say_nothing(incoming.parts):
         raise EmptyMessage
     run = session.view.runs.find(run_id) if run_id is not None else active_run(session.view)
     if run is None or run.over:
-        return await ask(session, Question([said], run.agent if run is not None else None), principal, now)
+        return await ask(session, Question([incoming], run.agent if run is not None else None), principal, now)
     head = MessageHead(
-        id=checked_id(said.id, "message id"),
+        id=checked_id(incoming.id, "message id"),
         role="user",
         author=principal.author,
         steers=run.id,
-        metadata=said.metadata,
+        metadata=incoming.metadata,
         created_at=now,
     )
-    await session.edit(lambda view: view.messages.add(head, list(said.parts)), by=principal.by)
+    await session.edit(lambda view: view.messages.add(head, list(incoming.parts)), by=principal.by)
     return run
 
 
 def wants_another(view: SessionView, message_id: str) -> bool:
-    """Whether to ask a message again, without a word about it, is to want another answer to it.
+    """Whether a client that repeats a question, and says no more, wants another answer to it.
 
-    So it is if it was answered, and nothing was asked after it. Else it is somebody who does not know what happened
-    since: to them it is told.
+    It does if the question was answered and is the last one. Otherwise the client has not seen the later messages,
+    and gets them.
     """
     run = answering(view, message_id)
     asked = [message.id for message in view.conversation() if message.role == "user"]

@@ -1,10 +1,10 @@
 """OpenAI's chat completions: any client of that API can talk to the agents of a session.
 
-The model is the agent's name. The session is named in the header ``X-Session-Id``; without one a new session is made,
-and the answer's header tells its name. Clients send the whole conversation each time and know no ids, so what a
-session has of it is found by content (:mod:`chat_messages`). They also repeat requests by themselves, without a word
-but the header ``X-Stainless-Retry-Count``: what is said twice is asked once. Source: OpenAI API reference, "Create
-chat completion", "List models", "Retrieve model"; the clients' ``_base_client``.
+The model is the agent's name. The header ``X-Session-Id`` names the session; without it a new session is made, and
+the answer's header tells its name. Clients send the whole conversation each time and know no ids, so
+:mod:`chat_messages` finds by content which messages the session has. Clients also repeat requests by themselves, with
+no other sign than the header ``X-Stainless-Retry-Count``: a repeated question is asked once. Source: OpenAI API
+reference, "Create chat completion", "List models", "Retrieve model"; the clients' ``_base_client``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from crdt_sessions.model.strings import AgentName, derived
 from crdt_sessions.runtime import SessionRegistry, known_agents, until_taken
 from crdt_sessions_server.auth import Principal, current_admitted, current_principal, live_access
 from crdt_sessions_server.gateways.chat_messages import Beside, Chat, ChatMessage, Placed, place, read
-from crdt_sessions_server.gateways.completions import Speller, chunks, whole
+from crdt_sessions_server.gateways.completions import Encoder, chunks, whole
 from crdt_sessions_server.gateways.conversation import (
     RUN_HEADER,
     SESSION_HEADER,
@@ -48,14 +48,14 @@ from crdt_sessions_server.rest.sessions import creates
 
 _PREFIX = "/v1/gateways/openai"
 _FAR_FUTURE = 10**13 - 1
-"""A time, in milliseconds, of 13 digits as long as anybody uses this."""
+"""A time in milliseconds: differences from it have 13 digits for centuries."""
 _REPEATED_MS = 3_600_000
-"""How long after a request its client may still repeat it: clients' timeouts are ten minutes, and they try thrice."""
+"""How long a client may repeat a request: clients time out after ten minutes and try three times."""
 _CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
 
 
 class StreamOptions(BaseModel):
-    """What a stream is to have besides."""
+    """Options of a stream."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -63,7 +63,7 @@ class StreamOptions(BaseModel):
 
 
 class Completion(BaseModel):
-    """A request for a completion. What it says about sampling is the agent's business and left aside."""
+    """A request for a completion."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -75,11 +75,11 @@ class Completion(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What a client says of a request besides its body.
+    """What a request says in its headers.
 
     Args:
-        key: ``Idempotency-Key``: another key is another request, whatever it says.
-        again: whether the client says that it repeats itself.
+        key: ``Idempotency-Key``: another key is another request, whatever its body says.
+        again: whether the client says that it repeats a request.
     """
 
     key: str | None = None
@@ -109,7 +109,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @reads(
         Parameter(SESSION_HEADER, "The session; a new one is made if absent."),
         Parameter("Idempotency-Key", "Another key is another request."),
-        Parameter("X-Stainless-Retry-Count", "How often the client has repeated itself."),
+        Parameter("X-Stainless-Retry-Count", "How often the client has repeated the request."),
     )
     @answers(
         200,
@@ -122,8 +122,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     async def complete(data: Completion) -> Response:
         """Ask an agent; the answer is a completion, or its chunks if ``stream`` is set.
 
-        404 if there is no such agent. 503 if it does not come for a while; what was asked is kept, and repeating
-        the request gets the answer.
+        404 if there is no such agent. 503 if the agent stays away for a while; the question is kept, and the same
+        request gets the answer later.
         """
         count = request.headers.get("X-Stainless-Retry-Count", "0")
         attempt = Attempt(request.headers.get("Idempotency-Key"), count.isdecimal() and int(count) > 0)
@@ -132,15 +132,15 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             chat = await _session_for(registry, data, attempt, await who_asks())
         principal, name = await asked_in_body(chat)
         await check_agent(registry, principal, data.model, what="model")
-        asked = await received(registry, name, data, principal, attempt)
+        asked = await receive(registry, name, data, principal, attempt)
         async with registry.open(name) as session:
             taken = until_taken(registry, session, asked.run.id, or_busy=data.stream)
             await live_access().allowed(current_admitted(), taken)
         headers = {SESSION_HEADER: header_value(chat), RUN_HEADER: header_value(asked.run.id)}
         if data.stream:
             usage = data.stream_options is not None and data.stream_options.include_usage
-            speller = Speller(asked.run, data.model, skip=asked.skip, usage=usage)
-            return going_on(data_frames(chunks(registry, name, asked.run, speller), DONE), headers=headers)
+            encoder = Encoder(asked.run, data.model, skip=asked.skip, usage=usage)
+            return going_on(data_frames(chunks(registry, name, asked.run, encoder), DONE), headers=headers)
         answer = await whole(registry, name, asked.run, data.model, skip=asked.skip)
         answer.headers.extend(headers)
         return answer
@@ -157,19 +157,19 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @tag(["gateways"])
     @answers(200, {JSON: {"type": "object"}})
     async def model(model: str) -> Response:
-        """Look at one of them."""
+        """Return one of the agents."""
         known = await _agents(registry, current_principal())
         if model not in known:
             raise NotFound(what="model", id=model, known=known)
         return jsonify(_model(model))
 
     @openai.after_app_request
-    async def spell_errors(response: Response) -> Response:
+    async def encode_errors(response: Response) -> Response:
         if request.path.startswith(f"{_PREFIX}/") and response.mimetype == MEDIA_TYPE:
             problem = json.loads(await response.get_data())
             response.set_data(compact({"error": _error(problem)}))
             response.content_type = "application/json"
-            if response.status_code == 409:  # clients repeat what was refused like this, and it would be again
+            if response.status_code == 409:  # clients repeat requests after a 409, in vain here
                 response.headers["x-should-retry"] = "false"
         return response
 
@@ -186,7 +186,7 @@ def _model(name: str) -> dict[str, Any]:
 
 
 def _error(problem: dict[str, Any]) -> dict[str, Any]:
-    """Return a problem document as OpenAI spells errors."""
+    """Return OpenAI's error for a problem document."""
     status, code = problem["status"], problem["type"].removeprefix(URN).replace("-", "_")
     if status == 404 and problem.get("what") == "model":
         code = "model_not_found"
@@ -201,9 +201,9 @@ def _error(problem: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _session_for(registry: SessionRegistry, data: Completion, attempt: Attempt, principal: Principal) -> str:
-    """Return the name of a new session, or of the one that was made when the same was sent before.
+    """Return the name of a new session, or of the one that the same request made before.
 
-    A client that got no answer has not heard of the session either. So its name tells what it began with.
+    A client that got no answer does not know the session's name either. So the name is made of the request.
     """
     request_is = attempt.key if attempt.key is not None else data.model_dump(mode="json")
     prefix = f"chat-{_digest([principal.id, request_is])}"
@@ -222,13 +222,13 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(compact(value).encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
-async def received(
+async def receive(
     registry: SessionRegistry, name: SessionId, data: Completion, principal: Principal, attempt: Attempt
 ) -> Asked:
-    """Write down what the session lacks of what a client sent; return the run to follow.
+    """Record a request; return the run to follow.
 
     Raises:
-        NotFound: there is nothing to be answered, or gone on with.
+        NotFound: there is nothing to answer or continue.
     """
     chat, now = read(data.messages), registry.clock.now()
     async with registry.open(name, create=creates(registry, principal), by=principal.id) as session:
@@ -236,24 +236,24 @@ async def received(
         key = f"msg-{_digest([principal.id, attempt.key])}" if attempt.key is not None else None
         placed = place(view, beside, chat, principal.id, same=attempt.again, question=key)
         if chat.last_results:
-            question, skip = _going_on(view, beside, chat, placed, data.model)
+            question, skip = _continuing(view, beside, chat, placed, data.model)
         else:
             question, skip = _asking(beside, placed, data.model), 0
         runs = [run for run in view.runs.all() if _answers(run, question)]
         if key is not None:
             question = replace(question, run=answer_to(key))
         elif runs and (attempt.again or not runs[-1].over or runs[-1].status == "completed"):
-            question = replace(question, run=runs[-1].id)  # it was asked, and is being answered or has been
+            question = replace(question, run=runs[-1].id)  # it was asked already, and has its answer or will have it
         elif runs and question.run is not None:
             question = replace(question, run=derived("", question.run, f"-{len(runs) + 1}"))
         if runs and question.trigger == "submit":
-            question = replace(question, trigger="regenerate")  # no effect on a run that was asked for before
+            question = replace(question, trigger="regenerate")  # no effect on a run that was requested before
         run = await ask(session, replace(question, also=_also(view, beside, chat, placed)), principal, now)
         return Asked(run, skip if output_id(run) == question.asked else 0)
 
 
 def _answers(run: Run, question: Question) -> bool:
-    """Whether a run was asked for what *question* asks."""
+    """Whether a run was requested for *question*."""
     if question.run is not None:
         return run.id.startswith(question.run)
     return run.request is not None and run.request.message_id == question.asked and run.request.trigger != "continue"
@@ -266,8 +266,8 @@ def _asking(beside: Beside, placed: Placed, agent: str) -> Question:
     return Question(placed.transcript, agent, "regenerate" if answered else "submit", placed.question)
 
 
-def _going_on(view: SessionView, beside: Beside, chat: Chat, placed: Placed, agent: str) -> tuple[Question, int]:
-    """Return the wish to go on with what the client's tools returned, and how many parts of it the client has."""
+def _continuing(view: SessionView, beside: Beside, chat: Chat, placed: Placed, agent: str) -> tuple[Question, int]:
+    """Return the question that continues with the tools' results, and how many parts of the answer the client has."""
     calls = chat.last_results
     known = beside.calling(calls)
     last = placed.transcript[-1] if placed.transcript else None
@@ -280,7 +280,7 @@ def _going_on(view: SessionView, beside: Beside, chat: Chat, placed: Placed, age
 
 
 def _also(view: SessionView, beside: Beside, chat: Chat, placed: Placed) -> Callable[[SessionView], None]:
-    """Return what writes down the results of tools that were left for the client, and prompts that changed."""
+    """Return a function that writes the results of the client's tools, and the prompts that changed."""
     left = {call: message for call, message in beside.calls_left().items() if call in chat.results}
     owners = {message: view.messages[message].run_id for message in left.values()}
     over = {message for message, owner in owners.items() if owner is None or view.runs.find(owner).over}

@@ -1,8 +1,8 @@
 """TanStack AI: ``fetchServerSentEvents`` (connect), and adapters of the form ``subscribe`` and ``send``.
 
-Source: TanStack AI 0.58, ``connection-adapters.ts``. Its events are AG-UI's. Each has an id, so that a client comes
-back by itself when a connection breaks: the same request with ``Last-Event-ID``, which is only read here, since a run
-is known by the id that the client gave it. It is told from its beginning again, with ids of another connection.
+Source: TanStack AI 0.58, ``connection-adapters.ts``. Its events are AG-UI's. Each has an id, so a client reconnects
+by itself when a connection breaks: it repeats the request with ``Last-Event-ID``. That header only says that the
+request is repeated. The run is known by the client's id for it, and is told from its beginning, with new event ids.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from crdt_sessions.ids import SessionId
 from crdt_sessions.model import Run, SessionView
 from crdt_sessions.runtime import Projector, SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
-from crdt_sessions_server.gateways.ag_ui.events import Event, SessionSpeller, events, interrupts_of
-from crdt_sessions_server.gateways.ag_ui.inbound import received
+from crdt_sessions_server.gateways.ag_ui.events import Event, SessionEncoder, events, interrupts_of
+from crdt_sessions_server.gateways.ag_ui.inbound import receive
 from crdt_sessions_server.gateways.ag_ui.routes import cancelled
 from crdt_sessions_server.gateways.conversation import (
     RUN_HEADER,
@@ -45,41 +45,41 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @tanstack.post("/<room:name>")
     @tag(["gateways"])
     @validate_request(RunAgentInput)
-    @reads(Parameter("Last-Event-ID", "Says that the request is made again."))
+    @reads(Parameter("Last-Event-ID", "Says that the request is repeated."))
     @answers(200, {SSE: LINES}, "The run, as events.", {RUN_HEADER: "The run."})
     async def connect(name: str, data: RunAgentInput) -> Response:
         """Ask, decide or answer a tool call; the answer is the run as events."""
         run = await _asked(registry, name, data)
-        speller = SessionSpeller(data.thread_id, run, data.run_id, data.parent_run_id)
-        return _stream(registry, asked_session(name), speller, headers={RUN_HEADER: header_value(run.id)})
+        encoder = SessionEncoder(data.thread_id, run, data.run_id, data.parent_run_id)
+        return _stream(registry, asked_session(name), encoder, headers={RUN_HEADER: header_value(run.id)})
 
     @tanstack.post("/<room:name>/send")
     @tag(["gateways"])
     @validate_request(RunAgentInput)
     @answers(202, {JSON: Going})
     async def send(name: str, data: RunAgentInput) -> tuple[dict[str, Any], int]:
-        """Ask, decide or answer a tool call; what comes of it is heard by those who subscribe."""
+        """Ask, decide or answer a tool call; subscribers get the events."""
         run = await _asked(registry, name, data)
         return {"runId": run.id}, 202
 
     @tanstack.get("/<room:name>/subscribe")
     @tag(["gateways"])
-    @reads(Parameter("threadId", "What the client calls the conversation.", "query"))
+    @reads(Parameter("threadId", "The client's name for the conversation.", "query"))
     @answers(200, {SSE: LINES}, "The session, as events.")
     async def subscribe(name: str) -> Response:
-        """Follow the session: the present run and all later ones, whoever asks for them."""
+        """Follow the session: the present run and all later ones, of all participants."""
         thread = request.args.get("threadId", name)
         async with registry.open(
             asked_session(name), create=creates(registry, current_principal()), by=current_principal().id
         ) as session:
             await session.readable()
-            speller = SessionSpeller(thread, joined_run(session.view))
-        return _stream(registry, asked_session(name), speller, follow=True)
+            encoder = SessionEncoder(thread, joined_run(session.view))
+        return _stream(registry, asked_session(name), encoder, follow=True)
 
     @tanstack.get("/<room:name>")
     @tag(["gateways"])
     @reads(
-        Parameter("threadId", "What the client calls the conversation.", "query"),
+        Parameter("threadId", "The client's name for the conversation.", "query"),
         Parameter("runId", "The run to join; the conversation if absent.", "query"),
     )
     @answers(200, {JSON: {"type": "object"}, SSE: LINES}, "The conversation, or the run as events.")
@@ -92,16 +92,18 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             await session.readable()
             if run_id is None:
                 return jsonify(_hydrated(session.view, _told(Projector(session, presence=False), session.view)))
-            followed = active_run(session.view) if run_id not in session.view.runs else None  # under another name
+            followed = (
+                active_run(session.view) if run_id not in session.view.runs else None
+            )  # the client has its own name for it
             run = followed or session.view.runs.find(run_id)
-        return _stream(registry, asked_session(name), SessionSpeller(thread, run, run_id))
+        return _stream(registry, asked_session(name), SessionEncoder(thread, run, run_id))
 
     @tanstack.post("/<room:name>/cancel")
     @tag(["gateways"])
     @answers(200, {JSON: Stopped})
     @validate_request(StopRequest)
     async def cancel(name: str, data: StopRequest) -> tuple[dict[str, Any], int]:
-        """Stop the answer of the run ``{"runId": …}``, of all runs if absent. Written text stays."""
+        """Stop the answer of the run ``{"runId": …}``, of all runs if absent. Their text stays."""
         return await cancelled(registry, asked_session(name), data.run_id), 200
 
     return tanstack
@@ -109,23 +111,23 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
 async def _asked(registry: SessionRegistry, name: str, data: RunAgentInput) -> Run:
     again = "Last-Event-ID" in request.headers
-    return await received(registry, asked_session(name), data, current_principal(), again=again)
+    return await receive(registry, asked_session(name), data, current_principal(), again=again)
 
 
 def _stream(
     registry: SessionRegistry,
     name: SessionId,
-    speller: SessionSpeller,
+    encoder: SessionEncoder,
     *,
     follow: bool = False,
     headers: dict[str, str] | None = None,
 ) -> Response:
     async def unless_stopping() -> AsyncGenerator[list[Event], None]:
         try:
-            async for batch in events(registry, name, speller, follow=follow, come_back=True):
+            async for batch in events(registry, name, encoder, follow=follow, come_back=True):
                 yield batch
         except ShuttingDown:
-            return  # without a terminal event the client comes back
+            return  # without a terminal event the client reconnects
 
     return going_on(_sse(unless_stopping()), headers=headers)
 
@@ -144,11 +146,11 @@ async def _sse(source: AsyncGenerator[list[Event], None]) -> AsyncIterator[bytes
 
 
 def _told(projector: Projector, view: SessionView) -> list[Event]:
-    return list(SessionSpeller("", None).spell(view, projector.take()))
+    return list(SessionEncoder("", None).encode(view, projector.take()))
 
 
 def _hydrated(view: SessionView, told: list[Event]) -> dict[str, Any]:
-    """Return what ``hydrate`` wants: messages as they are, the run that is going on, and what waits for people."""
+    """Return the body for ``hydrate``: the messages, the active run, and the decisions that are open."""
     running = active_run(view)
     snapshot = next(event for event in told if event["type"] == "MESSAGES_SNAPSHOT")
     waiting = next((run for run in view.runs.unfinished() if run.status == "suspended"), None)
@@ -161,7 +163,7 @@ def _hydrated(view: SessionView, told: list[Event]) -> dict[str, Any]:
 
 
 def _ui_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return AG-UI messages as TanStack's: thoughts and the results of tools belong to the answer."""
+    """Return AG-UI messages as TanStack's, where thoughts and tool results belong to the answer."""
     found: list[dict[str, Any]] = []
     thoughts: list[dict[str, Any]] = []
     for message in messages:

@@ -1,9 +1,9 @@
-"""Transcripts: conversations that clients bring along, and what of them a session lacks.
+"""Transcripts: conversations that clients send along, and the messages of them that a session lacks.
 
-Chat clients send their whole conversation with every request. Most of it the session has; what it lacks may be one
-question, two whose sending failed and was repeated, or a history that comes from an application's own database. It is
-written down as one change, in its order, and only the question at its end is asked. Whatever else is new is history:
-it says ``imported``, so nobody answers it, and nobody takes its answers for the work of the session's agents. See
+Chat clients send their whole conversation with every request. The session has most of it. It may lack one question,
+two questions whose sending failed and was repeated, or a history from an application's own database. The missing
+messages are written as one change, in their order, and only the question at the end is asked. All others say
+``imported``: they get no answer, and answers among them do not count as work of the session's agents. See
 docs/decisions/0029-a-transcript-is-one-import.md.
 """
 
@@ -23,14 +23,14 @@ from crdt_sessions_server.auth import Principal
 from crdt_sessions_server.http.streaming import compact
 
 MAX_BROUGHT = 2000
-"""Messages that a session lacks, in one transcript."""
+"""Most messages of one transcript that a session may lack."""
 
 NOT_ANSWERED = "it was not answered"
-"""What is said of a tool call in a history that has no result."""
+"""The error of a tool call in a history that has no result."""
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class IncomingMessage:
     """A message as a client of a gateway sends it."""
 
     id: str
@@ -38,29 +38,29 @@ class Said:
     parts: Sequence[Any]
     """Of layout 1."""
     metadata: Any = None
-    """What the application keeps with it."""
+    """The application's own data about it."""
     replaces: str | None = None
     """The message that this is another version of."""
 
     @property
-    def edited(self) -> Said:
-        """Itself as another version of the message that has its id, which stays in the session as it was.
+    def edited(self) -> IncomingMessage:
+        """This message as a further version of the one with its id, which stays in the session.
 
-        The version's id comes from what it says, so that sending it again changes nothing.
+        The version's id is made of its content, so sending it again changes nothing.
         """
         digest = hashlib.sha256(compact([part.to_json() for part in self.parts]).encode()).hexdigest()[:12]
         return replace(self, id=derived("", self.id, f"~{digest}"), replaces=self.id)
 
 
-def question_of(transcript: Sequence[Said]) -> str | None:
-    """Return the id of the message that a transcript wants to be answered; None if an answer is what it ends with."""
-    spoken = [said for said in transcript if said.role in ("user", "assistant")] or transcript[-1:]
+def question_of(transcript: Sequence[IncomingMessage]) -> str | None:
+    """Return the id of the message at the end that needs an answer; None if the transcript ends with an answer."""
+    spoken = [incoming for incoming in transcript if incoming.role in ("user", "assistant")] or transcript[-1:]
     return spoken[-1].id if spoken and spoken[-1].role != "assistant" else None
 
 
 @dataclass(frozen=True, slots=True)
 class Lacking:
-    """What a session lacks of a transcript.
+    """The messages of a transcript that a session lacks.
 
     Args:
         messages: heads and parts, in the transcript's order.
@@ -75,75 +75,77 @@ class Lacking:
         return any(head.id == message_id for head, _ in self.messages)
 
     def write(self, view: SessionView) -> None:
-        """Write it down."""
+        """Write them into the document."""
         for head, parts in self.messages:
             view.messages.add(head, list(parts))
 
 
 def lacking(
     view: SessionView,
-    transcript: Sequence[Said],
+    transcript: Sequence[IncomingMessage],
     principal: Principal,
     now: Millis,
     *,
     asked: str | None,
     branches: bool = False,
 ) -> Lacking:
-    """Return what the session lacks of a transcript. Messages are known by their ids, and left as they are.
+    """Return the messages that the session lacks. It knows messages by their ids, and does not change those it has.
 
     Args:
         view: the session.
         transcript: a conversation, oldest first.
-        principal: who brings it.
+        principal: its sender.
         now: the time.
-        asked: the message of it that is going to be asked, and so is no mere history.
-        branches: whether what is new comes after just what it stands behind, and not after whatever else was said:
-            for clients that know the session's messages by its own ids.
+        asked: the message of it that will be asked, and so is not imported.
+        branches: whether a new message follows the one before it in the transcript, and not the session's last one:
+            for clients that know the session's messages by the session's ids.
 
     Raises:
-        BadParameter: an id is none that a document can hold.
-        BadValue: something in it is not JSON that every peer can hold.
+        BadParameter: a document cannot hold an id.
+        BadValue: a value is not JSON that every peer can hold.
         TooLarge: more than :data:`MAX_BROUGHT` messages are new.
     """
     expected = _expected(view, transcript)
     following = _followed_by_known(view, transcript)
     found: list[tuple[MessageHead, Sequence[Any]]] = []
-    present = {said.id for said in transcript if said.id in view.messages}
+    present = {incoming.id for incoming in transcript if incoming.id in view.messages}
     brought: set[str] = set()
     before, question, size = None, None, 0
-    for said in transcript:
-        question = said.id if said.role == "user" else question
-        if said.id not in present and said.id not in expected:
-            present.add(said.id)
-            brought.add(said.id)
+    for incoming in transcript:
+        question = incoming.id if incoming.role == "user" else question
+        if incoming.id not in present and incoming.id not in expected:
+            present.add(incoming.id)
+            brought.add(incoming.id)
             head = MessageHead(
-                id=checked_id(said.id, "message id"),
-                role=said.role,
+                id=checked_id(incoming.id, "message id"),
+                role=incoming.role,
                 author=principal.author,
-                metadata=said.metadata,
-                parent=before if (branches or before in brought) and said.replaces is None else None,
-                reply_to=question if said.role == "assistant" else None,
-                replaces=said.replaces,
-                imported=None if said.id == asked else True,
-                precedes=following.get(said.id),
+                metadata=incoming.metadata,
+                parent=before if (branches or before in brought) and incoming.replaces is None else None,
+                reply_to=question if incoming.role == "assistant" else None,
+                replaces=incoming.replaces,
+                imported=None if incoming.id == asked else True,
+                precedes=following.get(incoming.id),
                 created_at=now,
             )
-            size += sum(len(compact(part.json_value())) for part in said.parts)
-            found.append((head, said.parts))
-        before = said.id if said.id in present else before
+            size += sum(len(compact(part.json_value())) for part in incoming.parts)
+            found.append((head, incoming.parts))
+        before = incoming.id if incoming.id in present else before
     if len(found) > MAX_BROUGHT:
         raise TooLarge(what="a history", size=len(found), limit=MAX_BROUGHT, unit="messages that are new")
-    # A millisecond apart, so that all who sort by time have them in their order.
+    # A millisecond apart, so that sorting by time keeps their order.
     first = now - len(found) + 1
     return Lacking([(head.replace(created_at=first + at), parts) for at, (head, parts) in enumerate(found)], size)
 
 
-def _expected(view: SessionView, transcript: Sequence[Said]) -> set[str]:
-    """Return the answers in a transcript that are not there yet, or never will be, but are runs' to write.
+def _expected(view: SessionView, transcript: Sequence[IncomingMessage]) -> set[str]:
+    """Return the answers in a transcript that runs of this session have not written yet, or never will.
 
-    A client knows of an answer before there is anything of it, and keeps it if the run fails.
+    A client knows the id of an answer before it has any text, and keeps the message if the run fails.
     """
-    unknown = {said.id for said in transcript if said.role == "assistant" and said.id not in view.messages}
+    unknown = {
+        incoming.id for incoming in transcript if incoming.role == "assistant" and incoming.id not in view.messages
+    }
     return unknown & {_output(run) for run in view.runs.all()} if unknown else unknown
 
 
@@ -151,15 +153,15 @@ def _output(run: Run) -> str:
     return run.output if run.output is not None else output_of(run.id)
 
 
-def _followed_by_known(view: SessionView, transcript: Sequence[Said]) -> dict[str, str]:
-    """Return for each new message the known one that it precedes; messages at the end are left out."""
+def _followed_by_known(view: SessionView, transcript: Sequence[IncomingMessage]) -> dict[str, str]:
+    """Return for each new message the known message after it; messages at the end have none."""
     found: dict[str, str] = {}
     known: str | None = None
-    for said in reversed(transcript):
-        if said.id in view.messages:
-            known = said.id
-        elif said.replaces is not None:
-            known = said.replaces
+    for incoming in reversed(transcript):
+        if incoming.id in view.messages:
+            known = incoming.id
+        elif incoming.replaces is not None:
+            known = incoming.replaces
         elif known is not None:
-            found[said.id] = known
+            found[incoming.id] = known
     return found

@@ -1,9 +1,9 @@
-"""A session as AG-UI events: what the gateways for AG-UI and TanStack AI have in common.
+"""A session as AG-UI events, for the gateways of AG-UI and TanStack AI.
 
-Source: AG-UI 1.0, "Events" and "Serialization". A stream begins with ``RUN_STARTED``, then the conversation as it was
-(``MESSAGES_SNAPSHOT``) with what is still being written left empty, then all of that from its first character, then
-what happens. It ends with one terminal event, and nothing is open then. Where one of our messages thinks, speaks,
-calls tools and speaks again, AG-UI has a message for each.
+Source: AG-UI 1.0, "Events" and "Serialization". A stream begins with ``RUN_STARTED`` and the conversation so far
+(``MESSAGES_SNAPSHOT``). Messages that are still being written are empty there; their text follows from its first
+character, and then new events. The stream ends with one terminal event, after which nothing is open. One of our
+messages may think, speak, call tools and speak again; AG-UI has a message for each of these.
 """
 
 from __future__ import annotations
@@ -43,13 +43,14 @@ from crdt_sessions.runtime import (
     StateChanged,
 )
 from crdt_sessions_server.gateways.conversation import active_run, failure_of, has_paused, output_id
+from crdt_sessions_server.gateways.parts import JoinedParts
 from crdt_sessions_server.http.problems import type_of
 
 Event = dict[str, Any]
 
 PRESENCE = "presence"
 _LATER = (PresenceChanged, StateChanged, RunChanged, MessagePlaced, PartChanged)
-"""What may wait for the next run."""
+"""Events that may wait for the next run."""
 _APPROVAL_SCHEMA = {
     "type": "object",
     "properties": {"approved": {"type": "boolean"}, "reason": {"type": "string"}},
@@ -57,18 +58,18 @@ _APPROVAL_SCHEMA = {
 }
 
 
-class MessageSpeller:
-    """Spells one message.
+class MessageEncoder:
+    """Encodes one message.
 
     Args:
-        began: the event with which it began.
+        began: its first event.
     """
 
     def __init__(self, began: MessageBegan) -> None:
         self.id = began.message
         self._role = began.head.role
+        self._parts = JoinedParts()
         self._ids: dict[int, str] = {}
-        self._last: dict[tuple[str, int], str] = {}
         self._open: dict[str, str] = {}
         self._turn = self.id
         self._said = False
@@ -78,39 +79,35 @@ class MessageSpeller:
 
     @property
     def spoken(self) -> bool:
-        """Whether it is a person's, and complete as it comes."""
+        """Whether it comes complete, as messages of people do."""
         return self._role != "assistant"
 
-    def spell(self, event: SessionEvent) -> Iterator[Event]:
-        """Yield what an event of this message is in AG-UI."""
-        match event:
+    def encode(self, event: SessionEvent) -> Iterator[Event]:
+        """Yield an event of this message in AG-UI's words."""
+        match self._parts.take(event):
             case PartBegan(_, part, value):
                 yield from self._begin(part, value)
             case TextAdded(_, part, _, text):
                 yield from self._add(part, text)
-            case PartChanged(_, part, value, continued):
-                if isinstance(value, ToolPart):
-                    yield from self._tool(value)
-                elif getattr(value, "state", None) == "done" and not continued and not self.spoken:
-                    yield from self._close(self._ids.get(part, ""))
+            case PartChanged(_, part, ToolPart() as tool):
+                yield from self._tool(tool)
+            case PartChanged(_, part, value) if getattr(value, "state", None) == "done" and not self.spoken:
+                yield from self._close(self._ids.get(part, ""))
             case _:
-                pass  # its place in the order is the place in the list
+                pass  # the list itself tells its place
 
     def end_calls(self, message: Message) -> Iterator[Event]:
-        """Yield the results of calls that have ended in *message*, whatever the document says."""
+        """Yield the results of the calls that have ended in *message*, which may know more than the document."""
         for part in message.parts:
             if isinstance(part, ToolPart):
                 yield from self._tool(part)
 
     def close(self) -> Iterator[Event]:
-        """Close everything that is open."""
+        """Close all that is open."""
         for id in list(self._open):
             yield from self._close(id)
 
     def _begin(self, part: int, value: Part) -> Iterator[Event]:
-        choice = value.choice or 0 if isinstance(value, TextPart) else 0
-        if choice:
-            return  # another alternative; the protocol has no place for it
         if isinstance(value, ToolPart):
             self._after_tool = True
             self._open[value.tool_call_id] = "TOOL_CALL"
@@ -123,9 +120,6 @@ class MessageSpeller:
             yield {"type": "CUSTOM", "name": value.type, "value": {"messageId": self.id, "part": value.to_json()}}
 
     def _begin_text(self, part: int, value: Any) -> Iterator[Event]:
-        if getattr(value, "continues", None) and (value.type, 0) in self._last:
-            self._ids[part] = self._last[value.type, 0]
-            return
         if self._after_tool:
             self._after_tool, self._said, self._turn = False, False, f"{self.id}-{part}"
         if value.type == "reasoning":
@@ -140,7 +134,7 @@ class MessageSpeller:
                 self._open[id] = "TEXT_MESSAGE"
                 role = "user" if self._role == "tool" else self._role
                 yield {"type": "TEXT_MESSAGE_START", "messageId": id, "role": role}
-        self._ids[part] = self._last[value.type, 0] = id
+        self._ids[part] = id
 
     def _add(self, part: int, text: str) -> Iterator[Event]:
         id = self._ids.get(part)
@@ -181,7 +175,7 @@ def _result(tool: ToolPart) -> str | None:
 
 
 def folded(events: Sequence[Event], *, empty: bool = False) -> list[dict[str, Any]]:
-    """Return the messages that a client makes of *events*; with *empty* only that they are there."""
+    """Return the messages that a client builds from *events*; with *empty*, without their content."""
     found: dict[str, dict[str, Any]] = {}
     calls: dict[str, dict[str, Any]] = {}
     for event in events:
@@ -208,14 +202,14 @@ def folded(events: Sequence[Event], *, empty: bool = False) -> list[dict[str, An
     return list(found.values())
 
 
-class SessionSpeller:
-    """Spells a whole session, for one stream.
+class SessionEncoder:
+    """Encodes a whole session, for one stream.
 
     Args:
-        thread: the session, as the client calls it.
-        run: the run that the stream is about; None to tell of whichever comes.
-        run_id: how the client calls that run; its own id if None.
-        parent: the run that the client says it goes on with.
+        thread: the client's name for the session.
+        run: the run that the stream follows; None for any run that comes.
+        run_id: the client's name for that run; the run's own id if None.
+        parent: the client's name for the run before.
     """
 
     def __init__(self, thread: str, run: Run | None, run_id: str | None = None, parent: str | None = None) -> None:
@@ -223,17 +217,17 @@ class SessionSpeller:
         self._run = run
         self._run_id = run_id
         self._parent = parent
-        self._messages: dict[str, MessageSpeller] = {}
+        self._messages: dict[str, MessageEncoder] = {}
         self._state: dict[str, Any] = {}
         self._waiting: list[SessionEvent] = []
         self._paused: set[str] = set()
-        """Runs of which it was told that they ended, or wait for people."""
+        """Runs whose end, or whose wait for people, was told."""
         self._begun = False
         self.ended = False
-        """Whether a terminal event was the last one."""
+        """Whether the last event was a terminal one."""
 
-    def spell(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[Event]:
-        """Yield what happened; at first the conversation as it was."""
+    def encode(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[Event]:
+        """Yield what happened; the first time, the conversation so far."""
         if not self._begun:
             self._begun = True
             yield from self._begin(view, events)
@@ -243,13 +237,13 @@ class SessionSpeller:
             yield from self._tell(view, events)
 
     def _between_runs(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[Event]:
-        """Nothing may be said now but that a run begins: what people say to each other is made one."""
+        """Only the begin of a run may be told now, so messages among people are told as a run of their own."""
         runs = [event.run for event in events if isinstance(event, RunChanged)]
         self._paused -= {run.id for run in runs if not has_paused(run)}
         following = next((run for run in runs if run.status is not None and run.id not in self._paused), None)
         if following is None and all(isinstance(event, _LATER) for event in events):
             for event in events:
-                if isinstance(event, PresenceChanged | StateChanged):  # told whole: the last one will do
+                if isinstance(event, PresenceChanged | StateChanged):  # each tells all, so the last one is enough
                     self._waiting = [each for each in self._waiting if type(each) is not type(event)]
                 if not isinstance(event, RunChanged | MessagePlaced):
                     self._waiting.append(event)
@@ -262,7 +256,7 @@ class SessionSpeller:
             yield from self._finish("success")
 
     def rewritten_by(self, view: SessionView, events: Sequence[SessionEvent]) -> Run | None:
-        """Return a run that begins now and replaces the answer told so far, if there is one: then tell all anew."""
+        """Return a run that begins now and replaces the told answer, if there is one; then all is told anew."""
         runs = [event.run for event in events if isinstance(event, RunChanged)] if self.ended else []
         for run in runs:
             if run.request is None or run.status is None or run.id in self._paused:
@@ -274,11 +268,11 @@ class SessionSpeller:
         return None
 
     def has_begun(self, run: Run) -> bool:
-        """Whether something was told of what a run writes."""
+        """Whether some of a run's message was told."""
         return output_id(run) in self._messages
 
     def fail(self, code: str, why: str) -> Iterator[Event]:
-        """End the stream because the session cannot be followed any more."""
+        """End the stream because the session can no longer be followed."""
         if not self._begun and self._run is not None:
             yield self._started(self._run)
         if not self.ended:
@@ -290,7 +284,7 @@ class SessionSpeller:
         yield self._started(run)
         conversation = {message.id: message for message in view.conversation()}
         going = [*view.runs.unfinished(), *([run] if run is not None else [])]
-        last = next(reversed(conversation), None)  # what has paused keeps its place among what came after it
+        last = next(reversed(conversation), None)  # a paused answer keeps its place among later messages
         writing = {output_id(each) for each in going if not has_paused(each) or output_id(each) == last}
         told: list[Event] = []
         opened: list[Event] = []
@@ -306,14 +300,14 @@ class SessionSpeller:
                 opened += self._message(event)
             elif getattr(event, "message", None) in conversation:
                 told += self._message(event)
-        for id, speller in self._messages.items():
+        for id, encoder in self._messages.items():
             if id not in writing:
-                told += speller.end_calls(conversation[id])
-                told += speller.close()
+                told += encoder.end_calls(conversation[id])
+                told += encoder.close()
         yield {"type": "STATE_SNAPSHOT", "snapshot": self._state}
         yield {"type": "MESSAGES_SNAPSHOT", "messages": self._listed(view, told) + folded(opened, empty=True)}
         yield from opened
-        if run is None:  # there is none to be followed: the conversation was all that was wanted
+        if run is None:  # no run to follow: the client wanted only the conversation
             yield from self._finish("success")
         else:
             yield from self._tell(view, later)
@@ -359,19 +353,19 @@ class SessionSpeller:
     def _message(self, event: SessionEvent) -> Iterator[Event]:
         match event:
             case MessageBegan(id, _, _):
-                self._messages[id] = MessageSpeller(event)
-            case MessageRemoved(id) | MessageReplaced(id):  # there is no event for it: a snapshot will show it
+                self._messages[id] = MessageEncoder(event)
+            case MessageRemoved(id) | MessageReplaced(id):  # no event tells it; the next snapshot shows it
                 if (known := self._messages.get(id)) is not None:
                     yield from known.close()
                 return
             case _:
                 pass
-        speller = self._messages.get(getattr(event, "message", ""))
-        if speller is None:
+        encoder = self._messages.get(getattr(event, "message", ""))
+        if encoder is None:
             return
-        yield from speller.spell(event)
-        if speller.spoken and not isinstance(event, MessageBegan | PartBegan):
-            yield from speller.close()
+        yield from encoder.encode(event)
+        if encoder.spoken and not isinstance(event, MessageBegan | PartBegan):
+            yield from encoder.close()
 
     def _end(self, view: SessionView, run: Run) -> Iterator[Event]:
         if run.status in ("failed", "interrupted"):
@@ -396,12 +390,12 @@ class SessionSpeller:
         yield finished | ({"result": result} if result is not None else {}) | {"outcome": {"type": outcome, **more}}
 
     def _close(self) -> Iterator[Event]:
-        for speller in self._messages.values():
-            yield from speller.close()
+        for encoder in self._messages.values():
+            yield from encoder.close()
 
 
 def interrupts_of(view: SessionView, run: Run) -> list[Event]:
-    """Return what a run waits for people to decide."""
+    """Return the decisions that a run waits for."""
     return [_interrupt(tool) for tool in _tools_of(view, run) if tool.state == "approval-requested"]
 
 
@@ -426,7 +420,7 @@ def _interrupt(tool: ToolPart) -> Event:
 
 
 def _content(message: Message) -> list[dict[str, Any]] | None:
-    """Return a person's message as content parts, if it is more than text."""
+    """Return a person's message as content parts, if it has more than text."""
     parts: list[dict[str, Any]] = []
     for part in message.parts:
         if isinstance(part, TextPart):
@@ -439,12 +433,14 @@ def _content(message: Message) -> list[dict[str, Any]] | None:
 
 
 async def events(
-    registry: SessionRegistry, name: SessionId, speller: SessionSpeller, *, follow: bool, come_back: bool = False
+    registry: SessionRegistry, name: SessionId, encoder: SessionEncoder, *, follow: bool, come_back: bool = False
 ) -> AsyncGenerator[list[Event], None]:
-    """Yield a session as AG-UI events, in batches, to the end of the run or for ever; a terminal one is the last.
+    """Yield a session as AG-UI events, in batches, to the end of the run or, with *follow*, without end.
+
+    The last event is a terminal one.
 
     Raises:
-        ShuttingDown: the service stops, and the client is one that comes back (*come_back*).
+        ShuttingDown: the service stops, and the client comes back by itself (*come_back*).
     """
     try:
         async with registry.open(name) as session:
@@ -452,20 +448,20 @@ async def events(
             while True:
                 await projector.wait()
                 happened = projector.take()
-                if (rewriting := speller.rewritten_by(session.view, happened)) is not None:
-                    speller, projector = SessionSpeller(speller.thread, rewriting), _projector(session)
+                if (rewriting := encoder.rewritten_by(session.view, happened)) is not None:
+                    encoder, projector = SessionEncoder(encoder.thread, rewriting), _projector(session)
                     happened = projector.take()
-                if batch := list(speller.spell(session.view, happened)):
+                if batch := list(encoder.encode(session.view, happened)):
                     yield batch
-                if speller.ended and not follow:
+                if encoder.ended and not follow:
                     return
-                going = active_run(session.view) if speller.ended else None
-                if going is not None and speller.has_begun(going):  # beside the one that ended: it is told anew
-                    speller, projector = SessionSpeller(speller.thread, going), _projector(session)
+                going = active_run(session.view) if encoder.ended else None
+                if going is not None and encoder.has_begun(going):  # it ran beside the one that ended: tell all anew
+                    encoder, projector = SessionEncoder(encoder.thread, going), _projector(session)
     except CrdtSessionsError as error:
         if come_back and isinstance(error, ShuttingDown):
             raise
-        yield list(speller.fail(type_of(error).slug, f"{error}; the answer goes on, join again to see it"))
+        yield list(encoder.fail(type_of(error).slug, f"{error}; the answer goes on, join again to see it"))
 
 
 def _projector(session: Session) -> Projector:

@@ -25,30 +25,30 @@ from crdt_sessions_server.gateways.conversation import (
     wants_another,
     writer_of,
 )
-from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, Said
+from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, IncomingMessage
 from crdt_sessions_server.rest.sessions import creates
 
 _SPOKEN: dict[str, Role] = {"user": "user", "system": "system", "developer": "system"}
 
 
-async def received(
+async def receive(
     registry: SessionRegistry, name: SessionId, data: RunAgentInput, principal: Principal, *, again: bool = False
 ) -> Run:
-    """Write down what a client sent; return the run to follow.
+    """Record a request; return the run to follow.
 
-    What brings nothing new is never a new wish: the run is followed that it is about. Only a conversation that ends
-    with the last question, which was answered, wants another answer; so does ``trigger: "regenerate"`` in the
-    forwarded properties.
+    A request with nothing new asks for nothing: the client follows the run that its messages belong to. There are
+    two exceptions, which ask for another answer: a conversation that ends with the session's last question although
+    that was answered, and ``trigger: "regenerate"`` in the forwarded properties.
 
     Args:
         registry: the sessions.
         name: the session.
-        data: what the client sent.
-        principal: who they are.
-        again: whether it is a request that was made before.
+        data: the request.
+        principal: its sender.
+        again: whether the client repeats an earlier request.
 
     Raises:
-        NotFound: there is nothing to be answered, decided or gone on with.
+        NotFound: there is nothing to answer, decide or continue.
     """
     now = registry.clock.now()
     run_id = checked_id(data.run_id, "run id")
@@ -66,7 +66,7 @@ async def received(
         if ends_with == "tool" and history and history[-1].id not in view.messages:
             question = Question(history, agent, "continue", history[-1].id, run=run_id)
             return await ask(session, question, principal, now)
-        asked = next((said.id for said in reversed(history) if said.role != "assistant"), None)
+        asked = next((incoming.id for incoming in reversed(history) if incoming.role != "assistant"), None)
         if asked is None:
             raise NotFound(what="message to answer", id=run_id)
         trigger: Trigger = "submit"
@@ -80,7 +80,7 @@ async def received(
 
 
 async def _answered(session: Session, message_id: str, data: RunAgentInput, principal: Principal, now: Millis) -> Run:
-    """Take what a client's own tools returned; return the run that goes on with it, or has."""
+    """Record results of the client's own tools; return the run that continues with them, or did."""
     results, writer = _results(data.messages), writer_of(session.view, message_id)
     if writer is not None and not takes_outputs(writer):
         return writer
@@ -101,10 +101,10 @@ async def _answered(session: Session, message_id: str, data: RunAgentInput, prin
 
 
 async def _resumed(session: Session, data: RunAgentInput, principal: Principal, now: Millis) -> Run:
-    """Take decisions about what runs wait for; a run goes on under its own id. Deciding again changes nothing.
+    """Record decisions that runs wait for; each run continues under its own id. Deciding again changes nothing.
 
     Raises:
-        NotFound: nobody asks for this decision; nothing was written.
+        NotFound: no run asks for this decision; nothing was written.
         AccessDenied, AlreadyDecided, NothingToDecide: a decision cannot count.
     """
     verdicts: dict[str, tuple[bool, str | None]] = {}
@@ -135,7 +135,7 @@ def _forwarded(data: RunAgentInput, key: str) -> str | None:
 
 
 def _results(messages: Sequence[Any]) -> dict[str, Any]:
-    """Return what tools returned, by call, where that is what the conversation ends with."""
+    """Return the tool results that the conversation ends with, by call."""
     results: dict[str, Any] = {}
     for message in reversed(messages):
         if message.role != "tool":
@@ -145,7 +145,7 @@ def _results(messages: Sequence[Any]) -> dict[str, Any]:
 
 
 def _caller(view: SessionView, messages: Sequence[Any]) -> str | None:
-    """Return the message with the calls whose results the conversation ends with; None if it is not there."""
+    """Return the message with the calls whose results the conversation ends with; None if there is none."""
     results = _results(messages)
     for value in reversed(view.messages.ordered()):
         if any(isinstance(part, ToolPart) and part.tool_call_id in results for part in value.parts):
@@ -153,10 +153,10 @@ def _caller(view: SessionView, messages: Sequence[Any]) -> str | None:
     return None
 
 
-def _history(view: SessionView, messages: Sequence[Any]) -> list[Said]:
-    """Return what a client has as messages: thoughts, calls of tools and their results belong to the answer."""
+def _history(view: SessionView, messages: Sequence[Any]) -> list[IncomingMessage]:
+    """Return a client's messages in layout 1, where thoughts, tool calls and results belong to the answer."""
     results = {message.tool_call_id: message for message in messages if message.role == "tool"}
-    history: list[Said] = []
+    history: list[IncomingMessage] = []
     thoughts: list[Part] = []
     for message in messages:
         if message.role == "reasoning":
@@ -164,12 +164,12 @@ def _history(view: SessionView, messages: Sequence[Any]) -> list[Said]:
         elif message.role == "assistant":
             calls = [_call(call, results.get(call.id)) for call in message.tool_calls or () if is_call(call.id)]
             if parts := [*thoughts, *_parts(message.content), *calls]:
-                history.append(Said(_whole(view, message.id), "assistant", parts))
+                history.append(IncomingMessage(_whole(view, message.id), "assistant", parts))
             thoughts = []
         elif message.role in _SPOKEN:
-            history.append(Said(message.id, _SPOKEN[message.role], _parts(message.content)))
+            history.append(IncomingMessage(message.id, _SPOKEN[message.role], _parts(message.content)))
             thoughts = []
-    for at in reversed(range(len(history))):  # as in the AI SDK: in front of an answer that is known nothing is new
+    for at in reversed(range(len(history))):  # as in the AI SDK: nothing is new before a known answer
         if history[at].role == "assistant" and history[at].id in view.messages:
             break
         if _says_otherwise(view, history[at]):
@@ -177,21 +177,21 @@ def _history(view: SessionView, messages: Sequence[Any]) -> list[Said]:
     return history
 
 
-def _says_otherwise(view: SessionView, said: Said) -> bool:
-    """Whether the session has another text of a user's message: then it was edited."""
-    known = view.messages.value(said.id) if said.role == "user" else None
-    text = "".join(part.text for part in said.parts if isinstance(part, TextPart))
+def _says_otherwise(view: SessionView, incoming: IncomingMessage) -> bool:
+    """Whether the session has another text for a user's message: then the client edited it."""
+    known = view.messages.value(incoming.id) if incoming.role == "user" else None
+    text = "".join(part.text for part in incoming.parts if isinstance(part, TextPart))
     return known is not None and known.role == "user" and known.text != text
 
 
 def _whole(view: SessionView, id: str) -> str:
-    """Return the message of the session that AG-UI's message *id* is a piece of, if it is one; else *id*."""
+    """Return the session's message that AG-UI's message *id* is a piece of; *id* if it is none."""
     begun, _, number = id.rpartition("-")
     return begun if id not in view.messages and number.isdecimal() and begun in view.messages else id
 
 
 def _call(call: Any, result: Any) -> ToolPart:
-    """Return a tool call of a history: nobody here will answer it any more."""
+    """Return a tool call of a history: it gets no result here any more."""
     end: dict[str, Any] = {"state": "output-error", "error_text": NOT_ANSWERED}
     if result is not None and result.error is not None:
         end["error_text"] = result.error

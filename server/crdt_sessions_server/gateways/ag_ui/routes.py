@@ -11,8 +11,8 @@ from quart_schema import tag, validate_request
 from crdt_sessions.ids import SessionId
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
-from crdt_sessions_server.gateways.ag_ui.events import SessionSpeller, events
-from crdt_sessions_server.gateways.ag_ui.inbound import received
+from crdt_sessions_server.gateways.ag_ui.events import SessionEncoder, events
+from crdt_sessions_server.gateways.ag_ui.inbound import receive
 from crdt_sessions_server.gateways.conversation import (
     RUN_HEADER,
     Stopped,
@@ -39,32 +39,32 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     async def run_agent(data: RunAgentInput) -> Response:
         """Ask, decide or answer a tool call (``RunAgentInput``); the answer is the run as events."""
         principal, name = await asked_in_body(data.thread_id)
-        run = await received(registry, name, data, principal)
-        speller = SessionSpeller(data.thread_id, run, data.run_id, data.parent_run_id)
+        run = await receive(registry, name, data, principal)
+        encoder = SessionEncoder(data.thread_id, run, data.run_id, data.parent_run_id)
         return going_on(
-            data_frames(events(registry, name, speller, follow=False)), headers={RUN_HEADER: header_value(run.id)}
+            data_frames(events(registry, name, encoder, follow=False)), headers={RUN_HEADER: header_value(run.id)}
         )
 
     @ag_ui.get("/<room:name>")
     @tag(["gateways"])
-    @reads(Parameter("follow", "true to hear of later runs as well.", "query"))
+    @reads(Parameter("follow", "true to follow later runs as well.", "query"))
     @answers(200, {SSE: LINES}, "The session, as AG-UI events.")
     async def join(name: str) -> Response:
-        """Join the run that is going on, or see the conversation; with ``?follow=true`` later runs as well."""
+        """Join the active run, or see the conversation; with ``?follow=true`` later runs as well."""
         follow = request.args.get("follow") in ("1", "true")
         async with registry.open(
             asked_session(name), create=creates(registry, current_principal()), by=current_principal().id
         ) as session:
             await session.readable()
-            speller = SessionSpeller(name, joined_run(session.view))
-        return going_on(data_frames(events(registry, asked_session(name), speller, follow=follow)))
+            encoder = SessionEncoder(name, joined_run(session.view))
+        return going_on(data_frames(events(registry, asked_session(name), encoder, follow=follow)))
 
     @ag_ui.post("/<room:name>/cancel")
     @tag(["gateways"])
     @answers(200, {JSON: Stopped})
     @validate_request(StopRequest)
     async def cancel(name: str, data: StopRequest) -> tuple[dict[str, Any], int]:
-        """Stop the answer of the run ``{"runId": …}``, of all runs if absent. Written text stays."""
+        """Stop the answer of the run ``{"runId": …}``, of all runs if absent. Their text stays."""
         return await cancelled(registry, asked_session(name), data.run_id), 200
 
     return ag_ui

@@ -1,4 +1,4 @@
-"""The AI SDK's chunks: a run as ``useChat`` is told of it while it goes on, and a conversation as it has it later.
+"""The AI SDK's chunks for a run, and its messages for a conversation.
 
 Source: AI SDK 7, "Stream Protocol" and the types ``UIMessage`` and ``UIMessageChunk``. A stream has one message with
 a stable id, and ends with ``finish`` or ``error``.
@@ -29,6 +29,7 @@ from crdt_sessions.model import (
 from crdt_sessions.model.values import Message, Part
 from crdt_sessions.runtime import RunChanged, SessionEvent, SessionRegistry
 from crdt_sessions_server.gateways.conversation import follow_run, has_paused, output_id
+from crdt_sessions_server.gateways.parts import JoinedParts
 
 Chunk = dict[str, Any]
 
@@ -37,13 +38,13 @@ _FINISH = {
     "content_filter": "content-filter", "content-filter": "content-filter", "tool_calls": "tool-calls",
     "tool-calls": "tool-calls", "tool_use": "tool-calls",
 }  # fmt: skip
-"""Why a run ended well, in the words of providers, to the words of the AI SDK."""
+"""Reasons of a good end, from the words of providers to those of the AI SDK."""
 
 _log = logging.getLogger("crdt_sessions.gateways")
 
 
 def ui_messages(view: SessionView) -> list[dict[str, Any]]:
-    """Return the conversation as ``UIMessage``s, equal to what a client has that followed it."""
+    """Return the conversation as ``UIMessage``s, equal to those of a client that followed it."""
     return [_ui_message(view, message) for message in alone(view.conversation())]
 
 
@@ -60,10 +61,10 @@ def _ui_message(view: SessionView, message: Message) -> dict[str, Any]:
 
 
 def _answered(part: Part) -> bool:
-    """Whether a part is a tool call that nothing more comes of.
+    """Whether a part is a tool call with its final result.
 
-    An answer that ends with one gets an empty step after it: a client that sends by itself when all tools have
-    answered would otherwise do so for ever.
+    An answer that ends with one gets an empty step after it. Otherwise a client that sends automatically after the
+    last tool result would do so for ever.
     """
     return isinstance(part, ToolPart) and part.state.startswith("output-")
 
@@ -73,12 +74,12 @@ def _metadata(run: Run) -> dict[str, Any]:
     return {"runId": run.id, "status": run.status or "queued", **why}
 
 
-class Speller:
-    """Spells the events of one run as chunks.
+class Encoder:
+    """Encodes the events of one run as chunks.
 
     Args:
         run: the run.
-        known: the parts of its message that the client has, if it goes on with one.
+        known: the parts of its message that the client has, if the run continues one.
     """
 
     def __init__(self, run: Run, known: Sequence[dict[str, Any]] = ()) -> None:
@@ -87,9 +88,9 @@ class Speller:
         self._known_calls = {str(part["toolCallId"]) for part in self._known if "toolCallId" in part}
         self._began = False
         self._replayed = not known
-        self._ids: dict[int, str] = {}
-        self._last: dict[str, str] = {}
-        self._open: dict[str, str] = {}
+        self._parts = JoinedParts()
+        self._open: dict[int, str] = {}
+        """Part that is written, to what the protocol calls its kind."""
         self._tools: dict[int, str] = {}
         self._calls: dict[str, ToolPart] = {}
         self._told = 0
@@ -97,35 +98,36 @@ class Speller:
         self._answered = False
         self._stepping = bool(known)
 
-    def spell(self, events: Sequence[SessionEvent]) -> Iterator[Chunk]:
+    def encode(self, events: Sequence[SessionEvent]) -> Iterator[Chunk]:
         """Yield the chunks for a client; the last one is ``finish`` or ``error`` if the run has paused."""
         if not self._began:
             self._began = True
             yield {"type": "start", "messageId": output_id(self._run), "messageMetadata": _metadata(self._run)}
         ended: Run | None = None
         for event in events:
-            match event:
+            match self._parts.take(event):
                 case PartBegan(_, part, value):
                     yield from self._begin(part, value)
                 case TextAdded(_, part, _, text):
                     yield from self._add(part, text)
-                case PartChanged(_, part, value, continued):
-                    yield from self._change(part, value, continued=continued)
+                case PartChanged(_, part, ToolPart() as tool):
+                    yield from self._tool(tool)
+                case PartChanged(_, part, value) if getattr(value, "state", None) == "done":
+                    yield from self._close(part)
                 case RunChanged(run):
                     if run.status != self._run.status and not has_paused(run):
                         yield {"type": "message-metadata", "messageMetadata": _metadata(run)}
                     ended = self._run = run
                 case _:
-                    pass  # there is no chunk for it
+                    pass  # no chunk tells it
         self._replayed = self._replayed or bool(events)
         if ended is not None and has_paused(ended):
             yield from self.end()
 
     def end(self) -> Iterator[Chunk]:
-        """Close open parts, and say how the run ended."""
-        for id, kind in self._open.items():
-            yield {"type": f"{kind}-end", "id": id}
-        self._open.clear()
+        """Close open parts, and tell how the run ended."""
+        for part in list(self._open):
+            yield from self._close(part)
         yield from self._end_calls()
         if self._answered and self._run.over:
             yield {"type": "finish-step"}
@@ -147,17 +149,12 @@ class Speller:
             yield {"type": "finish", "finishReason": _FINISH.get(reason, "stop"), **metadata}
 
     def _end_calls(self) -> Iterator[Chunk]:
-        """End the calls that have no result with their run, where the document is too old to say so."""
+        """End calls without a result with their run; old documents do not say it themselves."""
         for call in list(self._calls.values()):
             if (ended := ended_call(call, self._run)) is not call:
                 yield from self._outcome(ended)
 
     def _begin(self, part: int, value: Part) -> Iterator[Chunk]:
-        if isinstance(value, TextPart) and value.choice:
-            return  # another alternative; the protocol has no place for it
-        if isinstance(value, TextPart) and value.continues and value.type in self._last:
-            self._ids[part] = self._last[value.type]
-            return
         known, self._told = self._told < len(self._known), self._told + 1
         told = self._replayed or not known
         if told:
@@ -168,18 +165,15 @@ class Speller:
             if told:
                 yield {"type": "tool-input-start", "toolCallId": value.tool_call_id, "toolName": value.tool_name}
         elif isinstance(value, TextPart) or value.type == "audio":
-            kind = "reasoning" if value.type == "reasoning" else "text"
-            self._last[value.type] = id = f"p{part}"
             if told:
-                self._ids[part] = id
-                self._open[id] = kind
-                yield {"type": f"{kind}-start", "id": id}
+                self._open[part] = kind = "reasoning" if value.type == "reasoning" else "text"
+                yield {"type": f"{kind}-start", "id": f"p{part}"}
         elif told:
             yield from ui_part(value)
 
     def _step(self, value: Part) -> Iterator[Chunk]:
-        """Begin a step where a model begins anew: at the beginning, and after its tools have answered."""
-        if value.type == "steering":  # the model hears it between two steps
+        """Begin a step where the model begins again: at the start, and after results of tools."""
+        if value.type == "steering":  # the model reads it between two steps
             yield from self._end_step()
             return
         if self._stepping and not (self._after_tool and not isinstance(value, ToolPart)):
@@ -197,16 +191,12 @@ class Speller:
         if part in self._tools:
             if self._replayed or self._tools[part] not in self._known_calls:
                 yield {"type": "tool-input-delta", "toolCallId": self._tools[part], "inputTextDelta": text}
-        elif (id := self._ids.get(part)) is not None and id in self._open:
-            yield {"type": f"{self._open[id]}-delta", "id": id, "delta": text}
+        elif part in self._open:
+            yield {"type": f"{self._open[part]}-delta", "id": f"p{part}", "delta": text}
 
-    def _change(self, part: int, value: Part, *, continued: bool) -> Iterator[Chunk]:
-        if isinstance(value, ToolPart):
-            yield from self._tool(value)
-        elif (id := self._ids.get(part)) is not None and id in self._open:
-            state = getattr(value, "state", None)
-            if state == "done" and not continued:
-                yield {"type": f"{self._open.pop(id)}-end", "id": id}
+    def _close(self, part: int) -> Iterator[Chunk]:
+        if part in self._open:
+            yield {"type": f"{self._open.pop(part)}-end", "id": f"p{part}"}
 
     def _tool(self, tool: ToolPart) -> Iterator[Chunk]:
         self._calls[tool.tool_call_id] = tool
@@ -235,23 +225,23 @@ class Speller:
             yield {"type": "tool-output-denied", **call}
 
 
-async def followed(
+async def follow(
     registry: SessionRegistry, name: SessionId, run_id: str, known: Sequence[dict[str, Any]] = ()
 ) -> AsyncGenerator[list[Chunk], None]:
-    """Yield a run as chunks, in batches. The last one is always ``finish`` or ``error``."""
+    """Yield a run as chunks, in batches. The last chunk is always ``finish`` or ``error``."""
     try:
         async with registry.open(name) as session:
-            speller = Speller(session.view.runs.find(run_id), known)
-            yield [*speller.spell([]), *_superseded(session.view, run_id)]
+            encoder = Encoder(session.view.runs.find(run_id), known)
+            yield [*encoder.encode([]), *_superseded(session.view, run_id)]
             async for events in follow_run(session, run_id):
-                yield list(speller.spell(events))
+                yield list(encoder.encode(events))
     except CrdtSessionsError as error:  # the session was closed, or the service restarts: the client may resume
         _log.info("an answer cannot be followed any more: %s", error, extra={"session": name})
         yield [{"type": "error", "errorText": f"{error}; the answer goes on, resume to see it"}]
 
 
 def _superseded(view: SessionView, run_id: str) -> Iterator[Chunk]:
-    """Yield which questions this one has taken the place of, for a page that still shows them as open."""
+    """Yield the runs that this one superseded, for a page that still shows their questions as open."""
     for run in view.runs.all():
         if run.outcome is not None and run.outcome.superseded_by == run_id:
             data = {"runId": run.id, "messageId": output_id(run)}

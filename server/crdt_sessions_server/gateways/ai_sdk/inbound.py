@@ -23,7 +23,7 @@ from crdt_sessions_server.gateways.conversation import (
     takes_outputs,
     writer_of,
 )
-from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, Said
+from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, IncomingMessage
 from crdt_sessions_server.rest.sessions import creates
 
 
@@ -43,19 +43,19 @@ class UiMessage(Incoming):
 
 
 class ChatRequest(Incoming):
-    """What ``DefaultChatTransport`` posts."""
+    """The body that ``DefaultChatTransport`` posts."""
 
     id: str = Field(description="The chat, which is the session.")
     messages: list[UiMessage] = Field(default_factory=list)
     trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
     message_id: MessageId | None = None
-    agent: AgentName | None = Field(None, description="Who is to answer; who the session says if absent.")
+    agent: AgentName | None = Field(None, description="The agent that answers; the session's own if absent.")
 
 
-async def received(
+async def receive(
     registry: SessionRegistry, name: SessionId, data: ChatRequest, principal: Principal
 ) -> tuple[Run, Sequence[dict[str, Any]]]:
-    """Write down what a client sent; return the run to follow, and the parts of its message that the client has."""
+    """Record a request; return the run to follow, and the parts of its message that the client has."""
     now = registry.clock.now()
     await check_agent(registry, principal, data.agent)
     async with registry.open(name, create=creates(registry, principal), by=principal.id) as session:
@@ -75,12 +75,12 @@ async def received(
 
 
 async def _continued(session: Session, message: UiMessage, principal: Principal, now: Any) -> Run:
-    """Take what a client adds to an answer: decisions about tool calls, or the outputs of its own tools."""
+    """Record additions to an answer: decisions about tool calls, or outputs of the client's own tools."""
     view = session.view
     known = view.messages[message.id]
     value = known.to_value()
     run_id = known.run_id
-    if value is None or run_id is None:  # nobody's answer here, but somebody may be asked to go on with it
+    if value is None or run_id is None:  # no run wrote it, but one may have been asked to continue it
         calls = [str(part.get("toolCallId")) for part in message.parts if _has_output(part)]
         return view.runs.find(continuation(message.id, calls))
     verdicts: dict[str, tuple[bool, str | None]] = {}
@@ -101,7 +101,7 @@ async def _continued(session: Session, message: UiMessage, principal: Principal,
         for call, part in outputs.items():
             tool = view.messages[message.id].tool(call)
             if tool is None or tool.state != "input-available":
-                continue  # another window was quicker
+                continue  # another window was first
             if part["state"] == "output-available":
                 tool.output(part.get("output"))
             else:
@@ -116,48 +116,48 @@ def _has_output(part: dict[str, Any]) -> bool:
     return str(part.get("state")).startswith("output-") and isinstance(part.get("toolCallId"), str)
 
 
-def _asked(view: SessionView, data: ChatRequest, history: Sequence[Said]) -> str | None:
-    """Return the user's message to which another answer is wanted."""
+def _asked(view: SessionView, data: ChatRequest, history: Sequence[IncomingMessage]) -> str | None:
+    """Return the user's message that needs another answer."""
     known = view.messages.value(data.message_id) if data.message_id is not None else None
     if known is not None and known.role == "assistant":
         return known.reply_to or known.parent
-    named = [said.id for said in history if data.message_id in (said.id, said.replaces)]
-    users = [said.id for said in history if said.role == "user"]
+    named = [incoming.id for incoming in history if data.message_id in (incoming.id, incoming.replaces)]
+    users = [incoming.id for incoming in history if incoming.role == "user"]
     found = named or users
     return found[-1] if found else None
 
 
-def _history(view: SessionView, data: ChatRequest) -> list[Said]:
-    """Return a client's messages as the session has them, or would.
+def _history(view: SessionView, data: ChatRequest) -> list[IncomingMessage]:
+    """Return a client's messages under the ids that the session gives them.
 
-    Clients keep the id of a message that is edited: one that says something else than the session's is another
-    version, also later on, when what came of the edit was lost. Nothing of that stands in front of an answer that
-    is known, so it is not looked for there, unless something new does, which comes after what it stands behind.
+    A client keeps the id of a message when it edits the text. So a message whose text differs from the session's is
+    another version of it, also later, if the answer to the edit was lost. Such versions stand after the last known
+    answer, so we look no further back; but if a new message stands before that answer, we look back to it.
     """
-    history = [Said(each.id, each.role, parts_of(each), each.metadata) for each in data.messages]
-    new = next((at for at, said in enumerate(history) if said.id not in view.messages), len(history))
+    history = [IncomingMessage(each.id, each.role, parts_of(each), each.metadata) for each in data.messages]
+    new = next((at for at, incoming in enumerate(history) if incoming.id not in view.messages), len(history))
     for at in reversed(range(len(history))):
-        said = history[at]
-        if said.role == "assistant" and at < new:
+        incoming = history[at]
+        if incoming.role == "assistant" and at < new:
             break
-        if said.role == "user":
-            history[at] = _version(view, said, again=said.id == data.message_id)
+        if incoming.role == "user":
+            history[at] = _version(view, incoming, again=incoming.id == data.message_id)
     return history
 
 
-def _version(view: SessionView, said: Said, *, again: bool) -> Said:
-    """Return a user's message as another version of the session's, if it is one.
+def _version(view: SessionView, incoming: IncomingMessage, *, again: bool) -> IncomingMessage:
+    """Return a user's message as another version of the session's message, if it is one.
 
-    *Again* is whether it was edited just now, which matters if it says again what it said at first.
+    *Again* says that the client edited it just now; its text may be the first version's again.
     """
-    known = view.messages.value(said.id)
+    known = view.messages.value(incoming.id)
     if known is None:
-        return said
+        return incoming
     (spelled,) = shaped([known], "ai-sdk") or [{"parts": []}]
     told = [part for each in spelled["parts"] if (part := _part(each)) is not None]
-    differs = [part.to_json() for part in told] != [part.to_json() for part in said.parts]
-    replaced = again and any(head.replaces == said.id for head in view.messages.heads())
-    return said.edited if differs or replaced else said
+    differs = [part.to_json() for part in told] != [part.to_json() for part in incoming.parts]
+    replaced = again and any(head.replaces == incoming.id for head in view.messages.heads())
+    return incoming.edited if differs or replaced else incoming
 
 
 def parts_of(message: UiMessage) -> list[Part]:
@@ -184,7 +184,7 @@ def _part(part: dict[str, Any]) -> Part | None:
 
 
 def _tool_part(part: dict[str, Any], kind: str) -> ToolPart | None:
-    """Return a tool call of a history: nobody here will answer it any more, and nobody here has approved it."""
+    """Return a tool call of a history: it gets no result here any more, and was not approved here."""
     call, name = part.get("toolCallId"), part.get("toolName", kind.removeprefix("tool-"))
     if not isinstance(call, str) or not is_call(call) or not isinstance(name, str):
         return None

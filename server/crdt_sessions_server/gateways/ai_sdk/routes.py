@@ -16,8 +16,8 @@ from crdt_sessions.model import Run
 from crdt_sessions.model.strings import RunId
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
-from crdt_sessions_server.gateways.ai_sdk.chunks import followed, ui_messages
-from crdt_sessions_server.gateways.ai_sdk.inbound import ChatRequest, Incoming, UiMessage, parts_of, received
+from crdt_sessions_server.gateways.ai_sdk.chunks import follow, ui_messages
+from crdt_sessions_server.gateways.ai_sdk.inbound import ChatRequest, Incoming, UiMessage, parts_of, receive
 from crdt_sessions_server.gateways.conversation import (
     RUN_HEADER,
     Going,
@@ -28,7 +28,7 @@ from crdt_sessions_server.gateways.conversation import (
     steer,
     stop,
 )
-from crdt_sessions_server.gateways.transcript import Said
+from crdt_sessions_server.gateways.transcript import IncomingMessage
 from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, refuses
 from crdt_sessions_server.http.paths import header_value
 from crdt_sessions_server.http.problems import MEDIA_TYPE
@@ -39,21 +39,21 @@ PATH = "/v1/gateways/ai-sdk/chat"
 _HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
 
 _TRANSPORT = ("ai-sdk.send", "ai-sdk.resume")
-"""Routes that ``DefaultChatTransport`` asks."""
+"""Routes that ``DefaultChatTransport`` calls."""
 
 
 class Conversation(Answer):
-    """The conversation, to begin with."""
+    """The conversation, for a client that begins."""
 
     messages: list[dict[str, JsonValue]] = Field(description="``UIMessage`` of the AI SDK.")
     active_run: str | None
 
 
 class SteerRequest(Incoming):
-    """What is said to a run that goes on."""
+    """A message to a running run."""
 
     message: UiMessage
-    run_id: RunId | None = Field(None, description="The run; the one that goes on if absent.")
+    run_id: RunId | None = Field(None, description="The run; the active one if absent.")
 
 
 def blueprint(registry: SessionRegistry) -> Blueprint:
@@ -66,26 +66,26 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @answers(200, {SSE: LINES}, "The stream of one message.", {RUN_HEADER: "The run."})
     @refuses(NotFound)
     async def send(data: ChatRequest) -> Response:
-        """Ask, decide or go on; the answer is the stream of one message. Sending it again changes nothing."""
+        """Ask, decide or continue; the answer is the stream of one message. Sending it again changes nothing."""
         principal, session = await asked_in_body(data.id)
-        run, known = await received(registry, session, data, principal)
-        chunks = followed(registry, session, run.id, known)
+        run, known = await receive(registry, session, data, principal)
+        chunks = follow(registry, session, run.id, known)
         return going_on(data_frames(chunks, DONE), headers=_HEADERS | {RUN_HEADER: header_value(run.id)})
 
     @chat.get("/<room:name>/stream")
     @tag(["gateways"])
-    @reads(Parameter("runId", "The run; the one that goes on if absent.", "query"))
+    @reads(Parameter("runId", "The run; the active one if absent.", "query"))
     @answers(200, {SSE: LINES}, "The stream of one message.", {RUN_HEADER: "The run."})
-    @answers(204, description="Nothing is being answered.")
+    @answers(204, description="No answer is being written.")
     async def resume(name: str) -> Response:
-        """Follow the answer that is being written, from its beginning; 204 if none is.
+        """Follow the present answer from its beginning; 204 if there is none.
 
-        With ``?runId=`` it is that run's, also if it has ended: a client that saw its beginning gets its ending.
+        ``?runId=`` names a run, which may have ended: a client that saw its beginning gets its ending.
         """
-        run = await active(registry, asked_session(name), request.args.get("runId"))
+        run = await find_run(registry, asked_session(name), request.args.get("runId"))
         if run is None:
             return Response("", 204)
-        chunks = followed(registry, asked_session(name), run.id)
+        chunks = follow(registry, asked_session(name), run.id)
         return going_on(data_frames(chunks, DONE), headers=_HEADERS | {RUN_HEADER: header_value(run.id)})
 
     @chat.post("/<room:name>/stop")
@@ -93,7 +93,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @answers(200, {JSON: Stopped})
     @validate_request(StopRequest)
     async def press_stop(name: str, data: StopRequest) -> tuple[dict[str, Any], int]:
-        """Stop the answer, from any device; written text stays."""
+        """Stop the answer, from any device; its text stays."""
         principal = current_principal()
         async with registry.open(asked_session(name)) as session:
             stopped = await stop(session, principal, registry.clock.now(), data.run_id)
@@ -104,21 +104,21 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @validate_request(SteerRequest)
     @answers(202, {JSON: Going})
     async def press_on(name: str, data: SteerRequest) -> tuple[dict[str, Any], int]:
-        """Say something to the answer that is being written: a part ``steering-message`` shows where it was heard.
+        """Send a message to the running run; a part ``steering-message`` shows where the agent read it.
 
-        If the answer ends before, or none is written, it is answered as a question of its own.
+        If the run ends before, or none runs, the message becomes a question of its own.
         """
         principal = current_principal()
-        said = Said(data.message.id, "user", parts_of(data.message), data.message.metadata)
+        incoming = IncomingMessage(data.message.id, "user", parts_of(data.message), data.message.metadata)
         async with registry.open(asked_session(name)) as session:
-            run = await steer(session, said, principal, registry.clock.now(), data.run_id)
+            run = await steer(session, incoming, principal, registry.clock.now(), data.run_id)
         return {"runId": run.id}, 202
 
     @chat.get("/<room:name>/messages")
     @tag(["gateways"])
     @answers(200, {JSON: Conversation})
     async def history(name: str) -> tuple[dict[str, Any], int]:
-        """Return the conversation as ``UIMessage``s, to begin with (``messages`` of ``useChat``)."""
+        """Return the conversation as ``UIMessage``s, for ``messages`` of ``useChat``."""
         try:
             async with registry.open(asked_session(name)) as session:
                 await session.readable()
@@ -132,12 +132,12 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         """``WebSocketChatTransport``: any number of chats on one connection."""
         raise AssertionError("ChatSockets serves it, in front of Quart")
 
-    chat.after_app_request(_spell_errors)
+    chat.after_app_request(_errors_as_text)
     return chat
 
 
-async def _spell_errors(response: Response) -> Response:
-    """Have ``useChat`` show what happened: the text of its error is the whole body."""
+async def _errors_as_text(response: Response) -> Response:
+    """Answer errors as plain text: ``useChat`` shows the whole body as the error's text."""
     asks_for_it = "json" in request.headers.get("Accept", "")
     if request.endpoint in _TRANSPORT and response.mimetype == MEDIA_TYPE and not asks_for_it:
         problem = json.loads(await response.get_data())
@@ -147,8 +147,8 @@ async def _spell_errors(response: Response) -> Response:
     return response
 
 
-async def active(registry: SessionRegistry, name: SessionId, run_id: str | None = None) -> Run | None:
-    """Return the run that is asked for, or goes on; None also for a chat that has not begun: useChat asks at once."""
+async def find_run(registry: SessionRegistry, name: SessionId, run_id: str | None = None) -> Run | None:
+    """Return the run *run_id*, or the active one; None also if the chat does not exist yet: useChat asks at once."""
     with contextlib.suppress(SessionNotFound):
         async with registry.open(name) as session:
             await session.readable()

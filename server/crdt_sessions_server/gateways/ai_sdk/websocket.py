@@ -1,7 +1,7 @@
 """``WebSocketChatTransport`` of AI SDK 7: several requests at once on one WebSocket, each with counted chunks.
 
-Quart would queue what comes without bound, as it would for the sync endpoint; so it is served in front of Quart, and
-on a socket of our own where the listener has one.
+Quart queues incoming messages without bound. So this endpoint stands in front of Quart, like the sync endpoint, and
+uses a socket of our own where the listener has one.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.wire.closing import closing_for
 from crdt_sessions_server.asgi import App, Receive, Scope, Send, websocket_token
 from crdt_sessions_server.auth import Admission, Admitted, Permission
-from crdt_sessions_server.gateways.ai_sdk.chunks import followed
-from crdt_sessions_server.gateways.ai_sdk.inbound import ChatRequest, received, string
-from crdt_sessions_server.gateways.ai_sdk.routes import PATH, active
+from crdt_sessions_server.gateways.ai_sdk import inbound
+from crdt_sessions_server.gateways.ai_sdk.chunks import follow
+from crdt_sessions_server.gateways.ai_sdk.inbound import ChatRequest, string
+from crdt_sessions_server.gateways.ai_sdk.routes import PATH, find_run
 from crdt_sessions_server.gateways.conversation import admit_to
 from crdt_sessions_server.http.complaints import complaints
 from crdt_sessions_server.http.origins import Origins
@@ -33,7 +34,7 @@ from crdt_sessions_server.serving.text_socket import AsgiTextSocket, OwnTextSock
 from crdt_sessions_server.serving.websocket import SocketConnection
 
 _MAX_STREAMS = 32
-"""Requests that may be under way on one WebSocket."""
+"""Most requests that one WebSocket may have under way."""
 _NOT_JSON = 1007
 
 
@@ -41,11 +42,11 @@ class ChatSockets:
     """The endpoint of chat WebSockets around another ASGI application.
 
     Args:
-        app: everything else; it also refuses pages of other origins, before the handshake.
+        app: serves all other requests; it also refuses pages of other origins, before the handshake.
         registry: the sessions.
-        admission: who may come in.
-        origins: which pages may.
-        patience_s: a client that reads nothing for so long is hung up on.
+        admission: admits requests.
+        origins: the origins whose pages may connect.
+        patience_s: after so long, a client that reads nothing is disconnected.
     """
 
     def __init__(
@@ -61,11 +62,11 @@ class ChatSockets:
 
     @property
     def endpoint(self) -> Endpoint:
-        """For listeners, which answer requests themselves."""
+        """This endpoint as our listener serves it."""
         return Endpoint(PATH, self.greet, self.accepts, text=True)
 
     def accepts(self, scope: Scope) -> bool:
-        """Whether a request is for this endpoint, and from where it may come."""
+        """Whether a request is for this endpoint and its origin is allowed."""
         try:
             self._origins.check(scope)
         except AccessDenied:
@@ -73,7 +74,7 @@ class ChatSockets:
         return bool(scope["path"] == PATH)
 
     def greet(self, scope: Scope, token: str | None, connection: SocketConnection) -> None:
-        """Serve a WebSocket whose request was answered already; return at once."""
+        """Serve a WebSocket after its handshake; return at once."""
         task = asyncio.create_task(self._serve_own(scope, token, connection))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
@@ -90,7 +91,7 @@ class ChatSockets:
         await self._serve(scope, token, AsgiTextSocket(receive, send, self._departures))
 
     async def stop(self) -> None:
-        """End all conversations on sockets of our own; return when all have been told."""
+        """End all conversations on our own sockets; return when each client has been told."""
         for task in self._serving:
             task.cancel()
         if self._serving:
@@ -104,11 +105,11 @@ class ChatSockets:
             closing = closing_for(ShuttingDown())
             await socket.close(closing.code, closing.reason)
         finally:
-            connection.abort()  # nobody else would
+            connection.abort()  # nothing else closes it
 
     async def _serve(self, scope: Scope, token: str | None, socket: TextSocket) -> None:
         try:
-            admitted = await self._admission.admit(scope, token, None)  # nothing is read before it is known who it is
+            admitted = await self._admission.admit(scope, token, None)  # read nothing before the client is known
             self._admission.count_connect(scope, admitted.principal)
             with self._admission.streaming(admitted.principal):
                 conversation = _Conversation(self._registry, self._admission, scope, token, socket)
@@ -129,7 +130,7 @@ def _parsed(frame: str | bytes) -> Any:
 
 
 class _Conversation:
-    """What is asked and answered on one WebSocket."""
+    """The requests of one WebSocket, and their answers."""
 
     def __init__(
         self, registry: SessionRegistry, admission: Admission, scope: Scope, token: str | None, socket: TextSocket
@@ -140,13 +141,13 @@ class _Conversation:
         self._token = token
         self._socket = socket
         self._streams: dict[str, asyncio.Task[None]] = {}
-        self._running: set[asyncio.Task[None]] = set()  # more than that, if a client uses an id twice
+        self._running: set[asyncio.Task[None]] = set()  # holds more if a client uses an id twice
 
     async def run(self, admitted: Admitted) -> bool:
-        """Answer until the client has gone; return False if it sends what is no JSON object.
+        """Answer until the client disconnects; return False if it sends something other than JSON objects.
 
         Raises:
-            CrdtSessionsError: it may not any more, or does not read.
+            CrdtSessionsError: the client lost access, or does not read.
         """
         try:
             async with contextlib.aclosing(self._frames()) as frames:
@@ -168,7 +169,7 @@ class _Conversation:
     async def _take(self, frame: dict[str, Any]) -> None:
         request_id = str(frame.get("requestId", "")).encode(errors="replace").decode()
         kind = frame.get("type")
-        if kind == "abort":  # a page that was closed sends it as well as a stop button: it only means, not to me
+        if kind == "abort":  # closed pages send it too, so it stops this stream and not the run
             task = self._streams.pop(request_id, None)
             if task is not None:
                 task.cancel()
@@ -201,14 +202,14 @@ class _Conversation:
         body = frame.get("body") if isinstance(frame.get("body"), dict) else {}
         data = ChatRequest.model_validate({**(body or {}), **frame})
         admitted, name = await admit_to(self._admission, self._scope, self._token, data.id, Permission.POST)
-        run, known = await received(self._registry, name, data, admitted.principal)
+        run, known = await inbound.receive(self._registry, name, data, admitted.principal)
         await self._stream(request_id, admitted, name, run.id, known)
 
     async def _resume(self, request_id: str, frame: dict[str, Any]) -> None:
         name = str(frame.get("id", ""))
         admitted, session = await admit_to(self._admission, self._scope, self._token, name, Permission.READ)
         body = frame.get("body")
-        run = await active(self._registry, session, string(body.get("runId")) if isinstance(body, dict) else None)
+        run = await find_run(self._registry, session, string(body.get("runId")) if isinstance(body, dict) else None)
         if run is None:
             await self._tell("no-active", request_id)
             return
@@ -219,7 +220,7 @@ class _Conversation:
         self, request_id: str, admitted: Admitted, name: SessionId, run_id: str, known: Sequence[dict[str, Any]]
     ) -> None:
         sequence = 0
-        async for batch in self._admission.live.following(admitted, followed(self._registry, name, run_id, known)):
+        async for batch in self._admission.live.following(admitted, follow(self._registry, name, run_id, known)):
             for chunk in batch:
                 await self._tell("chunk", request_id, sequence=sequence, chunk=chunk)
                 sequence += 1
