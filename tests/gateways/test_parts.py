@@ -14,7 +14,7 @@ def seen(*events):
 
 
 def test_a_continued_text_is_one_part_and_ends_once():
-    done = text().but(state="done")
+    done = text().replace(state="done")
     first, second = PartBegan("m", 0, text()), PartBegan("m", 1, text(continues=True))
     assert seen(
         first, TextAdded("m", 0, 0, "a"), PartChanged("m", 0, done, continued=True),
@@ -35,9 +35,9 @@ def test_a_continuation_of_nothing_is_a_part_of_its_own():
 
 def test_an_alternative_is_left_out_with_all_its_text():
     first, other = PartBegan("m", 0, text()), PartBegan("m", 1, text(choice=1))
-    assert seen(first, other, TextAdded("m", 1, 0, "b"), PartChanged("m", 1, text(choice=1).but(state="done"))) == [
-        first
-    ]
+    assert seen(
+        first, other, TextAdded("m", 1, 0, "b"), PartChanged("m", 1, text(choice=1).replace(state="done"))
+    ) == [first]
     longer = PartBegan("m", 2, text(choice=1, continues=True))
     assert seen(first, other, longer, TextAdded("m", 2, 0, "b")) == [first]
 

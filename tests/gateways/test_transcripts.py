@@ -179,7 +179,8 @@ async def test_a_refused_transcript_writes_nothing(room, monkeypatch):
 
 
 async def test_a_history_for_which_the_document_has_no_room_is_refused(room, monkeypatch):
-    monkeypatch.setattr(room.session.engine, "limits", room.session.engine.limits.__class__(max_document_bytes=5000))
+    merger = room.session.engine._merger
+    monkeypatch.setattr(merger, "_limits", merger._limits.__class__(max_document_bytes=5000))
     with pytest.raises(TooLarge, match="the document"):
         await room.ai_sdk([ui("u1", "user", "x" * 6000)])
     assert len(room.view.messages) == 0
