@@ -29,7 +29,8 @@ PAGES: dict[str, tuple[str, str, dict[str, list[str]]]] = {
             "Bridges from model libraries": [
                 "bridges.openai.write_chat", "bridges.openai.write_response", "bridges.anthropic.write",
                 "bridges.langchain.write", "bridges.pydantic_ai.write", "bridges.deltas.write",
-                "bridges.deltas.Delta",
+                "bridges.deltas.Delta", "bridges.openai.parameters", "bridges.openai.response_parameters",
+                "bridges.anthropic.parameters", "bridges.langchain.bound", "bridges.pydantic_ai.parameters",
             ],
             "Looking back": ["client.history.Past", "client.history.KeptVersion"],
             "What is in a session": [

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 from crdt_sessions.bridges.deltas import Delta, write
+from crdt_sessions.bridges.wishes import Wishes, object_schema
 from crdt_sessions.client import MessageStream
+from crdt_sessions.model import RunInput
 
 
 async def write_message(out: MessageStream, stream: AsyncIterator[Any]) -> None:
@@ -15,6 +17,50 @@ async def write_message(out: MessageStream, stream: AsyncIterator[Any]) -> None:
     Raises as :func:`crdt_sessions.bridges.write`.
     """
     await write(out, message(stream))
+
+
+def parameters(input: RunInput, *, models: Collection[str] | None = None, max_tokens: int = 4096) -> dict[str, Any]:
+    """Return what a run's *input* asks for as keyword arguments of ``client.messages.create``.
+
+    Args:
+        input: the run's.
+        models: the models that may be wished for. Give them, unless whoever asks may have any.
+        max_tokens: how long the answer may be; if less is asked for, it is that.
+
+    ::
+
+        wished = bridges.anthropic.parameters(run.input, models={"claude-sonnet-4-5"})
+        arguments = {"model": "claude-sonnet-4-5"} | wished
+        stream = await client.messages.create(messages=run.history("anthropic"), stream=True, **arguments)
+    """
+    wishes = Wishes(input, models)
+    wished = wishes.numbers({"maxOutputTokens": "max_tokens"}).get("max_tokens", max_tokens)
+    found: dict[str, Any] = {"max_tokens": max(1, min(int(wished), max_tokens))}
+    if wishes.model is not None:
+        found["model"] = wishes.model
+    if wishes.stop is not None:
+        found["stop_sequences"] = wishes.stop
+    if wishes.tools:
+        found["tools"] = [
+            {"name": tool.name, "description": tool.description, "input_schema": object_schema(tool)}
+            for tool in wishes.tools
+        ]
+        if (choice := _choice(wishes)) is not None:
+            found["tool_choice"] = choice
+    body: dict[str, Any] = dict(wishes.numbers({"temperature": "temperature", "topP": "top_p", "topK": "top_k"}))
+    if wishes.json_schema:
+        body["output_config"] = {"format": {"type": "json_schema", "schema": wishes.json_schema}}
+    return found | ({"extra_body": body} if body else {})  # not each release of the library has words for these
+
+
+def _choice(wishes: Wishes) -> dict[str, Any] | None:
+    kind, name = wishes.tool_choice or ("auto", None)
+    choice: dict[str, Any] = {"type": "any" if kind == "required" else kind}
+    if name is not None:
+        choice["name"] = name
+    if wishes.parallel is False and kind != "none":
+        choice["disable_parallel_tool_use"] = True
+    return choice if choice != {"type": "auto"} else None
 
 
 async def message(stream: AsyncIterator[Any]) -> AsyncIterator[Delta]:

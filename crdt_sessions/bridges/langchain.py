@@ -6,7 +6,18 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from crdt_sessions.bridges.deltas import Delta, write
+from crdt_sessions.bridges.wishes import Wishes, object_schema
 from crdt_sessions.client import MessageStream
+from crdt_sessions.model import RunInput
+
+_SETTINGS = {
+    "temperature": "temperature",
+    "topP": "top_p",
+    "seed": "seed",
+    "maxOutputTokens": "max_tokens",
+    "presencePenalty": "presence_penalty",
+    "frequencyPenalty": "frequency_penalty",
+}
 
 
 async def write_messages(out: MessageStream, stream: AsyncIterator[Any]) -> None:
@@ -19,6 +30,45 @@ async def write_messages(out: MessageStream, stream: AsyncIterator[Any]) -> None
     Raises as :func:`crdt_sessions.bridges.write`, and whatever *stream* raises.
     """
     await write(out, pieces(stream), ends=False)
+
+
+def bound(model: Any, input: RunInput) -> Any:
+    """Return a chat *model* that calls what a run's *input* names and is asked as that says.
+
+    Which model it is, is yours to choose: ``run.input.model`` has the wish.
+
+    ::
+
+        stream = bridges.langchain.bound(chat, run.input).astream(run.history())
+    """
+    wishes = Wishes(input)
+    options: dict[str, Any] = dict(wishes.numbers(_SETTINGS))
+    if wishes.stop is not None:
+        options["stop"] = wishes.stop
+    if wishes.tools:
+        model, options = _with_tools(model, wishes, options), {}
+    if (schema := wishes.json_schema) is not None:
+        described = {"name": wishes.json_name, "schema": schema}
+        options["response_format"] = (
+            {"type": "json_schema", "json_schema": described} if schema else {"type": "json_object"}
+        )
+    return model.bind(**options) if options else model
+
+
+def _with_tools(model: Any, wishes: Wishes, options: dict[str, Any]) -> Any:
+    if wishes.parallel is not None:
+        options["parallel_tool_calls"] = wishes.parallel
+    if wishes.tool_choice is not None:
+        kind, name = wishes.tool_choice
+        options["tool_choice"] = name or kind
+    functions = [
+        {
+            "type": "function",
+            "function": {"name": tool.name, "description": tool.description, "parameters": object_schema(tool)},
+        }
+        for tool in wishes.tools
+    ]
+    return model.bind_tools(functions, **options)
 
 
 async def pieces(stream: AsyncIterator[Any]) -> AsyncIterator[Delta]:

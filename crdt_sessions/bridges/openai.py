@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
 from crdt_sessions.bridges.deltas import Delta, ModelError, write
+from crdt_sessions.bridges.wishes import Wishes, object_schema
 from crdt_sessions.client import MessageStream
+from crdt_sessions.model import RunInput
 
+_SAMPLING = {"temperature": "temperature", "topP": "top_p"}
+_CHAT_SAMPLING = {
+    "seed": "seed",
+    "presencePenalty": "presence_penalty",
+    "frequencyPenalty": "frequency_penalty",
+}
 _TOOL_DELTAS = (
     "response.function_call_arguments.delta",
     "response.code_interpreter_call_code.delta",
@@ -23,6 +31,72 @@ async def write_chat(out: MessageStream, stream: AsyncIterator[Any]) -> None:
 async def write_response(out: MessageStream, stream: AsyncIterator[Any]) -> None:
     """Write a *stream* of a response (the Responses API) to *out*. Raises as :func:`crdt_sessions.bridges.write`."""
     await write(out, response(stream))
+
+
+def parameters(input: RunInput, *, models: Collection[str] | None = None) -> dict[str, Any]:
+    """Return what a run's *input* asks for as keyword arguments of ``client.chat.completions.create``.
+
+    Args:
+        input: the run's.
+        models: the models that may be wished for. Give them, unless whoever asks may have any.
+
+    ::
+
+        wished = bridges.openai.parameters(run.input, models={"gpt-4.1", "gpt-4.1-mini"})
+        arguments = {"model": "gpt-4.1"} | wished
+        stream = await client.chat.completions.create(messages=run.history(), stream=True, **arguments)
+    """
+    wishes = Wishes(input, models)
+    found: dict[str, Any] = dict(wishes.numbers(_SAMPLING | {"maxOutputTokens": "max_completion_tokens"}))
+    found |= wishes.numbers(_CHAT_SAMPLING)
+    found |= _tools(wishes, lambda function: {"type": "function", "function": function})
+    if (schema := wishes.json_schema) is not None:
+        described = {"name": wishes.json_name, "schema": schema}
+        found["response_format"] = (
+            {"type": "json_schema", "json_schema": described} if schema else {"type": "json_object"}
+        )
+    return found | _given(model=wishes.model, stop=wishes.stop, reasoning_effort=wishes.effort)
+
+
+def response_parameters(input: RunInput, *, models: Collection[str] | None = None) -> dict[str, Any]:
+    """Return what a run's *input* asks for as keyword arguments of ``client.responses.create``.
+
+    *models* as in :func:`parameters`.
+    """
+    wishes = Wishes(input, models)
+    found: dict[str, Any] = dict(wishes.numbers(_SAMPLING | {"maxOutputTokens": "max_output_tokens"}))
+    found |= _tools(wishes, lambda function: {"type": "function", "strict": False, **function})
+    if (schema := wishes.json_schema) is not None:
+        described = {"type": "json_schema", "name": wishes.json_name, "schema": schema}
+        found["text"] = {"format": described if schema else {"type": "json_object"}}
+    if wishes.effort is not None:
+        found["reasoning"] = {"effort": wishes.effort}
+    return found | _given(model=wishes.model)
+
+
+def _tools(wishes: Wishes, spell: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """Return the tools, each as *spell* wants a function, and which of them are to be called."""
+    if not wishes.tools:
+        return {}
+    functions = [
+        {"name": tool.name, "description": tool.description, "parameters": object_schema(tool)}
+        for tool in wishes.tools
+    ]
+    choice, name = wishes.tool_choice or (None, None)
+    return {"tools": [spell(each) for each in functions]} | _given(
+        tool_choice=_chosen(spell, name) if name is not None else choice, parallel_tool_calls=wishes.parallel
+    )
+
+
+def _chosen(spell: Callable[[dict[str, Any]], dict[str, Any]], name: str) -> dict[str, Any]:
+    """Return the choice of one tool in the form that *spell* gives a function."""
+    chosen = spell({"name": name})
+    chosen.pop("strict", None)
+    return chosen
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 async def chat(stream: AsyncIterator[Any]) -> AsyncIterator[Delta]:

@@ -82,6 +82,13 @@ class RunInput(Value):
         """Whether there is nothing in it."""
         return not self.to_json()
 
+    @property
+    def context_text(self) -> str:
+        """The context as one text for a model, such as for its system prompt; empty if there is none."""
+        return "\n\n".join(
+            f"{item.description}:\n{item.value}" if item.description else item.value for item in self.context
+        )
+
     def tool(self, name: str) -> ToolSpec | None:
         """Return the tool of that name; None if there is none."""
         return next((tool for tool in self.tools if tool.name == name), None)
