@@ -24,7 +24,10 @@ _ROOTS = ("messages", "runs")
 
 
 OpenArrays = Mapping[tuple[int, int], tuple[int, int | None]]
-"""Client and clock of each array to how deep it is, and the clock of the last thing in it; None if it is empty."""
+"""Client and clock of each array to how deep it is, and the clock of the last thing in it; None if it is empty.
+
+Why they are remembered: ``docs/decisions/0042-arrays-that-may-be-gone-on-with.md``.
+"""
 
 
 @dataclass(frozen=True, slots=True)
