@@ -16,7 +16,7 @@ from crdt_sessions_server.auth import Admission, Authorizer, Grants, Open
 from crdt_sessions_server.auth.factory import authorizer_for, rates_of
 from crdt_sessions_server.gateways import GATEWAYS
 from crdt_sessions_server.gateways.ai_sdk.websocket import ChatSockets
-from crdt_sessions_server.http import health, metrics, middleware, openapi, pages, paths, problems
+from crdt_sessions_server.http import docs, health, metrics, middleware, pages, paths, problems
 from crdt_sessions_server.http.middleware import UnreadBodies
 from crdt_sessions_server.http.origins import Cors, Origins
 from crdt_sessions_server.http.schemas import strict_json
@@ -151,7 +151,7 @@ class Service:
         paths.install(app)
         app.extensions["admission"] = self.admission
         app.register_blueprint(pages.blueprint(self.registry, shown=settings.shows_page))
-        for module in (openapi, health, metrics, *RESOURCES, *GATEWAYS):
+        for module in (docs, health, metrics, *RESOURCES, *GATEWAYS):
             app.register_blueprint(module.blueprint(self.registry))
         app.register_blueprint(
             tokens.blueprint(

@@ -62,9 +62,9 @@ PUBLIC = frozenset(
         "pages.home",
         "pages.asset",
         "pages.favicon",
-        "openapi.openapi_document",
-        "openapi.docs_page",
-        "openapi.docs_style",
+        "docs.openapi_document",
+        "docs.docs_page",
+        "docs.docs_style",
         "health.healthz",
         "health.readyz",
     }

@@ -1,6 +1,6 @@
-"""``/openapi.json``: all routes of the running service, and ``/docs``, the same for people.
+"""The OpenAPI document: all routes of the running service.
 
-The document is made of the URL map, so that no route can be missing; of what quart-schema's decorators and those of
+It is made of the URL map, so that no route can be missing; of what quart-schema's decorators and those of
 :mod:`describing` say of its functions; of the table of permissions; and of the table of problems. Why not
 quart-schema's own document: ``docs/decisions/0033-the-openapi-document-is-made-of-the-url-map.md``.
 """
@@ -8,7 +8,6 @@ quart-schema's own document: ``docs/decisions/0033-the-openapi-document-is-made-
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
@@ -16,7 +15,7 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
-from quart import Blueprint, Quart, Response, current_app
+from quart import Quart
 from quart_schema.openapi import QUART_SCHEMA_TAG_ATTRIBUTE
 from quart_schema.validation import (
     QUART_SCHEMA_QUERYSTRING_ATTRIBUTE,
@@ -28,8 +27,7 @@ from werkzeug.routing import IntegerConverter, Rule
 from crdt_sessions import errors
 from crdt_sessions_server.auth.permissions import PUBLIC, ROUTES
 from crdt_sessions_server.http import problems
-from crdt_sessions_server.http.describing import HTML, TEXT, Described, Shape, answers, described
-from crdt_sessions_server.http.docs_page import PAGE_POLICY, STYLE, page
+from crdt_sessions_server.http.describing import TEXT, Described, Shape, described
 from crdt_sessions_server.http.problems import ProblemType
 from crdt_sessions_server.http.schemas import JSON
 
@@ -80,40 +78,6 @@ was started without tokens lets everybody on its machine in and needs none.
   or the subprotocol `bearer.<token>`, and `lease` and `lineage` are query parameters. `docs/protocol.md` has the
   frames and close codes.
 """
-
-
-def blueprint(_: object = None) -> Blueprint:
-    """Return the routes of the document; they need no token, since there is nothing of a session in them."""
-    routes = Blueprint("openapi", __name__)
-
-    @routes.get("/openapi.json")
-    @answers(200, {JSON: {"type": "object"}})
-    async def openapi_document() -> Response:
-        """Return this document: all routes of the service, as OpenAPI 3.1."""
-        return Response(json.dumps(_kept(current_app), ensure_ascii=False), content_type=JSON)
-
-    @routes.get("/docs")
-    @answers(200, {HTML: {"type": "string"}})
-    async def docs_page() -> Response:
-        """Read this document as a page."""
-        headers = {"Content-Security-Policy": PAGE_POLICY}
-        return Response(page(_kept(current_app)), content_type=f"{HTML}; charset=utf-8", headers=headers)
-
-    @routes.get("/docs/style.css")
-    @answers(200, {"text/css": {"type": "string"}})
-    async def docs_style() -> Response:
-        """Return the style sheet of that page."""
-        return Response(STYLE.read_text("utf-8"), content_type="text/css; charset=utf-8")
-
-    return routes
-
-
-def _kept(app: Any) -> Json:
-    """Return the document, which is made once."""
-    found = app.extensions.get("openapi")
-    if found is None:
-        found = app.extensions["openapi"] = document(app)
-    return cast(Json, found)
 
 
 def document(app: Quart) -> Json:
