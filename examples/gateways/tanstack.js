@@ -24,8 +24,8 @@ const connection = {
       await new Promise(resolve => setTimeout(resolve, 1000))
     }
   },
-  async send (messages, data, signal, { threadId, runId, parentRunId, resume }) {
-    const body = { threadId, runId, parentRunId, resume, state: {}, messages: uiMessagesToWire(messages), tools: [], context: [], forwardedProps: data ?? {} }
+  async send (messages, data, signal, { threadId, runId, parentRunId, resume, clientTools, forwardedProps }) {
+    const body = { threadId, runId, parentRunId, resume, state: {}, messages: uiMessagesToWire(messages), tools: clientTools ?? [], context: [], forwardedProps: { ...forwardedProps, ...data } }
     const response = await fetch(`${base}/send`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body), signal })
     if (!response.ok) throw new Error(await response.text())
   }

@@ -2,7 +2,8 @@
 
 A question is a list of steps, separated by ``;``: ``say 20 30`` (words, milliseconds between them), ``think 5``,
 ``tool name`` (its input streamed, then an output), ``call name`` (no output), ``ask name`` (waits for people), ``client name`` (a tool of the
-client's), ``heed`` (waits for somebody to steer), ``fail why``, ``die`` (the process kills itself, once), ``file``, ``echo``.
+client's), ``heed`` (waits for somebody to steer), ``fail why``, ``die`` (the process kills itself, once), ``file``, ``echo``,
+``input`` (what the question came with, as JSON).
 """
 
 import asyncio
@@ -74,6 +75,9 @@ async def one(run, number, verb="say", *args):
             while not (heard := run.take_steering()):
                 await asyncio.sleep(0.01)
             await run.out.write(f"so: {heard[0].text} ")
+        case "input":
+            async with run.text() as out:
+                await out.write(json.dumps(run.input.to_json()))
         case "echo":
             async with run.text() as out:
                 await out.write(json.dumps(run.history("openai")))

@@ -48,7 +48,10 @@ class Desk:
     async def openai(self, messages, *, by=ANN, key=None, again=False, **more):
         """Send what OpenAI's clients send; return the run to follow."""
         data = openai.Completion.model_validate({"messages": messages, **more})
-        return (await openai.receive(self.registry, self.name, data, by, openai.Attempt(key, again))).run
+        agent, model = data.asked(["writer"])
+        given = data.input(model)
+        attempt = openai.Attempt(key, again)
+        return (await openai.receive(self.registry, self.name, data, by, attempt, agent=agent, given=given)).run
 
     def seen(self, run):
         """What the agent of a run is told, as (role, content)."""

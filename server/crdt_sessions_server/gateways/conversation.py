@@ -19,12 +19,14 @@ from crdt_sessions.model import (
     MessageHead,
     Run,
     RunCancel,
+    RunInput,
     RunRequest,
     SessionView,
     answer_to,
     output_of,
     say_nothing,
 )
+from crdt_sessions.model.checks import json_size
 from crdt_sessions.model.strings import checked_id, derived
 from crdt_sessions.model.values import Trigger
 from crdt_sessions.runtime import Projector, RunChanged, Session, SessionEvent, SessionRegistry, known_agents
@@ -77,6 +79,8 @@ class Question:
     """The id of the run; if None, made of the message's id."""
     branches: bool = False
     """Whether the client knows the session's message ids, so that a message follows the one before it there."""
+    input: RunInput | None = None
+    """What the agent gets besides the conversation; that of the run it repeats if None."""
     also: Callable[[SessionView], None] = lambda _: None
     """Writes more in the same change."""
 
@@ -155,7 +159,7 @@ async def ask(session: Session, question: Question, principal: Principal, now: M
             raise NotFound(what="message to answer", id=asked or "")
         if question.trigger != "continue":
             _check_says_something(view, asked, question.history)
-        session.check_room(brought.size)
+        session.check_room(brought.size + (json_size(question.input.to_json()) if question.input is not None else 0))
         brought.write(view)
         question.also(view)
         if (going := _going(view, asked, question)) is not None:
@@ -170,6 +174,7 @@ async def ask(session: Session, question: Question, principal: Principal, now: M
                 trigger=question.trigger,
                 by=principal.id,
                 created_at=now,
+                input=question.input,
             ),
         )
         return run_id

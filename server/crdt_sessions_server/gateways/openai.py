@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from quart_schema import tag, validate_request
 
 from crdt_sessions.errors import NotFound
 from crdt_sessions.ids import SessionId, name_of, session_id
-from crdt_sessions.model import ANY_AGENT, Run, SessionView, ToolPart, answer_to
+from crdt_sessions.model import ANY_AGENT, Run, RunInput, SessionView, ToolPart, answer_to
 from crdt_sessions.model.strings import AgentName, derived
 from crdt_sessions.runtime import SessionRegistry, known_agents, until_taken
 from crdt_sessions_server.auth import Principal, current_admitted, current_principal, live_access
@@ -39,6 +39,7 @@ from crdt_sessions_server.gateways.conversation import (
     output_id,
     who_asks,
 )
+from crdt_sessions_server.gateways.inputs import input_of, tool_of
 from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, refuses
 from crdt_sessions_server.http.paths import from_header, header_value
 from crdt_sessions_server.http.problems import MEDIA_TYPE, URN
@@ -67,10 +68,34 @@ class Completion(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    model: AgentName = Field(ANY_AGENT, description="The agent; * for any.")
+    model: AgentName = Field(
+        ANY_AGENT, description="The agent; * for any. `<agent>/<model>` also hands on a model to the agent."
+    )
     messages: list[ChatMessage] = Field(min_length=1)
     stream: bool = False
     stream_options: StreamOptions | None = None
+    agent: AgentName | None = Field(None, description="The agent, if the model is meant for it and not its name.")
+    tools: list[dict[str, Any]] | None = Field(None, description="Functions of the client's.")
+
+    def asked(self, agents: Collection[str]) -> tuple[str, str | None]:
+        """Return the agent that is asked, of those there are, and the model that is handed on to it."""
+        if self.agent is not None:
+            return self.agent, self.model if self.model != ANY_AGENT else None
+        agent, slash, model = self.model.partition("/")
+        if slash and model and self.model not in agents and agent in agents:
+            return agent, model
+        return self.model, None
+
+    def input(self, model: str | None) -> RunInput | None:
+        """What the request gives the agent, with the *model* that is handed on.
+
+        Raises:
+            BadValue, TooLarge: it is no input, or exceeds its bounds.
+        """
+        functions = [tool["function"] for tool in self.tools or () if isinstance(tool.get("function"), dict)]
+        others = [tool for tool in self.tools or () if not isinstance(tool.get("function"), dict)]
+        extra = {**(self.model_extra or {}), "model": model} | ({"tools": others} if others else {})
+        return input_of(extra, tools=[tool_of(function) for function in functions])
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +156,9 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         if not chat:
             chat = await _session_for(registry, data, attempt, await who_asks())
         principal, name = await asked_in_body(chat)
-        await check_agent(registry, principal, data.model, what="model")
-        asked = await receive(registry, name, data, principal, attempt)
+        agent, model = data.asked(await _agents(registry, principal))
+        await check_agent(registry, principal, agent, what="model")
+        asked = await receive(registry, name, data, principal, attempt, agent=agent, given=data.input(model))
         async with registry.open(name) as session:
             taken = until_taken(registry, session, asked.run.id, or_busy=data.stream)
             await live_access().allowed(current_admitted(), taken)
@@ -223,7 +249,14 @@ def _digest(value: Any) -> str:
 
 
 async def receive(
-    registry: SessionRegistry, name: SessionId, data: Completion, principal: Principal, attempt: Attempt
+    registry: SessionRegistry,
+    name: SessionId,
+    data: Completion,
+    principal: Principal,
+    attempt: Attempt,
+    *,
+    agent: str,
+    given: RunInput | None = None,
 ) -> Asked:
     """Record a request; return the run to follow.
 
@@ -236,9 +269,10 @@ async def receive(
         key = f"msg-{_digest([principal.id, attempt.key])}" if attempt.key is not None else None
         placed = place(view, beside, chat, principal.id, same=attempt.again, question=key)
         if chat.last_results:
-            question, skip = _continuing(view, beside, chat, placed, data.model)
+            question, skip = _continuing(view, beside, chat, placed, agent)
         else:
-            question, skip = _asking(beside, placed, data.model), 0
+            question, skip = _asking(beside, placed, agent), 0
+        question = replace(question, input=given)
         runs = [run for run in view.runs.all() if _answers(run, question)]
         if key is not None:
             question = replace(question, run=answer_to(key))

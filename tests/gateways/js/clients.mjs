@@ -7,7 +7,7 @@ import WebSocket from 'ws'
 import { HttpAgent, runHttpRequest, transformHttpEventStream } from '@ag-ui/client'
 import { EventSchemas } from '@ag-ui/core/schemas'
 import { ChatClient, fetchServerSentEvents } from '@tanstack/ai-client'
-import { uiMessagesToWire } from '@tanstack/ai'
+import { toolDefinition, uiMessagesToWire } from '@tanstack/ai'
 import OpenAI from 'openai'
 
 process.on('unhandledRejection', () => {}) // the AG-UI client leaks one when a socket is reset
@@ -36,7 +36,7 @@ const subscribing = base => ({
     }
   },
   async send (messages, data, signal, context) {
-    const body = { threadId: context.threadId, runId: context.runId, parentRunId: context.parentRunId, resume: context.resume, state: {}, messages: uiMessagesToWire(messages), tools: [], context: [], forwardedProps: data ?? {} }
+    const body = { threadId: context.threadId, runId: context.runId, parentRunId: context.parentRunId, resume: context.resume, state: {}, messages: uiMessagesToWire(messages), tools: context.clientTools ?? [], context: [], forwardedProps: { ...context.forwardedProps, ...data } }
     const response = await fetch(`${base}/send`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body), signal })
     if (!response.ok) throw new Error(await response.text())
   }
@@ -93,8 +93,8 @@ const commands = {
     })
     chats.set(name, entry)
   },
-  'ai.send' ({ name, wait = true, ...message }) {
-    const sending = chats.get(name).chat.sendMessage(message.text === undefined ? undefined : message)
+  'ai.send' ({ name, wait = true, options, ...message }) {
+    const sending = chats.get(name).chat.sendMessage(message.text === undefined ? undefined : message, options)
     sending.catch(() => {})
     return wait ? sending.then(() => seen(name)) : undefined
   },
@@ -135,12 +135,13 @@ const commands = {
   },
   'ag.leave' ({ name }) { agents.get(name).agent.abortRun() },
   'ag.state' ({ name }) { return shown(name) },
-  'ts.open' ({ name, url, thread, mode = 'connect', messages }) {
+  'ts.open' ({ name, url, thread, mode = 'connect', messages, tools = [], forwardedProps }) {
     const base = `${url}/v1/gateways/tanstack/${thread}`
     const entry = { errors: [] }
+    const more = { tools: tools.map(tool => toolDefinition(tool).client(() => ({}))), forwardedProps }
     entry.client = new ChatClient(mode === 'connect'
-      ? { threadId: thread, persistence: true, connection: fetchServerSentEvents(base, { reconnect: { maxAttempts: 120 } }), onError: error => entry.errors.push(String(error?.message)) }
-      : { threadId: thread, connection: subscribing(base), ...(messages && { initialMessages: messages }), onError: error => entry.errors.push(String(error?.message)) })
+      ? { ...more, threadId: thread, persistence: true, connection: fetchServerSentEvents(base, { reconnect: { maxAttempts: 120 } }), onError: error => entry.errors.push(String(error?.message)) }
+      : { ...more, threadId: thread, connection: subscribing(base), ...(messages && { initialMessages: messages }), onError: error => entry.errors.push(String(error?.message)) })
     tans.set(name, entry)
     if (mode === 'connect') entry.client.attach()
     else entry.client.subscribe()

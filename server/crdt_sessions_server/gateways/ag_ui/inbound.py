@@ -9,8 +9,8 @@ from ag_ui.core import RunAgentInput
 
 from crdt_sessions.errors import NotFound
 from crdt_sessions.ids import Millis, SessionId
-from crdt_sessions.model import Run, SessionView, TextPart, ToolPart, ValuePart
-from crdt_sessions.model.strings import checked_id, is_agent, is_call
+from crdt_sessions.model import Run, RunInput, SessionView, TextPart, ToolPart, ValuePart
+from crdt_sessions.model.strings import checked_id, is_call
 from crdt_sessions.model.values import Part, Role, Trigger
 from crdt_sessions.runtime import Session, SessionRegistry
 from crdt_sessions_server.auth import Principal
@@ -25,9 +25,12 @@ from crdt_sessions_server.gateways.conversation import (
     wants_another,
     writer_of,
 )
+from crdt_sessions_server.gateways.inputs import input_of, tool_of
 from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, IncomingMessage
 from crdt_sessions_server.rest.sessions import creates
 
+_OWN = ("agent", "trigger")
+"""Forwarded properties that are meant for the gateway."""
 _SPOKEN: dict[str, Role] = {"user": "user", "system": "system", "developer": "system"}
 
 
@@ -51,20 +54,21 @@ async def receive(
         NotFound: there is nothing to answer, decide or continue.
     """
     now = registry.clock.now()
-    run_id = checked_id(data.run_id, "run id")
-    await check_agent(registry, principal, _forwarded(data, "agent"))
+    run_id, given = checked_id(data.run_id, "run id"), _input(data)
+    agent = _forwarded(data, "agent")
+    await check_agent(registry, principal, agent)
     async with registry.open(name, create=creates(registry, principal), by=principal.id) as session:
         view = session.view
         if run_id in view.runs:
             return view.runs.find(run_id)
         if data.resume:
             return await _resumed(session, data, principal, now)
-        agent, ends_with = _forwarded(data, "agent"), data.messages[-1].role if data.messages else None
+        ends_with = data.messages[-1].role if data.messages else None
         if ends_with == "tool" and (message_id := _caller(view, data.messages)) is not None:
-            return await _answered(session, message_id, data, principal, now)
+            return await _answered(session, message_id, data, given, principal, now)
         history = _history(view, data.messages)
         if ends_with == "tool" and history and history[-1].id not in view.messages:
-            question = Question(history, agent, "continue", history[-1].id, run=run_id)
+            question = Question(history, agent, "continue", history[-1].id, run=run_id, input=given)
             return await ask(session, question, principal, now)
         asked = next((incoming.id for incoming in reversed(history) if incoming.role != "assistant"), None)
         if asked is None:
@@ -76,10 +80,12 @@ async def receive(
             if again or ends_with not in _SPOKEN or not wants_another(view, asked):
                 return known
             trigger = "regenerate"
-        return await ask(session, Question(history, agent, trigger, asked, run=run_id), principal, now)
+        return await ask(session, Question(history, agent, trigger, asked, run=run_id, input=given), principal, now)
 
 
-async def _answered(session: Session, message_id: str, data: RunAgentInput, principal: Principal, now: Millis) -> Run:
+async def _answered(
+    session: Session, message_id: str, data: RunAgentInput, given: RunInput | None, principal: Principal, now: Millis
+) -> Run:
     """Record results of the client's own tools; return the run that continues with them, or did."""
     results, writer = _results(data.messages), writer_of(session.view, message_id)
     if writer is not None and not takes_outputs(writer):
@@ -96,7 +102,7 @@ async def _answered(session: Session, message_id: str, data: RunAgentInput, prin
     if not brought and writer is not None:
         return writer
     agent = _forwarded(data, "agent") or (writer.agent if writer is not None else None)
-    question = Question((), agent, trigger="continue", asked=message_id, run=data.run_id)
+    question = Question((), agent, trigger="continue", asked=message_id, run=data.run_id, input=given)
     return await ask(session, question, principal, now)
 
 
@@ -131,7 +137,23 @@ async def _resumed(session: Session, data: RunAgentInput, principal: Principal, 
 def _forwarded(data: RunAgentInput, key: str) -> str | None:
     forwarded = data.forwarded_props if isinstance(data.forwarded_props, dict) else {}
     value = forwarded.get(key)
-    return value if is_agent(value) else None
+    return value if isinstance(value, str) and value else None
+
+
+def _input(data: RunAgentInput) -> RunInput | None:
+    """Return what a request gives the agent; its tools run in the client.
+
+    Raises:
+        BadValue, TooLarge: it is no input, or exceeds its bounds.
+    """
+    forwarded = data.forwarded_props
+    if not isinstance(forwarded, dict):
+        forwarded = {"forwardedProps": forwarded} if forwarded else {}
+    return input_of(
+        {key: value for key, value in forwarded.items() if key not in _OWN or not isinstance(value, str)},
+        tools=[tool_of(tool.model_dump(by_alias=True)) for tool in data.tools or ()],
+        context=[{"description": item.description, "value": item.value} for item in data.context or ()],
+    )
 
 
 def _results(messages: Sequence[Any]) -> dict[str, Any]:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from crdt_sessions.ids import SessionId
-from crdt_sessions.model import Run, SessionView, TextPart, ToolPart, ValuePart, shaped
+from crdt_sessions.ids import Millis, SessionId
+from crdt_sessions.model import (
+    Run,
+    RunInput,
+    SessionView,
+    TextPart,
+    ToolPart,
+    ValuePart,
+    shaped,
+)
 from crdt_sessions.model.strings import AgentName, MessageId, is_call
 from crdt_sessions.model.values import Part
 from crdt_sessions.runtime import Session, SessionRegistry
@@ -23,8 +32,12 @@ from crdt_sessions_server.gateways.conversation import (
     takes_outputs,
     writer_of,
 )
+from crdt_sessions_server.gateways.inputs import input_of, tool_of
 from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, IncomingMessage
 from crdt_sessions_server.rest.sessions import creates
+
+_FRAME = frozenset({"type", "requestId", "headers", "body", "credentials"})
+"""Keys of a frame of ``WebSocketChatTransport`` that are not the request's own."""
 
 
 class Incoming(BaseModel):
@@ -51,12 +64,30 @@ class ChatRequest(Incoming):
     message_id: MessageId | None = None
     agent: AgentName | None = Field(None, description="The agent that answers; the session's own if absent.")
 
+    @property
+    def input(self) -> RunInput | None:
+        """What the ``body`` of ``sendMessage`` or of the transport gives the agent.
+
+        Raises:
+            BadValue, TooLarge: it is no input, or exceeds its bounds.
+        """
+        extra = {key: value for key, value in (self.model_extra or {}).items() if key not in _FRAME}
+        asked = next((message for message in reversed(self.messages) if message.role == "user"), None)
+        tools, context = _tools(extra.get("tools")), extra.get("context")
+        if tools:
+            del extra["tools"]
+        if isinstance(context, list) and all(isinstance(each, dict) and "value" in each for each in context):
+            del extra["context"]
+        else:
+            context = []  # it is something of the application's own
+        return input_of(extra, tools=tools, context=context, metadata=asked.metadata if asked is not None else None)
+
 
 async def receive(
     registry: SessionRegistry, name: SessionId, data: ChatRequest, principal: Principal
 ) -> tuple[Run, Sequence[dict[str, Any]]]:
     """Record a request; return the run to follow, and the parts of its message that the client has."""
-    now = registry.clock.now()
+    now, given = registry.clock.now(), data.input
     await check_agent(registry, principal, data.agent)
     async with registry.open(name, create=creates(registry, principal), by=principal.id) as session:
         view = session.view
@@ -64,17 +95,21 @@ async def receive(
         history = _history(view, data)
         if last is not None and last.role == "assistant" and data.trigger == "submit-message":
             if last.id in view.messages:
-                return await _continued(session, last, principal, now), last.parts
+                return await _continued(session, last, given, principal, now), last.parts
             if calls := [str(part.get("toolCallId")) for part in last.parts if _has_output(part)]:
-                question = Question(history, data.agent, "continue", last.id, run=continuation(last.id, calls))
+                question = Question(
+                    history, data.agent, "continue", last.id, run=continuation(last.id, calls), input=given
+                )
                 return await ask(session, question, principal, now), last.parts
-        question = Question(history, data.agent, branches=True)
+        question = Question(history, data.agent, branches=True, input=given)
         if data.trigger == "regenerate-message":
-            question = Question(history, data.agent, "regenerate", _asked(view, data, history), branches=True)
+            question = replace(question, trigger="regenerate", asked=_asked(view, data, history))
         return await ask(session, question, principal, now), ()
 
 
-async def _continued(session: Session, message: UiMessage, principal: Principal, now: Any) -> Run:
+async def _continued(
+    session: Session, message: UiMessage, given: RunInput | None, principal: Principal, now: Millis
+) -> Run:
     """Record additions to an answer: decisions about tool calls, or outputs of the client's own tools."""
     view = session.view
     known = view.messages[message.id]
@@ -108,12 +143,21 @@ async def _continued(session: Session, message: UiMessage, principal: Principal,
                 tool.fail(string(part.get("errorText")) or "the tool failed")
 
     await session.edit(write)
-    question = Question((), writer.agent, "continue", message.id, run=continuation(message.id, outputs))
+    question = Question((), writer.agent, "continue", message.id, run=continuation(message.id, outputs), input=given)
     return await ask(session, question, principal, now)
 
 
 def _has_output(part: dict[str, Any]) -> bool:
     return str(part.get("state")).startswith("output-") and isinstance(part.get("toolCallId"), str)
+
+
+def _tools(tools: Any) -> list[dict[str, Any]]:
+    """Return the tools of a body, a list or an object by their names; none if they are something else."""
+    if isinstance(tools, dict):
+        tools = [{"name": name, **tool} if isinstance(tool, dict) else tool for name, tool in tools.items()]
+    if not isinstance(tools, list) or not all(isinstance(each, dict) and "name" in each for each in tools):
+        return []
+    return [tool_of(each) for each in tools]
 
 
 def _asked(view: SessionView, data: ChatRequest, history: Sequence[IncomingMessage]) -> str | None:
