@@ -30,7 +30,7 @@ async def model_for(question: str, client: openai.AsyncOpenAI) -> str:
 
 
 async def answer(run: AgentRun, client: openai.AsyncOpenAI) -> None:
-    """Write the model's answer into the session; what a former process had written of it is in the history."""
+    """Write the model's answer into the session, anew if a former process died in the middle of it."""
     question = run.message.text
     model = await model_for(question, client)
     try:
@@ -50,7 +50,7 @@ async def answer(run: AgentRun, client: openai.AsyncOpenAI) -> None:
 def make_agent(url: str, *, name: str = "assistant", token: str | None = None, shutdown_s: float = 10.0) -> Agent:
     """Return the agent, ready to run."""
     client = openai.AsyncOpenAI(api_key=os.environ.get("OPENAI_API_KEY", "none"), max_retries=2)
-    agent = Agent(url, name=name, token=token, shutdown_s=shutdown_s)
+    agent = Agent(url, name=name, token=token, shutdown_s=shutdown_s, on_resume="restart")
 
     @agent.on_run
     async def respond(run: AgentRun) -> None:

@@ -12,7 +12,7 @@ import random
 import signal
 from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import Any
+from typing import Any, Literal
 
 from crdt_sessions.client.address import service_url
 from crdt_sessions.client.answering import OnRun, answer_run
@@ -63,6 +63,10 @@ class Agent:
         shutdown_s: how long runs may take to finish when it is stopped; it hands back the others.
         linger_s: how long it stays in a session after a run, connected and unseen, to begin the next one at once.
         remember_bytes: how many bytes of documents it keeps after it left, to begin the next run there sooner.
+        on_resume: what becomes of an answer that broke off, since its agent died or its run failed: ``continue`` has
+            it go on where it stopped (:attr:`AgentRun.resumed`), ``restart`` begins it anew
+            (:meth:`AgentRun.restart`), for models that cannot go on with a text. Where people have decided
+            meanwhile, it goes on in both cases.
         clock: for tests.
         rng: source of jitter, for tests.
         quiet: log nothing about connections and runs. Otherwise the agent tells where it is connected and as whom,
@@ -97,6 +101,7 @@ class Agent:
         shutdown_s: float = 10.0,
         linger_s: float = 60.0,
         remember_bytes: int = 16 * 1024 * 1024,
+        on_resume: Literal["continue", "restart"] = "continue",
         clock: Clock | None = None,
         rng: random.Random | None = None,
         quiet: bool = False,
@@ -104,10 +109,13 @@ class Agent:
     ) -> None:
         if concurrency < 1:
             raise ValueError("an agent works on at least one run at a time")
+        if on_resume not in ("continue", "restart"):
+            raise ValueError(f'on_resume is "continue" or "restart", not {on_resume!r}')
         self.name = checked_id(name, "name of an agent", AGENT_CHARACTERS)
         self._url = service_url(url)
         self._token = token
         self._concurrency = concurrency
+        self._on_resume = on_resume
         self._shutdown_s = shutdown_s
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
@@ -285,7 +293,8 @@ class Agent:
             async with AsyncExitStack() as stack:
                 peer = await self._join(assignment, stack)
                 out = MessageStream(peer, assignment.run, assignment.epoch)
-                await answer_run(answer, AgentRun(peer, assignment, service, out))
+                run = AgentRun(peer, assignment, service, out)
+                await answer_run(answer, run, restart=self._on_resume == "restart")
                 took_s = (self._clock.now() - begun) / 1000
                 self._tell(assignment, logging.INFO, "%s in session %s %s", _ended(out.result, took_s))
                 if not self._stopping.is_set():

@@ -16,16 +16,19 @@ _STOP_GRACE_S = 2.0
 """How long an answer that was cancelled may go on before it is interrupted."""
 
 
-async def answer_run(answer: OnRun, run: AgentRun) -> None:
+async def answer_run(answer: OnRun, run: AgentRun, *, restart: bool = False) -> None:
     """Call *answer* for a run and report how it ended; return once that is durable.
 
-    A run is handed back if this is cancelled meanwhile, which then returns.
+    If *restart*, an answer that broke off begins anew. A run is handed back if this is cancelled meanwhile, which
+    then returns.
 
     Raises:
         LeaseLost, ConnectionClosed: the run was taken away.
     """
     out = run.out
     out.begin()
+    if restart and run.broke_off:
+        run.restart()
     answering = asyncio.create_task(_answered(answer, run))
     watching = asyncio.create_task(_watch(run, answering))
     try:

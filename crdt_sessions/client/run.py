@@ -45,6 +45,7 @@ class AgentRun:
         self._assignment = assignment
         self._service = service
         self._calls = 0
+        self._broke_off = session.view.broke_off(assignment.run)
 
     @property
     def id(self) -> str:
@@ -83,6 +84,11 @@ class AgentRun:
     def resumed(self) -> str:
         """The text of the answer as it stood when this process took the run up; empty if it begins it."""
         return self.out.resumed
+
+    @property
+    def broke_off(self) -> bool:
+        """Whether this goes on with an answer that its writer did not end: it was lost, or its run failed."""
+        return self._broke_off
 
     @property
     def cancelled(self) -> bool:
@@ -209,6 +215,16 @@ class AgentRun:
         call.ask(request)
         self.out.end("suspended", "approval requested")
         raise RunSuspended(run=self.id, why="people must decide")
+
+    def restart(self) -> None:
+        """Begin the answer anew: what stands there is shown to nobody any more, and stays in the document's history.
+
+        For models that cannot go on with a text; ``Agent(on_resume="restart")`` does it wherever an answer broke off.
+        Tool calls that people were asked about stay, with what they decided; steps that were recorded are not
+        repeated; :attr:`resumed` is empty then.
+        """
+        self._calls = 0
+        self.out.restart()
 
     def handoff(self, agent: str, reason: str | None = None) -> None:
         """Let another agent go on with this run, in the same message.

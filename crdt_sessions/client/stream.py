@@ -142,6 +142,24 @@ class MessageStream:
         """
         self._failure = failure(code, message)
 
+    def restart(self) -> None:
+        """Begin the message anew: what stands there is shown to nobody any more, and stays in the document.
+
+        Tool calls that people were asked about stay.
+        """
+        if self._ended:
+            return
+
+        def change(view: SessionView) -> None:
+            self._append(view)
+            for choice in list(self._parts):
+                self._close_part(choice, close=False)
+            view.messages[self.message_id].supersede()
+
+        self._peer.edit(change)
+        self._tools.clear()
+        self.resumed = ""
+
     def flush(self) -> None:
         """Append the buffered text now."""
         if self._pending:

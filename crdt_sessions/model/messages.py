@@ -216,12 +216,33 @@ class MessageView:
             parts = self._entry["parts"]
         return parts
 
+    @property
+    def superseded(self) -> int:
+        """How many of its first parts a new beginning took the place of; see :meth:`supersede`."""
+        return max(whole(self._entry.get("superseded")) or 0, 0)
+
+    def supersede(self) -> None:
+        """Begin the message anew: what stands there stays in the document, and is shown to nobody any more.
+
+        Tool calls that people were asked about stay where they are: what was decided is decided.
+        """
+        if len(self.parts) > self.superseded:
+            self.close_parts("interrupted")
+            self._entry["superseded"] = len(self.parts)
+
+    def _shown(self) -> Iterator[tuple[int, Any]]:
+        """Yield the parts that count, with their places in the array."""
+        parts, gone = self._entry.get("parts"), self.superseded
+        for at, part in enumerate(parts) if isinstance(parts, Array) else ():
+            if not superseded(at, part, gone):
+                yield at, part
+
     def part_clients(self) -> list[ClientId]:
         """Return the Yjs client that added each part."""
         parts = self._entry.get("parts")
         if not isinstance(parts, Array):
             return []
-        places = (parts.sticky_index(at, Assoc.AFTER).to_json() for at in range(len(parts)))
+        places = (parts.sticky_index(at, Assoc.AFTER).to_json() for at, _ in self._shown())
         return [ClientId(place["item"]["client"]) for place in places]
 
     @property
@@ -251,7 +272,7 @@ class MessageView:
 
     def resume_text(self) -> PartStream | None:
         """Return the stream buffer that a former writer left open at the end of the message, if it did."""
-        return PartStream.resume(self.parts)
+        return PartStream.resume(self.parts) if len(self.parts) > self.superseded else None
 
     def tool(self, tool_call_id: str) -> ToolStream | None:
         """Return the part of a tool call, or None if there is none."""
@@ -259,10 +280,7 @@ class MessageView:
 
     def tools(self) -> list[ToolStream]:
         """Return the parts that are tool calls."""
-        parts = self._entry.get("parts")
-        return (
-            [tool for part in parts if (tool := ToolStream.of(part)) is not None] if isinstance(parts, Array) else []
-        )
+        return [tool for _, part in self._shown() if (tool := ToolStream.of(part)) is not None]
 
     def append_at(self, offset: int, text: str, type: str = "text") -> int:
         """Append *text* where the parts of *type* have *offset* characters so far; return how many they have then.
@@ -314,8 +332,7 @@ class MessageView:
         head = self.head
         if head is None:
             return None
-        parts = self._entry.get("parts")
-        found = map(part_value, parts) if isinstance(parts, Array) else ()
+        found = (part_value(part) for _, part in self._shown())
         beside = {
             "seq": self.seq,
             "by": self.by,
@@ -331,6 +348,14 @@ def _part_map(part: Value) -> Map[Any]:
         if isinstance(value.get(key), str):
             value[key] = Text(value[key])
     return Map(value)
+
+
+def superseded(at: int, part: Any, gone: int) -> bool:
+    """Whether a new beginning took the place of the part at *at*, where it did of the first *gone* ones.
+
+    It does not of a tool call that people were asked about.
+    """
+    return at < gone and not (isinstance(part, Map) and part.get("approvalRequest") is not None)
 
 
 def part_value(part: Any) -> Part | None:

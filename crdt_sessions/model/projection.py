@@ -15,7 +15,7 @@ from zlib import crc32
 
 from pycrdt import Array, Map, Text
 
-from crdt_sessions.model.messages import MessageView, part_value
+from crdt_sessions.model.messages import MessageView, part_value, superseded
 from crdt_sessions.model.spelling import spelled
 from crdt_sessions.model.values import Message, MessageHead, Part
 
@@ -107,6 +107,9 @@ class MessageCursor:
     open: dict[int, tuple[int, int, str]] = field(default_factory=dict)
     """Place of each part that may still change to what was told of it: index, characters of its buffer, mark."""
 
+    superseded: int = 0
+    """How many of the first parts a new beginning took the place of, as told."""
+
     @property
     def settled(self) -> bool:
         """Whether all parts that were told of are final."""
@@ -119,6 +122,10 @@ class MessageCursor:
             return []
         found = view.value_of("parts")
         parts: Any = found if isinstance(found, Array) else ()
+        if not self.begun:
+            self.superseded = view.superseded
+        elif self.superseded != view.superseded:
+            return self._begun_anew(view)
         if len(parts) < self.parts or not all(self._goes_on(at, parts[at]) for at in self.open):
             return self._replaced(view)
         events: list[MessageEvent] = []
@@ -140,16 +147,25 @@ class MessageCursor:
         fresh = MessageCursor()
         fresh.advance(view)
         self.place, self.parts, self.told, self.open = fresh.place, fresh.parts, fresh.told, fresh.open
+        self.superseded = fresh.superseded
         value = view.to_value()
         return [] if value is None else [MessageReplaced(view.id, value)]
+
+    def _begun_anew(self, view: MessageView) -> list[MessageEvent]:
+        """Take back all parts, and tell those that count as if they came now: who streams them misses nothing."""
+        value = view.to_value()
+        self.superseded, self.parts, self.told, self.open = view.superseded, 0, 0, {}
+        if value is None:
+            return []
+        return [MessageReplaced(view.id, value.replace(parts=[])), *self.advance(view)]
 
     def _goes_on(self, at: int, part: Any) -> bool:
         return isinstance(part, Map) and len(_buffer(part)) >= self.open[at][1]
 
     def _begin(self, message: str, at: int, parts: Any) -> Iterator[MessageEvent]:
         part = parts[at]
-        value = part_value(part)
-        if value is None:  # of a kind that layout 1 does not know
+        value = part_value(part) if not superseded(at, part, self.superseded) else None
+        if value is None:  # of a kind that layout 1 does not know, or one that a new beginning took the place of
             return
         index, self.told = self.told, self.told + 1
         key = _TEXTS.get(value.type)

@@ -30,6 +30,8 @@ from crdt_sessions.model.values import (
     ValuePart,
 )
 
+_IN_ORDER = ("suspended", "handoff")
+
 
 class SessionView:
     """A session document as layout 1 sees it. Write only inside :meth:`SessionDoc.edit`."""
@@ -90,6 +92,24 @@ class SessionView:
         if message.run_id != run.id:
             message.run_id = run.id
         return message
+
+    def broke_off(self, run: Run) -> bool:
+        """Whether what stands in the message of a *run* that was claimed was left unfinished by who wrote it.
+
+        So it was if that one was lost or gave the run back, or if its own run, which this one continues, did not
+        complete. Who waited for people, or handed over, left it as it was meant.
+        """
+        answer = self.messages.value(run.output) if run.output is not None else None
+        if answer is None or not answer.parts:
+            return False
+        if (run.epoch or 0) > 1:
+            known = self.runs.value(run.id)
+            left = known.result if known is not None else None
+            in_order = left is not None and left.epoch == (run.epoch or 0) - 1 and left.status in _IN_ORDER
+            return not in_order
+        others = [each for each in self.runs.all() if each.output == run.output and each.id != run.id]
+        ended = [(each.outcome.ended_at, each.status) for each in others if each.outcome is not None]
+        return bool(ended) and max(ended)[1] != "completed"
 
     def conversation(self, leaf: str | None = None) -> list[Message]:
         """Return what people see, or what they saw up to the message *leaf*: see :func:`model.conversation`.

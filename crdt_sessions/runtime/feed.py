@@ -191,6 +191,7 @@ def _spelled(event: SessionEvent) -> Iterator[tuple[str, dict[str, Any]]]:
 def _encoded(position: Position) -> str:
     messages = {
         id: [cursor.place, cursor.parts, cursor.told, [[at, *told] for at, told in cursor.open.items()]]
+        + ([cursor.superseded] if cursor.superseded else [])
         for id, cursor in position.messages.items()
     }
     text = json.dumps([position.lineage, position.life, position.seq, messages], separators=(",", ":"))
@@ -210,8 +211,9 @@ def _decoded(text: str | None) -> Position | None:
                 int(parts),
                 int(told),
                 {int(at): (int(index), int(characters), str(state)) for at, index, characters, state in open},
+                int(superseded[0]) if superseded else 0,
             )
-            for id, ((place, run), parts, told, open) in messages.items()
+            for id, ((place, run), parts, told, open, *superseded) in messages.items()
         }
         return Position(str(lineage), int(seq), str(life), cursors)
     except (ValueError, TypeError, AttributeError, RecursionError):

@@ -46,6 +46,16 @@ class LeasedRun:
         whole = join_surrogates(text)
         return await self._write(lambda message: message.append_at(offset, whole, type))
 
+    async def restart(self) -> None:
+        """Begin the answer anew: what stands there is shown to nobody any more.
+
+        Tool calls that people were asked about stay.
+
+        Raises:
+            StorageError: it could not be stored.
+        """
+        await self._write(lambda message: message.supersede())
+
     async def tool(
         self,
         call_id: str,

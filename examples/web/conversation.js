@@ -38,9 +38,16 @@ export function ask (doc, by, messageId, trigger, agent = '*') {
   doc.transact(() => runOf(doc, `run-${crypto.randomUUID()}`).set('request', { messageId, agent, trigger, by, createdAt: Date.now() }))
 }
 
+/** The parts of a message that count: not those that an agent took back, but for calls that people were asked about. */
+const shown = message => {
+  const parts = message?.get('parts')
+  const gone = message?.get('superseded') ?? 0
+  return parts instanceof Y.Array ? parts.toArray().filter((part, at) => at >= gone || (part instanceof Y.Map && part.has('approvalRequest'))) : []
+}
+
 /** Say what one thinks of a tool call that waits for approval. The service settles which decision counts. */
 export function decide (doc, messageId, toolCallId, by, approved) {
-  const part = doc.getMap('messages').get(messageId)?.get('parts').toArray().find(part => part.get('toolCallId') === toolCallId)
+  const part = shown(doc.getMap('messages').get(messageId)).find(part => part.get('toolCallId') === toolCallId)
   part?.get('decisions')?.set(by, { approved, at: Date.now() })
 }
 
@@ -87,7 +94,6 @@ export function messages (doc) {
   for (const [id, message] of written) {
     const head = message instanceof Y.Map ? message.get('head') : null
     if (head?.id !== id) continue
-    const parts = message.get('parts')
     const run = runs.get(message.get('runId'))
     found.push({
       ...head,
@@ -95,7 +101,7 @@ export function messages (doc) {
       by: message.get('by'),
       run: run instanceof Y.Map ? { id: message.get('runId'), ...run.toJSON() } : undefined,
       asked: asked.get(id),
-      parts: parts instanceof Y.Array ? parts.map(part => part instanceof Y.Map ? part.toJSON() : {}) : []
+      parts: shown(message).map(part => part instanceof Y.Map ? part.toJSON() : {})
     })
   }
   return found.sort((a, b) => (a.seq ?? Infinity) - (b.seq ?? Infinity) || a.createdAt - b.createdAt || (a.id < b.id ? -1 : 1))

@@ -60,6 +60,7 @@ REQUESTS = {
     "runs.claim_one_run": ("POST", f"{R}/claim", {"agents": ["x"]}),
     "leases.renew": ("POST", f"{R}/renew", None),
     "leases.append": ("POST", f"{R}/append", {"offset": 0, "text": "x"}),
+    "leases.restart": ("POST", f"{R}/restart", None),
     "leases.put_tool": ("PUT", f"{R}/tools/c", {"name": "x"}),
     "leases.consume": ("POST", f"{R}/steering/m", None),
     "leases.get_step": ("GET", f"{R}/steps/k", None),

@@ -139,11 +139,17 @@ def test_what_javascript_wrote_is_read(view):
     for root, expected in vector["json"].items():
         assert getattr(roots, root).to_py() == expected
     assert str(view.document.doc.get("draft", type=Text)) == vector["draft"]
-    first, second = view.messages.ordered()
+    first, second, third = view.messages.ordered()
     assert (first.text, first.created_at, type(first.created_at)) == ("Wohin? 😀", 1700000000000, int)
     assert (second.text, second.done, second.parent, second.run_id) == ("Nach Öslo 🚆", True, "m1", "r1")
     assert view.runs.value("r1").request.message_id == "m1"
-    for message in (first, second):
+    assert view.runs.value("r1").input.empty
+    assert (third.text, len(third.parts), len(view.messages["m3"].parts)) == ("Nach Bergen", 1, 2)
+    given = view.runs.value("r2").input
+    assert (given.tool("look").where, given.context_text, given.model) == ("client", "Ort:\nOslo", "small")
+    assert given.settings == {"temperature": 0.5, "toolChoice": {"name": "look"}}
+    jsonschema.validate(view.runs.value("r2").json_value(), schema("run"))
+    for message in (first, second, third):
         jsonschema.validate(message.json_value(), schema("message"))
 
 

@@ -59,7 +59,7 @@ class Reader:
 ACTIONS = st.lists(
     st.sampled_from(
         ["text", "reasoning", "tool", "audio", "value", "write", "long", "close", "break", "resume", "ask", "approve",
-         "decide", "output", "fail", "place", "run", "read", "cut"]
+         "decide", "output", "fail", "place", "run", "read", "restart", "cut"]
     ),
     max_size=30,
 )  # fmt: skip
@@ -100,6 +100,8 @@ def act(view, action):
             message.seq = 7
         case "run":
             message.run_id = "r2"
+        case "restart":
+            message.supersede()
         case "cut" if len(message.parts):
             del message.parts[0]
 

@@ -380,3 +380,16 @@ def test_an_input_over_its_bounds_is_refused_and_nothing_of_it_is_written(http, 
 def test_an_input_without_an_agent_is_refused(http, name):
     refused = http.post(f"/v1/sessions/{name}/messages", json={"text": "?", "input": {}})
     assert (refused.status_code, "name it" in refused.text) == (422, True), refused.text
+
+
+def test_an_answer_may_be_begun_anew_over_http(http, name, agent):
+    _, run = ask(http, name, agent)
+    _, lease = claim(http, agent)
+    assert http.post(f"{run}/append", json={"offset": 0, "text": "Once upon"}, headers=lease).json()["offset"] == 9
+    for _ in range(2):
+        assert http.post(f"{run}/restart", headers=lease).status_code == 204
+    assert http.post(f"{run}/append", json={"offset": 0, "text": "Well."}, headers=lease).json()["offset"] == 5
+    assert http.post(f"{run}/result", json={"status": "completed"}, headers=lease).json()["status"] == "completed"
+    _, answer = http.get(f"/v1/sessions/{name}/messages").json()["messages"]
+    assert [part["text"] for part in answer["parts"]] == ["Well."]
+    assert http.post(f"{run}/restart", headers=lease).status_code == 409

@@ -109,6 +109,7 @@ ROUTES: dict[str, Permission | None] = {
     "runs.claim_one_run": Permission.CLAIM,
     "leases.renew": Permission.CLAIM,
     "leases.append": Permission.CLAIM,
+    "leases.restart": Permission.CLAIM,
     "leases.put_tool": Permission.CLAIM,
     "leases.consume": Permission.CLAIM,
     "leases.get_step": Permission.CLAIM,

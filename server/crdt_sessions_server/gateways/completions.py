@@ -14,7 +14,17 @@ from quart import Response
 
 from crdt_sessions.errors import CrdtSessionsError
 from crdt_sessions.ids import SessionId
-from crdt_sessions.model import Message, PartBegan, Run, SessionView, TextAdded, TextPart, ToolPart, json_text
+from crdt_sessions.model import (
+    Message,
+    MessageReplaced,
+    PartBegan,
+    Run,
+    SessionView,
+    TextAdded,
+    TextPart,
+    ToolPart,
+    json_text,
+)
 from crdt_sessions.runtime import RunChanged, SessionEvent, SessionRegistry
 from crdt_sessions_server.gateways.conversation import failure_of, follow_run, has_paused, output_id
 from crdt_sessions_server.http.problems import type_of
@@ -54,6 +64,8 @@ class Encoder:
             match event:
                 case PartBegan(_, part, _):
                     self._parts[part] = event
+                case MessageReplaced(_, value) if not value.parts:  # begun anew; no chunk takes back what was told
+                    self._skip = 0
                 case TextAdded(_, part, _, text) if part >= self._skip:
                     yield from self._add(part, text)
                 case RunChanged(run):

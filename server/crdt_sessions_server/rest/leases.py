@@ -5,6 +5,7 @@ Each request carries the lease's token in the header ``Lease-Token`` and is a si
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Literal
 
@@ -20,6 +21,8 @@ from crdt_sessions.runtime import LeasedRun, SessionRegistry, leased
 from crdt_sessions_server.auth import asked_session
 from crdt_sessions_server.http.describing import Parameter, answers, reads, refuses
 from crdt_sessions_server.http.schemas import Answer, Body
+
+Leased = AbstractAsyncContextManager[LeasedRun]
 
 _LEASE = Parameter("Lease-Token", "Proves the lease: the token that the claim was answered with.", required=True)
 
@@ -82,11 +85,13 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     """Return the routes for holders of runs."""
     leases = Blueprint("leases", __name__, url_prefix="/v1/sessions/<string:name>/runs/<string:run>")
 
-    def held(name: str, run: str) -> AbstractAsyncContextManager[LeasedRun]:
+    def held(name: str, run: str) -> Leased:
         token = request.headers.get("Lease-Token")
         if not token:
             raise LeaseLost(run=run)
         return leased(registry, asked_session(name), run, token)
+
+    _answer_routes(leases, held)
 
     @leases.post("/renew")
     @tag(["agents"])
@@ -102,37 +107,6 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
                 cancelled=holding.record.cancel is not None,
                 steering=holding.steering(),
             )
-
-    @leases.post("/append")
-    @tag(["agents"])
-    @validate_request(Append)
-    @validate_response(Appended)
-    @reads(_LEASE)
-    @refuses(LeaseLost, WrongOffset)
-    async def append(name: str, run: str, data: Append) -> Appended:
-        """Append to the answer where it ends; the same text again changes nothing, another offset is a 409."""
-        async with held(name, run) as holding:
-            return Appended(offset=await holding.append(data.offset, data.text, data.type))
-
-    @leases.put("/tools/<call>")
-    @tag(["agents"])
-    @validate_request(Call)
-    @reads(_LEASE)
-    @refuses(LeaseLost)
-    @answers(204)
-    async def put_tool(name: str, run: str, call: str, data: Call) -> tuple[str, int]:
-        """Write a tool call as far as it is: its input, a question to people, its output or its error."""
-        async with held(name, run) as holding:
-            await holding.tool(
-                checked_id(call, "tool call id", CALL_CHARACTERS),
-                data.name,
-                input=data.input,
-                output=data.output,
-                error=data.error,
-                denied=data.denied,
-                approval=data.approval,
-            )
-        return "", 204
 
     @leases.post("/steering/<message>")
     @tag(["agents"])
@@ -187,3 +161,50 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             )
 
     return leases
+
+
+def _answer_routes(leases: Blueprint, held: Callable[[str, str], Leased]) -> None:
+    @leases.post("/append")
+    @tag(["agents"])
+    @validate_request(Append)
+    @validate_response(Appended)
+    @reads(_LEASE)
+    @refuses(LeaseLost, WrongOffset)
+    async def append(name: str, run: str, data: Append) -> Appended:
+        """Append to the answer where it ends; the same text again changes nothing, another offset is a 409."""
+        async with held(name, run) as holding:
+            return Appended(offset=await holding.append(data.offset, data.text, data.type))
+
+    @leases.post("/restart")
+    @tag(["agents"])
+    @reads(_LEASE)
+    @refuses(LeaseLost)
+    @answers(204)
+    async def restart(name: str, run: str) -> tuple[str, int]:
+        """Begin the answer anew: its offsets count from 0 again, and what stood there is shown to nobody any more.
+
+        Tool calls that people were asked about stay.
+        """
+        async with held(name, run) as holding:
+            await holding.restart()
+        return "", 204
+
+    @leases.put("/tools/<call>")
+    @tag(["agents"])
+    @validate_request(Call)
+    @reads(_LEASE)
+    @refuses(LeaseLost)
+    @answers(204)
+    async def put_tool(name: str, run: str, call: str, data: Call) -> tuple[str, int]:
+        """Write a tool call as far as it is: its input, a question to people, its output or its error."""
+        async with held(name, run) as holding:
+            await holding.tool(
+                checked_id(call, "tool call id", CALL_CHARACTERS),
+                data.name,
+                input=data.input,
+                output=data.output,
+                error=data.error,
+                denied=data.denied,
+                approval=data.approval,
+            )
+        return "", 204

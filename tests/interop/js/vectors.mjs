@@ -85,6 +85,22 @@ session.transact(() => {
 })
 for (const token of ['Nach', ' Öslo', ' 🚆']) { const text = answer.get('parts').get(1).get('text'); text.insert(text.length, token) }
 answer.get('parts').get(1).set('state', 'done')
+const input = {
+  tools: [{ name: 'look', description: 'Look out', inputSchema: { type: 'object' }, where: 'client' }],
+  context: [{ description: 'Ort', value: 'Oslo' }],
+  model: 'small',
+  settings: { temperature: 0.5, toolChoice: { name: 'look' } }
+}
+session.getMap('runs').set('r2', new Y.Map([['request', { messageId: 'm1', agent: '*', trigger: 'regenerate', createdAt: 1700000000003, input }]]))
+session.transact(() => {
+  const anew = new Y.Map()
+  anew.set('head', { id: 'm3', role: 'assistant', author: { id: 'bot', name: 'Bot', kind: 'agent' }, parent: 'm1', createdAt: 1700000000004 })
+  anew.set('runId', 'r2')
+  anew.set('parts', Y.Array.from([part('text', 'Nach Ber', 'interrupted')]))
+  session.getMap('messages').set('m3', anew)
+  anew.set('superseded', 1)
+  anew.get('parts').push([part('text', 'Nach Bergen', 'done')])
+})
 save('session', 'a session document in steps, and the JSON of its root maps at the end', [{
   updates: steps,
   json: Object.fromEntries(['messages', 'runs', 'state', 'receipts'].map(root => [root, session.getMap(root).toJSON()])),

@@ -13,6 +13,7 @@ from typing import Any
 from crdt_sessions.errors import CrdtSessionsError
 from crdt_sessions.ids import SessionId
 from crdt_sessions.model import (
+    MessageReplaced,
     PartBegan,
     PartChanged,
     Run,
@@ -114,15 +115,27 @@ class Encoder:
                     yield from self._tool(tool)
                 case PartChanged(_, part, value) if getattr(value, "state", None) == "done":
                     yield from self._close(part)
+                case MessageReplaced(_, value) if not value.parts:
+                    yield from self._begin_anew()
                 case RunChanged(run):
-                    if run.status != self._run.status and not has_paused(run):
-                        yield {"type": "message-metadata", "messageMetadata": _metadata(run)}
-                    ended = self._run = run
+                    yield from self._run_changed(run)
+                    ended = run
                 case _:
                     pass  # no chunk tells it
         self._replayed = self._replayed or bool(events)
         if ended is not None and has_paused(ended):
             yield from self.end()
+
+    def _run_changed(self, run: Run) -> Iterator[Chunk]:
+        if run.status != self._run.status and not has_paused(run):
+            yield {"type": "message-metadata", "messageMetadata": _metadata(run)}
+        self._run = run
+
+    def _begin_anew(self) -> Iterator[Chunk]:
+        """Go on behind what the agent took back: no chunk says that, so a client shows it until it loads again."""
+        for part in list(self._open):
+            yield from self._close(part)
+        self._tools.clear()
 
     def end(self) -> Iterator[Chunk]:
         """Close open parts, and tell how the run ended."""
