@@ -39,11 +39,11 @@ class Desk:
         run, _ = await ai_sdk.receive(self.registry, self.name, data, by)
         return run
 
-    async def ag_ui(self, messages, run_id, *, by=ANN, again=False, **more):
+    async def ag_ui(self, messages, run_id, *, by=ANN, again=False, client=None, **more):
         """Send what AG-UI's and TanStack's clients send; return the run to follow."""
         body = {"threadId": str(self.name), "runId": run_id, "messages": messages, "state": {}, "tools": []}
         data = RunAgentInput.model_validate({**body, "context": [], "forwardedProps": {}, **more})
-        return await ag_ui.receive(self.registry, self.name, data, by, again=again)
+        return await ag_ui.receive(self.registry, self.name, data, by, again=again, state=client)
 
     async def openai(self, messages, *, by=ANN, key=None, again=False, **more):
         """Send what OpenAI's clients send; return the run to follow."""

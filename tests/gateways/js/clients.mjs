@@ -125,6 +125,7 @@ const commands = {
     if (message) entry.agent.addMessage(message)
     return going(name, entry, subscriber => entry.agent.runAgent(parameters, subscriber), wait)
   },
+  'ag.set' ({ name, state }) { agents.get(name).agent.setState(state) },
   'ag.forget' ({ name }) { // what a page does whose user wants another answer
     const { agent } = agents.get(name)
     agent.setMessages(agent.messages.slice(0, agent.messages.findLastIndex(message => message.role === 'user') + 1))

@@ -42,6 +42,7 @@ from crdt_sessions.runtime import (
     SessionRegistry,
     StateChanged,
 )
+from crdt_sessions_server.gateways.ag_ui.state import ClientState
 from crdt_sessions_server.gateways.conversation import active_run, failure_of, has_paused, output_id
 from crdt_sessions_server.gateways.parts import JoinedParts
 from crdt_sessions_server.http.problems import type_of
@@ -267,6 +268,11 @@ class SessionEncoder:
                 return run
         return None
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """The session's state as it was told."""
+        return self._state
+
     def has_begun(self, run: Run) -> bool:
         """Whether some of a run's message was told."""
         return output_id(run) in self._messages
@@ -433,11 +439,17 @@ def _content(message: Message) -> list[dict[str, Any]] | None:
 
 
 async def events(
-    registry: SessionRegistry, name: SessionId, encoder: SessionEncoder, *, follow: bool, come_back: bool = False
+    registry: SessionRegistry,
+    name: SessionId,
+    encoder: SessionEncoder,
+    *,
+    follow: bool,
+    come_back: bool = False,
+    client: ClientState | None = None,
 ) -> AsyncGenerator[list[Event], None]:
     """Yield a session as AG-UI events, in batches, to the end of the run or, with *follow*, without end.
 
-    The last event is a terminal one.
+    The last event is a terminal one. *client* notes what it was told of the session's state.
 
     Raises:
         ShuttingDown: the service stops, and the client comes back by itself (*come_back*).
@@ -445,19 +457,23 @@ async def events(
     try:
         async with registry.open(name) as session:
             projector = _projector(session)
-            while True:
-                await projector.wait()
-                happened = projector.take()
-                if (rewriting := encoder.rewritten_by(session.view, happened)) is not None:
-                    encoder, projector = SessionEncoder(encoder.thread, rewriting), _projector(session)
+            try:
+                while True:
+                    await projector.wait()
                     happened = projector.take()
-                if batch := list(encoder.encode(session.view, happened)):
-                    yield batch
-                if encoder.ended and not follow:
-                    return
-                going = active_run(session.view) if encoder.ended else None
-                if going is not None and encoder.has_begun(going):  # it ran beside the one that ended: tell all anew
-                    encoder, projector = SessionEncoder(encoder.thread, going), _projector(session)
+                    if (rewriting := encoder.rewritten_by(session.view, happened)) is not None:
+                        encoder, projector = SessionEncoder(encoder.thread, rewriting), _projector(session)
+                        happened = projector.take()
+                    if batch := list(encoder.encode(session.view, happened)):
+                        yield batch
+                    if encoder.ended:
+                        _note(client, session, encoder, whole=True)
+                    if encoder.ended and not follow:
+                        return
+                    if (beside := _begun_beside(session.view, encoder)) is not None:
+                        encoder, projector = SessionEncoder(encoder.thread, beside), _projector(session)
+            finally:
+                _note(client, session, encoder, whole=False)
     except CrdtSessionsError as error:
         if come_back and isinstance(error, ShuttingDown):
             raise
@@ -466,3 +482,14 @@ async def events(
 
 def _projector(session: Session) -> Projector:
     return Projector(session, wants=lambda subject: subject[0] != "meta")
+
+
+def _begun_beside(view: SessionView, encoder: SessionEncoder) -> Run | None:
+    """Return the active run if it has begun beside the one that has ended: then all is told anew."""
+    going = active_run(view) if encoder.ended else None
+    return going if going is not None and encoder.has_begun(going) else None
+
+
+def _note(client: ClientState | None, session: Session, encoder: SessionEncoder, *, whole: bool) -> None:
+    if client is not None:
+        client.told(session.view, encoder.state, whole=whole)

@@ -14,6 +14,7 @@ from crdt_sessions.model.strings import checked_id, is_call
 from crdt_sessions.model.values import Part, Role, Trigger
 from crdt_sessions.runtime import Session, SessionRegistry
 from crdt_sessions_server.auth import Principal
+from crdt_sessions_server.gateways.ag_ui.state import ClientState, ToldStates
 from crdt_sessions_server.gateways.conversation import (
     Question,
     answering,
@@ -35,7 +36,13 @@ _SPOKEN: dict[str, Role] = {"user": "user", "system": "system", "developer": "sy
 
 
 async def receive(
-    registry: SessionRegistry, name: SessionId, data: RunAgentInput, principal: Principal, *, again: bool = False
+    registry: SessionRegistry,
+    name: SessionId,
+    data: RunAgentInput,
+    principal: Principal,
+    *,
+    again: bool = False,
+    state: ClientState | None = None,
 ) -> Run:
     """Record a request; return the run to follow.
 
@@ -49,9 +56,11 @@ async def receive(
         data: the request.
         principal: its sender.
         again: whether the client repeats an earlier request.
+        state: takes the client's copy of the session's state; None if its protocol has none.
 
     Raises:
         NotFound: there is nothing to answer, decide or continue.
+        AccessDenied, BadValue, TooLarge: its state or its input cannot be taken.
     """
     now = registry.clock.now()
     run_id, given = checked_id(data.run_id, "run id"), _input(data)
@@ -61,30 +70,60 @@ async def receive(
         view = session.view
         if run_id in view.runs:
             return view.runs.find(run_id)
-        if data.resume:
-            return await _resumed(session, data, principal, now)
-        ends_with = data.messages[-1].role if data.messages else None
-        if ends_with == "tool" and (message_id := _caller(view, data.messages)) is not None:
-            return await _answered(session, message_id, data, given, principal, now)
-        history = _history(view, data.messages)
-        if ends_with == "tool" and history and history[-1].id not in view.messages:
-            question = Question(history, agent, "continue", history[-1].id, run=run_id, input=given)
-            return await ask(session, question, principal, now)
-        asked = next((incoming.id for incoming in reversed(history) if incoming.role != "assistant"), None)
-        if asked is None:
-            raise NotFound(what="message to answer", id=run_id)
-        trigger: Trigger = "submit"
-        if _forwarded(data, "trigger") == "regenerate" and not again:
-            trigger = "regenerate"
-        elif (known := answering(view, asked)) is not None and known.over:
-            if again or ends_with not in _SPOKEN or not wants_another(view, asked):
-                return known
-            trigger = "regenerate"
-        return await ask(session, Question(history, agent, trigger, asked, run=run_id, input=given), principal, now)
+        state = state or ToldStates().client(name, principal)
+        state.propose(view, data.messages, data.state)
+        session.check_room(state.size)
+        run = await _recorded(session, data, principal, now, agent=agent, given=given, state=state, again=again)
+        if state.open:  # no question took it along
+            await session.edit(state.write, by=principal.by)
+        state.sent(view, data.messages)
+        return run
+
+
+async def _recorded(
+    session: Session,
+    data: RunAgentInput,
+    principal: Principal,
+    now: Millis,
+    *,
+    agent: str | None,
+    given: RunInput | None,
+    state: ClientState,
+    again: bool,
+) -> Run:
+    """Record a new request; return the run to follow."""
+    view = session.view
+    if data.resume:
+        return await _resumed(session, data, principal, now, state)
+    ends_with = data.messages[-1].role if data.messages else None
+    if ends_with == "tool" and (message_id := _caller(view, data.messages)) is not None:
+        return await _answered(session, message_id, data, given, principal, now, state)
+    history = _history(view, data.messages)
+    if ends_with == "tool" and history and history[-1].id not in view.messages:
+        question = Question(history, agent, "continue", history[-1].id, data.run_id, input=given, also=state.write)
+        return await ask(session, question, principal, now)
+    asked = next((incoming.id for incoming in reversed(history) if incoming.role != "assistant"), None)
+    if asked is None:
+        raise NotFound(what="message to answer", id=data.run_id)
+    trigger: Trigger = "submit"
+    if _forwarded(data, "trigger") == "regenerate" and not again:
+        trigger = "regenerate"
+    elif (known := answering(view, asked)) is not None and known.over:
+        if again or ends_with not in _SPOKEN or not wants_another(view, asked):
+            return known
+        trigger = "regenerate"
+    question = Question(history, agent, trigger, asked, data.run_id, input=given, also=state.write)
+    return await ask(session, question, principal, now)
 
 
 async def _answered(
-    session: Session, message_id: str, data: RunAgentInput, given: RunInput | None, principal: Principal, now: Millis
+    session: Session,
+    message_id: str,
+    data: RunAgentInput,
+    given: RunInput | None,
+    principal: Principal,
+    now: Millis,
+    state: ClientState,
 ) -> Run:
     """Record results of the client's own tools; return the run that continues with them, or did."""
     results, writer = _results(data.messages), writer_of(session.view, message_id)
@@ -96,6 +135,7 @@ async def _answered(
         waiting = [(tool, content) for tool, content in known if tool is not None and tool.state == "input-available"]
         for tool, content in waiting:
             tool.output(content)
+        state.write(view)
         return bool(waiting)
 
     brought = await session.edit(write)
@@ -106,7 +146,9 @@ async def _answered(
     return await ask(session, question, principal, now)
 
 
-async def _resumed(session: Session, data: RunAgentInput, principal: Principal, now: Millis) -> Run:
+async def _resumed(
+    session: Session, data: RunAgentInput, principal: Principal, now: Millis, state: ClientState
+) -> Run:
     """Record decisions that runs wait for; each run continues under its own id. Deciding again changes nothing.
 
     Raises:
@@ -129,6 +171,8 @@ async def _resumed(session: Session, data: RunAgentInput, principal: Principal, 
     if not runs or (unknown := verdicts.keys() - set[str]().union(*found.values())):
         waiting = [call.tool_call_id for run in view.runs.unfinished() for call in run.pending or ()]
         raise NotFound(what="interrupt", id=", ".join(sorted(unknown if runs else verdicts)), known=waiting)
+    if state.open:  # before the run continues
+        await session.edit(state.write, by=principal.by)
     for message_id, calls in found.items():
         await decide(session, principal, now, message_id, {call: verdicts[call] for call in calls})
     return next((run for run in reversed(runs) if not run.over), runs[-1])

@@ -13,6 +13,7 @@ from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
 from crdt_sessions_server.gateways.ag_ui.events import SessionEncoder, events
 from crdt_sessions_server.gateways.ag_ui.inbound import receive
+from crdt_sessions_server.gateways.ag_ui.state import ToldStates
 from crdt_sessions_server.gateways.conversation import (
     RUN_HEADER,
     Stopped,
@@ -30,6 +31,7 @@ from crdt_sessions_server.rest.sessions import creates
 
 def blueprint(registry: SessionRegistry) -> Blueprint:
     """Return the routes of AG-UI."""
+    states = ToldStates()
     ag_ui = Blueprint("ag-ui", __name__, url_prefix="/v1/gateways/ag-ui")
 
     @ag_ui.post("")
@@ -39,10 +41,12 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     async def run_agent(data: RunAgentInput) -> Response:
         """Ask, decide or answer a tool call (``RunAgentInput``); the answer is the run as events."""
         principal, name = await asked_in_body(data.thread_id)
-        run = await receive(registry, name, data, principal)
+        client = states.client(name, principal)
+        run = await receive(registry, name, data, principal, state=client)
         encoder = SessionEncoder(data.thread_id, run, data.run_id, data.parent_run_id)
         return going_on(
-            data_frames(events(registry, name, encoder, follow=False)), headers={RUN_HEADER: header_value(run.id)}
+            data_frames(events(registry, name, encoder, follow=False, client=client)),
+            headers={RUN_HEADER: header_value(run.id)},
         )
 
     @ag_ui.get("/<room:name>")
@@ -52,12 +56,13 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     async def join(name: str) -> Response:
         """Join the active run, or see the conversation; with ``?follow=true`` later runs as well."""
         follow = request.args.get("follow") in ("1", "true")
+        client = states.client(asked_session(name), current_principal())
         async with registry.open(
             asked_session(name), create=creates(registry, current_principal()), by=current_principal().id
         ) as session:
             await session.readable()
             encoder = SessionEncoder(name, joined_run(session.view))
-        return going_on(data_frames(events(registry, asked_session(name), encoder, follow=follow)))
+        return going_on(data_frames(events(registry, asked_session(name), encoder, follow=follow, client=client)))
 
     @ag_ui.post("/<room:name>/cancel")
     @tag(["gateways"])
