@@ -40,6 +40,7 @@
     ├── EmptyMessage              a message that says nothing
     ├── BadDocument               an import that is not a session document
     ├── NotFound                  a message, run or artifact that is not in the document
+    ├── NotAnAnswer               it does not fit what people are asked
     ├── AlreadyDecided            what people were asked is settled; the first decision counts
     ├── NothingToDecide           nobody is asked about the tool call
     ├── StorageError              the store failed; what was not acknowledged is not stored
@@ -241,6 +242,20 @@ class NotAnApprover(AccessDenied):
         self.call = call
         self.principal = principal
         self.approvers = approvers
+
+
+class NotAnAnswer(CrdtSessionsError):
+    """What somebody says does not fit what is asked.
+
+    Args:
+        call: the tool call.
+        why: what is wrong with it.
+    """
+
+    def __init__(self, *, call: str, why: str) -> None:
+        super().__init__(f"that is no answer to what the tool call {call!r} asks: {why}")
+        self.call = call
+        self.why = why
 
 
 class AlreadyDecided(CrdtSessionsError):

@@ -9,7 +9,7 @@ from typing import Any
 
 from crdt_sessions.client.messages import FollowedMessages
 from crdt_sessions.client.peer import Peer
-from crdt_sessions.errors import EmptyMessage
+from crdt_sessions.errors import EmptyMessage, NotFound
 from crdt_sessions.model import (
     ANY_AGENT,
     Decision,
@@ -204,8 +204,12 @@ class ConversationPeer(Peer):
         parent = head.parent if head is not None else None
         return await self.post(text, parent=parent, replaces=message_id, agent=agent, wait=wait)
 
-    def decide(self, run_id: str, tool_call_id: str, approved: bool, reason: str | None = None) -> None:
+    def decide(
+        self, run_id: str, tool_call_id: str, approved: bool, reason: str | None = None, *, value: Any = None
+    ) -> None:
         """Say whether one has *approved* a tool call that waits, and the *reason*. The server settles what counts.
+
+        Where more than yes or no is asked *value* is the answer; of input that may be edited, the input.
 
         It is refused here if it cannot count, as far as this replica tells. What the server refuses, or hears too
         late, it writes down at the tool call (``refused``, ``late``). :attr:`Run.pending` has the calls that wait.
@@ -213,15 +217,35 @@ class ConversationPeer(Peer):
         Raises:
             NotFound: there is no such run or tool call.
             NotAnApprover: others are asked.
+            NotAnAnswer: *value* does not fit what is asked.
             NothingToDecide: nobody is asked about it, or the run has ended.
             AlreadyDecided: it is settled.
         """
         run = self.view.runs.find(run_id)
         message, who = self.view.messages.find(run.output or ""), self.author.id
-        tool = check_decision(run, message, tool_call_id, who, approved=approved)
+        decision = Decision(approved=approved, value=value, reason=reason, at=self._clock.now())
+        tool = check_decision(run, message, tool_call_id, who, decision)
         if tool.approval is None:  # else it is what one has said before
-            decision = Decision(approved=approved, reason=reason, at=self._clock.now())
             self.edit(lambda _: tool.decide(who, decision))
+
+    def draft(self, run_id: str, tool_call_id: str, **fields: Any) -> dict[str, Any]:
+        """Fill in fields of an answer that is asked for, and return the draft as it stands.
+
+        All devices share it, also those that are offline for a while: of each field the last value stays. It counts
+        for nothing until somebody says :meth:`decide`. A field that is None is emptied.
+
+        Raises:
+            NotFound: there is no such run or tool call.
+            BadValue: a field is not JSON that every peer can hold.
+        """
+        run = self.view.runs.find(run_id)
+        message = self.view.messages.find(run.output or "")
+        tool = message.tool(tool_call_id) if message is not None else None
+        if tool is None:
+            raise NotFound(what="tool call that waits for approval", id=tool_call_id)
+        if fields:
+            self.edit(lambda _: tool.fill_in(fields))
+        return tool.draft()
 
     def _request(
         self,

@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from crdt_sessions.client.service import Assignment, ServiceClient
 from crdt_sessions.client.session import SessionPeer
 from crdt_sessions.client.stream import MessageStream, TextStream
-from crdt_sessions.errors import NotFound, RunSuspended
+from crdt_sessions.errors import BadValue, NotFound, RunSuspended
 from crdt_sessions.model import (
     Approval,
     ApprovalRequest,
@@ -23,6 +25,7 @@ from crdt_sessions.model import (
     shaped,
 )
 from crdt_sessions.model import text as text_edits
+from crdt_sessions.model.checks import why_not
 
 Result = TypeVar("Result")
 
@@ -186,6 +189,8 @@ class AgentRun:
         approvers: list[str] | None = None,
         needs: str = "any",
         deadline_s: float | None = None,
+        edit: bool = False,
+        schema: dict[str, Any] | None = None,
     ) -> Approval:
         """Return what people decided about a tool call; if they have not yet, leave the run to wait for them.
 
@@ -197,21 +202,73 @@ class AgentRun:
             approvers: the principals who may decide; everybody if None.
             needs: ``any`` if one of them is enough, ``all`` if all must agree.
             deadline_s: seconds after which it counts as denied.
+            edit: whether they may change the input; :attr:`ToolCall.arguments` has it as they want it.
+            schema: JSON Schema of the input, where it may be edited.
 
         Raises:
             RunSuspended: nobody has decided yet. Let it pass.
+            BadValue: the schema has what forms cannot have.
         """
+        asked = {"kind": "edit", "schema": schema} if edit else {}
+        return self._decided(call, asked, approvers, needs, deadline_s)
+
+    async def ask(
+        self,
+        message: str,
+        schema: dict[str, Any] | None = None,
+        *,
+        default: Any = None,
+        approvers: list[str] | None = None,
+        needs: str = "any",
+        deadline_s: float | None = None,
+        call_id: str | None = None,
+    ) -> Approval:
+        """Ask people something; return their answer, or leave the run to wait for it.
+
+        What is asked stands in the answer as a call of the tool ``ask``. The answer is tried again once somebody has
+        answered, as with :meth:`suspend_for_approval`; ask the same in the same order, or name it (*call_id*).
+
+        Args:
+            message: what is asked, for people.
+            schema: JSON Schema of the answer: with ``enum`` or ``oneOf`` a choice, with ``properties`` a form; None
+                to ask for yes or no. ``docs/protocol.md`` lists the keywords that forms know.
+            default: the answer that counts if nobody gives one in time.
+            approvers: the principals who may answer; everybody if None.
+            needs: ``any`` if one of them is enough, ``all`` if all must answer; the last answer counts then.
+            deadline_s: seconds after which *default* counts, or without one, that nobody answered.
+            call_id: the id of the tool call.
+
+        Returns:
+            ``approved`` says whether it was answered, and not declined; ``value`` is the answer.
+
+        Raises:
+            RunSuspended: nobody has answered yet. Let it pass.
+            BadValue: the schema has what forms cannot have, or the default does not fit it.
+        """
+        call = self.tool("ask", {"message": message}, call_id=call_id)
+        kind = "approve" if schema is None else "form" if "properties" in schema else "choose"
+        asked = {"kind": kind, "message": message, "schema": schema, "default": default}
+        approval = self._decided(call, asked, approvers, needs, deadline_s)
+        if not call.done:
+            call.output({"approved": approval.approved, "value": approval.value})
+        return approval
+
+    def _decided(
+        self, call: ToolCall, asked: dict[str, Any], approvers: list[str] | None, needs: str, deadline_s: float | None
+    ) -> Approval:
         if (approval := call.approval) is not None:
             return approval
         now = self.session.now()
-        request = ApprovalRequest.model_validate(
-            {
-                "approvers": approvers,
-                "needs": needs,
-                "deadline": None if deadline_s is None else now + int(deadline_s * 1000),
-                "requestedAt": now,
-            }
-        )
+        said = {
+            "approvers": approvers,
+            "needs": needs,
+            "deadline": None if deadline_s is None else now + int(deadline_s * 1000),
+            "requestedAt": now,
+        }
+        try:
+            request = ApprovalRequest.model_validate(asked | said)
+        except ValidationError as error:
+            raise BadValue(where="the question", why="; ".join(why_not(error))) from None
         call.ask(request)
         self.out.end("suspended", "approval requested")
         raise RunSuspended(run=self.id, why="people must decide")
@@ -273,6 +330,12 @@ class ToolCall:
     def approval(self) -> Approval | None:
         """What people decided about it, if they have."""
         return self._stream.approval
+
+    @property
+    def arguments(self) -> Any:
+        """The input that the tool is to be called with: as people have edited it, or else as it was written."""
+        approval = self.approval
+        return approval.value if approval is not None and approval.value is not None else self._stream.input
 
     def ask(self, request: ApprovalRequest) -> None:
         """Ask people to decide, as *request* says; see :meth:`AgentRun.suspend_for_approval`."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from crdt_sessions.errors import AlreadyDecided, NotAnApprover, NotFound, NothingToDecide
+from crdt_sessions.errors import AlreadyDecided, NotAnAnswer, NotAnApprover, NotFound, NothingToDecide
+from crdt_sessions.model.asks import why_no_answer
 from crdt_sessions.model.messages import MessageView
 from crdt_sessions.model.streams import ToolStream
-from crdt_sessions.model.values import Approval, ApprovalRequest, Run
+from crdt_sessions.model.values import Approval, ApprovalRequest, Decision, Run
 
 
 def may_decide(request: ApprovalRequest, principal: str) -> bool:
@@ -14,7 +15,7 @@ def may_decide(request: ApprovalRequest, principal: str) -> bool:
 
 
 def check_decision(
-    run: Run | None, message: MessageView | None, call_id: str, principal: str, *, approved: bool
+    run: Run | None, message: MessageView | None, call_id: str, principal: str, decision: Decision
 ) -> ToolStream:
     """Return the tool call about which *principal* says something that can count, or has counted already.
 
@@ -23,12 +24,13 @@ def check_decision(
         message: what the run writes; None if it has not begun.
         call_id: the tool call.
         principal: who decides.
-        approved: what they say.
+        decision: what they say.
 
     Raises:
         NotFound: the message has no such call.
         NothingToDecide: nobody is asked about it, or not any more.
         NotAnApprover: others are.
+        NotAnAnswer: it does not fit what is asked.
         AlreadyDecided: it is settled, and not by this decision.
     """
     tool = message.tool(call_id) if message is not None else None
@@ -41,18 +43,20 @@ def check_decision(
     if not may_decide(request, principal):
         raise NotAnApprover(call=call_id, principal=principal, approvers=request.approvers or [])
     if approval is not None:
-        if not _counted(tool, request, approval, principal, approved=approved):
+        if not _counted(tool, request, approval, principal, decision):
             raise AlreadyDecided(call=call_id, approved=approval.approved, by=approval.by, reason=approval.reason)
     elif run is None or run.over:
         raise NothingToDecide(call=call_id, why="no run waits for it" if run is None else f"the run is {run.status}")
+    elif (why := why_no_answer(request, decision)) is not None:
+        raise NotAnAnswer(call=call_id, why=why)
     return tool
 
 
 def _counted(
-    tool: ToolStream, request: ApprovalRequest, approval: Approval, principal: str, *, approved: bool
+    tool: ToolStream, request: ApprovalRequest, approval: Approval, principal: str, decision: Decision
 ) -> bool:
     """Whether what *principal* says now is what they have said, and what counts: a request that is repeated."""
-    if approval.approved != approved:
+    if approval.approved != decision.approved or (decision.approved and approval.value != decision.value):
         return False
     said = tool.decisions().get(principal) if request.needs == "all" else None
-    return approval.by == principal or (said is not None and said.approved == approved)
+    return approval.by == principal or (said is not None and said.approved == decision.approved)

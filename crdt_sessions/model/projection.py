@@ -202,7 +202,7 @@ def _buffer(part: Any) -> str:
 
 def _mark(part: Any, state: str) -> str:
     """Return what differs if something else than the buffer of a part has changed: its state, what people decided."""
-    said = [spelled(part.get(key)) for key in ("decisions", "approval", "late")]
+    said = [spelled(part.get(key)) for key in ("draft", "decisions", "approval", "late", "refused")]
     if not any(said):
         return state
     return f"{state} {crc32(json.dumps(said, sort_keys=True).encode())}"

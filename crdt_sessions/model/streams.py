@@ -7,7 +7,7 @@ marked ``continues``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args
 
@@ -165,6 +165,11 @@ class ToolStream:
         return next((known for known in _TOOL_STATES if known == state), None)
 
     @property
+    def input(self) -> Any:
+        """The input, once it is complete; None if it has none."""
+        return spelled(self._part.get("input"))
+
+    @property
     def waits(self) -> bool:
         """Whether people have not decided about the call yet."""
         return self.state == "approval-requested"
@@ -234,6 +239,8 @@ class ToolStream:
         if self.approval_request is None:
             self._part["approvalRequest"] = request.json_value()
             self._part["decisions"] = Map({})
+            if request.form is not None or request.kind == "edit":
+                self._part["draft"] = Map({})  # made once, by the agent: two that were made at once are one too few
             self._part["state"] = "approval-requested"
 
     def decide(self, principal: str, decision: Decision) -> None:
@@ -248,6 +255,26 @@ class ToolStream:
             self._part["decisions"] = Map({})
             decisions = self._part["decisions"]
         decisions[principal] = decision.json_value()
+
+    def draft(self) -> dict[str, Any]:
+        """Return the answer as far as somebody has filled it in, by field."""
+        draft = self._part.get("draft")
+        return {name: spelled(value) for name, value in draft.items()} if isinstance(draft, Map) else {}
+
+    def fill_in(self, fields: Mapping[str, Any]) -> None:
+        """Fill in fields of the draft, or empty those that are None. Nothing happens where nobody is asked.
+
+        Raises:
+            BadValue: one of them is not JSON that every peer can hold.
+        """
+        draft = self._part.get("draft")
+        if not isinstance(draft, Map):
+            return
+        for name, value in fields.items():
+            if value is None:
+                draft.pop(name, None)
+            elif spelled(draft.get(name)) != value:
+                draft[name] = check_json(value, name)
 
     def decisions(self) -> dict[str, Decision]:
         """Return the decisions, by principal; values that are no decision are left out."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from crdt_sessions.ids import Millis
-from crdt_sessions.model import Approval, Decision, LateDecision, RefusedDecision, may_decide
+from crdt_sessions.model import Approval, Decision, LateDecision, RefusedDecision, may_decide, why_no_answer
 from crdt_sessions.sync.records import ApprovalRecord
 
 _MAX_REFUSED = 20
@@ -17,6 +17,8 @@ def heard_of(known: ApprovalRecord, decisions: dict[str, Decision], now: Millis)
     for who, said in _in_time(decisions):
         if not may_decide(known.request, who):
             known = refusing(known, refusal(said, by=who, why="not-an-approver"))
+        elif (why := why_no_answer(known.request, said)) is not None:
+            known = refusing(known, refusal(said, by=who, why="not-an-answer", detail=why))
     approval = known.approval or _decided(known, decisions, now)
     if approval is None:
         return known
@@ -24,9 +26,9 @@ def heard_of(known: ApprovalRecord, decisions: dict[str, Decision], now: Millis)
     return settled.replace(late=(*known.late, *_late(settled, decisions)))
 
 
-def refusal(decision: Decision, *, by: str, why: str) -> RefusedDecision:
-    """Return a decision as one that does not count."""
-    return RefusedDecision(by=by, why=why, **_said(decision))
+def refusal(decision: Decision, *, by: str, why: str, detail: str | None = None) -> RefusedDecision:
+    """Return a decision as one that does not count. Its value is left out: nothing follows from it."""
+    return RefusedDecision(by=by, why=why, detail=detail, **_said(decision) | {"value": None})
 
 
 def refusing(known: ApprovalRecord, refused: RefusedDecision) -> ApprovalRecord:
@@ -40,7 +42,7 @@ def refusing(known: ApprovalRecord, refused: RefusedDecision) -> ApprovalRecord:
 def _decided(record: ApprovalRecord, decisions: dict[str, Decision], now: Millis) -> Approval | None:
     """Return the decision that counts, if there is one by now."""
     request = record.request
-    said = [(who, decision) for who, decision in _in_time(decisions) if may_decide(request, who)]
+    said = _that_count(record, decisions)
     denials = [(who, decision) for who, decision in said if not decision.approved]
     if request.needs == "all" and not denials:
         missing = set(request.approvers or ()) - {who for who, _ in said}
@@ -48,10 +50,21 @@ def _decided(record: ApprovalRecord, decisions: dict[str, Decision], now: Millis
     else:
         counting = denials[:1] if request.needs == "all" else said[:1]
     for who, decision in counting:
-        return Approval(approved=decision.approved, by=who, reason=decision.reason, at=now)
+        value = decision.value if decision.approved else None
+        return Approval(approved=decision.approved, value=value, by=who, reason=decision.reason, at=now)
     if request.deadline is not None and now >= request.deadline:
-        return Approval(approved=False, by="deadline", reason="nobody decided in time", at=now)
+        answered, default = request.default is not None, request.default
+        return Approval(approved=answered, value=default, by="deadline", reason="nobody decided in time", at=now)
     return None
+
+
+def _that_count(record: ApprovalRecord, decisions: dict[str, Decision]) -> list[tuple[str, Decision]]:
+    """Return the decisions of those who have a say that are answers to what is asked, in their order."""
+    return [
+        (who, said)
+        for who, said in _in_time(decisions)
+        if may_decide(record.request, who) and why_no_answer(record.request, said) is None
+    ]
 
 
 def _late(record: ApprovalRecord, decisions: dict[str, Decision]) -> list[LateDecision]:
@@ -59,11 +72,11 @@ def _late(record: ApprovalRecord, decisions: dict[str, Decision]) -> list[LateDe
     approval = record.approval
     assert approval is not None
     found = []
-    for who, said in _in_time(decisions):
-        counted = who == approval.by and said.approved == approval.approved
-        agreed = record.request.needs == "all" and said.approved == approval.approved
+    for who, said in _that_count(record, decisions):
+        same = said.approved == approval.approved and (not said.approved or said.value == approval.value)
+        counted = same and (who == approval.by or record.request.needs == "all")
         late = LateDecision(by=who, **_said(said))
-        if may_decide(record.request, who) and not counted and not agreed and late not in record.late:
+        if not counted and late not in record.late:
             found.append(late)
     return found
 
@@ -73,4 +86,4 @@ def _in_time(decisions: dict[str, Decision]) -> list[tuple[str, Decision]]:
 
 
 def _said(decision: Decision) -> dict[str, Any]:
-    return {"approved": decision.approved, "reason": decision.reason, "at": decision.at}
+    return {name: getattr(decision, name) for name in ("approved", "value", "reason", "at")}

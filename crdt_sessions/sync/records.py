@@ -110,6 +110,8 @@ class RunRecord(BaseModel):
             PendingCall(
                 tool_call_id=call_id,
                 tool_name=each.tool_name,
+                kind=each.request.kind,
+                message=each.request.message,
                 approvers=each.request.approvers,
                 needs=each.request.needs,
                 deadline=each.request.deadline,

@@ -659,6 +659,10 @@ class RunSteward:
         approvals = dict(record.approvals)
         for tool in message.tools() if message is not None else []:
             request = tool.approval_request
+            if request is None and tool.waits:  # nobody can answer it, and the agent would ask again and again
+                why = f"what the tool call {tool.call_id!r} asks people cannot be read"
+                self._end(record, "failed", why, now, RunError(code="bad-question", message=why))
+                return
             if request is not None and tool.call_id not in approvals:
                 approvals[tool.call_id] = ApprovalRecord(request=request, tool_name=tool.name)
         suspended = self._put(self._release(record, "done").replace(status="suspended", approvals=approvals))

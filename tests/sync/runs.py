@@ -59,14 +59,23 @@ class World:
         value = RunCancel(by=who, reason=reason, at=self.network.now)
         self.network.act(who, lambda replica: replica.stop(run, value))
 
-    def decide(self, who, approved, call="c", output="r-out", reason=None):
-        value = Decision(approved=approved, reason=reason, at=self.network.now)
+    def decide(self, who, approved, call="c", output="r-out", reason=None, answer=None):
+        value = Decision(approved=approved, value=answer, reason=reason, at=self.network.now)
 
         def change(view):
             message = view.messages.find(output)
             tool = message.tool(call) if message is not None else None
             if tool is not None:
                 tool.decide(who, value)
+
+        self.network.edit(who, change)
+
+    def fill_in(self, who, call="c", output="r-out", **fields):
+        def change(view):
+            message = view.messages.find(output)
+            tool = message.tool(call) if message is not None else None
+            if tool is not None:
+                tool.fill_in(fields)
 
         self.network.edit(who, change)
 

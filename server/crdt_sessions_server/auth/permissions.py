@@ -103,6 +103,7 @@ ROUTES: dict[str, Permission | None] = {
     "runs.get_run": Permission.READ,
     "runs.cancel_run": Permission.CANCEL,
     "runs.decide": Permission.DECIDE,
+    "runs.fill_in": Permission.DECIDE,
     "lists.list_all_runs": Permission.READ,
     "lists.list_agents": Permission.READ,
     "runs.claim_run": Permission.CLAIM,

@@ -140,6 +140,12 @@ OF_ERRORS: dict[type[errors.CrdtSessionsError], ProblemType] = {
         "Others are asked to decide",
         "Have one of those in the member approvers decide.",
     ),
+    errors.NotAnAnswer: ProblemType(
+        "not-an-answer",
+        422,
+        "It does not fit what is asked",
+        "Look at approvalRequest of the tool call: its kind, and the schema that the value must fit.",
+    ),
     errors.AlreadyDecided: ProblemType(
         "already-decided",
         409,

@@ -33,7 +33,7 @@ async def write_decisions(
 
     Raises:
         AccessDenied: they may not speak for that one.
-        NotAnApprover, NotFound, NothingToDecide: one of the decisions cannot count; nothing was written.
+        NotAnApprover, NotAnAnswer, NotFound, NothingToDecide: one of the decisions cannot count; nothing was written.
     """
     who = principal.speaking_as(speaking_as)
     await session.readable()  # a decision that is told of must not be lost in a crash
@@ -43,7 +43,7 @@ async def write_decisions(
         found = []
         for call, decision in decisions.items():
             try:
-                tool = check_decision(run, view.messages.find(message_id), call, who, approved=decision.approved)
+                tool = check_decision(run, view.messages.find(message_id), call, who, decision)
             except AlreadyDecided as error:
                 late.append(error)
             except NotAnApprover as error:

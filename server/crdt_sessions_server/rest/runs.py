@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 from quart import Blueprint
 from quart_schema import tag, validate_request, validate_response
 
-from crdt_sessions.errors import AlreadyDecided, NotAnApprover, NothingToDecide, RunNotClaimable
+from crdt_sessions.errors import (
+    AlreadyDecided,
+    NotAnAnswer,
+    NotAnApprover,
+    NotFound,
+    NothingToDecide,
+    RunNotClaimable,
+)
 from crdt_sessions.ids import SessionId, name_of
 from crdt_sessions.model import (
     ANY_AGENT,
@@ -70,8 +78,15 @@ class Verdict(Body):
     """What somebody decides about a tool call."""
 
     approved: bool
+    value: JsonValue = Field(None, description="The answer, where more than yes or no is asked.")
     reason: str | None = Field(None, max_length=REASON_CHARACTERS)
     principal: PrincipalId | None = Field(None, description="Only where nobody is known, and for backends.")
+
+
+class Draft(Body):
+    """An answer as far as somebody has filled it in."""
+
+    fields: dict[str, JsonValue] = Field(default_factory=dict, max_length=100)
 
 
 class ClaimRequest(Body):
@@ -186,15 +201,16 @@ def _control_routes(runs: Blueprint, registry: SessionRegistry) -> None:
     @tag(["runs"])
     @validate_request(Verdict)
     @validate_response(ToolPart)
-    @refuses(NotAnApprover, AlreadyDecided, NothingToDecide)
+    @refuses(NotAnApprover, NotAnAnswer, AlreadyDecided, NothingToDecide)
     async def decide(name: str, run: str, call: str, data: Verdict) -> ToolPart:
         """Decide about a tool call that waits for approval; a run names those that do (``pending``).
 
         The answer says which decision counts (``approval``); where all approvers are needed, that may take others.
         Deciding again what one has decided changes nothing. A decision that cannot count is refused: 403 if others
-        are asked, 404 if there is no such call, 409 if it is settled already or nobody is asked about it.
+        are asked, 404 if there is no such call, 409 if it is settled already or nobody is asked about it, 422 if it
+        does not fit what is asked (`approvalRequest.schema`).
         """
-        decision = Decision(approved=data.approved, reason=data.reason, at=registry.clock.now())
+        decision = Decision(approved=data.approved, value=data.value, reason=data.reason, at=registry.clock.now())
         async with registry.open(asked_session(name)) as session:
             found, who = session.view.runs.find(run), current_principal()
             output = found.output or ""
@@ -203,6 +219,28 @@ def _control_routes(runs: Blueprint, registry: SessionRegistry) -> None:
             message = session.view.messages.value(output)
             parts = message.parts if message is not None else []
             return next(part for part in parts if isinstance(part, ToolPart) and part.tool_call_id == call)
+
+    @runs.patch("/sessions/<name>/runs/<run>/approvals/<call>/draft")
+    @tag(["runs"])
+    @validate_request(Draft)
+    @validate_response(Draft)
+    async def fill_in(name: str, run: str, call: str, data: Draft) -> Draft:
+        """Fill in fields of an answer that is asked for; `null` empties one. It counts for nothing until it is sent.
+
+        All devices share the draft. The answer to this request has all of it.
+        """
+        async with registry.open(asked_session(name)) as session:
+
+            def change(view: SessionView) -> dict[str, JsonValue]:
+                message = view.messages.find(view.runs.find(run).output or "")
+                tool = message.tool(call) if message is not None else None
+                if tool is None:
+                    raise NotFound(what="tool call that waits for approval", id=call)
+                session.check_room(len(json.dumps(data.fields)))
+                tool.fill_in(data.fields)
+                return tool.draft()
+
+            return Draft(fields=await session.edit(change))
 
 
 def _claim_routes(runs: Blueprint, dispatcher: Dispatcher) -> None:
