@@ -237,6 +237,9 @@ class ToolStream:
     def ask(self, request: ApprovalRequest) -> None:
         """Ask people to decide about the call; asking again changes nothing."""
         if self.approval_request is None:
+            fields = request.form.get("properties") if request.form is not None else None
+            if isinstance(fields, dict) and request.order is None:
+                request = request.replace(order=list(fields))
             self._part["approvalRequest"] = request.json_value()
             self._part["decisions"] = Map({})
             if request.form is not None or request.kind == "edit":

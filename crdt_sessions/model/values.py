@@ -150,6 +150,8 @@ class ApprovalRequest(Value):
     """What is asked, for people; the call and its input speak for themselves if it is absent."""
     form: Annotated[dict[str, Any], AfterValidator(_checked_form)] | None = Field(None, alias="schema")
     """JSON Schema of the answer; see :mod:`crdt_sessions.model.asks` for its keywords."""
+    order: list[str] | None = None
+    """The form's fields in the order in which they are shown: objects in a document have none."""
     default: Any = None
     """The answer that counts if nobody gives one in time."""
 

@@ -45,10 +45,22 @@ const shown = message => {
   return parts instanceof Y.Array ? parts.toArray().filter((part, at) => at >= gone || (part instanceof Y.Map && part.has('approvalRequest'))) : []
 }
 
+const callOf = (doc, messageId, toolCallId) =>
+  shown(doc.getMap('messages').get(messageId)).find(part => part.get('toolCallId') === toolCallId)
+
 /** Say what one thinks of a tool call that waits for approval. The service settles which decision counts. */
-export function decide (doc, messageId, toolCallId, by, approved) {
-  const part = shown(doc.getMap('messages').get(messageId)).find(part => part.get('toolCallId') === toolCallId)
-  part?.get('decisions')?.set(by, { approved, at: Date.now() })
+export function decide (doc, messageId, toolCallId, by, approved, value) {
+  const decisions = callOf(doc, messageId, toolCallId)?.get('decisions')
+  decisions?.set(by, { approved, ...(value === undefined ? {} : { value }), at: Date.now() })
+}
+
+/** Fill in fields of a question's draft, which all devices share; undefined empties one. */
+export function fillIn (doc, messageId, toolCallId, fields) {
+  const draft = callOf(doc, messageId, toolCallId)?.get('draft')
+  if (!(draft instanceof Y.Map)) return
+  doc.transact(() => {
+    for (const [name, value] of Object.entries(fields)) value === undefined ? draft.delete(name) : draft.set(name, value)
+  })
 }
 
 /** What the session is called by people; '' if nobody has given it a title. */

@@ -4,6 +4,7 @@ import { html, nothing } from 'lit-html'
 import { unsafeHTML } from 'lit-html/directives/unsafe-html.js'
 import { marked } from 'marked'
 import { decide } from './conversation.js'
+import { form } from './form.js'
 
 // headings of an answer stand below those of the page
 marked.use({ renderer: { heading ({ tokens, depth }) { const tag = `h${Math.min(depth + 2, 6)}`; return `<${tag}>${this.parser.parseInline(tokens)}</${tag}>` } } })
@@ -22,10 +23,13 @@ const TOOL_STATES = {
 const REFUSED = {
   'not-an-approver': 'is not among those who are asked',
   role: 'may not decide here',
-  'not-yours': 'decided under somebody else’s name'
+  'not-yours': 'decided under somebody else’s name',
+  'not-an-answer': 'gave an answer that does not fit'
 }
 
-const verb = decision => decision.approved ? 'approved' : 'denied'
+const wantsValue = call => ['choose', 'form'].includes(call.approvalRequest?.kind)
+const verb = (decision, call) => wantsValue(call) ? (decision.approved ? 'answered' : 'declined') : decision.approved ? 'approved' : 'denied'
+const capital = text => text[0].toUpperCase() + text.slice(1)
 const because = decision => decision.reason ? `: ${decision.reason}` : ''
 const instead = reason => reason?.startsWith('superseded by') ? 'something else was asked instead' : reason
 const listed = (names, ids) => ids.map(id => names.of(id)).join(', ')
@@ -46,16 +50,20 @@ function question (call, message, page) {
   const decided = Object.entries(call.decisions ?? {})
   const said = decided.filter(([id]) => !call.refused?.some?.(each => each.by === id))
   const mine = said.find(([id]) => id === me.id)?.[1]
-  const say = approved => () => decide(session.doc, message.id, call.toolCallId, me.id, approved)
+  const say = (approved, value) => () => decide(session.doc, message.id, call.toolCallId, me.id, approved, value)
   const id = `why-${call.toolCallId}`
   const button = (label, approved) => html`
     <button type="button" ?disabled=${why || mine?.approved === approved} aria-describedby=${why ? id : nothing} @click=${say(approved)}>${label}</button>`
   const until = Number.isFinite(deadline) ? `, until ${new Date(deadline).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' })}` : ''
+  const kind = call.approvalRequest?.kind ?? 'approve'
+  const asked = kind === 'approve'
+    ? html`<p class="question"><span>${call.approvalRequest?.message ?? 'May it do this?'}</span> ${button('Approve', true)} ${button('Deny', false)}</p>`
+    : form(call, message, session, { send: value => say(true, value)(), decline: say(false), why, describedBy: why ? id : nothing })
   return html`
-    <p class="question"><span>May it do this?</span> ${button('Approve', true)} ${button('Deny', false)}</p>
+    ${asked}
     ${why ? html`<p class="note why" id=${id}>${why}</p>` : nothing}
     ${needs === 'all' && Array.isArray(approvers) ? html`<p class="note">All of ${listed(names, approvers)} must agree${until}.</p>` : until ? html`<p class="note">Open${until}.</p>` : nothing}
-    ${said.map(([id, each]) => html`<p class="note">${names.of(id)} ${verb(each)}${because(each)}${needs === 'all' ? '; others are asked, too' : ''}</p>`)}`
+    ${said.map(([id, each]) => html`<p class="note">${names.of(id)} ${verb(each, call)}${because(each)}${needs === 'all' ? '; others are asked, too' : ''}</p>`)}`
 }
 
 /** What became of the decisions: the one that counts, those that came too late, those that cannot count. */
@@ -64,17 +72,19 @@ function answers (call, { names }) {
   const late = Array.isArray(call.late) ? call.late : []
   const refused = Array.isArray(call.refused) ? call.refused : []
   return html`
-    ${settled ? html`<p class="note">${settled.by ? `${settled.approved ? 'Approved' : 'Denied'} by ${names.of(settled.by)}${because(settled)}` : `Not decided: ${instead(settled.reason)}`}</p>` : nothing}
-    ${late.map(each => html`<p class="note">${names.of(each.by)} ${verb(each)} too late</p>`)}
-    ${refused.map(each => html`<p class="note lost">${names.of(each.by)} ${verb(each)}; it does not count: ${names.of(each.by)} ${REFUSED[each.why] ?? each.why}</p>`)}`
+    ${settled ? html`<p class="note">${settled.by ? `${capital(verb(settled, call))} by ${names.of(settled.by)}${because(settled)}` : `Not decided: ${instead(settled.reason)}`}</p>` : nothing}
+    ${settled?.value === undefined ? nothing : html`<pre class="answered" tabindex="0">${shown(settled.value)}</pre>`}
+    ${late.map(each => html`<p class="note">${names.of(each.by)} ${verb(each, call)} too late</p>`)}
+    ${refused.map(each => html`<p class="note lost">${names.of(each.by)} ${verb(each, call)}; it does not count: ${names.of(each.by)} ${REFUSED[each.why] ?? each.why}${each.detail ? `: ${each.detail}` : ''}</p>`)}`
 }
 
 function tool (call, message, page) {
   const input = call.inputText || (call.input === undefined ? '' : shown(call.input))
   const waits = call.state === 'approval-requested'
+  const state = waits && wantsValue(call) ? 'waits for an answer' : TOOL_STATES[call.state]
   return html`
     <details class="tool" ?open=${waits}>
-      <summary>Tool · ${call.toolName}${TOOL_STATES[call.state] ? html` · <span class="tool-state">${TOOL_STATES[call.state]}</span>` : nothing}</summary>
+      <summary>Tool · ${call.toolName}${state ? html` · <span class="tool-state">${state}</span>` : nothing}</summary>
       ${input ? html`<p class="label">Input</p><pre class="input" tabindex="0">${input}</pre>` : nothing}
       ${call.output === undefined ? nothing : html`<p class="label">Output</p><pre class="output" tabindex="0">${shown(call.output)}</pre>`}
       ${call.errorText ? html`<p class="error">${call.errorText}</p>` : nothing}

@@ -54,6 +54,7 @@ REQUESTS = {
     "runs.get_run": ("GET", R, None),
     "runs.cancel_run": ("POST", f"{R}/cancel", {}),
     "runs.decide": ("POST", f"{R}/approvals/c", {"approved": True}),
+    "runs.fill_in": ("PATCH", f"{R}/approvals/c/draft", {"fields": {"seat": 1}}),
     "lists.list_all_runs": ("GET", "/v1/runs", None),
     "lists.list_agents": ("GET", "/v1/agents", None),
     "runs.claim_run": ("POST", "/v1/runs/claim", {"agents": ["nobody-asks-me"]}),

@@ -19,6 +19,7 @@ from crdt_sessions.client.service import ServiceClient
 from crdt_sessions.errors import (
     AlreadyDecided,
     ConnectionClosed,
+    NotAnAnswer,
     NotAnApprover,
     NotAnswered,
     NotFound,
@@ -538,6 +539,49 @@ async def test_steering_is_taken_up_once_and_is_in_the_history(service, room):
         run, _ = await answered(ann, question)
         assert (heard, run.steers) == (["faster"], {steering.id: True})
         assert run_of(ann, steering) is None
+
+
+async def test_people_choose_fill_in_a_form_and_edit_what_a_tool_is_called_with(service, room):
+    rooms = {"oneOf": [{"const": "single", "title": "Single"}, {"const": "double", "title": "Double"}]}
+    trip = {"type": "object", "properties": {"nights": {"type": "integer"}, "name": {"type": "string"}}}
+
+    async def answer(run):
+        chosen = await run.ask("Which room?", rooms)
+        filled = await run.ask("How long, and who?", trip, default={"nights": 1})
+        call = run.tool("book", {"room": chosen.value, "price": 10})
+        edited = await run.suspend_for_approval(call, edit=True)
+        call.output({"booked": call.arguments})
+        await run.out.write(f"{chosen.value} for {filled.value['name']}, {edited.by} pays {call.arguments['price']}")
+
+    async with connect(service.url, room, id="bob") as bob, working(service.url, answer):
+        question = await bob.post("Book it", agent="writer")
+        run_id = f"run-{question.id}"
+
+        async def waiting(number):
+            call = f"{run_id}-{number}"
+            await bob.until(lambda: [each.tool_call_id for each in run_of(bob, question).pending or ()] == [call])
+            return call
+
+        call = await waiting(1)
+        (pending,) = run_of(bob, question).pending
+        assert (pending.kind, pending.message) == ("choose", "Which room?")
+        with pytest.raises(NotAnAnswer, match="'suite' is not valid"):
+            bob.decide(run_id, call, True, value="suite")
+        bob.decide(run_id, call, True, value="double")
+        call = await waiting(2)
+        assert bob.draft(run_id, call, nights=3) == {"nights": 3}
+        bob.draft(run_id, call, name="Bo")
+        bob.decide(run_id, call, True, value=bob.draft(run_id, call))
+        call = await waiting(3)
+        bob.decide(run_id, call, True, value={"room": "double", "price": 8})
+        run, message = await answered(bob, question)
+        assert (run.status, message.text) == ("completed", "double for Bo, bob pays 8")
+        outputs = [part.output for part in message.parts if isinstance(part, ToolPart)]
+        assert outputs == [
+            {"approved": True, "value": "double"},
+            {"approved": True, "value": {"nights": 3, "name": "Bo"}},
+            {"booked": {"room": "double", "price": 8}},
+        ]
 
 
 async def test_people_decide_and_the_answer_is_tried_again_without_repeating_its_steps(service, room):

@@ -109,7 +109,7 @@ def test_every_error_stands_in_the_tree_and_has_a_place_in_both_tables():
     client_only |= {errors._SessionError, *stopped}
     http_only = {errors.SessionExists, errors.BadDocument, errors.BadValue, errors.NotFound}
     http_only |= {errors.RunNotClaimable, errors.RunsActive, errors.WrongOffset, errors.AlreadyDecided}
-    http_only |= {errors.NothingToDecide, errors.AgentAway, errors.EmptyMessage}
+    http_only |= {errors.NothingToDecide, errors.NotAnAnswer, errors.AgentAway, errors.EmptyMessage}
     for kind in set(_error_classes()) - client_only:
         assert kind.__name__ in errors.__doc__
         assert any(parent in OF_ERRORS for parent in kind.__mro__), kind

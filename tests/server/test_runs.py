@@ -393,3 +393,30 @@ def test_an_answer_may_be_begun_anew_over_http(http, name, agent):
     _, answer = http.get(f"/v1/sessions/{name}/messages").json()["messages"]
     assert [part["text"] for part in answer["parts"]] == ["Well."]
     assert http.post(f"{run}/restart", headers=lease).status_code == 409
+
+
+async def test_a_form_is_filled_in_and_answered_over_rest(server, name):
+    schema = {"type": "object", "properties": {"nights": {"type": "integer", "minimum": 1}}, "required": ["nights"]}
+    question = {"kind": "form", "message": "How long?", "schema": schema, "requestedAt": 1}
+    room = name
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        await http.post(f"/v1/sessions/{room}/messages", json={"text": "?", "agent": "forms"})
+        claim = (await http.post("/v1/runs/claim", json={"agents": ["forms"], "waitS": 5})).json()
+        run, lease = f"/v1/sessions/{room}/runs/{claim['run']['id']}", {"Lease-Token": claim["token"]}
+        odd = {"name": "ask", "approval": {**question, "schema": {"pattern": "x"}}}
+        assert (await http.put(f"{run}/tools/c", json=odd, headers=lease)).status_code == 422
+        assert (
+            await http.put(f"{run}/tools/c", json={"name": "ask", "approval": question}, headers=lease)
+        ).is_success
+        await http.post(f"{run}/result", json={"status": "suspended"}, headers=lease)
+
+        draft = await http.patch(f"{run}/approvals/c/draft", json={"fields": {"nights": 0}})
+        assert draft.json() == {"fields": {"nights": 0}}
+        unfit = await http.post(f"{run}/approvals/c", json={"approved": True, "value": {"nights": 0}})
+        assert (unfit.status_code, unfit.json()["type"]) == (422, PROBLEM + "not-an-answer")
+        assert unfit.json()["why"] == "nights: 0 is less than the minimum of 1"
+        assert (await http.patch(f"{run}/approvals/none/draft", json={"fields": {}})).status_code == 404
+        part = (await http.post(f"{run}/approvals/c", json={"approved": True, "value": {"nights": 2}})).json()
+        assert (part["approval"]["value"], part["draft"]) == ({"nights": 2}, {"nights": 0})
+        late = await http.post(f"{run}/approvals/c", json={"approved": True, "value": {"nights": 3}})
+        assert (late.status_code, late.json()["type"]) == (409, PROBLEM + "already-decided")
