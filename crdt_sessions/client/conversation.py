@@ -51,6 +51,8 @@ class ConversationPeer(Peer):
         agent: str | None = None,
         policy: RunPolicy | None = None,
         input: RunInput | Mapping[str, Any] | None = None,
+        not_before: int | None = None,
+        deadline: int | None = None,
         wait: bool = True,
     ) -> Message:
         """Post a message; return it once it is durable.
@@ -69,12 +71,14 @@ class ConversationPeer(Peer):
             policy: what becomes of that while another run is active; the session's policy if None.
             input: what the agent is to work with besides the conversation: tools, context, model, settings. It is
                 the agent's who is named with *agent*.
+            not_before: when that is to begin at the earliest.
+            deadline: when it ends as failed if it is not done.
             wait: False returns at once, also offline.
 
         Raises:
             EmptyMessage: it says nothing: no parts, and nothing but white space.
             BadValue, TooLarge: the input cannot be taken.
-            ValueError: there is an input and no agent to get it.
+            ValueError: there is an input or a time, and no agent that it is for.
             BadId: message or agent cannot be called that.
             ConnectionClosed: the server refused this peer for good.
         """
@@ -92,9 +96,12 @@ class ConversationPeer(Peer):
         content: list[Value] = [TextPart(type="text", text=text)] if text else []
         if say_nothing(content + (parts or [])):
             raise EmptyMessage
-        if input is not None and agent is None:
-            raise ValueError('an input is for an agent: name it, or give agent="*" for any')
-        request = self._request(head.id, agent, policy=policy, input=input) if agent is not None else None
+        if agent is None and (input, not_before, deadline) != (None, None, None):
+            raise ValueError('input and times are for an agent: name it, or give agent="*" for any')
+        times = (not_before, deadline)
+        request = (
+            self._request(head.id, agent, policy=policy, input=input, times=times) if agent is not None else None
+        )
 
         def change(view: SessionView) -> None:
             view.messages.add(head, content + (parts or []))
@@ -128,6 +135,8 @@ class ConversationPeer(Peer):
         policy: RunPolicy | None = None,
         run_id: str | None = None,
         input: RunInput | Mapping[str, Any] | None = None,
+        not_before: int | None = None,
+        deadline: int | None = None,
     ) -> str:
         """Ask for a run; return its id at once, also offline.
 
@@ -139,13 +148,16 @@ class ConversationPeer(Peer):
             run_id: an idempotency key.
             input: what the agent is to work with besides the conversation: tools, context, model, settings. If None,
                 a request that regenerates or continues gets that of the run it repeats.
+            not_before: when it is to begin at the earliest; until then it holds nobody up.
+            deadline: when it ends as failed if it is not done by then.
 
         Raises:
             BadId: message, agent or run cannot be called that.
             BadValue, TooLarge: the input cannot be taken.
         """
         wanted = run_id or f"run-{uuid.uuid4().hex}"
-        request = self._request(message_id, agent, trigger=trigger, policy=policy, input=input)
+        times = (not_before, deadline)
+        request = self._request(message_id, agent, trigger=trigger, policy=policy, input=input, times=times)
         self.edit(lambda view: view.runs.request(wanted, request))
         return wanted
 
@@ -255,6 +267,7 @@ class ConversationPeer(Peer):
         trigger: Trigger = "submit",
         policy: RunPolicy | None = None,
         input: RunInput | Mapping[str, Any] | None = None,
+        times: tuple[int | None, int | None] = (None, None),
     ) -> RunRequest:
         return RunRequest(
             message_id=checked_id(message_id, "message id"),
@@ -263,5 +276,7 @@ class ConversationPeer(Peer):
             policy=policy,
             by=self.author.id,
             created_at=self._clock.now(),
+            not_before=times[0],
+            deadline=times[1],
             input=RunInput.of(input) if input is not None else None,
         )

@@ -149,8 +149,8 @@ class Runs:
         return sorted(runs, key=lambda run: (run.request.created_at if run.request else 0, run.id))
 
     def unfinished(self) -> list[Run]:
-        """Return the runs without a terminal status."""
-        return [run for run in self.all() if run.status not in TERMINAL_STATUSES]
+        """Return the runs without a terminal status, but for those that wait for their time to come."""
+        return [run for run in self.all() if run.status not in TERMINAL_STATUSES and run.due is None]
 
     def find(self, run_id: str) -> Run:
         """Return a run in JSON form.

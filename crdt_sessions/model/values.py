@@ -61,7 +61,7 @@ TERMINAL_STATUSES: frozenset[RunStatus] = frozenset({"completed", "failed", "can
 ANY_AGENT = "*"
 """Whom a request is for if any agent may answer it."""
 
-SETTLED_KEYS = ("status", "agent", "epoch", "lease", "output", "pending", "outcome")
+SETTLED_KEYS = ("status", "agent", "epoch", "lease", "output", "due", "pending", "outcome")
 """What only the server writes of a run."""
 
 Integer = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
@@ -338,6 +338,10 @@ class RunRequest(Value):
     by: Who | None = None
     """The principal who asks; settled by the server where it knows principals."""
     created_at: Time
+    not_before: Time | None = None
+    """When it is to begin at the earliest. Until then it holds nobody up, and its policy plays no role."""
+    deadline: Time | None = None
+    """When it ends as failed if it is not done by then."""
     input: RunInput | None = None
     """What the agent is to work with besides the conversation. Where a request repeats another one and has none, the
     server takes that of the run it repeats."""
@@ -428,6 +432,8 @@ class Run(Value):
     lease: RunLease | None = None
     outcome: RunOutcome | None = None
     output: MessageId | None = None
+    due: Time | None = None
+    """When it begins; only while it waits for that."""
     pending: list[PendingCall] | None = None
     """The tool calls that wait for people; only while the run is suspended."""
     steers: dict[str, Any] = Field(default_factory=dict)

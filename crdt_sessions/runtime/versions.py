@@ -123,6 +123,6 @@ class Versions:
 
 
 def _raise_if_busy(session: Session) -> None:
-    active = [run.id for run in session.view.runs.all() if not run.over]
+    active = [run.id for run in session.view.runs.unfinished()]
     if active:
         raise RunsActive(runs=active)

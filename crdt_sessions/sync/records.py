@@ -81,6 +81,8 @@ class RunRecord(BaseModel):
     left_at: int | None = None
     answered_by: str | None = None
     """The agent that worked on it last."""
+    waits_until: int | None = None
+    """When it begins; only while it waits for that."""
     cancel: RunCancel | None = None
     cancel_deadline: int | None = None
     approvals: dict[str, ApprovalRecord] = Field(default_factory=dict)
@@ -125,7 +127,13 @@ class RunRecord(BaseModel):
         """When somebody must look at it next, even if nothing happens; None if it can wait."""
         if self.over:
             return None
-        dates = [self.cancel_deadline, *(each.request.deadline for each in self.undecided)]
+        deadline = self.request.deadline if self.request is not None else None
+        dates = [
+            self.cancel_deadline,
+            self.waits_until,
+            deadline,
+            *(each.request.deadline for each in self.undecided),
+        ]
         if self.lease is not None:
             dates.append(self.lease.claimed_at + self.lease.ttl)
         known = [date for date in dates if date is not None]
@@ -143,6 +151,7 @@ class RunRecord(BaseModel):
             epoch=self.epoch,
             lease=self.lease,
             output=self.output,
+            due=self.waits_until,
             pending=self.pending,
             outcome=self.outcome,
         )

@@ -64,6 +64,9 @@ from crdt_sessions.sync.records import (
 
 Write = Callable[[SessionView], None]
 
+_LONG_AGO = Asker(decides=False)
+"""Who asked for a run that has waited for its time: whether they may decide was not asked then."""
+
 _ASLEEP_MS = 2000
 """A pause between two looks at the clock that is longer than this was the server's, not the agents'."""
 
@@ -370,6 +373,16 @@ class RunSteward:
                 self._tick(self._records[run_id], now)
 
     def _tick(self, record: RunRecord, now: Millis) -> None:
+        request = record.request
+        deadline = request.deadline if request is not None else None
+        if deadline is not None and now >= deadline:
+            self._miss(record, deadline, now)
+        elif record.waits_until is not None and request is not None and now >= record.waits_until:
+            self._consider(self._put(record.replace(waits_until=None, queued_at=now)), request, now, _LONG_AGO)
+        else:
+            self._tick_held(record, now)
+
+    def _tick_held(self, record: RunRecord, now: Millis) -> None:
         if record.cancel is not None and record.cancel_deadline is not None and now >= record.cancel_deadline:
             self._evict(record)
             self._end(record, "cancelled", "the agent did not stop by itself", now)
@@ -377,6 +390,14 @@ class RunSteward:
             self._lose(record, now)
         elif any(now >= (each.request.deadline or now + 1) for each in record.undecided):
             self._hear_decisions(record, now)
+
+    def _miss(self, record: RunRecord, deadline: int, now: Millis) -> RunRecord:
+        """End a run that was not done in time; what was written stays."""
+        self._evict(record)
+        if record.cancel is not None:
+            return self._end(record, "cancelled", record.cancel.reason or "cancelled", now)
+        error = RunError(code="deadline", message="the run was not done by its deadline")
+        return self._end(record, "failed", "deadline", now, error)
 
     def _lease_ends(self, run_id: str, lease: RunLease) -> int:
         life = self._lives[run_id]
@@ -393,7 +414,8 @@ class RunSteward:
             return self._adopt(run, now)
         if run.request is None:
             return None
-        request, busy = self._settled_request(run.request, by), bool(self._active)
+        request = self._settled_request(run.request, by)
+        waits_until = request.not_before if (request.not_before or 0) > now else None
         self._last_order += 1
         record = RunRecord(
             id=run.id,
@@ -404,6 +426,7 @@ class RunSteward:
             status="queued",
             output=self._output(run.id, request),
             queued_at=now,
+            waits_until=waits_until,
         )
         self._askers.setdefault(request.message_id, []).append(record.id)
         self._writers.setdefault(record.output, []).append(record.id)
@@ -413,16 +436,20 @@ class RunSteward:
             return self._cancel(record, run.cancel, now)
         if request.input_flaw is not None:
             return self._end(record, "failed", "its input was refused", now, _refused_input(request.input_flaw))
-        return self._consider(record, request, busy, now, by)
+        if request.deadline is not None and request.deadline <= now:
+            return self._miss(record, request.deadline, now)
+        return self._consider(record, request, now, by) if waits_until is None else record
 
-    def _consider(self, record: RunRecord, request: RunRequest, busy: bool, now: Millis, by: Asker) -> RunRecord:
-        """Let a run that is on record have its turn, or end it, as its policy says; *busy* if others are active."""
+    def _consider(self, record: RunRecord, request: RunRequest, now: Millis, by: Asker) -> RunRecord:
+        """Let a run that is on record have its turn, or end it, as its policy says."""
+        others = [self._records[run_id] for run_id in self._active if run_id != record.id]
+        busy = [other for other in others if other.waits_until is None]
         if self._asks_nothing(request):
             return self._end(record, "cancelled", "there is nothing to answer: the message is empty", now)
         if busy and record.policy == "reject":
             return self._end(record, "cancelled", "rejected: another run is active", now)
         if busy and record.policy == "interrupt":
-            for other in [self._records[run_id] for run_id in self._active if run_id != record.id]:
+            for other in busy:
                 reason = f"interrupted by {record.id}"
                 self._cancel(other, RunCancel(by=request.by or "", reason=reason, at=now), now)
         if record.policy == "queue":
@@ -518,6 +545,8 @@ class RunSteward:
         if record.policy == "parallel":
             return True
         for other in (self._records[run_id] for run_id in self._active):
+            if other.waits_until is not None:
+                continue
             begun = (other.status == "running" or other.ready) and other.policy != "parallel"
             if other.id != record.id and other.status != "suspended" and (other.order < record.order or begun):
                 return False
@@ -526,7 +555,7 @@ class RunSteward:
     def _promote(self, now: Millis) -> None:
         """Let the oldest run that waits for its turn have it, if nothing stands before it."""
         waiting = (record for run_id in self._active if (record := self._records[run_id]).status == "queued")
-        first = next((record for record in waiting if not record.ready), None)
+        first = next((record for record in waiting if not record.ready and record.waits_until is None), None)
         if first is not None:
             self._queue(first.id, now)
 
@@ -610,6 +639,7 @@ class RunSteward:
                 status=status,
                 ready=False,
                 cancel_deadline=None,
+                waits_until=None,
                 outcome=RunOutcome(reason=reason, error=error, superseded_by=superseded_by, ended_at=now),
             )
         )
@@ -629,7 +659,7 @@ class RunSteward:
         outcome = RunOutcome(reason="the service cannot decide about this run", ended_at=now)
         if record.lease is not None:
             self._decided.released.add((record.id, record.epoch))
-        nothing = {"ready": False, "lease": None, "secret": None, "worker": None, "cancel_deadline": None}
+        nothing = dict.fromkeys(("lease", "secret", "worker", "cancel_deadline", "waits_until")) | {"ready": False}
         self._put(record.replace(status="interrupted", outcome=outcome, **nothing))
         del self._active[record.id]
         self._promote(now)

@@ -420,3 +420,16 @@ async def test_a_form_is_filled_in_and_answered_over_rest(server, name):
         assert (part["approval"]["value"], part["draft"]) == ({"nights": 2}, {"nights": 0})
         late = await http.post(f"{run}/approvals/c", json={"approved": True, "value": {"nights": 3}})
         assert (late.status_code, late.json()["type"]) == (409, PROBLEM + "already-decided")
+
+
+def test_a_run_may_begin_later_and_must_be_done_by_a_time(http, name, agent):
+    now = int(time.time() * 1000)
+    message, run = ask(http, name, agent, notBefore=now + 1500, deadline=now + 60_000)
+    assert http.get(run).json()["due"] == now + 1500
+    grant, _ = claim(http, agent)
+    assert time.time() * 1000 >= now + 1400
+    assert (grant["run"]["id"], grant["run"].get("due")) == (f"run-{message['id']}", None)
+    late = http.post(f"/v1/sessions/{name}/runs", json={"messageId": message["id"], "deadline": now}).json()
+    assert (late["status"], late["outcome"]["reason"]) == ("failed", "deadline")
+    refused = http.post(f"/v1/sessions/{name}/messages", json={"text": "?", "deadline": now})
+    assert (refused.status_code, "name it" in refused.text) == (422, True)

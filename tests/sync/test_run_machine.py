@@ -49,9 +49,19 @@ class RunMachine(RuleBasedStateMachine):
 
     # -- people ------------------------------------------------------------------------------------------------
 
-    @rule(who=WHO, run=RUNS, policy=POLICIES, agent=st.sampled_from(["*", "*", "writer"]), now=st.booleans())
-    def ask(self, who, run, policy, agent, now):
-        self.world.ask(who, run, policy=policy, agent=agent)
+    @rule(
+        who=WHO,
+        run=RUNS,
+        policy=POLICIES,
+        agent=st.sampled_from(["*", "*", "writer"]),
+        after=st.sampled_from([None, None, 2, 15]),
+        within=st.sampled_from([None, None, 1, 20]),
+        now=st.booleans(),
+    )
+    def ask(self, who, run, policy, agent, after, within, now):
+        times = {"not_before": after, "deadline": within}
+        at = {name: self.network.now + 1000 * seconds for name, seconds in times.items() if seconds is not None}
+        self.world.ask(who, run, policy=policy, agent=agent, **at)
         self._sent(who, now)
 
     @rule(who=WHO, run=st.sampled_from(["r2", "r3", "r1"]), now=st.booleans())
@@ -274,9 +284,24 @@ class RunMachine(RuleBasedStateMachine):
             return
         records = [self.world.record(run_id) for run_id in self.network.engine.view.runs.ids()]
         active = [record for record in records if record is not None and not record.over]
+        for record in active:
+            assert record.waits_until is None or (record.status == "queued" and not record.ready), record
+        active = [record for record in active if record.waits_until is None]
         turns = [record for record in active if record.status == "running" or record.ready]
         assert sum(record.policy != "parallel" for record in turns) <= 1, turns
         assert turns or all(record.status == "suspended" for record in active), active
+
+    @invariant()
+    def nobody_begins_before_the_time_or_is_left_behind_it(self):
+        if not hasattr(self, "network"):
+            return
+        for run_id in self.network.engine.view.runs.ids():
+            record = self.world.record(run_id)
+            request = record.request if record is not None else None
+            if request is not None and record.epoch and request.not_before is not None:
+                assert self.network.now >= request.not_before, record
+            if request is not None and request.deadline is not None and not record.over:
+                assert self.network.now <= request.deadline + 3_600_000, record
 
     @invariant()
     def the_fenced_do_not_write(self):

@@ -28,6 +28,7 @@ from crdt_sessions.model.strings import (
     MessageId,
     PrincipalId,
     RunId,
+    Time,
 )
 from crdt_sessions.model.values import Part, Role, RunPolicy
 from crdt_sessions.runtime import SessionRegistry
@@ -60,10 +61,17 @@ class NewMessage(Body):
         None, description="What that agent is to work with besides the conversation; only together with `agent`."
     )
 
+    not_before: Time | None = Field(
+        None, description="When that agent is to begin at the earliest, in milliseconds; only together with `agent`."
+    )
+    deadline: Time | None = Field(
+        None, description="When its run ends as failed if it is not done, in milliseconds; only with `agent`."
+    )
+
     @model_validator(mode="after")
     def _for_an_agent(self) -> NewMessage:
-        if self.input is not None and self.agent is None:
-            raise ValueError('an input is for an agent: name it, or give "agent": "*" for any')
+        if self.agent is None and (self.input, self.not_before, self.deadline) != (None, None, None):
+            raise ValueError('input and times are for an agent: name it, or give "agent": "*" for any')
         return self
 
 
@@ -196,6 +204,8 @@ def _post(view: SessionView, head: MessageHead, parts: list[Any], data: NewMessa
             policy=data.policy,
             by=head.author.id,
             created_at=head.created_at,
+            not_before=data.not_before,
+            deadline=data.deadline,
             input=data.input,
         )
         view.runs.request(answer_to(head.id), request)

@@ -35,6 +35,7 @@ from crdt_sessions.model.strings import (
     MessageId,
     PrincipalId,
     RunId,
+    Time,
 )
 from crdt_sessions.model.values import RunPolicy, Trigger
 from crdt_sessions.runtime import Assignment, Dispatcher, SessionRegistry
@@ -54,6 +55,8 @@ class NewRun(Body):
     agent: AgentName = Field(ANY_AGENT, description="Who is to do it; * for any agent.")
     trigger: Trigger = "submit"
     policy: RunPolicy | None = Field(None, description="What becomes of it while another run is active.")
+    not_before: Time | None = Field(None, description="When it is to begin at the earliest, in milliseconds.")
+    deadline: Time | None = Field(None, description="When it ends as failed if it is not done, in milliseconds.")
     input: RunInput | None = Field(
         None,
         description="What the agent is to work with besides the conversation. If absent, a request that regenerates"
@@ -149,6 +152,8 @@ def _request_routes(runs: Blueprint, registry: SessionRegistry) -> None:
             policy=data.policy,
             by=principal.id,
             created_at=registry.clock.now(),
+            not_before=data.not_before,
+            deadline=data.deadline,
             input=data.input,
         )
         async with registry.open(asked_session(name)) as session:
