@@ -1,7 +1,7 @@
 """What is in a session document: layout 1 as typed views over pycrdt, pydantic for the JSON values. No I/O."""
 
 from crdt_sessions.model.approvals import check_decision, may_decide
-from crdt_sessions.model.asks import check_form, why_no_answer, why_unfit
+from crdt_sessions.model.asks import check_form, wants_value, why_no_answer, why_unfit
 from crdt_sessions.model.authorship import authors, sole_author, writes_as
 from crdt_sessions.model.calls import ended_call, with_ended_calls
 from crdt_sessions.model.causality import Later, Split, split
@@ -169,6 +169,7 @@ __all__ = [
     "system_text",
     "ui_part",
     "ui_tool_input",
+    "wants_value",
     "why_no_answer",
     "why_unfit",
     "with_ended_calls",

@@ -59,6 +59,11 @@ KEYWORDS = _PLAIN | {"properties", "items", *_CHOICES}
 """What a form may be made of."""
 
 
+def wants_value(request: ApprovalRequest | None) -> bool:
+    """Whether people are asked for a value, and not whether a tool may be called."""
+    return request is not None and request.kind in ("choose", "form")
+
+
 def check_form(schema: Any) -> dict[str, Any]:
     """Return *schema* if it is one of a form that people can be shown.
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from crdt_sessions.model.asks import wants_value
 from crdt_sessions.model.spelling import spelled
 from crdt_sessions.model.values import Message, Part, TextPart, ToolPart, ValuePart
 
@@ -248,8 +249,16 @@ def ui_part(part: Part) -> Iterable[dict[str, Any]]:
 
 
 def ui_tool_input(part: ToolPart) -> Any:
-    """Return the input of a tool call as JSON, also where the model did not write any."""
-    return part.input if part.input is not None else _input(part)
+    """Return the input of a tool call as JSON, also where the model did not write any.
+
+    Of a question that wants a value it has the form, too.
+    """
+    input = part.input if part.input is not None else _input(part)
+    request = part.approval_request
+    if request is None or not wants_value(request) or not isinstance(input, dict):
+        return input
+    form = {"message": request.message, "schema": request.form, "order": request.order}
+    return {**{key: value for key, value in form.items() if value is not None}, **input}
 
 
 def _ui_tool(part: ToolPart) -> dict[str, Any]:
@@ -259,6 +268,8 @@ def _ui_tool(part: ToolPart) -> dict[str, Any]:
         "state": part.state,
         "input": ui_tool_input(part),
     }
+    if wants_value(part.approval_request):  # a tool of the client, whose result is the answer
+        return spelled | _ui_answer(part)
     if part.approval_request is not None:
         spelled["approval"] = {"id": part.tool_call_id}
         if part.approval is not None:
@@ -270,3 +281,16 @@ def _ui_tool(part: ToolPart) -> dict[str, Any]:
     if part.state == "output-error":
         spelled["errorText"] = part.error_text or "the tool failed"
     return spelled
+
+
+def _ui_answer(part: ToolPart) -> dict[str, Any]:
+    """Return how far a question that wants a value is, as the state of a client's tool."""
+    if part.state == "output-available":
+        return {"output": part.output}
+    if part.state in ("output-error", "output-denied"):
+        return {"state": "output-error", "errorText": part.error_text or "declined"}
+    if part.approval is None:
+        return {"state": "input-available"}
+    if part.approval.approved:
+        return {"state": "output-available", "output": part.approval.value}
+    return {"state": "output-error", "errorText": part.approval.reason or "declined"}

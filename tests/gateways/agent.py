@@ -1,7 +1,8 @@
 """An agent that does what it is told, for the tests: ``python -m tests.gateways.agent URL``.
 
 A question is a list of steps, separated by ``;``: ``say 20 30`` (words, milliseconds between them), ``think 5``,
-``tool name`` (its input streamed, then an output), ``call name`` (no output), ``ask name`` (waits for people), ``client name`` (a tool of the
+``tool name`` (its input streamed, then an output), ``call name`` (no output), ``ask name`` (waits for people), ``choose``
+and ``edit name`` (ask for a value), ``client name`` (a tool of the
 client's), ``heed`` (waits for somebody to steer), ``fail why``, ``die`` (the process kills itself, once), ``file``, ``echo``,
 ``input`` (what the question came with, as JSON).
 """
@@ -53,6 +54,14 @@ async def one(run, number, verb="say", *args):
             if not call.done:
                 approval = await run.suspend_for_approval(call)
                 call.output({"sent": True}) if approval.approved else call.deny()
+        case "choose":
+            chosen = await run.ask("Which town?", {"enum": ["Oslo", "Bergen"]}, call_id=f"{run.id}-{number}")
+            await run.out.write(f"to {chosen.value if chosen.approved else 'nowhere'} ")
+        case "edit":
+            call = run.tool(args[0], {"amount": 5}, call_id=f"{run.id}-{number}")
+            schema = {"type": "object", "properties": {"amount": {"type": "integer", "maximum": 9}}}
+            approval = await run.suspend_for_approval(call, edit=True, schema=schema)
+            call.output(call.arguments) if approval.approved else call.deny()
         case "client":
             run.tool(args[0], {"question": "where"}, call_id=f"{run.out.message_id}-{number}")
             run.out.finish("tool_calls")

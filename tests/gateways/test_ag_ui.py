@@ -89,6 +89,36 @@ async def test_an_interrupt_is_resolved_and_the_run_goes_on(service, clients, ro
     assert bare(state) == await as_joined(clients, service, room)
 
 
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [({"status": "resolved", "payload": "Bergen"}, "to Bergen "), ({"status": "cancelled"}, "to nowhere ")],
+)
+async def test_a_choice_is_an_interrupt_whose_schema_is_that_of_the_answer(service, clients, room, entry, said):
+    name = opened(clients, service, room, room)
+    state = await clients.ask("ag.run", name=name, message=user("u", "choose"), runId=f"a-{room}")
+    (interrupt,) = state["interrupts"]
+    assert (interrupt["reason"], interrupt["message"]) == ("input_required", "Which town?")
+    assert interrupt["responseSchema"] == {"enum": ["Oslo", "Bergen"]}
+    wrong = [{"interruptId": interrupt["id"], "status": "resolved", "payload": "Paris"}]
+    refused = await clients.ask("ag.run", name=opened(clients, service, room, room), resume=wrong)
+    assert "is no answer to what" in str(refused["error"])
+    resume = [{"interruptId": interrupt["id"], **entry}]
+    state = await clients.ask("ag.run", name=name, runId=f"b-{room}", resume=resume)
+    assert state["events"][-1] == "RUN_FINISHED success", state
+    assert bare(state)[-1]["content"] == said
+
+
+async def test_edited_arguments_of_an_interrupt_go_back_to_the_agent(service, clients, room):
+    name = opened(clients, service, room, room)
+    state = await clients.ask("ag.run", name=name, message=user("u", "edit transfer"), runId=f"a-{room}")
+    (interrupt,) = state["interrupts"]
+    assert interrupt["responseSchema"]["properties"]["editedArgs"]["properties"]["amount"]["maximum"] == 9
+    payload = {"approved": True, "editedArgs": {"amount": 7}}
+    resume = [{"interruptId": interrupt["id"], "status": "resolved", "payload": payload}]
+    state = await clients.ask("ag.run", name=name, runId=f"b-{room}", resume=resume)
+    assert [message["content"] for message in bare(state) if message["role"] == "tool"] == ['{"amount":7}']
+
+
 async def test_a_tool_of_the_client_is_answered_by_it(service, clients, room):
     name = opened(clients, service, room, room)
     state = await clients.ask("ag.run", name=name, message=user("u", "client place; say 3"), runId=f"a-{room}")

@@ -178,6 +178,25 @@ async def test_a_client_answers_its_own_tool_and_stops_sending(service, clients,
     assert (await clients.ask("ai.state", name=chat))["sent"] == 2
 
 
+async def test_a_choice_is_a_tool_of_the_client_whose_output_is_the_answer(service, clients, room):
+    chat = opened(clients, service, room, room, auto="tools")
+    state = await clients.ask("ai.send", name=chat, text="choose")
+    tool = state["messages"][1]["parts"][-1]
+    assert (tool["type"], tool["state"]) == ("tool-ask", "input-available")
+    assert tool["input"] == {"message": "Which town?", "schema": {"enum": ["Oslo", "Bergen"]}}
+    reloaded = await history(service.url, room)
+    assert reloaded[1]["parts"][-1]["state"] == "input-available"
+    await clients.ask("ai.output", name=chat, tool="ask", toolCallId=tool["toolCallId"], output="Bergen")
+    await asyncio.to_thread(
+        clients.until, lambda s: s["status"] == "ready" and len(s["finished"]) == 2, command="ai.state", name=chat
+    )
+    answer = (await history(service.url, room))[1]["parts"]
+    assert [part.get("output") for part in answer if part["type"] == "tool-ask"] == [
+        {"approved": True, "value": "Bergen"}
+    ]
+    assert answer[-1]["text"] == "to Bergen "
+
+
 async def test_an_answer_that_ends_with_a_tool_does_not_make_a_client_send_for_ever(service, clients, room):
     chat = opened(clients, service, room, room, auto="tools")
     state = await clients.ask("ai.send", name=chat, text="say 2; tool weather")

@@ -103,6 +103,15 @@ async def test_two_tabs_that_subscribe_hear_each_others_questions(service, clien
         assert len(peer.messages.all()) == 4
 
 
+async def test_a_choice_can_be_made(service, clients, room):
+    name = opened(clients, service, room, room)
+    clients("ts.send", name=name, text="choose")
+    state = await until(clients, name, lambda s: s["interrupts"])
+    assert state["interrupts"][0]["canResolve"] is True
+    clients("ts.decide", name=name, payload="Bergen")
+    await until(clients, name, lambda s: not s["interrupts"] and "to Bergen" in str(s["messages"]))
+
+
 async def test_an_interrupt_can_be_resolved(service, clients, room):
     name = opened(clients, service, room, room)
     clients("ts.send", name=name, text="say 3; ask transfer; say 4")

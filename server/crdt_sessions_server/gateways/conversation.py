@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -311,8 +312,18 @@ async def stop(session: Session, principal: Principal, now: Millis, run_id: str 
     return wanted
 
 
+class Verdict(NamedTuple):
+    """What a client says about a tool call."""
+
+    approved: bool
+    """Whether it approves, or gives an answer."""
+    reason: str | None = None
+    value: Any = None
+    """The answer, or other input for the tool."""
+
+
 async def decide(
-    session: Session, principal: Principal, now: Millis, message_id: str, verdicts: dict[str, tuple[bool, str | None]]
+    session: Session, principal: Principal, now: Millis, message_id: str, verdicts: Mapping[str, Verdict]
 ) -> None:
     """Propose decisions about tool calls of a message; the steward settles them.
 
@@ -324,18 +335,20 @@ async def decide(
         principal: decides.
         now: the time.
         message_id: the message.
-        verdicts: tool call to whether it is approved, and why.
+        verdicts: tool call to what is said about it.
 
     Raises:
         AccessDenied: the principal may not decide.
         NotFound, NothingToDecide: no decision is asked for one of the calls.
+        NotAnAnswer: what is said does not fit what is asked.
         AlreadyDecided: all of them came too late.
     """
     if not verdicts:
         return
     principal.require(Permission.DECIDE)
     decisions = {
-        call: Decision(approved=approved, reason=reason, at=now) for call, (approved, reason) in verdicts.items()
+        call: Decision(approved=said.approved, reason=said.reason, value=said.value, at=now)
+        for call, said in verdicts.items()
     }
     late = await write_decisions(session, writer_of(session.view, message_id), message_id, decisions, principal)
     for each in late:

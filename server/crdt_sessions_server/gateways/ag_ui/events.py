@@ -17,6 +17,7 @@ import jsonpatch
 from crdt_sessions.errors import CrdtSessionsError, ShuttingDown
 from crdt_sessions.ids import SessionId
 from crdt_sessions.model import (
+    ApprovalRequest,
     Message,
     MessageBegan,
     MessagePlaced,
@@ -31,6 +32,7 @@ from crdt_sessions.model import (
     ToolPart,
     json_text,
     ui_tool_input,
+    wants_value,
 )
 from crdt_sessions.model.values import Part
 from crdt_sessions.runtime import (
@@ -52,7 +54,7 @@ Event = dict[str, Any]
 PRESENCE = "presence"
 _LATER = (PresenceChanged, StateChanged, RunChanged, MessagePlaced, PartChanged)
 """Events that may wait for the next run."""
-_APPROVAL_SCHEMA = {
+_APPROVAL_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"approved": {"type": "boolean"}, "reason": {"type": "string"}},
     "required": ["approved"],
@@ -405,19 +407,30 @@ def interrupts_of(view: SessionView, run: Run) -> list[Event]:
     return [_interrupt(tool) for tool in _tools_of(view, run) if tool.state == "approval-requested"]
 
 
+def _response_schema(request: ApprovalRequest | None) -> dict[str, Any]:
+    """Return the JSON Schema of the answer to an interrupt."""
+    if request is None or request.kind in (None, "approve"):
+        return _APPROVAL_SCHEMA
+    if wants_value(request):
+        return request.form or {}
+    properties = {**_APPROVAL_SCHEMA["properties"], "editedArgs": request.form or {"type": "object"}}
+    return {**_APPROVAL_SCHEMA, "properties": properties}
+
+
 def _tools_of(view: SessionView, run: Run) -> list[ToolPart]:
     message = view.messages.value(output_id(run))
     return [part for part in message.parts if isinstance(part, ToolPart)] if message is not None else []
 
 
 def _interrupt(tool: ToolPart) -> Event:
-    deadline = tool.approval_request.deadline if tool.approval_request is not None else None
+    request = tool.approval_request
+    deadline = request.deadline if request is not None else None
     interrupt: Event = {
         "id": tool.tool_call_id,
-        "reason": "approval_required",
-        "message": f"May {tool.tool_name} be called?",
+        "reason": "input_required" if wants_value(request) else "approval_required",
+        "message": (request.message if request is not None else None) or f"May {tool.tool_name} be called?",
         "toolCallId": tool.tool_call_id,
-        "responseSchema": _APPROVAL_SCHEMA,
+        "responseSchema": _response_schema(request),
         "metadata": {"kind": "approval", "toolName": tool.tool_name, "input": ui_tool_input(tool)},  # TanStack's
     }  # fmt: skip
     if deadline is not None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ag_ui.core import RunAgentInput
+from ag_ui.core import ResumeEntry, RunAgentInput
 
 from crdt_sessions.errors import NotFound
 from crdt_sessions.ids import Millis, SessionId
-from crdt_sessions.model import Run, RunInput, SessionView, TextPart, ToolPart, ValuePart
+from crdt_sessions.model import Run, RunInput, SessionView, TextPart, ToolPart, ToolStream, ValuePart, wants_value
 from crdt_sessions.model.strings import checked_id, is_call
 from crdt_sessions.model.values import Part, Role, Trigger
 from crdt_sessions.runtime import Session, SessionRegistry
@@ -17,6 +17,7 @@ from crdt_sessions_server.auth import Principal
 from crdt_sessions_server.gateways.ag_ui.state import ClientState, ToldStates
 from crdt_sessions_server.gateways.conversation import (
     Question,
+    Verdict,
     answering,
     ask,
     check_agent,
@@ -146,6 +147,16 @@ async def _answered(
     return await ask(session, question, principal, now)
 
 
+def _verdict(entry: ResumeEntry, tool: ToolStream) -> Verdict:
+    """Return what the answer to an interrupt says: of a form the answer itself, else whether it is approved."""
+    resolved = entry.status == "resolved"
+    if wants_value(tool.approval_request):
+        return Verdict(resolved, value=entry.payload if resolved else None)
+    payload = entry.payload if isinstance(entry.payload, dict) else {"approved": entry.payload}
+    approved, reason, edited = payload.get("approved") is True, payload.get("reason"), payload.get("editedArgs")
+    return Verdict(resolved and approved, reason if isinstance(reason, str) else None, edited if approved else None)
+
+
 async def _resumed(
     session: Session, data: RunAgentInput, principal: Principal, now: Millis, state: ClientState
 ) -> Run:
@@ -155,22 +166,20 @@ async def _resumed(
         NotFound: no run asks for this decision; nothing was written.
         AccessDenied, AlreadyDecided, NothingToDecide: a decision cannot count.
     """
-    verdicts: dict[str, tuple[bool, str | None]] = {}
-    for entry in data.resume or []:
-        payload = entry.payload if isinstance(entry.payload, dict) else {"approved": entry.payload}
-        approved = entry.status == "resolved" and payload.get("approved") is True
-        reason = payload.get("reason")
-        verdicts[entry.interrupt_id] = (approved, reason if isinstance(reason, str) else None)
+    said = {entry.interrupt_id: entry for entry in data.resume or []}
+    verdicts: dict[str, Verdict] = {}
     view = session.view
     found: dict[str, set[str]] = {}
     for message_id in dict.fromkeys(output_id(run) for run in view.runs.all()):
         message = view.messages.find(message_id)
-        if calls := {tool.call_id for tool in message.tools()} & verdicts.keys() if message is not None else set():
-            found[message_id] = calls
+        for tool in message.tools() if message is not None else ():
+            if tool.call_id in said:
+                found.setdefault(message_id, set()).add(tool.call_id)
+                verdicts[tool.call_id] = _verdict(said[tool.call_id], tool)
     runs = [run for run in view.runs.all() if output_id(run) in found]
-    if not runs or (unknown := verdicts.keys() - set[str]().union(*found.values())):
+    if not runs or (unknown := said.keys() - verdicts.keys()):
         waiting = [call.tool_call_id for run in view.runs.unfinished() for call in run.pending or ()]
-        raise NotFound(what="interrupt", id=", ".join(sorted(unknown if runs else verdicts)), known=waiting)
+        raise NotFound(what="interrupt", id=", ".join(sorted(unknown if runs else said)), known=waiting)
     if state.open:  # before the run continues
         await session.edit(state.write, by=principal.by)
     for message_id, calls in found.items():

@@ -26,6 +26,7 @@ from crdt_sessions.model import (
     shaped,
     ui_part,
     ui_tool_input,
+    wants_value,
 )
 from crdt_sessions.model.values import Message, Part
 from crdt_sessions.runtime import RunChanged, SessionEvent, SessionRegistry
@@ -218,9 +219,9 @@ class Encoder:
             yield {
                 "type": "tool-input-available", **call, "toolName": tool.tool_name, "input": ui_tool_input(tool),
             }  # fmt: skip
-            if tool.approval_request is not None:
+            if tool.approval_request is not None and not wants_value(tool.approval_request):
                 yield {"type": "tool-approval-request", "approvalId": tool.tool_call_id, **call}
-        if tool.approval is not None:
+        if tool.approval is not None and not wants_value(tool.approval_request):
             verdict = {"approved": tool.approval.approved}
             if tool.approval.reason is not None:
                 verdict["reason"] = tool.approval.reason  # type: ignore[assignment]

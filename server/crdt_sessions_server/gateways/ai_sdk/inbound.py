@@ -11,6 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from crdt_sessions.ids import Millis, SessionId
 from crdt_sessions.model import (
+    MessageView,
     Run,
     RunInput,
     SessionView,
@@ -18,6 +19,7 @@ from crdt_sessions.model import (
     ToolPart,
     ValuePart,
     shaped,
+    wants_value,
 )
 from crdt_sessions.model.strings import AgentName, MessageId, is_call
 from crdt_sessions.model.values import Part
@@ -25,6 +27,7 @@ from crdt_sessions.runtime import Session, SessionRegistry
 from crdt_sessions_server.auth import Principal
 from crdt_sessions_server.gateways.conversation import (
     Question,
+    Verdict,
     ask,
     check_agent,
     continuation,
@@ -118,15 +121,7 @@ async def _continued(
     if value is None or run_id is None:  # no run wrote it, but one may have been asked to continue it
         calls = [str(part.get("toolCallId")) for part in message.parts if _has_output(part)]
         return view.runs.find(continuation(message.id, calls))
-    verdicts: dict[str, tuple[bool, str | None]] = {}
-    outputs = {}
-    for part in message.parts:
-        call, approval = part.get("toolCallId"), part.get("approval")
-        if isinstance(call, str) and isinstance(approval, dict) and isinstance(approval.get("approved"), bool):
-            verdicts[call] = (approval["approved"], string(approval.get("reason")))
-        tool = known.tool(call) if isinstance(call, str) else None
-        if tool is not None and tool.state == "input-available" and str(part.get("state")).startswith("output-"):
-            outputs[str(call)] = part
+    verdicts, outputs = _said(message, known)
     await decide(session, principal, now, message.id, verdicts)
     writer = writer_of(view, message.id) or view.runs.find(run_id)
     if not outputs or not takes_outputs(writer):
@@ -145,6 +140,29 @@ async def _continued(
     await session.edit(write)
     question = Question((), writer.agent, "continue", message.id, run=continuation(message.id, outputs), input=given)
     return await ask(session, question, principal, now)
+
+
+def _said(message: UiMessage, known: MessageView) -> tuple[dict[str, Verdict], dict[str, dict[str, Any]]]:
+    """Return decisions about tool calls, and what came out of the client's own tools.
+
+    A question that wants a value is a tool of the client, whose output is the answer.
+    """
+    verdicts: dict[str, Verdict] = {}
+    outputs: dict[str, dict[str, Any]] = {}
+    for part in message.parts:
+        call, approval = part.get("toolCallId"), part.get("approval")
+        if isinstance(call, str) and isinstance(approval, dict) and isinstance(approval.get("approved"), bool):
+            verdicts[call] = Verdict(approval["approved"], string(approval.get("reason")))
+        tool = known.tool(call) if isinstance(call, str) else None
+        if tool is None or not _has_output(part):
+            continue
+        if wants_value(tool.approval_request) and tool.approval is None:
+            answered = part["state"] == "output-available"
+            value = part.get("output") if answered else None
+            verdicts[tool.call_id] = Verdict(answered, string(part.get("errorText")), value)
+        elif tool.state == "input-available":
+            outputs[tool.call_id] = part
+    return verdicts, outputs
 
 
 def _has_output(part: dict[str, Any]) -> bool:
