@@ -75,6 +75,7 @@ from crdt_sessions.sync.events import (
 )
 from crdt_sessions.sync.log import LogMemory, UpdateLog
 from crdt_sessions.sync.merge import EngineFailed, Merger, Vouched, moved
+from crdt_sessions.sync.owed import Owed
 from crdt_sessions.sync.panics import Panics
 from crdt_sessions.sync.peers import INTRODUCED_MS, REMIND_MS, STRANGER_MS, Peer
 from crdt_sessions.sync.records import RunRecord, Writer
@@ -84,7 +85,6 @@ from crdt_sessions.sync.waiting import WaitingUpdate, WaitingUpdates
 from crdt_sessions.sync.writers import Writers
 from crdt_sessions.wire import (
     EMPTY_UPDATE,
-    KEEPALIVE,
     Ack,
     AwarenessFrame,
     Frame,
@@ -241,6 +241,8 @@ class SessionEngine:
         )
         self.admission = Admission(self.limits.max_frame_bytes)
         """What waits for something that is being tried, or for the store."""
+        self.owed = Owed(self.log, self.roster, self._merger, self.timing)
+        """What peers are sent."""
         self._looked: Seq | None = None  # at what waits: the log's last entry then
         self._asked_all = Millis(0)
 
@@ -418,58 +420,12 @@ class SessionEngine:
         peer = self._peers.get(peer_id)
         if peer is None:
             return []
-        frames: list[Frame | Shared] = []
-        self._take_sync(peer_id, peer, frames)
-        if peer.due:
-            self._take_due(peer, frames)
-        if peer.cursor is not None and (peer.presence_version < self.roster.version or peer.asks_who):
-            self._take_presence(peer_id, peer, frames)
-        if frames:
-            peer.told = now
-        elif now - peer.told >= self.timing.keepalive_s * 1000:
-            frames.append(KEEPALIVE)
-            peer.told = now
-        return frames
-
-    def _take_sync(self, peer_id: PeerId, peer: Peer, frames: list[Frame | Shared]) -> None:
-        if not peer.asked:
-            peer.asked = True
-            frames.append(SyncStep1(self._merger.all_there_is()[1]))
-        if peer.step1 is not None and peer.stranger_since is None:
-            asked, peer.step1 = peer.step1, None
-            frames.append(SyncStep2(self.document.encode(asked)))
-            peer.vector = self._merger.all_there_is()
-            peer.cursor = self.log.head
-        log, cursor = self.log, peer.cursor  # each token comes by here for each peer
-        if cursor is None:
-            return
-        if cursor < log.start:  # fell off: resync from the document
-            frames.append(Update(self.document.encode(peer.vector[1])))
-            peer.vector = self._merger.all_there_is()
-            cursor = log.head
-        while cursor < log.tail and (portion := log.portion(cursor, peer_id)) is not None:
-            cursor, frame = portion
-            if frame is not None:
-                frames.append(frame)
-        # Only if it has all there is, is that what the document has.
-        if peer.moved(cursor) and cursor == log.head:
-            peer.vector = self._merger.all_there_is()
+        return self.owed.take(peer_id, peer, now)
 
     def _trim(self) -> None:
         """Drop of the log what everybody has."""
         cursors = (peer.cursor for peer in self._peers.values() if peer.cursor is not None)
         self.log.forget(min(cursors, default=self.log.tail))
-
-    def _take_due(self, peer: Peer, frames: list[Frame | Shared]) -> None:
-        frames += peer.take_due(self.log.tail)
-
-    def _take_presence(self, peer_id: PeerId, peer: Peer, frames: list[Frame | Shared]) -> None:
-        if not peer.introduced:
-            return
-        since = 0 if peer.asks_who else peer.presence_version
-        peer.presence_version, peer.asks_who = self.roster.version, False
-        if (frame := self.roster.frame_since(since, peer_id)) is not None:
-            frames.append(frame)
 
     def _join(self, event: PeerJoined, now: Millis) -> list[Effect]:
         peer = Peer(Actor(event.principal, event.rights), now, now, now, stranger_since=now)

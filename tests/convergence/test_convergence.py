@@ -6,39 +6,51 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from crdt_sessions.sync import SessionEngine
 from crdt_sessions.sync.log import Portion
+from crdt_sessions.sync.owed import Owed
 from crdt_sessions.testing import SimNetwork
 from crdt_sessions.testing.convergence import Convergence, broken
 
 TestConvergence = Convergence.TestCase
 
 
-class NoBroadcast(SessionEngine):
+class NoBroadcast(Owed):
     """Never shows a peer what another one wrote."""
 
-    def _take_sync(self, peer_id, peer, frames):
-        self.log.portion = lambda cursor, reader: None if cursor >= self.log.tail else Portion(self.log.tail, None)
-        super()._take_sync(peer_id, peer, frames)
+    def take(self, peer_id, peer, now):
+        log = self._log
+        log.portion = lambda cursor, reader: None if cursor >= log.tail else Portion(log.tail, None)
+        return super().take(peer_id, peer, now)
 
 
-class NoResync(SessionEngine):
+class NoResync(Owed):
     """Never asks a returning peer what it did while it was away."""
 
-    def _take_sync(self, peer_id, peer, frames):
+    def take(self, peer_id, peer, now):
         peer.asked = True
-        super()._take_sync(peer_id, peer, frames)
+        return super().take(peer_id, peer, now)
 
 
-class EarlyAck(SessionEngine):
+class EarlyAck(Owed):
     """Acknowledges before the commit."""
 
-    def _take_due(self, peer, frames):
-        tail, self.log.tail = self.log.tail, self.log.head
-        super()._take_due(peer, frames)
-        self.log.tail = tail
+    def take(self, peer_id, peer, now):
+        return [*super().take(peer_id, peer, now), *peer.take_due(self._log.head)]
 
 
-@pytest.mark.parametrize("engine", [NoBroadcast, NoResync, EarlyAck])
-def test_a_broken_engine_is_noticed(engine: type[SessionEngine]) -> None:
+def engine_with(owed):
+    """Return an engine class whose peers are owed something else."""
+
+    class Broken(SessionEngine):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.owed = owed(self.log, self.roster, self._merger, self.timing)
+
+    return Broken
+
+
+@pytest.mark.parametrize("owed", [NoBroadcast, NoResync, EarlyAck])
+def test_a_broken_engine_is_noticed(owed: type[Owed]) -> None:
+    engine = engine_with(owed)
     machine = broken(lambda: SimNetwork(engine_class=engine))
     with pytest.raises((AssertionError, ExceptionGroup)):
         run_state_machine_as_test(

@@ -95,7 +95,7 @@ MUTANTS = {
         ("tests/runtime/test_lineage.py",),
     ),
     "give a copy of another session what this one holds": Mutant(
-        "crdt_sessions/sync/engine.py",
+        "crdt_sessions/sync/owed.py",
         "        if peer.step1 is not None and peer.stranger_since is None:\n",
         "        if peer.step1 is not None:\n",
         ("tests/runtime/test_lineage.py",),
