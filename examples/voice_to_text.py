@@ -5,7 +5,8 @@
 
 The transcript in ``recordings/voice/weekend.json`` stands for a speech recogniser: words with the time at which each
 was recognised. While it streams, others see the words and that somebody is speaking; the question is answered when it
-is complete. Then the same person goes on typing on another device.
+is complete. Then the same person goes on typing on another device. What the agent asks back is answered by voice,
+too: said, not clicked.
 """
 
 from __future__ import annotations
@@ -46,10 +47,39 @@ async def speak(phone: SessionPeer, spoken: dict[str, Any], *, speed: float) -> 
     return head.id
 
 
+def choice_in(spoken: str, choices: list[str]) -> str | None:
+    """Return the one choice that somebody has said; None if it is none of them, or not clear which."""
+    said = spoken.lower()
+    found = [choice for choice in choices if choice.lower() in said]
+    return found[0] if len(found) == 1 else None
+
+
+async def answer_by_voice(phone: SessionPeer, run_id: str, spoken: str) -> str:
+    """Answer the choice that a run asks for with what was recognised; return what counts."""
+
+    def waits() -> bool:
+        return bool(phone.view.runs.find(run_id).pending)
+
+    await phone.until(waits)
+    (pending,) = phone.view.runs.find(run_id).pending or []
+    message = phone.view.messages[phone.view.runs.find(run_id).output or ""]
+    tool = message.tool(pending.tool_call_id)
+    request = tool.approval_request if tool is not None else None
+    choices = request.form["enum"] if request is not None and request.form is not None else []
+    chosen = choice_in(spoken, choices)
+    phone.decide(run_id, pending.tool_call_id, chosen is not None, spoken, value=chosen)
+    await phone.durable()
+    return f"{pending.message} {spoken!r}"
+
+
 async def answer(run: AgentRun) -> None:
     asked = run.history()[-1]["content"]
+    said = f"You said: {asked}"
+    if "table" in asked:
+        day = await run.ask("Saturday or Sunday?", {"enum": ["Saturday", "Sunday"]})
+        said = f"I booked {day.value}." if day.approved else "I booked nothing."
     async with run.text() as out:
-        for word in f"You said: {asked}".split(" "):
+        for word in said.split(" "):
             await out.write(word + " ")
             await asyncio.sleep(0.01)
 
@@ -78,6 +108,11 @@ async def once(url: str, speed: float) -> None:
                 print(f"on the laptop: {heard!r}, {', '.join(present)}", flush=True)
         await laptop.messages.answer_to(answer_to(await speaking))
         await laptop.messages.answer_to(await laptop.post("And on Sunday?", modality="text"))
+        booking = await laptop.post("Book a table, please", modality="text")
+        print(
+            "on the phone:", await answer_by_voice(phone, answer_to(booking.id), "sunday would be nice"), flush=True
+        )
+        await laptop.messages.answer_to(booking)
         for message in laptop.messages.all():
             said = message.text or "".join(getattr(part, "transcript", None) or "" for part in message.parts)
             print(f"{message.author.name} [{message.modality or 'text'}]: {said}")
