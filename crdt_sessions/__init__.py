@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from crdt_sessions.errors import CrdtSessionsError, RunCancelled, RunFailed, RunSuspended
-from crdt_sessions.limits import Compaction, InputLimits, Limits, Retention, RunRules, Timing
+from crdt_sessions.limits import Compaction, InputLimits, Limits, Retention, RunRules, ScheduleLimits, Timing
 
 if TYPE_CHECKING:
     from crdt_sessions.client import Agent, AgentRun, KeptVersion, MessageStream, Past, SessionPeer, connect
@@ -32,6 +32,7 @@ __all__ = [
     "RunRules",
     "RunSuspended",
     "Sandbox",
+    "ScheduleLimits",
     "Session",
     "SessionPeer",
     "SessionRegistry",

@@ -144,6 +144,19 @@ class InputLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduleLimits:
+    """How often something may be scheduled. Part of the protocol, not a setting."""
+
+    min_every_ms: int = _bound(1000, "An interval has so many milliseconds at the least.", ge=1)
+
+    max_missed: int = _bound(100, "Of the times that were missed so many, the newest, are made up for.", ge=1)
+
+    late_ms: int = _bound(60_000, "A time that passed so many milliseconds ago was not missed yet.", ge=0)
+
+    max_schedules: int = _bound(100, "A session has so many schedules at a time.", ge=1)
+
+
+@dataclass(frozen=True, slots=True)
 class Timing:
     """Periods."""
 

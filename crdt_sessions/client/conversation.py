@@ -18,12 +18,14 @@ from crdt_sessions.model import (
     RunCancel,
     RunInput,
     RunRequest,
+    Schedule,
     SessionView,
     TextPart,
     answer_to,
     check_decision,
     say_nothing,
 )
+from crdt_sessions.model.schedules import Missed
 from crdt_sessions.model.strings import AGENT_CHARACTERS, checked_id
 from crdt_sessions.model.values import Role, RunPolicy, Trigger, Value
 
@@ -161,6 +163,70 @@ class ConversationPeer(Peer):
         self.edit(lambda view: view.runs.request(wanted, request))
         return wanted
 
+    async def schedule(
+        self,
+        text: str,
+        agent: str = ANY_AGENT,
+        *,
+        at: int | None = None,
+        every_s: float | None = None,
+        cron: str | None = None,
+        timezone: str = "UTC",
+        missed: Missed = "once",
+        until: int | None = None,
+        policy: RunPolicy | None = None,
+        input: RunInput | Mapping[str, Any] | None = None,
+        id: str | None = None,
+        wait: bool = True,
+    ) -> str:
+        """Ask a question later, or again and again; return the run that stands for that, once it is durable.
+
+        It stands in the session as a message whose run waits (:attr:`Run.due`). At each of its times the question is
+        asked anew, in a message of its own. :meth:`cancel` ends it.
+
+        Args:
+            text: the question.
+            agent: who is to answer.
+            at: when it is asked once, in milliseconds; with *every_s* and *cron*, the earliest time.
+            every_s: seconds from one time to the next.
+            cron: five fields, such as ``0 9 * * mon-fri``.
+            timezone: of *cron*, such as ``Europe/Berlin``.
+            missed: what becomes of times that have passed while the service was away: ``skip``, ``once`` for one run
+                for all of them, ``all`` for one each.
+            until: when it ends, in milliseconds.
+            policy: what becomes of a run while another one is active; the session's policy if None.
+            input: what the agent is to work with besides the conversation.
+            id: an idempotency key.
+            wait: False returns at once, also offline.
+
+        Raises:
+            BadValue: it is due at no time, too often, or in a time zone that is not known.
+            ValueError: none of *at*, *every_s* and *cron* says when.
+        """
+        repeated = every_s is not None or cron is not None
+        if at is None and not repeated:
+            raise ValueError("say when: at, every_s or cron")
+        every = None if every_s is None else int(every_s * 1000)
+        said = {"every": every, "cron": cron, "timezone": timezone, "missed": missed, "until": until}
+        schedule = Schedule.of({key: value for key, value in said.items() if value is not None}) if repeated else None
+        head = self._question(id)
+        request = self._request(head.id, agent, policy=policy, input=input, times=(at, None), schedule=schedule)
+
+        def change(view: SessionView) -> None:
+            view.messages.add(head, [TextPart(type="text", text=text)])
+            view.runs.request(answer_to(head.id), request)
+
+        if say_nothing([TextPart(type="text", text=text)]):
+            raise EmptyMessage
+        self.edit(change)
+        if wait:
+            await self.durable()
+        return answer_to(head.id)
+
+    def _question(self, id: str | None) -> MessageHead:
+        chosen = checked_id(id, "message id") if id else uuid.uuid4().hex
+        return MessageHead(id=chosen, role="user", author=self.author, created_at=self._clock.now())
+
     def cancel(self, run_id: str, reason: str | None = None) -> None:
         """Press stop: before the run begins or while it is worked on, also offline. What was written stays.
 
@@ -268,6 +334,7 @@ class ConversationPeer(Peer):
         policy: RunPolicy | None = None,
         input: RunInput | Mapping[str, Any] | None = None,
         times: tuple[int | None, int | None] = (None, None),
+        schedule: Schedule | None = None,
     ) -> RunRequest:
         return RunRequest(
             message_id=checked_id(message_id, "message id"),
@@ -278,5 +345,6 @@ class ConversationPeer(Peer):
             created_at=self._clock.now(),
             not_before=times[0],
             deadline=times[1],
+            schedule=schedule,
             input=RunInput.of(input) if input is not None else None,
         )

@@ -34,6 +34,7 @@ from crdt_sessions.model.projection import (
     TextAdded,
 )
 from crdt_sessions.model.runs import Runs, answer_to, output_of, same_request
+from crdt_sessions.model.schedules import Schedule
 from crdt_sessions.model.session import Artifacts, SessionView
 from crdt_sessions.model.shapes import Shape, alone, json_text, shaped, system_text, ui_part, ui_tool_input
 from crdt_sessions.model.streams import SEGMENT_BYTES, PartStream, Question, ToolStream
@@ -122,6 +123,7 @@ __all__ = [
     "RunRequest",
     "RunResult",
     "Runs",
+    "Schedule",
     "SessionDoc",
     "SessionExport",
     "SessionView",

@@ -139,8 +139,8 @@ class Runs:
                 for problem in error.errors(include_url=False, include_context=False, include_input=False):
                     found.pop(str(problem["loc"][0]), None)
             else:
-                if run.request is not None and run.request.input_flaw is not None:
-                    left_out.append(f"request.input: {run.request.input_flaw}")
+                if run.request is not None:
+                    left_out += [f"request.{key}: {why}" for key, why in run.request.flaws.items()]
                 return run, left_out
 
     def all(self) -> list[Run]:

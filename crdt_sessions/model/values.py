@@ -19,6 +19,7 @@ from crdt_sessions.model.asks import check_form, why_unfit
 from crdt_sessions.model.base import Value as Value
 from crdt_sessions.model.checks import MAX_INTEGER
 from crdt_sessions.model.inputs import RunInput
+from crdt_sessions.model.schedules import Schedule
 from crdt_sessions.model.strings import (
     AgentName,
     ArtifactId,
@@ -342,29 +343,41 @@ class RunRequest(Value):
     """When it is to begin at the earliest. Until then it holds nobody up, and its policy plays no role."""
     deadline: Time | None = None
     """When it ends as failed if it is not done by then."""
+    schedule: Schedule | None = None
+    """When it is asked again and again: the run itself begins never, and asks for others."""
+    scheduled_by: RunId | None = None
+    """The run with the schedule that asks."""
     input: RunInput | None = None
     """What the agent is to work with besides the conversation. Where a request repeats another one and has none, the
     server takes that of the run it repeats."""
 
-    _input_flaw: str | None = PrivateAttr(None)
+    _flaws: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
-    def input_flaw(self) -> str | None:
-        """Why what a document has as ``input`` is none, and was left out; None if nothing is the matter."""
-        return self._input_flaw
+    def flaws(self) -> dict[str, str]:
+        """Why what a document has as ``input`` or ``schedule`` is none, and was left out."""
+        return self._flaws
 
     @model_validator(mode="wrap")
     @classmethod
-    def _read_input(cls, value: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
-        """Leave out an input that cannot be taken, and keep in mind why: else nobody would be told of the request."""
-        if not isinstance(value, dict) or not isinstance(value.get("input"), dict | list | str | int | float):
+    def _read(cls, value: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        """Leave out what cannot be taken, and keep in mind why: else nobody would be told of the request."""
+        if not isinstance(value, dict):
             return read(value)
-        try:
-            return read({**value, "input": RunInput.of(value["input"])})
-        except (BadValue, TooLarge) as error:
-            request = read({**value, "input": None})
-            request._input_flaw = str(error)
-            return request
+        flaws: dict[str, str] = {}
+        for key, kind in _JUDGED.items():
+            if value.get(key) is not None:
+                try:
+                    value = {**value, key: kind.of(value[key])}
+                except (BadValue, TooLarge) as error:
+                    flaws[key] = str(error)
+                    value = {**value, key: None}
+        request = read(value)
+        request._flaws = flaws
+        return request
+
+
+_JUDGED: dict[str, type[RunInput] | type[Schedule]] = {"input": RunInput, "schedule": Schedule}
 
 
 class RunError(Value):

@@ -32,6 +32,7 @@ from crdt_sessions.model import (
     ANY_AGENT,
     TERMINAL_STATUSES,
     Approval,
+    Message,
     MessageHead,
     RefusedDecision,
     Run,
@@ -47,6 +48,7 @@ from crdt_sessions.model import (
     output_of,
     same_request,
 )
+from crdt_sessions.model.schedules import SCHEDULE_LIMITS
 from crdt_sessions.model.strings import is_agent, is_id
 from crdt_sessions.model.values import RunPolicy, RunStatus, StreamState
 from crdt_sessions.sync.actor import NOBODY_KNOWN, Asker
@@ -61,6 +63,7 @@ from crdt_sessions.sync.records import (
     Unreadable,
     lease_digest,
 )
+from crdt_sessions.sync.schedules import Asked, asked_at, due_now, first_due
 
 Write = Callable[[SessionView], None]
 
@@ -84,6 +87,8 @@ class RunDecisions:
     """What people did that somebody may want to look up."""
     restored: list[str] = field(default_factory=list)
     """Fields of the server's that somebody had overwritten."""
+    asked: list[Asked] = field(default_factory=list)
+    """Questions that schedules ask."""
     unreadable: list[Unreadable] = field(default_factory=list)
     """Entries that are not of layout 1."""
     evicted: set[tuple[str, int]] = field(default_factory=set)
@@ -188,7 +193,7 @@ class RunSteward:
     def decided(self) -> bool:
         """Whether :meth:`take` has something to tell."""
         taken = self._decided
-        return bool(self._mirror or taken.writes or taken.records or taken.released or taken.evicted)
+        return bool(self._mirror or taken.asked or taken.writes or taken.records or taken.released or taken.evicted)
 
     def take(self) -> RunDecisions:
         """Return what was decided since the last call."""
@@ -378,7 +383,7 @@ class RunSteward:
         if deadline is not None and now >= deadline:
             self._miss(record, deadline, now)
         elif record.waits_until is not None and request is not None and now >= record.waits_until:
-            self._consider(self._put(record.replace(waits_until=None, queued_at=now)), request, now, _LONG_AGO)
+            self._come(record, request, now)
         else:
             self._tick_held(record, now)
 
@@ -390,6 +395,48 @@ class RunSteward:
             self._lose(record, now)
         elif any(now >= (each.request.deadline or now + 1) for each in record.undecided):
             self._hear_decisions(record, now)
+
+    def _come(self, record: RunRecord, request: RunRequest, now: Millis) -> None:
+        """Do what a run has waited for: let it begin, or ask for others if it has a schedule."""
+        if request.schedule is None:
+            self._consider(self._put(record.replace(waits_until=None, queued_at=now)), request, now, _LONG_AGO)
+            return
+        question = self._view.messages.value(request.message_id)
+        if question is None:
+            self._end(record, "failed", "the message of the schedule is not there", now)
+            return
+        times, due = due_now(record, request.schedule, now)
+        record = self._put(record.replace(waits_until=due))
+        for time in times:
+            self._ask_again(record, request, question, time, now)
+        if due is None:
+            self._end(record, "completed", "the schedule is over", now)
+
+    def _ask_again(self, record: RunRecord, request: RunRequest, question: Message, time: int, now: Millis) -> None:
+        """Ask for one time of a schedule, under ids that are made of that time."""
+        message_id = asked_at(record.id, time)
+        while message_id in self._view.messages or answer_to(message_id) in self._records:
+            message_id = asked_at(message_id, time)  # somebody else has written something under it
+        run_id = answer_to(message_id)
+        head = MessageHead(id=message_id, role="user", author=question.author, reply_to=question.id, created_at=now)
+        self._decided.asked.append(Asked(head, list(question.parts), question.by))
+        again = RunRequest(
+            message_id=message_id,
+            agent=request.agent,
+            policy=request.policy,
+            by=request.by,
+            created_at=now,
+            input=request.input,
+            scheduled_by=record.id,
+        )
+        self._admit(Run(id=run_id, request=again), now, _LONG_AGO)
+
+    def _cannot_schedule(self, record: RunRecord) -> str | None:
+        """Return why a schedule is not taken; None if it is."""
+        others = (self._records[run_id].request for run_id in self._active if run_id != record.id)
+        if sum(other is not None and other.schedule is not None for other in others) >= SCHEDULE_LIMITS.max_schedules:
+            return f"the session has {SCHEDULE_LIMITS.max_schedules} schedules already; stop one of them first"
+        return "the schedule is never due" if record.waits_until is None else None
 
     def _miss(self, record: RunRecord, deadline: int, now: Millis) -> RunRecord:
         """End a run that was not done in time; what was written stays."""
@@ -415,7 +462,7 @@ class RunSteward:
         if run.request is None:
             return None
         request = self._settled_request(run.request, by)
-        waits_until = request.not_before if (request.not_before or 0) > now else None
+        waits_until = _first_time(request, now)
         self._last_order += 1
         record = RunRecord(
             id=run.id,
@@ -434,8 +481,10 @@ class RunSteward:
         self._put(record)
         if run.cancel is not None:
             return self._cancel(record, run.cancel, now)
-        if request.input_flaw is not None:
-            return self._end(record, "failed", "its input was refused", now, _refused_input(request.input_flaw))
+        for key, why in request.flaws.items():
+            return self._end(record, "failed", f"its {key} was refused", now, _refused(key, why))
+        if request.schedule is not None and (no := self._cannot_schedule(record)) is not None:
+            return self._end(record, "failed", no, now, RunError(code="bad-schedule", message=no))
         if request.deadline is not None and request.deadline <= now:
             return self._miss(record, request.deadline, now)
         return self._consider(record, request, now, by) if waits_until is None else record
@@ -460,7 +509,7 @@ class RunSteward:
         """Return a request as it goes on record: it says who asks, and has the input of the run that it repeats."""
         if by.principal is not None and request.by != by.principal:
             request = request.replace(by=by.principal)
-        if request.trigger == "submit" or request.input is not None or request.input_flaw is not None:
+        if request.trigger == "submit" or request.input is not None or "input" in request.flaws:
             return request
         asked = request.message_id
         repeated = self._writers.get(asked, []) if request.trigger == "continue" else self._askers.get(asked, [])
@@ -779,9 +828,17 @@ def _as_steered(request: RunRequest, steered: RunRecord | None) -> RunRequest:
     return request.replace(input=meant.input) if meant is not None and meant.input is not None else request
 
 
-def _refused_input(why: str) -> RunError:
-    advice = "ask again with an input that is as docs/protocol.md says, under Runs"
-    return RunError(code="bad-input", message=f"{why}; {advice}")
+def _refused(key: str, why: str) -> RunError:
+    return RunError(
+        code=f"bad-{key}", message=f"{why}; ask again with one that is as docs/protocol.md says, under Runs"
+    )
+
+
+def _first_time(request: RunRequest, now: Millis) -> int | None:
+    """Return until when a run waits before it begins, or before its schedule is due; None if it waits for no time."""
+    if request.schedule is not None:
+        return first_due(request, request.schedule, now)
+    return request.not_before if (request.not_before or 0) > now else None
 
 
 def _mirror(record: RunRecord) -> Write:

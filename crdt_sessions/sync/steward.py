@@ -24,6 +24,7 @@ from crdt_sessions.sync.actor import NOBODY_KNOWN, Asker
 from crdt_sessions.sync.aside import Aside
 from crdt_sessions.sync.records import Unreadable
 from crdt_sessions.sync.runs import RunDecisions, RunSteward, Write
+from crdt_sessions.sync.schedules import Asked
 
 _MAX_TOLD = 1000
 _MAX_WHY = 500
@@ -106,6 +107,11 @@ class Steward:
     def take(self) -> RunDecisions:
         """Return what was decided since the last call."""
         decided = self._runs.take()
+        for asked in decided.asked:
+            self._last_seq += 1
+            self._seqs[asked.head.id], self._by[asked.head.id] = self._last_seq, asked.by
+            self._writes.append(_add_question(asked))
+            self._write_place(asked.head.id)
         decided.writes[:0] = self._writes
         decided.restored += self._restored
         decided.unreadable += self._unreadable
@@ -215,6 +221,13 @@ class Steward:
 def _set_meta(key: str, value: Any) -> Write:
     def write(view: SessionView) -> None:
         view.document.roots.meta[key] = value
+
+    return write
+
+
+def _add_question(asked: Asked) -> Write:
+    def write(view: SessionView) -> None:
+        view.messages.add(asked.head, asked.parts)
 
     return write
 

@@ -69,6 +69,11 @@ export class Transcript {
   #waiting (message) {
     const run = message.asked
     if (run) {
+      if (run.status === 'failed') return html`<p class="error">Ended with an error: ${run.outcome?.error?.message ?? run.outcome?.reason}</p>`
+      if (run.due !== undefined && run.status === 'queued') {
+        const again = run.request?.schedule ? 'Asked again and again; next' : 'Waits until'
+        return html`<p class="actions"><span class="note">${again} ${new Date(run.due).toLocaleString()}</span>${this.#stop(run)}</p>`
+      }
       if (run.status === 'cancelled') return html`<p class="actions"><span class="note">Stopped before an answer</span></p>`
       return ACTIVE.includes(run.status ?? 'queued') ? html`<p class="actions"><span class="note">Queued: waits for ${run.request?.agent && run.request.agent !== '*' ? run.request.agent : 'an agent'}</span>${this.#stop(run)}</p>` : nothing
     }

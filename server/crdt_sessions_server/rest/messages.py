@@ -16,6 +16,7 @@ from crdt_sessions.model import (
     MessageHead,
     RunInput,
     RunRequest,
+    Schedule,
     SessionView,
     TextPart,
     answer_to,
@@ -67,10 +68,13 @@ class NewMessage(Body):
     deadline: Time | None = Field(
         None, description="When its run ends as failed if it is not done, in milliseconds; only with `agent`."
     )
+    schedule: Schedule | None = Field(
+        None, description="When that agent is asked again and again; only together with `agent`."
+    )
 
     @model_validator(mode="after")
     def _for_an_agent(self) -> NewMessage:
-        if self.agent is None and (self.input, self.not_before, self.deadline) != (None, None, None):
+        if self.agent is None and (self.input, self.not_before, self.deadline, self.schedule) != (None,) * 4:
             raise ValueError('input and times are for an agent: name it, or give "agent": "*" for any')
         return self
 
@@ -206,6 +210,7 @@ def _post(view: SessionView, head: MessageHead, parts: list[Any], data: NewMessa
             created_at=head.created_at,
             not_before=data.not_before,
             deadline=data.deadline,
+            schedule=data.schedule,
             input=data.input,
         )
         view.runs.request(answer_to(head.id), request)

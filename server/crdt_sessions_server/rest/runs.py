@@ -25,6 +25,7 @@ from crdt_sessions.model import (
     RunCancel,
     RunInput,
     RunRequest,
+    Schedule,
     SessionView,
     ToolPart,
 )
@@ -57,6 +58,7 @@ class NewRun(Body):
     policy: RunPolicy | None = Field(None, description="What becomes of it while another run is active.")
     not_before: Time | None = Field(None, description="When it is to begin at the earliest, in milliseconds.")
     deadline: Time | None = Field(None, description="When it ends as failed if it is not done, in milliseconds.")
+    schedule: Schedule | None = Field(None, description="When the question is asked again and again.")
     input: RunInput | None = Field(
         None,
         description="What the agent is to work with besides the conversation. If absent, a request that regenerates"
@@ -154,6 +156,7 @@ def _request_routes(runs: Blueprint, registry: SessionRegistry) -> None:
             created_at=registry.clock.now(),
             not_before=data.not_before,
             deadline=data.deadline,
+            schedule=data.schedule,
             input=data.input,
         )
         async with registry.open(asked_session(name)) as session:
