@@ -40,6 +40,7 @@ from crdt_sessions.model.shapes import Shape, alone, json_text, shaped, system_t
 from crdt_sessions.model.streams import SEGMENT_BYTES, PartStream, Question, ToolStream
 from crdt_sessions.model.thread import Threads, arranged, conversation
 from crdt_sessions.model.transcript import markdown
+from crdt_sessions.model.usage import Spent, Usage, UsageReport
 from crdt_sessions.model.values import (
     ANY_AGENT,
     SCHEMAS,
@@ -128,6 +129,7 @@ __all__ = [
     "SessionExport",
     "SessionView",
     "Shape",
+    "Spent",
     "Split",
     "TextAdded",
     "TextPart",
@@ -136,6 +138,8 @@ __all__ = [
     "ToolSpec",
     "ToolStream",
     "Touched",
+    "Usage",
+    "UsageReport",
     "ValuePart",
     "alone",
     "answer_to",

@@ -12,6 +12,7 @@ from crdt_sessions.model.checks import NO_MAP, why_not
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.spelling import spelled
 from crdt_sessions.model.strings import checked_id, derived
+from crdt_sessions.model.usage import UsageReport
 from crdt_sessions.model.values import (
     TERMINAL_STATUSES,
     Run,
@@ -78,6 +79,10 @@ class Runs:
     def report(self, run_id: str, result: RunResult) -> None:
         """Write what the holder of the lease says of its run; the server settles the status from it."""
         self._ensure(run_id)["result"] = result.json_value()
+
+    def report_usage(self, run_id: str, report: UsageReport) -> None:
+        """Write what the holder of the lease says that its attempt has cost; the server adds the attempts up."""
+        self._ensure(run_id)["reported"] = report.json_value()
 
     def consume(self, run_id: str, message_id: str) -> None:
         """Record that the agent has taken up a steering message."""

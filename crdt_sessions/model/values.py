@@ -36,6 +36,7 @@ from crdt_sessions.model.strings import (
     Who,
     Word,
 )
+from crdt_sessions.model.usage import Usage, UsageReport
 
 Kind = Literal["human", "agent", "service", "device"]
 Role = Literal["user", "assistant", "system", "tool"]
@@ -62,7 +63,7 @@ TERMINAL_STATUSES: frozenset[RunStatus] = frozenset({"completed", "failed", "can
 ANY_AGENT = "*"
 """Whom a request is for if any agent may answer it."""
 
-SETTLED_KEYS = ("status", "agent", "epoch", "lease", "output", "due", "pending", "outcome")
+SETTLED_KEYS = ("status", "agent", "epoch", "lease", "output", "due", "pending", "outcome", "usage")
 """What only the server writes of a run."""
 
 Integer = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
@@ -438,12 +439,16 @@ class Run(Value):
     request: RunRequest | None = None
     cancel: RunCancel | None = None
     result: RunResult | None = None
+    reported: UsageReport | None = None
+    """What the holder of the lease says that its attempt has cost so far."""
     status: RunStatus | None = None
     agent: AgentName | None = None
     """The agent the run is for: the one the request named, or the one it was handed to."""
     epoch: Integer | None = None
     lease: RunLease | None = None
     outcome: RunOutcome | None = None
+    usage: Usage | None = None
+    """What all attempts have cost."""
     output: MessageId | None = None
     due: Time | None = None
     """When it begins; only while it waits for that."""

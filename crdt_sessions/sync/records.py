@@ -25,6 +25,8 @@ from crdt_sessions.model import (
     RunLease,
     RunOutcome,
     RunRequest,
+    Spent,
+    Usage,
 )
 from crdt_sessions.model.values import RunPolicy, RunStatus
 
@@ -87,6 +89,23 @@ class RunRecord(BaseModel):
     cancel_deadline: int | None = None
     approvals: dict[str, ApprovalRecord] = Field(default_factory=dict)
     outcome: RunOutcome | None = None
+    spent: Spent | None = None
+    """What the attempts that have ended have cost, as far as it was reported."""
+    reported: Spent | None = None
+    """The same of the present one."""
+    first_token_ms: int | None = None
+    """From the claim of the attempt that wrote first until its first words were here."""
+    duration_ms: int = 0
+    """How long the attempts that have ended have had it."""
+
+    @property
+    def usage(self) -> Usage | None:
+        """What all attempts have cost; None until something was reported."""
+        known = self.spent.plus(self.reported) if self.spent is not None else self.reported
+        if known is None:
+            return None
+        measured = Usage(first_token_ms=self.first_token_ms, duration_ms=self.duration_ms or None)
+        return measured.replace(**{name: getattr(known, name) for name in Spent.model_fields})
 
     @property
     def answerer(self) -> str:
@@ -154,6 +173,7 @@ class RunRecord(BaseModel):
             due=self.waits_until,
             pending=self.pending,
             outcome=self.outcome,
+            usage=self.usage,
         )
 
     def replace(self, **changes: Any) -> RunRecord:

@@ -7,7 +7,7 @@ the same turn, before anything is decided from it and before anybody else sees i
   ``approvalRequest`` by anybody but the holder of the run's lease, and ``approval`` by anybody at all; of a decision
   that is put back it is said there why (``refused``);
 * ``runs[id].cancel`` and ``request`` by those who may not stop or ask; a ``request`` says who asks: the principal;
-* ``runs[id].result`` by anybody but the holder of the lease.
+* ``runs[id].result`` and ``reported`` by anybody but the holder of the lease.
 
 What the server has settled (``seq``, ``status``, ``approval``, ...) the steward restores, whoever overwrote it.
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from crdt_sessions.model import Decision, Question, Run, RunResult, SessionView, Touched
+from crdt_sessions.model import Decision, Question, Run, RunResult, SessionView, Touched, UsageReport
 from crdt_sessions.sync.actor import Actor
 from crdt_sessions.sync.approvals import refusal
 from crdt_sessions.sync.aside import Aside
@@ -43,14 +43,15 @@ class FieldRules:
         self._view = view
         self._runs = runs
         self._questions: dict[str, dict[str, Question]] = {}
-        self._results: dict[str, RunResult | None] = {}
+        self._said: dict[str, tuple[RunResult | None, UsageReport | None]] = {}
+        """What the holder of each run has said of it: how it goes on, and what it has cost."""
 
     def start(self) -> None:
         """Take what a loaded document says of unfinished runs as genuine: it was checked when it came."""
         for run in self._view.runs.unfinished():
             if not self._aside.left("run", run.id):
                 with self._aside.about("run", run.id):
-                    self._results[run.id] = run.result
+                    self._said[run.id] = (run.result, run.reported)
                     if run.output is not None:
                         self._questions[run.output] = self._asked(run.output)
 
@@ -78,10 +79,10 @@ class FieldRules:
     def _check_run(self, run_id: str, actor: Actor | None, writes: list[Write], violated: list[str]) -> None:
         run, record = self._view.runs.value(run_id) or Run(id=run_id), self._runs.record(run_id)
         if record is not None and record.over:
-            self._results.pop(run_id, None)
+            self._said.pop(run_id, None)
             self._questions.pop(record.output, None)
             return
-        known = self._results.get(run_id)
+        known, found = self._said.get(run_id, (None, None)), (run.result, run.reported)
         if actor is not None:
             asked = run.request is not None and (record is None or record.request is None)
             stopped = run.cancel is not None and (record is None or record.cancel is None)
@@ -96,11 +97,13 @@ class FieldRules:
                 writes.append(_put(run_id, "cancel", None))
                 violated.append("runs.cancel")
             holds = record is not None and actor.lease == (run_id, record.epoch)
-            if run.result != known and not holds:
-                writes.append(_put(run_id, "result", known.json_value() if known is not None else None))
-                violated.append("runs.result")
+            if found != known and not holds:
+                for key, before, now in zip(("result", "reported"), known, found, strict=True):
+                    if before != now:
+                        writes.append(_put(run_id, key, before.json_value() if before is not None else None))
+                        violated.append(f"runs.{key}")
                 return
-        self._results[run_id] = run.result
+        self._said[run_id] = found
 
     def _check_questions(
         self, message_id: str, run_id: str, actor: Actor | None, writes: list[Write], violated: list[str]

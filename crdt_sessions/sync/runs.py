@@ -43,6 +43,9 @@ from crdt_sessions.model import (
     RunRequest,
     RunResult,
     SessionView,
+    Spent,
+    Usage,
+    UsageReport,
     answer_to,
     may_decide,
     output_of,
@@ -103,6 +106,8 @@ class _Life:
     connections: int = 0
     gone: Millis | None = None
     """Since when it has no connection any more."""
+    spoke: Millis | None = None
+    """When its first words were here."""
     seen: bool = False
     """Whether anything was ever heard of it after the claim."""
 
@@ -231,6 +236,8 @@ class RunSteward:
             return
         if run.cancel is not None:
             self._cancel(record, run.cancel, now)
+        if run.reported is not None:
+            self._hear_usage(self._records[run_id], run.reported)
         if run.result is not None:
             self._hear_result(self._records[run_id], run.result, now)
         if not _mirrored(self._records[run_id], run):
@@ -239,6 +246,9 @@ class RunSteward:
     def look_at_message(self, message_id: str, now: Millis) -> None:
         """Consider what a change of a message means for runs: a decision of people, a question that is complete."""
         writers = self._writers.get(message_id, ())
+        if writers and (life := self._lives.get(writers[-1])) is not None and life.spoke is None:
+            message = self._view.messages.value(message_id)
+            life.spoke = now if message is not None and not message.empty else None
         for run_id in writers:
             if self._records[run_id].approvals:
                 self._hear_decisions(self._records[run_id], now)
@@ -554,6 +564,7 @@ class RunSteward:
                 epoch=run.epoch or 0,
                 cancel=run.cancel,
                 outcome=run.outcome if over else RunOutcome(reason="imported", ended_at=now),
+                **_usage_on_record(run.usage),
             )
         )
         self._decided.writes.append(_close_parts(adopted.output, "interrupted"))
@@ -635,6 +646,29 @@ class RunSteward:
         elif result.status == "released":
             self._requeue(_left(record, now), now, attempt=record.attempt - 1, parts="interrupted")
 
+    def _hear_usage(self, record: RunRecord, report: UsageReport) -> None:
+        """Take the word of the holder of the lease for what its attempt has cost so far."""
+        if record.lease is None or report.epoch != record.epoch:
+            return
+        reported = Spent(**{name: getattr(report, name) for name in Spent.model_fields})
+        if reported != record.reported:
+            self._put(self._timed_words(record).replace(reported=reported))
+
+    def _timed_words(self, record: RunRecord) -> RunRecord:
+        """Note how long the first words of a run took, if that is known by now."""
+        life, lease = self._lives.get(record.id), record.lease
+        if record.first_token_ms is not None or lease is None or life is None or life.spoke is None:
+            return record
+        return record.replace(first_token_ms=max(0, life.spoke - lease.claimed_at))
+
+    def _added_up(self, record: RunRecord, now: Millis) -> RunRecord:
+        """Count what the attempt that ends now has cost to the others."""
+        if record.lease is None:
+            return record
+        spent = record.reported if record.spent is None else record.spent.plus(record.reported)
+        lasted = record.duration_ms + max(0, now - record.lease.claimed_at)
+        return self._timed_words(record).replace(spent=spent, reported=None, duration_ms=lasted)
+
     def _lose(self, record: RunRecord, now: Millis) -> None:
         """Take the lease away from an agent that is not heard of any more."""
         life = self._lives[record.id]
@@ -651,10 +685,11 @@ class RunSteward:
         if record.lease is not None:
             self._decided.evicted.add((record.id, record.epoch))
 
-    def _release(self, record: RunRecord, parts: StreamState) -> RunRecord:
+    def _release(self, record: RunRecord, parts: StreamState, now: Millis) -> RunRecord:
         """End the lease, if there is one, and close what its holder left open."""
         if record.lease is None:
             return record
+        record = self._added_up(record, now)
         self._lives.pop(record.id, None)
         self._decided.released.add((record.id, record.epoch))
         self._decided.writes.append(_close_parts(record.output, parts))
@@ -663,7 +698,7 @@ class RunSteward:
     def _requeue(
         self, record: RunRecord, now: Millis, *, attempt: int, agent: str | None = None, parts: StreamState = "done"
     ) -> None:
-        released = self._release(record, parts)
+        released = self._release(record, parts, now)
         queued = self._put(
             released.replace(status="queued", attempt=attempt, agent=agent or record.agent, queued_at=now)
         )
@@ -684,7 +719,7 @@ class RunSteward:
         """Settle how the run ended, once."""
         parts: StreamState = "done" if status == "completed" else "interrupted"
         ended = self._put(
-            self._release(record, parts).replace(
+            self._release(record, parts, now).replace(
                 status=status,
                 ready=False,
                 cancel_deadline=None,
@@ -744,7 +779,7 @@ class RunSteward:
                 return
             if request is not None and tool.call_id not in approvals:
                 approvals[tool.call_id] = ApprovalRecord(request=request, tool_name=tool.name)
-        suspended = self._put(self._release(record, "done").replace(status="suspended", approvals=approvals))
+        suspended = self._put(self._release(record, "done", now).replace(status="suspended", approvals=approvals))
         self._notify("run.approval_requested", suspended, now)
         self._hear_decisions(suspended, now)
         self._promote(now)
@@ -839,6 +874,14 @@ def _first_time(request: RunRequest, now: Millis) -> int | None:
     if request.schedule is not None:
         return first_due(request, request.schedule, now)
     return request.not_before if (request.not_before or 0) > now else None
+
+
+def _usage_on_record(usage: Usage | None) -> dict[str, Any]:
+    """Return the fields of a record of a run that has cost so much."""
+    if usage is None:
+        return {}
+    spent = Spent(**{name: getattr(usage, name) for name in Spent.model_fields})
+    return {"spent": spent, "first_token_ms": usage.first_token_ms, "duration_ms": usage.duration_ms or 0}
 
 
 def _mirror(record: RunRecord) -> Write:
