@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection
 from typing import Any
 
-from crdt_sessions.bridges.deltas import Delta, write
+from crdt_sessions.bridges.deltas import Delta, usage, write
 from crdt_sessions.bridges.wishes import Wishes, object_schema
 from crdt_sessions.client import MessageStream
 from crdt_sessions.model import RunInput
@@ -66,19 +66,50 @@ def _choice(wishes: Wishes) -> dict[str, Any] | None:
 async def message(stream: AsyncIterator[Any]) -> AsyncIterator[Delta]:
     """Yield the pieces of a streamed message (``RawMessageStreamEvent``)."""
     calls: dict[int, tuple[str, str]] = {}
+    written = 0
     async for event in stream:
-        if event.type == "content_block_start":
-            block = event.content_block
-            if "tool_use" in block.type:
-                calls[event.index] = (block.id, block.name)
-                yield Delta("tool", "", 0, *calls[event.index])
-        elif event.type == "content_block_delta":
-            delta = event.delta
-            if delta.type == "text_delta":
-                yield Delta("text", delta.text)
-            elif delta.type == "thinking_delta":
-                yield Delta("reasoning", delta.thinking)
-            elif delta.type == "input_json_delta" and event.index in calls:
-                yield Delta("tool", delta.partial_json, 0, *calls[event.index])
-        elif event.type == "message_delta" and event.delta.stop_reason:
-            yield Delta("finish", event.delta.stop_reason)
+        if event.type == "message_start":
+            found, written = _read(event.message), 0
+        elif event.type == "message_delta":
+            found, written = _end(event, written)
+        else:
+            found = _block(event, calls)
+        for delta in found:
+            yield delta
+
+
+def _block(event: Any, calls: dict[int, tuple[str, str]]) -> list[Delta]:
+    if event.type == "content_block_start":
+        block = event.content_block
+        if "tool_use" in block.type:
+            calls[event.index] = (block.id, block.name)
+            return [Delta("tool", "", 0, *calls[event.index])]
+    elif event.type == "content_block_delta":
+        delta = event.delta
+        if delta.type == "text_delta":
+            return [Delta("text", delta.text)]
+        if delta.type == "thinking_delta":
+            return [Delta("reasoning", delta.thinking)]
+        if delta.type == "input_json_delta" and event.index in calls:
+            return [Delta("tool", delta.partial_json, 0, *calls[event.index])]
+    return []
+
+
+def _read(message: Any) -> list[Delta]:
+    """Return what a message costs that only begins: it was read. What a cache has of it the provider counts apart."""
+    found = message.usage
+    cached = getattr(found, "cache_read_input_tokens", None) or 0
+    fresh = (getattr(found, "cache_creation_input_tokens", None) or 0) + (found.input_tokens or 0)
+    return usage(input_tokens=fresh + cached, cached_tokens=cached, calls=1, model=message.model)
+
+
+def _end(event: Any, written: int) -> tuple[list[Delta], int]:
+    """Return what has been written since *written* tokens, and the end if it is there; and the tokens so far."""
+    found: list[Delta] = []
+    tokens = getattr(getattr(event, "usage", None), "output_tokens", None)
+    if tokens is not None and tokens > written:
+        found += usage(output_tokens=tokens - written)
+        written = tokens
+    if event.delta.stop_reason:
+        found.append(Delta("finish", event.delta.stop_reason))
+    return found, written

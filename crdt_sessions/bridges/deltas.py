@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from crdt_sessions.client import MessageStream
 from crdt_sessions.errors import BadValue
 from crdt_sessions.ids import reference
+from crdt_sessions.model import Spent
 from crdt_sessions.model.checks import check_json, parse_json
 
 _log = logging.getLogger("crdt_sessions.bridges")
@@ -30,13 +31,25 @@ class ModelError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """One piece of a stream: ``text``, ``reasoning``, ``tool`` input, ``output`` of a tool, or the ``finish``."""
+    """One piece of a stream: text, reasoning, input or output of a tool, usage, or the finish."""
 
-    kind: Literal["text", "reasoning", "tool", "output", "finish"]
+    kind: Literal["text", "reasoning", "tool", "output", "usage", "finish"]
     text: str = ""
     choice: int = 0
     call_id: str = ""
     name: str = ""
+    spent: Spent | None = None
+    """For ``usage``: what is to be added."""
+
+
+def usage(**values: Any) -> list[Delta]:
+    """Return what calls of a model have cost, as a piece of a stream; none if the figures are no figures."""
+    known = {name: value for name, value in values.items() if value is not None}
+    try:
+        return [Delta("usage", spent=Spent.of(**known))]
+    except BadValue as odd:
+        _log.warning("a model's usage cannot be taken: %s", odd)
+        return []
 
 
 async def write(out: MessageStream, deltas: AsyncIterator[Delta], *, ends: bool = True) -> None:
@@ -56,6 +69,8 @@ async def write(out: MessageStream, deltas: AsyncIterator[Delta], *, ends: bool 
         async for delta in deltas:
             if delta.kind == "finish":
                 finish = delta.text
+            elif delta.spent is not None:
+                out.spend(delta.spent)
             else:
                 await _write(out, delta, inputs)
     except ModelError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from crdt_sessions.bridges.deltas import Delta, write
+from crdt_sessions.bridges.deltas import Delta, usage, write
 from crdt_sessions.bridges.wishes import Wishes, object_schema
 from crdt_sessions.client import MessageStream
 from crdt_sessions.model import RunInput
@@ -74,13 +74,31 @@ def _with_tools(model: Any, wishes: Wishes, options: dict[str, Any]) -> Any:
 async def pieces(stream: AsyncIterator[Any]) -> AsyncIterator[Delta]:
     """Yield the pieces of a stream of ``AIMessageChunk`` and ``ToolMessage``."""
     calls: dict[tuple[str, Any], tuple[str, str]] = {}
+    counted: set[str] = set()
     async for item in stream:
         message = item[0] if isinstance(item, tuple) else item
         if message.type == "tool":
             yield Delta("output", str(message.content), 0, message.tool_call_id)
         elif message.type in ("AIMessageChunk", "ai"):
-            for delta in _message(message, calls):
+            for delta in (*_message(message, calls), *_usage(message, counted)):
                 yield delta
+
+
+def _usage(message: Any, counted: set[str]) -> list[Delta]:
+    """Return what a chunk says that it has cost: the library adds up what the chunks of a message say."""
+    found = getattr(message, "usage_metadata", None)
+    if not found:
+        return []
+    first = (message.id or "") not in counted
+    counted.add(message.id or "")
+    return usage(
+        input_tokens=found["input_tokens"],
+        cached_tokens=found.get("input_token_details", {}).get("cache_read"),
+        output_tokens=found["output_tokens"],
+        reasoning_tokens=found.get("output_token_details", {}).get("reasoning"),
+        calls=1 if first else 0,
+        model=message.response_metadata.get("model_name"),
+    )
 
 
 def _message(message: Any, calls: dict[tuple[str, Any], tuple[str, str]]) -> list[Delta]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
-from crdt_sessions.bridges.deltas import Delta, ModelError, write
+from crdt_sessions.bridges.deltas import Delta, ModelError, usage, write
 from crdt_sessions.bridges.wishes import Wishes, object_schema
 from crdt_sessions.client import MessageStream
 from crdt_sessions.model import RunInput
@@ -102,15 +102,33 @@ def _given(**values: Any) -> dict[str, Any]:
 async def chat(stream: AsyncIterator[Any]) -> AsyncIterator[Delta]:
     """Yield the pieces of a streamed chat completion (``ChatCompletionChunk``)."""
     calls: dict[tuple[int, int], str] = {}
+    spent: list[Delta] = []
     async for chunk in stream:
         error = getattr(chunk, "error", None)
         if error:
             raise ModelError(str(error.get("code") or "model-error"), error.get("message", "error"))
+        if getattr(chunk, "usage", None) is not None:  # of all so far: some servers say it in each chunk
+            spent = _chat_usage(chunk)
         for choice in chunk.choices:
             for delta in _chat_deltas(choice, calls) if choice.delta is not None else ():
                 yield delta
             if choice.finish_reason:
                 yield Delta("finish", choice.finish_reason)
+    for delta in spent:
+        yield delta
+
+
+def _chat_usage(chunk: Any) -> list[Delta]:
+    found = chunk.usage
+    read, written = (getattr(found, f"{side}_tokens_details", None) for side in ("prompt", "completion"))
+    return usage(
+        input_tokens=found.prompt_tokens,
+        cached_tokens=getattr(read, "cached_tokens", None),
+        output_tokens=found.completion_tokens,
+        reasoning_tokens=getattr(written, "reasoning_tokens", None),
+        calls=1,
+        model=chunk.model,
+    )
 
 
 def _chat_deltas(choice: Any, calls: dict[tuple[int, int], str]) -> list[Delta]:
@@ -159,7 +177,25 @@ async def response(stream: AsyncIterator[Any]) -> AsyncIterator[Delta]:
             call_id, name = calls.get(event.output_index, (f"call-{event.output_index}", "tool"))
             yield Delta("tool", event.delta, 0, call_id, name)
         elif kind in ("response.completed", "response.incomplete"):
+            for delta in _response_usage(event.response):
+                yield delta
             yield Delta("finish", kind.removeprefix("response."))
         elif kind == "response.failed":
+            for delta in _response_usage(event.response):
+                yield delta
             error = event.response.error
             raise ModelError(str(getattr(error, "code", None) or "model-error"), error.message if error else "failed")
+
+
+def _response_usage(response: Any) -> list[Delta]:
+    found = getattr(response, "usage", None)
+    if found is None:
+        return []
+    return usage(
+        input_tokens=found.input_tokens,
+        cached_tokens=getattr(getattr(found, "input_tokens_details", None), "cached_tokens", None),
+        output_tokens=found.output_tokens,
+        reasoning_tokens=getattr(getattr(found, "output_tokens_details", None), "reasoning_tokens", None),
+        calls=1,
+        model=response.model,
+    )

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Collection
 from typing import Any
 
-from crdt_sessions.bridges.deltas import Delta, write
+from crdt_sessions.bridges.deltas import Delta, usage, write
 from crdt_sessions.bridges.wishes import Wishes, object_schema
 from crdt_sessions.client import MessageStream
 from crdt_sessions.model import RunInput
@@ -105,7 +105,21 @@ async def pieces(events: AsyncIterator[Any]) -> AsyncIterator[Delta]:
             part = getattr(event, "part", None) or event.result
             yield Delta("output", _text(part.content), 0, part.tool_call_id)
         elif kind == "agent_run_result":
+            for delta in _usage(event.result):
+                yield delta
             yield Delta("finish", "stop")
+
+
+def _usage(result: Any) -> list[Delta]:
+    found = result.usage if hasattr(result.usage, "input_tokens") else result.usage()  # a method in older releases
+    return usage(
+        input_tokens=found.input_tokens,
+        cached_tokens=found.cache_read_tokens,
+        output_tokens=found.output_tokens,
+        reasoning_tokens=found.details.get("reasoning_tokens"),
+        calls=found.requests,
+        model=getattr(result.response, "model_name", None),
+    )
 
 
 def _start(event: Any, calls: dict[int, tuple[str, str]]) -> list[Delta]:

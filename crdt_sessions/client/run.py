@@ -21,6 +21,7 @@ from crdt_sessions.model import (
     RunInput,
     SessionView,
     Shape,
+    Spent,
     ToolStream,
     shaped,
 )
@@ -282,6 +283,48 @@ class AgentRun:
         """
         self._calls = 0
         self.out.restart()
+
+    def usage(
+        self,
+        *,
+        input_tokens: int | None = None,
+        cached_tokens: int | None = None,
+        output_tokens: int | None = None,
+        reasoning_tokens: int | None = None,
+        calls: int = 1,
+        model: str | None = None,
+        cost: int | None = None,
+        currency: str | None = None,
+    ) -> None:
+        """Report what *calls* of a model have cost; it is added to what was reported before.
+
+        The bridges do it by themselves. What is not known is left out.
+
+        Args:
+            input_tokens: what was read, cached tokens included.
+            cached_tokens: of those, what came from a cache of the provider's.
+            output_tokens: what was written, thoughts included.
+            reasoning_tokens: of those, the thoughts.
+            calls: their number.
+            model: its name.
+            cost: money, in millionths of the *currency*.
+            currency: of the *cost*, a code such as ``USD``. A run has one.
+
+        Raises:
+            BadValue: a number is negative, or a *cost* has no *currency*.
+        """
+        self.out.spend(
+            Spent.of(
+                input_tokens=input_tokens,
+                cached_tokens=cached_tokens,
+                output_tokens=output_tokens,
+                reasoning_tokens=reasoning_tokens,
+                calls=calls,
+                model=model,
+                cost=cost,
+                currency=currency,
+            )
+        )
 
     def handoff(self, agent: str, reason: str | None = None) -> None:
         """Let another agent go on with this run, in the same message.

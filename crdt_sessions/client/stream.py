@@ -11,7 +11,18 @@ from typing import Any, Literal
 from crdt_sessions.client.peer import Peer
 from crdt_sessions.errors import RunCancelled, RunFailed
 from crdt_sessions.ids import reference
-from crdt_sessions.model import Message, PartStream, Run, RunError, RunResult, SessionView, ToolStream, output_of
+from crdt_sessions.model import (
+    Message,
+    PartStream,
+    Run,
+    RunError,
+    RunResult,
+    SessionView,
+    Spent,
+    ToolStream,
+    UsageReport,
+    output_of,
+)
 from crdt_sessions.model.text import SurrogateJoiner, join_surrogates
 from crdt_sessions.model.values import Activity, ResultStatus, StreamState
 
@@ -52,6 +63,7 @@ class MessageStream:
         self._tools: dict[str, ToolStream] = {}
         self._timer: asyncio.Task[None] | None = None
         self._failure: tuple[str, RunError] | None = None
+        self._spent = Spent()
         self._reason: str | None = None
         self._ended = False
         self.result: RunResult | None = None
@@ -159,6 +171,14 @@ class MessageStream:
         self._peer.edit(change)
         self._tools.clear()
         self.resumed = ""
+
+    def spend(self, spent: Spent) -> None:
+        """Report what calls of a model have cost: *spent* is added to what this attempt has reported."""
+        if self._ended:
+            return  # the lease has ended, and its report with it
+        self._spent = self._spent.plus(spent)
+        report = UsageReport(epoch=self._epoch, **self._spent.model_dump())
+        self._peer.edit(lambda view: view.runs.report_usage(self.run_id, report))
 
     def flush(self) -> None:
         """Append the buffered text now."""

@@ -12,7 +12,17 @@ from typing import Any, TypeVar
 
 from crdt_sessions.errors import NotFound
 from crdt_sessions.ids import SessionId
-from crdt_sessions.model import ApprovalRequest, Author, Message, MessageView, Run, RunResult, SessionView
+from crdt_sessions.model import (
+    ApprovalRequest,
+    Author,
+    Message,
+    MessageView,
+    Run,
+    RunResult,
+    SessionView,
+    Spent,
+    UsageReport,
+)
 from crdt_sessions.model.checks import check_json
 from crdt_sessions.model.streams import ToolStream
 from crdt_sessions.model.text import join_surrogates
@@ -87,8 +97,21 @@ class LeasedRun:
 
         await self._write(change)
 
-    async def report(self, result: RunResult) -> Run:
-        """Say how the run goes on or ends; return it as it was settled.
+    async def usage(self, spent: Spent) -> Run:
+        """Say what this attempt has *spent* so far, all in all; return the run with what all attempts have.
+
+        Raises:
+            StorageError: it could not be stored.
+        """
+        await self.session.edit(lambda view: self._spend(view, spent))
+        return self.run
+
+    def _spend(self, view: SessionView, spent: Spent) -> None:
+        named = {name: getattr(spent, name) for name in Spent.model_fields}
+        view.runs.report_usage(self.record.id, UsageReport(epoch=self.record.epoch, **named))
+
+    async def report(self, result: RunResult, spent: Spent | None = None) -> Run:
+        """Say how the run goes on or ends, and what this attempt has *spent*; return it as it was settled.
 
         Raises:
             StorageError: it could not be stored.
@@ -98,6 +121,8 @@ class LeasedRun:
             message = view.messages.find(self.record.output)
             if message is not None and result.status in ("completed", "suspended", "handoff"):
                 message.close_parts()
+            if spent is not None:
+                self._spend(view, spent)
             view.runs.report(self.record.id, result)
 
         await self.session.edit(change)

@@ -66,6 +66,7 @@ REQUESTS = {
     "leases.consume": ("POST", f"{R}/steering/m", None),
     "leases.get_step": ("GET", f"{R}/steps/k", None),
     "leases.put_step": ("PUT", f"{R}/steps/k", {"value": 1}),
+    "usage.put_usage": ("PUT", f"{R}/usage", {"calls": 1}),
     "leases.report": ("POST", f"{R}/result", {"status": "completed"}),
     "deliveries.list_deliveries": ("GET", "/v1/webhooks/deliveries", None),
     "deliveries.retry_delivery": ("POST", "/v1/webhooks/deliveries/x/retry", None),

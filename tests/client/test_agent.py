@@ -18,6 +18,7 @@ from crdt_sessions.client.parking import WarmSessions
 from crdt_sessions.client.service import ServiceClient
 from crdt_sessions.errors import (
     AlreadyDecided,
+    BadValue,
     ConnectionClosed,
     NotAnAnswer,
     NotAnApprover,
@@ -90,6 +91,23 @@ async def test_an_agent_writes_text_thoughts_and_tools(service, room):
     assert [part.type for part in message.parts] == ["reasoning", "tool", "text"]
     assert (message.text, message.parent, message.author.name) == ("It is cold.", question.id, "writer")
     assert message.parts[1].output == {"t": -3}
+
+
+async def test_an_agent_says_what_its_calls_of_models_have_cost(service, room):
+    async def answer(run):
+        run.usage(input_tokens=10, cached_tokens=4, output_tokens=2, model="small")
+        async with run.text() as out:
+            await out.write("words")
+        run.usage(input_tokens=5, output_tokens=1, reasoning_tokens=1, model="large", cost=90, currency="USD")
+        with pytest.raises(BadValue, match="currency"):
+            run.usage(cost=1)
+
+    async with working(service.url, answer, name=room), connect(service.url, room) as ann:
+        run, _ = await answered(ann, await ann.post("?", agent=room))
+    usage = run.usage
+    assert (usage.input_tokens, usage.cached_tokens, usage.output_tokens, usage.reasoning_tokens) == (15, 4, 3, 1)
+    assert (usage.calls, usage.model, usage.cost, usage.currency) == (2, "large", 90, "USD")
+    assert usage.duration_ms >= 0
 
 
 async def test_a_question_asked_while_no_agent_was_up_is_answered(service, room):

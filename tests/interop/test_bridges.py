@@ -1,6 +1,7 @@
 """The bridges, each with the real library against recorded streams; the manifest's counts are the oracle."""
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 
 import httpx
@@ -56,6 +57,32 @@ def counted(message):
     }
 
 
+def spent(name):
+    """What the recording itself says that it has cost: tokens read, of those cached, written, of those thoughts."""
+    lines = "".join(RECORDINGS[name].events()).splitlines()
+    events = [json.loads(line[5:]) for line in lines if line.startswith("data:") and "[DONE]" not in line]
+    if RECORDINGS[name].api == "anthropic-messages":
+        begun = [event["message"]["usage"] for event in events if event["type"] == "message_start"]
+        names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+        read, cached, made = (sum(usage.get(name) or 0 for usage in begun) for name in names)
+        written: dict[int, int] = {}  # message to what it says last
+        for event in events:
+            if event["type"] == "message_start":
+                written[len(written)] = 0
+            elif event["type"] == "message_delta":
+                written[len(written) - 1] = event["usage"]["output_tokens"]
+        return read + cached + made, cached, sum(written.values()) or None, None
+    said = [event.get("usage") or (event.get("response") or {}).get("usage") for event in events]
+    last = [usage for usage in said if usage][-1]
+    read, wrote = (last.get(f"{side}_tokens_details") or {} for side in ("prompt", "completion"))
+    return last["prompt_tokens"], read.get("cached_tokens"), last["completion_tokens"], wrote.get("reasoning_tokens")
+
+
+def settled(run):
+    usage = run.usage
+    return usage.input_tokens, usage.cached_tokens, usage.output_tokens, usage.reasoning_tokens
+
+
 def named(api):
     return [name for name, recording in sorted(RECORDINGS.items()) if recording.api == api]
 
@@ -79,6 +106,7 @@ async def test_anthropic(service, model, name):
     else:
         assert (run.status, run.outcome.error.code) == ("failed", "cut")
     assert all(part.state != "streaming" for part in message.parts)
+    assert (settled(run), run.usage.calls) == (spent(name), facts["responses"])
 
 
 @pytest.mark.parametrize(
@@ -101,6 +129,7 @@ async def test_openai(service, model, name):
     facts = RECORDINGS[name].facts
     assert counted(message) == {key: facts[key] for key in counted(message)}
     assert run.outcome.reason == facts["finish"].split(",")[-1]
+    assert (settled(run), run.usage.calls, run.usage.model) == (spent(name), 1, facts["model"])
 
 
 @pytest.mark.parametrize(
@@ -119,6 +148,8 @@ async def test_pydantic_ai_streams_text(service, model, name):
 
     run, message = await answer_with(service, f"pydantic-{name}", write)
     assert (run.status, len(message.text)) == ("completed", RECORDINGS[name].facts["text_chars"])
+    read, _, written, _ = spent(name)
+    assert (run.usage.input_tokens, run.usage.output_tokens, run.usage.calls) == (read, written, 1)
 
 
 async def test_pydantic_ai_calls_tools(service):
@@ -213,4 +244,27 @@ async def test_langchain_models_stream_without_a_graph(service, model):
 
     run, message = await answer_with(service, "langchain", write)
     assert (run.outcome.reason, len(message.text)) == ("stop", RECORDINGS[name].facts["text_chars"])
+    read, _, written, _ = spent(name)
+    assert (run.usage.input_tokens, run.usage.output_tokens, run.usage.calls) == (read, written, 1)
     assert all(isinstance(part, TextPart) for part in message.parts)
+
+
+@pytest.mark.parametrize("name", named("openai-responses"))
+async def test_responses_say_what_they_have_cost(name):
+    """The library's own objects, made of the recording's events."""
+    from openai.types.responses import ResponseCompletedEvent, ResponseIncompleteEvent
+
+    kinds = {"response.completed": ResponseCompletedEvent, "response.incomplete": ResponseIncompleteEvent}
+    lines = "".join(RECORDINGS[name].events()).splitlines()
+    events = [json.loads(line[5:]) for line in lines if line.startswith("data:") and "[DONE]" not in line]
+    ended = [event for event in events if event["type"] in kinds]
+
+    async def stream():
+        for event in ended:
+            yield kinds[event["type"]].construct(**event)
+
+    found = [delta.spent async for delta in bridges.openai.response(stream()) if delta.spent is not None]
+    expected = [event["response"]["usage"] for event in ended if event["response"].get("usage")]
+    assert [(each.input_tokens, each.output_tokens, each.calls) for each in found] == [
+        (usage["input_tokens"], usage["output_tokens"], 1) for usage in expected
+    ]

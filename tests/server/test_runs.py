@@ -252,6 +252,37 @@ def test_a_token_opens_its_own_run_only(http, name, agent):
         assert (answer.status_code, answer.json()["type"]) == (409, PROBLEM + "lease-lost")
 
 
+def test_a_holder_says_what_its_attempt_has_cost(http, name, agent):
+    ask(http, name, agent)
+    grant, lease = claim(http, agent)
+    run = f"/v1/sessions/{name}/runs/{grant['run']['id']}"
+    for tokens in (10, 25):
+        said = http.put(f"{run}/usage", json={"inputTokens": tokens, "calls": 1, "model": "m"}, headers=lease)
+        assert (said.status_code, said.json()["usage"]) == (200, {"inputTokens": tokens, "calls": 1, "model": "m"})
+    whole = {"inputTokens": 25, "outputTokens": 4, "calls": 2, "cost": 120, "currency": "EUR"}
+    ended = http.post(f"{run}/result", json={"status": "released", "usage": whole}, headers=lease).json()
+    assert {key: ended["usage"][key] for key in whole} == whole
+    grant, lease = claim(http, agent)
+    http.post(f"{run}/append", json={"offset": 0, "text": "words"}, headers=lease)
+    ended = http.post(f"{run}/result", json={"status": "completed", "usage": whole}, headers=lease).json()
+    usage = http.get(run).json()["usage"]
+    assert usage == ended["usage"]
+    assert (usage["inputTokens"], usage["outputTokens"], usage["calls"], usage["cost"]) == (50, 8, 4, 240)
+    assert 0 <= usage["firstTokenMs"] <= usage["durationMs"]
+    late = http.put(f"{run}/usage", json={"calls": 1}, headers=lease)
+    assert (late.status_code, late.json()["type"]) == (409, PROBLEM + "lease-lost")
+
+
+@pytest.mark.parametrize("bad", [{"calls": -1}, {"cost": 1}, {"currency": "dollars"}, {"inputTokens": 2**60}])
+def test_what_cannot_be_spent_is_refused(http, name, agent, bad):
+    ask(http, name, agent)
+    grant, lease = claim(http, agent)
+    run = f"/v1/sessions/{name}/runs/{grant['run']['id']}"
+    assert http.put(f"{run}/usage", json=bad, headers=lease).status_code == 422
+    assert http.post(f"{run}/result", json={"status": "completed", "usage": bad}, headers=lease).status_code == 422
+    assert "usage" not in http.get(run).json()
+
+
 def test_renewing_keeps_the_lease_and_tells_of_stop_and_steering(http, name, agent):
     _, run = ask(http, name, agent)
     grant, lease = claim(http, agent)

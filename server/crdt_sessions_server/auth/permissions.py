@@ -115,6 +115,7 @@ ROUTES: dict[str, Permission | None] = {
     "leases.consume": Permission.CLAIM,
     "leases.get_step": Permission.CLAIM,
     "leases.put_step": Permission.CLAIM,
+    "usage.put_usage": Permission.CLAIM,
     "leases.report": Permission.CLAIM,
     "deliveries.list_deliveries": Permission.ADMIN,
     "deliveries.retry_delivery": Permission.ADMIN,

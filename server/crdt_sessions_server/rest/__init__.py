@@ -14,6 +14,7 @@ from crdt_sessions_server.rest import (
     privacy,
     runs,
     sessions,
+    usage,
     versions,
 )
 
@@ -23,6 +24,7 @@ RESOURCES = (
     runs,
     lists,
     leases,
+    usage,
     deliveries,
     events,
     import_export,

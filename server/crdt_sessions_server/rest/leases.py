@@ -14,8 +14,16 @@ from quart import Blueprint, request
 from quart_schema import tag, validate_request, validate_response
 
 from crdt_sessions.errors import LeaseLost, WrongOffset
-from crdt_sessions.model import ApprovalRequest, Message, Run, RunError, RunResult
-from crdt_sessions.model.strings import CALL_CHARACTERS, NAME_CHARACTERS, REASON_CHARACTERS, AgentName, checked_id
+from crdt_sessions.model import ApprovalRequest, Message, Run, RunError, RunResult, Spent
+from crdt_sessions.model.strings import (
+    CALL_CHARACTERS,
+    NAME_CHARACTERS,
+    REASON_CHARACTERS,
+    WORD_CHARACTERS,
+    AgentName,
+    checked_id,
+)
+from crdt_sessions.model.usage import Count, Currency
 from crdt_sessions.model.values import ResultStatus
 from crdt_sessions.runtime import LeasedRun, SessionRegistry, leased
 from crdt_sessions_server.auth import asked_session
@@ -24,7 +32,7 @@ from crdt_sessions_server.http.schemas import Answer, Body
 
 Leased = AbstractAsyncContextManager[LeasedRun]
 
-_LEASE = Parameter("Lease-Token", "Proves the lease: the token that the claim was answered with.", required=True)
+LEASE_TOKEN = Parameter("Lease-Token", "Proves the lease: the token that the claim was answered with.", required=True)
 
 
 class Renewal(Answer):
@@ -72,6 +80,27 @@ class Recorded(Answer):
     value: JsonValue
 
 
+class Spending(Body):
+    """What an attempt has cost so far, all in all; what nobody knows is left out."""
+
+    input_tokens: Count | None = Field(None, description="What models read, cached tokens included.")
+    cached_tokens: Count | None = Field(None, description="Of those, what came from a cache of the provider's.")
+    output_tokens: Count | None = Field(None, description="What models wrote, their thoughts included.")
+    reasoning_tokens: Count | None = Field(None, description="Of those, the thoughts.")
+    calls: Count | None = Field(None, description="How often a model was called.")
+    model: str | None = Field(None, max_length=WORD_CHARACTERS, description="The one that was called last.")
+    cost: Count | None = Field(None, description="Money, in millionths of the currency.")
+    currency: Currency | None = Field(None, description="A code of ISO 4217; of a cost there must be one.")
+
+    def spent(self) -> Spent:
+        """Return it as a value of the document.
+
+        Raises:
+            BadValue: a cost has no currency.
+        """
+        return Spent.of(**self.model_dump())
+
+
 class Result(Body):
     """How the run goes on or ends."""
 
@@ -79,6 +108,19 @@ class Result(Body):
     reason: str | None = Field(None, max_length=REASON_CHARACTERS)
     error: RunError | None = None
     agent: AgentName | None = Field(None, description="For handoff: who goes on.")
+    usage: Spending | None = Field(None, description="What this attempt has cost, all in all.")
+
+
+def held_run(registry: SessionRegistry, name: str, run: str) -> Leased:
+    """Return a run to act on as its holder, if the request proves the lease.
+
+    Raises:
+        LeaseLost: it does not.
+    """
+    token = request.headers.get("Lease-Token")
+    if not token:
+        raise LeaseLost(run=run)
+    return leased(registry, asked_session(name), run, token)
 
 
 def blueprint(registry: SessionRegistry) -> Blueprint:
@@ -86,17 +128,14 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     leases = Blueprint("leases", __name__, url_prefix="/v1/sessions/<string:name>/runs/<string:run>")
 
     def held(name: str, run: str) -> Leased:
-        token = request.headers.get("Lease-Token")
-        if not token:
-            raise LeaseLost(run=run)
-        return leased(registry, asked_session(name), run, token)
+        return held_run(registry, name, run)
 
     _answer_routes(leases, held)
 
     @leases.post("/renew")
     @tag(["agents"])
     @validate_response(Renewal)
-    @reads(_LEASE)
+    @reads(LEASE_TOKEN)
     @refuses(LeaseLost)
     async def renew(name: str, run: str) -> Renewal:
         """Renew the lease, and hear whether somebody pressed stop or said something."""
@@ -110,7 +149,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
     @leases.post("/steering/<message>")
     @tag(["agents"])
-    @reads(_LEASE)
+    @reads(LEASE_TOKEN)
     @refuses(LeaseLost)
     @answers(204)
     async def consume(name: str, run: str, message: str) -> tuple[str, int]:
@@ -122,7 +161,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @leases.get("/steps/<path:key>")
     @tag(["agents"])
     @validate_response(Recorded)
-    @reads(_LEASE)
+    @reads(LEASE_TOKEN)
     @refuses(LeaseLost)
     async def get_step(name: str, run: str, key: str) -> Recorded:
         """Return the recorded result of a step; 404 if there is none."""
@@ -133,7 +172,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @tag(["agents"])
     @validate_request(StepValue)
     @validate_response(Recorded)
-    @reads(_LEASE)
+    @reads(LEASE_TOKEN)
     @refuses(LeaseLost)
     async def put_step(name: str, run: str, key: str, data: StepValue) -> Recorded:
         """Record the result of a step, unless there is one; return the recorded result."""
@@ -144,10 +183,11 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @tag(["agents"])
     @validate_request(Result)
     @validate_response(Run)
-    @reads(_LEASE)
+    @reads(LEASE_TOKEN)
     @refuses(LeaseLost)
     async def report(name: str, run: str, data: Result) -> Run:
         """End the run, suspend it until people have decided, hand it over or give it back."""
+        spent = data.usage.spent() if data.usage is not None else None
         async with held(name, run) as holding:
             return await holding.report(
                 RunResult(
@@ -157,7 +197,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
                     error=data.error,
                     agent=data.agent,
                     at=registry.clock.now(),
-                )
+                ),
+                spent,
             )
 
     return leases
@@ -168,7 +209,7 @@ def _answer_routes(leases: Blueprint, held: Callable[[str, str], Leased]) -> Non
     @tag(["agents"])
     @validate_request(Append)
     @validate_response(Appended)
-    @reads(_LEASE)
+    @reads(LEASE_TOKEN)
     @refuses(LeaseLost, WrongOffset)
     async def append(name: str, run: str, data: Append) -> Appended:
         """Append to the answer where it ends; the same text again changes nothing, another offset is a 409."""
@@ -177,7 +218,7 @@ def _answer_routes(leases: Blueprint, held: Callable[[str, str], Leased]) -> Non
 
     @leases.post("/restart")
     @tag(["agents"])
-    @reads(_LEASE)
+    @reads(LEASE_TOKEN)
     @refuses(LeaseLost)
     @answers(204)
     async def restart(name: str, run: str) -> tuple[str, int]:
@@ -192,7 +233,7 @@ def _answer_routes(leases: Blueprint, held: Callable[[str, str], Leased]) -> Non
     @leases.put("/tools/<call>")
     @tag(["agents"])
     @validate_request(Call)
-    @reads(_LEASE)
+    @reads(LEASE_TOKEN)
     @refuses(LeaseLost)
     @answers(204)
     async def put_tool(name: str, run: str, call: str, data: Call) -> tuple[str, int]:
