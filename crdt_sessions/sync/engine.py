@@ -7,9 +7,9 @@ feeds the outcomes back as events, and lets each connection :meth:`~SessionEngin
 Invariants:
 
 1. An update is applied before it is persisted, so bytes that the CRDT rejects are never stored.
-2. What needs something that has not arrived meets no document: it waits, unstored and unacknowledged, and whoever
-   brought it is asked for what lacks. When that is there it is its author's, whoever brought what it waited for.
-   An echo is neither stored nor sent.
+2. An update that needs another one which has not arrived is not applied: it waits, unstored and unacknowledged, and
+   the peer that sent it is asked for the rest. It stays its author's, whoever sends the rest. An echo is neither
+   stored nor sent.
 3. A peer is sent no Update before its SyncStep1 was answered.
 4. An update is broadcast, and acknowledged, only after its row was committed.
 5. What a peer is owed is a cursor into shared state: nobody has a queue that can grow.
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple, ParamSpec, TypeVar, assert_never
+from typing import Any, NamedTuple, TypeVar, assert_never
 
 from crdt_sessions.errors import (
     AccessDenied,
@@ -100,16 +100,14 @@ from crdt_sessions.wire import (
 from crdt_sessions.wire.varint import decode_state_vector
 
 Result = TypeVar("Result")
-Arguments = ParamSpec("Arguments")
 
-_MAX_TITLE = 500
 _ASK_ALL_MS = 30_000
-"""How soon everybody is asked again what they have because somebody has gone."""
+"""When a peer has gone, all others are asked what they have, at most once in this time."""
 _TABS_MS = 5_000
-"""How soon a peer is asked again that tells something of tabs beside it which have no connection. It passes on their
-presence, and what they write only when it is asked; so it is, while they are there, every so often, and once more."""
+"""How often a peer is asked again while tabs beside it have no connection of their own. It passes on their presence
+by itself, and their writes only when it is asked. It is asked once more after they have gone."""
 _TRIED_MS = 10_000
-"""How long one may not hear what became of an update that was to be tried, before it is tried again."""
+"""An update whose trial had no outcome for so long is tried again."""
 _COMES_BACK = (TooLarge, TooMany, TooSlow, SessionClosed, StorageError, Overloaded)
 """Refusals that say nothing against what a peer brought before."""
 _REFUSALS = (
@@ -125,7 +123,7 @@ _REFUSALS = (
     StorageError,
     Overloaded,
 )
-"""What a peer is closed for."""
+"""Errors that close the connection of the peer that caused them."""
 _SeldomEvent = (
     PeerJoined
     | RightsChanged
@@ -140,11 +138,11 @@ _SeldomEvent = (
 
 
 class _Judged(NamedTuple):
-    """What became of an update that was tried."""
+    """The outcome of a trial."""
 
     verdict: Verdict
     applied: bool
-    """Whether the mirror took it; else it was only compared."""
+    """Whether the mirror took the update; else it was only compared."""
 
 
 class _Doubt(NamedTuple):
@@ -152,9 +150,9 @@ class _Doubt(NamedTuple):
 
     update: bytes
     apply: bool
-    """Whether the update is about to be taken; else it is only compared."""
+    """Whether the update will be taken; else it is only compared."""
     unstorable: bool = False
-    """Whether it waits for the store, and not to be tried."""
+    """Whether it waits for the store, and not for a trial."""
 
 
 class EditFailed(Exception):
@@ -222,7 +220,7 @@ class SessionEngine:
         self._writers = Writers(writers, enforce=enforce, announced_by=self.roster.announced_by)
         self._peers: dict[PeerId, Peer] = {}
         self.waiting = WaitingUpdates(self.limits)
-        """What needs something that has not arrived."""
+        """Updates that need others which have not arrived."""
         self._waits = self.waiting.clients
         self._merger = Merger(
             session,
@@ -240,10 +238,10 @@ class SessionEngine:
             aside=aside,
         )
         self.admission = Admission(self.limits.max_frame_bytes)
-        """What waits for something that is being tried, or for the store."""
+        """Messages and requests that wait for a trial, or for the store."""
         self.owed = Owed(self.log, self.roster, self._merger, self.timing)
         """What peers are sent."""
-        self._looked: Seq | None = None  # at what waits: the log's last entry then
+        self._looked: Seq | None = None  # the log's last entry when the waiting updates were last looked at
         self._asked_all = Millis(0)
 
     # -- events ----------------------------------------------------------------------------------------------
@@ -255,7 +253,7 @@ class SessionEngine:
         return [*self._merger.carry_out(), *self._look_at_waiting(now), *self._admit(now)]
 
     def waits_on_record(self, later: Later) -> None:
-        """Take over what the loaded rows hold and could not be integrated. Before :meth:`start`."""
+        """Take over an update of the loaded rows that could not be integrated. Call before :meth:`start`."""
         self.waiting.add(later, None, None)
 
     def handle(self, event: Event, now: Millis) -> list[Effect]:
@@ -347,13 +345,13 @@ class SessionEngine:
         return [*effects, *self._look_at_waiting(now), *self._admit(now)] if effects else []
 
     def forget_presence(self, principal: str, now: Millis) -> tuple[int, list[Effect]]:
-        """Remove the presence of a principal; return of how many clients, and the effects."""
+        """Remove the presence of a principal; return the number of its clients, and the effects."""
         found: list[int] = []
         effects = self._presence(lambda: found.append(self.roster.forget(principal, now)))
         return found[0], effects
 
     def decide(self, decision: Callable[[RunSteward], Result]) -> tuple[Result, list[Effect]]:
-        """Let the steward decide something about runs; return what *decision* returns, and the effects.
+        """Let the steward decide about runs; return what *decision* returns, and the effects.
 
         Raises:
             SessionClosed: the session takes no more writes.
@@ -390,7 +388,7 @@ class SessionEngine:
         return bool(self._steward.recorded("status") == "active")
 
     def rests_until(self, now: Millis) -> Millis:
-        """Return when a :class:`Tick` has something to do at the earliest, if nobody joins or leaves.
+        """Return the earliest time at which a :class:`Tick` has something to do, if nobody joins or leaves.
 
         That is now while something may become due at any moment: a lease runs, somebody's connection broke.
         """
@@ -405,7 +403,7 @@ class SessionEngine:
 
     @property
     def writers(self) -> list[Writer]:
-        """Whose the Yjs clients are, as far as that is known."""
+        """The known owners of Yjs clients."""
         return self._writers.all()
 
     @property
@@ -423,7 +421,7 @@ class SessionEngine:
         return self.owed.take(peer_id, peer, now)
 
     def _trim(self) -> None:
-        """Drop of the log what everybody has."""
+        """Drop the log entries that every peer has."""
         cursors = (peer.cursor for peer in self._peers.values() if peer.cursor is not None)
         self.log.forget(min(cursors, default=self.log.tail))
 
@@ -438,7 +436,7 @@ class SessionEngine:
         return [Ready(event.peer)]
 
     def _attach(self, peer: Peer, token: str, now: Millis) -> None:
-        """Take a connection for that of a lease's holder."""
+        """Make a connection the one of a lease's holder."""
         record = self.runs.holder(token)
         if record is None:
             raise LeaseLost
@@ -446,7 +444,7 @@ class SessionEngine:
         peer.actor = replace(peer.actor, lease=(record.id, record.epoch))
 
     def _forget(self, peer_id: PeerId, now: Millis) -> list[Effect]:
-        """Note that a connection has ended. What it has left waiting others may have what that waits for."""
+        """Note that a connection has ended. If it leaves waiting updates, ask the others for what these need."""
         peer = self._peers.pop(peer_id, None)
         if peer is None:
             return []
@@ -477,7 +475,7 @@ class SessionEngine:
         return []
 
     def _take_message(self, message: Message, peer: Peer, now: Millis, judged: _Judged | None = None) -> list[Effect]:
-        """Take a message that has waited, or what is left of it."""
+        """Take a message that has waited, or the rest of one."""
         if message.refused is not None:
             peer.heard = now
             effects = self._close(message.peer, peer, message.refused, now)
@@ -513,7 +511,7 @@ class SessionEngine:
     # -- what waits for a trial, or for the store ------------------------------------------------------------------
 
     def _wait(self, work: Work, doubt: _Doubt, now: Millis) -> list[Effect]:
-        """Have *work* wait until its update was tried, or can be stored."""
+        """Let *work* wait until its update was tried, or can be stored."""
         if doubt.unstorable and isinstance(work, Message):
             self.admission.set_aside(work, now)
             return []
@@ -541,7 +539,7 @@ class SessionEngine:
                 assert_never(work)
 
     def _go_on(self, event: Tried, now: Millis) -> list[Effect]:
-        """Go on with what had to wait for that trial."""
+        """Go on with the work that waited for this trial."""
         trial = self.admission.end(event.trial)
         if trial is None:
             return []
@@ -564,7 +562,7 @@ class SessionEngine:
         return self._merger.passes(update)
 
     def _may_merge(self, update: bytes, verdict: Vouched, judged: _Judged | None, *, writes: bool) -> bool | _Doubt:
-        """Tell whether an update is taken, or else was held already; or what it must wait for.
+        """Return True to take an update, False if the document has it, or the reason why it must wait.
 
         Raises:
             StorageError: the store has failed while it was tried: nothing is taken that is not kept.
@@ -586,7 +584,7 @@ class SessionEngine:
         return _Doubt(update, apply=False, unstorable=True)
 
     def _take_request(self, request: Request, now: Millis, judged: _Judged | None) -> list[Effect]:
-        """Take an update that came by another way than a peer's message, and answer whoever brought it."""
+        """Take an update that came by another way than a peer's message, and answer the caller."""
         update = request.update
         try:
             verdict = self._vouch(update, judged)
@@ -610,7 +608,7 @@ class SessionEngine:
         return [*effects, *self._look_at_waiting(now), Answered(request.call, early)]
 
     def _watch_aside(self, now: Millis) -> list[Effect]:
-        """Close those who have waited for the store for too long."""
+        """Close peers that have waited too long for the store."""
         effects: list[Effect] = []
         for peer_id in self.admission.lost_patience(Millis(now - int(self.timing.storage_patience_s * 1000))):
             peer, outage = self._peers.get(peer_id), self.admission.outage
@@ -619,14 +617,14 @@ class SessionEngine:
         return effects
 
     def _close(self, peer_id: PeerId, peer: Peer, error: CrdtSessionsError, now: Millis) -> list[Effect]:
-        """Refuse a peer because of what it has brought."""
+        """Close a peer because of what it sent."""
         if not isinstance(error, _COMES_BACK):
             self.waiting.drop(peer_id)
         effects = self._forget(peer_id, now)  # nothing more is taken from it; the roster hears of PeerLeft later
         return [*effects, *self._refuse(peer_id, error), *_violations(peer.actor, error)]
 
     def _introduce(self, peer_id: PeerId, peer: Peer) -> list[Effect]:
-        """Let a peer be told who else is here."""
+        """From now on, tell a peer who else is here."""
         peer.introduced = True
         return [Ready(peer_id)] if self.roster.version else []
 
@@ -696,12 +694,12 @@ class SessionEngine:
         return effects
 
     def _shares(self, theirs: Mapping[int, int]) -> bool:
-        """Whether a replica of that state vector has something of the document, or there is nothing to have."""
+        """Whether a replica with that state vector has a part of the document, or the document is empty."""
         ours = self._merger.clocks()
         return not ours or not ours.keys().isdisjoint(theirs)
 
     def _recognize(self, peer_id: PeerId, peer: Peer) -> list[Effect]:
-        """Take a peer for one of this session: it has brought all it has."""
+        """Accept a peer as one of this session: it has sent all it has."""
         promises = [effect for early in peer.recognized() for effect in self._promise(peer_id, peer, early)]
         return [Ready(peer_id), *promises]
 
@@ -720,7 +718,7 @@ class SessionEngine:
         return [Ready(peer_id)]
 
     def _hold(self, peer_id: PeerId, peer: Peer, token: str, now: Millis) -> list[Effect]:
-        """Take a connection for that of a lease's holder, who is present as a client of its own."""
+        """Make a connection the one of a lease's holder, which announces a presence of its own."""
         former = peer.actor.lease
         self._attach(peer, token, now)
         if former is not None:
@@ -772,15 +770,15 @@ class SessionEngine:
                 effects += self._ask(peer_id, now)
         return effects
 
-    # -- what waits ------------------------------------------------------------------------------------------------
+    # -- updates that wait for others ------------------------------------------------------------------------------
 
     def _keep(self, later: Later, author: PeerId, actor: Actor, now: Millis) -> list[Effect]:
-        """Keep what waits, and ask for what lacks."""
+        """Keep an update that must wait, and ask its author for what it needs."""
         self._looked = None  # it may be there by now
         return self._ask(author, now) if self.waiting.add(later, author, actor) else []
 
     def _ask(self, peer_id: PeerId, now: Millis) -> list[Effect]:
-        """Ask a peer for what lacks, unless it has been asked and may be about to answer."""
+        """Ask a peer what it has, unless it was asked and may still answer."""
         peer = self._peers.get(peer_id)
         if peer is None or not peer.may_be_asked(now):
             return []
@@ -788,14 +786,14 @@ class SessionEngine:
         return [Ready(peer_id)]
 
     def _ask_all(self, now: Millis) -> list[Effect]:
-        """Ask everybody: a tab may have heard from another one what that one never sent."""
+        """Ask every peer what it has: a tab may know from another tab what that one never sent."""
         if now - self._asked_all < _ASK_ALL_MS:
             return []
         self._asked_all = now
         return [effect for peer_id in self._peers for effect in self._ask(peer_id, now)]
 
     def _look_at_waiting(self, now: Millis) -> list[Effect]:
-        """Have tried what may be taken now, and forget what has come by another way."""
+        """Queue the waiting updates that can be taken now, and forget those that came by another way."""
         if not self._waits or self._looked == self.log.head:
             return []
         self._looked = self.log.head
@@ -805,7 +803,7 @@ class SessionEngine:
         return [effect for each in done for effect in self._release(each.author)]
 
     def _watch_waiting(self, now: Millis) -> list[Effect]:
-        """Try again what nobody has tried, ask again for what lacks, forget what was left long ago."""
+        """Repeat trials without an outcome, ask again for what is missing, forget what is too old."""
         self.waiting.expire(Millis(now - int(self.timing.waiting_s * 1000)))
         effects = self._look_at_waiting(now)
         for each in self.waiting.overdue(Millis(now - _TRIED_MS)) if self.writable else ():
@@ -818,7 +816,7 @@ class SessionEngine:
         return effects
 
     def _take_waiting(self, due: Due, now: Millis, judged: _Judged | None) -> list[Effect]:
-        """Take an update whose time has come, with its author's rights as they are now."""
+        """Take a waiting update that is due, with its author's present rights."""
         waiting = self.waiting.get(due.number)
         if waiting is None:
             return []
@@ -851,7 +849,7 @@ class SessionEngine:
     def _merge_waiting(
         self, waiting: WaitingUpdate, verdict: Vouched, actor: Actor | None, now: Millis
     ) -> list[Effect]:
-        """Take what can be taken of it, and put the rest back.
+        """Take as much of it as possible, and put the rest back.
 
         Raises:
             UpdateError, AccessDenied, LeaseLost, TooLarge: it is not taken.
@@ -866,7 +864,7 @@ class SessionEngine:
         return effects
 
     def _blame(self, waiting: WaitingUpdate, error: CrdtSessionsError, now: Millis) -> list[Effect]:
-        """Close the connection that brought what is not to be taken, if it is still there."""
+        """Close the connection that sent a waiting update which was refused, if it is still there."""
         peer = self._peers.get(waiting.author) if waiting.author is not None else None
         if waiting.author is not None and peer is not None:
             return self._close(waiting.author, peer, error, now)
@@ -874,7 +872,7 @@ class SessionEngine:
         return effects if waiting.actor is None else [*effects, *_violations(waiting.actor, error)]
 
     def _release(self, author: PeerId | None) -> list[Effect]:
-        """Acknowledge, once it is durable, what had to wait behind something that was not there."""
+        """Let go of a peer's acknowledgements that waited for an update which has arrived."""
         peer = self._peers.get(author) if author is not None else None
         if author is None or peer is None or not peer.held:
             return []
@@ -883,7 +881,7 @@ class SessionEngine:
 
 
 def _violations(actor: Actor, error: CrdtSessionsError) -> list[Effect]:
-    """Return what is to be told of a refusal to those who keep watch."""
+    """Return the violation that the audit log must have of a refusal."""
     if not isinstance(error, AccessDenied):
         return []
     return [Violation(actor.principal, "client" if isinstance(error, ForeignWriter) else "write")]
