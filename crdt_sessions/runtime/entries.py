@@ -8,14 +8,17 @@ from collections.abc import Iterable, Sequence
 from pydantic import ValidationError
 
 from crdt_sessions.ids import ClientId, Millis
+from crdt_sessions.model import Spent
 from crdt_sessions.model.checks import why_not
-from crdt_sessions.storage import Delivery, Entries, RunEntry, StoredSession, WriterEntry
-from crdt_sessions.sync import Records, RunRecord, Writer
+from crdt_sessions.storage import Amounts, Delivery, Entries, RunEntry, StoredSession, UsageKey, WriterEntry
+from crdt_sessions.sync import Records, RunRecord, Spending, Writer
 
+_DAY_MS = 24 * 3600 * 1000
+_COUNTS = tuple(name for name in Amounts._fields if name != "cost")
 _log = logging.getLogger("crdt_sessions.session")
 
 
-def entries_of(records: Iterable[Records], deliveries: Sequence[Delivery]) -> Entries:
+def entries_of(records: Sequence[Records], deliveries: Sequence[Delivery]) -> Entries:
     """Return the entries to store for *records*, only the latest state of each."""
     whole = Records()
     for each in records:
@@ -40,7 +43,23 @@ def entries_of(records: Iterable[Records], deliveries: Sequence[Delivery]) -> En
             for writer in whole.writers.values()
         ],
         deliveries=deliveries,
+        usage=_usage_of(spending for each in records for spending in each.spendings),
     )
+
+
+def _usage_of(spendings: Iterable[Spending]) -> dict[UsageKey, Amounts]:
+    """Return what was used, added up as the store does."""
+    found: dict[UsageKey, Amounts] = {}
+    for each in spendings:
+        key = UsageKey(each.principal, each.at // _DAY_MS, each.after.model or "", each.after.currency or "")
+        found[key] = found.get(key, Amounts()).plus(_difference(each.before or Spent(), each.after))
+    return found
+
+
+def _difference(before: Spent, after: Spent) -> Amounts:
+    same = before.currency == after.currency
+    counts = {name: (getattr(after, name) or 0) - (getattr(before, name) or 0) for name in _COUNTS}
+    return Amounts(**counts, cost=(after.cost or 0) - ((before.cost or 0) if same else 0))
 
 
 def runs_of(stored: StoredSession) -> list[RunRecord]:

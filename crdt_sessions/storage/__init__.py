@@ -8,11 +8,13 @@ from crdt_sessions.storage.base import (
     SessionIndex,
     SessionLog,
     UpdateStore,
+    UsageRecords,
 )
 from crdt_sessions.storage.memory import MemoryStore
 from crdt_sessions.storage.sqlite import SqliteStore
 from crdt_sessions.storage.stored import (
     NO_ENTRIES,
+    Amounts,
     AuditEntry,
     Delivery,
     Entries,
@@ -23,6 +25,7 @@ from crdt_sessions.storage.stored import (
     RunEntry,
     SessionRecord,
     StoredSession,
+    UsageKey,
     Version,
     WriterEntry,
 )
@@ -30,6 +33,7 @@ from crdt_sessions.storage.stored import (
 __all__ = [
     "NO_ENTRIES",
     "AccessRecords",
+    "Amounts",
     "AuditEntry",
     "AuditRecords",
     "Deliveries",
@@ -48,6 +52,8 @@ __all__ = [
     "SqliteStore",
     "StoredSession",
     "UpdateStore",
+    "UsageKey",
+    "UsageRecords",
     "Version",
     "WriterEntry",
 ]

@@ -23,6 +23,7 @@ from crdt_sessions.ids import Millis, Seq, SessionId
 from crdt_sessions.limits import Retention
 from crdt_sessions.storage.stored import (
     NO_ENTRIES,
+    Amounts,
     AuditEntry,
     Delivery,
     Entries,
@@ -330,6 +331,26 @@ class AccessRecords(Protocol):
         ...
 
 
+class UsageRecords(Protocol):
+    """What runs have used, added up by day. Rows bring it (:attr:`Entries.usage`)."""
+
+    async def usage(
+        self,
+        tenant: str,
+        *,
+        session: SessionId | None = None,
+        principal: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+    ) -> Mapping[tuple[str, str], Amounts]:
+        """Return what a tenant's runs have used, by model and currency.
+
+        Only in *session*, for *principal*, from the day *since* to the day *until*, both included; each if it is not
+        None. What a session has used still counts for its tenant and its principals once the session is deleted.
+        """
+        ...
+
+
 class AuditRecords(Protocol):
     """Who did what: a log that is never changed."""
 
@@ -359,12 +380,14 @@ class AuditRecords(Protocol):
         ...
 
 
-class UpdateStore(SessionLog, SessionIndex, RunIndex, Deliveries, AccessRecords, AuditRecords, Protocol):
+class UpdateStore(
+    SessionLog, SessionIndex, RunIndex, Deliveries, AccessRecords, UsageRecords, AuditRecords, Protocol
+):
     """Where sessions are kept: everything that the service asks of a store.
 
     Each method is described where it is declared: :class:`SessionLog`, :class:`SessionIndex`, :class:`RunIndex`,
-    :class:`Deliveries`, :class:`AccessRecords` and :class:`AuditRecords`. All but :meth:`close` may raise
-    :class:`StorageError`.
+    :class:`Deliveries`, :class:`AccessRecords`, :class:`UsageRecords` and :class:`AuditRecords`. All but
+    :meth:`close` may raise :class:`StorageError`.
 
     A call that writes returns when its effect is durable. When it raises :class:`StoreUnavailable`, the effect may be
     stored all the same, since a connection to a database can break between the commit and its answer; so what is

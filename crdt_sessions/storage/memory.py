@@ -13,6 +13,7 @@ from crdt_sessions.storage.base import MOST_AGENTS, UpdateStore
 from crdt_sessions.storage.retention import kept
 from crdt_sessions.storage.stored import (
     NO_ENTRIES,
+    Amounts,
     AuditEntry,
     Delivery,
     Entries,
@@ -23,6 +24,7 @@ from crdt_sessions.storage.stored import (
     RunEntry,
     SessionRecord,
     StoredSession,
+    UsageKey,
     Version,
     WriterEntry,
 )
@@ -50,6 +52,7 @@ class MemoryStore(UpdateStore):
         self._deliveries: dict[str, Delivery] = {}
         self._revocations: dict[tuple[str, str, str], Revocation] = {}
         self._audit: list[AuditEntry] = []
+        self._usage: dict[tuple[str, SessionId | None, UsageKey], Amounts] = {}
         self._agents: dict[str, dict[str, Millis]] = {}
 
     async def create(
@@ -135,6 +138,29 @@ class MemoryStore(UpdateStore):
         found.writers.update((writer.client, writer) for writer in entries.writers)
         for delivery in entries.deliveries:
             self._deliveries.setdefault(delivery.id, delivery)
+        self._add_usage(session, entries.usage)
+
+    def _add_usage(self, session: SessionId, usage: Mapping[UsageKey, Amounts]) -> None:
+        for key, amounts in usage.items():
+            place = (tenant_of(session), session, key)
+            self._usage[place] = self._usage.get(place, Amounts()).plus(amounts)
+
+    async def usage(
+        self,
+        tenant: str,
+        *,
+        session: SessionId | None = None,
+        principal: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+    ) -> Mapping[tuple[str, str], Amounts]:
+        found: dict[tuple[str, str], Amounts] = {}
+        for (owner, where, key), amounts in self._usage.items():
+            chosen = owner == tenant and session in (None, where) and principal in (None, key.principal)
+            if chosen and (since is None or key.day >= since) and (until is None or key.day <= until):
+                which = (key.model, key.currency)
+                found[which] = found.get(which, Amounts()).plus(amounts)
+        return found
 
     async def replace_with_snapshot(
         self,
@@ -175,6 +201,7 @@ class MemoryStore(UpdateStore):
             {writer.client: writer for writer in entries.writers},
             asked_at={run.id: run.queued_at for run in entries.runs},
         )
+        self._add_usage(record.id, entries.usage)
 
     async def history(self, session: SessionId) -> History:
         found = self._find(session)
@@ -213,6 +240,10 @@ class MemoryStore(UpdateStore):
         self._find(session)
         del self._sessions[session]
         self._deliveries = {id: each for id, each in self._deliveries.items() if each.session != session}
+        for place in [place for place in self._usage if place[1] == session]:
+            tenant, _, key = place
+            amounts = self._usage.pop(place)
+            self._usage[tenant, None, key] = self._usage.get((tenant, None, key), Amounts()).plus(amounts)
 
     async def ready_runs(
         self, agents: Sequence[str], *, limit: int, tenant: str | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from crdt_sessions.ids import Millis, Seq, SessionId
@@ -118,6 +118,35 @@ class Delivery:
     """Whether nobody tries any more."""
 
 
+class UsageKey(NamedTuple):
+    """What usage is added up by."""
+
+    principal: str
+    """For whom runs worked; empty where nobody is known."""
+    day: int
+    """Days since the Unix epoch, UTC."""
+    model: str
+    """Empty where nobody said."""
+    currency: str
+    """Of the cost; empty if there is none."""
+
+
+class Amounts(NamedTuple):
+    """What was used: numbers to be added up. What had been reported too high is taken back by negative ones."""
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    calls: int = 0
+    cost: int = 0
+    """In millionths of the currency."""
+
+    def plus(self, more: Amounts) -> Amounts:
+        """Return the sums."""
+        return Amounts(*(one + other for one, other in zip(self, more, strict=True)))
+
+
 @dataclass(frozen=True, slots=True)
 class Entries:
     """What goes on record together with rows: all of it or nothing."""
@@ -125,6 +154,8 @@ class Entries:
     runs: Sequence[RunEntry] = ()
     writers: Sequence[WriterEntry] = ()
     deliveries: Sequence[Delivery] = ()
+    usage: Mapping[UsageKey, Amounts] = field(default_factory=dict)
+    """To be added to what the session has used."""
 
 
 NO_ENTRIES = Entries()

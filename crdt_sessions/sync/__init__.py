@@ -39,7 +39,7 @@ from crdt_sessions.sync.events import (
 from crdt_sessions.sync.log import LogMemory
 from crdt_sessions.sync.merge import EngineFailed
 from crdt_sessions.sync.panics import Panics
-from crdt_sessions.sync.records import Deed, Notice, Records, RunRecord, Unreadable, Writer, lease_digest
+from crdt_sessions.sync.records import Deed, Notice, Records, RunRecord, Spending, Unreadable, Writer, lease_digest
 from crdt_sessions.sync.replica import Replica
 from crdt_sessions.sync.runs import RunSteward
 from crdt_sessions.sync.steward import Steward
@@ -85,6 +85,7 @@ __all__ = [
     "RunRecord",
     "RunSteward",
     "SessionEngine",
+    "Spending",
     "Steward",
     "StoreChanged",
     "Tick",

@@ -224,6 +224,18 @@ class Unreadable:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """A run has used more than was on record, or less if it had been reported too high."""
+
+    principal: str
+    """For whom it works; empty where nobody is known."""
+    at: Millis
+    before: Spent | None
+    """What its present attempt had reported until now."""
+    after: Spent
+
+
 @dataclass(slots=True)
 class Records:
     """What changed on record, to be stored together with the updates that mirror it."""
@@ -231,6 +243,7 @@ class Records:
     runs: dict[str, RunRecord] = field(default_factory=dict)
     writers: dict[ClientId, Writer] = field(default_factory=dict)
     notices: list[Notice] = field(default_factory=list)
+    spendings: list[Spending] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.runs or self.writers or self.notices)

@@ -63,6 +63,7 @@ from crdt_sessions.sync.records import (
     Notice,
     Records,
     RunRecord,
+    Spending,
     Unreadable,
     lease_digest,
 )
@@ -237,7 +238,7 @@ class RunSteward:
         if run.cancel is not None:
             self._cancel(record, run.cancel, now)
         if run.reported is not None:
-            self._hear_usage(self._records[run_id], run.reported)
+            self._hear_usage(self._records[run_id], run.reported, now)
         if run.result is not None:
             self._hear_result(self._records[run_id], run.result, now)
         if not _mirrored(self._records[run_id], run):
@@ -646,12 +647,14 @@ class RunSteward:
         elif result.status == "released":
             self._requeue(_left(record, now), now, attempt=record.attempt - 1, parts="interrupted")
 
-    def _hear_usage(self, record: RunRecord, report: UsageReport) -> None:
+    def _hear_usage(self, record: RunRecord, report: UsageReport, now: Millis) -> None:
         """Take the word of the holder of the lease for what its attempt has cost so far."""
         if record.lease is None or report.epoch != record.epoch:
             return
         reported = Spent(**{name: getattr(report, name) for name in Spent.model_fields})
         if reported != record.reported:
+            principal = record.request.by if record.request is not None else None
+            self._decided.records.spendings.append(Spending(principal or "", now, record.reported, reported))
             self._put(self._timed_words(record).replace(reported=reported))
 
     def _timed_words(self, record: RunRecord) -> RunRecord:

@@ -67,6 +67,8 @@ REQUESTS = {
     "leases.get_step": ("GET", f"{R}/steps/k", None),
     "leases.put_step": ("PUT", f"{R}/steps/k", {"value": 1}),
     "usage.put_usage": ("PUT", f"{R}/usage", {"calls": 1}),
+    "usage.session_usage": ("GET", f"{S}/usage", None),
+    "usage.get_usage": ("GET", "/v1/usage?principal=somebody-else", None),
     "leases.report": ("POST", f"{R}/result", {"status": "completed"}),
     "deliveries.list_deliveries": ("GET", "/v1/webhooks/deliveries", None),
     "deliveries.retry_delivery": ("POST", "/v1/webhooks/deliveries/x/retry", None),
@@ -179,7 +181,7 @@ def _slug(problem):
 @pytest.mark.parametrize("endpoint", REQUESTS)
 async def test_a_role_may_do_over_http_what_the_table_says(service, endpoint, role, room):
     needs = ROUTES[endpoint]
-    if endpoint == "privacy.export_data":
+    if endpoint in ("privacy.export_data", "usage.get_usage"):
         needs = Permission.ADMIN  # of others
     async with made(service, room):
         status, slug = await asked(service, endpoint, room, {"Authorization": f"Bearer {TOKENS[role]}"})

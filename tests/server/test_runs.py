@@ -273,6 +273,38 @@ def test_a_holder_says_what_its_attempt_has_cost(http, name, agent):
     assert (late.status_code, late.json()["type"]) == (409, PROBLEM + "lease-lost")
 
 
+def test_what_runs_have_used_is_added_up_by_session_and_principal(http, name, agent):
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    before = http.get("/v1/usage", params={"since": today}).json()
+    for number, spent in enumerate(
+        (
+            {"inputTokens": 10, "calls": 1, "model": "m", "cost": 5, "currency": "USD"},
+            {"inputTokens": 3, "outputTokens": 2, "calls": 1, "model": "n"},
+        )
+    ):
+        ask(http, name, agent, id=f"m{number}")
+        grant, lease = claim(http, agent)
+        run = f"/v1/sessions/{name}/runs/{grant['run']['id']}"
+        http.put(f"{run}/usage", json=spent | {"inputTokens": 99}, headers=lease)
+        http.post(f"{run}/result", json={"status": "completed", "usage": spent}, headers=lease)
+    found = http.get(f"/v1/sessions/{name}/usage").json()
+    assert found["models"] == [
+        {"model": "m", "currency": "USD", "inputTokens": 10, "cachedTokens": 0, "outputTokens": 0,
+         "reasoningTokens": 0, "calls": 1, "cost": 5},
+        {"model": "n", "inputTokens": 3, "cachedTokens": 0, "outputTokens": 2,
+         "reasoningTokens": 0, "calls": 1, "cost": 0},
+    ]  # fmt: skip
+    assert (found["inputTokens"], found["outputTokens"], found["calls"], found["costs"]) == (13, 2, 2, {"USD": 5})
+    assert http.get(f"/v1/sessions/{name}/usage", params={"until": "2020-01-01"}).json()["calls"] == 0
+    theirs = http.get("/v1/usage", params={"session": name, "since": today, "until": today}).json()
+    assert theirs["inputTokens"] == 13
+    http.delete(f"/v1/sessions/{name}")
+    after = http.get("/v1/usage", params={"since": today}).json()
+    assert after["inputTokens"] - before["inputTokens"] == 13, "what was used stays used"
+    assert http.get(f"/v1/sessions/{name}/usage").status_code == 410
+    assert http.get("/v1/usage", params={"since": "yesterday"}).status_code == 422
+
+
 @pytest.mark.parametrize("bad", [{"calls": -1}, {"cost": 1}, {"currency": "dollars"}, {"inputTokens": 2**60}])
 def test_what_cannot_be_spent_is_refused(http, name, agent, bad):
     ask(http, name, agent)

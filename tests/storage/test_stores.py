@@ -164,7 +164,7 @@ async def test_a_failed_migration_leaves_nothing_behind(tmp_path, monkeypatch):
     connection.close()
     assert tables - {"sqlite_sequence"} == {
         "sessions", "updates", "snapshots", "runs", "writers", "steps", "deliveries", "probe", "members",
-        "revocations", "audit", "agents",
+        "revocations", "audit", "agents", "usage",
     }  # fmt: skip
 
 

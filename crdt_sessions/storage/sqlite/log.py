@@ -159,6 +159,7 @@ class SqliteSessionLog(OfDatabase, SessionLog):
             connection.execute("PRAGMA secure_delete = ON")  # nothing of it is to be found in the file afterwards
             for table in ("updates", "snapshots", *records.TABLES):
                 changed(connection, f"DELETE FROM {table} WHERE session = ?", (session,))
+            records.forget_usage(connection, session)
             connection.execute("PRAGMA secure_delete = OFF")
             changed(
                 connection,

@@ -198,6 +198,30 @@ STEPS: tuple[tuple[str, str], ...] = (
         ) STRICT, WITHOUT ROWID;
         """,
     ),
+    (
+        "what runs have used, by day",
+        """
+        CREATE TABLE usage (
+            tenant           TEXT NOT NULL,
+            principal        TEXT NOT NULL,
+            day              INTEGER NOT NULL,
+            session          TEXT NOT NULL,
+            model            TEXT NOT NULL,
+            currency         TEXT NOT NULL,
+            input_tokens     INTEGER NOT NULL,
+            cached_tokens    INTEGER NOT NULL,
+            output_tokens    INTEGER NOT NULL,
+            reasoning_tokens INTEGER NOT NULL,
+            calls            INTEGER NOT NULL,
+            cost             INTEGER NOT NULL,
+            PRIMARY KEY (tenant, principal, day, session, model, currency)
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE INDEX usage_by_day ON usage (tenant, day);
+
+        CREATE INDEX usage_by_session ON usage (session, day);
+        """,
+    ),
 )
 """Name and statements. Append only: a released step never changes."""
 

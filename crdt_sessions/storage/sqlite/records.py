@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from crdt_sessions.ids import Millis, SessionId, tenant_of
-from crdt_sessions.storage.stored import Entries, RunEntry, WriterEntry
+from crdt_sessions.storage.stored import Amounts, Entries, RunEntry, UsageKey, WriterEntry
 
 TABLES = ("runs", "writers", "steps", "deliveries", "members")
 
@@ -17,6 +17,11 @@ QUERIES = (
     "SELECT client, principal, run, epoch, fenced_at FROM writers WHERE session = ? ORDER BY client",
 )
 """What :func:`runs` and :func:`writers` read."""
+
+
+_AMOUNTS = ", ".join(Amounts._fields)
+_ADDED = ", ".join(f"{name} = {name} + excluded.{name}" for name in Amounts._fields)
+_INTO = f"INSERT INTO usage (tenant, principal, day, session, model, currency, {_AMOUNTS})"
 
 
 def put(connection: sqlite3.Connection, session: SessionId, entries: Entries) -> None:
@@ -55,6 +60,8 @@ def put(connection: sqlite3.Connection, session: SessionId, entries: Entries) ->
     ):  # fmt: skip
         if rows:
             connection.executemany(statement, rows)
+    if entries.usage:
+        _add_usage(connection, session, entries.usage)
 
 
 def runs(rows: Iterable[Any]) -> tuple[RunEntry, ...]:
@@ -68,3 +75,24 @@ def runs(rows: Iterable[Any]) -> tuple[RunEntry, ...]:
 def writers(rows: Iterable[Any]) -> tuple[WriterEntry, ...]:
     """Return the rows of the second query as values."""
     return tuple(WriterEntry(*row) for row in rows)
+
+
+def _add_usage(connection: sqlite3.Connection, session: SessionId, usage: Mapping[UsageKey, Amounts]) -> None:
+    """Add to what a session has used, inside a transaction."""
+    connection.executemany(
+        f"{_INTO} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {_ADDED}",
+        [
+            (tenant_of(session), key.principal, key.day, session, key.model, key.currency, *amounts)
+            for key, amounts in usage.items()
+        ],
+    )
+
+
+def forget_usage(connection: sqlite3.Connection, session: SessionId) -> None:
+    """Have what a session has used count for its tenant and its principals alone, inside a transaction."""
+    connection.execute(
+        f"{_INTO} SELECT tenant, principal, day, '', model, currency, {_AMOUNTS} FROM usage WHERE session = ?"
+        f" ON CONFLICT DO UPDATE SET {_ADDED}",
+        (session,),
+    )
+    connection.execute("DELETE FROM usage WHERE session = ?", (session,))

@@ -14,6 +14,7 @@ from crdt_sessions.storage.sqlite.deliveries import SqliteDeliveries
 from crdt_sessions.storage.sqlite.lists import SqliteSessionIndex
 from crdt_sessions.storage.sqlite.log import SqliteSessionLog
 from crdt_sessions.storage.sqlite.runs import SqliteRunIndex
+from crdt_sessions.storage.sqlite.usage import SqliteUsageRecords
 
 
 class SqliteStore(
@@ -22,6 +23,7 @@ class SqliteStore(
     SqliteRunIndex,
     SqliteDeliveries,
     SqliteAccessRecords,
+    SqliteUsageRecords,
     SqliteAuditRecords,
     UpdateStore,
 ):

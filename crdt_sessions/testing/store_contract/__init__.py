@@ -24,6 +24,7 @@ from crdt_sessions.testing.store_contract.index import IndexContract
 from crdt_sessions.testing.store_contract.log import LogContract
 from crdt_sessions.testing.store_contract.runs import RunContract
 from crdt_sessions.testing.store_contract.suite import KEEP, NOW, A, B, StoreSuite, delivery, rows, run
+from crdt_sessions.testing.store_contract.usage import UsageContract
 from crdt_sessions.testing.store_contract.versions import VersionContract
 from crdt_sessions.testing.store_contract.whole import StoreContract
 
@@ -41,6 +42,7 @@ __all__ = [
     "RunContract",
     "StoreContract",
     "StoreSuite",
+    "UsageContract",
     "VersionContract",
     "delivery",
     "rows",

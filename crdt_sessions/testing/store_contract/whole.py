@@ -13,6 +13,7 @@ from crdt_sessions.testing.store_contract.index import IndexContract
 from crdt_sessions.testing.store_contract.log import LogContract
 from crdt_sessions.testing.store_contract.runs import RunContract
 from crdt_sessions.testing.store_contract.suite import NOW, A, delivery_of, rows, run
+from crdt_sessions.testing.store_contract.usage import UsageContract
 from crdt_sessions.testing.store_contract.versions import VersionContract
 
 
@@ -23,6 +24,7 @@ class StoreContract(
     RunContract,
     DeliveryContract,
     AccessContract,
+    UsageContract,
     AuditContract,
 ):
     """What a whole store promises."""

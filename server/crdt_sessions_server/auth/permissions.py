@@ -116,6 +116,8 @@ ROUTES: dict[str, Permission | None] = {
     "leases.get_step": Permission.CLAIM,
     "leases.put_step": Permission.CLAIM,
     "usage.put_usage": Permission.CLAIM,
+    "usage.session_usage": Permission.READ,
+    "usage.get_usage": None,
     "leases.report": Permission.CLAIM,
     "deliveries.list_deliveries": Permission.ADMIN,
     "deliveries.retry_delivery": Permission.ADMIN,
