@@ -4,7 +4,7 @@ A question is a list of steps, separated by ``;``: ``say 20 30`` (words, millise
 ``tool name`` (its input streamed, then an output), ``call name`` (no output), ``ask name`` (waits for people), ``choose``
 and ``edit name`` (ask for a value), ``client name`` (a tool of the
 client's), ``heed`` (waits for somebody to steer), ``fail why``, ``die`` (the process kills itself, once), ``file``, ``echo``,
-``input`` (what the question came with, as JSON).
+``spend 10 3`` (tokens read and written), ``input`` (what the question came with, as JSON).
 """
 
 import asyncio
@@ -84,6 +84,8 @@ async def one(run, number, verb="say", *args):
             while not (heard := run.take_steering()):
                 await asyncio.sleep(0.01)
             await run.out.write(f"so: {heard[0].text} ")
+        case "spend":
+            run.usage(input_tokens=int(args[0]), output_tokens=int(args[1]), cached_tokens=4, model="small")
         case "input":
             async with run.text() as out:
                 await out.write(json.dumps(run.input.to_json()))

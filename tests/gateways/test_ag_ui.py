@@ -1,10 +1,12 @@
 """AG-UI's own client against the service."""
 
 import asyncio
+import json
 import random
 
 import httpx
 import pytest
+from ag_ui.core import RunFinishedEvent
 
 from crdt_sessions import connect
 from tests.processes import PATIENCE
@@ -423,3 +425,16 @@ async def test_a_session_that_rejects_messages_while_a_question_is_open_says_why
         assert why in last
     joined = opened(clients, service, f"{room}-2", room)
     assert len((await clients.ask("ag.join", name=joined))["interrupts"]) == 1, "and the question is still open"
+
+
+async def test_the_end_of_a_run_tells_what_it_has_used(service, room):
+    body = {"threadId": room, "runId": f"run-1-{room}", "messages": [user("u1", "say 2; spend 10 3")], "state": {}}
+    body |= {"tools": [], "context": [], "forwardedProps": {}}
+    async with httpx.AsyncClient(base_url=service.url, timeout=PATIENCE) as http:
+        told = (await http.post(API, json=body)).text
+    last = json.loads([line for line in told.splitlines() if line.startswith("data:")][-1][5:])
+    usage = RunFinishedEvent.model_validate(last).usage
+    assert [(each.model, each.input_tokens, each.output_tokens, each.total_tokens) for each in usage] == [
+        ("small", 10, 3, 13)
+    ]
+    assert usage[0].cached_input_tokens == 4

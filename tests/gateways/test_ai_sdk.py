@@ -658,3 +658,14 @@ async def test_a_message_instead_of_a_decision_is_answered_and_closes_the_questi
     assert bare(await history(service.url, room)) == bare(told), "who decides too late changes nothing, and is told"
     assert "is not asked about any more: superseded by" in state["error"]
     assert state["sent"] == 1
+
+
+async def test_a_messages_metadata_tells_what_its_run_has_used(service, room):
+    async with httpx.AsyncClient(base_url=service.url, timeout=PATIENCE) as http:
+        asked = {"id": room, "trigger": "submit-message", "messages": [user("u", "say 2; spend 10 3")]}
+        told = (await http.post(f"{API}", json=asked)).text
+    chunks = [json.loads(line[5:]) for line in told.splitlines() if line.startswith("data: {")]
+    usage = {"inputTokens": 10, "outputTokens": 3, "totalTokens": 13, "cachedInputTokens": 4, "calls": 1}
+    found = chunks[-1]["messageMetadata"]["usage"]
+    assert (chunks[-1]["type"], {key: found[key] for key in usage}) == ("finish", usage)
+    assert (await history(service.url, room))[1]["metadata"]["usage"] == found

@@ -127,6 +127,17 @@ def test_a_run_that_failed_is_not_repeated(service, room):
     assert failed.value.response.request.headers["x-stainless-retry-count"] == "0"
 
 
+def test_what_the_agent_says_that_it_has_used_is_told(client):
+    answer = client.chat.completions.create(model="writer", messages=asked("spend 10 3; say 2; spend 5 1"))
+    usage = answer.usage
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (15, 4, 19)
+    assert usage.prompt_tokens_details.cached_tokens == 8
+    *_, last = client.chat.completions.create(
+        model="writer", messages=asked("say 2; spend 7 2"), stream=True, stream_options={"include_usage": True}
+    )
+    assert (last.usage.prompt_tokens, last.usage.completion_tokens, last.usage.total_tokens) == (7, 2, 9)
+
+
 def test_usage_comes_in_a_last_chunk_if_it_is_wanted(client):
     chunks = list(
         client.chat.completions.create(

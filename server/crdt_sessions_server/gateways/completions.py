@@ -23,6 +23,7 @@ from crdt_sessions.model import (
     TextAdded,
     TextPart,
     ToolPart,
+    Usage,
     json_text,
 )
 from crdt_sessions.runtime import RunChanged, SessionEvent, SessionRegistry
@@ -31,8 +32,6 @@ from crdt_sessions_server.http.problems import type_of
 from crdt_sessions_server.http.streaming import compact
 
 _FINISH = {"length": "length", "max_tokens": "length", "content_filter": "content_filter"}
-_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-"""A session counts no tokens, and clients would take an estimate for a count."""
 
 
 class Encoder:
@@ -101,7 +100,19 @@ class Encoder:
         for choice in sorted(self._choices or {0}):
             yield self._chunk(choice, _finish(run, left if choice == 0 else []))
         if self._usage:
-            yield {**self._head, "choices": [], "usage": _USAGE}
+            yield {**self._head, "choices": [], "usage": _usage(run)}
+
+
+def _usage(run: Run) -> dict[str, Any]:
+    """Return what a run has cost; zeros if its agent has not said it: an estimate would be taken for a count."""
+    used = run.usage or Usage()
+    read, written = used.input_tokens or 0, used.output_tokens or 0
+    found: dict[str, Any] = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+    if used.cached_tokens is not None:
+        found["prompt_tokens_details"] = {"cached_tokens": used.cached_tokens}
+    if used.reasoning_tokens is not None:
+        found["completion_tokens_details"] = {"reasoning_tokens": used.reasoning_tokens}
+    return found
 
 
 def error_of(run: Run) -> dict[str, Any]:
@@ -154,7 +165,7 @@ async def whole(registry: SessionRegistry, name: SessionId, run: Run, model: str
     ]
     created = (run.request.created_at if run.request is not None else 0) // 1000
     body = {"id": f"chatcmpl-{run.id}", "object": "chat.completion", "created": created, "model": model}
-    return Response(compact({**body, "choices": choices, "usage": _USAGE}), content_type="application/json")
+    return Response(compact({**body, "choices": choices, "usage": _usage(run)}), content_type="application/json")
 
 
 def _left(run: Run, message: Message | None, skip: int) -> list[ToolPart]:

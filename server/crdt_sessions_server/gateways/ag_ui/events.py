@@ -380,7 +380,7 @@ class SessionEncoder:
             code, why = failure_of(run)
             yield from self._close()
             self.ended = True
-            yield {"type": "RUN_ERROR", "message": why, "code": code}
+            yield {"type": "RUN_ERROR", "message": why, "code": code} | _usage(run)
         elif run.status == "suspended" and (interrupts := interrupts_of(view, run)):
             yield from self._finish("interrupt", interrupts=interrupts)
         elif run.status == "suspended":
@@ -395,11 +395,29 @@ class SessionEncoder:
         yield from self._close()
         self.ended = True
         finished = {"type": "RUN_FINISHED", "threadId": self.thread, "runId": self._id(self._run)}
+        if self._run is not None:
+            finished |= _usage(self._run)
         yield finished | ({"result": result} if result is not None else {}) | {"outcome": {"type": outcome, **more}}
 
     def _close(self) -> Iterator[Event]:
         for encoder in self._messages.values():
             yield from encoder.close()
+
+
+def _usage(run: Run) -> dict[str, Any]:
+    """Return what a run has cost, as the protocol's ``TokenUsage``."""
+    if run.usage is None:
+        return {}
+    used = run.usage
+    found = {
+        "model": used.model,
+        "inputTokens": used.input_tokens,
+        "outputTokens": used.output_tokens,
+        "totalTokens": used.tokens or None,
+        "reasoningTokens": used.reasoning_tokens,
+        "cachedInputTokens": used.cached_tokens,
+    }
+    return {"usage": [{name: value for name, value in found.items() if value is not None}]}
 
 
 def interrupts_of(view: SessionView, run: Run) -> list[Event]:

@@ -21,6 +21,7 @@ from crdt_sessions.model import (
     TextAdded,
     TextPart,
     ToolPart,
+    Usage,
     alone,
     ended_call,
     shaped,
@@ -73,7 +74,16 @@ def _answered(part: Part) -> bool:
 
 def _metadata(run: Run) -> dict[str, Any]:
     why = {"reason": run.outcome.reason} if run.status == "cancelled" and run.outcome is not None else {}
-    return {"runId": run.id, "status": run.status or "queued", **why}
+    used = {"usage": _usage(run.usage)} if run.usage is not None else {}
+    return {"runId": run.id, "status": run.status or "queued", **why, **used}
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    """Return what a run has cost: tokens as in the SDK's ``LanguageModelUsage``, all else as in the document."""
+    found = usage.to_json()
+    if (cached := found.pop("cachedTokens", None)) is not None:
+        found["cachedInputTokens"] = cached
+    return found | ({"totalTokens": usage.tokens} if usage.tokens else {})
 
 
 class Encoder:
