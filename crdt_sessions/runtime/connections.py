@@ -122,6 +122,10 @@ class Connections:
         self._abandoned = True
         self.close(closing)
 
+    def release(self) -> None:
+        """Tell nobody of anything any more."""
+        self._handle = _ignored
+
     def _access_ended(self, peer: PeerId, error: CrdtSessionsError) -> None:
         if not isinstance(error, TokenExpired):  # what it wrote before it expired is its own
             self._handle(RightsChanged(peer, READ_ONLY), self._clock.now())
@@ -254,3 +258,7 @@ class Connections:
 
     def _about(self, connection: _Connection) -> dict[str, object]:
         return {"session": self._session, "peer": connection.peer}
+
+
+def _ignored(event: Event, now: Millis) -> None:
+    """The session is closed."""

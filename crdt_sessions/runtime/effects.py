@@ -298,6 +298,21 @@ class EffectLoop:
         if self._trials is not None:
             await self._trials.ended()
 
+    async def close(self) -> None:
+        """Store what there is, release the document, and let go of all parts. Nothing may use them afterwards.
+
+        The parts and the loop refer to each other. That circle is broken here: the collector is told not to look at
+        what has lived long, so it would never be freed.
+        """
+        await self.tried()
+        await self.journal.close()
+        await self.compactor.idle()
+        self.engine.log.close()
+        self.engine.document.close()
+        self.connections.release()
+        if self._trials is not None:
+            self._trials.release()
+
     def _stored(self, head: int) -> bool:
         """Tell whether everything up to *head* is stored, and the title."""
         return self.engine.log.tail >= head and not self.journal.titling

@@ -144,6 +144,7 @@ class Journal:
             await self._answered()
         await self._answered()
         self._forget(self._bytes)  # of a session that failed
+        self._deliveries, self._stored, self._failed = _no_deliveries, _ignored, _ignored  # no circle is left
 
     async def _answered(self) -> None:
         if self._writes:
@@ -193,3 +194,11 @@ class Journal:
     def _forget(self, size: int) -> None:
         self._bytes -= size
         self._backlog.bytes -= size
+
+
+def _ignored(_: object) -> None:
+    """Nobody is told any more."""
+
+
+def _no_deliveries(_: Sequence[Records]) -> list[Delivery]:
+    return []

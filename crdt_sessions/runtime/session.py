@@ -342,8 +342,4 @@ class Session:
         """Release the document, and whoever still waits for something. Nothing may use the session afterwards."""
         self._stopping = True
         self._loop.signal.notify_all()
-        await self._loop.tried()
-        await self._loop.journal.close()
-        await self._loop.compactor.idle()
-        self.engine.log.close()
-        self.engine.document.close()
+        await self._loop.close()

@@ -47,6 +47,10 @@ class Trials:
         while self._task is not None:
             await asyncio.wait({self._task})
 
+    def release(self) -> None:
+        """Tell nobody of anything any more."""
+        self._tell = self._broke = _ignored
+
     async def _run(self, trial: Try) -> None:
         try:
             verdict = await self._verdict(trial)
@@ -65,3 +69,7 @@ class Trials:
             )
         except (UpdateError, WrongLineage, StorageError, Overloaded) as error:
             return Refused(error)
+
+
+def _ignored(_: object) -> None:
+    """The session is closed."""
