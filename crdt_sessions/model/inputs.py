@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
+from pydantic import (
+    Field,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from crdt_sessions.errors import BadValue, TooLarge
 from crdt_sessions.limits import InputLimits
@@ -117,3 +126,14 @@ class RunInput(Value):
     @model_serializer(mode="wrap")
     def _without_what_is_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {key: value for key, value in dump(self).items() if value not in (None, [], {})}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Describe what comes out like what goes in: it has the same members, less those that are empty."""
+        described: Any = dict(schema)
+        outer: dict[str, Any] = described
+        while str(outer.get("type")).startswith("function-"):  # the validators around the model
+            outer["schema"] = dict(outer["schema"])
+            outer = outer["schema"]
+        outer.pop("serialization", None)
+        return handler(described)

@@ -45,7 +45,10 @@ REQUESTS = [
     ("PUT", "/v1/sessions/{name}/receipt", {"seq": 1, "principal": "ann"}),
     ("POST", "/v1/sessions/{name}/runs", {"id": "r1", "messageId": "m", "agent": "a", "trigger": "submit"}),
     ("POST", "/v1/sessions/{name}/runs/{run}/cancel", {"reason": "r", "principal": "ann"}),
-    ("POST", "/v1/sessions/{name}/runs/{run}/approvals/{call}", {"approved": True, "reason": "r", "principal": "ann"}),
+    ("POST", "/v1/sessions/{name}/runs/{run}/approvals/{call}", {
+        "approved": True, "value": "v", "reason": "r", "principal": "ann",
+    }),
+    ("PATCH", "/v1/sessions/{name}/runs/{run}/approvals/{call}/draft", {"fields": {"name": "v"}}),
     ("POST", "/v1/runs/claim", {"agents": ["nobody"], "worker": "w"}),
     ("POST", "/v1/sessions/{name}/runs/{run}/claim", {"agents": ["nobody"], "worker": "w"}),
     ("POST", "/v1/sessions/{name}/runs/{run}/renew", None),
@@ -54,6 +57,8 @@ REQUESTS = [
         "name": "t", "input": "i", "output": {"k": "v"}, "error": "e", "approval": {"approvers": ["ann"], "requestedAt": 1},
     }),
     ("POST", "/v1/sessions/{name}/runs/{run}/steering/{message}", None),
+    ("POST", "/v1/sessions/{name}/runs/{run}/restart", None),
+    ("PUT", "/v1/sessions/{name}/runs/{run}/usage", {"model": "m", "inputTokens": 1}),
     ("PUT", "/v1/sessions/{name}/runs/{run}/steps/{key}", {"value": {"k": "v"}}),
     ("POST", "/v1/sessions/{name}/runs/{run}/result", {
         "status": "released", "reason": "r", "error": {"code": "c", "message": "m"}, "agent": "a",
