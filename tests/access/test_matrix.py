@@ -44,6 +44,8 @@ REQUESTS = {
     "sessions.delete_session": ("DELETE", S, None),
     "sessions.get_presence": ("GET", f"{S}/presence", None),
     "sessions.get_authors": ("GET", f"{S}/authors", None),
+    "state.read_state": ("GET", f"{S}/state", None),
+    "state.patch_state": ("PATCH", f"{S}/state", b'[{"op": "add", "path": "/x", "value": 1}]'),
     "messages.list_messages": ("GET", f"{S}/messages", None),
     "messages.post_message": ("POST", f"{S}/messages", {"text": "x"}),
     "messages.put_receipt": ("PUT", f"{S}/receipt", {}),

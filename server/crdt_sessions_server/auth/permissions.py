@@ -93,6 +93,8 @@ ROUTES: dict[str, Permission | None] = {
     "sessions.delete_session": Permission.MANAGE,
     "sessions.get_presence": Permission.READ,
     "sessions.get_authors": Permission.READ,
+    "state.read_state": Permission.READ,
+    "state.patch_state": Permission.WRITE,
     "messages.list_messages": Permission.READ,
     "messages.post_message": Permission.POST,
     "messages.put_receipt": Permission.POST,

@@ -232,6 +232,14 @@ UNSUPPORTED_MEDIA_TYPE = ProblemType(
     "unsupported-media-type", 415, "A body of the wrong content type",
     "Send the body with a Content-Type that this route takes.",
 )  # fmt: skip
+PRECONDITION_FAILED = ProblemType(
+    "precondition-failed", 412, "It has changed meanwhile",
+    "Read it anew, and send the change again with the ETag that it has then.",
+)  # fmt: skip
+PATCH_FAILED = ProblemType(
+    "patch-failed", 409, "A patch that does not fit",
+    "Read it anew, and make the patch from how it is now; nothing of this one was applied.",
+)  # fmt: skip
 MALFORMED_JSON = ProblemType("malformed-json", 400, "The body is not JSON", "Send JSON as RFC 8259 has it, in UTF-8.")
 INVALID_INPUT = ProblemType(
     "invalid-input", 422, "The input does not fit the route",
@@ -254,7 +262,9 @@ _OF_STATUS = {
         UNSUPPORTED_MEDIA_TYPE, INVALID_INPUT, UPGRADE_REQUIRED, INTERNAL_ERROR,
     )
 }  # fmt: skip
-TYPES: tuple[ProblemType, ...] = tuple(dict.fromkeys((*OF_ERRORS.values(), MALFORMED_JSON, *_OF_STATUS.values())))
+TYPES: tuple[ProblemType, ...] = tuple(
+    dict.fromkeys((*OF_ERRORS.values(), MALFORMED_JSON, PRECONDITION_FAILED, PATCH_FAILED, *_OF_STATUS.values()))
+)
 """All there are."""
 
 _log = logging.getLogger("crdt_sessions.http")

@@ -14,12 +14,14 @@ from crdt_sessions_server.rest import (
     privacy,
     runs,
     sessions,
+    state,
     usage,
     versions,
 )
 
 RESOURCES = (
     sessions,
+    state,
     messages,
     runs,
     lists,

@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pycrdt import Array, Map, Text, XmlElement, XmlFragment, XmlText
-
 from crdt_sessions.errors import BadValue
 from crdt_sessions.ids import SessionId
 from crdt_sessions.model import SessionView
 from crdt_sessions.model.checks import check_json, json_size
+from crdt_sessions.model.shared import check_writable, rewrite, same
 from crdt_sessions_server.auth import Permission, Principal
 
 _MAX_BYTES = 16 * 1024 * 1024
@@ -25,7 +24,6 @@ _MAX_BYTES = 16 * 1024 * 1024
 _MAX_PER_PLACE = 4
 """States at one place of a conversation: several tabs may have heard of changes at different times."""
 _ABSENT = object()
-_SHARED = (Array, Text, XmlElement, XmlFragment, XmlText)
 
 Place = tuple[SessionId, str, str | None]
 """Session, principal, and the latest message of a person that the client knows."""
@@ -109,7 +107,7 @@ class ClientState:
         merged = merge(self._base, sent, current)
         if not same(current, merged):
             self._principal.require(Permission.WRITE)
-            _check_writable(view.state, current, merged, "state")
+            check_writable(view.state, current, merged, "state")
 
     @property
     def open(self) -> bool:
@@ -127,7 +125,7 @@ class ClientState:
             return
         self._written = True
         current = view.state_value()
-        _write(view.state, current, merge(self._base, self._sent, current))
+        rewrite(view.state, current, merge(self._base, self._sent, current))
 
     def sent(self, view: SessionView, messages: Sequence[Any]) -> None:
         """Note that the client has the state that it sent, until a stream has told it more."""
@@ -165,37 +163,5 @@ def merge(told: Mapping[str, Any], sent: Mapping[str, Any], current: Mapping[str
     return found
 
 
-def same(one: Any, other: Any) -> bool:
-    """Whether two values are the same in JSON, where true is not 1 but 1 is 1.0."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
-
-
 def _differences(told: Mapping[str, Any], sent: Mapping[str, Any]) -> int:
     return sum(not same(told.get(key, _ABSENT), sent.get(key, _ABSENT)) for key in told.keys() | sent.keys())
-
-
-def _check_writable(shared: Any, current: Mapping[str, Any], merged: Mapping[str, Any], where: str) -> None:
-    for key, value in merged.items():
-        there = shared.get(key)
-        if same(current.get(key, _ABSENT), value):
-            continue
-        if isinstance(there, Map) and isinstance(value, dict):
-            _check_writable(there, current[key], value, f"{where}.{key}")
-        elif isinstance(there, _SHARED):
-            raise BadValue(where=f"{where}.{key}", why="is a shared type, which only Yjs peers can change")
-
-
-def _write(shared: Any, current: Mapping[str, Any], merged: Mapping[str, Any]) -> None:
-    for key, value in merged.items():
-        if same(current.get(key, _ABSENT), value):
-            continue
-        if isinstance(there := shared.get(key), Map) and isinstance(value, dict):
-            _write(there, current[key], value)
-        else:
-            shared[key] = value
-    for key in current.keys() - merged.keys():
-        del shared[key]
