@@ -43,6 +43,9 @@ REQUESTS = [
         "parts": [{"type": "tool", "toolCallId": "c", "toolName": "t", "input": "i"}, {"type": "file", "value": {"url": "u"}}],
     }),
     ("PUT", "/v1/sessions/{name}/receipt", {"seq": 1, "principal": "ann"}),
+    ("PATCH", "/v1/sessions/{name}/state", [
+        {"op": "add", "path": "/k", "value": "v"}, {"op": "copy", "from": "/k", "path": "/l"},
+    ]),
     ("POST", "/v1/sessions/{name}/runs", {"id": "r1", "messageId": "m", "agent": "a", "trigger": "submit"}),
     ("POST", "/v1/sessions/{name}/runs/{run}/cancel", {"reason": "r", "principal": "ann"}),
     ("POST", "/v1/sessions/{name}/runs/{run}/approvals/{call}", {
@@ -135,7 +138,8 @@ def test_odd_strings_are_refused_or_taken(http, number):
     name = f"odd-{number}"
     http.post(f"/v1/sessions/{name}/messages", json={"id": "m", "text": "?", "agent": f"for {name}"})
     claim = http.post("/v1/runs/claim", json={"agents": [f"for {name}"], "waitS": 20}).json()
-    headers = {"Lease-Token": claim["token"], "Content-Type": "application/json", "X-Session-Id": name}
+    kind = "application/json-patch+json" if template.endswith("/state") else "application/json"
+    headers = {"Lease-Token": claim["token"], "Content-Type": kind, "X-Session-Id": name}
     known = {"name": name, "run": "run-m", "call": "c", "message": "m", "key": "k", "principal": "p", "id": "1"}
     text = json.dumps(body).replace("{name}", name) if body is not None else ""
     body = json.loads(text) if text else None
