@@ -230,6 +230,13 @@ class MessageView:
             self.close_parts("interrupted")
             self._entry["superseded"] = len(self.parts)
 
+    def put_back_superseded(self, parts: int) -> None:
+        """Have exactly *parts* stand there as what was taken back. For the server only."""
+        if parts:
+            self._entry["superseded"] = parts
+        else:
+            self._entry.pop("superseded", None)
+
     def _shown(self) -> Iterator[tuple[int, Any]]:
         """Yield the parts that count, with their places in the array."""
         parts, gone = self._entry.get("parts"), self.superseded

@@ -7,7 +7,8 @@ the same turn, before anything is decided from it and before anybody else sees i
   ``approvalRequest`` by anybody but the holder of the run's lease, and ``approval`` by anybody at all; of a decision
   that is put back it is said there why (``refused``);
 * ``runs[id].cancel`` and ``request`` by those who may not stop or ask; a ``request`` says who asks: the principal;
-* ``runs[id].result`` and ``reported`` by anybody but the holder of the lease.
+* ``runs[id].result`` and ``reported``, and ``superseded`` of the message that the run writes, by anybody but the holder
+  of the lease.
 
 What the server has settled (``seq``, ``status``, ``approval``, ...) the steward restores, whoever overwrote it.
 """
@@ -45,9 +46,11 @@ class FieldRules:
         self._questions: dict[str, dict[str, Question]] = {}
         self._said: dict[str, tuple[RunResult | None, UsageReport | None]] = {}
         """What the holder of each run has said of it: how it goes on, and what it has cost."""
+        self._superseded: dict[str, int] = {}
 
     def start(self) -> None:
         """Take what a loaded document says of unfinished runs as genuine: it was checked when it came."""
+        self._superseded = {each.id: gone for each in self._view.messages.views() if (gone := each.superseded)}
         for run in self._view.runs.unfinished():
             if not self._aside.left("run", run.id):
                 with self._aside.about("run", run.id):
@@ -69,12 +72,28 @@ class FieldRules:
             if not self._aside.left("run", run_id):
                 with self._aside.about("run", run_id):
                     self._check_run(run_id, judged, writes, violated)
-        for message_id in touched.messages:
+        for message_id, keys in touched.messages.items():
             writer = self._runs.writer_of(message_id)
+            if keys:
+                self._check_superseded(message_id, writer, judged, writes, violated)
             if writer is not None and not self._aside.left("message", message_id):
                 with self._aside.about("message", message_id):
                     self._check_questions(message_id, writer, judged, writes, violated)
         return writes, violated
+
+    def _check_superseded(
+        self, message_id: str, run_id: str | None, actor: Actor | None, writes: list[Write], violated: list[str]
+    ) -> None:
+        """See that nobody takes back what stands in a message but who writes it."""
+        message, known = self._view.messages.find(message_id), self._superseded.get(message_id, 0)
+        found = message.superseded if message is not None else known
+        if found == known:
+            return
+        if actor is None or (run_id is not None and actor.lease is not None and actor.lease[0] == run_id):
+            self._superseded[message_id] = found
+            return
+        writes.append(_supersede(message_id, known))
+        violated.append("superseded")
 
     def _check_run(self, run_id: str, actor: Actor | None, writes: list[Write], violated: list[str]) -> None:
         run, record = self._view.runs.value(run_id) or Run(id=run_id), self._runs.record(run_id)
@@ -169,6 +188,15 @@ def _own(before: Question, now: Question, actor: Actor) -> dict[str, Any]:
         if actor.principal in now.decisions:
             allowed[actor.principal] = now.decisions[actor.principal]
     return allowed
+
+
+def _supersede(message_id: str, parts: int) -> Write:
+    def write(view: SessionView) -> None:
+        message = view.messages.find(message_id)
+        if message is not None:
+            message.put_back_superseded(parts)
+
+    return write
 
 
 def _put(run_id: str, key: str, value: Any) -> Write:

@@ -517,7 +517,12 @@ class RunSteward:
         return self._queue(record.id, now)
 
     def _settled_request(self, request: RunRequest, by: Asker) -> RunRequest:
-        """Return a request as it goes on record: it says who asks, and has the input of the run that it repeats."""
+        """Return a request as it goes on record: it says who asks, and has the input of the run that it repeats.
+
+        That a schedule asks, only the server says.
+        """
+        if request.scheduled_by is not None and by is not _LONG_AGO:
+            request = request.replace(scheduled_by=None)
         if by.principal is not None and request.by != by.principal:
             request = request.replace(by=by.principal)
         if request.trigger == "submit" or request.input is not None or "input" in request.flaws:

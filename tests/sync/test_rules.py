@@ -466,3 +466,27 @@ def test_what_people_did_is_told_with_who_it_was(world):
     world.settle()
     forge(world, "eve", lambda view: view.runs.put_back("r", "cancel", {"by": "bob", "at": 1}))
     assert deeds == [("run.decide", "bob"), ("run.cancel", "eve")], "who it was, not who it says it was"
+
+
+def test_nobody_takes_back_what_stands_in_a_message_but_who_writes_it(world):
+    holder = world.claim()
+    world.write(holder, "Well.")
+    world.settle()
+    forge(world, "eve", lambda view: view.messages["r-out"].supersede())
+    assert (world.text(), violations(world)) == ("Well.", {"superseded"})
+    world.network.edit(holder.name, lambda view: view.messages["r-out"].supersede())
+    world.write(holder, "Anew.")
+    world.settle()
+    assert (world.text(), violations(world, holder.name)) == ("Anew.", set())
+    forge(world, "eve", lambda view: view.document.roots.messages["r-out"].update({"superseded": 0}))
+    assert world.text() == "Anew."
+    world_of(world)
+    forge(world, "eve", lambda view: view.document.roots.messages["r-out"].pop("superseded"))
+    assert world.text() == "Anew."
+    assert {"ann": world.text()} == {"ann": world.network.peers["ann"].replica.view.messages.value("r-out").text}
+
+
+def test_a_request_does_not_say_that_a_schedule_asks(world):
+    request = RunRequest(message_id="q", agent="writer", scheduled_by="r", created_at=1)
+    forge(world, "eve", lambda view: view.runs.request("mine", request))
+    assert world.run("mine").request.scheduled_by is None
