@@ -7,8 +7,8 @@ the same turn, before anything is decided from it and before anybody else sees i
   ``approvalRequest`` by anybody but the holder of the run's lease, and ``approval`` by anybody at all; of a decision
   that is put back it is said there why (``refused``);
 * ``runs[id].cancel`` and ``request`` by those who may not stop or ask; a ``request`` says who asks: the principal;
-* ``runs[id].result`` and ``reported``, and ``superseded`` of the message that the run writes, by anybody but the holder
-  of the lease.
+* ``runs[id].result`` and ``reported``, and ``superseded`` of the message that the run writes, by anybody but the
+  holder of the lease.
 
 What the server has settled (``seq``, ``status``, ``approval``, ...) the steward restores, whoever overwrote it.
 """

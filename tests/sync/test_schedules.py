@@ -167,11 +167,11 @@ def test_who_writes_under_the_ids_of_what_is_to_come_changes_nothing():
 STEPS = st.lists(
     st.sampled_from(["pass", "pass", "long", "commit", "crash", "answer", "compact", "leave"]),
     min_size=3,
-    max_size=25,
+    max_size=12,
 )
 
 
-@given(STEPS, st.sampled_from(["skip", "once", "all"]), st.sampled_from([{"every": 7_000}, {"cron": "* * * * *"}]))
+@given(STEPS, st.sampled_from(["skip", "once", "all"]), st.sampled_from([{"every": 20_000}, {"cron": "* * * * *"}]))
 def test_whatever_dies_each_time_is_recorded_once_and_tried_at_least_once(steps, missed, due):
     world = World()
     try:
@@ -184,7 +184,7 @@ def test_whatever_dies_each_time_is_recorded_once_and_tried_at_least_once(steps,
                 case "pass":
                     world.network.pass_time(3)
                 case "long":
-                    world.network.pass_time(200)
+                    world.network.pass_time(90)
                 case "commit":
                     world.network.commit()
                     recorded |= Counter(times_of(world))
@@ -203,8 +203,11 @@ def test_whatever_dies_each_time_is_recorded_once_and_tried_at_least_once(steps,
         times, now = times_of(world), world.network.now
         assert max(Counter(times).values(), default=1) == 1, "once"
         assert set(recorded) <= set(times), "what was durable is there"
-        expected = Schedule.of(due).between(first, now, world.record("r").queued_at)
-        assert set(times) <= set(expected) or missed != "all"
+        expected, time, anchor = [], first, world.record("r").queued_at
+        while time <= now:
+            expected.append(time)
+            time = Schedule.of(due).after(time, anchor)
+        assert set(times) <= set(expected)
         if missed == "all":
             assert times == expected
         assert times or missed == "skip" or not expected
