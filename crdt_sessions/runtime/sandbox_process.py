@@ -341,7 +341,3 @@ def _forget(mirrors: dict[str, _Mirror], key: str) -> bytes:
 
 if __name__ == "__main__":
     main()
-
-
-if __name__ == "__main__":
-    main()
