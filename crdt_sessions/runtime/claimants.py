@@ -1,7 +1,7 @@
-"""Those who wait for runs. One that becomes ready is given to who has waited longest before it is even stored.
+"""Workers that wait for runs. A ready run is assigned to the longest-waiting one in the same commit that stores it.
 
-What is asked and who answers it are then one commit; nobody hears of either before that. Whatever is not given away
-like this, since nobody waited or who did went away, is found in the store.
+Nobody hears of the run or of the assignment before that commit. Workers find all other runs in the store: those that
+became ready while no worker waited, and those whose worker went away.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from crdt_sessions.storage import SessionRecord
 from crdt_sessions.sync import RunRecord, RunSteward, lease_digest
 
 _MOST_SEEN = 4096
-"""Names of agents that are remembered."""
+"""Number of agents' names that are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """Somebody who takes runs; see :meth:`Dispatcher.claim`."""
+    """A worker that asks for runs; for the fields see :meth:`Dispatcher.claim`."""
 
     agents: tuple[str, ...]
     owner: str
@@ -35,11 +35,11 @@ class Claimant:
     wants: Callable[[SessionId], bool] = lambda _: True
 
     def may_take(self, session: SessionId) -> bool:
-        """Tell whether runs of a session are for this claimant."""
+        """Tell whether this claimant may take runs of a session."""
         return self.tenant in (None, tenant_of(session)) and self.wants(session)
 
     def claim(self, runs: RunSteward, run_id: str, token: str, now: Millis) -> RunRecord:
-        """Have the steward give a run to this claimant; *token* is to prove the lease.
+        """Have the steward assign a run to this claimant; *token* will prove the lease.
 
         Raises:
             RunNotClaimable: it is not queued, not its turn yet, or not for this claimant.
@@ -58,7 +58,7 @@ class Claimant:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A run that was given to a claimant."""
+    """A run that was assigned to a claimant."""
 
     session: SessionRecord
     run: RunRecord
@@ -67,16 +67,16 @@ class Assignment:
 
 
 class Claimants:
-    """Those who wait, in the order in which they came."""
+    """The workers that wait, in the order in which they came."""
 
     def __init__(self) -> None:
         self.ready = Signal()
-        """Notified when a run may be claimed that nobody was given."""
+        """Notified when a run is ready and was not assigned to anybody."""
         self._waiting: dict[asyncio.Future[Assignment], Claimant] = {}
         self._seen: dict[tuple[str | None, str], None] = {}
 
     def note(self, claimant: Claimant) -> list[str]:
-        """Note that somebody asks for runs, under these names; return those that were not known."""
+        """Remember the names under which a claimant asks for runs; return those that were not known."""
         new = [
             agent for agent in claimant.agents if agent != ANY_AGENT and (claimant.tenant, agent) not in self._seen
         ]
@@ -88,22 +88,22 @@ class Claimants:
         return new
 
     def agents(self, tenant: str) -> list[str]:
-        """Return the names of agents that have asked for runs of a tenant since the process began, some thousand."""
+        """Return the names of agents that have asked for a tenant's runs lately, since the process began."""
         return sorted(agent for asked, agent in self._seen if asked in (None, tenant) and agent != ANY_AGENT)
 
     def waits(self, tenant: str, agent: str) -> bool:
-        """Whether somebody waits for runs of a tenant right now who works as *agent*; as anybody for ``*``."""
+        """Whether a worker of *agent* waits for a tenant's runs now; ``*`` asks for workers of any agent."""
         return any(
             agent in claimant.agents and claimant.tenant in (None, tenant) for claimant in self._waiting.values()
         )
 
     async def wait(self, claimant: Claimant, *, seen: int, until: float) -> Assignment | None:
-        """Wait for a run; return None if the caller must ask the store, or none came until that time of the loop.
+        """Wait for a run; return None if the time is over, or if the caller must ask the store again.
 
         Args:
             claimant: who waits.
-            seen: count of :attr:`ready`, when the store was asked.
-            until: time of the event loop.
+            seen: the count of :attr:`ready` when the store was last asked.
+            until: when to give up, in the event loop's time.
         """
         given: asyncio.Future[Assignment] = asyncio.get_running_loop().create_future()
         self._waiting[given] = claimant
@@ -119,11 +119,11 @@ class Claimants:
         return given.result() if given.done() else None
 
     def offer(self, session: SessionId, assign: Callable[[Claimant], Assignment]) -> None:
-        """Have a run of a session assigned to the first who waits and may take it.
+        """Assign a run to the longest-waiting claimant that may take it, if there is one.
 
         Args:
-            session: whose run it is.
-            assign: gives the run to a claimant, or raises :class:`RunNotClaimable`.
+            session: the run's session.
+            assign: assigns the run to a claimant, or raises :class:`RunNotClaimable`.
         """
         for given, claimant in self._waiting.items():
             if not given.done() and claimant.may_take(session):

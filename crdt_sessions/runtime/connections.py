@@ -1,4 +1,4 @@
-"""The connections of a session's peers: reads their messages in order, and writes what they are owed."""
+"""Serves the connections of a session's peers: reads their messages in order, and writes what they are owed."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _log = logging.getLogger("crdt_sessions.session")
 _peer_ids = itertools.count(1)
 _FAREWELL_S = 1.0
 _AT_A_TIME = 1024
-"""Messages of one peer that are counted as one: a peer that sends too fast waits after each of these."""
+"""Messages of one peer that are counted together: a peer that sends too fast waits after each such portion."""
 _AT_ONCE = 64
-"""Messages of one peer that are handled before it is the others' turn."""
+"""Messages of one peer that are handled before other peers have their turn."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,7 +38,7 @@ class _Connection:
     codec: Codec
     pace: Pace
     counted: int = 0
-    """Messages that the pace has counted already, and that wait to be read."""
+    """Messages that the pace has already counted and that have not been read yet."""
     closing: asyncio.Future[Closing] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def close(self, closing: Closing) -> None:
@@ -50,12 +50,12 @@ class Connections:
     """The connections of one session.
 
     Args:
-        session: its id.
-        engine: says what peers are owed, and whose messages must wait.
-        journal: says whether the disk is behind; then nothing more is read.
+        session: the session's id.
+        engine: says what peers are owed, and which peers' messages must wait.
+        journal: says whether the disk lags; then nothing more is read.
         clock: the only source of time.
-        signal: notified whenever one of that may have changed.
-        handle: called with what peers do.
+        signal: notified whenever either of these may have changed.
+        handle: called with each event of a peer.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Connections:
     async def serve(self, transport: Transport, access: Access, *, lease: str | None = None) -> Closing:
         """Speak the y-websocket protocol on *transport* until it ends; return how to close it.
 
-        *access* is whose connection it is; *lease* the token of a run's holder, if this is its connection.
+        *access* says who connects and what they may do. *lease* is the token of a lease, if its holder connects.
         """
         limits, now = self._engine.limits, self._clock.now()
         pace = Pace(limits.messages_per_s, limits.message_burst, now)
@@ -118,7 +118,7 @@ class Connections:
             connection.close(closing)
 
     def abandon(self, closing: Closing) -> None:
-        """Close every connection, and read nothing of the engine any more: its document may not be touched."""
+        """Close every connection and stop using the engine: its document must not be touched any more."""
         self._abandoned = True
         self.close(closing)
 
@@ -132,7 +132,7 @@ class Connections:
         self.refuse(peer, error)
 
     async def _converse(self, connection: _Connection) -> Closing | None:
-        """Read until it ends or must be closed, while :meth:`_pump` writes; None if the connection broke."""
+        """Read until the connection ends or must be closed, while :meth:`_pump` writes; return None if it broke."""
         transport = connection.transport
         transport.open(
             lambda: self._pump(connection, self._clock.now()),
@@ -146,7 +146,7 @@ class Connections:
             await asyncio.wait(watch, return_when=asyncio.FIRST_COMPLETED)
             if connection.closing.done():
                 reader.cancel()
-                if not connection.closing.result().permanent:  # it will come back: let it have what it is owed
+                if not connection.closing.result().permanent:  # it will come back: first send what it is owed
                     await self._see_off(connection)
                 return connection.closing.result()
         finally:
@@ -174,7 +174,7 @@ class Connections:
     # -- reading -------------------------------------------------------------------------------------------------
 
     def _take_at_once(self, connection: _Connection, batch: Sequence[bytes]) -> Sequence[bytes]:
-        """Take messages as far as nothing stands in their way; return the others."""
+        """Handle messages at once until one must wait; return those that are left."""
         if connection.closing.done():
             return ()
         if connection.peer in self._engine.admission.held or self._journal.behind:
@@ -197,12 +197,12 @@ class Connections:
                     await self._paced(connection, len(portion))
                     joined = portion if len(portion) == 1 else connection.codec.joined(portion)
                     await self._take_all(connection, joined)
-                if self._journal.behind:  # take nothing more in until it caught up
+                if self._journal.behind:  # read no more until the disk caught up
                     await self._signal.wait_for(lambda: self._abandoned or not self._journal.behind)
         except OSError:
             await self._let_go(connection)
             raise
-        await self._let_go(connection)  # what came last is taken, too, before the peer has left
+        await self._let_go(connection)  # the last messages are handled before the peer leaves
 
     async def _take_all(self, connection: _Connection, messages: Sequence[bytes]) -> None:
         for at, data in enumerate(messages, start=1):
@@ -212,27 +212,27 @@ class Connections:
                 await asyncio.sleep(0)
 
     async def _paced(self, connection: _Connection, count: int) -> None:
-        """Return once so many messages may pass; nothing more is read from the connection meanwhile."""
+        """Wait until *count* more messages are allowed; nothing is read from the connection meanwhile."""
         known = min(connection.counted, count)
         connection.counted -= known
         while not connection.pace.take(self._clock.now(), count - known):
             await self._clock.sleep(connection.pace.wait_s)
 
     def _take(self, connection: _Connection, data: bytes, now: Millis) -> bool:
-        """Take a message if none waits that came before it; tell whether it was taken."""
+        """Handle a message unless an earlier one still waits; tell whether it was handled."""
         if connection.peer in self._engine.admission.held:
             return False
         self._handle(received(connection.peer, data, connection.codec), now)
         return True
 
     async def _let_go(self, connection: _Connection) -> None:
-        """Return once nothing of a connection waits any more."""
+        """Wait until no earlier message of the connection waits."""
         await self._signal.wait_for(lambda: self._abandoned or connection.peer not in self._engine.admission.held)
 
     # -- writing -------------------------------------------------------------------------------------------------
 
     def ready(self, peer: PeerId | None) -> None:
-        """Write to a peer, or to everybody if None: once in a turn of the loop, however much they are owed."""
+        """Write to a peer, or to all if None, once at the end of this turn of the loop."""
         if not self._to_pump:
             asyncio.get_running_loop().call_soon(self._pump_all)
         self._to_pump.add(peer)
@@ -246,13 +246,13 @@ class Connections:
                 self._pump(connection, now)
 
     def _pump(self, connection: _Connection, now: Millis) -> None:
-        # When a session is closed nobody is connected, so its document is not touched either.
+        # Once a session is closed there are no connections, so its document is not touched here.
         if not self._abandoned and connection.peer in self._open and connection.transport.writable:
             try:
                 frames = self._engine.take(connection.peer, now)
                 if frames:
                     connection.transport.write(connection.codec.write(frames))
-            except Exception:  # noqa: BLE001 - a defect of ours; only what this peer has was moved, so only it goes
+            except Exception:  # noqa: BLE001 - a defect; only this peer's state changed, so only this peer is closed
                 _log.exception("a peer cannot be written to", extra=self._about(connection))
                 connection.close(INTERNAL_ERROR)
 

@@ -1,8 +1,8 @@
-"""Dispatch: agents ask for work across all sessions, and each queued run is given to one of them.
+"""Dispatch: agents ask for work across all sessions, and each queued run is assigned to one of them.
 
-Who waits is given a run as soon as it is ready; other runs are found in the store. The decision is the steward's, in
-the session, and is durable before the claimant hears of it; a claimant that is gone by then loses the lease like any
-other that is silent.
+A claimant that waits gets a run as soon as it is ready; otherwise claimants find runs in the store. The session's
+steward decides, and the decision is durable before the claimant hears of it. A claimant that is gone by then loses
+the lease like any other silent holder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from crdt_sessions.runtime.registry import SessionRegistry
 _log = logging.getLogger("crdt_sessions.dispatch")
 _CANDIDATES = 32
 _MOST_UNUSABLE = 1000
-"""Runs that could not be claimed of which is remembered that the log has them."""
+"""Number of unusable runs that are remembered, so that each is logged only once."""
 
 
 class Dispatcher:
@@ -33,7 +33,7 @@ class Dispatcher:
 
     def __init__(self, registry: SessionRegistry) -> None:
         self._registry = registry
-        self._turn = asyncio.Lock()  # one claimant looks at a time: what one takes, the next need not look at
+        self._turn = asyncio.Lock()  # one claimant asks the store at a time, so that two do not try the same runs
         self._unusable: Recent[tuple[SessionId, str], None] = Recent(_MOST_UNUSABLE)
 
     async def claim(
@@ -50,17 +50,17 @@ class Dispatcher:
         """Take the oldest run that is ready for one of *agents*, waiting up to *wait_s* seconds for one.
 
         Args:
-            agents: the names the claimant works under; runs for any agent are given to everybody.
-            owner: its principal.
+            agents: the names that the claimant works under; runs for any agent go to every claimant.
+            owner: the claimant's principal.
             wait_s: how long to wait.
-            ttl_s: how long it may be silent before the lease is lost; as the rules say if None.
-            worker: the process that asks. A run that it lost by being silent, or gave back, is not given to it
-                again in answer to what it asked before.
-            tenant: whose sessions are looked at; everybody's if None.
-            wants: whether runs of a session are for this claimant.
+            ttl_s: how long the claimant may be silent before it loses the lease; None for the default.
+            worker: the process that asks. If it loses a run by silence, or gives it back, an earlier request of the
+                same process does not get that run again.
+            tenant: the tenant whose sessions are searched; all tenants if None.
+            wants: tells whether the claimant takes runs of a session.
 
         Returns:
-            the run with its lease, or None if nothing was ready in time.
+            the run with its lease, or None if no run was ready in time.
 
         Raises:
             StorageError: the store cannot be read.
@@ -87,7 +87,7 @@ class Dispatcher:
                     raise
                 except CrdtSessionsError as error:  # its session failed; others go on
                     _log.error(
-                        "not given after all: %s",
+                        "an assigned run could not be stored: %s",
                         error,
                         extra={"session": given.session.id, "run": given.run.id},
                     )
@@ -95,16 +95,16 @@ class Dispatcher:
                 return None
 
     async def _remember(self, agents: Sequence[str], claimant: Claimant) -> None:
-        """Have agents that are new here remembered, so that it is known of them when they are away."""
+        """Store the names of new agents, so that they are known while they are away."""
         try:
             await self._registry.store.note_agents(claimant.tenant or "", agents, self._registry.clock.now())
-        except StorageError as error:  # they get their runs all the same
-            _log.warning("agents are not remembered: %s", error)
+        except StorageError as error:  # they get their runs anyway
+            _log.warning("names of agents could not be stored: %s", error)
 
     async def claim_one(
         self, session_id: SessionId, run_id: str, *, agents: Sequence[str], owner: str, ttl_s: float | None = None
     ) -> Assignment:
-        """Take a run that is known by name.
+        """Take the run with this id.
 
         Raises:
             RunNotClaimable: it is not queued, not its turn yet, or for another agent.
@@ -117,7 +117,7 @@ class Dispatcher:
             return await self._stored(session.assign(run_id, claimant))
 
     async def _stored(self, assignment: Assignment) -> Assignment:
-        """Return it once it is durable."""
+        """Return the assignment once it is durable."""
         session_id, run = assignment.session.id, assignment.run
         async with self._registry.open(session_id) as session:
             await session.durable()
@@ -127,7 +127,7 @@ class Dispatcher:
             return assignment
 
     async def _candidates(self, claimant: Claimant) -> list[tuple[SessionId, str]]:
-        """Return the oldest runs for a claimant; more are looked at if those of others stand before them."""
+        """Return the oldest runs that a claimant wants; read further if runs that it does not want come first."""
         limit = _CANDIDATES
         while True:
             ready = await self._registry.store.ready_runs(claimant.agents, limit=limit, tenant=claimant.tenant)
@@ -141,11 +141,11 @@ class Dispatcher:
             try:
                 return await self._assign(session_id, run_id, claimant)
             except RunNotClaimable:
-                continue  # decided since it was read
+                continue  # it was claimed, or ended, since it was read
             except ShuttingDown:
                 raise
             except CrdtSessionsError as error:  # its session cannot be used now; others go on
                 if (session_id, run_id) not in self._unusable:
                     self._unusable.remember((session_id, run_id), None)
-                    _log.error("cannot be claimed: %s", error, extra={"session": session_id, "run": run_id})
+                    _log.error("the run cannot be claimed: %s", error, extra={"session": session_id, "run": run_id})
         return None

@@ -1,7 +1,7 @@
-"""The loop around the engine of one session: events go in, and the effects that come out are performed.
+"""The loop around the engine of one session: passes events in, and performs the effects that come out.
 
-One thing happens after the other: an effect whose performance is another call of the engine (a run that is ready, a
-trial without a sandbox) is performed once all others of its turn are.
+Calls of the engine do not nest: an effect that leads to another call (a run that is ready, a trial without a sandbox)
+is performed after all others of its turn.
 """
 
 from __future__ import annotations
@@ -70,24 +70,24 @@ _Simple = ClosePeer | Resume | Answered | Describe | Violation | Deed | Unreadab
 
 
 class EffectLoop:
-    """Drives the engine of one session, and gives the session up when something went wrong.
+    """Drives the engine of one session, and abandons the session when something goes wrong.
 
     Args:
-        record: what the store knows of the session.
+        record: the session's entry in the store.
         engine: started by :meth:`start`.
-        store: where rows go.
+        store: takes the rows.
         clock: the only source of time.
         compaction: when rows are folded.
-        rows: number of rows the store holds of it.
-        outbox: where notices for people who are absent go.
-        claimants: offered the runs that may be claimed.
+        rows: number of rows that the store holds for the session.
+        outbox: takes notices for people who are absent.
+        claimants: the workers to whom ready runs are offered.
         health: whether the store takes writes.
         fold: makes one update of many, verified, away from the event loop.
         retention: which versions are kept.
-        audit: told who did what.
-        sandbox: where foreign updates are tried first; None to take them as they come.
-        tidying: held while rows are folded for the sake of order; sessions that share one take turns.
-        backlog: what waits for the disk here and in other sessions.
+        audit: records who did what.
+        sandbox: tries foreign updates first; if None, they are applied without a trial.
+        tidying: a lock that is held while rows are folded as routine; sessions that share one take turns.
+        backlog: counts the bytes that wait for the disk, here and in other sessions.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class EffectLoop:
         self.engine = engine
         self.clock = clock
         self.signal = Signal()
-        """Notified of all that somebody may wait for."""
+        """Notified whenever something that a caller may wait for has changed."""
         self.failed: CrdtSessionsError | None = None
         """Why the session cannot be used any more, if so."""
         self._health = health
@@ -159,9 +159,9 @@ class EffectLoop:
     # -- driving -------------------------------------------------------------------------------------------------
 
     def handle(self, event: Event, now: Millis | None = None) -> None:
-        """Have the engine take *event*, and perform what follows. Of a session that failed it is ignored."""
+        """Pass *event* to the engine and perform the effects. A session that failed ignores it."""
         if self.failed is not None:
-            return  # the document may not be touched any more
+            return  # the document must not be touched any more
         now = now or self.clock.now()
         try:
             if self._health.error is not self._outage:
@@ -174,12 +174,12 @@ class EffectLoop:
 
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
-        """Let refusals pass, which leave nothing behind; what else is raised is a defect and ends the session.
+        """Let refusals pass, which change nothing; any other error is a defect and ends the session.
 
-        Memory may be ahead of the disk then, so it is let go, and the session is loaded anew.
+        After a defect, memory may be ahead of the disk. So it is dropped, and the session is loaded anew.
 
         Raises:
-            SessionFailed: it was such a defect.
+            SessionFailed: there was a defect.
         """
         try:
             yield
@@ -199,12 +199,12 @@ class EffectLoop:
         return failed
 
     def change(self, how: Callable[[], tuple[Result, list[Effect]]]) -> Result:
-        """Return what a call of the engine returns beside effects, and perform these.
+        """Call the engine by *how*, perform the effects, and return the result.
 
         Raises:
             SessionFailed: a defect ended the session.
-            CrdtSessionsError: and whatever else *how* raises; nothing was changed then.
-            Exception: what raised within an edit; what that did before is kept.
+            CrdtSessionsError: *how* was refused; nothing was changed.
+            Exception: an edit raised it; the edit's changes up to then are kept.
         """
         try:
             with self.guard():
@@ -219,7 +219,7 @@ class EffectLoop:
     async def bring(
         self, update: bytes, actor: Actor | None = None, *, foreign: bool = False, compare: bool = False
     ) -> Answered:
-        """Have the engine take an update, or compare it; return its answer, which may have to wait for others'.
+        """Have the engine apply or compare an update; return its answer, which may have to wait for earlier updates.
 
         Raises:
             CrdtSessionsError: the session failed.
@@ -252,7 +252,7 @@ class EffectLoop:
         return told and now < self._rests_until and not self.journal.waits and self.failed is None
 
     def wake(self) -> None:
-        """Have the next :meth:`tick` look whether something is due."""
+        """Make the next :meth:`tick` check what is due."""
         self._rests_until = Millis(0)
 
     def tick(self, now: Millis) -> None:
@@ -284,7 +284,7 @@ class EffectLoop:
         await self.signal.wait_for(reached)
 
     async def readable(self) -> None:
-        """Return once the document shows nothing that a crash would take back; see :meth:`Session.readable`."""
+        """Return once a crash would take nothing back that the document shows; see :meth:`Session.readable`."""
         head = self.engine.log.head
 
         def reached() -> bool:
@@ -294,7 +294,7 @@ class EffectLoop:
         await self.signal.wait_for(reached)
 
     async def tried(self) -> None:
-        """Return once no update is being tried any more."""
+        """Return once no trial is under way."""
         if self._trials is not None:
             await self._trials.ended()
 
@@ -314,16 +314,16 @@ class EffectLoop:
             self._trials.release()
 
     def _stored(self, head: int) -> bool:
-        """Tell whether everything up to *head* is stored, and the title."""
+        """Tell whether everything up to *head*, and the title, is stored."""
         return self.engine.log.tail >= head and not self.journal.titling
 
     def raise_if_failed(self) -> None:
-        """Return if the session can be used."""
+        """Raise the error that ended the session, if there is one."""
         if self.failed is not None:
             raise self.failed
 
     def raise_unless_storing(self) -> None:
-        """Return if the session can be used and the store takes writes."""
+        """Raise the error that ended the session, or the reason why the store takes no writes, if there is one."""
         self.raise_if_failed()
         if self._health.error is not None:
             raise self._health.error
@@ -331,12 +331,12 @@ class EffectLoop:
     # -- effects -------------------------------------------------------------------------------------------------
 
     def _perform(self, effects: list[Effect]) -> None:
-        """Perform effects in their order, then those that follow from them."""
+        """Perform effects in their order, then the effects that follow from them."""
         while effects:
             last: list[RunReady | Try] = []
             for effect in effects:
                 match effect:
-                    case Persist():  # each token comes by here
+                    case Persist():  # first, since every token leads here
                         self._write_down(effect)
                     case Ready(peer):
                         self.connections.ready(peer)
@@ -369,7 +369,7 @@ class EffectLoop:
                 assert_never(effect)
 
     def _follow(self, effect: RunReady | Try) -> list[Effect]:
-        """Perform an effect that may be another call of the engine; return that one's effects."""
+        """Perform an effect that may call the engine again; return the effects of that call."""
         if self.failed is not None:
             return []
         if isinstance(effect, RunReady):
@@ -383,12 +383,12 @@ class EffectLoop:
         self._shadow.took(effect.update)
         self.journal.append(effect)
         if effect.records:
-            self.wake()  # a lease may run, or a question have a deadline
+            self.wake()  # there may be a new lease, or a question with a deadline
 
     def _offer(self, run_id: str) -> list[Effect]:
-        """Have a run taken that has become ready, so that it and its lease are stored together."""
+        """Offer a ready run to those who wait, so that the run and its lease are stored together."""
         if self._health.error is not None:
-            return []  # it is found in the store, once it gets there
+            return []  # workers will find it in the store later
         followed: list[Effect] = []
 
         def assign(claimant: Claimant) -> Assignment:
@@ -398,8 +398,8 @@ class EffectLoop:
 
         try:
             self._claimants.offer(self.record.id, assign)
-        except SessionClosed as error:  # it is found in the store, if the session is opened again
-            _log.info("cannot be given yet: %s", error, extra={"session": self.record.id, "run": run_id})
+        except SessionClosed as error:  # workers will find it in the store, if the session is opened again
+            _log.info("the run cannot be assigned yet: %s", error, extra={"session": self.record.id, "run": run_id})
         return followed
 
     def _committed(self, write: Write) -> None:
@@ -432,14 +432,14 @@ class EffectLoop:
         ]
 
     def _absent(self) -> list[str]:
-        """Return the people who take part in the session and are not here."""
+        """Return the people who take part in the session and are not connected."""
         known = {head.author.id for head in self.engine.view.messages.heads() if head.author.kind == "human"} | set(
             self.engine.view.receipts.keys()
         )
         return sorted(known - self.engine.roster.principals())
 
     def _announce(self, records: Sequence[Records]) -> None:
-        """Tell those who wait elsewhere, now that it is durable."""
+        """Tell workers and webhooks of what is durable now."""
         if any(self.engine.runs.is_ready(run_id) for each in records for run_id in each.runs):
             self._claimants.ready.notify_all()
         notices = [notice for each in records for notice in each.notices]
@@ -451,12 +451,12 @@ class EffectLoop:
             self._outbox.look()
 
     def _load_anew(self) -> None:
-        """Give the document in memory up; whoever waited for it may try again at once."""
+        """Drop the document in memory; callers that waited for it may try again at once."""
         why = "the session is loaded anew; try again"
         self._fail(StorageError(why), Closing(1012, why))
 
     def _fail(self, error: CrdtSessionsError, closing: Closing) -> None:
-        """Give the session up: memory may be ahead of the disk, and nothing in it was acknowledged."""
+        """Abandon the session: memory may be ahead of the disk, and nothing beyond the disk was acknowledged."""
         if self.failed is None:
             self.failed = error
             for answer in self._calls.values():

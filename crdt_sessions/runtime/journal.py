@@ -1,7 +1,7 @@
-"""The way of a session's rows to the store, and of the outcome back.
+"""Hands a session's rows to the store, and reports the outcome.
 
-What a session writes in one turn of the loop is handed over at its end, also while the store still writes: all that
-waits there will be one commit.
+Rows of one turn of the loop are handed over at its end, even while the store still writes earlier ones: the store
+makes one commit of everything that waits there.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from crdt_sessions.storage import NO_ENTRIES, Delivery, Row, UpdateStore
 from crdt_sessions.sync import Persist, Records
 
 _ALWAYS_BYTES = 16 * 1024
-"""What a session may have waiting for the disk though all sessions together have too much."""
+"""Bytes of one session that may wait for the disk even when all sessions together have too many."""
 _ROW_BYTES = 300
-"""What a row costs beside its update: the entry of the log, its number, and the delta's header."""
+"""Memory of a row in addition to its update: the entry in the log, its number, and the delta's header."""
 
 
 @dataclass(slots=True, eq=False)
 class Write:
-    """Something that was handed over to the store."""
+    """Rows, or a title, that were handed to the store."""
 
     done: asyncio.Future[None]
     rows: list[Row] = field(default_factory=list)
     records: list[Records] = field(default_factory=list)
     titled: bool = False
-    """Whether it is the title."""
+    """Whether it is a title."""
 
 
 class Journal:
     """Stores what one session writes.
 
     Args:
-        session: its id.
-        store: where rows go.
+        session: the session's id.
+        store: takes the rows.
         clock: the only source of time.
-        health: whether the store takes writes. While it does not, nothing is handed over.
-        backlog: what waits for the disk here and in other sessions.
+        health: says whether the store takes writes. While it does not, nothing is handed over.
+        backlog: counts the bytes that wait for the disk, here and in other sessions.
         limits: how much may wait.
-        deliveries: returns the notices to people who are absent that belong to these records.
-        stored: called with each write that is on disk, in their order.
-        failed: called with the error of the first write that is not. The next call should be :meth:`stop`.
+        deliveries: returns the notices to absent people that belong to these records.
+        stored: called with each write that is on disk, in order.
+        failed: called with the error of the first write that failed. Then :meth:`stop` should be called.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class Journal:
         self._rows: list[Row] = []
         self._records: list[Records] = []
         self._bytes = 0
-        self._title: str | None = None  # none that is new
-        self._due = False  # before the loop turns again
+        self._title: str | None = None  # a title that was not handed over yet
+        self._due = False  # whether _flush is scheduled
         self._writes: deque[Write] = deque()
         self._stopped = False
 
@@ -87,12 +87,12 @@ class Journal:
 
     @property
     def waits(self) -> bool:
-        """Whether there is something that was not handed to the store yet."""
+        """Whether something was not handed to the store yet."""
         return bool(self._rows) or self._title is not None
 
     @property
     def flushing(self) -> bool:
-        """Whether something is being stored, or will be before the loop turns again."""
+        """Whether something is being stored, or will be handed over at the end of this turn of the loop."""
         return self._due or bool(self._writes)
 
     @property
@@ -102,7 +102,7 @@ class Journal:
 
     @property
     def behind(self) -> bool:
-        """Whether the disk is behind with what came from here; a session that writes little never is."""
+        """Whether too much of this session waits for the disk; never so for a session that writes little."""
         own = self._bytes
         if own <= self._freely:
             return False
@@ -111,7 +111,7 @@ class Journal:
     # -- writing -------------------------------------------------------------------------------------------------
 
     def append(self, effect: Persist) -> None:
-        """Store a row, and its records with it."""
+        """Store a row together with its records."""
         self._rows.append(Row(effect.seq, effect.update))
         self._bytes += (cost := len(effect.update) + _ROW_BYTES)
         self._backlog.bytes += cost
@@ -125,26 +125,26 @@ class Journal:
         self.flush_soon()
 
     def flush_soon(self) -> None:
-        """Hand what there is to the store at the end of this turn of the loop."""
+        """Hand everything that waits to the store at the end of this turn of the loop."""
         if not self._due and not self._stopped and self._health.error is None:
             self._due = True
             asyncio.get_running_loop().call_soon(self._flush)
 
     def stop(self) -> None:
-        """Hand nothing over any more; what was is not told of either."""
+        """Hand nothing over any more, and report no more outcomes."""
         self._stopped = True
 
     async def close(self) -> None:
-        """Hand over everything, unless it was stopped; return once the store has answered.
+        """Hand over everything, unless stopped; return once the store has answered.
 
-        It is never cancelled: a write that is under way would end after the session has been loaded again.
+        Do not cancel this: a write under way would end after the session has been loaded again.
         """
         while self.flushing and not self._stopped:
             self._flush()
             await self._answered()
         await self._answered()
-        self._forget(self._bytes)  # of a session that failed
-        self._deliveries, self._stored, self._failed = _no_deliveries, _ignored, _ignored  # no circle is left
+        self._forget(self._bytes)  # some are left if the session failed
+        self._deliveries, self._stored, self._failed = _no_deliveries, _ignored, _ignored  # no cycle is left
 
     async def _answered(self) -> None:
         if self._writes:
@@ -156,7 +156,7 @@ class Journal:
             return
         try:
             self._hand_over()
-        except Exception as error:  # noqa: BLE001 - the session decides what it means
+        except Exception as error:  # noqa: BLE001 - the session decides what follows
             self._failed(error)
 
     def _hand_over(self) -> None:
@@ -164,7 +164,7 @@ class Journal:
             rows, self._rows = self._rows, []
             records, self._records = self._records, []
             entries = entries_of(records, self._deliveries(records)) if records else NO_ENTRIES
-            # Each token of a stream comes by here: if the store gives a future, there is no task.
+            # Every token of a stream leads here: if the store returns a future, no task is made.
             appended = self._store.append(self._session, rows, entries=entries, now=self._clock.now())
             self._await(Write(asyncio.ensure_future(appended), rows, records))
         if self._title is not None:
@@ -177,14 +177,14 @@ class Journal:
         write.done.add_done_callback(self._written)
 
     def _written(self, _: asyncio.Future[None]) -> None:
-        """Tell of what is stored, in the order in which it was handed over."""
+        """Report outcomes in the order in which the writes were handed over."""
         while self._writes and self._writes[0].done.done():
             write = self._writes.popleft()
             if write.done.cancelled():
                 continue
             error = write.done.exception()
             if self._stopped:
-                continue  # it failed with an earlier one: the store lets no gap arise
+                continue  # an earlier one failed, and so did this: the store leaves no gaps
             if error is None:
                 self._forget(sum(len(row.update) + _ROW_BYTES for row in write.rows))
                 self._stored(write)

@@ -1,6 +1,6 @@
-"""What the holder of a lease can do without a connection of its own: the server writes for it.
+"""Lets the holder of a lease work without a connection of its own: the server writes on its behalf.
 
-Every call proves the lease with its token and is a sign of life. Every call may be repeated.
+Every call proves the lease with its token, and counts as a sign of life. Every call may be repeated.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 
 
 class LeasedRun:
-    """A run, held by the owner of the token. Made by :func:`leased`."""
+    """A run whose lease the caller holds. Made by :func:`leased`."""
 
     def __init__(self, session: Session, record: RunRecord, registry: SessionRegistry) -> None:
         self.session = session
@@ -43,21 +43,21 @@ class LeasedRun:
 
     @property
     def run(self) -> Run:
-        """The run as in the document."""
+        """The run as the document shows it."""
         return self.session.view.runs.find(self.record.id)
 
     async def append(self, offset: int, text: str, type: str = "text") -> int:
-        """Append to the answer, or to its reasoning; return its length in characters.
+        """Append *text* to the answer, or to its reasoning; return the new length in characters.
 
         Raises:
-            WrongOffset: it does not end at *offset*, and *text* is not there already.
+            WrongOffset: the text does not end at *offset*, and *text* does not stand there already.
             StorageError: it could not be stored.
         """
         whole = join_surrogates(text)
         return await self._write(lambda message: message.append_at(offset, whole, type))
 
     async def restart(self) -> None:
-        """Begin the answer anew: what stands there is shown to nobody any more.
+        """Begin the answer anew: its earlier parts are no longer shown.
 
         Tool calls that people were asked about stay.
 
@@ -77,10 +77,10 @@ class LeasedRun:
         denied: bool = False,
         approval: ApprovalRequest | None = None,
     ) -> None:
-        """Write a tool call, as far as it is: its input, a question to people, its output, its error.
+        """Write what is known of a tool call so far: its input, a question to people, its output or its error.
 
         Raises:
-            BadValue: input or output are not JSON that every peer can hold.
+            BadValue: *input* or *output* is not JSON that every peer can hold.
             StorageError: it could not be stored.
         """
         check_json(input, "input")  # before anything is written: a document cannot roll back
@@ -98,7 +98,7 @@ class LeasedRun:
         await self._write(change)
 
     async def usage(self, spent: Spent) -> Run:
-        """Say what this attempt has *spent* so far, all in all; return the run with what all attempts have.
+        """Report the total that this attempt has *spent* so far; return the run with the total of all attempts.
 
         Raises:
             StorageError: it could not be stored.
@@ -111,7 +111,7 @@ class LeasedRun:
         view.runs.report_usage(self.record.id, UsageReport(epoch=self.record.epoch, **named))
 
     async def report(self, result: RunResult, spent: Spent | None = None) -> Run:
-        """Say how the run goes on or ends, and what this attempt has *spent*; return it as it was settled.
+        """Report how the run goes on or ends, and what this attempt has *spent*; return it as the steward settled it.
 
         Raises:
             StorageError: it could not be stored.
@@ -129,7 +129,7 @@ class LeasedRun:
         return self.run
 
     def steering(self) -> list[Message]:
-        """Return what people said to steer the run and was not taken up yet."""
+        """Return the messages that steer the run and were not taken up yet."""
         return self.session.view.steering(self.record.id)
 
     async def consume(self, message_id: str) -> None:
@@ -145,7 +145,7 @@ class LeasedRun:
         """Return the recorded result of the step *key*.
 
         Raises:
-            NotFound: nothing was.
+            NotFound: none is recorded.
         """
         text = await self._registry.store.step(self.session.id, self.record.id, key)
         if text is None:
@@ -153,7 +153,7 @@ class LeasedRun:
         return json.loads(text)
 
     async def record_step(self, key: str, value: Any) -> Any:
-        """Record the result of the step *key*, unless there is one; return the recorded result.
+        """Record the result of the step *key* unless one is recorded already; return the recorded result.
 
         Raises:
             StorageError: it could not be stored.

@@ -1,10 +1,10 @@
-"""Foreign updates are applied in another process first: what kills or hangs that one cannot hurt the service.
+"""Applies foreign updates in another process first, so that an update that kills or hangs it cannot hurt the service.
 
-A *mirror* of each session's document that gets unusual updates is kept there. What an update changes there is
-written anew by the library and applied here; one on which that process dies, hangs or runs out of memory is refused,
-and a new process takes its place. Two of them judge: the quick one, and one that takes over sessions in which
-something went wrong, so that those who send such things wait for each other and not the rest of us. A third one folds
-rows into snapshots.
+That process keeps a *mirror* of the document of each session that gets unusual updates. The library there writes anew
+what an update changes, and the service applies only that. An update on which the process dies, hangs or runs out of
+memory is refused, and a new process takes its place. Two processes judge updates: a quick one, and a patient one that
+takes over sessions in which something went wrong. So peers that send harmful updates wait for each other, and nobody
+else waits for them. A third process folds rows into snapshots.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ from crdt_sessions.wire import EMPTY_UPDATE
 from crdt_sessions.wire.varint import Reader, decode_state_vector
 
 PROGRAM = f"import runpy; runpy.run_path({sandbox_process.__file__!r}, run_name='__main__')"
-"""What its processes run. As a module of this package it would import all the others first, and needs none."""
+"""The code that the processes run. As a module of this package it would first import the whole package."""
 
 _log = logging.getLogger("crdt_sessions.sandbox")
 _QUICK_S, _PATIENT_S, _FOLD_S, _START_S, _FUNERAL_S = 1.0, 5.0, 300.0, 60.0, 1.0
 _STARVED = 10
-"""How many times its patience a request may take by the clock: on a machine with too much to do, others' work counts
-there as well, and a peer is closed for good for what is taken for harm."""
+"""How many times its patience a request may take by the clock. On a busy machine the clock also counts the work of
+others, and a peer whose update is judged harmful is closed for good."""
 _NICE = 10
-"""Of folding: where there are few cores, those who write and read go first."""
+"""The niceness of folding: where there are few cores, writers and readers go first."""
 _STRIKES, _BARRED = 3, 200
 _MAX_MIRRORS_BYTES = 64 * 1024 * 1024
 
@@ -63,7 +63,7 @@ class _Died(Exception):
 
 
 class _Process:
-    """One process, started when it is first needed and again after each death. Requests are taken one by one."""
+    """One process, started when it is first needed and again after each death. It takes one request at a time."""
 
     def __init__(self, name: str, memory_bytes: int, patience_s: float, program: str, *, niceness: int = 0) -> None:
         self._name = name
@@ -74,16 +74,16 @@ class _Process:
         self._child: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
         self.mirrors: dict[str, int] = {}
-        """Bytes of each mirror, the one used last at the end."""
+        """Bytes of each mirror; the one used last is at the end."""
         self.deaths = 0
 
     async def ask(self, prepare: Callable[[], Sequence[bytes]]) -> tuple[int, bytes]:
         """Return the answer to the last of the requests that *prepare* returns.
 
-        It is called when it is their turn: who had it before may have been the end of all mirrors.
+        *prepare* is called when it is their turn: an earlier request may have ended the process and all mirrors.
 
         Raises:
-            _Died: there is none.
+            _Died: the process did not answer.
         """
         async with self._turn:
             child = await self._started()
@@ -104,7 +104,7 @@ class _Process:
             except (OSError, asyncio.IncompleteReadError):
                 await self._bury()
             except asyncio.CancelledError:
-                await self._bury()  # an answer that nobody reads would be taken for the next one
+                await self._bury()  # its answer would be read as the answer to the next request
                 raise
             if answer[0] == DIED:
                 self.mirrors.clear()
@@ -114,7 +114,7 @@ class _Process:
             return answer[0], answer[1:]
 
     async def _give_up(self, child: asyncio.subprocess.Process) -> bytes:
-        """Let the process die that does not come back; return what it said at last."""
+        """Have a process killed that does not answer; return its last words."""
         assert child.stdout is not None
         try:
             child.send_signal(GIVE_UP)
@@ -137,16 +137,16 @@ class _Process:
                     await _read(self._child.stdout)
             except (TimeoutError, asyncio.IncompleteReadError) as error:
                 await self._bury()
-                raise StorageError("the sandbox process does not start; the log of the system may say why") from error
+                raise StorageError("the sandbox process does not start; see the system's log") from error
         return self._child
 
     async def start(self) -> None:
-        """Start it, to have it ready."""
+        """Start the process now, so that the first request need not wait for it."""
         async with self._turn:
             await self._started()
 
     async def stop(self) -> None:
-        """End it."""
+        """End the process, once it has answered the request under way."""
         async with self._turn:
             await self._bury()
 
@@ -157,7 +157,7 @@ class _Process:
             return
         if child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                child.kill()  # as long as it has no group
+                child.kill()  # it may not have a process group yet
                 os.killpg(child.pid, signal.SIGKILL)
         if child.stdin is not None:
             child.stdin.close()
@@ -170,12 +170,12 @@ async def _read(stream: asyncio.StreamReader) -> bytes:
 
 @dataclass(slots=True, eq=False)
 class ShadowDocument:
-    """What the sandbox must know of a session to keep its mirror. The session notes here what its document takes.
+    """What the sandbox needs to keep the mirror of a session. The session notes here each update that it takes.
 
     Args:
-        key: its id.
-        whole: returns its document as an update.
-        lineage: what its document's beginning is known by; empty if any will do.
+        key: the session's id.
+        whole: returns the session's document as an update.
+        lineage: the lineage that updates must have; empty if any will do.
     """
 
     key: str
@@ -184,21 +184,22 @@ class ShadowDocument:
     suspect: bool = False
     """Whether something in it has harmed the quick process."""
     strikes: int = 0
-    """How many of its updates in a row the patient process did not survive either."""
+    """How many of its updates in a row killed the patient process, too."""
     barred: int = 0
-    """How many of its updates are refused unseen: its document may be spoiled, and each look at it costs seconds."""
+    """How many of its next updates are refused without a trial: its document may be spoiled, and each trial costs
+    seconds."""
     missed: list[bytes] = field(default_factory=list)
-    """What the document has taken since the mirror was last told."""
+    """Updates that the document has taken and the mirror has not been told of."""
     missed_bytes: int = 0
     size: int = 0
-    """Of the document, when the mirror was made."""
+    """Size of the document when the mirror was made."""
     stale: bool = True
-    """Whether the mirror is to be made anew."""
+    """Whether the mirror must be made anew."""
     ahead: list[set[bytes]] = field(default_factory=list)
-    """What the mirror has taken and the document has not, yet; as it came, and as it was written anew."""
+    """Updates that the mirror has taken and the document has not taken yet: each as it came, and as written anew."""
 
     def took(self, update: bytes) -> None:
-        """Note that the document has taken *update*, or that it is on its way to the store."""
+        """Note that the document has taken *update*."""
         for each in self.ahead:
             if update in each:
                 self.ahead.remove(each)
@@ -210,7 +211,7 @@ class ShadowDocument:
                 self.spoil()
 
     def settle(self) -> None:
-        """Have the mirror made anew if it holds something that the document was not given after all."""
+        """Have the mirror made anew if it holds an update that the document did not take."""
         if self.ahead:
             self.spoil()
 
@@ -221,23 +222,23 @@ class ShadowDocument:
         self.stale = True
 
     def caught_up(self) -> list[bytes]:
-        """Note that the mirror is about to have everything; return what it has missed."""
+        """Return the updates that the mirror has missed; from now on they count as taken."""
         missed, self.missed, self.missed_bytes = self.missed, [], 0
         return missed
 
 
 _LEAST_MISSED = 64 * 1024
 _MISSED_BYTES = 64
-"""What an update costs in memory beside its bytes."""
+"""Memory that an update takes in addition to its bytes."""
 
 
 class Sandbox:
-    """The other processes. Use it as a context manager.
+    """Runs the other processes. Use it as a context manager.
 
     Args:
-        memory_bytes: address space of each.
-        patience_s: seconds of computing that the quick process may spend on a small update; the patient one spends
-            five times that. By the clock it may take ten times as long.
+        memory_bytes: address space of each process.
+        patience_s: processor seconds that the quick process may spend on a small update; the patient process may
+            spend five times as many. By the clock each may take ten times as long.
         program: what the processes run; for tests.
     """
 
@@ -249,7 +250,7 @@ class Sandbox:
         self._folding = _Process("folding", memory_bytes, _FOLD_S, program, niceness=_NICE)
         self._starting: asyncio.Task[None] | None = None
         self.refused = 0
-        """Updates that a process did not survive, or on which the library panicked."""
+        """Number of updates that killed a process, or on which the library panicked."""
 
     async def __aenter__(self) -> Sandbox:
         self._starting = asyncio.create_task(self._quick.start(), name="start the sandbox")
@@ -265,37 +266,39 @@ class Sandbox:
 
     @property
     def deaths(self) -> int:
-        """How often one of the processes had to be replaced."""
+        """How often a process had to be replaced."""
         return self._quick.deaths + self._patient.deaths + self._folding.deaths
 
     async def try_update(
         self, session: ShadowDocument, update: bytes, *, apply: bool = True, foreign: bool = False
     ) -> Harmless:
-        """Return what *update* makes of the session's mirror, which then holds it.
+        """Apply *update* to the session's mirror; return what it changed there.
 
         Args:
-            session: whose update it is. Nothing else of it is tried before the document has taken this.
+            session: the session that the update is for. The document must take the result before the next update of
+                this session is tried.
             update: foreign bytes.
-            apply: False if the update is not going to be taken, only compared.
-            foreign: whether it may bring the beginning of another session along.
+            apply: False to only compare the update with the mirror.
+            foreign: whether the update may bring the beginning of another session along.
 
         Raises:
             WrongLineage: it does, and may not.
             MalformedUpdate: it cannot be decoded.
-            PanickedUpdate: the library did not survive it, or what it made of the document, as it was made anew.
-            Overloaded: updates of this session are not looked at for a while.
+            PanickedUpdate: the library panicked, hung or died on it, or on the document that it led to, even on a
+                mirror that was made anew.
+            Overloaded: no updates of this session are tried for a while.
         """
         kind, lineage = TASTE if apply else LOOK, "" if foreign else session.lineage
         if session.barred:
             session.barred -= 1
-            raise Overloaded(what="looking at updates of this session has cost too much")
+            raise Overloaded(what="trials of this session's updates have cost too much")
         if not session.suspect:
             verdict, answer = await self._judge(self._quick, session, kind, lineage, update)
             if verdict != DIED:
                 return self._told(verdict, answer, session, kind, update)
             session.suspect = True
             session.spoil()
-            _log.warning("the sandbox did not survive an update; a patient one looks again", extra=_of(session))
+            _log.warning("an update killed the quick sandbox process; the patient one tries it", extra=_of(session))
         verdict, answer = await self._judge(self._patient, session, kind, lineage, update)
         if verdict == DIED:
             session.spoil()
@@ -308,11 +311,11 @@ class Sandbox:
         return self._told(verdict, answer, session, kind, update)
 
     async def vouch(self, updates: Sequence[bytes]) -> tuple[bytes, bytes]:
-        """Return what *updates*, one after the other, make of an empty document, and what of them waits.
+        """Apply *updates* in order to an empty document; return the document, and what of them is still pending.
 
         Raises:
             MalformedUpdate: one of them cannot be decoded.
-            PanickedUpdate: the library did not survive them.
+            PanickedUpdate: the library panicked, hung or died on them.
         """
         size = sum(map(len, updates))
         try:
@@ -327,7 +330,7 @@ class Sandbox:
         """Return the smallest update that holds everything in *updates*, verified; see ``model.fold``.
 
         Raises:
-            StorageError: that cannot be done.
+            StorageError: they cannot be folded.
         """
         reader = Reader(await self._work(request(FOLD, "", list(updates)), "folded"))
         waits = bool(reader.varuint())
@@ -339,7 +342,7 @@ class Sandbox:
         See ``model.revert_update``.
 
         Raises:
-            StorageError: that cannot be done.
+            StorageError: it cannot be made.
         """
         return await self._work(request(REVERT_UPDATE, str(client_id), [document, earlier]), "taken back")
 
@@ -347,7 +350,7 @@ class Sandbox:
         try:
             verdict, answer = await self._folding.ask(lambda: [work])
         except _Died as error:
-            raise StorageError(f"the rows cannot be {what}: the process did not survive it") from error
+            raise StorageError(f"the rows cannot be {what}: the sandbox process died on it") from error
         if verdict != FINE:
             raise StorageError(f"the rows cannot be {what}")
         return answer
@@ -355,9 +358,9 @@ class Sandbox:
     async def _judge(
         self, process: _Process, session: ShadowDocument, kind: int, lineage: str, update: bytes
     ) -> tuple[int, bytes]:
-        """Return what becomes of an update. Before it is blamed it is tried on a mirror that was made anew.
+        """Return the verdict on an update. Before it is blamed, it is tried on a mirror that was made anew.
 
-        The quick process leaves it to the patient one to find out whether it was the update that killed it.
+        If the quick process dies, the patient one finds out whether the update was the cause.
         """
         verdict, answer, anew = await self._ask(process, session, kind, lineage, update)
         if not anew and (verdict == HARMFUL or (verdict == DIED and process is self._patient)):
@@ -398,7 +401,7 @@ class Sandbox:
     def _requests(
         self, process: _Process, session: ShadowDocument, kind: int, lineage: str, update: bytes
     ) -> list[bytes]:
-        """Return what tells the mirror all that the document has now; what it takes from here on counts as missed."""
+        """Return requests that bring the mirror up to date, then try *update*. Later updates count as missed."""
         requests: list[bytes] = []
         missed = session.caught_up()
         if session.stale or session.key not in process.mirrors:

@@ -1,15 +1,15 @@
-"""The other process: keeps mirrors of documents, and does to them first what somebody wants to be done.
+"""The other process: keeps mirrors of documents, and applies updates to them before the service does.
 
-A mirror is two documents. The *rough* one takes what came from outside. The *clean* one takes what the service is
-then given to take: not those bytes, but what the library wrote anew of what they changed. What cannot be integrated
-yet reaches neither (:mod:`crdt_sessions.model.causality`): it is given back, since hostile ones do their harm behind
-gaps, and would do it when somebody else fills them. So the service never applies a stranger's bytes, what it does
-apply was tried, and whoever is judged is judged for what is theirs.
+A mirror is two documents. The *rough* one takes the foreign bytes. The *clean* one takes what the service will take:
+not those bytes, but what the library wrote anew of their changes. Structs that cannot be integrated yet reach neither
+(:mod:`crdt_sessions.model.causality`); they are given back. A hostile update could otherwise hide its harm after a
+gap, and do it when somebody else fills the gap. So the service never applies a stranger's bytes, it applies only
+updates that were tried, and each author is judged for their own update.
 
-Whatever this process does not survive, the service does. It is two processes: one that does the work, and the one it
-was forked from, which waits for its death, says so, and forks the next one; that takes milliseconds. Requests and
-answers are frames on standard input and output: a length of four bytes, then lib0 values. One request is under way at
-a time. It is started by :mod:`crdt_sessions.runtime.sandbox`.
+The service survives whatever kills this process. It is two processes: a worker, and the parent that forked it. The
+parent waits for the worker's death, reports it, and forks the next one, which takes milliseconds. Requests and
+answers are frames on standard input and output: a length of four bytes, then lib0 values. There is one request at a
+time. :mod:`crdt_sessions.runtime.sandbox` starts the process.
 """
 
 from __future__ import annotations
@@ -48,27 +48,27 @@ from crdt_sessions.wire import EMPTY_UPDATE
 from crdt_sessions.wire.varint import Reader, buffer, decode_state_vector, encode_state_vector, varuint
 
 OPEN, TASTE, LOOK, FORGET, LOAD, FOLD, REVERT_UPDATE = range(7)
-"""What can be asked: to make a mirror of a document and what waits, to apply an update to it, to look whether it
-holds one, to drop it; and without a mirror: to make a document of rows, to fold rows, and to find a way back. What is
-to be applied or looked for stands behind the lineage it must be of."""
+"""The requests. OPEN makes a mirror of a document, TASTE applies an update to it, LOOK tells whether it holds one,
+and FORGET drops it. Without a mirror, LOAD makes a document of rows, FOLD folds rows, and REVERT_UPDATE finds the
+update that restores an earlier state. TASTE and LOOK carry the lineage that the update must have, then the update."""
 FINE, MALFORMED, HARMFUL, DIED, FOREIGN = range(5)
-"""The answers. DIED is given by the process that waits; FOREIGN comes with the lineage that an update is of."""
+"""The answers. DIED comes from the parent; FOREIGN carries the lineage of the update."""
 GIVE_UP = signal.SIGUSR1
-"""Sent to the process that waits: the other one is to die."""
+"""Sent to the parent: it must kill the worker."""
 
 _IN, _OUT = 0, 1
 
 _LENGTH_BYTES = 4
 _ORPHAN_S = 600
 _S_PER_BYTE = 5 / 1_000_000
-"""What a large update may take on top: a megabyte of edits takes the library a second."""
+"""Additional time for large updates: a megabyte of edits takes the library a second."""
 _SMALL = 64 * 1024
 _DEEP = 100
-"""Levels of nesting that are taken. Who reads JSON is told of fewer."""
+"""Levels of nesting that are accepted. Readers of JSON are shown fewer."""
 _LIST, _OBJECT = b"\x75", b"\x76"
 """How a list and an object begin in an update. Source: lib0 ``encoding.writeAny``."""
 _ROUGH, _CLEAN = 1, 2
-"""Client ids; nothing is ever written under them."""
+"""Client ids of the two documents; nothing is ever written under them."""
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ class _Mirror:
     size: int = 0
     pairs: Pairs = field(init=False)
     readable: bool = True
-    """Whether all of it could be read when the mirror was made: only then can an update be blamed if it cannot."""
+    """Whether the whole document could be read when the mirror was made. If not, later updates are not blamed."""
 
     def __post_init__(self) -> None:
         self.pairs = Pairs(self.rough)
@@ -95,23 +95,23 @@ def request(kind: int, key: str, updates: list[bytes]) -> bytes:
 
 
 def framed(body: bytes) -> bytes:
-    """Return *body* behind its length."""
+    """Return *body* with its length before it."""
     return len(body).to_bytes(_LENGTH_BYTES, "big") + body
 
 
 def patience_for(patience_s: float, size: int) -> float:
-    """Return the seconds of computing that requests of *size* bytes may take, if small ones may take *patience_s*."""
+    """Return the processor seconds that requests of *size* bytes may take, if small ones may take *patience_s*."""
     return patience_s + size * _S_PER_BYTE
 
 
 def main() -> None:
-    """Have requests answered until there are no more."""
-    # A group of its own, to be killed with what it forks, and so that Ctrl-C is the service's to answer. No session
-    # of its own: Linux shares the processor out among those, and lets one wait for seconds if others are busy.
+    """Answer requests until standard input ends, and replace the worker whenever it dies."""
+    # A process group of its own: it can be killed together with its forks, and Ctrl-C reaches only the service. Not a
+    # session of its own: Linux shares the processor among sessions, and one may wait for seconds if others are busy.
     os.setpgid(0, 0)
     os.nice(int(sys.argv[3]))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the library prints its panics
-    _write(varuint(FINE))  # ready: what it took to start is nobody's fault
+    _write(varuint(FINE))  # ready: no request is charged with the time it took to start
     worker = 0
     signal.signal(GIVE_UP, lambda *_: os.kill(worker, signal.SIGKILL) if worker else None)
     while True:
@@ -131,15 +131,15 @@ def _work(patience_s: float) -> None:
     mirrors: dict[str, _Mirror] = {}
     while head := os.read(_IN, _LENGTH_BYTES):
         body = _read(int.from_bytes(head + _read(_LENGTH_BYTES - len(head)), "big"))
-        signal.setitimer(signal.ITIMER_PROF, patience_for(patience_s, len(body)))  # its end is ours
-        signal.alarm(_ORPHAN_S)  # the service would have ended us long ago; if it is gone, this does
+        signal.setitimer(signal.ITIMER_PROF, patience_for(patience_s, len(body)))  # when it expires, the worker dies
+        signal.alarm(_ORPHAN_S)  # ends the worker if the service is gone; it would have ended us long ago
         _write(_answer(mirrors, Reader(body)))
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
 
 
 def _limit_memory(most: int) -> None:
-    if sys.platform != "win32":  # there the processes share what memory there is
+    if sys.platform != "win32":  # Windows has no such limit
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -147,7 +147,7 @@ def _limit_memory(most: int) -> None:
 
 
 def _read(size: int) -> bytes:
-    """Read exactly *size* bytes, and none more: the next process must find the next request where it begins."""
+    """Read exactly *size* bytes and no more: the next worker must find the next request at its beginning."""
     body = bytearray()
     while len(body) < size:
         part = os.read(_IN, size - len(body))
@@ -181,7 +181,7 @@ def _answer(mirrors: dict[str, _Mirror], reader: Reader) -> bytes:
         return varuint(MALFORMED)
     except WrongLineage as error:
         return varuint(FOREIGN) + error.theirs.encode()
-    except Exception:  # noqa: BLE001 - whatever it is, in the service it would have been worse
+    except Exception:  # noqa: BLE001 - the service would have met the same error
         _forget(mirrors, key)
         return varuint(HARMFUL)
 
@@ -205,7 +205,7 @@ def _follow(mirror: _Mirror, missed: Sequence[bytes]) -> None:
 
 
 def _check_lineage(mirror: _Mirror, lineage: bytes, update: bytes) -> None:
-    """Return if *update* brings no other session's beginning along. No *lineage*: it may."""
+    """Raise WrongLineage if *update* brings another session's beginning along; an empty *lineage* allows that."""
     theirs = lineage_in(update, mirror.rough.state_vector()) if lineage else None
     if theirs is not None and theirs != lineage.decode():
         raise WrongLineage(session="", theirs=theirs, ours=lineage.decode())
@@ -219,7 +219,7 @@ def _look(mirror: _Mirror, lineage: bytes, *updates: bytes) -> bytes:
 
 
 def _taste(mirror: _Mirror, lineage: bytes, *updates: bytes) -> bytes:
-    """Do everything with the last of *updates* that the service would do; return what it is to know of it."""
+    """Do with the last of *updates* everything that the service would do with it; return the report."""
     *missed, update = updates
     _follow(mirror, missed)
     _check_lineage(mirror, lineage, update)
@@ -235,12 +235,12 @@ def _taste(mirror: _Mirror, lineage: bytes, *updates: bytes) -> bytes:
     delta = rough.apply(now)
     after = decode_state_vector(rough.state_vector())
     if rough.waiting != EMPTY_UPDATE or any(after.get(client, 0) != clock for client, clock in clocks.items()):
-        raise UpdateError(size=len(update))  # the library made something else of it than stands there
+        raise UpdateError(size=len(update))  # the library did not integrate what the update says
     found = [client for client, clock in after.items() if clock != known.get(client, 0)]
     if delta is not None and clean.apply(delta) is None:
         delta = None
     if clean.waiting != EMPTY_UPDATE:
-        raise UpdateError(size=len(update))  # the library wrote something that is not whole
+        raise UpdateError(size=len(update))  # the library wrote an update that lacks something
     if delta is not None:
         merge((delta, EMPTY_UPDATE, delta))
         _read_what_changed(clean)
@@ -282,26 +282,27 @@ def _read_what_changed(document: SessionDoc) -> None:
 
 
 def _read_all(document: SessionDoc, *, values: bool) -> None:
-    """A document that was harmed shows it at the latest when all of it is written, loaded, read and written as JSON.
+    """Encode, load and read the whole document, and write it as JSON: at the latest this shows harm done to it.
 
-    Of a large one that would cost more than it is worth; there only what changed is read. Turning all of it into
-    *values* is most of the work, and done where an update could nest something too deep; see :func:`_may_nest`.
+    For large documents that costs too much; there only what changed is read. Most of the work is turning the document
+    into *values*, so this is done only if an update may nest values too deep; see :func:`_may_nest`.
     """
     try:
         encode_verified(document)
-    except MalformedUpdate as error:  # not the update's fault: what it made of the document cannot be loaded
+    except MalformedUpdate as error:  # the update could be decoded, but the document cannot be loaded
         raise PanickedUpdate(size=error.size) from error
     if values:
-        with contextlib.suppress(BadDocument):  # the steward will put right what is not as layout 1 says
+        with contextlib.suppress(BadDocument):  # the steward corrects what is not as layout 1 says
             json.dumps(SessionView(document).export().to_json(), allow_nan=False)
         if any(nests_deeper(getattr(document.roots, name), _DEEP) for name in ROOT_NAMES):
             raise PanickedUpdate(size=0)
 
 
 def _may_nest(delta: bytes) -> bool:
-    """Tell whether an update could nest values deeper than is taken.
+    """Tell whether an update could nest values deeper than :data:`_DEEP`.
 
-    A list or an object in JSON begins with a byte that text has as well; a shared type costs at least eight bytes.
+    It may say yes too often: a list or an object in JSON begins with a byte that text may hold, too. A shared type
+    takes at least eight bytes.
     """
     return len(delta) >= 8 * _DEEP or delta.count(_LIST) + delta.count(_OBJECT) >= _DEEP
 

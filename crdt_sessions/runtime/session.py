@@ -25,17 +25,17 @@ _log = logging.getLogger("crdt_sessions.session")
 
 
 class Session:
-    """A session in memory. Made by :class:`SessionRegistry`, which also decides when it goes.
+    """A session in memory. Made by :class:`SessionRegistry`, which also decides when it is unloaded.
 
     Args:
         loop: drives its engine.
-        store: where its rows are.
+        store: holds its rows.
     """
 
     def __init__(self, loop: EffectLoop, store: UpdateStore) -> None:
         self.id: SessionId = loop.record.id
         self.life = secrets.token_hex(4)
-        """Names this stay in memory."""
+        """An id that is new each time the session is loaded into memory."""
         self._loop = loop
         self._store = store
         self._began = loop.engine.log.head
@@ -49,12 +49,12 @@ class Session:
 
     @property
     def record(self) -> SessionRecord:
-        """What the store knows of it."""
+        """The session's entry in the store."""
         return self._loop.record
 
     @property
     def failed(self) -> CrdtSessionsError | None:
-        """Why this session cannot be used any more, if so; it must be loaded anew."""
+        """Why this session can no longer be used, or None. It must then be loaded anew."""
         return self._loop.failed
 
     @property
@@ -73,11 +73,11 @@ class Session:
         return len(self._loop.connections)
 
     def remembers(self, lineage: str, life: str, seq: int) -> bool:
-        """Tell whether what somebody was told up to log entry *seq* is a part of what there is now.
+        """Tell whether a reader that was told everything up to log entry *seq* can go on from there.
 
-        It is not if that was another session of this name (*lineage*), or if the service went back to a backup since:
-        then numbers are given a second time. An entry of another *life* in memory counts only if this one began
-        behind it, and had it in its log; a backup that had got as far again is not told apart.
+        It cannot if that was another session of this name (*lineage*), or if the service has been restored from a
+        backup since, because then numbers are given out a second time. An entry of another *life* in memory counts
+        only if this one was loaded with it. A restored backup that has since got as far again goes unnoticed.
         """
         if lineage != self.record.lineage:
             return False
@@ -98,13 +98,13 @@ class Session:
     ) -> Result:
         """Change the document; return the change's result once it is durable.
 
-        Messages that are added are *by* that principal, where it is known. If they may answer what agents ask people
-        (*decides*), what they ask instead settles such a question.
+        *by* is the principal who adds the messages, if known. If it may answer the questions of agents (*decides*),
+        a message that asks for a run instead settles an open question.
 
         Raises:
             SessionClosed: the session takes no more writes (unless *administrative*).
             StorageError: the change could not be stored; the session will be loaded anew without it.
-            Exception: whatever *change* raises. What it did before is kept: a CRDT cannot roll back.
+            Exception: *change* raised it. Its changes up to then are kept: a CRDT cannot roll back.
         """
         self._loop.raise_unless_storing()
         result = self._loop.change(
@@ -116,7 +116,7 @@ class Session:
         return result
 
     def check_room(self, size: int) -> None:
-        """Return if the document may grow by *size* bytes. :meth:`edit` does not ask.
+        """Check that the document may grow by *size* bytes. :meth:`edit` does not check this.
 
         Raises:
             TooLarge: it would exceed its limit.
@@ -124,13 +124,13 @@ class Session:
         self.engine.check_room(size)
 
     async def apply(self, update: bytes, actor: Actor | None = None, *, foreign: bool = False) -> None:
-        """Merge a foreign update, for *actor* if it is somebody's; return once it is durable.
+        """Merge a foreign update, on behalf of *actor* if one is given; return once it is durable.
 
-        With *foreign* it may be of another session.
+        With *foreign* the update may come from another session.
 
         Raises:
             SessionClosed, TooLarge, UpdateError, ForeignWriter, WrongLineage, StorageError: it was not stored.
-            EarlyUpdate: something of it needs what has not arrived, and was not stored; the rest is.
+            EarlyUpdate: a part of it needs changes that have not arrived, and was not stored; the rest was.
         """
         self._loop.raise_unless_storing()
         answer = await self._loop.bring(update, actor, foreign=foreign)
@@ -155,19 +155,21 @@ class Session:
         return answer.held
 
     def decide(self, decision: Callable[[RunSteward, Millis], Result]) -> Result:
-        """Return what *decision* does to the steward's runs, such as a claim; it counts once it is :meth:`durable`.
+        """Let *decision*, such as a claim, change the steward's runs; return its result.
+
+        The decision counts once it is :meth:`durable`.
 
         Raises:
             SessionClosed: the session takes no more writes.
             StorageError: it could not be stored.
-            RunNotClaimable: and whatever else *decision* raises; nothing was decided then.
+            RunNotClaimable: or another error that *decision* raises; then nothing was decided.
         """
         self._loop.raise_unless_storing()
         now = self._loop.clock.now()
         return self._loop.change(lambda: self.engine.decide(lambda runs: decision(runs, now)))
 
     def assign(self, run_id: str, claimant: Claimant) -> Assignment:
-        """Give a run to a claimant, and return it with its lease; that counts once it is :meth:`durable`.
+        """Assign a run to a claimant; return it with its lease. The assignment counts once it is :meth:`durable`.
 
         Raises:
             RunNotClaimable: it is not queued, not its turn yet, or not for this claimant.
@@ -177,7 +179,7 @@ class Session:
         return self._loop.change(lambda: self._loop.assign(run_id, claimant))
 
     def forget_presence(self, principal: str) -> int:
-        """Remove the presence of a principal, until it announces one again; return of how many clients.
+        """Remove the presence of a principal until it announces one again; return the number of clients concerned.
 
         Raises:
             StorageError: the session failed.
@@ -186,10 +188,10 @@ class Session:
         return self._loop.change(lambda: self.engine.forget_presence(principal, self._loop.clock.now()))
 
     def held(self, run_id: str, token: str) -> RunRecord:
-        """Return the run if *token* proves its lease, and take the question as a sign of life of the holder.
+        """Return the run if *token* proves its lease. The call counts as a sign of life of the holder.
 
         Raises:
-            LeaseLost: there is no such lease any more.
+            LeaseLost: the lease has ended.
             StorageError: the session failed.
         """
         self._loop.raise_if_failed()
@@ -201,7 +203,7 @@ class Session:
         return record
 
     def due_before(self, time: Millis) -> bool:
-        """Whether somebody must go on looking at the clock: a lease runs, or a deadline comes before *time*."""
+        """Whether the session needs ticks: there is a lease, or a deadline before *time*."""
         with contextlib.suppress(SessionFailed), self._loop.guard():
             return self.failed is None and self.engine.runs.due_before(time)
         return False
@@ -225,9 +227,10 @@ class Session:
         await self._loop.durable()
 
     async def readable(self) -> None:
-        """Return once the document shows nothing that a crash would take back, as far as that depends on the store.
+        """Return once a crash would take nothing back that the document shows.
 
-        While the store takes no writes, what the server itself decided meanwhile is shown before it is stored.
+        One exception: while the store takes no writes, decisions of the server itself are shown before they are
+        stored.
 
         Raises:
             StorageError: the session failed and is loaded anew.
@@ -235,7 +238,7 @@ class Session:
         await self._loop.readable()
 
     async def changed(self, seq: Seq, presence: int) -> None:
-        """Return once there is something committed after *seq*, or a presence after version *presence*.
+        """Return once an entry after *seq* is committed, or the roster has a version after *presence*.
 
         Raises:
             ShuttingDown: the session is about to be closed.
@@ -249,7 +252,7 @@ class Session:
         await self._loop.signal.wait_for(reached)
 
     def check_served(self) -> None:
-        """Return if the document may be read on.
+        """Check that a reader may go on reading the document.
 
         Raises:
             ShuttingDown: the session is about to be closed.
@@ -260,14 +263,14 @@ class Session:
             raise ShuttingDown
 
     async def export(self) -> bytes:
-        """Return everything stored of the session as one Yjs update, updates that wait for others included."""
+        """Return everything stored of the session as one Yjs update, pending updates included."""
         await self.durable()
         return await self._loop.compactor.export()
 
     async def snapshot(self, name: str | None = None, *, keep_rows: bool = False) -> Seq:
-        """Fold everything stored into a snapshot that becomes a version, with a *name* or none; return its number.
+        """Fold everything stored into a snapshot that becomes a version, with an optional *name*; return its number.
 
-        With *keep_rows* it stands beside the rows, and the states between can still be read.
+        With *keep_rows* the rows are kept, too, so that the states between versions can still be read.
 
         Raises:
             StorageError: it could not be stored.
@@ -282,14 +285,14 @@ class Session:
     async def serve(self, transport: Transport, access: Access, *, lease: str | None = None) -> Closing:
         """Speak the y-websocket protocol on *transport* until it ends; return how to close it.
 
-        *access* is whose connection it is; *lease* the token of a run's holder, if this is its connection.
+        *access* says who connects and what they may do. *lease* is the token of a lease, if its holder connects.
         """
         self.check_served()
         self._loop.wake()
         try:
             return await self._loop.connections.serve(transport, access, lease=lease)
         finally:
-            self._loop.wake()  # the peer may come back in time, or not
+            self._loop.wake()  # the roster now waits for the peer to come back
             self._loop.signal.notify_all()
 
     def close_peers(self, closing: Closing) -> None:
@@ -297,24 +300,24 @@ class Session:
         self._loop.connections.close(closing)
 
     def forget_waiting(self, principal: str | None) -> None:
-        """Forget what a principal, or anybody if None, has left that waits: they may not be allowed to write it."""
+        """Forget pending updates that a principal, or anybody if None, left: their right to write may have ended."""
         self._loop.handle(PrincipalChanged(principal))
 
     # -- the life of a session -----------------------------------------------------------------------------------
 
     def at_rest(self, now: Millis) -> bool:
-        """Whether :meth:`tick` has nothing to do at *now*: most sessions rest most of the time."""
+        """Whether :meth:`tick` has nothing to do at *now*, as is so for most sessions most of the time."""
         return self._loop.at_rest(now)
 
     def tick(self, now: Millis) -> None:
-        """Let the engine know that it is *now*, if something may be due."""
+        """Tell the engine that it is *now*, if something may be due."""
         self._loop.tick(now)
 
     async def stop(self, error: CrdtSessionsError) -> None:
-        """Admit nobody, store what there is, close every connection because of *error*; return when all are gone.
+        """Admit nobody, store everything, close every connection because of *error*; return when all have ended.
 
         Raises:
-            StorageError: something that was not acknowledged could not be stored.
+            StorageError: changes that were not acknowledged could not be stored.
         """
         self._stopping = True
         try:
@@ -325,10 +328,10 @@ class Session:
         await self._loop.signal.wait_for(lambda: not self._loop.connections)
 
     async def drain(self) -> None:
-        """Store what there is and fold the rows if there are many; to be called when nobody uses the session.
+        """Store everything, and fold the rows if there are many. Call it when nobody uses the session.
 
         Raises:
-            StorageError: something that was not acknowledged could not be stored.
+            StorageError: changes that were not acknowledged could not be stored.
         """
         self._stopping = True
         await self._loop.tried()
@@ -339,7 +342,7 @@ class Session:
             await self._loop.compactor.idle()
 
     async def close(self) -> None:
-        """Release the document, and whoever still waits for something. Nothing may use the session afterwards."""
+        """Release the document and all callers that still wait. Nothing may use the session afterwards."""
         self._stopping = True
         self._loop.signal.notify_all()
         await self._loop.close()

@@ -1,4 +1,4 @@
-"""Has updates tried in the sandbox, for the engine of one session."""
+"""Tries updates in the sandbox for the engine of one session."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from crdt_sessions.sync import Refused, Tried, Try, Verdict
 
 
 class Trials:
-    """One trial after the other.
+    """Runs trials, one at a time.
 
     Args:
-        sandbox: where updates are tried.
-        shadow: what the sandbox has of the session's document.
-        tell: called with the outcome.
-        broke: called with whatever else is raised, which is a defect.
+        sandbox: tries updates.
+        shadow: the sandbox's copy of the session's document.
+        tell: called with each outcome.
+        broke: called with any other error; that is a defect.
     """
 
     def __init__(
@@ -35,15 +35,14 @@ class Trials:
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, trial: Try) -> None:
-        """Have an update tried.
+        """Start a trial.
 
-        In a task of its own: whoever brought it and leaves in the middle must not leave the shadow ahead of the
-        document.
+        It runs in a task of its own: if the peer leaves meanwhile, the shadow must not stay ahead of the document.
         """
         self._task = asyncio.create_task(self._run(trial), name=f"try {self._shadow.key}")
 
     async def ended(self) -> None:
-        """Return once nothing is being tried."""
+        """Return once no trial is under way."""
         while self._task is not None:
             await asyncio.wait({self._task})
 
