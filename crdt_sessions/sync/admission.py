@@ -1,10 +1,10 @@
-"""What waits at the door of a session: for what becomes of an update that is being tried, or for the store.
+"""Admission: holds the work of a session that must wait for the verdict on another update, or for the store.
 
-One update of a session is tried at a time, and whatever comes meanwhile waits behind it in the order in which it
-came: document and mirror must see the same things in between. A message of which something cannot be stored now is
-set aside, and everything of its connection behind it; others go on.
+One update of a session is tried at a time. Work that arrives meanwhile waits in order of arrival, because document
+and mirror must see the same updates before the next trial. If a part of a message cannot be stored now, the message
+is set aside together with all later ones of its connection; other connections go on.
 
-Nothing here is read or decided. The engine takes things in the order that this gives.
+Admission reads and decides nothing. It gives the engine work in the right order.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from crdt_sessions.sync.events import CallId, TrialId
 from crdt_sessions.wire import AwarenessFrame, Frame, SyncStep1, SyncStep2, Update
 
 _MOST = 1024
-"""Messages of one connection that may wait. A runtime reads no more from it as soon as one does."""
+"""Messages of one connection that may wait. A runtime stops reading from a connection as soon as one waits."""
 _FRAME_BYTES = 256
-"""What a frame costs beside its bytes."""
+"""Memory of a frame in addition to its bytes."""
 
 
 @dataclass(slots=True, eq=False)
 class Message:
-    """What a peer sent in one message, or what is left of that."""
+    """The frames of one message of a peer, or those that are left of it."""
 
     peer: PeerId
     frames: list[Frame]
     refused: WireError | TooLarge | None = None
-    """Why it cannot be read, if it cannot."""
+    """Why the message cannot be read; None if it can."""
     cost: int = 0
-    """What it counts as waiting."""
+    """Bytes that it counts for while it waits."""
 
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """An update that came by another way than a peer's message."""
+    """An update that did not come in a peer's message."""
 
     call: CallId
     update: bytes
@@ -50,7 +50,7 @@ class Request:
 
 @dataclass(slots=True, eq=False)
 class Due:
-    """An update that had waited for another one, by its number."""
+    """A pending update whose turn has come, by its number."""
 
     number: int
 
@@ -60,14 +60,14 @@ Work = Message | Request | Due
 
 @dataclass(slots=True, eq=False)
 class Trial:
-    """What is being tried."""
+    """The trial that is under way."""
 
     number: TrialId
     work: Work
-    """What cannot go on before that."""
+    """The work that goes on after the verdict."""
     update: bytes
     apply: bool
-    """Whether the mirror takes it; else it is only compared."""
+    """Whether the mirror takes the update; otherwise it is only compared."""
 
 
 @dataclass(slots=True, eq=False)
@@ -77,34 +77,34 @@ class _Aside:
 
 
 class Admission:
-    """What waits in one session.
+    """The work of one session that waits.
 
     Args:
-        max_bytes: what a connection may have waiting here.
+        max_bytes: bytes of one connection that may wait.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.trial: Trial | None = None
-        """What is being tried now."""
+        """The trial that is under way."""
         self.outage: StorageError | None = None
         """Why nothing can be stored now; None if it can."""
         self._max_bytes = max_bytes
         self.queue: deque[Work] = deque()
-        """What has its turn after that."""
+        """The work that comes after the trial, in order."""
         self._due: set[int] = set()
         self._aside: dict[PeerId, _Aside] = {}
         self.held: dict[PeerId, tuple[int, int]] = {}
-        """The connections of which something waits: how many messages, and their bytes. No more should be read from
-        them. Always the same dictionary."""
+        """The connections with waiting messages, with the number of these and their bytes. A runtime should read no
+        more from them. It is always the same dictionary."""
         self._trials = 0
 
     # -- coming ----------------------------------------------------------------------------------------------------
 
     def hold(self, message: Message) -> None:
-        """Have a message wait behind what came before it.
+        """Queue a message after the work that came before it.
 
         Raises:
-            TooMany: too much of its connection waits already.
+            TooMany: too many messages of its connection, or bytes of them, wait already.
         """
         count, size = self.held.get(message.peer, (0, 0))
         message.cost = sum(_FRAME_BYTES + _size(frame) for frame in message.frames)
@@ -117,11 +117,11 @@ class Admission:
             self.queue.append(message)
 
     def ask(self, request: Request) -> None:
-        """Have a request wait for its turn."""
+        """Queue a request."""
         self.queue.append(request)
 
     def due(self, number: int) -> None:
-        """Have an update that had waited wait for its turn, unless it does."""
+        """Queue the trial of a pending update, unless it is queued or under way."""
         under_way = self.trial is not None and isinstance(self.trial.work, Due) and self.trial.work.number == number
         if number not in self._due and not under_way:
             self._due.add(number)
@@ -131,11 +131,11 @@ class Admission:
 
     @property
     def moves(self) -> bool:
-        """Whether there is something whose turn it is."""
+        """Whether the next work can begin now."""
         return self.trial is None and bool(self.queue)
 
     def next(self) -> Work:
-        """Return that, which does not wait any more."""
+        """Take the next work from the queue and return it."""
         work = self.queue.popleft()
         if isinstance(work, Due):
             self._due.discard(work.number)
@@ -144,7 +144,7 @@ class Admission:
         return work
 
     def begin(self, work: Work, update: bytes, *, apply: bool) -> TrialId:
-        """Have *work* wait for what becomes of *update*; return the trial's number."""
+        """Note that *work* waits for the verdict on *update*; return the trial's number."""
         assert self.trial is None
         self._trials += 1
         self.trial = Trial(TrialId(self._trials), work, update, apply)
@@ -153,7 +153,7 @@ class Admission:
         return self.trial.number
 
     def end(self, number: TrialId) -> Trial | None:
-        """Return the trial of that number if it is under way; it is not any more."""
+        """End the trial with that number and return it; None if it is not under way."""
         trial = self.trial
         if trial is None or trial.number != number:
             return None
@@ -163,18 +163,18 @@ class Admission:
         return trial
 
     def set_aside(self, message: Message, now: Millis) -> None:
-        """Have a message, and what comes from its connection behind it, wait for the store."""
+        """Have a message, and all later ones of its connection, wait for the store."""
         self._keep(message)
         aside = self._aside[message.peer] = _Aside(deque([message]), now)
-        behind = [work for work in self.queue if isinstance(work, Message) and work.peer == message.peer]
-        if behind:
-            aside.messages += behind
-            self.queue = deque(work for work in self.queue if work not in behind)
+        later = [work for work in self.queue if isinstance(work, Message) and work.peer == message.peer]
+        if later:
+            aside.messages += later
+            self.queue = deque(work for work in self.queue if work not in later)
 
     def store_takes(self, outage: StorageError | None) -> None:
-        """Note that the store takes no writes because of *outage*, or takes them again, if that is None.
+        """Note that the store takes no writes because of *outage*, or takes them again if *outage* is None.
 
-        Then it is the turn of all that were set aside.
+        When it takes them again, the messages that were set aside join the queue.
         """
         self.outage = outage
         if outage is None:
@@ -185,16 +185,16 @@ class Admission:
     # -- those who brought it --------------------------------------------------------------------------------------
 
     def lost_patience(self, before: Millis) -> Iterable[PeerId]:
-        """Return the connections of which something has waited for the store since before that moment."""
+        """Return the connections that have had messages set aside since *before*, or for longer."""
         return [peer for peer, aside in self._aside.items() if aside.since <= before]
 
     @property
     def any_aside(self) -> bool:
-        """Whether something waits for the store."""
+        """Whether messages wait for the store."""
         return bool(self._aside)
 
     def drop(self, peer: PeerId) -> None:
-        """Forget what waits of a connection that has ended. What is being tried is tried to its end."""
+        """Forget the waiting messages of a connection that has ended. A trial of it goes on to its end."""
         if peer in self.held:
             del self.held[peer]
             self._aside.pop(peer, None)

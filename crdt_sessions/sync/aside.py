@@ -1,9 +1,9 @@
-"""What the steward could not decide about: blamed when deciding raised, and left alone from the second time on.
+"""Subjects on which the steward failed. The second time that a decision about a subject raises, it is left alone.
 
-Such an error is a defect of ours. It costs a reload of the session, since decisions are not made in halves, and what
-it was about may stand in the log for ever: it must not cost a reload each time anybody touches it, or each start.
-What is left alone stays in the document as it is, and nothing follows from it; all else goes on
-(docs/decisions/0026-one-guard-for-what-moved.md).
+Such an error is a defect of ours. It costs a reload of the session, because a decision is made as a whole or not at
+all. The subject may stand in the log for ever, so it must not cost a reload each time somebody touches it, or each
+time the session is loaded. A subject that is left alone stays in the document as it is and has no effect; all others
+go on (docs/decisions/0026-one-guard-for-what-moved.md).
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 Kind = Literal["place", "question", "message", "run"]
-"""A message's place in the order, the answer to it, what runs read in it; and a run."""
+"""The aspects of a message (its place in the order, its being an answer to a question, its content), and a run."""
 
 _OFTEN = 2
 _MOST = 1024
 
 
 class Aside:
-    """What is known of one session. It outlives the session's engines."""
+    """The subjects of one session. They outlive the session's engines."""
 
     def __init__(self) -> None:
         self._blamed: dict[tuple[Kind, str], int] = {}
         self._last: BaseException | None = None
         self.count = 0
-        """How often something was blamed."""
+        """How often a subject was blamed."""
 
     @contextmanager
     def about(self, kind: Kind, id: str) -> Iterator[None]:
-        """Blame this for whatever is raised inside, unless something was blamed for it already."""
+        """Blame this subject for an error raised inside, unless an inner subject is blamed for it already."""
         try:
             yield
-        except BaseException as error:  # the CRDT library panics with one
+        except BaseException as error:  # a panic of the CRDT library is one
             self._blame((kind, id), error)
             raise
 
     def left(self, kind: Kind, id: str) -> bool:
-        """Tell whether this is to be left alone."""
+        """Tell whether this subject must be left alone."""
         return bool(self._blamed) and self._blamed.get((kind, id), 0) >= _OFTEN
 
     def all_left(self) -> list[tuple[Kind, str]]:
-        """Return what is left alone."""
+        """Return all subjects that are left alone."""
         return [subject for subject in self._blamed if self.left(*subject)]
 
     def blaming(self, kind: Kind, id: str, write: Callable[..., Any]) -> Callable[..., Any]:
-        """Return *write* so that this is blamed for what it raises; what is left alone may fail in peace."""
+        """Return *write* such that this subject is blamed for its errors; if it is left alone, they are ignored."""
 
         def guarded(*arguments: Any) -> None:
             try:
@@ -60,7 +60,7 @@ class Aside:
 
     def _blame(self, subject: tuple[Kind, str], error: BaseException) -> None:
         if error is self._last:
-            return  # by what is further inside
+            return  # an inner subject is blamed for it already
         self._last = error
         self.count += 1
         self._blamed[subject] = self._blamed.pop(subject, 0) + 1

@@ -1,7 +1,7 @@
-"""Awareness states: the acceptance rule of every peer, and on the server which connection may speak for a client.
+"""Awareness states: the rule by which each peer accepts them, and which connection may speak for a client.
 
-The rule is y-protocols' (``awareness.js``): an entry is taken if its clock is newer than the known one, or
-if it says "gone" at the same clock of a client that is present. A client never heard of has clock 0.
+The rule is that of y-protocols (``awareness.js``): an entry is accepted if its clock is newer than the known one, or
+if a present client is "gone" at the same clock. A client that was never heard of has clock 0.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from crdt_sessions.wire import AwarenessEntry, AwarenessFrame, Shared, encode_aw
 from crdt_sessions.wire.awareness import GONE
 
 _MAX_SHARED_BYTES = 1024 * 1024
-"""Of frames that readers share; with many who are present each may be large, and readers lag differently far."""
+"""Bytes of frames that readers share. If many are present, each frame may be large, and each reader may lag by
+another amount."""
 
 
 @dataclass(slots=True)
@@ -28,9 +29,9 @@ class _Known:
 
 
 class AwarenessTable:
-    """What is known of every client: clock, state, when last heard.
+    """The clock and state of every client, and when it was last heard.
 
-    ``version`` counts accepted changes, so that a reader needs only a cursor into it.
+    ``version`` counts accepted changes; so a reader needs only a cursor.
     """
 
     def __init__(self) -> None:
@@ -38,7 +39,7 @@ class AwarenessTable:
         self.version = 0
 
     def accept(self, entry: AwarenessEntry, now: Millis) -> bool:
-        """Take *entry* if the rule says so; tell whether it was taken."""
+        """Accept *entry* if the rule allows it; tell whether it was accepted."""
         if not self.news(entry):
             return False
         self.version += 1
@@ -46,12 +47,15 @@ class AwarenessTable:
         return True
 
     def touch(self, client_id: ClientId, now: Millis) -> None:
-        """Note that a client repeated a known state."""
+        """Note that a client repeated its known state."""
         if client_id in self._known:
             self._known[client_id].heard = now
 
     def remove(self, client_id: ClientId, now: Millis) -> bool:
-        """Mark a client as gone, at its own clock: a raised clock would outlive its return."""
+        """Mark a client as gone; tell whether it was present.
+
+        That keeps the client's own clock: if it were raised, peers would ignore the client's return.
+        """
         known = self._known.get(client_id)
         return known is not None and self.accept(AwarenessEntry(client_id, known.entry.clock, GONE), now)
 
@@ -60,18 +64,18 @@ class AwarenessTable:
         return [client for client, known in self._known.items() if known.heard < moment and not known.entry.gone]
 
     def oldest(self) -> Millis | None:
-        """Return when the present client was last heard that has been silent for longest; None if nobody is here."""
+        """Return when the longest-silent present client was last heard; None if nobody is here."""
         return min((known.heard for known in self._known.values() if not known.entry.gone), default=None)
 
     def forget(self, before: Millis) -> list[ClientId]:
-        """Drop clients that left before that moment; return them."""
+        """Drop clients that are gone and were last heard before that moment; return them."""
         left = [client for client, known in self._known.items() if known.entry.gone and known.heard < before]
         for client in left:
             del self._known[client]
         return left
 
     def news(self, entry: AwarenessEntry) -> bool:
-        """Tell whether *entry* says more than is known, by the rule."""
+        """Tell whether the rule accepts *entry*."""
         known = self._known.get(ClientId(entry.client_id))
         clock = known.entry.clock if known else 0
         return entry.clock > clock or (
@@ -79,7 +83,7 @@ class AwarenessTable:
         )
 
     def version_of(self, client_id: ClientId) -> int:
-        """Return the version with which the known entry of a client came; 0 if it was never heard of."""
+        """Return the version at which a client's entry was accepted; 0 if the client was never heard of."""
         known = self._known.get(client_id)
         return known.version if known else 0
 
@@ -105,16 +109,16 @@ class AwarenessTable:
 class Roster:
     """The server's view: who is here, and which connection speaks for which client.
 
-    Stock clients send back every entry they take in from others, also those they have from us and from tabs
-    beside them, so that a client is mentioned by a connection does not mean that it is there:
+    Stock clients send back every entry that they accept from others, including entries from us and from tabs beside
+    them. So a connection that mentions a client may not be that client:
 
-    * An entry that the connection was sent is its echo, and says nothing.
-    * A connection speaks for a client that nobody speaks for, if it is the first to tell of it or tells something
-      new: itself, and tabs beside it that have no connection of their own.
-    * A client that another connection speaks for is that one's. Only a connection that speaks for nobody yet may
-      tell of it, if it is the same principal's: a device that is back before its old socket is known to be dead.
-      It is the *heir*, and goes on where the other one ends.
-    * As long as a client is remembered, only the principal that it came from may tell of it.
+    * An entry that the connection was sent before is an echo, and means nothing.
+    * A connection may speak for a client that no connection speaks for, if it mentions the client first or says
+      something new. That is the peer itself, or a tab beside it without a connection of its own.
+    * While one connection speaks for a client, others may not, with one exception: a connection of the same principal
+      that speaks for nobody yet. It is a device that is back before its old socket is known to be dead. It is the
+      *heir*, and goes on when the other connection ends.
+    * As long as a client is remembered, only the principal that first announced it may speak for it.
     """
 
     def __init__(self, limits: Limits, timing: Timing) -> None:
@@ -132,11 +136,11 @@ class Roster:
         self._shared: dict[tuple[int, int], Shared] = {}
         self._shared_bytes = 0
         self.ignored = 0
-        """Entries dropped because they are echoes, or the connection may not speak for the client."""
+        """Number of entries that were dropped as echoes, or because the connection may not speak for the client."""
         self.overheard = 0
-        """Of these, those that tell something new: who tells it hears others by another way than from here."""
+        """Number of those that were new: the peer hears of others in another way than from us."""
         self.forged = 0
-        """Entries dropped because they said to be somebody else."""
+        """Number of entries that were dropped because they named another user."""
 
     @property
     def version(self) -> int:
@@ -148,7 +152,7 @@ class Roster:
         return self._table.present()
 
     def principals(self) -> set[str]:
-        """Return who is here: the principals of the connections, and who they say they are."""
+        """Return the principals of the connections, and the users that their states name."""
         said = map(_user_id, self.present().values())
         return set(self._here.values()) | {user for user in said if user is not None}
 
@@ -157,25 +161,25 @@ class Roster:
         return peer in self._clients
 
     def speaks_for_several(self, peer: PeerId) -> bool:
-        """Whether *peer* speaks for more clients than one: there are tabs beside it without a connection."""
+        """Whether *peer* speaks for several clients: there are tabs beside it without a connection."""
         clients = self._clients.get(peer, ())
         return len(clients) > 1 and sum(self._speakers.get(client) == peer for client in clients) > 1
 
     def announced_by(self, client: ClientId) -> str | None:
-        """Return the actor of the connection that speaks for a client, or did lately; None if none did."""
+        """Return the principal whose connection speaks for a client, or did lately; None if there is none."""
         return self._principals.get(client)
 
     def hear(
         self, peer: PeerId, actor: Actor, entries: Iterable[AwarenessEntry], now: Millis, *, told: int = 0
     ) -> None:
-        """Take what *peer* announces; entries it may not speak for, or as somebody else, are counted and dropped.
+        """Accept what *peer* announces. Entries are counted and dropped if it may not speak for their client or user.
 
         Args:
             peer: the connection.
-            actor: who is at its other end.
-            entries: what it says.
+            actor: the actor at its other end.
+            entries: the entries that it sent.
             now: the time.
-            told: the version of the roster that it was sent; what it says of that is an echo.
+            told: the version of the roster that it was sent; repetitions of that are echoes.
         """
         principal, bound = actor.principal, actor.rights.bound
         for entry in entries:
@@ -193,7 +197,7 @@ class Roster:
                 self._table.touch(client, now)
 
     def leave(self, peer: PeerId, now: Millis, *, abrupt: bool) -> None:
-        """Remove the presences of a connection that ended: at once, or after a grace if it broke."""
+        """Remove the presences of a connection that ended: at once, or after a grace period if it broke."""
         self._here.pop(peer, None)
         for client in self._clients.pop(peer, ()):
             if self._heirs.get(client) == peer:
@@ -203,14 +207,14 @@ class Roster:
             else:
                 del self._speakers[client]
                 if self._table.version_of(client) == 0:
-                    del self._principals[client]  # it said that it is here, and nobody was told
+                    del self._principals[client]  # it announced itself, and nobody was told
                 elif abrupt:
                     self._leaving[client] = Millis(now + self._grace)
                 else:
                     self._table.remove(client, now)
 
     def forget(self, principal: str, now: Millis) -> int:
-        """Remove the presence of a principal, wherever it is; return of how many clients."""
+        """Remove the presence of a principal on all connections; return the number of clients concerned."""
         found = [client for client, text in self.present().items() if self._whose(client, text) == principal]
         for client in found:
             self._table.remove(client, now)
@@ -220,7 +224,7 @@ class Roster:
         return _user_id(text) or self._principals.get(client)
 
     def tick(self, now: Millis) -> None:
-        """Remove who did not come back in time and who did not renew."""
+        """Remove clients that did not come back in time, or did not renew their presence."""
         for client in [client for client, due in self._leaving.items() if due <= now]:
             del self._leaving[client]
             self._table.remove(client, now)
@@ -232,16 +236,16 @@ class Roster:
 
     @property
     def waiting(self) -> bool:
-        """Whether somebody whose connection broke may still come back."""
+        """Whether a client whose connection broke may still come back."""
         return bool(self._leaving)
 
     def rests_until(self, now: Millis) -> Millis:
-        """Return when :meth:`tick` has something to do at the earliest, if nobody leaves."""
+        """Return the earliest time at which :meth:`tick` has something to do, if nobody leaves."""
         oldest = self._table.oldest()
         return Millis((now if oldest is None else oldest) + self._expiry)
 
     def frame_since(self, version: int, reader: PeerId) -> Shared | None:
-        """Return what changed after *version* as one frame, or None if it is nothing *reader* does not know."""
+        """Return the changes after *version* as one frame, or None if *reader* knows them all."""
         entries = self._table.changed_since(version)
         own = self._clients.get(reader, ())
         if all(entry.client_id in own and not entry.gone for entry in entries):
@@ -254,7 +258,7 @@ class Roster:
                 self._shared_bytes = 0
             payload = encode_awareness(entries)
             self._shared[key] = Shared(AwarenessFrame(payload))
-            self._shared_bytes += 2 * len(payload)  # as it is, and as it is written
+            self._shared_bytes += 2 * len(payload)  # the payload, and the encoded frame
         return self._shared[key]
 
     def _may_speak(self, peer: PeerId, principal: str, client: ClientId) -> bool:
@@ -269,12 +273,12 @@ class Roster:
         return room and len(clients) < self._limits.max_presences_per_connection
 
     def _says_something(self, peer: PeerId, entry: AwarenessEntry, told: int) -> bool:
-        """Tell whether an entry is more than an echo of what the connection was sent."""
+        """Tell whether an entry is more than an echo of an entry that the connection was sent."""
         client = ClientId(entry.client_id)
         if client in self._clients.get(peer, ()):
             return entry.clock >= self._table.clock(client)
         if entry.gone:
-            return False  # who has not announced it cannot take it back: many are told, and some believe too soon
+            return False  # only its own connection may say that a client is gone; others may guess so too soon
         if self._table.news(entry):
             return True
         return entry.clock == self._table.clock(client) and not 0 < self._table.version_of(client) <= told
@@ -288,7 +292,7 @@ class Roster:
 
 
 def _user_id(text: str) -> str | None:
-    """Return who a state says it is."""
+    """Return the id of the user that a state names, if it names one."""
     state = json.loads(text)
     user = state.get("user") if isinstance(state, dict) else None
     return user["id"] if isinstance(user, dict) and isinstance(user.get("id"), str) else None

@@ -1,4 +1,4 @@
-"""When each thing in a session last changed, so that a reader with a cursor finds changes at once."""
+"""Remembers when each subject in a session last changed, so that a reader with a cursor finds changes at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ChangeIndex:
             self._move(subject, seq)
 
     def note_elsewhere(self, seq: Seq) -> None:
-        """Record that log entry *seq* may have changed ``state``, or something else that is not watched."""
+        """Record that log entry *seq* may have changed ``state``, or another part that is not watched."""
         self._move(("state", ""), seq)
 
     def _move(self, subject: Subject, seq: Seq) -> None:

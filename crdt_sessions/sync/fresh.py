@@ -1,9 +1,9 @@
-"""Updates that begin something: a message, a request for a run, with all that is in it, told by their shape alone.
+"""Fresh updates: those that begin a message or a request for a run. Their shape alone shows that they are harmless.
 
-Like those in :mod:`crdt_sessions.sync.plain` they need not be tried in another process first. One client writes a
-new entry of ``messages`` or ``runs``, or puts something new at the end of an array that it has begun so, as the parts
-of a message are; and then only into what the same update has made: maps, arrays and texts, JSON of moderate depth,
-and text. No key is written twice, and nothing is deleted.
+Like the updates in :mod:`crdt_sessions.sync.plain` they need no trial in another process. One client writes a new
+entry of ``messages`` or ``runs``, or appends to an array that it began in this way, such as the parts of a message.
+All else goes into types that the same update makes: maps, arrays and texts, JSON of moderate depth, and text. No key
+is written twice, and nothing is deleted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ROOTS = ("messages", "runs")
 
 
 OpenArrays = Mapping[tuple[int, int], tuple[int, int | None]]
-"""Client and clock of each array to how deep it is, and the clock of the last thing in it; None if it is empty.
+"""Maps the client and clock of each array to its depth and the clock of its last element, None if it is empty.
 
 Why they are remembered: ``docs/decisions/0042-arrays-that-may-be-gone-on-with.md``.
 """
@@ -32,27 +32,27 @@ Why they are remembered: ``docs/decisions/0042-arrays-that-may-be-gone-on-with.m
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """What a fresh update does."""
+    """The effect of a fresh update."""
 
     client: int
-    """Who wrote it."""
+    """The Yjs client that wrote it."""
     clock: int
-    """Of the client, afterwards."""
+    """The client's clock after it."""
     arrays: OpenArrays
-    """Those that the client may go on with."""
+    """The arrays to which the client may append later."""
 
 
 def fresh(
     update: bytes, clocks: Mapping[int, int], has: Callable[[str, str], bool], arrays: OpenArrays | None = None
 ) -> Fresh | None:
-    """Return what *update* does if it is fresh, else None.
+    """Return the effect of *update* if it is fresh, else None.
 
     Args:
         update: foreign bytes.
-        clocks: the state vector of a document in which nothing waits for something missing.
+        clocks: the state vector of a document in which nothing is pending.
         has: tells whether that document has a key in a root map.
-        arrays: what fresh updates have made that this document has taken. Somebody may have deleted them since: then
-            what is put there is deleted, too.
+        arrays: arrays that earlier fresh updates made in this document. If somebody has deleted one since, then
+            elements that are appended to it are deleted, too.
     """
     if len(update) > _MAX_BYTES:
         return None
@@ -63,21 +63,21 @@ def fresh(
 
 
 class _NotFresh(Exception):
-    """It is an update of another kind."""
+    """The update is not fresh."""
 
 
 class _Planting:
-    """Reads one update, and keeps what it has made so far."""
+    """Reads one update, and keeps track of the types that it has made so far."""
 
     def __init__(self, reader: Reader, clocks: Mapping[int, int], has: Callable[[str, str], bool]) -> None:
         self._reader = reader
         self._clocks = clocks
         self._has = has
         self._client = self._clock = 0
-        self._made: dict[int, tuple[int, int]] = {}  # clock of a type to what it is, and how deep
+        self._made: dict[int, tuple[int, int]] = {}  # clock of a type to its kind and depth
         self._keys: set[tuple[int | str, str]] = set()
-        self._ends: dict[int, int] = {}  # the last clock of what is in an array or text, to the clock of that
-        self._begun: set[int] = set()  # arrays and texts that have something in them
+        self._ends: dict[int, int] = {}  # last clock inside an array or text to the clock of that type
+        self._begun: set[int] = set()  # arrays and texts that are not empty
 
     def read(self, arrays: OpenArrays) -> Fresh:
         reader = self._reader
@@ -122,11 +122,11 @@ class _Planting:
             self._make(_MAP, 0)
         elif head.parent is not None:
             self._inside(*head.parent, head.key, content)
-        else:  # GC and Skip are in nothing
+        else:  # GC and Skip have no parent
             raise _NotFresh
 
     def _inside(self, client: int, parent: int, key: str | None, content: int) -> None:
-        """Read what comes into a type, beside nothing."""
+        """Read a struct that has a parent and no neighbour."""
         _require(client == self._client)
         if key is not None:
             self._once(parent, key)
@@ -139,7 +139,7 @@ class _Planting:
             self._append(parent, content)
 
     def _append(self, parent: int, content: int) -> None:
-        """Read what comes at the end of an array or a text."""
+        """Read content that is appended to an array or a text."""
         kind, depth = self._made.get(parent, (None, 0))
         _require(content == STRING if kind == _TEXT else kind == _ARRAY and content in (ANY, TYPE))
         self._content(content, depth)
@@ -163,7 +163,7 @@ class _Planting:
                 skip_value(reader, json_depth=_MAX_DEPTH)
             self._clock += count
         else:
-            made = reader.take(1)[0]  # the library reads one byte, others a number
+            made = reader.take(1)[0]  # Yrs reads one byte here, other libraries a varint
             _require(made in (_ARRAY, _MAP, _TEXT))
             self._make(made, depth + 1)
 

@@ -1,10 +1,10 @@
-"""The update log of a live session: what was broadcast lately, read by cursors.
+"""The update log of a live session: the latest changes, read by cursors.
 
-The session keeps one log; a connection keeps only a cursor, so nobody has a queue that can grow. An entry
-is made when its update is applied and becomes visible when its row is committed: the *tail*. Whoever reads
-takes everything from its cursor to the tail as one frame, so batching appears exactly when it is needed.
+The session keeps one log, and each connection keeps only a cursor, so there are no queues that can grow. An entry is
+made when its update is applied. It becomes visible when its row is committed; the *tail* is the last such entry. A
+reader takes everything from its cursor to the tail as one frame, so batching appears exactly when it is needed.
 
-What every reader has is dropped; what a reader lacks is kept up to a bound, and counted as what it costs
+Entries that every reader has are dropped. Others are kept up to a bound on the memory that they take
 (``docs/decisions/0024-what-memory-costs.md``).
 """
 
@@ -20,19 +20,19 @@ from crdt_sessions.model import merge
 from crdt_sessions.wire import EMPTY_UPDATE, Shared, Update
 
 MAX_GROUP = 256
-"""Entries merged into one frame at most: merging costs more than linear time."""
+"""Most entries that are merged into one frame: merging takes more than linear time."""
 ENTRY_BYTES = 64
-"""What an entry costs beside its bytes: their header, and what refers to them."""
+"""Memory of an entry in addition to its bytes: their header, and the references to them."""
 _FEW = 64
-"""Entries below which nothing is gained by dropping them."""
+"""With fewer entries than this, dropping them gains nothing."""
 
 
 class Portion(NamedTuple):
-    """Frames to send to a reader, and its cursor afterwards."""
+    """A frame to send to a reader, and the reader's cursor afterwards."""
 
     cursor: Seq
     frame: Shared | None
-    """None if there is nothing in it for this reader."""
+    """None if the portion has nothing for this reader."""
 
 
 class UpdateLog:
@@ -40,8 +40,8 @@ class UpdateLog:
 
     Args:
         after: the last sequence number that is already in the store.
-        max_bytes: what may be kept of what was committed, for readers that lag; an entry counts as what it costs.
-        memory: a bound that is shared with other logs; there is none if None.
+        max_bytes: memory that committed entries may take while readers lag.
+        memory: a bound that is shared with other logs; None for no such bound.
     """
 
     def __init__(self, after: Seq, max_bytes: int, memory: LogMemory | None = None) -> None:
@@ -49,12 +49,12 @@ class UpdateLog:
         self._authors: deque[PeerId | None] = deque()
         self._max_bytes = max_bytes
         self._memory = memory or LogMemory(sys.maxsize)
-        self._shared: dict[Seq, tuple[PeerId | None, Portion]] = {}  # and who wrote all of it, if that is one peer
+        self._shared: dict[Seq, tuple[PeerId | None, Portion]] = {}  # with the author, if one peer wrote all of it
         self._shared_bytes = 0
         self._cuts: deque[Seq] = deque()
         self._worth = _FEW
         self.bytes = 0
-        """What the entries cost."""
+        """Memory that the entries take."""
         self.start = after
         """Sequence number before the first entry: a cursor below it has fallen off."""
         self.tail = after
@@ -79,7 +79,7 @@ class UpdateLog:
         return self.head
 
     def cut(self) -> None:
-        """Have no frame hold both what was appended up to here and what comes later."""
+        """Let no frame hold both entries appended before this call and entries appended after it."""
         while self._cuts and self._cuts[0] <= self.start:
             self._cuts.popleft()
         self._cuts.append(self.head)
@@ -87,7 +87,7 @@ class UpdateLog:
     def commit(self, through: Seq) -> bool:
         """Make everything up to *through* visible.
 
-        Return whether there may be enough that no reader needs any more to look what the slowest one has.
+        Return whether it is worth finding the slowest reader's cursor: there may be many entries that nobody needs.
         """
         self.tail = max(self.tail, through)
         if self._shared:
@@ -98,7 +98,7 @@ class UpdateLog:
         return len(self._deltas) >= self._worth
 
     def forget(self, through: Seq) -> None:
-        """Drop what was committed, up to *through*: every reader has it."""
+        """Drop committed entries up to *through*: every reader has them."""
         self._share_no_more()
         self._drop(min(through, self.tail))
         self._worth = _FEW + 2 * len(self._deltas)
@@ -113,30 +113,30 @@ class UpdateLog:
         self._memory.holds(self)
 
     def portion(self, cursor: Seq, reader: PeerId) -> Portion | None:
-        """Return the next portion after *cursor*, or None if there is nothing, or it has fallen off.
+        """Return the next portion after *cursor*; None if there is nothing, or if the cursor has fallen off.
 
-        Readers at the same cursor share the frame, so it is written once. A portion that holds only the reader's own
-        updates has none.
+        Readers at the same cursor share the frame, so it is written once. A portion with only the reader's own
+        updates has no frame.
         """
         shared = self._shared.get(cursor)
         if shared is None:
             if cursor >= self.tail or cursor < self.start:
                 return None
-            shared = self._behind(cursor)
-            if self._shared_bytes > self._max_bytes:  # readers that lag stand at as many places as there are of them
+            shared = self._after(cursor)
+            if self._shared_bytes > self._max_bytes:  # each reader that lags may stand at a different cursor
                 self._share_no_more()
             self._shared[cursor] = shared
             self._shared_bytes += ENTRY_BYTES + _cost(shared[1].frame)
         author, portion = shared
         return Portion(portion.cursor, None) if author == reader else portion
 
-    def _behind(self, cursor: Seq) -> tuple[PeerId | None, Portion]:
-        """Return the entries after *cursor*, and their author if that is one peer."""
+    def _after(self, cursor: Seq) -> tuple[PeerId | None, Portion]:
+        """Return the portion after *cursor*, and its author if one peer wrote all of it."""
         end = Seq(min(self.tail, cursor + MAX_GROUP))
         if self._cuts:
             end = min(end, *(cut for cut in self._cuts if cut > cursor), end)
         first, last = cursor - self.start, end - self.start
-        if last - first == 1:  # as mostly
+        if last - first == 1:  # the usual case
             delta, author = self._deltas[first], self._authors[first]
             shown = delta if delta != EMPTY_UPDATE else None
             return author, Portion(end, Shared(Update(shown)) if shown is not None else None)
@@ -147,8 +147,8 @@ class UpdateLog:
         return author, Portion(end, Shared(Update(merge(deltas))) if deltas else None)
 
     def _drop(self, through: Seq, most: int = -1) -> None:
-        """Drop the first entries, as long as there are more than *most* bytes, up to *through* at the most."""
-        if most < 0 and through >= self.head:  # all of it, as when everybody keeps up
+        """Drop the first entries, up to *through*, until at most *most* bytes are left."""
+        if most < 0 and through >= self.head:  # drop all, as when every reader keeps up
             self._deltas.clear()
             self._authors.clear()
             self.start, self.bytes = self.head, 0
@@ -166,15 +166,15 @@ class UpdateLog:
 
 
 def _cost(frame: Shared | None) -> int:
-    """Return the bytes that a frame takes at most: its own, and as many once it is written."""
+    """Return the most bytes that a frame takes: its own, and as many once it is encoded."""
     return 2 * len(frame.frame.update) if frame is not None and isinstance(frame.frame, Update) else 0
 
 
 class LogMemory:
-    """What the logs of all live sessions may hold together: those that share one share its bound.
+    """Bounds the memory of all logs that share it.
 
-    When there is more, the log that was written to longest ago forgets what was committed, then the next one. Nobody
-    loses anything: readers that lag are brought up to date from their document.
+    Above the bound, the log that was written to longest ago drops its committed entries, then the next one. No
+    changes are lost: readers that lag are brought up to date from the document.
 
     Args:
         max_bytes: the bound.
@@ -182,12 +182,12 @@ class LogMemory:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._logs: dict[UpdateLog, int] = {}  # the one written to last is the last one
+        self._logs: dict[UpdateLog, int] = {}  # the log written to last is at the end
         self.bytes = 0
-        """What they hold."""
+        """Memory that the logs take."""
 
     def holds(self, log: UpdateLog) -> None:
-        """Take note that *log* has changed."""
+        """Note that *log* has changed."""
         size = log.bytes
         self.bytes += size - self._logs.pop(log, 0)
         if size:

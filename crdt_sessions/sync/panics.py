@@ -1,6 +1,6 @@
-"""Updates on which the CRDT library panicked, known by their digests: each costs one reload, not one a retry.
+"""Remembers the digests of updates on which the CRDT library panicked, so that each costs one reload and no more.
 
-Old clients send such an update again with every reconnect (docs/decisions/0004-guarded-apply.md).
+Old clients send such an update again each time they reconnect (docs/decisions/0004-guarded-apply.md).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ _MOST = 256
 
 
 class Panics:
-    """What is known of one session. It outlives the session's engines."""
+    """The digests of one session. They outlive the session's engines."""
 
     def __init__(self) -> None:
         self._digests: dict[bytes, None] = {}
 
     def add(self, update: bytes) -> None:
-        """Remember *update*; the oldest is forgotten when there are many."""
+        """Remember *update*; if there are too many, forget the oldest."""
         self._digests[_digest(update)] = None
         if len(self._digests) > _MOST:
             del self._digests[next(iter(self._digests))]

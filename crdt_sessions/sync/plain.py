@@ -1,9 +1,9 @@
-"""Updates that are plainly harmless: what typing and streaming make, told by their shape alone.
+"""Plain updates: those of typing and streaming. Their shape alone shows that they are harmless.
 
-The CRDT library can panic, loop for ever or crash the process on an update that was made to hurt
-(docs/decisions/0011-a-process-for-foreign-bytes.md), so what comes from outside is first applied in another process.
-Nine out of ten updates are a few characters put behind, or before, others that are there. Those need no such test:
-everything in them can be checked by looking. So can what begins a message, see :mod:`crdt_sessions.sync.fresh`.
+The CRDT library can panic, loop for ever or crash the process on a hostile update
+(docs/decisions/0011-a-process-for-foreign-bytes.md), so foreign updates are first applied in another process. Nine
+out of ten updates only insert a few characters after, or before, existing ones. They need no trial: everything in
+them can be checked by reading. The same is true of updates that begin a message; see :mod:`crdt_sessions.sync.fresh`.
 """
 
 from __future__ import annotations
@@ -34,39 +34,38 @@ _MAX_PLACES, _SHORT = 64, 256
 
 
 class Passed(NamedTuple):
-    """An update that need not be tried elsewhere."""
+    """An update that needs no trial."""
 
     update: bytes
     client: int
-    """Who wrote it."""
+    """The Yjs client that wrote it."""
     clock: int
-    """Of the client, behind it."""
+    """The client's clock after it."""
     arrays: OpenArrays | None
-    """If it begins something, the arrays that may be gone on with; None if it is only text."""
+    """The arrays to which the client may append later, if the update begins something; None if it is only text."""
 
 
 class Inspector:
-    """Tells plain updates of one document from others, and remembers its clocks meanwhile.
+    """Finds the updates of one document that need no trial, and remembers its clocks.
 
     Args:
-        document: the document; whoever changes it calls :meth:`took`.
+        document: the document. Code that changes it must call :meth:`took`.
     """
 
     def __init__(self, document: SessionDoc) -> None:
         self._document = document
         self._clocks: dict[int, int] | None = None
         self._arrays: dict[tuple[int, int], tuple[int, int | None]] = {}
-        self._places: dict[tuple[int, int], None] = {}  # inside texts, where something was put and tried lately
-        self._expected = (0, b"\0", 0, b"")  # client, also encoded; clock; how an update that goes on there begins
+        self._places: dict[tuple[int, int], None] = {}  # inside texts, where tried updates inserted lately
+        self._expected = (0, b"\0", 0, b"")  # client, also encoded; clock; start of an update that goes on there
 
     def passes(self, update: bytes) -> Passed | None:
-        """Return what is known of *update* if it is one client's, and only inserts text next to what is there.
+        """Return *update* as passed if it is plain or fresh; None if it needs a trial.
 
-        Or if it begins something.
-        That holds until the document changes.
+        The answer holds until the document changes.
         """
         if self._document.waiting != EMPTY_UPDATE:
-            return None  # it may bring what others wait for
+            return None  # the update may complete others that the document keeps pending
         clocks = self._clocks if self._clocks is not None else self.clocks()
         text = self._goes_on(update) or plain(update, clocks, self._is_whole)
         if text is not None:
@@ -81,14 +80,14 @@ class Inspector:
         return self._clocks
 
     def _is_whole(self, client: int, at: int) -> bool:
-        """Tell whether it is known that no surrogate pair is torn by what stands before a clock of a client."""
+        """Tell whether it is known that text inserted at this clock of a client tears no surrogate pair."""
         return (client, at) in self._places or not self._document.may_hold_pairs
 
     def _has(self, root: str, key: str) -> bool:
         return key in getattr(self._document.roots, root)
 
     def _goes_on(self, update: bytes) -> tuple[int, int] | None:
-        """Tell the same of an update that goes on where the last one ended, at a glance."""
+        """Check an update that goes on where the last one ended: the quick way for streams."""
         client, _, clock, expected = self._expected
         if self._clocks is None or self._clocks.get(client) != clock or not update.startswith(expected):
             return None
@@ -96,7 +95,7 @@ class Inspector:
         return (client, clock + added) if added and clock + added < MAX_CLOCK else None
 
     def took(self, update: bytes, passed: Passed | None = None) -> None:
-        """Note that the document has changed by *update*, which was *passed* if it was taken because of its shape."""
+        """Note that the document has taken *update*; *passed* says that it had no trial."""
         if self._clocks is not None and passed is not None:
             _, client, clock, arrays = passed
             self._clocks[client] = clock
@@ -124,16 +123,16 @@ class Inspector:
 def plain(
     update: bytes, clocks: Mapping[int, int], is_whole: Callable[[int, int], bool] = lambda _client, _at: True
 ) -> tuple[int, int] | None:
-    """Return the client that wrote a plain update and its clock behind it; None if the update is not plain.
+    """Return the client that wrote a plain update and its clock after it; None if the update is not plain.
 
     Args:
         update: foreign bytes.
-        clocks: the state vector of a document in which nothing waits for something missing.
-        is_whole: tells of a place inside a text, by client and the clock behind it, that it is not inside a
-            surrogate pair.
+        clocks: the state vector of a document in which nothing is pending.
+        is_whole: tells whether a place inside a text, named by client and the clock after it, is known not to be
+            inside a surrogate pair.
 
-    A plain update follows what its client wrote before without a gap or an overlap, names as neighbours only
-    structs that are there, deletes nothing, and ends where it should.
+    A plain update goes on where its client's last change ended, without a gap or an overlap. It names only existing
+    structs as neighbours, deletes nothing, and has no bytes left at its end.
     """
     try:
         return _plain(Reader(update), clocks, is_whole)

@@ -1,14 +1,14 @@
-"""The other end of the protocol: one peer's replica of a session, without I/O.
+"""The client's end of the protocol: one peer's replica of a session, without I/O.
 
-The Python client and the peers of the simulated network are this class. It says what to send on a
-connection, takes what arrives, keeps local changes until they are acknowledged, and counts what is durable.
+The Python client and the peers of the simulated network use this class. It says what to send on a connection, takes
+what arrives, keeps local changes until they are acknowledged, and counts the durable ones.
 
 Invariants:
 
-1. Local changes wait until the server's SyncStep1 was answered; the answer carries all that is missing there.
-2. :attr:`durable` never exceeds what the server acknowledged by returning a type 102 frame that was sent after it.
-3. Its own presence is announced with a raised clock after every connect: peers that remember it as gone at
-   the old clock would not see it return.
+1. Local changes wait until the server's SyncStep1 was answered; the answer carries all changes that the server lacks.
+2. :attr:`durable` counts only changes before a type 102 frame that the server has returned.
+3. After every connect the replica announces its presence with a raised clock. Peers that remember it as gone at the
+   old clock would not notice its return.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Replica:
     """A peer's replica.
 
     Args:
-        client_id: fresh and random for every process that holds it.
-        limits: sizes; a larger frame than ``max_frame_bytes`` would be refused by the server.
+        client_id: a Yjs client id, fresh and random in every process.
+        limits: the server's limits; it would refuse a frame larger than ``max_frame_bytes``.
     """
 
     def __init__(self, client_id: int, *, limits: Limits | None = None) -> None:
@@ -65,7 +65,7 @@ class Replica:
         self.awareness = AwarenessTable()
         self.connected = False
         self.synced = False
-        """Whether, on this connection, both sides have answered each other."""
+        """Whether both sides have answered each other's SyncStep1 on this connection."""
         self.version = 0
         """Number of local changes made so far."""
         self.durable = 0
@@ -73,11 +73,11 @@ class Replica:
         self.changes = ChangeIndex()
         """When each message and run last changed, counted by :attr:`revision`."""
         self.revision = Seq(0)
-        """Number of changes of the document so far, whoever made them."""
+        """Number of changes of the document so far, local and remote."""
         self.denied: str | None = None
-        """What the server gave as a reason, if it denied permission."""
+        """The server's reason, if it denied permission."""
         self.heartbeat_ms: Millis | None = None
-        """Longest silence, for the holder of a lease; None if nobody minds."""
+        """Longest time between two messages, for the holder of a lease; None if silence does no harm."""
         self._spoke = Millis(0)
         self._state: dict[str, Any] | None = None
         self._clock = 0
@@ -86,10 +86,10 @@ class Replica:
         self._answered = False
         self._received = False
         self._borrowed = 0
-        """:attr:`version` when it began: changes up to there were a predecessor's."""
+        """:attr:`version` at the beginning: changes up to then are a predecessor's."""
         self._probed = 0
         self._stops: dict[str, RunCancel] = {}
-        """Of runs whose entry had not arrived."""
+        """Cancels of runs whose entry had not arrived."""
         self._replies: list[Frame] = []
         self._local: list[bytes] = []
         self._incoming: list[bytes] = []
@@ -112,11 +112,11 @@ class Replica:
     def successor(self, client_id: int) -> Replica:
         """Return a replica that goes on with this one's connection as another client, and close this one.
 
-        Every change of this one must be :attr:`durable`, and it must have left. Changes are counted on: what the
-        server still returns to this one says nothing of them.
+        Every change of this one must be :attr:`durable`, and it must have called :meth:`leave`. The successor goes on
+        with the same count of changes, so late acknowledgements to this one do not count for it.
 
         Args:
-            client_id: fresh and random.
+            client_id: a Yjs client id, fresh and random.
         """
         follower = Replica(client_id, limits=self.limits)
         follower.begin(self.document.encode())
@@ -128,11 +128,15 @@ class Replica:
         return follower
 
     def hold(self, token: str) -> None:
-        """Say on this connection that it is now the one of a lease's holder, before anything else is said."""
+        """Queue a Hold frame: from now on this is the connection of the lease's holder. Call it before other changes.
+
+        Args:
+            token: proves the lease.
+        """
         self._replies.append(Hold(token))
 
     def lost(self, now: Millis) -> None:
-        """Note that the connection is gone. Local changes stay; everybody else's presence does not."""
+        """Note that the connection has ended. Local changes stay; the presence of all others is removed."""
         self.connected = self.synced = False
         for client in list(self.awareness.present()):
             if client != self.client_id:
@@ -142,13 +146,13 @@ class Replica:
         """Take one WebSocket message.
 
         Raises:
-            WireError, UpdateError: the server sent what cannot be understood; the connection should be dropped.
+            WireError, UpdateError: the message cannot be understood; the connection should be dropped.
         """
         for frame in decode(data):
             self._dispatch(frame, now)
 
     def take(self, now: Millis) -> list[bytes]:
-        """Return the frames to send now, and consider them sent. Nothing is sent while there is no connection."""
+        """Return the messages to send now, and count them as sent; none while there is no connection."""
         if not self.connected:
             return []
         frames, self._replies = self._replies, []
@@ -180,19 +184,20 @@ class Replica:
         """
         try:
             return self.document.transact(lambda _: change(self.view))
-        finally:  # what a failed change did before it failed is a change all the same
+        finally:  # what a change wrote before it failed stays, and must be sent
             delta = self.document.take_delta()
             if delta is not None:
                 self._note()
                 self._keep(delta)
 
     def stop(self, run_id: str, cancel: RunCancel) -> None:
-        """Ask for a run to be stopped, and see to it that this stands.
+        """Ask for a run to be stopped, and make sure that the request persists.
 
-        Who does not have the run's entry yet makes one; of two that were made at once the CRDT keeps one.
+        If the run's entry has not arrived yet, the replica makes one. The CRDT keeps only one of two concurrent
+        entries, so the request is repeated if the other one is kept.
 
         Raises:
-            BadId: *run_id* cannot be one.
+            BadId: *run_id* is not a valid id.
         """
         checked_id(run_id, "run id")
         if run_id not in self.view.runs:
@@ -209,7 +214,7 @@ class Replica:
         self._note()
 
     def begin(self, document: bytes) -> None:
-        """Begin with a whole document that the server has, too, before the first connection.
+        """Load a whole document that the server also has, before the first connection.
 
         Raises:
             UpdateError: it cannot be decoded.
@@ -222,7 +227,7 @@ class Replica:
         self.version += 1
 
     def set_presence(self, state: dict[str, Any] | None) -> None:
-        """Say who one is and what one does; None leaves.
+        """Announce a presence, such as who is here and what they do; None removes it.
 
         Raises:
             ValueError: *state* is not JSON.
@@ -233,7 +238,7 @@ class Replica:
         self._announce = True
 
     def leave(self) -> None:
-        """Say good-bye: take the presence back, and count that as a change so that one can wait until it is heard."""
+        """Remove the presence, and count that as a change, so that callers can wait until the server has taken it."""
         self.set_presence(None)
         self.version += 1
 
@@ -250,7 +255,7 @@ class Replica:
         return bool(self._incoming)
 
     def take_incoming(self) -> list[bytes]:
-        """Return the updates received, and the local ones made, since the last call: what a local store keeps."""
+        """Return the updates received, and the local ones made, since the last call, for a local store."""
         taken, self._incoming = self._incoming, []
         return taken
 
@@ -287,15 +292,18 @@ class Replica:
             case PermissionDenied(reason):
                 self.denied = reason
             case Hold():
-                raise UnknownFrame(kind=103)  # only a client says that
+                raise UnknownFrame(kind=103)  # only clients send it
             case Ack(payload):
                 self.durable = max(self.durable, Reader(payload).varuint())
             case _:
                 assert_never(frame)
 
     def _lacking(self, state_vector: bytes) -> bytes:
-        """Return what a server with *state_vector* lacks; an encoded difference always names all deletions ever."""
-        if self.version == self._borrowed:  # all that is here came from there
+        """Return the update that a server with *state_vector* lacks.
+
+        If it lacks nothing, the update is empty. A difference that Yjs encodes would name all deletions ever made.
+        """
+        if self.version == self._borrowed:  # everything here came from the server
             theirs = decode_state_vector(state_vector)
             ours = decode_state_vector(self.document.state_vector())
             if all(clock <= theirs.get(client, 0) for client, clock in ours.items()):
@@ -312,7 +320,7 @@ class Replica:
     def _stop_again(self) -> None:
         for run_id, cancel in list(self._stops.items()):
             run = self.view.runs.value(run_id)
-            if run is not None and run.status is not None:  # the server's entry, or ours, in which it has written
+            if run is not None and run.status is not None:  # the server's entry, or ours with the server's status
                 del self._stops[run_id]
                 if run.cancel is None and not run.over:
                     self.stop(run_id, cancel)
@@ -322,7 +330,7 @@ class Replica:
             if entry.client_id != self.client_id:
                 self.awareness.accept(entry, now)
             elif entry.gone and self._state is not None and entry.clock >= self._clock:
-                self._clock = entry.clock + 1  # somebody thinks we left
+                self._clock = entry.clock + 1  # a peer believes that we left
                 self._announce = True
 
     def _announcement(self, now: Millis) -> Frame:

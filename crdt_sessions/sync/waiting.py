@@ -1,7 +1,7 @@
-"""Updates that wait: whose they are, what they wait for, how many there may be, and for how long.
+"""Pending updates: their authors, the changes that they wait for, their number, and how long they are kept.
 
-They are bytes and nothing else. No document and no mirror has seen them, nothing of them is stored, sent on or
-acknowledged, and what they do is their author's doing when their time has come, whoever brought what they waited for.
+A pending update is only bytes. No document and no mirror has seen it, and nothing of it is stored, sent on or
+acknowledged. When its time comes, its changes are its author's, no matter who brought the missing changes.
 """
 
 from __future__ import annotations
@@ -16,44 +16,44 @@ from crdt_sessions.model import Later
 from crdt_sessions.sync.actor import Actor
 
 _ENTRY_BYTES, _CLOCK_BYTES = 1024, 256
-"""What an update costs beside its bytes, and each clock that it names."""
+"""Memory of an update in addition to its bytes, and of each clock that it names."""
 
 
 @dataclass(slots=True, eq=False)
 class WaitingUpdate:
-    """One of them."""
+    """One pending update."""
 
     number: int
-    """In the order in which they came."""
+    """Counts pending updates in the order in which they came."""
     later: Later
     author: PeerId | None
-    """The connection that brought it, which may have gone; None if it was on record."""
+    """The connection that brought it, which may have ended; None if the update was on record."""
     actor: Actor | None
-    """Whose it is, as of when the connection ended; None if it was on record."""
+    """The author, as known when the connection ended; None if the update was on record."""
     since: Millis | None = None
-    """When the connection ended."""
+    """When the connection ended; None if it has not."""
     tried: Millis | None = None
-    """Since when it is being tried."""
+    """When its trial was asked for; None if it was not."""
 
     @property
     def cost(self) -> int:
-        """Bytes of memory, about."""
+        """Memory that it takes, about."""
         later = self.later
         return len(later.update) + _ENTRY_BYTES + _CLOCK_BYTES * (len(later.wakes) + len(later.reach))
 
 
 class WaitingUpdates:
-    """Those of one session.
+    """The pending updates of one session.
 
     Args:
-        limits: how many there may be, and how much memory they may take; a connection may have half of that.
+        limits: how many there may be, and how much memory they may take; one connection may use half of each.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.clients: dict[int, int] = {}
-        """For each Yjs client of which something is waited for, a clock before which nothing has become ready.
+        """For each Yjs client whose changes are missing, a clock below which no pending update can become ready.
 
-        Empty if nothing waits, but for what is being tried; always the same dictionary.
+        It is empty if no update waits except those being tried. It is always the same dictionary.
         """
         self._most, self._most_bytes = limits.max_waiting, limits.max_waiting_bytes
         self._known: dict[int, WaitingUpdate] = {}
@@ -71,16 +71,16 @@ class WaitingUpdates:
 
     @property
     def authors(self) -> Iterable[PeerId]:
-        """The connections, of those that are still there, that have brought some of them."""
+        """The open connections that have brought pending updates."""
         return self._of.keys()
 
     # -- coming ------------------------------------------------------------------------------------------------
 
     def check_room(self, later: Later, author: PeerId) -> None:
-        """Return if there is room for one more. What those have left who are gone makes room, the oldest first.
+        """Make room for one more: updates of connections that have ended are dropped, the oldest first.
 
         Raises:
-            TooMany: there is not; whoever brings it has it still, and had better sync again.
+            TooMany: there is no room. The peer still has the update, and should sync again.
         """
         cost = WaitingUpdate(0, later, author, None).cost
         own = [self._known[number] for number in self._of.get(author, ())]
@@ -97,7 +97,7 @@ class WaitingUpdates:
         return len(self._known) < self._most and self._bytes + cost <= self._most_bytes
 
     def add(self, later: Later, author: PeerId | None, actor: Actor | None) -> bool:
-        """Keep an update; tell whether it is new. One that its author left or brought before is not kept twice."""
+        """Keep an update; tell whether it is new. An update that the same author brought before is not kept twice."""
         known = next((each for each in self._known.values() if self._same(each, later, author, actor)), None)
         if known is not None:
             self._own(known, author)
@@ -107,7 +107,7 @@ class WaitingUpdates:
         return True
 
     def put(self, waiting: WaitingUpdate) -> None:
-        """Keep one that was taken out again, perhaps with less in it."""
+        """Keep an update again that was taken out, perhaps with less in it."""
         waiting.tried = None
         self._known[waiting.number] = waiting
         self._bytes += waiting.cost
@@ -132,9 +132,9 @@ class WaitingUpdates:
     # -- going -------------------------------------------------------------------------------------------------
 
     def ready(self, clocks: Mapping[int, int], now: Millis) -> tuple[list[WaitingUpdate], list[WaitingUpdate]]:
-        """Return what is to be tried now that a document has these clocks, and what has come by another way.
+        """Return the updates to try now that the document has *clocks*, and those that it holds already.
 
-        The former counts as being tried from now on; the latter is taken out.
+        The former count as being tried from *now* on; the latter are taken out.
         """
         if not any(clocks.get(client, 0) >= clock for client, clock in self.clients.items()):
             return [], []
@@ -153,15 +153,15 @@ class WaitingUpdates:
         return due, done
 
     def overdue(self, before: Millis) -> list[WaitingUpdate]:
-        """Return those of which one has not heard since that moment what became of them."""
+        """Return the updates whose trial was asked for at *before* or earlier and has no outcome yet."""
         return [each for each in self._known.values() if each.tried is not None and each.tried <= before]
 
     def get(self, number: int) -> WaitingUpdate | None:
-        """Return one of them, if it is still there."""
+        """Return the update with this number, if it still waits."""
         return self._known.get(number)
 
     def take(self, number: int) -> WaitingUpdate | None:
-        """Take one of them out, if it is still there."""
+        """Take the update with this number out, if it still waits; return it."""
         known = self._known.get(number)
         return self._taken(known) if known is not None else None
 
@@ -179,33 +179,33 @@ class WaitingUpdates:
     # -- those who brought them --------------------------------------------------------------------------------
 
     def first_of(self, author: PeerId) -> int | None:
-        """Return the number of the first that waits on a connection."""
+        """Return the number of the first pending update of a connection."""
         return min(self._of[author]) if author in self._of else None
 
     def last_of(self, author: PeerId) -> int | None:
-        """Return the number of the last that waits on a connection."""
+        """Return the number of the last pending update of a connection."""
         return max(self._of[author]) if author in self._of else None
 
     def left(self, author: PeerId, actor: Actor, now: Millis) -> int:
-        """Note that a connection has ended, whose was *actor*'s at last; return how many it has left."""
+        """Note that a connection has ended, and its *actor*; return how many pending updates it leaves."""
         numbers = self._of.pop(author, set())
         for number in numbers:
             self._known[number].actor, self._known[number].since = actor, now
         return len(numbers)
 
     def drop(self, author: PeerId) -> None:
-        """Forget what a connection has brought."""
+        """Forget the pending updates of a connection."""
         for number in list(self._of.get(author, ())):
             self.take(number)
 
     def forget(self, principal: str | None) -> None:
-        """Forget what a principal, or anybody if None, has left on connections that have ended."""
+        """Forget the pending updates that a principal, or anybody if None, left on connections that have ended."""
         for each in [each for each in self._known.values() if each.since is not None]:
             if principal in (None, _name(each.actor)):
                 self.take(each.number)
 
     def expire(self, before: Millis) -> int:
-        """Forget what was left before that moment; return how many that were."""
+        """Forget the updates of connections that ended at *before* or earlier; return how many there were."""
         old = [each for each in self._known.values() if each.since is not None and each.since <= before]
         for each in old:
             self.take(each.number)

@@ -1,10 +1,10 @@
-"""The owners of Yjs clients, and from which clock on a client is refused.
+"""The owners of Yjs clients, and the clock from which on a client's structs are refused.
 
-A Yjs client id is one replica of one process. Where principals are known, it belongs to the first one on whose
-connection something new of it arrives, and what is new of it is refused on anybody else's. A holder of a lease is
-known by its connection; the clients whose structs arrive on it are its own, and once the lease has ended, structs
-of theirs that the document does not hold yet are refused, whoever brings them. Deletions name no author and are not
-covered.
+A Yjs client id stands for one replica in one process. If principals are known, the client belongs to the first
+principal on whose connection a new struct of it arrives; on connections of others, new structs of it are refused. A
+holder of a lease is known by its connection, and the clients whose structs arrive there are its own. Once the lease
+has ended, their structs that the document does not hold yet are refused on every connection. Deletions name no
+author, so they are not covered.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Writers:
     Args:
         known: the clients on record.
         enforce: whether new structs of another principal's client are refused; otherwise they are only counted.
-        announced_by: returns who is present as a client, if somebody is. It is theirs before they have written:
-            whoever sees them there could otherwise write first and have it.
+        announced_by: returns the principal that is present as a client, if there is one. The client is theirs even
+            before they write. Otherwise anybody who sees them could write first, and take the client over.
     """
 
     def __init__(
@@ -43,22 +43,22 @@ class Writers:
         self._enforce = enforce
         self._announced_by = announced_by
         self.foreign = 0
-        """Updates that held something new by somebody else's client."""
+        """Number of updates with new structs of another principal's client."""
         self._known = {writer.client: writer for writer in known}
         self._fenced = {writer.client for writer in self._known.values() if writer.fenced_at is not None}
 
     def check(self, document: SessionDoc, update: bytes) -> None:
-        """Refuse an update that holds something new by a fenced client. To be called before it is applied.
+        """Refuse an update with new structs of a fenced client. Call it before the update is applied.
 
         Raises:
-            LeaseLost: it does.
+            LeaseLost: the update has such structs.
             UpdateError: it cannot be decoded.
         """
         if self._fenced and (client := writes_as(document, update, self._fenced)) is not None:
             raise LeaseLost(run=self._known[client].run)
 
     def check_authors(self, found: Iterable[ClientId]) -> None:
-        """Refuse new structs of a fenced client, where the authors are known.
+        """Refuse new structs of a fenced client, given the authors.
 
         Raises:
             LeaseLost: one of them is fenced.
@@ -142,11 +142,11 @@ class Writers:
         return known.principal if known is not None else None
 
     def all(self) -> list[Writer]:
-        """Return all that are known."""
+        """Return all known writers."""
         return list(self._known.values())
 
     def fence(self, document: SessionDoc, leases: set[tuple[str, int]]) -> list[Writer]:
-        """Refuse from now on new structs of the writers of these leases; return the writers concerned."""
+        """Refuse new structs of the writers of these leases from now on; return those writers."""
         concerned = [
             writer
             for writer in self._known.values()
@@ -161,7 +161,7 @@ class Writers:
         return fenced
 
     def _other(self, client: ClientId, principal: str, run: str, epoch: int) -> bool:
-        """Whether a client belongs to another lease, or to somebody else."""
+        """Whether a client belongs to another lease, or to another principal."""
         known = self._known.get(client)
         own = known is None or (known.principal == principal and not known.run)
         return not own and known is not None and (known.run, known.epoch) != (run, epoch)
