@@ -86,7 +86,7 @@ async def test_a_stream_whose_reader_is_slow_ends_all_the_same(world):
         await anext(heard)
 
 
-async def test_a_stream_that_ends_ends(world):
+async def test_a_stream_ends_with_its_source(world):
     async def nothing():
         return
         yield
@@ -96,7 +96,7 @@ async def test_a_stream_that_ends_ends(world):
     assert not world.live._watched
 
 
-async def test_what_waits_is_cancelled_when_the_access_ends(world):
+async def test_a_waiting_stream_is_cancelled_when_the_access_ends(world):
     cancelled = []
 
     async def wait():
@@ -187,7 +187,7 @@ async def test_an_authorizer_of_ones_own_is_two_methods():
                     await asyncio.sleep(0.05)
 
 
-async def test_what_fails_while_nobody_waits_any_more_is_not_complained_about(world):
+async def test_an_error_after_the_reader_left_is_not_logged(world):
     complaints = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
 

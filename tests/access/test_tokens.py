@@ -148,7 +148,7 @@ async def test_forged_and_confused_tokens_are_refused(clock):
     await refused(JwtTokens(clock, secret=SECRET), ours(clock, aud="us"), "udience")
 
 
-async def test_times_are_looked_at(clock):
+async def test_a_token_counts_only_within_its_times(clock):
     authorizer = JwtTokens(clock, secret=SECRET)
     now = clock.now() / 1000
     with pytest.raises(TokenExpired):
@@ -215,7 +215,7 @@ async def test_keys_are_kept_rotated_and_missed_only_for_a_while(clock):
     assert issuer.asked == 3, "an issuer that is down does not lock out whom we know"
 
 
-async def test_keys_from_a_file(clock, tmp_path):
+async def test_keys_are_read_from_a_file(clock, tmp_path):
     path = tmp_path / "keys.json"
     path.write_text(json.dumps({"keys": ISSUER}), "utf-8")
     authorizer = JwtTokens(clock, keys=KeySource(from_file(path), clock))

@@ -128,7 +128,7 @@ MUTANTS = {
         "crdt_sessions/sync/writers.py",
         "            if self._enforce:\n                raise ForeignWriter(client=foreign[0])\n",
         "",
-        ("tests/sync/test_rules.py::test_a_client_belongs_to_the_first_who_brings_something_new_of_it",),
+        ("tests/sync/test_rules.py::test_a_client_belongs_to_the_first_principal_that_brings_its_new_structs",),
     ),
     "let a token choose its algorithm": Mutant(
         "server/crdt_sessions_server/auth/jwt.py",

@@ -166,7 +166,7 @@ def test_a_deletion_waits_for_what_it_deletes_and_takes_what_is_there():
     assert split(later.update, {5: 3}).later is None
 
 
-def test_what_comes_before_a_gap_does_not_wait_for_what_comes_behind_it():
+def test_structs_before_a_gap_do_not_wait_for_those_after_it():
     first, _, third = letters("abc")
     now, clocks, later = split(merge_updates(first, third), {})
     assert clocks == {5: 1}
@@ -200,7 +200,7 @@ def test_clocks_that_no_client_reaches_are_malformed(update):
         split(update, {})
 
 
-def test_what_waits_for_itself_is_malformed():
+def test_an_update_that_waits_for_itself_is_malformed():
     circle = b"\x02" + struct(5, 0, (6, 0))[1:-1] + struct(6, 0, (5, 0))[1:-1] + b"\x00"
     with pytest.raises(MalformedUpdate):
         split(circle, {})
@@ -216,7 +216,7 @@ def test_what_waits_for_itself_is_malformed():
         b"\x01\x01\x05\x00\x0a",
     ],
 )
-def test_what_cannot_be_read_is_malformed(update):
+def test_an_unreadable_update_is_malformed(update):
     with pytest.raises(MalformedUpdate):
         split(update, {})
 

@@ -80,7 +80,7 @@ def test_alternatives_of_an_answer_are_siblings():
 
 
 @given(st.lists(st.tuples(st.integers(0, 5) | st.none(), st.integers(0, 5) | st.none()), max_size=6))
-def test_circles_end(links):
+def test_a_circle_of_parents_ends(links):
     def name(number):
         return None if number is None else f"m{number}"
 

@@ -22,7 +22,7 @@ class Machine:
         return SystemClock(lambda: self.wall, lambda: self.steady)
 
 
-def test_it_tells_the_time_and_follows_small_corrections_at_once():
+def test_the_clock_follows_small_corrections_at_once():
     machine = Machine()
     clock = machine.clock()
     machine.pass_time(100)
@@ -57,6 +57,6 @@ def test_whatever_happens_time_goes_on_evenly(steps):
         now = later
 
 
-def test_the_real_one_is_near_the_machines():
+def test_the_system_clock_is_near_the_machines():
 
     assert abs(SystemClock().now() - time.time() * 1000) < 1000

@@ -62,7 +62,7 @@ async def test_the_oldest_run_for_the_agent_is_given_out_across_sessions(registr
     assert (claim.session.id, claim.run.id, claim.run.lease.owner) == (other, "not-mine", "w")
 
 
-async def test_who_waits_is_served_when_a_run_comes_and_only_one_is(registry, dispatcher):
+async def test_a_new_run_is_given_to_one_waiting_claimant(registry, dispatcher):
     waiting = [asyncio.create_task(dispatcher.claim(["writer"], owner=f"w{n}", wait_s=60)) for n in range(5)]
     await settle()
     await ask(registry)
@@ -117,7 +117,7 @@ async def test_it_is_known_which_agents_have_asked_for_work(registry, dispatcher
     assert registry.claimants.agents("acme") == ["late"], "those of whom it was heard longest ago are forgotten"
 
 
-async def test_who_went_away_is_given_nothing(registry, dispatcher):
+async def test_a_claimant_that_went_away_is_given_nothing(registry, dispatcher):
     first, second = (asyncio.create_task(dispatcher.claim(["writer"], owner=n, wait_s=60)) for n in "ab")
     await settle()
     first.cancel()
@@ -170,7 +170,7 @@ async def test_a_run_is_given_after_the_engine_returned_and_in_the_commit_that_s
     assert [commit for commit in commits if commit] == [[("r", "running")]], "never stored as queued"
 
 
-async def test_who_may_not_take_a_run_is_passed_over(registry, dispatcher):
+async def test_a_claimant_that_may_not_take_a_run_is_passed_over(registry, dispatcher):
     asked = [
         dispatcher.claim(["critic"], owner="other agent", wait_s=60),
         dispatcher.claim(["writer"], owner="other tenant", wait_s=60, tenant="t"),
@@ -188,7 +188,7 @@ async def test_who_may_not_take_a_run_is_passed_over(registry, dispatcher):
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def test_who_was_given_what_was_not_stored_waits_on(clock, store):
+async def test_a_claimant_whose_run_was_not_stored_waits_on(clock, store):
     async with SessionRegistry(store, clock=clock, rules=RULES) as registry:
         await ask(registry, "before", agent="critic")
         waiting = asyncio.create_task(Dispatcher(registry).claim(["writer"], owner="w", wait_s=60))
@@ -211,7 +211,7 @@ async def test_who_was_given_what_was_not_stored_waits_on(clock, store):
         assert (await asyncio.wait_for(waiting, PATIENCE)).run.id == "found"
 
 
-async def test_waiting_ends_when_the_process_does(store, clock):
+async def test_a_waiting_claim_ends_when_the_process_stops(store, clock):
     async with SessionRegistry(store, clock=clock) as registry:
         waiting = asyncio.create_task(Dispatcher(registry).claim(["writer"], owner="w", wait_s=60))
         await settle()
@@ -219,7 +219,7 @@ async def test_waiting_ends_when_the_process_does(store, clock):
         await asyncio.wait_for(waiting, PATIENCE)
 
 
-async def test_waiting_ends(dispatcher):
+async def test_a_claim_returns_nothing_when_its_wait_is_over(dispatcher):
     assert await dispatcher.claim(["writer"], owner="w", wait_s=0.05) is None
 
 
@@ -384,7 +384,7 @@ async def test_a_step_is_done_once_for_all_attempts(registry, dispatcher, clock)
         assert await holding.record_step("pay", {"receipt": 2}) == {"receipt": 1}
 
 
-async def test_two_servers_ago_is_the_same_as_now(store, clock):
+async def test_a_suspended_run_survives_restarts_and_is_finished_by_another_process(store, clock):
     """A run suspended for approval survives the restart of everything and is finished by another process."""
     async with SessionRegistry(store, clock=clock, rules=RULES) as registry:
         await ask(registry)

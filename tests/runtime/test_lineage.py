@@ -86,7 +86,7 @@ async def test_a_stock_client_of_another_session_of_that_name_is_told_and_neithe
         assert await texts(first) == ["of the first", "and back"]
 
 
-async def test_one_of_a_session_that_was_deleted_is_told_by_its_successor(services):
+async def test_a_client_of_a_deleted_session_is_told_by_its_successor(services):
     async with services() as registry:
         document = await kept(registry)
         await registry.delete(ROOM)
@@ -98,7 +98,7 @@ async def test_one_of_a_session_that_was_deleted_is_told_by_its_successor(servic
 
 
 @guarded_or_not
-async def test_who_may_only_read_is_told_the_same(services):
+async def test_a_reader_of_another_session_is_told_the_same(services):
     async with services() as first, services() as second:
         document = await kept(first)
         await kept(second, "of the second")
@@ -134,7 +134,7 @@ async def test_what_was_written_offline_before_anything_was_ever_received_is_wel
 
 
 @guarded_or_not
-async def test_over_http_it_is_refused_and_an_import_is_meant(services):
+async def test_an_update_of_a_foreign_lineage_is_refused_unless_it_is_an_import(services):
     async with services() as first, services() as second:
         document = await kept(first)
         record = await second.create(ROOM)

@@ -676,7 +676,7 @@ async def test_a_session_at_rest_is_left_alone_but_for_what_keeps_its_peers(regi
         assert len(looks) <= 1, looks
 
 
-async def test_whoever_breaks_off_is_gone_after_the_grace_though_the_session_rested(registry, clock):
+async def test_a_peer_that_broke_off_is_gone_after_the_grace_though_the_session_rests(registry, clock):
     async with peers(registry, 2) as (one, two):
         two.replica.set_presence({"user": {"id": "two"}})
         await two.pump()

@@ -119,7 +119,7 @@ async def test_updates_out_of_order_are_given_back_until_their_time_has_come(san
 
 
 @pytest.mark.parametrize("poison", ["KILL", "LOOP", "BOMB"])
-async def test_what_kills_hangs_or_eats_is_refused_and_nobody_else_notices(sandbox, poison):
+async def test_an_update_that_kills_hangs_or_fills_memory_is_refused_and_others_go_on(sandbox, poison):
     good, bad = Session("good"), Session("bad")
     await good.take(sandbox, writing("first"))
     with pytest.raises(PanickedUpdate):
@@ -133,18 +133,18 @@ async def test_what_kills_hangs_or_eats_is_refused_and_nobody_else_notices(sandb
     assert not good.shadow.suspect
 
 
-async def test_what_waits_for_a_busy_machine_is_no_harm(sandbox):
+async def test_an_update_that_waits_for_a_busy_machine_is_not_blamed(sandbox):
     session = Session()
     await session.take(sandbox, writing("STARVED"))
     assert session.document.roots.state["k"] == "STARVED"
     assert sandbox.deaths == 0
 
 
-async def test_it_is_a_group_to_be_killed_at_once_but_no_session_that_the_kernel_weighs_by_itself(sandbox):
+async def test_the_processes_are_one_process_group_and_no_session_of_their_own(sandbox):
     await Session().take(sandbox, writing("GROUP"))
 
 
-async def test_what_stands_still_for_ever_is_refused():
+async def test_an_update_that_hangs_for_ever_is_refused():
     async with Sandbox(patience_s=0.05, program=POISON) as sandbox:
         with pytest.raises(PanickedUpdate):
             await Session().take(sandbox, writing("HALT"))
@@ -178,7 +178,7 @@ async def test_nobody_is_blamed_for_what_somebody_else_did_to_the_mirror(sandbox
     assert session.shadow.strikes == 0
 
 
-async def test_malformed_is_malformed(sandbox):
+async def test_a_malformed_update_is_refused_as_malformed(sandbox):
     session = Session()
     with pytest.raises(MalformedUpdate):
         await session.take(sandbox, b"\x01\x02\x03")

@@ -113,7 +113,7 @@ async def test_a_damaged_row_costs_its_session_that_row_and_the_others_nothing(p
     connection.close()
 
 
-async def test_a_session_of_which_nothing_is_left_is_said_and_the_others_are_saved(path, tmp_path):
+async def test_a_session_without_any_rows_left_is_reported_and_the_others_are_saved(path, tmp_path):
     saved = tmp_path / "saved.db"
     tamper(path, *(f"UPDATE {table} SET checksum = 0 WHERE session = 'a'" for table in ("updates", "snapshots")))
     status, report = doctor(path, "--salvage", saved)
@@ -132,7 +132,7 @@ def test_a_damaged_page_is_found(path):
     assert "damaged" in report or "cannot be read" in report
 
 
-def test_what_is_not_a_database_is_said(tmp_path):
+def test_a_file_that_is_no_database_is_reported(tmp_path):
     (tmp_path / "text").write_text("hello, I am not a database" * 50)
     (tmp_path / "empty").touch()
     for name, said in (

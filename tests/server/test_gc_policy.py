@@ -35,7 +35,7 @@ def _usual_collector():
     gc.unfreeze()
 
 
-async def test_what_survives_is_not_looked_through_again():
+async def test_surviving_objects_are_not_looked_at_again():
     kept = Node()
     async with Heap():
         assert not any(each is kept for each in gc.get_objects())
@@ -44,7 +44,7 @@ async def test_what_survives_is_not_looked_through_again():
     assert gc.get_threshold()[2] < 1e9
 
 
-def test_what_is_new_and_garbage_is_freed_at_the_next_look():
+def test_new_garbage_is_freed_at_the_next_look():
     heap = Heap()
     heap.look()
     garbage = cycle()

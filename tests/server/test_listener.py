@@ -138,7 +138,7 @@ def test_plain_requests_do_not_go_through_hypercorn_and_others_do(server):
         assert (rest[0], rest[2:4]) == (0x82, b"\x00\x00"), "and the session greets"
 
 
-async def test_silence_first_and_http_are_as_ever(server):
+async def test_http_and_clients_that_are_silent_at_first_are_served(server):
     async with httpx.AsyncClient(base_url=server.url) as http:
         assert [(await http.get("/healthz")).status_code for _ in range(2)] == [200, 200]
     with socket.create_connection(("127.0.0.1", server.port)) as late:
@@ -150,7 +150,7 @@ async def test_silence_first_and_http_are_as_ever(server):
         assert peer.subprotocol == "y-sync"
 
 
-def test_who_is_answered_before_the_body_came_is_told_that_the_connection_ends(server):
+def test_an_answer_before_the_body_announces_the_end_of_the_connection(server):
     head = f"POST /v1/nowhere HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: 2\r\n\r\n".encode()
     for pieces, ends in (([head + b"{}"], False), ([head], True)):
         with socket.create_connection(("127.0.0.1", server.port)) as peer:
@@ -256,7 +256,7 @@ async def test_an_endpoint_chooses_among_its_requests_and_may_speak_text(connect
 
 
 @pytest.mark.parametrize("start", [b"P", b"GET /v1/se", b"PRI * HTTP/2.0", b"\x16\x03\x01", b"GET /v1/sync?"])
-async def test_what_cannot_be_ours_is_handed_on_at_once(connected, behind, start):
+async def test_bytes_that_begin_no_request_of_ours_are_handed_on_at_once(connected, behind, start):
     accepting, _, greeted = connected()
     accepting.data_received(start)
     assert (behind.served, behind.waiting, greeted) == ([start], set(), [])
@@ -272,7 +272,7 @@ async def test_what_cannot_be_ours_is_handed_on_at_once(connected, behind, start
     ],
     ids=range(4),
 )
-async def test_what_is_handed_on_is_whole(connected, behind, pieces, extra, greets):
+async def test_connections_are_handed_on_with_all_their_bytes(connected, behind, pieces, extra, greets):
     accepting, transport, greeted = connected(greets=greets, **extra)
     for piece in pieces:
         assert not behind.served

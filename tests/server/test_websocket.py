@@ -89,7 +89,7 @@ def test_where_text_is_spoken_a_binary_message_is_an_empty_one():
     assert (frame.opcode, bytes(frame.data)) == (Opcode.TEXT, b"hello")
 
 
-def test_both_ways_to_close():
+def test_either_side_may_close_first():
     protocol, deframer = client(), Deframer(MAX)
     protocol.send_binary(b"last")
     protocol.send_close(1001, "going away")

@@ -105,7 +105,7 @@ def test_an_unknown_update_does_not_reach_the_document_without_a_verdict(bench, 
         Refused(Overloaded(what="trials")),
     ],
 )
-def test_what_is_refused_leaves_nothing_behind_and_closes_who_brought_it(bench, verdict):
+def test_a_refused_update_changes_nothing_and_closes_its_peer(bench, verdict):
     before = bench.engine.document.encode()
     send(bench, A, Update(writing()))
     effects = tried(bench, 1, verdict)
@@ -114,7 +114,7 @@ def test_what_is_refused_leaves_nothing_behind_and_closes_who_brought_it(bench, 
     assert bench.engine.document.encode() == before
 
 
-def test_what_did_harm_is_not_tried_again(bench):
+def test_a_harmful_update_is_not_tried_again(bench):
     send(bench, A, Update(writing()))
     tried(bench, 1, Refused(PanickedUpdate(size=1)))
     effects = send(bench, B, Update(writing()))
@@ -122,7 +122,7 @@ def test_what_did_harm_is_not_tried_again(bench):
     assert [type(effect.error) for effect in of(ClosePeer, effects)] == [MalformedUpdate]
 
 
-def test_what_came_back_is_what_is_applied_and_stored(bench):
+def test_the_rewritten_update_is_applied_and_stored(bench):
     clean = writing(value=2)
     send(bench, A, Update(writing()))
     effects = tried(bench, 1, Harmless(clean, held=False, authors=()))
@@ -138,7 +138,7 @@ def test_tokens_pass_at_once(bench):
     assert (of(Try, effects), len(of(Persist, effects)), draft(bench)) == ([], 1, "ab")
 
 
-def test_whatever_comes_during_a_trial_waits_in_its_order(bench):
+def test_messages_during_a_trial_wait_in_order(bench):
     """Also what would pass by its shape: what the mirror and the document see must be the same."""
     first, second = letters("ab", 50)
     bench.send(A, Update(first))
@@ -161,7 +161,7 @@ def test_of_one_message_what_follows_is_looked_at_after_what_came_before(bench):
     assert [effect.peer for effect in of(Resume, tried(bench, trial.trial))] == [A]
 
 
-def test_an_answer_to_something_else_changes_nothing(bench):
+def test_a_verdict_on_another_trial_changes_nothing(bench):
     (trial,) = of(Try, send(bench, A, Update(writing())))
     assert tried(bench, trial.trial + 1) == []
     assert state(bench) == {}
@@ -170,7 +170,7 @@ def test_an_answer_to_something_else_changes_nothing(bench):
     assert state(bench) == {"k": 1}
 
 
-def test_who_leaves_during_a_trial_is_not_waited_for(bench):
+def test_a_peer_that_leaves_during_a_trial_is_not_waited_for(bench):
     (trial,) = of(Try, send(bench, A, Update(writing())))
     send(bench, A, Ack(b"x"))
     send(bench, B, Update(writing("b", client=61)))
@@ -181,7 +181,7 @@ def test_who_leaves_during_a_trial_is_not_waited_for(bench):
     assert state(bench) == {"b": 1}
 
 
-def test_rights_count_as_they_are_when_the_answer_comes(bench):
+def test_rights_count_as_of_the_verdict(bench):
     (trial,) = of(Try, send(bench, A, Update(writing())))
     handle(bench, RightsChanged(A, READ_ONLY))
     (closed,) = of(ClosePeer, tried(bench, trial.trial, Harmless(writing(), held=False, authors=())))
@@ -189,7 +189,7 @@ def test_rights_count_as_they_are_when_the_answer_comes(bench):
     assert state(bench) == {}
 
 
-def test_what_was_only_compared_is_tried_again_if_it_may_be_taken_by_then(bench):
+def test_a_compared_update_is_tried_again_once_it_may_be_taken(bench):
     handle(bench, RightsChanged(A, READ_ONLY))
     (trial,) = of(Try, send(bench, A, Update(writing()), Ack(b"x")))
     assert not trial.apply
@@ -201,7 +201,7 @@ def test_what_was_only_compared_is_tried_again_if_it_may_be_taken_by_then(bench)
     assert Ack(b"x") in bench.take(A)
 
 
-def test_what_a_connection_may_have_waiting_is_bounded():
+def test_waiting_messages_of_a_connection_are_bounded():
     bench = Bench(limits=Limits(max_frame_bytes=10_000))
     bench.join(A, B)
     send(bench, A, Update(writing()))
@@ -258,7 +258,7 @@ def test_news_waits_for_the_store_and_everything_of_its_connection_behind_it(ben
 
 
 @pytest.mark.parametrize("plain", [True, False])
-def test_who_waits_for_the_store_too_long_is_told(plain):
+def test_a_peer_that_waits_too_long_for_the_store_is_closed(plain):
     bench = Bench(timing=Timing(storage_patience_s=5))
     bench.join(A)
     update = writing()
@@ -273,7 +273,7 @@ def test_who_waits_for_the_store_too_long_is_told(plain):
     assert [effect.error for effect in of(ClosePeer, bench.pass_time(2))] == [FULL]
 
 
-def test_what_was_tried_when_the_store_failed_is_not_taken(bench):
+def test_an_update_on_trial_when_the_store_fails_is_not_taken(bench):
     (trial,) = of(Try, send(bench, A, Update(writing())))
     handle(bench, StoreChanged(FULL))
     (closed,) = of(ClosePeer, tried(bench, trial.trial, Harmless(writing(), held=False, authors=())))
@@ -318,7 +318,7 @@ def test_a_crash_during_a_trial_loses_nothing(network):
     assert network.engine.view.meta.title == "ann's"
 
 
-def test_time_does_not_pass_a_trial_by(network):
+def test_a_trial_is_not_ended_by_passing_time(network):
     network.edit("ann", lambda view: view.set_title("ann's"))
     while network.trial is None:
         network.deliver("ann", up=True)

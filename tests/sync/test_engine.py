@@ -474,7 +474,7 @@ def test_a_closed_session_takes_no_writes_from_anybody(bench):
         (Limits(max_ack_bytes=3), Ack(b"1234")),
     ],
 )
-def test_what_is_over_its_limit_is_refused(limits, frame):
+def test_input_over_a_limit_is_refused(limits, frame):
     bench = Bench(limits=limits)
     bench.join(A)
     while not (effects := bench.send(A, frame)) or not isinstance(effects[0], ClosePeer):
@@ -537,7 +537,7 @@ def test_relayed_presence_costs_nothing_and_gives_no_rights(bench):
 
 
 @pytest.mark.parametrize("clock", [0, 3, 4])
-def test_old_and_equal_clocks_are_dropped(bench, clock):
+def test_entries_with_old_or_equal_clocks_are_dropped(bench, clock):
     bench.join(A, B)
     bench.send(A, presence(10, 4))
     bench.take(B)
@@ -553,7 +553,7 @@ def test_the_first_announcement_has_clock_zero_and_shows_nothing_yet(bench):
     assert seen(bench.take(B)) == {10: (1, "{}")}
 
 
-def test_whoever_leaves_is_removed_at_their_own_clock(bench):
+def test_a_client_that_leaves_is_removed_at_its_own_clock(bench):
     bench.join(A, B)
     bench.send(A, presence(10, 7))
     bench.take(B)
@@ -686,7 +686,7 @@ def test_no_message_is_placed_in_front_of_what_it_comes_after_whatever_clocks_sa
     assert sorted(placed) == ["about", "edited", "reply", "round", "said"], "a circle loses nobody its place"
 
 
-def test_history_that_was_brought_is_not_answered(bench):
+def test_imported_history_is_not_answered(bench):
     bench.engine.view.document.edit(lambda _: bench.engine.view.set_agent("writer"))
     bench.do(bench.engine.edit(lambda view: [post("old", imported=True)(view), post("new")(view)], NOW)[1])
     assert bench.engine.view.runs.ids() == ["run-new"]
@@ -705,7 +705,7 @@ def test_a_head_that_comes_late_is_waited_for(bench):
     assert bench.engine.view.messages.value("m").seq == 1
 
 
-def test_what_peers_overwrite_of_the_servers_is_restored(bench):
+def test_fields_of_the_server_are_restored_when_peers_overwrite_them(bench):
     bench.do(bench.engine.edit(post("m"), NOW)[1])
     bench.join(A)
     replica = Doc(client_id=70)
@@ -727,7 +727,7 @@ def test_the_title_is_described(bench):
     assert Describe("Oslo") in effects
 
 
-def test_what_is_settled_survives_a_restart_of_the_engine(bench):
+def test_settled_fields_survive_a_restart_of_the_engine(bench):
     bench.do(bench.engine.edit(post("m"), NOW)[1])
     document = SessionDoc(3)
     document.apply(bench.engine.document.encode())
@@ -920,7 +920,7 @@ def test_presence_must_be_json():
         Replica(5).set_presence({"x": float("nan")})
 
 
-def test_nonsense_from_a_server_is_an_error():
+def test_an_unreadable_frame_from_the_server_is_an_error():
     with pytest.raises(WireError):
         Replica(5).receive(b"\x63", NOW)
 

@@ -80,7 +80,7 @@ def test_a_question_and_the_beginning_of_an_answer_are_fresh(update):
     assert message["parts"][0]["text"].to_py() in ("hei 😀", "first ", "hello")
 
 
-def test_what_was_written_in_two_transactions_and_sent_at_once_is_too():
+def test_two_transactions_in_one_update_are_fresh():
     document = writer()
     parts = [written(lambda view: view.messages.add(head("out"), run_id="r"), document)]
     parts.append(written(lambda view: view.messages["out"].open_text().append("first "), document))
@@ -88,12 +88,12 @@ def test_what_was_written_in_two_transactions_and_sent_at_once_is_too():
     assert is_fresh(parts[1], reader(parts[0])) is None, "nothing is known of the array it writes into"
 
 
-def test_a_second_time_it_is_not():
+def test_a_fresh_update_is_not_fresh_a_second_time():
     update = written(ask)
     assert is_fresh(update, reader(update)) is None
 
 
-def test_a_key_that_is_taken_is_not():
+def test_an_existing_key_is_not_fresh():
     assert is_fresh(written(ask, writer(6)), reader(written(ask))) is None
 
 
@@ -114,7 +114,7 @@ def test_a_key_that_is_taken_is_not():
     ],
     ids=["root", "text", "json", "xml", "bytes", "deep json", "deep types", "deleted", "twice", "many", "long"],
 )
-def test_everything_else_is_not(change):
+def test_other_updates_are_not_fresh(change):
     doc = Doc(client_id=5)
     for name, kind in (("state", Map), ("messages", Map)):
         doc.get(name, type=kind)
@@ -146,7 +146,7 @@ NUMBER = b"\x01\x7d\x05"
 A_TEXT = (rooted(), entry("t", b"\x02", 0x27), b"\x04\x00\x05\x01" + string("ab"))
 
 
-def test_bytes_by_hand_are_fresh():
+def test_handmade_bytes_of_this_shape_are_fresh():
     for structs in ([rooted(), entry("a", NUMBER)], A_TEXT, [*A_TEXT, b"\x84\x05\x03" + string("c")]):
         assert is_fresh(update(*structs), reader()) is not None
 
@@ -178,11 +178,11 @@ def test_bytes_by_hand_are_fresh():
         "collected",
     ],
 )  # fmt: skip
-def test_other_bytes_by_hand_are_not(bad):
+def test_handmade_bytes_of_another_shape_are_not_fresh(bad):
     assert is_fresh(bad, reader()) is None
 
 
-def test_an_entry_of_a_message_that_is_there_is_not():
+def test_a_part_of_an_existing_message_is_not_fresh():
     document = writer()
     first = written(ask, document)
     more = written(lambda view: view.messages["m"].open_text(), document)
@@ -227,7 +227,7 @@ def inspected(*updates):
     return inspector, document
 
 
-def test_a_part_is_fresh_only_behind_what_was_taken():
+def test_a_part_is_fresh_only_after_parts_that_were_taken():
     begun, first, second, _ = an_answer()
     inspector, _ = inspected()
     assert inspector.passes(begun)
@@ -238,7 +238,7 @@ def test_a_part_is_fresh_only_behind_what_was_taken():
     assert not inspector.passes(first), "an echo"
 
 
-def test_a_part_before_another_or_by_another_client_is_not():
+def test_a_part_before_another_or_by_another_client_is_not_fresh():
     begun, first, *_ = an_answer()
     document = writer()
     document.apply(begun)
@@ -277,7 +277,7 @@ def test_a_part_of_a_message_that_was_deleted_is_deleted_everywhere(replaced):
     encode_verified(document)
 
 
-def test_what_is_remembered_of_arrays_is_bounded():
+def test_the_number_of_remembered_arrays_is_bounded():
     document = writer()
     begun = [written(lambda view, n=n: view.messages.add(head(f"m{n}")), document) for n in range(40)]
     inspector, _ = inspected(*begun)
@@ -290,7 +290,7 @@ def test_what_is_remembered_of_arrays_is_bounded():
 
 
 @given(st.integers(0, 2**32))
-def test_whatever_is_taken_for_fresh_only_adds(seed):
+def test_every_fresh_update_only_adds(seed):
     """Mutated questions: what still passes moves one clock by what it says, and the document can be read and stored."""
     rng = random.Random(seed)
     answer = an_answer()

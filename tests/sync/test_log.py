@@ -36,7 +36,7 @@ def test_the_memory_that_is_counted_is_the_memory_that_is_used(size):
     assert 0.8 * log.bytes < after - before <= 1.05 * log.bytes
 
 
-def test_what_every_reader_has_is_dropped_and_nothing_else():
+def test_entries_that_every_reader_has_are_dropped_and_no_others():
     log = written(UpdateLog(Seq(0), LARGE), 10)
     log.append(UPDATE, AUTHOR)
     log.forget(Seq(7))
@@ -57,7 +57,7 @@ def test_a_reader_that_lags_falls_off_at_the_bound():
     assert log.portion(log.start, READER).cursor == 100
 
 
-def test_it_is_looked_seldom_for_what_can_be_dropped_however_long_it_is():
+def test_a_log_of_any_length_seldom_looks_for_entries_to_drop():
     log = UpdateLog(Seq(0), LARGE)
     looks = 0
     for _ in range(10_000):  # a reader that never reads
@@ -95,7 +95,7 @@ def test_logs_that_share_their_memory_forget_in_the_order_in_which_they_were_wri
     assert (len(third), memory.bytes <= 3000) == (19, True), "at last its own"
 
 
-def test_what_is_not_committed_is_never_forgotten_for_others():
+def test_uncommitted_entries_are_never_dropped_for_other_logs():
     memory = LogMemory(1000)
     waiting, other = UpdateLog(Seq(0), LARGE, memory), UpdateLog(Seq(0), LARGE, memory)
     written(waiting, 1)
@@ -110,7 +110,7 @@ def test_what_is_not_committed_is_never_forgotten_for_others():
     assert memory.bytes == 0
 
 
-def test_what_was_cut_stands_in_two_frames():
+def test_entries_before_and_after_a_cut_are_in_two_frames():
     log = UpdateLog(Seq(0), LARGE)
     written(log, 2)
     log.cut()

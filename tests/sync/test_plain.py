@@ -53,7 +53,7 @@ def test_typing_and_streaming_are_plain():
         lambda doc, text: text.insert_embed(1, {"image": "x"}),
     ],
 )
-def test_everything_else_is_not(change):
+def test_other_updates_are_not_plain(change):
     document, deltas = typed("abc")
     before = clocks(document)
     _, delta = document.edit(lambda doc: change(doc.doc, doc.doc.get("draft", type=Text)))
@@ -61,7 +61,7 @@ def test_everything_else_is_not(change):
     assert deltas
 
 
-def test_nothing_is_plain_while_something_waits():
+def test_no_update_is_plain_while_another_is_pending():
     document, deltas = typed("a", "b", "c")
     reader = SessionDoc(8)
     inspector = Inspector(reader)
@@ -76,7 +76,7 @@ def test_nothing_is_plain_while_something_waits():
 
 
 @given(st.integers(0, 2**32))
-def test_whatever_is_taken_for_plain_only_inserts_text(seed):
+def test_every_plain_update_only_inserts_text(seed):
     """Mutated typing: what still passes moves one clock by what it says, deletes nothing and leaves nothing waiting."""
     rng = random.Random(seed)
     document, deltas = typed("hello", "wörld 😀", "abc", right=rng.random() < 0.5)
@@ -121,7 +121,7 @@ def test_the_remembered_clocks_are_those_of_the_document(seed, steps):
         each.close()
 
 
-def test_text_inside_of_other_text_with_emoji_is_tried_once_and_plain_from_there_on():
+def test_text_inside_text_with_emoji_is_tried_once_and_then_plain():
     document = SessionDoc(9)
     inspector = Inspector(document)
 
@@ -139,13 +139,13 @@ def test_text_inside_of_other_text_with_emoji_is_tried_once_and_plain_from_there
     assert inspector.passes(typed_at("V", client=4, clock=0, behind=(1, 3))), "at the end there is nothing to tear"
 
 
-def test_text_inside_of_other_text_without_emoji_is_plain():
+def test_text_inside_text_without_emoji_is_plain():
     document = SessionDoc(9)
     document.apply(typed_at("aüb"))
     assert Inspector(document).passes(typed_at("X", client=2, clock=0, between=(0, 1)))
 
 
-def test_an_emoji_and_what_tears_it_in_one_update_are_not_plain():
+def test_an_update_that_inserts_an_emoji_and_tears_it_is_not_plain():
     document = SessionDoc(9)
     document.apply(typed_at("a"))
     first, second = typed_at("😀", clock=1, behind=(1, 0)), typed_at("X", clock=3, behind=(1, 1))

@@ -324,7 +324,7 @@ def test_viewers_neither_keep_nor_remove_whom_they_hear_of():
     assert (bob.states, viewer.states) == ({101: '"bob"'}, {101: '"bob"'})
 
 
-def test_who_is_back_in_time_was_never_away_for_the_others():
+def test_a_client_that_is_back_in_time_was_never_away_for_others():
     world = together('"ann"', '"bob"')
     ann, bob = world.clients
     for _ in range(3):
@@ -380,7 +380,7 @@ def test_a_connection_speaks_for_few():
     assert set(bob.states) == {101}
 
 
-def test_nobody_who_has_announced_himself_speaks_for_another_one():
+def test_a_connection_that_announced_itself_speaks_for_no_other_client():
     world = together('"ann"', '"mallory"', '"bob"')
     ann, mallory, bob = world.clients
     for clock, text in ((1, "null"), (9, '"not ann"'), (10, "null")):
@@ -393,7 +393,7 @@ def test_nobody_who_has_announced_himself_speaks_for_another_one():
     assert world.engine.roster.ignored
 
 
-def test_what_is_remembered_of_those_who_left_is_forgotten():
+def test_clients_that_left_are_forgotten_in_the_end():
     world = together('"ann"', '"bob"')
     for client in world.clients:
         client.leave()

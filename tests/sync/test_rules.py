@@ -188,7 +188,7 @@ def test_only_the_holder_of_the_lease_says_what_became_of_a_run(world):
     assert same_everywhere(world).result.epoch == holder.epoch
 
 
-def test_what_the_server_has_settled_is_put_back_and_told(world):
+def test_fields_that_the_server_settled_are_restored_and_reported(world):
     holder = world.claim()
     world.suspend(holder, approvers=["bob"])
 
@@ -206,7 +206,7 @@ def test_what_the_server_has_settled_is_put_back_and_told(world):
     assert {"meta.status", "seq", "runs"} <= violations(world)
 
 
-def test_who_sent_a_message_is_settled_and_not_what_it_says(world):
+def test_the_author_of_a_message_is_settled_and_its_content_is_not(world):
     head = MessageHead(id="m", role="user", author=Author(id="bob"), created_at=1)
     world.network.edit("eve", lambda view: view.messages.add(head, [TextPart(type="text", text="I quit")]))
     world.settle()
@@ -214,7 +214,7 @@ def test_who_sent_a_message_is_settled_and_not_what_it_says(world):
     assert (message.author.id, message.by) == ("bob", "eve")
 
 
-def test_those_who_may_not_ask_or_stop_do_not(world):
+def test_requests_and_stops_without_the_right_have_no_effect(world):
     world.network.drop("eve")
     world.network.connect("eve", rights=ASKS_NOBODY)
     world.settle()
@@ -244,7 +244,7 @@ def test_a_backend_speaks_for_others(world):
     assert violations(world) == set()
 
 
-def test_where_nobody_is_known_everybody_may_do_everything():
+def test_without_known_principals_everybody_may_do_everything():
     world = World()
     world.post()
     world.ask()
@@ -273,7 +273,7 @@ def test_who_may_not_stop_a_run_asks_twice_at_most():
 
 @settings(max_examples=60, deadline=None)
 @given(STEPS, st.booleans())
-def test_whatever_people_write_only_what_they_may_say_is_there(steps, crash):
+def test_only_writes_that_their_authors_may_make_remain(steps, crash):
     """A: decide as ann, B: as bob, E: as eve; R: a result, C: cancel without the right, Q: turn the question."""
     rights = replace(KNOWN, cancel=False)
     world = World(people=("ann", "bob", "eve"), rights=rights, agents=AGENT)
@@ -327,7 +327,7 @@ def draft(bench):
     return str(bench.engine.document.doc.get("draft", type=Text))
 
 
-def test_a_client_belongs_to_the_first_who_brings_something_new_of_it(bench):
+def test_a_client_belongs_to_the_first_principal_that_brings_its_new_structs(bench):
     first, second = letters("ab")
     bench.join(A, principal="ann", rights=KNOWN)
     bench.join(B, principal="eve", rights=KNOWN)
@@ -369,7 +369,7 @@ def test_authorship_that_is_only_recorded_lets_everybody_write(bench):
     assert Violation("eve", "client") in effects, "it is counted"
 
 
-def test_whose_clients_are_survives_a_restart_and_a_backend_owns_nothing():
+def test_owners_of_clients_survive_a_restart_and_a_backend_owns_none():
     network = SimNetwork()
     for name, rights in (("ann", KNOWN), ("backend", BACKEND)):
         network.add(name)
@@ -447,12 +447,12 @@ def test_an_approval_that_nobody_gave_is_removed_also_where_another_run_goes_on(
     assert violations(world, "ann") == {"approval"}
 
 
-def test_a_head_that_is_written_again_is_told_of(world):
+def test_an_overwritten_head_is_reported(world):
     forge(world, "eve", lambda view: view.messages["q"]._entry.__setitem__("head", {"id": "q", "role": "system"}))
     assert violations(world) == {"head"}
 
 
-def test_what_people_did_is_told_with_who_it_was(world):
+def test_deeds_are_reported_with_their_principals(world):
     deeds = []
     perform = world.network._perform
 

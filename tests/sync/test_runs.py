@@ -354,7 +354,7 @@ def test_an_agent_goes_on_with_another_run_on_the_connection_it_has(held):
     assert world.status("second") == "queued", "and the connection counts for it"
 
 
-def test_who_goes_on_with_another_run_has_left_the_first(held):
+def test_an_agent_that_goes_on_with_another_run_has_left_the_first(held):
     world, holder = held
     world.settle()
     world.ask(run="second", policy="parallel")
@@ -367,7 +367,7 @@ def test_who_goes_on_with_another_run_has_left_the_first(held):
     assert (world.status(), world.status("second")) == ("queued", "running")
 
 
-def test_who_claims_a_lease_that_is_not_theirs_is_closed(held):
+def test_a_peer_that_claims_anothers_lease_is_closed(held):
     world, holder = held
     world.settle()
     world.network.take_over("ann", "made up")
@@ -376,7 +376,7 @@ def test_who_claims_a_lease_that_is_not_theirs_is_closed(held):
     assert world.network.peers[holder.name].closed_by is None
 
 
-def test_who_was_suspended_does_not_keep_the_next_holders_lease_alive(held):
+def test_a_suspended_agent_does_not_keep_the_next_holders_lease_alive(held):
     world, holder = held
     world.suspend(holder)
     world.decide("ann", True)
@@ -452,7 +452,7 @@ def test_a_long_lease_can_be_asked_for_but_not_for_ever(asked):
     assert asked.run().lease.ttl == RULES.longest_lease_s * 1000
 
 
-def test_what_is_settled_is_restored(held):
+def test_settled_fields_are_restored_when_overwritten(held):
     world, holder = held
     lease = world.run().lease
 
@@ -754,7 +754,7 @@ def test_only_the_approvers_may_decide(held):
     assert (world.part().approval.by, world.part().approval.approved) == ("bob", False)
 
 
-def test_who_has_no_say_is_told_so_where_the_question_stands(held):
+def test_a_refused_decision_is_recorded_beside_its_question(held):
     world, holder = held
     world.suspend(holder, approvers=["bob"])
     world.decide("ann", True, reason="please")
@@ -774,7 +774,7 @@ def test_who_has_no_say_is_told_so_where_the_question_stands(held):
     assert (world.part().approval.by, world.part().late, len(world.part().refused)) == ("bob", None, 1)
 
 
-def test_not_everybody_who_has_no_say_is_written_down(held):
+def test_recorded_refusals_of_decisions_are_bounded(held):
     """Where nobody is known, anybody may decide under any number of names."""
     world, holder = held
     world.suspend(holder, approvers=["bob"])

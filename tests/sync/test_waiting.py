@@ -75,7 +75,7 @@ def answered(bench, *peers):
 # -- asking -------------------------------------------------------------------------------------------------------
 
 
-def test_whoever_brings_what_needs_something_is_asked_for_it_at_once(bench):
+def test_a_peer_that_brings_a_pending_update_is_asked_for_the_rest_at_once(bench):
     bench.join(A)
     answered(bench, A)
     of_second, second = tabs()[1:]
@@ -89,7 +89,7 @@ def test_whoever_brings_what_needs_something_is_asked_for_it_at_once(bench):
     assert len(bench.engine.waiting) == 0
 
 
-def test_a_storm_of_what_needs_something_is_one_question(bench):
+def test_many_pending_updates_cause_one_question(bench):
     bench.join(A)
     answered(bench, A)
     made = letters("x" * 100)
@@ -197,7 +197,7 @@ def test_an_acknowledgement_comes_when_everything_before_it_is_there_and_not_bef
     reader.close()
 
 
-def test_what_does_not_depend_on_what_waits_is_taken_at_once(bench):
+def test_updates_that_need_no_pending_one_are_taken_at_once(bench):
     bench.join(A, B)
     waits = letters("ab", 50)[1]
     bench.send(A, Update(waits))
@@ -206,7 +206,7 @@ def test_what_does_not_depend_on_what_waits_is_taken_at_once(bench):
     assert [type(frame) for frame in bench.take(B)] == [Update]
 
 
-def test_of_what_waits_nothing_is_stored_or_sent(bench):
+def test_no_pending_update_is_stored_or_sent(bench):
     bench.join(A, B)
     rows = len(bench.rows)
     for client in range(50, 60):
@@ -215,7 +215,7 @@ def test_of_what_waits_nothing_is_stored_or_sent(bench):
     assert bench.take(B) == []
 
 
-def test_one_update_is_taken_as_far_as_it_can_be(bench):
+def test_the_part_of_an_update_that_needs_nothing_is_taken(bench):
     bench.join(A)
     first, _, third = letters("abc", 50)
     bench.send(A, SyncStep2(merge_updates(first, third, *letters("d", 60))))
@@ -244,7 +244,7 @@ def test_what_the_server_writes_fills_a_gap_too(bench):
 # -- whose it is --------------------------------------------------------------------------------------------------
 
 
-def test_it_outlives_the_connection_that_brought_it(bench):
+def test_a_pending_update_outlives_its_connection(bench):
     bench.join(A, B)
     first, second = letters("ab", 50)
     bench.send(A, Update(second))
@@ -290,7 +290,7 @@ def test_what_somebody_left_is_forgotten_when_their_rights_are_in_doubt(bench, w
     assert draft(bench) == "a"
 
 
-def test_a_closed_session_takes_it_when_it_is_open_again(bench):
+def test_a_reopened_session_takes_a_pending_update(bench):
     bench.join(A, B)
     made = letters("ab", 50)
     bench.send(A, Update(made[1]))
@@ -363,7 +363,7 @@ def test_a_client_that_is_present_is_nobody_elses_before_it_has_written(bench, p
 # -- bounds -------------------------------------------------------------------------------------------------------
 
 
-def test_what_waits_is_bounded_in_number_and_in_memory_that_it_takes():
+def test_pending_updates_are_bounded_in_number_and_memory():
     for limits, many, size in ((Limits(max_waiting=20), 30, 1), (Limits(max_waiting_bytes=200_000), 10**6, 3000)):
         bench = Bench(limits=limits)
         for peer in map(PeerId, range(1, 6)):
@@ -389,7 +389,7 @@ def test_those_who_are_there_do_not_lose_what_waits_to_those_who_come():
     assert len(bench.engine.waiting) == 4
 
 
-def test_what_somebody_left_is_forgotten_after_a_while():
+def test_pending_updates_of_ended_connections_expire():
     bench = Bench(timing=Timing(waiting_s=100))
     bench.join(A)
     bench.send(A, Update(letters("ab", 50)[1]))
@@ -402,7 +402,7 @@ def test_what_somebody_left_is_forgotten_after_a_while():
     assert len(bench.engine.waiting) == 0
 
 
-def test_who_comes_back_and_brings_the_same_takes_it_over(bench):
+def test_an_author_that_returns_with_the_same_update_takes_it_over(bench):
     bench.join(A)
     bench.send(A, Update(letters("ab", 50)[1]))
     bench.do(bench.engine.handle(PeerLeft(A), bench.now))
@@ -414,7 +414,7 @@ def test_who_comes_back_and_brings_the_same_takes_it_over(bench):
     assert Ack(b"x") in bench.take(B)
 
 
-def test_its_cost_is_counted_and_given_back():
+def test_the_memory_of_pending_updates_is_counted_and_released():
     waiting, rng = WaitingUpdates(Limits()), random.Random(1)
     for number in range(50):
         later = Later(bytes(rng.randrange(1000)), {5: number + 1}, {6: 9}, deletes=False)
