@@ -239,7 +239,7 @@ async def test_a_page_of_another_origin_gets_nowhere(service, made, room):
 # -- participants ------------------------------------------------------------------------------------------------------
 
 
-async def test_one_who_looks_on_writes_nothing_by_any_way(service, made, room):
+async def test_a_viewer_can_write_nothing_over_any_protocol(service, made, room):
     mine = token("eve", "viewer")
     async with Raw(service, room, mine) as eve:
         await eve.write(lambda view: view.set_title("mine"))
@@ -592,7 +592,7 @@ async def test_streams_are_counted_as_the_connections_they_are(tmp_path):
         server.close()
 
 
-async def test_one_who_never_finishes_asking_is_hung_up_on(service):
+async def test_a_client_that_never_finishes_its_request_is_disconnected(service):
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     writer.write(b"GET /v1/sessions HTTP/1.1\r\nHost: x\r\nX-Slow: ")
     await writer.drain()

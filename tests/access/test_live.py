@@ -293,7 +293,7 @@ async def test_revocations_members_and_the_audit_log_survive_a_restart(tmp_path)
         server.close()
 
 
-async def test_who_wrote_what_is_told_by_what_was_known(service, http, room):
+async def test_authors_are_listed_as_the_service_knew_them(service, http, room):
     async with http:
         await http.post("/v1/sessions", json={"id": room})
         async with connect(service.url, room, token=token("ann", "editor"), id="bob", name="Bob") as ann:
@@ -356,7 +356,7 @@ async def test_what_is_done_by_other_ways_than_rest_is_in_the_audit_log_too(serv
         assert entries[2]["detail"] == {"run": run, "call": "c", "approved": True}
 
 
-async def test_what_is_kept_of_somebody_is_exported_and_erased(service, http, room):
+async def test_data_about_a_principal_is_exported_and_erased(service, http, room):
     async with http:
         await http.post("/v1/sessions", json={"id": room})
         await http.put(f"/v1/sessions/{room}/members/dora", json={"role": "editor"})

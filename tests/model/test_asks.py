@@ -41,7 +41,7 @@ HOTEL = {
         ([], "schema"),
     ],
 )
-def test_what_forms_cannot_have_is_refused_and_named(schema, where):
+def test_unsupported_parts_of_a_form_are_refused_and_named(schema, where):
     with pytest.raises(BadValue) as refused:
         check_form(schema)
     assert refused.value.where == where
@@ -106,7 +106,7 @@ def test_answers_are_judged_as_json_schema_says(value, schema):
         ({"kind": "edit", "schema": HOTEL}, {"approved": True, "value": {"seat": 2}}, False),
     ],
 )
-def test_what_answers_what(request_, said, fits):
+def test_a_decision_must_fit_its_kind_of_request(request_, said, fits):
     request = ApprovalRequest.model_validate({"requestedAt": 1, **request_})
     assert (why_no_answer(request, Decision.model_validate({"at": 2, **said})) is None) == fits
 

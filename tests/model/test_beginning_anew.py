@@ -56,7 +56,7 @@ def test_readers_have_the_new_text_alone_and_the_document_has_both(view):
     assert len(view.messages["m"].part_clients()) == 1
 
 
-def test_nothing_is_gone_on_with_that_was_taken_back(view):
+def test_superseded_parts_are_not_continued(view):
     begin(view, "Once upon")
     view.document.edit(lambda _: view.messages["m"].open_tool("c", "look"))
     restart(view)
@@ -67,7 +67,7 @@ def test_nothing_is_gone_on_with_that_was_taken_back(view):
     assert message.tool("c").state == "input-available"
 
 
-def test_what_people_were_asked_about_stays(view):
+def test_a_call_that_people_were_asked_about_stays(view):
     begin(view, "I shall book.", close=True)
     view.document.edit(lambda _: view.messages["m"].open_tool("c", "book").ask(ApprovalRequest(requested_at=1)))
     restart(view)
@@ -95,7 +95,7 @@ def test_what_somebody_else_wrote_there_harms_nobody(view, odd):
     MessageCursor().advance(view.messages["m"])
 
 
-def test_who_streams_it_is_told_that_it_begins_anew(view):
+def test_a_streaming_reader_is_told_that_the_message_begins_anew(view):
     cursor = MessageCursor()
     begin(view, "Once upon")
     cursor.advance(view.messages["m"])

@@ -62,7 +62,7 @@ def test_a_pair_and_what_tears_it_in_one_update_are_rewritten(way):
 
 
 @pytest.mark.parametrize("way", ["insert(1, 'X')", "insert(3, 'X')", "delete(1, 2)", "delete(0, 1)", "delete(3, 1)"])
-def test_what_tears_nothing_is_left_as_it_is(way):
+def test_an_update_that_tears_no_pair_is_left_unchanged(way):
     update = bytes.fromhex(
         {
             "insert(1, 'X')": "0101858080800804c4858080800800858080800801015800",
@@ -85,7 +85,7 @@ def test_neighbouring_pairs_are_told_apart():
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 100])
-def test_many_at_once_are_found_as_well(count):
+def test_many_torn_pairs_in_one_update_are_found(count):
     document = SessionDoc(9)
     document.edit(lambda _: document.doc.get("t", type=Text).__iadd__(120 * "€😀"))
     ranges = b"".join(bytes([at * 3 + 1 & 0x7F | 0x80, at * 3 + 1 >> 7, 1]) for at in range(count))

@@ -82,7 +82,7 @@ async def test_a_version_with_a_name_outlives_those_without(forgetful):
         await versions.read(named.seq)
 
 
-async def test_what_differs_is_a_json_patch(registry, versions):
+async def test_the_difference_of_versions_is_a_json_patch(registry, versions):
     before = await versions.keep()
     await write(registry, "n", 1)
     async with registry.open(ROOM) as session:

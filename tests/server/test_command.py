@@ -50,7 +50,7 @@ def test_wrong_settings_are_named(tmp_path):
     assert "missing.json" in _refused("--tokens-file", str(tmp_path / "missing.json"))
 
 
-def test_a_port_in_use_is_said(server):
+def test_a_port_in_use_is_reported(server):
     assert "another --port" in _refused("--port", str(server.port))
 
 
@@ -58,7 +58,7 @@ def test_a_second_server_on_the_same_file_is_refused(server):
     assert "in use by another process" in _refused("--port", "0", "--database", str(server.database))
 
 
-def test_where_it_listens_is_said_in_one_piece(tmp_path):
+def test_the_address_is_printed_in_one_write(tmp_path):
     """In a container, which is unbuffered, the log goes to the same place and would come between."""
     reading, writing = os.pipe2(os.O_DIRECT)  # a read returns what one write wrote
     with subprocess.Popen(

@@ -78,7 +78,7 @@ async def made(client, *names, by="acme/ann"):
         await client.clock.advance(1.0)
 
 
-async def test_sessions_by_recency_status_and_member():
+async def test_sessions_are_listed_by_recency_status_and_member():
     async with served() as client:
         await made(client, "a", "b", "c", "d", "e")
         await made(client, "theirs", by="umbrella/eve")
@@ -99,7 +99,7 @@ async def test_sessions_by_recency_status_and_member():
         assert (await client.get("/v1/sessions/a"))["metadata"] == {"name": "a"}
 
 
-async def test_what_changes_while_one_reads_is_not_told_twice():
+async def test_a_session_that_changes_between_pages_is_not_listed_twice():
     async with served() as client:
         await made(client, "a", "b", "c", "d", "e")
         page = await client.get("/v1/sessions", order="recent", limit=2)
@@ -110,7 +110,7 @@ async def test_what_changes_while_one_reads_is_not_told_twice():
         assert [each["id"] for each in rest["sessions"]] == ["c", "b"], "and a is at the front now"
 
 
-async def test_one_sees_what_one_may_use_and_pages_are_full_of_it():
+async def test_lists_hold_only_sessions_that_the_caller_may_use_in_full_pages():
     async with served(acme__bob=("team-*",)) as client:
         await made(client, "a", "b", "c", "team-1", "team-2", "team-3", "z")
         for order in ("id", "recent"):
@@ -123,7 +123,7 @@ async def test_one_sees_what_one_may_use_and_pages_are_full_of_it():
         assert await client.runs(by="umbrella/eve") == []
 
 
-async def test_a_cursor_that_is_none_is_refused():
+async def test_a_malformed_cursor_is_refused():
     async with served() as client:
         for path in ("/v1/sessions?order=recent&cursor=nonsense", "/v1/runs?cursor=WzFd", "/v1/runs?cursor=%C3%A4"):
             answer = await client.get(path)
@@ -132,7 +132,7 @@ async def test_a_cursor_that_is_none_is_refused():
             assert (await client.get(path))["status"] == 422
 
 
-async def test_runs_across_sessions_by_status_and_agent():
+async def test_runs_of_all_sessions_are_listed_by_status_and_agent():
     async with served() as client:
         await made(client, "a", "b")
         for at, (name, agent) in enumerate((("a", "writer"), ("b", "writer"), ("a", "critic"), ("b", "*"))):
@@ -148,7 +148,7 @@ async def test_runs_across_sessions_by_status_and_agent():
         assert await client.runs(agent="critic", status="queued") == ["run-m2"]
 
 
-async def test_agents_who_is_there_and_what_they_work_on():
+async def test_agents_are_listed_with_their_presence_and_runs():
     async with served(acme__bob=("team-*",)) as client:
         await made(client, "a", "team-1")
         assert await client.get("/v1/agents") == {"agents": []}

@@ -45,7 +45,7 @@ def _heard(name):
         ("error", "error", "error"),
     ],
 )
-def test_the_level_is_ours_and_others_only_say_what_went_wrong(levels, level, ours, others):
+def test_the_log_level_is_for_our_loggers_and_others_log_only_problems(levels, level, ours, others):
     configure_logging(Settings(log_level=level))
     assert _heard("crdt_sessions.registry") == ours
     for name in ("aiosqlite", "httpx", "httpcore", "hypercorn.error", "asyncio", "websockets.server"):
@@ -77,7 +77,7 @@ async def test_requests_are_told_without_their_queries_and_only_if_asked_for(cap
     assert "s3cret" not in json.dumps([vars(line) for line in caplog.records], default=str)
 
 
-async def test_who_is_told_of_a_restart_is_no_error_of_the_service(caplog):
+async def test_requests_refused_during_a_shutdown_are_not_logged_as_errors(caplog):
     async with Service(Settings(), store=MemoryStore()) as service:
         await service.registry.shutdown()
         answer = await service.app.test_client().post("/v1/sessions", json={"id": "late"})

@@ -67,7 +67,7 @@ async def test_no_route_is_missing_and_none_says_too_little(service, document):
                 assert named[argument]["description"] != f"The {argument}.", f"parameter {argument}: {where}"
 
 
-async def test_nothing_is_in_it_that_is_not_there(service, document):
+async def test_every_path_of_the_document_exists(service, document):
     paths = {path_of(rule) for rule in service.app.url_map.iter_rules()}
     assert set(document["paths"]) <= paths
     typed = {"/v1/sessions/{name}/versions/{seq}/diff", "/v1/sessions/{name}/runs/{run}/steps/{key}"}

@@ -228,7 +228,7 @@ def test_no_kind_of_error_is_told_in_the_words_of_the_library():
     assert sentences == ["text cannot be what it is", "either must be a whole number, not 'secret'"]
 
 
-def test_what_is_not_like_anything_suggests_nothing():
+def test_a_name_like_no_other_gets_no_suggestion():
     assert near("zzz", ["port", "host"]) == ""
     assert near("PROT", ["port", "host"]) == "; did you mean port?"
     assert near("", ["port"]) == ""
