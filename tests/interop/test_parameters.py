@@ -169,7 +169,7 @@ async def test_pydantic_ai():
     sent = {tool["function"]["name"]: tool["function"]["parameters"] for tool in body["tools"]}
     assert sent["look"]["required"] == ["city"]
     assert "wait" in sent
-    assert [(delta.kind, delta.name) for delta in deltas] == [("tool", "look"), ("finish", "")]
+    assert [(delta.kind, delta.name) for delta in deltas] == [("tool", "look"), ("usage", ""), ("finish", "")]
 
 
 @pytest.mark.parametrize(

@@ -551,7 +551,7 @@ async def test_a_defect_in_the_engine_fails_the_session_and_nothing_else(registr
         def defect(*_):
             raise RuntimeError("a defect")
 
-        monkeypatch.setattr(session.engine, "_judge", defect)
+        monkeypatch.setattr(session.engine._merger, "_judge", defect)
         await peer.edit(post("m1", "kept by its author"))
         await settle()
         assert peer.replica.durable == 0
