@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from crdt_sessions.ids import Millis
@@ -14,16 +15,18 @@ _MAX_REFUSED = 20
 
 def heard_of(known: ApprovalRecord, decisions: dict[str, Decision], now: Millis) -> ApprovalRecord:
     """Return *known* with the decision that counts, if there is one by now, and with those that do not."""
-    for who, said in _in_time(decisions):
+    counting: list[tuple[str, Decision]] = []
+    for who, said in sorted(decisions.items(), key=lambda item: (item[1].at, item[0])):
         if not may_decide(known.request, who):
             known = refusing(known, refusal(said, by=who, why="not-an-approver"))
         elif (why := why_no_answer(known.request, said)) is not None:
             known = refusing(known, refusal(said, by=who, why="not-an-answer", detail=why))
-    approval = known.approval or _decided(known, decisions, now)
+        else:
+            counting.append((who, said))
+    approval = known.approval or _decided(known, counting, now)
     if approval is None:
         return known
-    settled = known.replace(approval=approval)
-    return settled.replace(late=(*known.late, *_late(settled, decisions)))
+    return known.replace(approval=approval, late=(*known.late, *_late(known, approval, counting)))
 
 
 def refusal(decision: Decision, *, by: str, why: str, detail: str | None = None) -> RefusedDecision:
@@ -39,10 +42,9 @@ def refusing(known: ApprovalRecord, refused: RefusedDecision) -> ApprovalRecord:
     return known.replace(refused=(*others, refused))
 
 
-def _decided(record: ApprovalRecord, decisions: dict[str, Decision], now: Millis) -> Approval | None:
-    """Return the decision that counts, if there is one by now."""
+def _decided(record: ApprovalRecord, said: Sequence[tuple[str, Decision]], now: Millis) -> Approval | None:
+    """Return the decision that counts of those that can, in their order, if there is one by now."""
     request = record.request
-    said = _that_count(record, decisions)
     denials = [(who, decision) for who, decision in said if not decision.approved]
     if request.needs == "all" and not denials:
         missing = set(request.approvers or ()) - {who for who, _ in said}
@@ -58,31 +60,18 @@ def _decided(record: ApprovalRecord, decisions: dict[str, Decision], now: Millis
     return None
 
 
-def _that_count(record: ApprovalRecord, decisions: dict[str, Decision]) -> list[tuple[str, Decision]]:
-    """Return the decisions of those who have a say that are answers to what is asked, in their order."""
-    return [
-        (who, said)
-        for who, said in _in_time(decisions)
-        if may_decide(record.request, who) and why_no_answer(record.request, said) is None
-    ]
-
-
-def _late(record: ApprovalRecord, decisions: dict[str, Decision]) -> list[LateDecision]:
+def _late(
+    record: ApprovalRecord, approval: Approval, decisions: Sequence[tuple[str, Decision]]
+) -> list[LateDecision]:
     """Return what was said after, or against, the decision that counts, and is not recorded as late yet."""
-    approval = record.approval
-    assert approval is not None
     found = []
-    for who, said in _that_count(record, decisions):
+    for who, said in decisions:
         same = said.approved == approval.approved and (not said.approved or said.value == approval.value)
         counted = same and (who == approval.by or record.request.needs == "all")
         late = LateDecision(by=who, **_said(said))
         if not counted and late not in record.late:
             found.append(late)
     return found
-
-
-def _in_time(decisions: dict[str, Decision]) -> list[tuple[str, Decision]]:
-    return sorted(decisions.items(), key=lambda item: (item[1].at, item[0]))
 
 
 def _said(decision: Decision) -> dict[str, Any]:
