@@ -177,7 +177,7 @@ class MessageStream:
         if self._ended:
             return  # the lease has ended, and its report with it
         self._spent = self._spent.plus(spent)
-        report = UsageReport(epoch=self._epoch, **self._spent.model_dump())
+        report = UsageReport(epoch=self._epoch, **self._spent.figures)
         self._peer.edit(lambda view: view.runs.report_usage(self.run_id, report))
 
     def flush(self) -> None:

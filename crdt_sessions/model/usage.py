@@ -58,6 +58,11 @@ class Spent(Value):
         return self
 
     @property
+    def figures(self) -> dict[str, Any]:
+        """What was spent, by the names of its fields; without what a report or a run's usage has besides."""
+        return {name: getattr(self, name) for name in Spent.model_fields}
+
+    @property
     def tokens(self) -> int:
         """All that was read and written."""
         return (self.input_tokens or 0) + (self.output_tokens or 0)

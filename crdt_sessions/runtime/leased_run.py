@@ -107,8 +107,7 @@ class LeasedRun:
         return self.run
 
     def _spend(self, view: SessionView, spent: Spent) -> None:
-        named = {name: getattr(spent, name) for name in Spent.model_fields}
-        view.runs.report_usage(self.record.id, UsageReport(epoch=self.record.epoch, **named))
+        view.runs.report_usage(self.record.id, UsageReport(epoch=self.record.epoch, **spent.figures))
 
     async def report(self, result: RunResult, spent: Spent | None = None) -> Run:
         """Report how the run goes on or ends, and what this attempt has *spent*; return it as the steward settled it.

@@ -105,7 +105,7 @@ class RunRecord(BaseModel):
         if known is None:
             return None
         measured = Usage(first_token_ms=self.first_token_ms, duration_ms=self.duration_ms or None)
-        return measured.replace(**{name: getattr(known, name) for name in Spent.model_fields})
+        return measured.replace(**known.figures)
 
     @property
     def answerer(self) -> str:

@@ -656,7 +656,7 @@ class RunSteward:
         """Take the word of the holder of the lease for what its attempt has cost so far."""
         if record.lease is None or report.epoch != record.epoch:
             return
-        reported = Spent(**{name: getattr(report, name) for name in Spent.model_fields})
+        reported = Spent(**report.figures)
         if reported != record.reported:
             principal = record.request.by if record.request is not None else None
             self._decided.records.spendings.append(Spending(principal or "", now, record.reported, reported))
@@ -888,7 +888,7 @@ def _usage_on_record(usage: Usage | None) -> dict[str, Any]:
     """Return the fields of a record of a run that has cost so much."""
     if usage is None:
         return {}
-    spent = Spent(**{name: getattr(usage, name) for name in Spent.model_fields})
+    spent = Spent(**usage.figures)
     return {"spent": spent, "first_token_ms": usage.first_token_ms, "duration_ms": usage.duration_ms or 0}
 
 
