@@ -9,7 +9,7 @@ from typing import Any
 
 from crdt_sessions.client.messages import FollowedMessages
 from crdt_sessions.client.peer import Peer
-from crdt_sessions.errors import EmptyMessage, NotFound
+from crdt_sessions.errors import EmptyMessage
 from crdt_sessions.model import (
     ANY_AGENT,
     Decision,
@@ -23,6 +23,7 @@ from crdt_sessions.model import (
     TextPart,
     answer_to,
     check_decision,
+    find_call,
     say_nothing,
 )
 from crdt_sessions.model.schedules import Missed
@@ -317,10 +318,7 @@ class ConversationPeer(Peer):
             BadValue: a field is not JSON that every peer can hold.
         """
         run = self.view.runs.find(run_id)
-        message = self.view.messages.find(run.output or "")
-        tool = message.tool(tool_call_id) if message is not None else None
-        if tool is None:
-            raise NotFound(what="tool call that waits for approval", id=tool_call_id)
+        tool = find_call(run, self.view.messages.find(run.output or ""), tool_call_id)
         if fields:
             self.edit(lambda _: tool.fill_in(fields))
         return tool.draft()

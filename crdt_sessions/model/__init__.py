@@ -1,6 +1,6 @@
 """What is in a session document: layout 1 as typed views over pycrdt, pydantic for the JSON values. No I/O."""
 
-from crdt_sessions.model.approvals import check_decision, may_decide
+from crdt_sessions.model.approvals import check_decision, find_call, may_decide
 from crdt_sessions.model.asks import check_form, wants_value, why_no_answer, why_unfit
 from crdt_sessions.model.authorship import authors, sole_author, writes_as
 from crdt_sessions.model.calls import ended_call, with_ended_calls
@@ -155,6 +155,7 @@ __all__ = [
     "ended_call",
     "export_of",
     "extent_of",
+    "find_call",
     "fold",
     "json_text",
     "lineage_in",

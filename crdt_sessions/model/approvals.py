@@ -14,6 +14,19 @@ def may_decide(request: ApprovalRequest, principal: str) -> bool:
     return request.approvers is None or principal in request.approvers
 
 
+def find_call(run: Run | None, message: MessageView | None, call_id: str) -> ToolStream:
+    """Return a tool call of the message that a run writes.
+
+    Raises:
+        NotFound: the message has no such call; the error names those that wait.
+    """
+    tool = message.tool(call_id) if message is not None else None
+    if tool is None:
+        waiting = [each.tool_call_id for each in (run.pending if run is not None else None) or ()]
+        raise NotFound(what="tool call that waits for approval", id=call_id, known=waiting)
+    return tool
+
+
 def check_decision(
     run: Run | None, message: MessageView | None, call_id: str, principal: str, decision: Decision
 ) -> ToolStream:
@@ -33,10 +46,7 @@ def check_decision(
         NotAnAnswer: it does not fit what is asked.
         AlreadyDecided: it is settled, and not by this decision.
     """
-    tool = message.tool(call_id) if message is not None else None
-    if tool is None:
-        waiting = [each.tool_call_id for each in (run.pending if run is not None else None) or ()]
-        raise NotFound(what="tool call that waits for approval", id=call_id, known=waiting)
+    tool = find_call(run, message, call_id)
     request, approval = tool.approval_request, tool.approval
     if request is None:
         raise NothingToDecide(call=call_id, why="nobody is asked about it")

@@ -13,7 +13,6 @@ from crdt_sessions.errors import (
     AlreadyDecided,
     NotAnAnswer,
     NotAnApprover,
-    NotFound,
     NothingToDecide,
     RunNotClaimable,
 )
@@ -28,6 +27,7 @@ from crdt_sessions.model import (
     Schedule,
     SessionView,
     ToolPart,
+    find_call,
 )
 from crdt_sessions.model.strings import (
     NAME_CHARACTERS,
@@ -240,10 +240,8 @@ def _control_routes(runs: Blueprint, registry: SessionRegistry) -> None:
         async with registry.open(asked_session(name)) as session:
 
             def change(view: SessionView) -> dict[str, JsonValue]:
-                message = view.messages.find(view.runs.find(run).output or "")
-                tool = message.tool(call) if message is not None else None
-                if tool is None:
-                    raise NotFound(what="tool call that waits for approval", id=call)
+                found = view.runs.find(run)
+                tool = find_call(found, view.messages.find(found.output or ""), call)
                 session.check_room(len(json.dumps(data.fields)))
                 tool.fill_in(data.fields)
                 return tool.draft()
