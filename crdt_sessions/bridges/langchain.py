@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from crdt_sessions.bridges.deltas import Delta, usage, write
-from crdt_sessions.bridges.wishes import Wishes, object_schema
+from crdt_sessions.bridges.wishes import Wishes
 from crdt_sessions.client import MessageStream
 from crdt_sessions.model import RunInput
 
@@ -47,11 +47,8 @@ def bound(model: Any, input: RunInput) -> Any:
         options["stop"] = wishes.stop
     if wishes.tools:
         model, options = _with_tools(model, wishes, options), {}
-    if (schema := wishes.json_schema) is not None:
-        described = {"name": wishes.json_name, "schema": schema}
-        options["response_format"] = (
-            {"type": "json_schema", "json_schema": described} if schema else {"type": "json_object"}
-        )
+    if (form := wishes.response_format) is not None:
+        options["response_format"] = form
     return model.bind(**options) if options else model
 
 
@@ -61,13 +58,7 @@ def _with_tools(model: Any, wishes: Wishes, options: dict[str, Any]) -> Any:
     if wishes.tool_choice is not None:
         kind, name = wishes.tool_choice
         options["tool_choice"] = name or kind
-    functions = [
-        {
-            "type": "function",
-            "function": {"name": tool.name, "description": tool.description, "parameters": object_schema(tool)},
-        }
-        for tool in wishes.tools
-    ]
+    functions = [{"type": "function", "function": function} for function in wishes.functions]
     return model.bind_tools(functions, **options)
 
 

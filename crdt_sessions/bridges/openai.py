@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
 from crdt_sessions.bridges.deltas import Delta, ModelError, usage, write
-from crdt_sessions.bridges.wishes import Wishes, object_schema
+from crdt_sessions.bridges.wishes import Wishes
 from crdt_sessions.client import MessageStream
 from crdt_sessions.model import RunInput
 
@@ -50,12 +50,12 @@ def parameters(input: RunInput, *, models: Collection[str] | None = None) -> dic
     found: dict[str, Any] = dict(wishes.numbers(_SAMPLING | {"maxOutputTokens": "max_completion_tokens"}))
     found |= wishes.numbers(_CHAT_SAMPLING)
     found |= _tools(wishes, lambda function: {"type": "function", "function": function})
-    if (schema := wishes.json_schema) is not None:
-        described = {"name": wishes.json_name, "schema": schema}
-        found["response_format"] = (
-            {"type": "json_schema", "json_schema": described} if schema else {"type": "json_object"}
-        )
-    return found | _given(model=wishes.model, stop=wishes.stop, reasoning_effort=wishes.effort)
+    return found | _given(
+        response_format=wishes.response_format,
+        model=wishes.model,
+        stop=wishes.stop,
+        reasoning_effort=wishes.effort,
+    )
 
 
 def response_parameters(input: RunInput, *, models: Collection[str] | None = None) -> dict[str, Any]:
@@ -78,12 +78,8 @@ def _tools(wishes: Wishes, spell: Callable[[dict[str, Any]], dict[str, Any]]) ->
     """Return the tools, each as *spell* wants a function, and which of them are to be called."""
     if not wishes.tools:
         return {}
-    functions = [
-        {"name": tool.name, "description": tool.description, "parameters": object_schema(tool)}
-        for tool in wishes.tools
-    ]
     choice, name = wishes.tool_choice or (None, None)
-    return {"tools": [spell(each) for each in functions]} | _given(
+    return {"tools": [spell(function) for function in wishes.functions]} | _given(
         tool_choice=_chosen(spell, name) if name is not None else choice, parallel_tool_calls=wishes.parallel
     )
 

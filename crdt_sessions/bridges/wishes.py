@@ -70,6 +70,22 @@ class Wishes:
         return ("tool", name) if name in [tool.name for tool in self.tools] else None
 
     @property
+    def functions(self) -> list[dict[str, Any]]:
+        """The tools as functions, in the words of OpenAI's chat completions, which others understand, too."""
+        return [
+            {"name": tool.name, "description": tool.description, "parameters": object_schema(tool)}
+            for tool in self.tools
+        ]
+
+    @property
+    def response_format(self) -> dict[str, Any] | None:
+        """The form of the answer in the same words; None if it is to be text."""
+        schema = self.json_schema
+        if not schema:
+            return None if schema is None else {"type": "json_object"}
+        return {"type": "json_schema", "json_schema": {"name": self.json_name, "schema": schema}}
+
+    @property
     def json_schema(self) -> dict[str, Any] | None:
         """The JSON Schema that the answer is to have; an empty one for any object; None if it is to be text."""
         value = self._format
