@@ -166,7 +166,7 @@ class EffectLoop:
         try:
             if self._health.error is not self._outage:
                 self._outage = self._health.error
-                self._rests_until = Millis(0)
+                self.wake()
                 self._perform(self.engine.handle(StoreChanged(self._outage), now))
             self._perform(self.engine.handle(event, now))
         except Exception as error:  # noqa: BLE001 - see guard
