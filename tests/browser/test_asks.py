@@ -2,9 +2,8 @@
 
 import pytest
 
-from tests.browser.chromium import PHONE, Chromium, needs_chromium
+from tests.browser.chromium import PHONE, needs_chromium
 from tests.browser.room import Room
-from tests.processes import Server
 
 pytestmark = needs_chromium
 TRIP = {
@@ -21,20 +20,6 @@ TRIP = {
     "required": ["nights", "name", "room"],
 }
 CHOICE = {"enum": ["Lisbon", "Porto", "Faro"]}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = Chromium()
-    yield chromium
-    chromium.close()
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("asks") / "s.db", "--default-agent", "")
-    yield server
-    server.close()
 
 
 @pytest.fixture

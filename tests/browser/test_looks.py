@@ -13,26 +13,11 @@ from pycrdt import Doc, Map
 from crdt_sessions import connect
 from crdt_sessions.model import Decision
 from tests.access.conftest import bearer, guarded, token
-from tests.browser.chromium import PHONE, Chromium, needs_chromium
+from tests.browser.chromium import PHONE, needs_chromium
 from tests.browser.room import Room
-from tests.processes import Server
 
 pytestmark = needs_chromium
 LONG = "Maximiliana Featherstonehaugh-Cholmondeley of the Western Isles"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = Chromium()
-    yield chromium
-    chromium.close()
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("open") / "s.db", "--default-agent", "")
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")
