@@ -24,7 +24,7 @@ def runs_at_work(registry: SessionRegistry, tenant: str) -> list[tuple[SessionId
         (session.id, record)
         for session in registry.live
         if session.failed is None and tenant_of(session.id) == tenant
-        for record in session.engine.runs.at_work()
+        for record in session.engine.runs.table.at_work()
     ]
     return sorted(found, key=lambda item: item[1].lease.claimed_at if item[1].lease is not None else 0)
 

@@ -440,7 +440,7 @@ class EffectLoop:
 
     def _announce(self, records: Sequence[Records]) -> None:
         """Tell workers and webhooks of what is durable now."""
-        if any(self.engine.runs.is_ready(run_id) for each in records for run_id in each.runs):
+        if any(self.engine.runs.table.is_ready(run_id) for each in records for run_id in each.runs):
             self._claimants.ready.notify_all()
         notices = [notice for each in records for notice in each.notices]
         for notice in notices:

@@ -215,7 +215,7 @@ class Projector:
 
     def _over(self, id: str, cursor: MessageCursor) -> bool:
         """Whether nobody is about to add a part: not the run that wrote it, nor another one that goes on with it."""
-        return cursor.place[0] is not None and self._session.engine.runs.writer_of(id) is None
+        return cursor.place[0] is not None and self._session.engine.runs.table.writer_of(id) is None
 
 
 def _in_order(subjects: list[Subject], places: dict[Subject, _Place]) -> list[Subject]:

@@ -196,16 +196,16 @@ class Session:
         """
         self._loop.raise_if_failed()
         with self._loop.guard():
-            record = self.engine.runs.holder(token)
+            record = self.engine.runs.table.holder(token)
             if record is None or record.id != run_id:
                 raise LeaseLost(run=run_id)
-            self.engine.runs.renew(record.id, record.epoch, self._loop.clock.now())
+            self.engine.runs.leases.renew(record.id, record.epoch, self._loop.clock.now())
         return record
 
     def due_before(self, time: Millis) -> bool:
         """Whether the session needs ticks: there is a lease, or a deadline before *time*."""
         with contextlib.suppress(SessionFailed), self._loop.guard():
-            return self.failed is None and self.engine.runs.due_before(time)
+            return self.failed is None and self.engine.runs.table.due_before(time)
         return False
 
     async def set_status(self, status: str) -> None:

@@ -392,7 +392,7 @@ class SessionEngine:
 
         That is now while something may become due at any moment: a lease runs, somebody's connection broke.
         """
-        if self.runs.timed or self.roster.waiting or len(self.waiting) or self.admission.outage is not None:
+        if self.runs.table.timed() or self.roster.waiting or len(self.waiting) or self.admission.outage is not None:
             return now
         quiet, silent = int(self.timing.keepalive_s * 1000), int(self.timing.silent_peer_s * 1000)
         due = [peer.told + (quiet if peer.introduced else INTRODUCED_MS) for peer in self._peers.values()]
@@ -437,10 +437,10 @@ class SessionEngine:
 
     def _attach(self, peer: Peer, token: str, now: Millis) -> None:
         """Make a connection the one of a lease's holder."""
-        record = self.runs.holder(token)
+        record = self.runs.table.holder(token)
         if record is None:
             raise LeaseLost
-        self.runs.attached(record.id, now)
+        self.runs.leases.attached(record.id, now)
         peer.actor = replace(peer.actor, lease=(record.id, record.epoch))
 
     def _forget(self, peer_id: PeerId, now: Millis) -> list[Effect]:
@@ -450,7 +450,7 @@ class SessionEngine:
             return []
         self.admission.drop(peer_id)
         if peer.actor.lease is not None:
-            self.runs.detached(*peer.actor.lease, now)
+            self.runs.leases.detached(*peer.actor.lease, now)
         return self._ask_all(now) if self.waiting.left(peer_id, peer.actor, now) else []
 
     # -- frames --------------------------------------------------------------------------------------------------
@@ -489,7 +489,7 @@ class SessionEngine:
         """Take the frames of a message, up to an update that nobody can vouch for: the rest waits for its trial."""
         peer.heard = now
         if peer.actor.lease is not None:
-            self.runs.renew(*peer.actor.lease, now)
+            self.runs.leases.renew(*peer.actor.lease, now)
         effects: list[Effect] = []
         try:
             if not peer.known:
@@ -722,7 +722,7 @@ class SessionEngine:
         former = peer.actor.lease
         self._attach(peer, token, now)
         if former is not None:
-            self.runs.detached(*former, now)
+            self.runs.leases.detached(*former, now)
         return self._presence(lambda: self.roster.leave(peer_id, now, abrupt=False))
 
     def _hear(self, peer_id: PeerId, peer: Peer, payload: bytes, now: Millis) -> list[Effect]:
@@ -856,7 +856,7 @@ class SessionEngine:
         """
         if actor is not None and not actor.rights.write:
             raise AccessDenied(what="this connection is read-only")
-        if actor is not None and actor.lease is not None and not self.runs.holds(*actor.lease):
+        if actor is not None and actor.lease is not None and not self.runs.table.holds(*actor.lease):
             raise LeaseLost(run=actor.lease[0])
         effects, later = self._merger.merge(waiting.later.update, verdict, waiting.author, actor, now)
         if later is not None:

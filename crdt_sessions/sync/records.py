@@ -18,6 +18,7 @@ from crdt_sessions.model import (
     Approval,
     ApprovalRequest,
     LateDecision,
+    MessageHead,
     PendingCall,
     RefusedDecision,
     Run,
@@ -28,7 +29,7 @@ from crdt_sessions.model import (
     Spent,
     Usage,
 )
-from crdt_sessions.model.values import RunPolicy, RunStatus
+from crdt_sessions.model.values import RunPolicy, RunStatus, Value
 
 
 class ApprovalRecord(BaseModel):
@@ -234,6 +235,16 @@ class Spending:
     before: Spent | None
     """What its present attempt had reported until now."""
     after: Spent
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question that a schedule asks: a message that is to be written, and to have its place."""
+
+    head: MessageHead
+    parts: list[Value]
+    by: str | None
+    """The principal whose question it is, where that is known."""
 
 
 @dataclass(slots=True)

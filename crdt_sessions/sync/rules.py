@@ -73,7 +73,7 @@ class FieldRules:
                 with self._aside.about("run", run_id):
                     self._check_run(run_id, judged, writes, violated)
         for message_id, keys in touched.messages.items():
-            writer = self._runs.writer_of(message_id)
+            writer = self._runs.table.writer_of(message_id)
             if keys:
                 self._check_superseded(message_id, writer, judged, writes, violated)
             if writer is not None and not self._aside.left("message", message_id):
@@ -96,7 +96,7 @@ class FieldRules:
         violated.append("superseded")
 
     def _check_run(self, run_id: str, actor: Actor | None, writes: list[Write], violated: list[str]) -> None:
-        run, record = self._view.runs.value(run_id) or Run(id=run_id), self._runs.record(run_id)
+        run, record = self._view.runs.value(run_id) or Run(id=run_id), self._runs.table.record(run_id)
         if record is not None and record.over:
             self._said.pop(run_id, None)
             self._questions.pop(record.output, None)
@@ -154,7 +154,7 @@ class FieldRules:
                 why = "role" if not actor.rights.decide else "not-yours"
                 with suppress(ValidationError):  # a value that is no decision needs no answer
                     decision = Decision.model_validate(said)
-                    self._runs.refuse(run_id, call_id, refusal(decision, by=actor.principal, why=why))
+                    self._runs.questions.refuse(run_id, call_id, refusal(decision, by=actor.principal, why=why))
 
     def _on_record(self, message_id: str) -> dict[str, Question]:
         """Return what is known of a message that an earlier run wrote and another one continues."""
@@ -163,7 +163,7 @@ class FieldRules:
                 each.request.json_value(),
                 approval=each.approval.json_value() if each.approval is not None else None,
             )
-            for call_id, each in self._runs.approvals_of(message_id).items()
+            for call_id, each in self._runs.table.approvals_of(message_id).items()
         }
 
     def _asked(self, message_id: str) -> dict[str, Question]:

@@ -22,9 +22,8 @@ from crdt_sessions.model.checks import NO_MAP
 from crdt_sessions.model.strings import ID_CHARACTERS, NOT_AN_ID, is_id
 from crdt_sessions.sync.actor import NOBODY_KNOWN, Asker
 from crdt_sessions.sync.aside import Aside
-from crdt_sessions.sync.records import Unreadable
+from crdt_sessions.sync.records import Asked, Unreadable
 from crdt_sessions.sync.runs import RunDecisions, RunSteward, Write
-from crdt_sessions.sync.schedules import Asked
 
 _MAX_TOLD = 1000
 _MAX_WHY = 500
@@ -102,11 +101,11 @@ class Steward:
     @property
     def decided(self) -> bool:
         """Whether :meth:`take` has something to tell."""
-        return bool(self._writes or self._restored or self._unreadable) or self._runs.decided
+        return bool(self._writes or self._restored or self._unreadable) or self._runs.table.has_decided
 
     def take(self) -> RunDecisions:
         """Return what was decided since the last call."""
-        decided = self._runs.take()
+        decided = self._runs.table.take()
         for asked in decided.asked:
             self._last_seq += 1
             self._seqs[asked.head.id], self._by[asked.head.id] = self._last_seq, asked.by

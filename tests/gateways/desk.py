@@ -60,7 +60,7 @@ class Desk:
 
     async def answer(self, text="", status="completed", tools=(), reason=None, asks=()):
         """Have the run whose turn it is answered, or people asked about calls; return it, or None if there is none."""
-        ready = [run for run in self.view.runs.unfinished() if self.session.engine.runs.is_ready(run.id)]
+        ready = [run for run in self.view.runs.unfinished() if self.session.engine.runs.table.is_ready(run.id)]
         if not ready:
             return None
         record = self.session.decide(
@@ -92,7 +92,7 @@ class Desk:
 
     def runs(self):
         """The questions that were asked, in order."""
-        order = self.session.engine.runs.record
+        order = self.session.engine.runs.table.record
         return [run.request.message_id for run in sorted(self.view.runs.all(), key=lambda run: order(run.id).order)]
 
     def conversation(self):

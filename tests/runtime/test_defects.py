@@ -21,6 +21,10 @@ from crdt_sessions.storage import MemoryStore
 from crdt_sessions.sync import RunSteward, SessionEngine, Steward
 from crdt_sessions.sync.awareness import Roster
 from crdt_sessions.sync.rules import FieldRules
+from crdt_sessions.sync.runs.leases import Leases
+from crdt_sessions.sync.runs.questions import Questions
+from crdt_sessions.sync.runs.table import RunTable
+from crdt_sessions.sync.runs.turns import Turns
 from crdt_sessions.testing import FakeClock, settle
 from crdt_sessions.wire.closing import is_permanent
 from tests.processes import PATIENCE
@@ -30,7 +34,11 @@ from .conftest import ROOM, Peer, until
 DOORS = ("start", "handle", "edit", "decide", "set_status", "forget_presence", "take", "rests_until")
 INSIDE = {
     Steward: ("start", "decide", "take", "record_meta"),
-    RunSteward: ("start", "tick", "look_at_run", "look_at_message", "answer", "take", "_put", "_end", "_queue"),
+    RunSteward: ("start", "tick", "look_at_run", "look_at_message", "answer", "_end"),
+    RunTable: ("take", "put"),
+    Turns: ("queue",),
+    Leases: ("look", "lend", "release"),
+    Questions: ("hear",),
     FieldRules: ("start", "check", "_check_run", "_check_questions"),
     Messages: ("find", "value", "ids"),
     Runs: ("value", "read", "settle", "ids"),
@@ -166,7 +174,7 @@ class Room:
     async def claim(self, _):
         async with self.registry.open(ROOM) as session:
             for run_id in session.view.runs.ids():
-                if session.engine.runs.is_ready(run_id):
+                if session.engine.runs.table.is_ready(run_id):
                     session.assign(run_id, Claimant(("writer",), "bob", 1.0, None, None))
                     await session.durable()
                     return
@@ -296,11 +304,11 @@ async def test_a_run_that_cannot_be_decided_about_does_not_hold_the_queue(store,
         async with registry.open(ROOM, create=True) as session:
             await session.edit(lambda view: (post("m")(view), asked("poison", "m")(view)))
             await session.edit(lambda view: (post("n")(view), asked("next", "n")(view)))
-            assert not session.engine.runs.is_ready("next")
+            assert not session.engine.runs.table.is_ready("next")
     broken_at(monkeypatch, RunSteward, "look_at_run", lambda run, *_: run.id == "poison")
     async with SessionRegistry(store, clock=clock) as registry, registry.open(ROOM) as session:
         await session.durable()
-        assert session.engine.runs.is_ready("next")
+        assert session.engine.runs.table.is_ready("next")
         run = session.view.runs.value("poison")
         assert (run.status, run.outcome.reason) == ("interrupted", "the service cannot decide about this run")
 

@@ -183,7 +183,7 @@ class World:
         return self.run(run).status
 
     def record(self, run="r"):
-        return self.network.engine.runs.record(run)
+        return self.network.engine.runs.table.record(run)
 
     def text(self, output="r-out"):
         message = self.network.engine.view.messages.value(output)

@@ -845,9 +845,9 @@ def test_a_suspended_run_can_be_cancelled_and_its_question_is_closed(held):
 def test_only_what_is_due_keeps_a_session_in_memory(held):
     world, holder = held
     runs, now = world.network.engine.runs, world.network.now
-    assert runs.due_before(now + 60_000)
+    assert runs.table.due_before(now + 60_000)
     world.suspend(holder)
-    assert not world.network.engine.runs.due_before(now + 60_000)
+    assert not world.network.engine.runs.table.due_before(now + 60_000)
 
 
 def test_a_run_that_goes_on_with_an_answer_may_ask_people_again(held):

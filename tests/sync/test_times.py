@@ -132,4 +132,4 @@ def test_a_run_that_is_done_in_time_has_no_deadline_any_more(world):
     world.report(holder, "completed")
     world.settle()
     world.network.pass_time(10)
-    assert (world.status(), world.network.engine.runs.timed) == ("completed", False)
+    assert (world.status(), world.network.engine.runs.table.timed()) == ("completed", [])

@@ -1,0 +1,65 @@
+"""How a run on record is shown in the document: writes that the steward makes, and whether they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from crdt_sessions.model import Run, SessionView, same_request
+from crdt_sessions.model.values import RunStatus, StreamState
+from crdt_sessions.sync.records import ApprovalRecord, RunRecord
+
+Write = Callable[[SessionView], None]
+
+
+def mirror(record: RunRecord) -> Write:
+    """Show what is settled about a run."""
+    return lambda view: view.runs.settle(record.run)
+
+
+def mirrored(record: RunRecord, run: Run) -> bool:
+    """Whether the document agrees with the record."""
+    request = record.request
+    return record.run.settled == run.settled and (request is None or same_request(run, request))
+
+
+def overwritten(record: RunRecord, run: Run) -> bool:
+    """Whether somebody has written something else over what is settled."""
+    asked = record.request
+    other = run.request is not None and asked is not None and not same_request(run, asked)
+    return other or record.run.settled != run.settled
+
+
+def close_parts(message_id: str, state: StreamState) -> Write:
+    """Close what the writer of a message left open."""
+
+    def write(view: SessionView) -> None:
+        message = view.messages.find(message_id)
+        if message is not None:
+            message.close_parts(state)
+
+    return write
+
+
+def end_calls(message_id: str, status: RunStatus) -> Write:
+    """End the tool calls of a message whose run is over."""
+
+    def write(view: SessionView) -> None:
+        message = view.messages.find(message_id)
+        if message is not None:
+            message.end_calls(status)
+
+    return write
+
+
+def settle_tool(run: RunRecord, call_id: str, record: ApprovalRecord) -> Write:
+    """Show what became of a question to people, where it was asked."""
+
+    def write(view: SessionView) -> None:
+        message = view.messages.find(run.output)
+        tool = message.tool(call_id) if message is not None else None
+        if tool is not None:
+            tool.settle(record.approval, record.late, record.refused)
+            if run.over:
+                tool.end(run.status)
+
+    return write
