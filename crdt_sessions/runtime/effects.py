@@ -11,14 +11,14 @@ import contextlib
 import itertools
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar, assert_never
 
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import CrdtSessionsError, SessionClosed, SessionFailed, StorageError
 from crdt_sessions.ids import Millis, reference
 from crdt_sessions.limits import Compaction, Retention
-from crdt_sessions.model import TERMINAL_STATUSES, Folded
+from crdt_sessions.model import Folded
 from crdt_sessions.runtime.audit import AuditLog
 from crdt_sessions.runtime.backlog import Backlog
 from crdt_sessions.runtime.claimants import Assignment, Claimant, Claimants
@@ -26,11 +26,12 @@ from crdt_sessions.runtime.compactor import Compactor
 from crdt_sessions.runtime.connections import Connections
 from crdt_sessions.runtime.health import StoreHealth
 from crdt_sessions.runtime.journal import Journal, Write
+from crdt_sessions.runtime.notices import Notices
 from crdt_sessions.runtime.sandbox import Sandbox, ShadowDocument
 from crdt_sessions.runtime.trials import Trials
 from crdt_sessions.runtime.webhooks import Outbox
 from crdt_sessions.signals import Signal
-from crdt_sessions.storage import Delivery, SessionRecord, UpdateStore
+from crdt_sessions.storage import SessionRecord, UpdateStore
 from crdt_sessions.sync import (
     TRUSTED,
     Actor,
@@ -45,7 +46,6 @@ from crdt_sessions.sync import (
     Event,
     Persist,
     Ready,
-    Records,
     Reload,
     Resume,
     RunReady,
@@ -117,8 +117,8 @@ class EffectLoop:
         self.failed: CrdtSessionsError | None = None
         """Why the session cannot be used any more, if so."""
         self._health = health
-        self._outbox = outbox
         self._claimants = claimants
+        self._notices = Notices(record.id, engine, outbox, claimants)
         self._audit = audit
         self._outage: StorageError | None = None  # as the engine knows it
         self._calls: dict[CallId, asyncio.Future[Answered]] = {}
@@ -130,7 +130,7 @@ class EffectLoop:
             health=health,
             backlog=backlog or Backlog(engine.limits.total_uncommitted_bytes),
             limits=engine.limits,
-            deliveries=self._deliveries,
+            deliveries=self._notices.deliveries,
             stored=self._committed,
             failed=self._not_stored,
         )
@@ -410,7 +410,7 @@ class EffectLoop:
             self.signal.notify_all()
         if write.records:
             with contextlib.suppress(SessionFailed), self.guard():
-                self._announce(write.records)
+                self._notices.announce(write.records)
         if self.failed is None:
             self.compactor.fold_if_due()
 
@@ -421,34 +421,6 @@ class EffectLoop:
         if isinstance(error, StorageError):
             self._health.failed(error)
         self._fail(error, closing_for(error))
-
-    def _deliveries(self, records: Sequence[Records]) -> list[Delivery]:
-        notices = [notice for each in records for notice in each.notices] if self._outbox else []
-        if not notices:
-            return []
-        absent = self._absent()
-        return [
-            delivery for notice in notices for delivery in self._outbox.deliveries(self.record.id, notice, absent)
-        ]
-
-    def _absent(self) -> list[str]:
-        """Return the people who take part in the session and are not connected."""
-        known = {head.author.id for head in self.engine.view.messages.heads() if head.author.kind == "human"} | set(
-            self.engine.view.receipts.keys()
-        )
-        return sorted(known - self.engine.roster.principals())
-
-    def _announce(self, records: Sequence[Records]) -> None:
-        """Tell workers and webhooks of what is durable now."""
-        if any(self.engine.runs.table.is_ready(run_id) for each in records for run_id in each.runs):
-            self._claimants.ready.notify_all()
-        notices = [notice for each in records for notice in each.notices]
-        for notice in notices:
-            if notice.data["status"] in TERMINAL_STATUSES:
-                facts = {name: notice.data[name] for name in ("run", "agent", "status", "reason")}
-                _log.info("run ends", extra={"session": self.record.id, **facts})
-        if notices:
-            self._outbox.look()
 
     def _load_anew(self) -> None:
         """Drop the document in memory; callers that waited for it may try again at once."""

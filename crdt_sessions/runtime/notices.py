@@ -1,0 +1,59 @@
+"""Who hears of a session's runs without being connected to it: workers, webhooks for absent people, the log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from crdt_sessions.ids import SessionId
+from crdt_sessions.model import TERMINAL_STATUSES
+from crdt_sessions.runtime.claimants import Claimants
+from crdt_sessions.runtime.webhooks import Outbox
+from crdt_sessions.storage import Delivery
+from crdt_sessions.sync import Records, SessionEngine
+
+_log = logging.getLogger("crdt_sessions.session")
+
+
+class Notices:
+    """Tells of what the steward of one session has decided.
+
+    Args:
+        session: its id.
+        engine: knows who takes part, and who is here.
+        outbox: takes notices for people who are absent.
+        claimants: the workers to whom ready runs are offered.
+    """
+
+    def __init__(self, session: SessionId, engine: SessionEngine, outbox: Outbox, claimants: Claimants) -> None:
+        self._session = session
+        self._engine = engine
+        self._outbox = outbox
+        self._claimants = claimants
+
+    def deliveries(self, records: Sequence[Records]) -> list[Delivery]:
+        """Return what is to be stored for absent people, together with *records*."""
+        notices = [notice for each in records for notice in each.notices] if self._outbox else []
+        if not notices:
+            return []
+        absent = self._absent()
+        return [delivery for notice in notices for delivery in self._outbox.deliveries(self._session, notice, absent)]
+
+    def announce(self, records: Sequence[Records]) -> None:
+        """Tell workers and webhooks of what is durable now."""
+        if any(self._engine.runs.table.is_ready(run_id) for each in records for run_id in each.runs):
+            self._claimants.ready.notify_all()
+        notices = [notice for each in records for notice in each.notices]
+        for notice in notices:
+            if notice.data["status"] in TERMINAL_STATUSES:
+                facts = {name: notice.data[name] for name in ("run", "agent", "status", "reason")}
+                _log.info("run ends", extra={"session": self._session, **facts})
+        if notices:
+            self._outbox.look()
+
+    def _absent(self) -> list[str]:
+        """Return the people who take part in the session and are not connected."""
+        known = {head.author.id for head in self._engine.view.messages.heads() if head.author.kind == "human"} | set(
+            self._engine.view.receipts.keys()
+        )
+        return sorted(known - self._engine.roster.principals())
