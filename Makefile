@@ -12,7 +12,7 @@ PYTEST := $(BIN)/pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-load
 
 .PHONY: audit demo test bench check fast setup node-setup page picture schemas lock soak nightly clean
 
-demo: $(VENV)/.ready                  ## the service, two agents and the page
+demo: $(VENV)/.runs                   ## the service, two agents and the page
 	@$(BIN)/python examples/demo.py --port $(PORT)
 
 test: setup check                     ## everything: style, types, contracts, all tests
@@ -40,13 +40,19 @@ nightly: setup                        ## all tests, whole where CI tries samples
 
 setup: $(VENV)/.ready node-setup
 
-$(VENV)/.ready: requirements-dev.lock pyproject.toml
+$(VENV)/.ready: requirements-dev.lock pyproject.toml | $(VENV)
+	@$(BIN)/python scripts/setup_python.py
+	@touch $@ $(VENV)/.runs
+
+$(VENV)/.runs: requirements.lock pyproject.toml | $(VENV)
+	@$(BIN)/python scripts/setup_python.py requirements.lock
+	@touch $@
+
+$(VENV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
-	  { echo "python3 cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
-	@$(BIN)/python scripts/setup_python.py
-	@touch $@
+	  { rm -rf $(VENV); echo "python3 cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
 
 node-setup:                           ## Node packages and Chromium; what cannot be had is said, its tests are skipped
 	@sh scripts/setup_node.sh
@@ -65,9 +71,11 @@ schemas: setup                        ## regenerate schemas/ and the tables of d
 audit: $(VENV)/.ready                 ## look up known vulnerabilities of what is pinned
 	$(BIN)/python scripts/audit_dependencies.py
 
-lock: $(VENV)/.ready                  ## resolve requirements-dev.lock anew
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --group dev --generate-hashes \
-	  --no-emit-index-url --no-header --no-annotate --upgrade pyproject.toml -o requirements-dev.lock
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-header --no-annotate pyproject.toml
+lock: $(VENV)/.ready                  ## resolve both lock files anew; what the demo needs is a part of what the tests need
+	$(COMPILE) --upgrade --all-extras --group dev -o requirements-dev.lock
+	$(COMPILE) --extra server --extra demo --group install --constraint requirements-dev.lock -o requirements.lock
 
 clean:
 	rm -rf $(VENV) build examples/web/node_modules tests/*/js/node_modules examples/gateways/node_modules

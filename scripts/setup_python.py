@@ -1,8 +1,9 @@
 """Installs what the project needs into the virtual environment that runs this, and says how far it has come.
 
-    .venv/bin/python scripts/setup_python.py
+    .venv/bin/python scripts/setup_python.py                        what the tests need
+    .venv/bin/python scripts/setup_python.py requirements.lock      what the service, its agents and the demo need
 
-Only what is pinned by its hash in requirements-dev.lock is installed. pip's own words are shown if it fails.
+Only what is pinned by its hash in the lock file is installed. pip's own words are shown if it fails.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-LOCK = ROOT / "requirements-dev.lock"
 PIP = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
-ABOUT = "about 100 MB to download and 450 MB on disk; one to three minutes, once"
+ABOUT = {
+    "requirements.lock": "about 30 MB to download and 100 MB on disk; half a minute to a minute, once",
+    "requirements-dev.lock": "about 100 MB to download and 450 MB on disk; one to three minutes, once",
+}
+"""What each lock file takes."""
 STEPS = 10
 """How often progress is told where lines cannot be overwritten, as in a log."""
 
@@ -78,12 +82,13 @@ def install(arguments: list[str], progress: Progress) -> None:
 
 
 def main() -> None:
-    total = pinned(LOCK.read_text("utf-8"))
+    lock = sys.argv[1] if len(sys.argv) > 1 else "requirements-dev.lock"
+    total = pinned((ROOT / lock).read_text("utf-8"))
     where = os.path.relpath(sys.prefix)
-    print(f"Setting up {where}: {total} Python packages, {ABOUT}.", flush=True)
+    print(f"Setting up {where}: {total} Python packages, {ABOUT[lock]}.", flush=True)
     began = time.monotonic()
     progress = Progress(total, live=sys.stdout.isatty())
-    install(["--require-hashes", "-r", str(LOCK)], progress)
+    install(["--require-hashes", "-r", lock], progress)
     install(["--quiet", "--no-deps", "--no-build-isolation", "-e", "."], progress)
     progress.end()
     print(f"{where} is ready, after {time.monotonic() - began:.0f} s.", flush=True)

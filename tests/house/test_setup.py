@@ -47,5 +47,20 @@ def test_a_setup_that_fails_ends_with_the_words_of_pip(monkeypatch):
 
 
 def test_make_says_what_a_setup_takes():
-    assert re.search(r"\d+ MB to download and \d+ MB on disk; \w+ to \w+ minutes", setup_python.ABOUT)
-    assert "scripts/setup_python.py" in (ROOT / "Makefile").read_text("utf-8")
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    assert "scripts/setup_python.py\n" in makefile
+    assert "scripts/setup_python.py requirements.lock\n" in makefile
+    for lock, about in setup_python.ABOUT.items():
+        assert (ROOT / lock).is_file()
+        assert re.search(r"\d+ MB to download and \d+ MB on disk; [\w ]+ minutes?, once", about)
+
+
+def locked(name):
+    return dict(re.findall(r"^([a-z0-9-]+)(?:\[[^]]*\])?==([^ ;\\]+)", (ROOT / name).read_text("utf-8"), re.M))
+
+
+def test_what_the_demo_needs_is_a_part_of_what_the_tests_need():
+    demo, all_of_it = locked("requirements.lock"), locked("requirements-dev.lock")
+    assert demo.items() <= all_of_it.items(), "the two have parted: make lock"
+    assert {"pycrdt", "quart", "openai", "hatchling"} <= demo.keys()
+    assert len(demo) < len(all_of_it) / 2
