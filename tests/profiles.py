@@ -22,6 +22,11 @@ _TABLE = {  # dev, ci, nightly
     "traces": (1, 1, 2),  # concurrent, of people who wrote together
     "scribbles": (4, 4, 200),  # of clients that know nothing of emoji
     "silence": (17, 17, 75),  # seconds in which a run says nothing; streams are kept alive every 15
+    "mutants": (
+        9,
+        4,
+        1,
+    ),  # of all of them, every how many-th is tried; that its piece of code is there, is seen of all
     "soak": (30, 30, 600),  # seconds of a steady load
     "fresh": (0, 0, 99),  # pages of the documentation that are read in an empty environment as well
     "idleness": (34, 34, 66),  # seconds in which a client says nothing; stock clients hang up after 30
