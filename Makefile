@@ -10,7 +10,7 @@ export HYPOTHESIS_PROFILE ?= dev
 WORKERS ?= logical
 PYTEST := $(BIN)/pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: audit demo test bench check fast setup node-setup page picture schemas lock soak nightly clean
+.PHONY: audit demo test bench check conformance fast setup node-setup page picture schemas lock soak nightly clean
 
 demo: $(VENV)/.runs                   ## the service, two agents and the page
 	@$(BIN)/python examples/demo.py --port $(PORT)
@@ -31,6 +31,9 @@ check: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+conformance: setup                    ## the public conformance suite of Durable Streams, whole
+	CONFORMANCE=1 $(BIN)/pytest -q -n 0 tests/streams/test_conformance.py
 
 soak: $(VENV)/.ready                  ## a steady load for ten minutes; SOAK="--seconds 60" chooses
 	$(BIN)/python -m tests.bench.soak $(SOAK)

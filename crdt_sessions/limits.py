@@ -101,6 +101,10 @@ class Limits:
 
     max_sessions_per_tenant: int = _bound(1_000_000, "A tenant may have so many sessions.", ge=1)
 
+    max_streams_per_tenant: int = _bound(1_000_000, "A tenant may have so many durable streams.", ge=1)
+
+    max_stream_bytes: int = _bound(1024**3, "A durable stream may have so many bytes.", ge=1024)
+
     # a faster peer is held back by TCP, not refused
     messages_per_s: float = _bound(
         2_000.0, "So many WebSocket messages a second are read from a connection for long.", gt=0
@@ -184,6 +188,10 @@ class Timing:
         180.0,
         "A connection that announced presence and then says nothing for this long is closed. Browsers wake a "
         "hidden tab's timers about once a minute, so this is several minutes.",
+    )
+
+    long_poll_s: float = _bound(
+        20.0, "A long poll of a durable stream is answered after so many seconds, if nothing comes.", gt=0
     )
 
     send_timeout_s: float = _bound(30.0, "How long one frame may wait for a peer's socket.")

@@ -29,6 +29,7 @@ _TABLE = {  # dev, ci, nightly
     ),  # of all of them, every how many-th is tried; that its piece of code is there, is seen of all
     "soak": (30, 30, 600),  # seconds of a steady load
     "fresh": (0, 0, 99),  # pages of the documentation that are read in an empty environment as well
+    "conformance": (0, 0, 1),  # whether the cases of the Durable Streams suite that take long are run, too
     "idleness": (34, 34, 66),  # seconds in which a client says nothing; stock clients hang up after 30
 }
 

@@ -22,6 +22,7 @@ from crdt_sessions.runtime.projector import (
 from crdt_sessions.runtime.registry import SessionRegistry
 from crdt_sessions.runtime.sandbox import Sandbox
 from crdt_sessions.runtime.session import Session
+from crdt_sessions.runtime.streams import Streams
 from crdt_sessions.runtime.versions import Versions
 from crdt_sessions.runtime.webhooks import Webhook, post, post_outside
 
@@ -44,6 +45,7 @@ __all__ = [
     "SessionEvent",
     "SessionRegistry",
     "StateChanged",
+    "Streams",
     "Subject",
     "Take",
     "Transport",

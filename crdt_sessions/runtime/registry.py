@@ -46,6 +46,7 @@ from crdt_sessions.runtime.quarantine import Quarantine
 from crdt_sessions.runtime.sandbox import Sandbox
 from crdt_sessions.runtime.session import Session
 from crdt_sessions.runtime.slots import Slots
+from crdt_sessions.runtime.streams import Streams
 from crdt_sessions.runtime.webhooks import Outbox, Send, Webhook
 from crdt_sessions.storage import SessionRecord, StoredSession, UpdateStore
 from crdt_sessions.sync import Aside, EngineFailed, Panics, SessionEngine
@@ -119,6 +120,8 @@ class SessionRegistry:
         """What there is room for."""
         self.documents = Documents(sandbox, self._identifiers)
         """Work on documents, away from the event loop."""
+        self.streams = Streams(store, self.clock, self.limits)
+        """Durable streams that are no session's."""
         self._quarantine = Quarantine(self.clock)
         self.loading = Loading(
             store,
@@ -163,6 +166,11 @@ class SessionRegistry:
     def stopping(self) -> bool:
         """Whether the process is about to stop."""
         return self._stopping
+
+    @property
+    def long_poll_s(self) -> float:
+        """How long a reader of a durable stream waits for something at the most."""
+        return self._timing.long_poll_s
 
     @property
     def live(self) -> list[Session]:
@@ -313,6 +321,7 @@ class SessionRegistry:
         self._stopping = True
         self._slots.stop_entering()
         self.claimants.ready.notify_all()
+        self.streams.stop()
         tasks, self._tasks = [*self._tasks, *self._waking], []
         for task in tasks:
             task.cancel()

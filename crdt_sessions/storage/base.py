@@ -35,6 +35,7 @@ from crdt_sessions.storage.stored import (
     StoredSession,
     Version,
 )
+from crdt_sessions.storage.streams import StreamStore
 
 MOST_AGENTS = 1000
 """Names of agents that are remembered of a tenant."""
@@ -381,13 +382,21 @@ class AuditRecords(Protocol):
 
 
 class UpdateStore(
-    SessionLog, SessionIndex, RunIndex, Deliveries, AccessRecords, UsageRecords, AuditRecords, Protocol
+    SessionLog,
+    SessionIndex,
+    RunIndex,
+    Deliveries,
+    AccessRecords,
+    UsageRecords,
+    AuditRecords,
+    StreamStore,
+    Protocol,
 ):
     """Where sessions are kept: everything that the service asks of a store.
 
     Each method is described where it is declared: :class:`SessionLog`, :class:`SessionIndex`, :class:`RunIndex`,
-    :class:`Deliveries`, :class:`AccessRecords`, :class:`UsageRecords` and :class:`AuditRecords`. All but
-    :meth:`close` may raise :class:`StorageError`.
+    :class:`Deliveries`, :class:`AccessRecords`, :class:`UsageRecords`, :class:`AuditRecords` and, in ``streams.py``,
+    :class:`StreamStore`. All but :meth:`close` may raise :class:`StorageError`.
 
     A call that writes returns when its effect is durable. When it raises :class:`StoreUnavailable`, the effect may be
     stored all the same, since a connection to a database can break between the commit and its answer; so what is

@@ -10,6 +10,7 @@ from crdt_sessions.errors import NotFound, SessionExists, SessionNotFound, Stora
 from crdt_sessions.ids import Millis, Seq, SessionId, lineage_of, tenant_of
 from crdt_sessions.limits import Retention
 from crdt_sessions.storage.base import MOST_AGENTS, UpdateStore
+from crdt_sessions.storage.memory_streams import MemoryStreams
 from crdt_sessions.storage.retention import kept
 from crdt_sessions.storage.stored import (
     NO_ENTRIES,
@@ -43,10 +44,11 @@ class _Session:
     asked_at: dict[str, Millis] = field(default_factory=dict)
 
 
-class MemoryStore(UpdateStore):
+class MemoryStore(MemoryStreams, UpdateStore):
     """An :class:`UpdateStore` that forgets everything when it goes."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._sessions: dict[SessionId, _Session] = {}
         self._generations: dict[SessionId, int] = {}
         self._deliveries: dict[str, Delivery] = {}

@@ -152,6 +152,8 @@ class Settings(BaseModel):
     max_connections_per_principal: int = _as_in(Limits, "max_connections_per_principal")
     max_connections_per_tenant: int = _as_in(Limits, "max_connections_per_tenant")
     max_sessions_per_tenant: int = _as_in(Limits, "max_sessions_per_tenant")
+    max_streams_per_tenant: int = _as_in(Limits, "max_streams_per_tenant")
+    max_stream_bytes: int = _as_in(Limits, "max_stream_bytes")
     messages_per_s: float = _as_in(Limits, "messages_per_s")
     message_burst: int = _as_in(Limits, "message_burst")
     memory_watermark_bytes: int = _as_in(Limits, "memory_watermark_bytes")
@@ -173,6 +175,7 @@ class Settings(BaseModel):
         description="The database may grow to so many bytes; to whatever the disk holds, if this is absent.",
     )
     idle_unload_s: float = _as_in(Timing, "idle_unload_s")
+    long_poll_s: float = _as_in(Timing, "long_poll_s")
     shutdown_s: float = _as_in(Timing, "shutdown_s")
     snapshot_rows: int = _as_in(Compaction, "max_rows")
     keep_last: int = _as_in(Retention, "last")
@@ -212,6 +215,7 @@ class Settings(BaseModel):
             idle_unload_s=self.idle_unload_s,
             shutdown_s=self.shutdown_s,
             storage_patience_s=self.storage_patience_s,
+            long_poll_s=self.long_poll_s,
         )
 
     @property

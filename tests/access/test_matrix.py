@@ -97,6 +97,10 @@ REQUESTS = {
     "tanstack.subscribe": ("GET", "/v1/gateways/tanstack/{room}/subscribe", None),
     "tanstack.read": ("GET", "/v1/gateways/tanstack/{room}?threadId=x", None),
     "tanstack.cancel": ("POST", "/v1/gateways/tanstack/{room}/cancel", {}),
+    "durable-streams.put_stream": ("PUT", "/v1/streams/of-{room}", None),
+    "durable-streams.append_stream": ("POST", "/v1/streams/of-{room}", None),
+    "durable-streams.read_stream": ("GET", "/v1/streams/of-{room}", None),
+    "durable-streams.delete_stream": ("DELETE", "/v1/streams/of-{room}", None),
     "openai.complete": (
         "POST", "/v1/gateways/openai/chat/completions",
         {"model": "*", "stream": True, "messages": [{"role": "user", "content": "?"}]},

@@ -106,10 +106,11 @@ def _error_classes(kind=errors.CrdtSessionsError):
 def test_every_error_stands_in_the_tree_and_has_a_place_in_both_tables():
     stopped = {errors.RunFailed, errors.RunStopped, errors.RunCancelled, errors.RunSuspended}
     client_only = {kind for kind in _error_classes() if re.search(rf"─ {kind.__name__} +\(client\)", errors.__doc__)}
-    client_only |= {errors._SessionError, *stopped}
+    client_only |= {errors._SessionError, errors.StreamError, *stopped}
     http_only = {errors.SessionExists, errors.BadDocument, errors.BadValue, errors.NotFound}
     http_only |= {errors.RunNotClaimable, errors.RunsActive, errors.WrongOffset, errors.AlreadyDecided}
     http_only |= {errors.NothingToDecide, errors.NotAnAnswer, errors.AgentAway, errors.EmptyMessage}
+    http_only |= set(_error_classes(errors.StreamError))
     for kind in set(_error_classes()) - client_only:
         assert kind.__name__ in errors.__doc__
         assert any(parent in OF_ERRORS for parent in kind.__mro__), kind

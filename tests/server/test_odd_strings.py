@@ -85,6 +85,8 @@ REQUESTS = [
     ("POST", "/v1/gateways/tanstack/{name}", AGUI),
     ("POST", "/v1/gateways/tanstack/{name}/send", AGUI),
     ("POST", "/v1/gateways/tanstack/{name}/cancel", {"runId": "r"}),
+    ("PUT", "/v1/streams/{path}", None),
+    ("POST", "/v1/streams/{path}", {"k": "v"}),
     ("POST", "/v1/gateways/openai/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "?"}], "stream": True}),
 ]  # fmt: skip
 OTHER = {"/v1/sessions/{name}/import", "/v1/sessions/{name}/sync", "/v1/sessions/{name}/versions/{seq}/restore"}
@@ -140,7 +142,16 @@ def test_odd_strings_are_refused_or_taken(http, number):
     claim = http.post("/v1/runs/claim", json={"agents": [f"for {name}"], "waitS": 20}).json()
     kind = "application/json-patch+json" if template.endswith("/state") else "application/json"
     headers = {"Lease-Token": claim["token"], "Content-Type": kind, "X-Session-Id": name}
-    known = {"name": name, "run": "run-m", "call": "c", "message": "m", "key": "k", "principal": "p", "id": "1"}
+    known = {
+        "name": name,
+        "run": "run-m",
+        "call": "c",
+        "message": "m",
+        "key": "k",
+        "principal": "p",
+        "id": "1",
+        "path": "a",
+    }
     text = json.dumps(body).replace("{name}", name) if body is not None else ""
     body = json.loads(text) if text else None
     plain = template.format_map({key: quote(value, safe="") for key, value in known.items()})

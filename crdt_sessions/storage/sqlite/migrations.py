@@ -222,6 +222,51 @@ STEPS: tuple[tuple[str, str], ...] = (
         CREATE INDEX usage_by_session ON usage (session, day);
         """,
     ),
+    (
+        "durable streams",
+        """
+        CREATE TABLE streams (
+            id           INTEGER PRIMARY KEY AUTOINCREMENT,
+            tenant       TEXT NOT NULL,
+            path         TEXT NOT NULL,
+            content_type TEXT NOT NULL,
+            owner        TEXT NOT NULL,
+            created_at   INTEGER NOT NULL,
+            touched_at   INTEGER NOT NULL,
+            ttl_s        INTEGER,
+            expires_at   INTEGER,
+            due_at       INTEGER,
+            tail         INTEGER NOT NULL,
+            closed       INTEGER NOT NULL,
+            closed_by    TEXT,
+            last_seq     TEXT,
+            source       INTEGER REFERENCES streams (id),
+            forked_at    INTEGER NOT NULL,
+            gone         INTEGER NOT NULL,
+            UNIQUE (tenant, path)
+        ) STRICT;
+
+        CREATE INDEX streams_due ON streams (due_at) WHERE due_at IS NOT NULL;
+
+        CREATE INDEX streams_by_source ON streams (source) WHERE source IS NOT NULL;
+
+        CREATE TABLE stream_entries (
+            stream   INTEGER NOT NULL REFERENCES streams (id),
+            end_at   INTEGER NOT NULL,
+            data     BLOB NOT NULL,
+            checksum INTEGER NOT NULL,
+            PRIMARY KEY (stream, end_at)
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE stream_producers (
+            stream   INTEGER NOT NULL REFERENCES streams (id),
+            producer TEXT NOT NULL,
+            epoch    INTEGER NOT NULL,
+            seq      INTEGER NOT NULL,
+            PRIMARY KEY (stream, producer)
+        ) STRICT, WITHOUT ROWID;
+        """,
+    ),
 )
 """Name and statements. Append only: a released step never changes."""
 

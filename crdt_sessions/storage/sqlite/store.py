@@ -14,6 +14,7 @@ from crdt_sessions.storage.sqlite.deliveries import SqliteDeliveries
 from crdt_sessions.storage.sqlite.lists import SqliteSessionIndex
 from crdt_sessions.storage.sqlite.log import SqliteSessionLog
 from crdt_sessions.storage.sqlite.runs import SqliteRunIndex
+from crdt_sessions.storage.sqlite.streams import SqliteStreams
 from crdt_sessions.storage.sqlite.usage import SqliteUsageRecords
 
 
@@ -25,6 +26,7 @@ class SqliteStore(
     SqliteAccessRecords,
     SqliteUsageRecords,
     SqliteAuditRecords,
+    SqliteStreams,
     UpdateStore,
 ):
     """An :class:`UpdateStore` in a SQLite file. Open it as a context manager.

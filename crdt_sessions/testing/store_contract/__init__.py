@@ -23,6 +23,7 @@ from crdt_sessions.testing.store_contract.durable import DurableStoreContract
 from crdt_sessions.testing.store_contract.index import IndexContract
 from crdt_sessions.testing.store_contract.log import LogContract
 from crdt_sessions.testing.store_contract.runs import RunContract
+from crdt_sessions.testing.store_contract.streams import StreamContract
 from crdt_sessions.testing.store_contract.suite import KEEP, NOW, A, B, StoreSuite, delivery, rows, run
 from crdt_sessions.testing.store_contract.usage import UsageContract
 from crdt_sessions.testing.store_contract.versions import VersionContract
@@ -42,6 +43,7 @@ __all__ = [
     "RunContract",
     "StoreContract",
     "StoreSuite",
+    "StreamContract",
     "UsageContract",
     "VersionContract",
     "delivery",

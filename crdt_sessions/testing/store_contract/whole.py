@@ -12,6 +12,7 @@ from crdt_sessions.testing.store_contract.deliveries import DeliveryContract
 from crdt_sessions.testing.store_contract.index import IndexContract
 from crdt_sessions.testing.store_contract.log import LogContract
 from crdt_sessions.testing.store_contract.runs import RunContract
+from crdt_sessions.testing.store_contract.streams import StreamContract
 from crdt_sessions.testing.store_contract.suite import NOW, A, delivery_of, rows, run
 from crdt_sessions.testing.store_contract.usage import UsageContract
 from crdt_sessions.testing.store_contract.versions import VersionContract
@@ -26,6 +27,7 @@ class StoreContract(
     AccessContract,
     UsageContract,
     AuditContract,
+    StreamContract,
 ):
     """What a whole store promises."""
 

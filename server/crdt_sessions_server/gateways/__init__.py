@@ -7,6 +7,6 @@ needs to know it. :mod:`.conversation` holds the parts that all of them share.
 
 from __future__ import annotations
 
-from crdt_sessions_server.gateways import ag_ui, ai_sdk, openai, tanstack
+from crdt_sessions_server.gateways import ag_ui, ai_sdk, durable_streams, openai, tanstack
 
-GATEWAYS = (ai_sdk, ag_ui, tanstack, openai)
+GATEWAYS = (ai_sdk, ag_ui, tanstack, openai, durable_streams)

@@ -48,6 +48,7 @@ _PATH_PARAMETERS = {
     "id": "The delivery's id.",
     "model": "The agent's name.",
     "file": "The file's name.",
+    "path": "The stream's path, of any number of segments.",
 }
 _TAGS = {
     "sessions": "Create, list, change and delete sessions; who is here and who wrote what.",
@@ -57,6 +58,7 @@ _TAGS = {
     "versions": "The past of a session: versions, differences, restoring, forking.",
     "transfer": "Whole documents: export, import, and sync without a WebSocket.",
     "gateways": "Chat clients that know no Yjs: AI SDK, AG-UI, TanStack AI, OpenAI.",
+    "streams": "Durable Streams: logs of bytes or JSON that are written, read and followed over HTTP.",
     "access": "Who one is, tokens, revocations, members, the audit log, and people's data.",
     "webhooks": "What was not delivered.",
     "operations": "Health, metrics, this document and the pages.",

@@ -14,6 +14,8 @@ from werkzeug.routing import BaseConverter, PathConverter
 from crdt_sessions_server.asgi import App, Receive, Scope, Send
 
 _SAFE = "!$&'()*+,;=:@-._~"
+_ALSO = {"/v1/stream/": "/v1/streams/"}
+"""Prefixes that clients of others know, and what ours are."""
 _VISIBLE = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
 
 
@@ -81,9 +83,13 @@ def from_header(value: str) -> str:
 
 
 def _encoded(scope: Scope) -> str:
-    """Return the path with its segments encoded in one way, however they came."""
+    """Return the path with its segments encoded in one way, however they came, and by the name that is ours."""
     raw = scope.get("raw_path")
     if raw is None:  # the server does not tell: what it has decoded cannot be told apart any more
-        return quote(scope["path"], safe=_SAFE + "/")
-    segments = raw.partition(b"?")[0].decode("latin-1").split("/")
-    return "/".join(quote(unquote(segment), safe=_SAFE) for segment in segments)
+        path = quote(scope["path"], safe=_SAFE + "/")
+    else:
+        segments = raw.partition(b"?")[0].decode("latin-1").split("/")
+        path = "/".join(quote(unquote(segment), safe=_SAFE) for segment in segments)
+    for prefix, ours in _ALSO.items():
+        path = ours + path.removeprefix(prefix) if path.startswith(prefix) else path
+    return path

@@ -210,6 +210,42 @@ OF_ERRORS: dict[type[errors.CrdtSessionsError], ProblemType] = {
         "store-unavailable", 503, "Nothing can be stored now",
         "What was sent is not stored. Try again later; the operator looks at the disk and at /readyz.",
     ),
+    errors.StreamNotFound: ProblemType(
+        "stream-not-found", 404, "No such stream",
+        "Check the path, or make the stream with PUT.",
+    ),
+    errors.StreamGone: ProblemType(
+        "stream-gone", 410, "The stream was deleted",
+        "Read one of its forks, or make a stream at another path.",
+    ),
+    errors.StreamExists: ProblemType(
+        "stream-exists", 409, "The stream exists already",
+        "Use it as it is, or make one at another path; HEAD tells how it was made.",
+    ),
+    errors.StreamEnded: ProblemType(
+        "stream-ended", 409, "The stream is closed",
+        "Read it to its end, and write to another one.",
+    ),
+    errors.StreamConflict: ProblemType(
+        "stream-conflict", 409, "It does not fit the stream",
+        "Look at the stream with HEAD, and send what fits it.",
+    ),
+    errors.StaleProducer: ProblemType(
+        "stale-producer", 403, "A later producer of that id has written",
+        "Stop writing; or begin anew with a higher Producer-Epoch and Producer-Seq 0.",
+    ),
+    errors.ProducerGap: ProblemType(
+        "producer-gap", 409, "An earlier batch is missing",
+        "Send the batch that Producer-Expected-Seq names, then this one again.",
+    ),
+    errors.StreamReadOnly: ProblemType(
+        "stream-read-only", 405, "A stream that can only be read",
+        "Write to the session: as a Yjs peer, or with the routes under /v1/sessions.",
+    ),
+    errors.BadStreamRequest: ProblemType(
+        "bad-stream-request", 400, "Not a request of the Durable Streams protocol",
+        "Mend the headers, the query or the body; docs/how-to/durable-streams.md shows how they are meant.",
+    ),
     errors.ShuttingDown: ProblemType(
         "shutting-down", 503, "The service restarts",
         "Try again after Retry-After.",

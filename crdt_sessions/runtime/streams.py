@@ -1,0 +1,246 @@
+"""Durable streams of a process: decisions, the store, and readers that wait for what comes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+from crdt_sessions.clock import Clock
+from crdt_sessions.errors import BadStreamRequest, ShuttingDown, TooMany
+from crdt_sessions.limits import Limits
+from crdt_sessions.runtime.recent import Recent
+from crdt_sessions.signals import Signal
+from crdt_sessions.storage import Stream, StreamChange, StreamEntry, StreamFacts, StreamStore
+from crdt_sessions.streams import changes
+from crdt_sessions.streams.changes import Append, Appended, Creation
+from crdt_sessions.streams.framing import is_json, media_type, sub_offset
+from crdt_sessions.streams.offsets import spelled
+
+CHUNK_BYTES = 1024 * 1024
+"""A read returns so many bytes at the most, or one append that is larger."""
+_TENANTS_KNOWN = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What a read found.
+
+    Args:
+        data: a piece of the log.
+        start: where it begins.
+        stream: as it was then; its tail is not before the end of the piece.
+    """
+
+    data: bytes
+    start: int
+    stream: Stream
+
+    @property
+    def end(self) -> int:
+        """Where to go on."""
+        return self.start + len(self.data)
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether it reaches the end of the stream."""
+        return self.end >= self.stream.tail
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing will ever follow."""
+        return self.stream.closed and self.up_to_date
+
+
+class Streams:
+    """The durable streams of a process.
+
+    Args:
+        store: where they are kept.
+        clock: the only source of time.
+        limits: sizes.
+    """
+
+    def __init__(self, store: StreamStore, clock: Clock, limits: Limits) -> None:
+        self._store = store
+        self._clock = clock
+        self._limits = limits
+        self._waiting: dict[tuple[str, str], tuple[Signal, int]] = {}  # and how many wait
+        self._counts: Recent[str, int] = Recent(_TENANTS_KNOWN)
+        self._stopping = False
+
+    def stop(self) -> None:
+        """End all waiting: the process is about to stop."""
+        self._stopping = True
+        for signal, _ in self._waiting.values():
+            signal.notify_all()
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    async def create(self, wanted: Creation) -> tuple[Stream, bool]:
+        """Make a stream; return it once it is durable, and whether it is new.
+
+        Raises:
+            StreamError, TooLarge: that cannot be.
+            TooMany: the tenant has as many as it may have.
+        """
+        await self._check_room(wanted.tenant)
+        now = self._clock.now()
+        made: list[tuple[Stream, bool]] = []
+
+        def decide(facts: StreamFacts) -> StreamChange | None:
+            stream, change = changes.create(facts, wanted, now, most=self._limits.max_stream_bytes)
+            made.append((stream, change is not None))
+            return change
+
+        await self._store.alter_stream(wanted.tenant, wanted.path, decide, now=now, source=wanted.source)
+        stream, new = made[-1]
+        if new:
+            self._counts[wanted.tenant] = self._counts.get(wanted.tenant, 0) + 1
+            self._wake(wanted.tenant, wanted.path)
+        return stream, new
+
+    async def append(self, tenant: str, path: str, wanted: Append) -> Appended:
+        """Append to a stream, or close it; return what became of it once that is durable.
+
+        Raises:
+            StreamError, TooLarge: it cannot be.
+        """
+        now = self._clock.now()
+        done: list[Appended] = []
+
+        def decide(facts: StreamFacts) -> StreamChange | None:
+            appended, change = changes.append(facts, path, wanted, now, most=self._limits.max_stream_bytes)
+            done.append(appended)
+            return change
+
+        producer = None if wanted.batch is None else wanted.batch.producer
+        await self._store.alter_stream(tenant, path, decide, now=now, producer=producer)
+        if not done[-1].repeated:
+            self._wake(tenant, path)
+        return done[-1]
+
+    async def delete(self, tenant: str, path: str) -> None:
+        """Delete a stream.
+
+        Raises:
+            StreamNotFound, StreamGone: there is none, or none any more.
+        """
+        await self._store.alter_stream(tenant, path, lambda facts: changes.delete(facts, path), now=self._clock.now())
+        self._counts.pop(tenant, None)
+        self._wake(tenant, path)
+
+    async def _check_room(self, tenant: str) -> None:
+        most = self._limits.max_streams_per_tenant
+        if self._counts.get(tenant, most) >= most:  # it is not known, or some may have gone since
+            self._counts.remember(tenant, await self._store.count_streams(tenant))
+        if self._counts[tenant] >= most:
+            raise TooMany(what="durable streams of a tenant", limit=most)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    async def find(self, tenant: str, path: str) -> Stream:
+        """Return a stream.
+
+        Raises:
+            StreamNotFound, StreamGone: there is none, or none any more.
+        """
+        return changes.existing(await self._store.stream(tenant, path, now=self._clock.now()), path)
+
+    async def used(self, stream: Stream) -> None:
+        """Note that a stream is read: those with a time to live, live as long again."""
+        now = self._clock.now()
+        if changes.needs_touch(stream, now):
+            await self._store.alter_stream(
+                stream.tenant, stream.path, lambda facts: changes.touch(facts, now), now=now
+            )
+
+    async def read(self, stream: Stream, position: int) -> Piece:
+        """Return what follows *position* in a stream; of text, whole characters.
+
+        Raises:
+            BadStreamRequest: it is no place of the stream.
+        """
+        if position > stream.tail:
+            raise BadStreamRequest(why=f"the offset is beyond {spelled(stream.tail)}, where the stream ends")
+        entries = await self._store.stream_entries(stream, position, most=CHUNK_BYTES)
+        data = b"".join(entry.data for entry in entries)
+        if entries and entries[0].start < position:
+            if is_json(stream.content_type):
+                raise BadStreamRequest(why="the offset lies within what was appended at once")
+            data = data[position - entries[0].start :]
+        piece = Piece(data, position, stream)
+        if media_type(stream.content_type).startswith("text/") and not piece.last:
+            piece = Piece(_whole_characters(data), position, stream)
+        return piece
+
+    async def wait(self, stream: Stream, position: int, seconds: float) -> Stream:
+        """Return the stream once something follows *position*, or it is closed, or after *seconds*.
+
+        Raises:
+            StreamNotFound, StreamGone: it went meanwhile.
+            ShuttingDown: the process is about to stop.
+        """
+        key = (stream.tenant, stream.path)
+        with self._watching(key) as changed:
+            found = await self.find(*key)  # not before one is told of changes
+            if found.tail <= position and not found.closed:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await changed()
+                    found = await self.find(*key)
+        if self._stopping:
+            raise ShuttingDown
+        return found
+
+    @contextlib.contextmanager
+    def _watching(self, key: tuple[str, str]) -> Iterator[Callable[[], Awaitable[None]]]:
+        """Return a context with what waits for the first change of a stream within it."""
+        signal, readers = self._waiting.get(key, (Signal(), 0))
+        self._waiting[key] = (signal, readers + 1)
+        seen = signal.count
+        try:
+            yield lambda: signal.wait_for(lambda: self._stopping or signal.count != seen)
+        finally:
+            _, readers = self._waiting.pop(key)
+            if readers > 1:
+                self._waiting[key] = (signal, readers - 1)
+
+    async def fork_place(self, tenant: str, path: str, position: int | None, sub: int) -> int | None:
+        """Return after how many bytes a stream is to be forked: *position*, and *sub* messages or bytes further on.
+
+        Raises:
+            StreamNotFound: there is no such stream.
+            BadStreamRequest: it has no such place.
+        """
+        source = await self._store.stream(tenant, path, now=self._clock.now())
+        if source is None or source.gone or (position is None and not sub):
+            return position  # who makes the fork says so
+        start = source.tail if position is None else position
+        if start > source.tail:
+            return start
+        entries = await self._store.stream_entries(source, start, most=1)
+        return start + _within(source, entries[0] if entries else StreamEntry(start, b""), start, sub)
+
+    def _wake(self, tenant: str, path: str) -> None:
+        if (tenant, path) in self._waiting:
+            self._waiting[tenant, path][0].notify_all()
+
+
+def _within(source: Stream, entry: StreamEntry, start: int, sub: int) -> int:
+    if is_json(source.content_type) and entry.start < start:
+        raise BadStreamRequest(why="Stream-Fork-Offset lies within what was appended at once")
+    return sub_offset(source.content_type, entry.data[start - entry.start :], sub)
+
+
+def _whole_characters(data: bytes) -> bytes:
+    """Return UTF-8 without the beginning of a character at its end."""
+    for back in range(1, min(4, len(data) + 1)):
+        byte = data[-back]
+        if byte >= 0b1100_0000:
+            needs = 2 if byte < 0b1110_0000 else 3 if byte < 0b1111_0000 else 4
+            return data[:-back] if needs > back else data
+        if byte < 0b1000_0000:
+            return data
+    return data

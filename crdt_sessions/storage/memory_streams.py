@@ -1,0 +1,127 @@
+"""Durable streams in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from crdt_sessions.ids import Millis
+from crdt_sessions.storage.streams import (
+    Decide,
+    Producer,
+    Stream,
+    StreamChange,
+    StreamEntry,
+    StreamFacts,
+    StreamStore,
+)
+
+
+@dataclass(slots=True)
+class _Kept:
+    stream: Stream
+    entries: list[StreamEntry] = field(default_factory=list)
+    producers: dict[str, Producer] = field(default_factory=dict)
+
+
+class MemoryStreams(StreamStore):
+    """A :class:`StreamStore` that forgets everything when it goes."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, _Kept] = {}
+        self._last_stream = 0
+
+    async def stream(self, tenant: str, path: str, *, now: Millis) -> Stream | None:
+        await self.sweep_streams(now)
+        return self._at(tenant, path)
+
+    async def alter_stream(
+        self,
+        tenant: str,
+        path: str,
+        decide: Decide,
+        *,
+        now: Millis,
+        source: str | None = None,
+        producer: str | None = None,
+    ) -> None:
+        await self.sweep_streams(now)
+        found = self._at(tenant, path)
+        known = self._kept[found.id].producers if found is not None else {}
+        facts = StreamFacts(
+            found,
+            None if source is None else self._at(tenant, source),
+            None if producer is None else known.get(producer),
+        )
+        change = decide(facts)
+        if change is not None:
+            self._apply(facts, change, producer)
+
+    def _apply(self, facts: StreamFacts, change: StreamChange, producer: str | None) -> None:
+        if change.stream is None:
+            if facts.stream is not None:
+                self._remove(facts.stream.id)
+            return
+        stream = change.stream
+        if not stream.id:
+            self._last_stream += 1
+            stream = replace(stream, id=self._last_stream)
+            self._kept[stream.id] = _Kept(stream)
+        kept = self._kept[stream.id]
+        kept.stream = stream
+        if change.data:
+            kept.entries.append(StreamEntry(stream.tail - len(change.data), change.data))
+        if producer is not None and change.producer is not None:
+            kept.producers[producer] = change.producer
+
+    async def stream_entries(self, stream: Stream, after: int, *, most: int) -> Sequence[StreamEntry]:
+        found: list[StreamEntry] = []
+        size = 0
+        for entry in self._all(stream.id, stream.tail):
+            if entry.end <= after:
+                continue
+            if found and size + len(entry.data) > most:
+                break
+            found.append(entry)
+            size += len(entry.data)
+        return found
+
+    async def streams(self, tenant: str, *, after: str = "", limit: int, now: Millis) -> Sequence[Stream]:
+        await self.sweep_streams(now)
+        found = [each.stream for each in self._kept.values() if each.stream.tenant == tenant]
+        there = [stream for stream in found if not stream.gone and stream.path > after]
+        return sorted(there, key=lambda stream: stream.path)[:limit]
+
+    async def count_streams(self, tenant: str) -> int:
+        return sum(each.stream.tenant == tenant for each in self._kept.values())
+
+    async def sweep_streams(self, now: Millis) -> None:
+        due = [(each.stream.due_at, id) for id, each in self._kept.items() if not each.stream.gone]
+        for at, id in due:
+            if at is not None and at <= now:
+                self._remove(id)
+
+    def _at(self, tenant: str, path: str) -> Stream | None:
+        found = (each.stream for each in self._kept.values())
+        return next((stream for stream in found if (stream.tenant, stream.path) == (tenant, path)), None)
+
+    def _remove(self, id: int) -> None:
+        kept = self._kept[id]
+        if self._has_forks(id):
+            kept.stream = replace(kept.stream, gone=True)
+            return
+        del self._kept[id]
+        source = kept.stream.source
+        if source is not None and self._kept[source].stream.gone:
+            self._remove(source)
+
+    def _has_forks(self, id: int) -> bool:
+        return any(each.stream.source == id for each in self._kept.values())
+
+    def _all(self, id: int, end: int) -> list[StreamEntry]:
+        """Return the first *end* bytes of a stream, its sources' included, as entries."""
+        kept = self._kept[id]
+        before = kept.stream.source
+        inherited = [] if before is None else self._all(before, min(end, kept.stream.forked_at))
+        own = [StreamEntry(start, data[: end - start]) for start, data in kept.entries if start < end]
+        return inherited + own

@@ -1,0 +1,9 @@
+"""Durable Streams, Electric's HTTP protocol: logs of bytes or JSON messages at ``/v1/streams/<path>``.
+
+Source: the protocol's draft 1.0, and ``@durable-streams/server-conformance-tests`` 0.3.6. ``headers`` reads requests
+and spells answers, ``reading`` answers reads of anything that can be read as a stream, ``routes`` are the methods.
+"""
+
+from crdt_sessions_server.gateways.durable_streams.routes import blueprint
+
+__all__ = ["blueprint"]

@@ -1,0 +1,217 @@
+"""The methods of streams that are resources of their own."""
+
+from __future__ import annotations
+
+import re
+
+from quart import Blueprint, Response, request
+from quart_schema import tag
+
+from crdt_sessions import errors
+from crdt_sessions.errors import AccessDenied, BadStreamRequest
+from crdt_sessions.runtime import SessionRegistry, Streams
+from crdt_sessions.storage import Stream
+from crdt_sessions.streams import NOW, Append, Creation, place, spelled
+from crdt_sessions_server.auth import current_principal
+from crdt_sessions_server.gateways.durable_streams import headers as names
+from crdt_sessions_server.gateways.durable_streams.headers import (
+    asked_batch,
+    asked_fork,
+    asked_seq,
+    asked_time,
+    of_producer,
+    of_stream,
+    of_time,
+    says_closed,
+    tell_error,
+)
+from crdt_sessions_server.gateways.durable_streams.reading import Found, answered
+from crdt_sessions_server.http.describing import BYTES, SSE, Parameter, answers, reads, refuses, takes
+from crdt_sessions_server.http.problems import problem_for
+
+_PATH = re.compile(r"[^\u0000-\u001F\u007F-\u009F\ud800-\udfff]{1,500}")
+_RESERVED = ("__ds", "sessions")
+"""First segments of paths that are no streams of their own."""
+_ANY = {"application/octet-stream": BYTES}
+_WHERE = {names.NEXT: "Where the stream ends.", names.CLOSED: "`true` if nothing can follow."}
+
+
+def blueprint(registry: SessionRegistry) -> Blueprint:
+    """Return the routes of durable streams."""
+    streams = Blueprint("durable-streams", __name__, url_prefix="/v1/streams")
+
+    @streams.after_request
+    async def guard(response: Response) -> Response:
+        response.headers.setdefault("Cross-Origin-Resource-Policy", "cross-origin")
+        return response
+
+    @streams.errorhandler(errors.StreamError)
+    async def refused(error: errors.StreamError) -> Response:
+        return tell_error(problem_for(error), error)
+
+    @streams.put("/<path:path>")
+    @tag(["streams"])
+    @takes(_ANY)
+    @reads(
+        Parameter("Content-Type", "What the stream holds; `application/octet-stream` if absent."),
+        Parameter(names.TTL, "It goes after so many seconds in which nobody uses it."),
+        Parameter(names.EXPIRES_AT, "It goes at this time (RFC 3339)."),
+        Parameter(names.CLOSED, "`true`: the body is all there will be."),
+        Parameter(names.FORKED_FROM, "The path of a stream that this one begins like."),
+        Parameter(names.FORK_OFFSET, "Up to where it is like that one; to its end if absent."),
+        Parameter(names.FORK_SUB, "So many messages, or bytes, further on."),
+    )
+    @answers(200, {}, "It is there already, made the same way.", _WHERE)
+    @answers(201, {}, "It is made.", {**_WHERE, "Location": "Its URL."})
+    @refuses(errors.BadStreamRequest, errors.StreamExists, errors.StreamConflict, errors.StreamNotFound)
+    async def put_stream(path: str) -> Response:
+        """Make a stream, with a first content if there is a body."""
+        tenant, principal = _entered(path), current_principal()
+        stream, new = await registry.streams.create(await _creation(registry.streams, tenant, path, principal.id))
+        told = {"Content-Type": stream.content_type, **of_stream(stream)}
+        if new:
+            registry.audit.note("stream.create", principal.id, tenant=tenant, path=path)
+            told["Location"] = _url()
+        return Response(b"", 201 if new else 200, headers=told)
+
+    @streams.post("/<path:path>")
+    @tag(["streams"])
+    @takes(_ANY)
+    @reads(
+        Parameter("Content-Type", "That of the stream."),
+        Parameter(names.CLOSED, "`true`: nothing follows."),
+        Parameter(names.SEQ, "The writer's own word for the place; greater than the last one."),
+        Parameter(names.PRODUCER, "Names the producer, for batches that may come twice."),
+        Parameter(names.EPOCH, "How often the producer has begun anew."),
+        Parameter(names.PRODUCER_SEQ, "The batch's number in that epoch, from 0."),
+    )
+    @answers(200, {}, "The producer's batch is on disk.", {**_WHERE, names.EPOCH: "", names.PRODUCER_SEQ: ""})
+    @answers(204, {}, "It is on disk, or was already.", _WHERE)
+    @refuses(
+        errors.BadStreamRequest,
+        errors.StreamNotFound,
+        errors.StreamGone,
+        errors.StreamEnded,
+        errors.StreamConflict,
+        errors.StaleProducer,
+        errors.ProducerGap,
+    )
+    async def append_stream(path: str) -> Response:
+        """Append to a stream, or close it, or both. What is answered with success is on disk."""
+        tenant = _entered(path)
+        body = await _body()
+        wanted = Append(body, request.headers.get("Content-Type"), says_closed(), asked_seq(), asked_batch())
+        done = await registry.streams.append(tenant, path, wanted)
+        if done.stream.closed and not done.repeated:
+            registry.audit.note("stream.close", current_principal().id, tenant=tenant, path=path)
+        told = {**of_stream(done.stream), **of_producer(done.producer)}
+        new_batch = wanted.batch is not None and body and not done.repeated
+        return Response(b"", 200 if new_batch else 204, headers=told)
+
+    @streams.get("/<path:path>")
+    @tag(["streams"])
+    @reads(
+        Parameter("offset", "Where to begin: an offset from `Stream-Next-Offset`, `-1`, or `now`.", "query"),
+        Parameter("live", "`long-poll` waits for the next piece, `sse` sends all that come.", "query"),
+        Parameter("cursor", "The last `Stream-Cursor`, for caches in between.", "query"),
+        Parameter("If-None-Match", "The ETag of what is known."),
+    )
+    @answers(
+        200,
+        {**_ANY, SSE: {"type": "string"}},
+        "A piece of the stream, with its content type; all that follows, with `live=sse`.",
+        {**_WHERE, names.UP_TO_DATE: "`true` at the end, for now.", names.CURSOR: "", "ETag": ""},
+    )
+    @answers(204, {}, "Nothing came (long poll).", _WHERE)
+    @answers(304, {}, "It is known already.")
+    @refuses(errors.BadStreamRequest, errors.StreamNotFound, errors.StreamGone)
+    async def read_stream(path: str) -> Response:
+        """Read a stream: what is there, what comes next, or both without end. HEAD tells of it."""
+        stream = await registry.streams.find(_entered(path), path)
+        if request.method == "HEAD":
+            return _described(stream)
+        return await answered(_Own(registry.streams, stream), registry.clock, registry.long_poll_s)
+
+    @streams.delete("/<path:path>")
+    @tag(["streams"])
+    @answers(204, {}, "It is gone; what its forks need of it is kept for them.")
+    @refuses(errors.StreamNotFound, errors.StreamGone)
+    async def delete_stream(path: str) -> Response:
+        """Delete a stream."""
+        tenant = _entered(path)
+        await registry.streams.delete(tenant, path)
+        registry.audit.note("stream.delete", current_principal().id, tenant=tenant, path=path)
+        return Response(b"", 204)
+
+    return streams
+
+
+async def _creation(streams: Streams, tenant: str, path: str, owner: str) -> Creation:
+    """Return how the stream that the request makes is to be."""
+    content_type = request.headers.get("Content-Type")
+    ttl_s, expires_at = asked_time()
+    source, position, sub = asked_fork() or (None, None, 0)
+    if source is not None:
+        _entered(source)
+        position = await streams.fork_place(tenant, source, position, sub)
+    body = await _body()
+    return Creation(
+        tenant, path, owner, content_type, ttl_s, expires_at, says_closed(), body, source, forked_at=position
+    )
+
+
+async def _body() -> bytes:
+    body = await request.get_data()
+    return body if isinstance(body, bytes) else body.encode()  # Quart types both
+
+
+def _entered(path: str) -> str:
+    """Return the tenant whose stream a *path* names.
+
+    Raises:
+        BadStreamRequest: it cannot name one.
+        AccessDenied: the token is not for it.
+    """
+    segments = path.split("/")
+    if _PATH.fullmatch(path) is None or not {"", ".", ".."}.isdisjoint(segments) or segments[0] in _RESERVED:
+        raise BadStreamRequest(
+            why=f"a stream's path has 1 to 500 characters, no control characters, none of the segments '', '.' and"
+            f" '..', and does not begin with {' or '.join(_RESERVED)}"
+        )
+    principal = current_principal()
+    if not principal.may_enter(path):
+        raise AccessDenied(what="this token is not for that stream")
+    return principal.tenant
+
+
+def _described(stream: Stream) -> Response:
+    told = {"Content-Type": stream.content_type, "Cache-Control": "no-store"}
+    return Response(b"", headers={**told, **of_stream(stream), **of_time(stream)})
+
+
+def _url() -> str:
+    raw = request.scope.get("raw_path")
+    return f"{request.scheme}://{request.host}{request.path if raw is None else raw.decode('latin-1')}"
+
+
+class _Own:
+    """A stream that is a resource of its own, to be read."""
+
+    def __init__(self, streams: Streams, stream: Stream) -> None:
+        self._streams = streams
+        self._stream = stream
+        self.content_type = stream.content_type
+        self.name = str(stream.id)
+
+    async def read(self, offset: str) -> Found:
+        """Return what follows an offset."""
+        await self._streams.used(self._stream)
+        piece = await self._streams.read(self._stream, self._stream.tail if offset == NOW else place(offset))
+        return Found(piece.data, spelled(piece.start), spelled(piece.end), piece.up_to_date, piece.last)
+
+    async def wait(self, offset: str, seconds: float) -> None:
+        """Return once something follows *offset*."""
+        found = await self._streams.wait(self._stream, place(offset), seconds)
+        if found.id != self._stream.id:
+            raise errors.StreamNotFound(path=found.path)  # this is another one, made after that one was deleted
+        self._stream = found

@@ -1,0 +1,111 @@
+"""What the service adds to the protocol: limits, problem documents, audit; and what bad requests get."""
+
+import pytest
+
+from tests.processes import PROBLEM
+
+TEXT = {"Content-Type": "text/plain"}
+
+ODD = ["", " ", "x", "-1", "1.0", "01", "9" * 400, "true", "\x7f", "é", "a,b", "2024-13-99T99:99:99Z", "0_0", "null"]
+HEADERS = [
+    "Content-Type", "Stream-TTL", "Stream-Expires-At", "Stream-Closed", "Stream-Seq", "Producer-Id", "Producer-Epoch",
+    "Producer-Seq", "Stream-Forked-From", "Stream-Fork-Offset", "Stream-Fork-Sub-Offset", "If-None-Match",
+]  # fmt: skip
+
+
+def slug(answer):
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    return answer.status_code, answer.json()["type"].removeprefix(PROBLEM)
+
+
+def test_what_was_written_is_read(http, path):
+    made = http.put(path, headers=TEXT, content="Hello")
+    assert (made.status_code, made.headers["Location"]) == (201, str(made.url))
+    assert http.post(path, headers=TEXT, content=" world").status_code == 204
+    assert http.get(path).text == "Hello world"
+    assert http.get(path, params={"offset": made.headers["Stream-Next-Offset"]}).text == " world"
+    assert http.get(path.replace("/v1/streams/", "/v1/stream/")).text == "Hello world", "the reference's prefix"
+
+
+def test_what_is_refused_is_a_problem_with_the_headers_of_the_protocol(http, path):
+    assert slug(http.get(path)) == (404, "stream-not-found")
+    http.put(path, headers=TEXT)
+    assert slug(http.put(path, headers={"Content-Type": "a/b"})) == (409, "stream-exists")
+    batch = {"Producer-Id": "p", "Producer-Epoch": "1", "Producer-Seq": "0"}
+    http.post(path, headers=TEXT | batch, content="x")
+    stale = http.post(path, headers=TEXT | batch | {"Producer-Epoch": "0"}, content="x")
+    assert (slug(stale), stale.headers["Producer-Epoch"]) == ((403, "stale-producer"), "1")
+    gap = http.post(path, headers=TEXT | batch | {"Producer-Seq": "5"}, content="x")
+    assert (slug(gap), gap.headers["Producer-Expected-Seq"]) == ((409, "producer-gap"), "1")
+    http.post(path, headers={"Stream-Closed": "true"})
+    ended = http.post(path, headers=TEXT, content="x")
+    assert (slug(ended), ended.headers["Stream-Closed"]) == ((409, "stream-ended"), "true")
+    assert slug(http.get(path, params={"offset": "x"})) == (400, "bad-stream-request")
+    assert slug(http.get(path, params={"offset": "-1", "live": "often"})) == (400, "bad-stream-request")
+
+
+def test_a_stream_has_a_largest_size(http, path):
+    assert http.put(path, headers=TEXT, content="x" * 2000).status_code == 201
+    assert http.post(path, headers=TEXT, content="x" * 48).status_code == 204
+    assert slug(http.post(path, headers=TEXT, content="x")) == (413, "too-large")
+    assert slug(http.put(f"{path}-2", headers=TEXT, content="x" * 2049)) == (413, "too-large")
+    assert len(http.get(path).text) == 2048
+
+
+def test_a_tenant_has_so_many_streams(http, path):
+    made = []
+    while (answer := http.put(f"{path}/{len(made)}")).status_code == 201:
+        made.append(answer.url)
+    assert slug(answer) == (429, "too-many")
+    assert len(made) <= 40
+    http.delete(made[0])
+    assert http.put(f"{path}/again").status_code == 201
+    for url in [*made[1:], f"{path}/again"]:
+        assert http.delete(url).status_code == 204
+
+
+def test_what_happens_to_streams_is_in_the_audit_log(http, path):
+    http.put(path)
+    http.post(path, headers={"Stream-Closed": "true"})
+    http.delete(path)
+    name = path.removeprefix("/v1/streams/")
+    entries = http.get("/v1/audit", params={"limit": 500}).json()["entries"]
+    told = [entry["action"] for entry in entries if (entry.get("detail") or {}).get("path") == name]
+    assert told == ["stream.create", "stream.close", "stream.delete"]
+
+
+@pytest.mark.parametrize("bad", ["sessions/x", "__ds/x", "a//b", "%2E%2E/x", "a/%2E", "a%00b", "x" * 501, ""])
+def test_a_path_that_is_none_is_refused(http, bad):
+    assert http.put(f"/v1/streams/{bad}").status_code in (400, 404, 405)
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_odd_headers_are_refused_or_taken(http, path, name):
+    for number, odd in enumerate(odd for odd in ODD if odd.strip() == odd and odd.isprintable()):
+        url = f"{path}/{number}"
+        headers = [(name.encode(), odd.encode())]
+        for method in ("PUT", "POST", "GET", "HEAD"):
+            more = [(b"Stream-Forked-From", path.encode())] if name.startswith("Stream-Fork-") else []
+            content = b"x" if method in ("PUT", "POST") else None
+            answer = http.request(method, url, headers=[*headers, *more], content=content)
+            assert answer.status_code < 500, (method, name, odd)
+        http.delete(url)
+
+
+def test_odd_offsets_are_refused_or_read(http, path):
+    http.put(path, headers={"Content-Type": "application/json"}, content='["é", 1]')
+    for odd in [*ODD, "now", "0" * 16 + "_" + "0" * 15 + "1", "9" * 16 + "_" + "9" * 16, "-2", "NOW"]:
+        for live in ({}, {"live": "long-poll"}, {"live": odd}):
+            with http.stream("GET", path, params={"offset": odd, "cursor": odd, **live}) as answer:
+                assert answer.status_code in (200, 204, 400), (odd, live)
+
+
+def test_half_a_character_waits_for_its_other_half(http, path):
+    http.put(path, headers=TEXT)
+    http.post(path, headers=TEXT, content="é".encode()[:1])
+    first = http.get(path)
+    assert first.content == b""
+    assert "Stream-Up-To-Date" not in first.headers
+    http.post(path, headers=TEXT, content="é".encode()[1:])
+    assert http.get(path, params={"offset": first.headers["Stream-Next-Offset"]}).text == "é"
