@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -99,7 +100,7 @@ class Model:
         if isinstance(stream, str):
             return stream
         if stream.closed:
-            again = batch is not None and batch == stream.closed or (batch is None and close and not items)
+            again = batch == stream.closed if batch is not None else close and not items
             return "repeated" if again else "StreamEnded"
         if items and type != stream.type:
             return "StreamConflict"
@@ -271,9 +272,7 @@ def test_json_is_kept_to_the_letter_one_level_deep(sent, messages):
     data = framed(JSON, sent)
     assert data.decode() == "".join(f"{message}," for message in messages)
     ends = [sub_offset(JSON, data, count) for count in range(len(messages) + 1)]
-    assert [data[start:end].decode() for start, end in zip(ends, ends[1:], strict=False)] == [
-        f"{message}," for message in messages
-    ]
+    assert [data[start:end].decode() for start, end in pairwise(ends)] == [f"{message}," for message in messages]
 
 
 @pytest.mark.parametrize(
