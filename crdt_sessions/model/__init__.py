@@ -6,19 +6,12 @@ from crdt_sessions.model.authorship import authors, sole_author, writes_as
 from crdt_sessions.model.calls import ended_call, with_ended_calls
 from crdt_sessions.model.causality import Later, Split, split
 from crdt_sessions.model.difference import by_id, difference, export_of, revert_update
-from crdt_sessions.model.document import (
-    Extent,
-    Folded,
-    SessionDoc,
-    Touched,
-    decode_extent,
-    encode_verified,
-    extent_of,
-    fold,
-    merge,
-)
+from crdt_sessions.model.document import SessionDoc
+from crdt_sessions.model.extent import Extent, decode_extent, extent_of
+from crdt_sessions.model.folding import Folded, encode_verified, fold
 from crdt_sessions.model.inputs import ContextItem, RunInput, ToolSpec
 from crdt_sessions.model.layout import LAYOUT, ROOT_NAMES, seed, settled_meta
+from crdt_sessions.model.library import merge
 from crdt_sessions.model.lineage import lineage_in
 from crdt_sessions.model.messages import Messages, MessageView, order
 from crdt_sessions.model.pairs import Mended, Pairs, places_in
@@ -39,6 +32,7 @@ from crdt_sessions.model.session import Artifacts, SessionView
 from crdt_sessions.model.shapes import Shape, alone, json_text, shaped, system_text, ui_part, ui_tool_input
 from crdt_sessions.model.streams import SEGMENT_BYTES, PartStream, Question, ToolStream
 from crdt_sessions.model.thread import Threads, arranged, conversation
+from crdt_sessions.model.touched import Touched
 from crdt_sessions.model.transcript import markdown
 from crdt_sessions.model.usage import Spent, Usage, UsageReport
 from crdt_sessions.model.values import (

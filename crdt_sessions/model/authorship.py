@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from pycrdt import get_update
 
 from crdt_sessions.ids import ClientId
-from crdt_sessions.model.document import SessionDoc, guarded
+from crdt_sessions.model.document import SessionDoc
+from crdt_sessions.model.library import guarded
 from crdt_sessions.wire.update_v1 import count_clients, first_client, sole_client
 from crdt_sessions.wire.varint import decode_state_vector, encode_state_vector
 

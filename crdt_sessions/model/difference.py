@@ -8,7 +8,8 @@ import jsonpatch
 from pycrdt import Doc, Text, UndoManager, get_update
 
 from crdt_sessions.errors import UpdateError
-from crdt_sessions.model.document import SessionDoc, apply_guarded
+from crdt_sessions.model.document import SessionDoc
+from crdt_sessions.model.library import apply_guarded
 from crdt_sessions.model.session import SessionView
 from crdt_sessions.model.values import SessionExport
 

@@ -12,7 +12,7 @@ from typing import Any
 from pycrdt import Doc, Map, get_update
 
 from crdt_sessions.ids import lineage_of
-from crdt_sessions.model.document import apply_guarded, guarded
+from crdt_sessions.model.library import apply_guarded, guarded
 from crdt_sessions.model.spelling import whole
 
 _IN_META = b"\x01\x04meta"

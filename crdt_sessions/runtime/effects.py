@@ -27,7 +27,8 @@ from crdt_sessions.runtime.connections import Connections
 from crdt_sessions.runtime.health import StoreHealth
 from crdt_sessions.runtime.journal import Journal, Write
 from crdt_sessions.runtime.notices import Notices
-from crdt_sessions.runtime.sandbox import Sandbox, ShadowDocument
+from crdt_sessions.runtime.sandbox import Sandbox
+from crdt_sessions.runtime.shadow import ShadowDocument
 from crdt_sessions.runtime.trials import Trials
 from crdt_sessions.runtime.webhooks import Outbox
 from crdt_sessions.signals import Signal

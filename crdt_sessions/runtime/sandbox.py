@@ -10,26 +10,21 @@ else waits for them. A third process folds rows into snapshots.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
-import signal
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from types import TracebackType
 
 from crdt_sessions.errors import MalformedUpdate, Overloaded, PanickedUpdate, StorageError, WrongLineage
 from crdt_sessions.ids import ClientId
 from crdt_sessions.model import Folded, Later
 from crdt_sessions.runtime import sandbox_process
+from crdt_sessions.runtime.child_process import ChildDied, ChildProcess
 from crdt_sessions.runtime.sandbox_process import (
     DIED,
     FINE,
     FOLD,
     FOREIGN,
     FORGET,
-    GIVE_UP,
     HARMFUL,
     LOAD,
     LOOK,
@@ -37,9 +32,9 @@ from crdt_sessions.runtime.sandbox_process import (
     OPEN,
     REVERT_UPDATE,
     TASTE,
-    patience_for,
     request,
 )
+from crdt_sessions.runtime.shadow import ShadowDocument
 from crdt_sessions.sync import Harmless
 from crdt_sessions.wire import EMPTY_UPDATE
 from crdt_sessions.wire.varint import Reader, decode_state_vector
@@ -48,188 +43,11 @@ PROGRAM = f"import runpy; runpy.run_path({sandbox_process.__file__!r}, run_name=
 """The code that the processes run. As a module of this package it would first import the whole package."""
 
 _log = logging.getLogger("crdt_sessions.sandbox")
-_QUICK_S, _PATIENT_S, _FOLD_S, _START_S, _FUNERAL_S = 1.0, 5.0, 300.0, 60.0, 1.0
-_STARVED = 10
-"""How many times its patience a request may take by the clock. On a busy machine the clock also counts the work of
-others, and a peer whose update is judged harmful is closed for good."""
+_QUICK_S, _PATIENT_S, _FOLD_S = 1.0, 5.0, 300.0
 _NICE = 10
 """The niceness of folding: where there are few cores, writers and readers go first."""
 _STRIKES, _BARRED = 3, 200
 _MAX_MIRRORS_BYTES = 64 * 1024 * 1024
-
-
-class _Died(Exception):
-    """The process did not survive the request, or did not answer in time."""
-
-
-class _Process:
-    """One process, started when it is first needed and again after each death. It takes one request at a time."""
-
-    def __init__(self, name: str, memory_bytes: int, patience_s: float, program: str, *, niceness: int = 0) -> None:
-        self._name = name
-        self._niceness = niceness
-        self._program = program
-        self._memory = memory_bytes
-        self._patience = patience_s
-        self._child: asyncio.subprocess.Process | None = None
-        self._turn = asyncio.Lock()
-        self.mirrors: dict[str, int] = {}
-        """Bytes of each mirror; the one used last is at the end."""
-        self.deaths = 0
-
-    async def ask(self, prepare: Callable[[], Sequence[bytes]]) -> tuple[int, bytes]:
-        """Return the answer to the last of the requests that *prepare* returns.
-
-        *prepare* is called when it is their turn: an earlier request may have ended the process and all mirrors.
-
-        Raises:
-            _Died: the process did not answer.
-        """
-        async with self._turn:
-            child = await self._started()
-            assert child.stdin is not None
-            assert child.stdout is not None
-            requests = prepare()
-            answer = bytes([DIED])
-            try:
-                async with asyncio.timeout(_STARVED * patience_for(self._patience, sum(map(len, requests)))):
-                    for each in requests:
-                        child.stdin.write(each)
-                        await child.stdin.drain()
-                        answer = await _read(child.stdout)
-                        if answer[0] == DIED:
-                            break
-            except TimeoutError:
-                answer = await self._give_up(child)
-            except (OSError, asyncio.IncompleteReadError):
-                await self._bury()
-            except asyncio.CancelledError:
-                await self._bury()  # its answer would be read as the answer to the next request
-                raise
-            if answer[0] == DIED:
-                self.mirrors.clear()
-                self.deaths += 1
-                _log.warning("the %s process of the sandbox did not survive a request", self._name)
-                raise _Died
-            return answer[0], answer[1:]
-
-    async def _give_up(self, child: asyncio.subprocess.Process) -> bytes:
-        """Have a process killed that does not answer; return its last words."""
-        assert child.stdout is not None
-        try:
-            child.send_signal(GIVE_UP)
-            async with asyncio.timeout(_FUNERAL_S):
-                return await _read(child.stdout)
-        except (TimeoutError, OSError, asyncio.IncompleteReadError):
-            await self._bury()
-            return bytes([DIED])
-
-    async def _started(self) -> asyncio.subprocess.Process:
-        if self._child is None or self._child.returncode is not None:
-            self.mirrors.clear()
-            self._child = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", self._program, str(self._memory), str(self._patience), str(self._niceness),
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            )  # fmt: skip
-            assert self._child.stdout is not None
-            try:
-                async with asyncio.timeout(_START_S):
-                    await _read(self._child.stdout)
-            except (TimeoutError, asyncio.IncompleteReadError) as error:
-                await self._bury()
-                raise StorageError("the sandbox process does not start; see the system's log") from error
-        return self._child
-
-    async def start(self) -> None:
-        """Start the process now, so that the first request need not wait for it."""
-        async with self._turn:
-            await self._started()
-
-    async def stop(self) -> None:
-        """End the process, once it has answered the request under way."""
-        async with self._turn:
-            await self._bury()
-
-    async def _bury(self) -> None:
-        child, self._child = self._child, None
-        self.mirrors.clear()
-        if child is None:
-            return
-        if child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()  # it may not have a process group yet
-                os.killpg(child.pid, signal.SIGKILL)
-        if child.stdin is not None:
-            child.stdin.close()
-        await child.wait()
-
-
-async def _read(stream: asyncio.StreamReader) -> bytes:
-    return await stream.readexactly(int.from_bytes(await stream.readexactly(4), "big"))
-
-
-@dataclass(slots=True, eq=False)
-class ShadowDocument:
-    """What the sandbox needs to keep the mirror of a session. The session notes here each update that it takes.
-
-    Args:
-        key: the session's id.
-        whole: returns the session's document as an update.
-        lineage: the lineage that updates must have; empty if any will do.
-    """
-
-    key: str
-    whole: Callable[[], bytes]
-    lineage: str = ""
-    suspect: bool = False
-    """Whether something in it has harmed the quick process."""
-    strikes: int = 0
-    """How many of its updates in a row killed the patient process, too."""
-    barred: int = 0
-    """How many of its next updates are refused without a trial: its document may be spoiled, and each trial costs
-    seconds."""
-    missed: list[bytes] = field(default_factory=list)
-    """Updates that the document has taken and the mirror has not been told of."""
-    missed_bytes: int = 0
-    size: int = 0
-    """Size of the document when the mirror was made."""
-    stale: bool = True
-    """Whether the mirror must be made anew."""
-    ahead: list[set[bytes]] = field(default_factory=list)
-    """Updates that the mirror has taken and the document has not taken yet: each as it came, and as written anew."""
-
-    def took(self, update: bytes) -> None:
-        """Note that the document has taken *update*."""
-        for each in self.ahead:
-            if update in each:
-                self.ahead.remove(each)
-                return
-        if not self.stale:
-            self.missed.append(update)
-            self.missed_bytes += len(update) + _MISSED_BYTES
-            if self.missed_bytes > max(self.size, _LEAST_MISSED):  # making it anew is as cheap
-                self.spoil()
-
-    def settle(self) -> None:
-        """Have the mirror made anew if it holds an update that the document did not take."""
-        if self.ahead:
-            self.spoil()
-
-    def spoil(self) -> None:
-        """Have the mirror made anew before it is used again."""
-        self.caught_up()
-        self.ahead.clear()
-        self.stale = True
-
-    def caught_up(self) -> list[bytes]:
-        """Return the updates that the mirror has missed; from now on they count as taken."""
-        missed, self.missed, self.missed_bytes = self.missed, [], 0
-        return missed
-
-
-_LEAST_MISSED = 64 * 1024
-_MISSED_BYTES = 64
-"""Memory that an update takes in addition to its bytes."""
 
 
 class Sandbox:
@@ -245,9 +63,9 @@ class Sandbox:
     def __init__(
         self, *, memory_bytes: int = 2 * 1024**3, patience_s: float = _QUICK_S, program: str = PROGRAM
     ) -> None:
-        self._quick = _Process("quick", memory_bytes, patience_s, program)
-        self._patient = _Process("patient", memory_bytes, patience_s * _PATIENT_S, program)
-        self._folding = _Process("folding", memory_bytes, _FOLD_S, program, niceness=_NICE)
+        self._quick = ChildProcess("quick", memory_bytes, patience_s, program)
+        self._patient = ChildProcess("patient", memory_bytes, patience_s * _PATIENT_S, program)
+        self._folding = ChildProcess("folding", memory_bytes, _FOLD_S, program, niceness=_NICE)
         self._starting: asyncio.Task[None] | None = None
         self.refused = 0
         """Number of updates that killed a process, or on which the library panicked."""
@@ -320,7 +138,7 @@ class Sandbox:
         size = sum(map(len, updates))
         try:
             verdict, answer = await self._patient.ask(lambda: [request(LOAD, "", list(updates))])
-        except _Died as error:
+        except ChildDied as error:
             raise PanickedUpdate(size=size) from error
         _raise_for(verdict, size)
         reader = Reader(answer)
@@ -349,14 +167,14 @@ class Sandbox:
     async def _work(self, work: bytes, what: str) -> bytes:
         try:
             verdict, answer = await self._folding.ask(lambda: [work])
-        except _Died as error:
+        except ChildDied as error:
             raise StorageError(f"the rows cannot be {what}: the sandbox process died on it") from error
         if verdict != FINE:
             raise StorageError(f"the rows cannot be {what}")
         return answer
 
     async def _judge(
-        self, process: _Process, session: ShadowDocument, kind: int, lineage: str, update: bytes
+        self, process: ChildProcess, session: ShadowDocument, kind: int, lineage: str, update: bytes
     ) -> tuple[int, bytes]:
         """Return the verdict on an update. Before it is blamed, it is tried on a mirror that was made anew.
 
@@ -369,7 +187,7 @@ class Sandbox:
         return verdict, answer
 
     async def _ask(
-        self, process: _Process, session: ShadowDocument, kind: int, lineage: str, update: bytes
+        self, process: ChildProcess, session: ShadowDocument, kind: int, lineage: str, update: bytes
     ) -> tuple[int, bytes, bool]:
         anew = False
 
@@ -380,7 +198,7 @@ class Sandbox:
 
         try:
             verdict, answer = await process.ask(requests)
-        except _Died:
+        except ChildDied:
             return DIED, b"", anew
         process.mirrors[session.key] = process.mirrors.pop(session.key, 0) + len(update)
         return verdict, answer, anew
@@ -399,7 +217,7 @@ class Sandbox:
         return report
 
     def _requests(
-        self, process: _Process, session: ShadowDocument, kind: int, lineage: str, update: bytes
+        self, process: ChildProcess, session: ShadowDocument, kind: int, lineage: str, update: bytes
     ) -> list[bytes]:
         """Return requests that bring the mirror up to date, then try *update*. Later updates count as missed."""
         requests: list[bytes] = []
@@ -414,7 +232,7 @@ class Sandbox:
         requests.append(request(kind, session.key, [lineage.encode(), *missed, update]))
         return requests
 
-    def _make_room(self, process: _Process, key: str, size: int) -> list[bytes]:
+    def _make_room(self, process: ChildProcess, key: str, size: int) -> list[bytes]:
         forget: list[bytes] = []
         process.mirrors.pop(key, None)
         while process.mirrors and sum(process.mirrors.values()) + size > _MAX_MIRRORS_BYTES:

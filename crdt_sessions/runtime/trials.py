@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from crdt_sessions.errors import Overloaded, StorageError, UpdateError, WrongLineage
-from crdt_sessions.runtime.sandbox import Sandbox, ShadowDocument
+from crdt_sessions.runtime.sandbox import Sandbox
+from crdt_sessions.runtime.shadow import ShadowDocument
 from crdt_sessions.sync import Refused, Tried, Try, Verdict
 
 

@@ -48,7 +48,7 @@ MUTANTS = {
         ("tests/sync/test_engine.py::test_nothing_is_broadcast_or_acknowledged_before_it_is_committed",),
     ),
     "truncate before verify": Mutant(
-        "crdt_sessions/model/document.py",
+        "crdt_sessions/model/folding.py",
         "        if whole.waiting != EMPTY_UPDATE:\n            return Folded(merge(rows), waits=True)\n",
         "",
         ("tests/runtime/test_registry.py::test_what_waits_in_rows_of_an_earlier_release_survives_compaction_and_restart",),
@@ -78,7 +78,7 @@ MUTANTS = {
         ("tests/runtime/test_registry.py::test_what_is_about_to_be_stored_is_stored_when_close_returns",),
     ),
     "apply what was refused elsewhere": Mutant(
-        "crdt_sessions/runtime/sandbox.py",
+        "crdt_sessions/runtime/shadow.py",
         "        if self.ahead:\n            self.spoil()",
         "        self.ahead.clear()",
         ("tests/runtime/test_sandbox.py::test_the_mirror_is_made_anew_after_what_was_refused_elsewhere",),

@@ -12,7 +12,8 @@ from crdt_sessions.limits import Limits, Timing
 from crdt_sessions.model import SessionDoc, extent_of, seed
 from crdt_sessions.model.values import Author, MessageHead, TextPart
 from crdt_sessions.runtime import Sandbox, SessionRegistry
-from crdt_sessions.runtime.sandbox import PROGRAM, ShadowDocument
+from crdt_sessions.runtime.sandbox import PROGRAM
+from crdt_sessions.runtime.shadow import ShadowDocument
 from crdt_sessions.storage import Row
 from crdt_sessions.testing import MemoryChannel, settle
 from crdt_sessions.wire import EMPTY_UPDATE, Ack, SyncStep1, SyncStep2, Update, decode, encode

@@ -1,0 +1,84 @@
+"""Where a document has changed, as its observers note it: nobody ever has to walk the whole document to find out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from crdt_sessions.model.layout import Roots
+
+
+@dataclass(slots=True)
+class Touched:
+    """Where a transaction changed the document."""
+
+    meta: set[str] = field(default_factory=set)
+    """Keys of ``meta``."""
+
+    messages: dict[str, set[str]] = field(default_factory=dict)
+    """Message id to the keys of the message map that were set; empty if only something deeper changed."""
+
+    runs: set[str] = field(default_factory=set)
+    """Run ids."""
+
+    @property
+    def within_messages(self) -> bool:
+        """Whether only something deep in messages changed."""
+        return not (self.meta or self.runs or any(self.messages.values()))
+
+    def take(self) -> Touched:
+        """Return what was noted, and begin anew."""
+        taken = Touched(self.meta.copy(), self.messages.copy(), self.runs.copy())
+        self.meta.clear()
+        self.messages.clear()
+        self.runs.clear()
+        return taken
+
+
+def watch(roots: Roots, touched: Touched) -> list[tuple[Any, Any]]:
+    """Have all changes noted in *touched*; return what is to be unsubscribed later, each with its subscription.
+
+    Observers only take notes, and are closures without a document: see :class:`~crdt_sessions.model.SessionDoc`.
+    """
+    notes = ((roots.meta, _note_meta), (roots.messages, _note_messages), (roots.runs, _note_runs))
+    return [(root, root.observe_deep(_bind(note, touched))) for root, note in notes]
+
+
+_Event = Any  # pycrdt's stubs give events no attributes
+
+
+def _bind(note: Callable[[Touched, _Event], None], touched: Touched) -> Callable[[list[Any]], None]:
+    def observer(events: list[Any]) -> None:
+        for event in events:
+            note(touched, event)
+
+    return observer
+
+
+def _note_meta(touched: Touched, event: _Event) -> None:
+    touched.meta.update(_root_keys(event))
+
+
+def _note_messages(touched: Touched, event: _Event) -> None:
+    path = event.path
+    if not path:
+        for message_id in _keys(event):
+            touched.messages.setdefault(message_id, set()).add("*")
+    else:
+        keys = touched.messages.setdefault(str(path[0]), set())
+        if len(path) == 1:
+            keys.update(_keys(event))
+
+
+def _note_runs(touched: Touched, event: _Event) -> None:
+    touched.runs.update(_root_keys(event))
+
+
+def _root_keys(event: _Event) -> list[str]:
+    """Return the keys of the root map that an event, however deep, is about."""
+    return [str(event.path[0])] if event.path else _keys(event)
+
+
+def _keys(event: _Event) -> list[str]:
+    return [str(key) for key in getattr(event, "keys", ())]  # only a MapEvent has keys
