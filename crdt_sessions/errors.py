@@ -812,6 +812,17 @@ class RunFailed(CrdtSessionsError):
         self.code = code
 
 
+class ToolRefused(CrdtSessionsError):
+    """Raised by a tool that a peer offers: it is not going to be called, for a reason that the agent is told.
+
+    Args:
+        why: for the agent, and for everybody in the session.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+
+
 class RunCancelled(RunStopped):
     """Somebody pressed stop."""
 

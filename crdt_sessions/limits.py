@@ -240,6 +240,17 @@ class RunRules:
 
     max_attempts: int = _bound(3, "A run may lose so many agents before it is given up as interrupted.", ge=1)
 
+    device_lease_s: float = _bound(
+        10.0, "A client's device that took a tool call loses it after so many seconds without a sign of life.", ge=0
+    )
+
+    front_end_tool_s: float = _bound(
+        30.0,
+        "A chat client without a lasting connection may take so many seconds to bring the result of a tool before "
+        "another one is given the call.",
+        ge=0,
+    )
+
     policy: RunPolicyName = _bound(  # noqa: RUF009 - it makes a field
         "queue",
         "A request while another run of its session is active waits (queue), ends that one (interrupt), is "

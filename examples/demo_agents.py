@@ -22,7 +22,7 @@ import openai
 from pycrdt import Assoc, Text
 
 from crdt_sessions import Agent, AgentRun, bridges, connect
-from crdt_sessions.client.run import ToolCall
+from crdt_sessions.client import ToolCall
 from crdt_sessions.model import SessionView, ToolPart
 from crdt_sessions.model import text as text_edits
 

@@ -23,7 +23,7 @@ PAGES: dict[str, tuple[str, str, dict[str, list[str]]]] = {
         {
             "Taking part": ["connect", "client.session.SessionPeer", "client.messages.FollowedMessages"],
             "Answering": [
-                "client.agent.Agent", "client.run.AgentRun", "client.stream.TextStream", "client.run.ToolCall",
+                "client.agent.Agent", "client.run.AgentRun", "client.stream.TextStream", "client.tool_calls.ToolCall",
                 "client.run.ArtifactEditor", "client.stream.MessageStream",
             ],
             "Bridges from model libraries": [

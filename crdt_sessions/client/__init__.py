@@ -2,9 +2,10 @@
 
 from crdt_sessions.client.agent import Agent
 from crdt_sessions.client.history import KeptVersion, Past
-from crdt_sessions.client.run import AgentRun, ArtifactEditor, ToolCall
+from crdt_sessions.client.run import AgentRun, ArtifactEditor
 from crdt_sessions.client.session import SessionPeer, connect
 from crdt_sessions.client.stream import MessageStream
+from crdt_sessions.client.tool_calls import ToolCall, ToolOutcome
 
 __all__ = [
     "Agent",
@@ -15,5 +16,6 @@ __all__ = [
     "Past",
     "SessionPeer",
     "ToolCall",
+    "ToolOutcome",
     "connect",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from crdt_sessions.clock import Clock
 from crdt_sessions.errors import NoService, RequestRefused, ServiceUnreachable
 from crdt_sessions.ids import ClientId, Millis, Seq, session_id
 from crdt_sessions.limits import Limits
-from crdt_sessions.model import Author, Message, Presence, PresenceUser, SessionView, order
+from crdt_sessions.model import Author, Message, Presence, PresenceUser, Run, SessionView, order
 from crdt_sessions.model.values import Activity
 from crdt_sessions.signals import Signal
 from crdt_sessions.sync import Replica
@@ -261,15 +261,29 @@ class Peer:
         In the session's order; none if only presence or the connection changed. Each costs what changed, not
         what the session holds. Raises as :meth:`until`.
         """
-        revision = Seq(-1)
-        async for _ in self.changes():
-            subjects = self._replica.changes.since(revision)
-            revision = self._replica.revision
+        async for subjects in self._changed_subjects():
             ids = {id for kind, id in subjects if kind == "message"}
             runs = (self.view.runs.value(id) for kind, id in subjects if kind == "run")
             ids |= {run.output for run in runs if run is not None and run.output is not None}
             messages = [message for id in ids if (message := self.view.messages.value(id)) is not None]
             yield sorted(messages, key=order)
+
+    async def changed_runs(self) -> AsyncIterator[list[Run]]:
+        """Yield the runs that changed since the last time, in no order; at first all of them.
+
+        Costs and raises as :meth:`changed_messages`.
+        """
+        async for subjects in self._changed_subjects():
+            runs = (self.view.runs.value(id) for kind, id in subjects if kind == "run")
+            yield [run for run in runs if run is not None]
+
+    async def _changed_subjects(self) -> AsyncIterator[Collection[tuple[str, str]]]:
+        """Yield what changed since the last time, as pairs of its kind and its id; at first everything."""
+        revision = Seq(-1)
+        async for _ in self.changes():
+            subjects = self._replica.changes.since(revision)
+            revision = self._replica.revision
+            yield subjects
 
     # -- writing -----------------------------------------------------------------------------------------------
 
@@ -330,6 +344,13 @@ class Peer:
                 await local.keep(updates)
             self._saved = version
             self._changed.notify_all()
+
+    def _go_along(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Do *work* until this peer leaves; if it fails, so does the peer."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.append(task)
+        task.add_done_callback(self._task_ended)
+        return task
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

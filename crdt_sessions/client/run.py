@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from crdt_sessions.client.service import Assignment, ServiceClient
 from crdt_sessions.client.session import SessionPeer
 from crdt_sessions.client.stream import MessageStream, TextStream
-from crdt_sessions.errors import BadValue, NotFound, RunSuspended
+from crdt_sessions.client.tool_calls import ToolCall, ToolOutcome
+from crdt_sessions.errors import BadValue, NotFound, RunCancelled, RunSuspended
 from crdt_sessions.model import (
     Approval,
     ApprovalRequest,
@@ -22,7 +23,6 @@ from crdt_sessions.model import (
     SessionView,
     Shape,
     Spent,
-    ToolStream,
     shaped,
 )
 from crdt_sessions.model import text as text_edits
@@ -274,6 +274,64 @@ class AgentRun:
         self.out.end("suspended", "approval requested")
         raise RunSuspended(run=self.id, why="people must decide")
 
+    async def call_in_client(
+        self,
+        name: str,
+        input: Any = None,
+        *,
+        call_id: str | None = None,
+        takers: list[str] | None = None,
+        deadline_s: float | None = None,
+        attempts: int = 3,
+        suspend: bool = True,
+    ) -> ToolOutcome:
+        """Have a device of a client call a tool; return what came of it, or leave the run to wait for that.
+
+        Exactly one of the devices that offer the tool is given the call. If it goes away without a result, another
+        one is. Tools that people's front ends offer are in :attr:`input`.
+
+        Args:
+            name: of the tool.
+            input: JSON.
+            call_id: its id; see :meth:`tool`.
+            takers: the principals whose devices may take it; everybody's if None.
+            deadline_s: seconds after which it counts as failed.
+            attempts: how many devices may be given it, one after the other; at most 10.
+            suspend: whether the run is left, as with :meth:`suspend_for_approval`, until there is a result; False
+                keeps it, and waits here.
+
+        Returns:
+            ``code`` says what became of it, ``output`` is what the tool returned, ``error`` why there is none.
+
+        Raises:
+            RunSuspended: there is no result yet. Let it pass.
+            RunCancelled: somebody pressed stop meanwhile.
+            BadValue: *input* is not JSON that every peer can hold, or *attempts* is out of bounds.
+        """
+        call = self.tool(name, input, call_id=call_id)
+        call.call_in_client(takers=takers, deadline_s=deadline_s, attempts=attempts)
+        return (await self.outcomes([call], suspend=suspend))[0]
+
+    async def outcomes(self, calls: Sequence[ToolCall], *, suspend: bool = True) -> list[ToolOutcome]:
+        """Return what came of calls that devices were asked to do (:meth:`ToolCall.call_in_client`), once all are.
+
+        Args:
+            calls: the calls; each may be done by another device, at the same time.
+            suspend: as in :meth:`call_in_client`.
+
+        Raises:
+            RunSuspended: there is no result yet. Let it pass.
+            RunCancelled: somebody pressed stop meanwhile.
+        """
+        if suspend and any(call.outcome is None for call in calls):
+            self.out.end("suspended", "a client calls a tool")
+            raise RunSuspended(run=self.id, why="a client must call a tool")
+        await self.session.until(lambda: self.cancelled or all(call.outcome is not None for call in calls))
+        found = [outcome for call in calls if (outcome := call.outcome) is not None]
+        if len(found) < len(calls):
+            raise RunCancelled(run=self.id, why="somebody pressed stop")
+        return found
+
     def restart(self) -> None:
         """Begin the answer anew: what stands there is shown to nobody any more, and stays in the document's history.
 
@@ -350,55 +408,6 @@ class AgentRun:
         head = ArtifactHead(id=artifact_id, title=title, author=self.session.author, created_at=self.session.now())
         self.session.edit(lambda view: view.artifacts.add(head, content))
         return ArtifactEditor(self.session, artifact_id)
-
-
-class ToolCall:
-    """A tool call of a run. Made by :meth:`AgentRun.tool`."""
-
-    def __init__(self, session: SessionPeer, stream: ToolStream) -> None:
-        self._session = session
-        self._stream = stream
-
-    @property
-    def id(self) -> str:
-        """The call's id."""
-        return self._stream.call_id
-
-    @property
-    def done(self) -> bool:
-        """Whether its output, or its failure, was written."""
-        return self._stream.state in ("output-available", "output-error", "output-denied")
-
-    @property
-    def approval(self) -> Approval | None:
-        """What people decided about it, if they have."""
-        return self._stream.approval
-
-    @property
-    def arguments(self) -> Any:
-        """The input that the tool is to be called with: as people have edited it, or else as it was written."""
-        approval = self.approval
-        return approval.value if approval is not None and approval.value is not None else self._stream.input
-
-    def ask(self, request: ApprovalRequest) -> None:
-        """Ask people to decide, as *request* says; see :meth:`AgentRun.suspend_for_approval`."""
-        self._session.edit(lambda _: self._stream.ask(request))
-
-    def output(self, value: Any) -> None:
-        """Write the *value* that the tool returned.
-
-        Raises:
-            BadValue: it is not JSON that every peer can hold.
-        """
-        self._session.edit(lambda _: self._stream.output(value))
-
-    def fail(self, error: str) -> None:
-        """Write that the tool failed, and the *error*, which everybody in the session may read."""
-        self._session.edit(lambda _: self._stream.fail(error))
-
-    def deny(self) -> None:
-        """Write that the tool was not called because people were against it."""
-        self._session.edit(lambda _: self._stream.deny())
 
 
 class ArtifactEditor:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import uuid
 from contextlib import AbstractAsyncContextManager
+from functools import cached_property
 from pathlib import Path
 
 from crdt_sessions.client.contact import Contact
 from crdt_sessions.client.conversation import ConversationPeer
+from crdt_sessions.client.offered_tools import OfferedTools, Work
 from crdt_sessions.client.service import Assignment, ServiceClient
 from crdt_sessions.client.stream import MessageStream
 from crdt_sessions.client.token import Token
@@ -106,6 +109,8 @@ def connect(
 class SessionPeer(ConversationPeer):
     """A peer of one session. Made by :func:`connect`."""
 
+    _offering: asyncio.Task[None] | None = None
+
     def stream(
         self,
         *,
@@ -134,6 +139,29 @@ class SessionPeer(ConversationPeer):
         return stream_run(
             self, service, self._name, self._holder, reply_to=reply_to, run_id=run_id, agent=agent, resume=resume
         )
+
+    def offer_tool(self, name: str, work: Work) -> None:
+        """Offer a tool to the agents of the session, for as long as this peer is here.
+
+        Of all devices that offer it one is given a call; the others see who does it. While this peer does, its
+        presence is the sign of life: if it is gone for some seconds, another device is given the call.
+
+        Args:
+            name: of the tool, as agents call it.
+            work: gets the arguments (JSON), and returns the output (JSON), or a coroutine that does. It may raise
+                :class:`ToolRefused`, of which the agent is told the text; of any other exception it is told a
+                reference, and the log has it.
+
+        Raises:
+            RuntimeError: the peer has not been entered.
+        """
+        self._offered.add(name, work)
+        if self._offering is None:
+            self._offering = self._go_along(self._offered.serve(), f"tools for {self.session_id}")
+
+    @cached_property
+    def _offered(self) -> OfferedTools:
+        return OfferedTools(self)
 
     def _holder(self, assignment: Assignment) -> SessionPeer:
         return connect(

@@ -5,6 +5,15 @@ from crdt_sessions.model.asks import check_form, wants_value, why_no_answer, why
 from crdt_sessions.model.authorship import authors, sole_author, writes_as
 from crdt_sessions.model.calls import ended_call, with_ended_calls
 from crdt_sessions.model.causality import Later, Split, split
+from crdt_sessions.model.client_calls import (
+    CallOutcome,
+    CallResult,
+    ClientCall,
+    LateResult,
+    Offer,
+    OpenCall,
+    Taken,
+)
 from crdt_sessions.model.difference import by_id, difference, export_of, revert_update
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.extent import Extent, decode_extent, extent_of
@@ -82,11 +91,15 @@ __all__ = [
     "ArtifactHead",
     "Artifacts",
     "Author",
+    "CallOutcome",
+    "CallResult",
+    "ClientCall",
     "ContextItem",
     "Decision",
     "Extent",
     "Folded",
     "LateDecision",
+    "LateResult",
     "Later",
     "Mended",
     "Message",
@@ -100,6 +113,8 @@ __all__ = [
     "MessageView",
     "Messages",
     "Meta",
+    "Offer",
+    "OpenCall",
     "Pairs",
     "PartBegan",
     "PartChanged",
@@ -125,6 +140,7 @@ __all__ = [
     "Shape",
     "Spent",
     "Split",
+    "Taken",
     "TextAdded",
     "TextPart",
     "Threads",

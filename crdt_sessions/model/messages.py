@@ -360,9 +360,10 @@ def _part_map(part: Value) -> Map[Any]:
 def superseded(at: int, part: Any, gone: int) -> bool:
     """Whether a new beginning took the place of the part at *at*, where it did of the first *gone* ones.
 
-    It does not of a tool call that people were asked about.
+    It does not of a tool call that people, or devices of theirs, were asked about.
     """
-    return at < gone and not (isinstance(part, Map) and part.get("approvalRequest") is not None)
+    asked = isinstance(part, Map) and (part.get("approvalRequest") or part.get("clientCall")) is not None
+    return at < gone and not asked
 
 
 def part_value(part: Any) -> Part | None:

@@ -17,6 +17,14 @@ from pydantic import ValidationError
 from crdt_sessions.errors import BadId
 from crdt_sessions.model.calls import ending, why_ended
 from crdt_sessions.model.checks import check_json
+from crdt_sessions.model.client_calls import (
+    CallOutcome,
+    CallResult,
+    ClientCall,
+    LateResult,
+    Offer,
+    why_no_result,
+)
 from crdt_sessions.model.spelling import json_object, spelled
 from crdt_sessions.model.strings import CALL_CHARACTERS, checked_id, is_call, is_id
 from crdt_sessions.model.values import (
@@ -111,11 +119,14 @@ class PartStream:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The question about a tool call, the answers, and the one that counts: JSON as in the document."""
+    """What others than its agent may say about a tool call, and what they are asked: JSON as in the document."""
 
     request: Any = None
     decisions: dict[str, Any] = field(default_factory=dict)
     approval: Any = None
+    client_call: Any = None
+    offers: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
 
 
 class ToolStream:
@@ -281,28 +292,41 @@ class ToolStream:
 
     def decisions(self) -> dict[str, Decision]:
         """Return the decisions, by principal; values that are no decision are left out."""
-        decisions = self._part.get("decisions")
-        items = decisions.items() if isinstance(decisions, Map) else ()
-        return {who: found for who, said in items if is_id(who) and (found := _value(Decision, said)) is not None}
+        return self._proposals("decisions", Decision)
+
+    def _entries(self, key: str) -> dict[str, Any]:
+        entries = self._part.get(key)
+        return spelled(entries) if isinstance(entries, Map) else {}
 
     def asked(self) -> Question:
         """Return the question, what people have said to it and what counts, as they stand there."""
-        decisions = self._part.get("decisions")
         return Question(
             spelled(self._part.get("approvalRequest")),
-            spelled(decisions) if isinstance(decisions, Map) else {},
+            self._entries("decisions"),
             spelled(self._part.get("approval")),
+            spelled(self._part.get("clientCall")),
+            self._entries("offers"),
+            self._entries("results"),
         )
 
     def put_back(self, question: Question) -> None:
         """Have exactly *question* stand there. For the server only."""
-        for key, value in (("approvalRequest", question.request), ("approval", question.approval)):
+        for key, value in (
+            ("approvalRequest", question.request),
+            ("approval", question.approval),
+            ("clientCall", question.client_call),
+        ):
             if value is None:
                 self._part.pop(key, None)
             elif spelled(self._part.get(key)) != value:
                 self._part[key] = value
-        if self.asked().decisions != question.decisions:
-            self._part["decisions"] = Map(question.decisions)
+        for key, entries in (
+            ("decisions", question.decisions),
+            ("offers", question.offers),
+            ("results", question.results),
+        ):
+            if self._entries(key) != entries:
+                self._part[key] = Map(entries)
         if question.approval is None and question.request is not None and self.state == "approval-responded":
             self._part["state"] = "approval-requested"
 
@@ -318,6 +342,104 @@ class ToolStream:
                 self._part[key] = listed
         if approval is not None and self.waits:
             self._part["state"] = "approval-responded"
+
+    # -- calls that a client executes --------------------------------------------------------------------------
+
+    @property
+    def client_call(self) -> ClientCall | None:
+        """What devices are asked to do, if the tool runs on one of a client's."""
+        return _value(ClientCall, self._part.get("clientCall"))
+
+    @property
+    def outcome(self) -> CallOutcome | None:
+        """What came of that, once it is settled."""
+        return _value(CallOutcome, self._part.get("outcome"))
+
+    @property
+    def output_value(self) -> Any:
+        """What the tool returned; None if it has not, or returned nothing."""
+        return spelled(self._part.get("output"))
+
+    @property
+    def error_text(self) -> str | None:
+        """Why the tool failed, if it did."""
+        error = self._part.get("errorText")
+        return error if isinstance(error, str) else None
+
+    def call_in_client(self, call: ClientCall) -> None:
+        """Ask devices of clients to call the tool; asking again changes nothing."""
+        if self.client_call is None:
+            self._part["offers"] = Map({})  # made once, by the agent, as a draft is
+            self._part["results"] = Map({})
+            self._part["clientCall"] = call.json_value()
+
+    def offers(self) -> dict[str, Offer]:
+        """Return who would do it, by device; what is no offer is left out."""
+        return self._proposals("offers", Offer)
+
+    def results(self) -> dict[str, CallResult]:
+        """Return what devices say came of it; what is no result is left out."""
+        return self._proposals("results", CallResult)
+
+    def _proposals(self, key: str, kind: type[_V]) -> dict[str, _V]:
+        entries = self._part.get(key)
+        items = entries.items() if isinstance(entries, Map) else ()
+        return {who: found for who, said in items if is_id(who) and (found := _value(kind, said)) is not None}
+
+    def propose(self, device: str, proposal: Offer | CallResult) -> None:
+        """Write what a device offers, or what it says came of the call. Nothing happens where no device is asked.
+
+        Raises:
+            BadId: *device* cannot be a name.
+            BadValue: the output is not JSON that every peer can hold.
+        """
+        checked_id(device, "device")
+        entries = self._part.get("offers" if isinstance(proposal, Offer) else "results")
+        if isinstance(entries, Map):
+            entries[device] = proposal.json_value()
+
+    def withdraw(self, device: str) -> None:
+        """Take back what a device offered: it is not there any more."""
+        entries = self._part.get("offers")
+        if isinstance(entries, Map):
+            entries.pop(device, None)
+
+    def settle_client_call(
+        self,
+        outcome: CallOutcome | None,
+        late: Sequence[LateResult],
+        *,
+        said: CallResult | None = None,
+        again: bool = False,
+    ) -> None:
+        """Write what came of the call, if that is known, and what does not count. For the steward only.
+
+        Args:
+            outcome: what came of it.
+            late: what does not count.
+            said: what the device brought that counts.
+            again: whether it was written before, with output or error, and somebody wrote over it.
+        """
+        listed = [each.json_value() for each in late]
+        if listed and self._part.get("lateResults") != listed:
+            self._part["lateResults"] = listed
+        if outcome is None or self.outcome == outcome:
+            return
+        self._part["outcome"] = outcome.json_value()
+        results = self._part.get("results")
+        if outcome.device is not None and isinstance(results, Map):
+            results.pop(outcome.device, None)  # it stands there as the call's output from now on
+        if again:
+            return
+        if outcome.code == "done":
+            self.output(said.output if said is not None else None)
+        else:
+            self.fail(why_no_result(outcome, said))
+
+    def shows_outcome(self, outcome: CallOutcome | None, late: Sequence[LateResult]) -> bool:
+        """Whether exactly that stands there."""
+        told = self._part.get("lateResults") or []
+        return self.outcome == outcome and told == [each.json_value() for each in late]
 
     def shows(self, refused: Sequence[RefusedDecision]) -> bool:
         """Whether these stand there as the decisions that cannot count; where there are none, anything may."""

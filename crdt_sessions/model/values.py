@@ -18,6 +18,7 @@ from crdt_sessions.limits import RunPolicyName
 from crdt_sessions.model.asks import check_form, why_unfit
 from crdt_sessions.model.base import Value as Value
 from crdt_sessions.model.checks import MAX_INTEGER
+from crdt_sessions.model.client_calls import CallOutcome, ClientCall, LateResult, OpenCall
 from crdt_sessions.model.inputs import RunInput
 from crdt_sessions.model.schedules import Schedule
 from crdt_sessions.model.strings import (
@@ -63,7 +64,7 @@ TERMINAL_STATUSES: frozenset[RunStatus] = frozenset({"completed", "failed", "can
 ANY_AGENT = "*"
 """Whom a request is for if any agent may answer it."""
 
-SETTLED_KEYS = ("status", "agent", "epoch", "lease", "output", "due", "pending", "outcome", "usage")
+SETTLED_KEYS = ("status", "agent", "epoch", "lease", "output", "due", "pending", "calls", "outcome", "usage")
 """What only the server writes of a run."""
 
 Integer = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
@@ -247,6 +248,12 @@ class ToolPart(Value):
     approval: Approval | None = None
     late: list[LateDecision] | None = None
     refused: list[RefusedDecision] | None = None
+    client_call: ClientCall | None = None
+    """What devices are asked to do, if the tool runs in a client; see :mod:`crdt_sessions.model.client_calls`."""
+    offers: dict[str, Any] | None = None
+    results: dict[str, Any] | None = None
+    outcome: CallOutcome | None = None
+    late_results: list[LateResult] | None = None
     output: Any = None
     error_text: str | None = None
 
@@ -454,6 +461,8 @@ class Run(Value):
     """When it begins; only while it waits for that."""
     pending: list[PendingCall] | None = None
     """The tool calls that wait for people; only while the run is suspended."""
+    calls: list[OpenCall] | None = None
+    """The tool calls that wait for a device of a client, and who has them."""
     steers: dict[str, Any] = Field(default_factory=dict)
     """Steering message to whether the agent has taken it up."""
 

@@ -294,6 +294,8 @@ class SessionEngine:
                 assert_never(event)
 
     def _tick(self, now: Millis) -> list[Effect]:
+        if self.runs.calls.waiting:
+            self.runs.calls.hear({str(client) for client in self.roster.present()}, now)
         self.runs.tick(now)
         self._trim()
         effects = [*self._merger.carry_out(), *self._presence(lambda: self.roster.tick(now)), *self._watch(now)]

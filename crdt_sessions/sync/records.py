@@ -17,8 +17,12 @@ from crdt_sessions.model import (
     TERMINAL_STATUSES,
     Approval,
     ApprovalRequest,
+    CallOutcome,
+    ClientCall,
     LateDecision,
+    LateResult,
     MessageHead,
+    OpenCall,
     PendingCall,
     RefusedDecision,
     Run,
@@ -27,6 +31,7 @@ from crdt_sessions.model import (
     RunOutcome,
     RunRequest,
     Spent,
+    Taken,
     Usage,
 )
 from crdt_sessions.model.values import RunPolicy, RunStatus, Value
@@ -45,6 +50,24 @@ class ApprovalRecord(BaseModel):
     """Decisions of those who have no say, the last one of each."""
 
     def replace(self, **changes: Any) -> ApprovalRecord:
+        """Return this record with *changes*."""
+        return self.model_copy(update=changes)
+
+
+class CallRecord(BaseModel):
+    """One call that a client executes: who has it, who had it, and what came of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    call: ClientCall
+    tool_name: str = ""
+    taken: Taken | None = None
+    former: tuple[Taken, ...] = ()
+    """Devices that had it and lost it, in their order."""
+    outcome: CallOutcome | None = None
+    late: tuple[LateResult, ...] = ()
+
+    def replace(self, **changes: Any) -> CallRecord:
         """Return this record with *changes*."""
         return self.model_copy(update=changes)
 
@@ -89,6 +112,8 @@ class RunRecord(BaseModel):
     cancel: RunCancel | None = None
     cancel_deadline: int | None = None
     approvals: dict[str, ApprovalRecord] = Field(default_factory=dict)
+    calls: dict[str, CallRecord] = Field(default_factory=dict)
+    """The calls that clients execute, or did."""
     outcome: RunOutcome | None = None
     spent: Spent | None = None
     """What the attempts that have ended have cost, as far as it was reported."""
@@ -124,6 +149,16 @@ class RunRecord(BaseModel):
         return [each for each in self.approvals.values() if each.approval is None]
 
     @property
+    def open_calls(self) -> dict[str, CallRecord]:
+        """The calls that wait for a device, or for the result of one."""
+        return {call_id: each for call_id, each in self.calls.items() if each.outcome is None}
+
+    @property
+    def waits(self) -> bool:
+        """Whether somebody has yet to answer, or to bring a result, before it can go on."""
+        return bool(self.undecided or self.open_calls)
+
+    @property
     def pending(self) -> list[PendingCall] | None:
         """The calls that wait for people; None if the run does not."""
         if self.status != "suspended":
@@ -143,6 +178,20 @@ class RunRecord(BaseModel):
         ]
 
     @property
+    def told_calls(self) -> list[OpenCall] | None:
+        """The calls that wait for devices, as the document is to show them; None if there are none."""
+        return [
+            OpenCall(
+                tool_call_id=call_id,
+                tool_name=each.tool_name,
+                takers=each.call.takers,
+                deadline=each.call.deadline,
+                taken=each.taken,
+            )
+            for call_id, each in self.open_calls.items()
+        ] or None
+
+    @property
     def due_at(self) -> Millis | None:
         """When somebody must look at it next, even if nothing happens; None if it can wait."""
         if self.over:
@@ -153,6 +202,8 @@ class RunRecord(BaseModel):
             self.waits_until,
             deadline,
             *(each.request.deadline for each in self.undecided),
+            *(each.call.deadline for each in self.open_calls.values()),
+            *(each.taken.at + each.taken.ttl for each in self.open_calls.values() if each.taken is not None),
         ]
         if self.lease is not None:
             dates.append(self.lease.claimed_at + self.lease.ttl)
@@ -173,6 +224,7 @@ class RunRecord(BaseModel):
             output=self.output,
             due=self.waits_until,
             pending=self.pending,
+            calls=self.told_calls,
             outcome=self.outcome,
             usage=self.usage,
         )

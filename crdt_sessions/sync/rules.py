@@ -6,6 +6,8 @@ the same turn, before anything is decided from it and before anybody else sees i
 * ``parts[i].decisions[<principal>]`` by anybody but that principal, or by one who may not decide,
   ``approvalRequest`` by anybody but the holder of the run's lease, and ``approval`` by anybody at all; of a decision
   that is put back it is said there why (``refused``);
+* ``parts[i].offers[<device>]`` and ``results[<device>]`` in the name (``by``) of anybody but whoever writes it, and
+  ``clientCall`` by anybody but the holder of the run's lease;
 * ``runs[id].cancel`` and ``request`` by those who may not stop or ask; a ``request`` says who asks: the principal;
 * ``runs[id].result`` and ``reported``, and ``superseded`` of the message that the run writes, by anybody but the
   holder of the lease.
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -129,16 +132,25 @@ class FieldRules:
     ) -> None:
         known, found = self._questions.get(message_id), self._asked(message_id)
         if known is None:
-            known = self._on_record(message_id)
+            known = self._on_record(message_id, found)
         if known == found:
             self._questions[message_id] = found
             return
+        if any(each.client_call is not None for each in found.values()):
+            self._runs.calls.changed(run_id)
         if actor is not None:
             holds = actor.lease is not None and actor.lease[0] == run_id
             for call_id, now in found.items():
                 before = known.get(call_id, Question())
-                asked = now.request if holds else before.request
-                allowed = Question(asked, _own(before, now, actor), before.approval)
+                asker = now if holds else before
+                allowed = Question(
+                    asker.request,
+                    _own(before, now, actor),
+                    before.approval,
+                    asker.client_call,
+                    _of_own_devices(before.offers, now.offers, actor),
+                    _of_own_devices(before.results, now.results, actor),
+                )
                 if allowed != now:
                     self._refuse(run_id, call_id, before, now, actor)
                     violated.append(_which(allowed, now))
@@ -156,15 +168,24 @@ class FieldRules:
                     decision = Decision.model_validate(said)
                     self._runs.questions.refuse(run_id, call_id, refusal(decision, by=actor.principal, why=why))
 
-    def _on_record(self, message_id: str) -> dict[str, Question]:
+    def _on_record(self, message_id: str, found: dict[str, Question]) -> dict[str, Question]:
         """Return what is known of a message that an earlier run wrote and another one continues."""
-        return {
+        known = {
             call_id: Question(
                 each.request.json_value(),
                 approval=each.approval.json_value() if each.approval is not None else None,
             )
             for call_id, each in self._runs.table.approvals_of(message_id).items()
         }
+        for call_id, call in self._runs.table.calls_of(message_id).items():
+            now = found.get(call_id, Question())
+            known[call_id] = replace(
+                known.get(call_id, Question()),
+                client_call=call.call.json_value(),
+                offers=now.offers,
+                results=now.results,
+            )
+        return known
 
     def _asked(self, message_id: str) -> dict[str, Question]:
         message = self._view.messages.find(message_id)
@@ -175,9 +196,15 @@ class FieldRules:
 
 
 def _which(allowed: Question, now: Question) -> str:
-    if allowed.decisions != now.decisions:
-        return "decisions"
-    return "approval" if allowed.approval != now.approval else "approvalRequest"
+    names = {
+        "decisions": "decisions",
+        "offers": "offers",
+        "results": "results",
+        "approval": "approval",
+        "client_call": "clientCall",
+    }
+    found = (told for name, told in names.items() if getattr(allowed, name) != getattr(now, name))
+    return next(found, "approvalRequest")
 
 
 def _own(before: Question, now: Question, actor: Actor) -> dict[str, Any]:
@@ -188,6 +215,22 @@ def _own(before: Question, now: Question, actor: Actor) -> dict[str, Any]:
         if actor.principal in now.decisions:
             allowed[actor.principal] = now.decisions[actor.principal]
     return allowed
+
+
+def _of_own_devices(before: dict[str, Any], now: dict[str, Any], actor: Actor) -> dict[str, Any]:
+    """Return what devices say as it was, but for what those of *actor* say."""
+    allowed = dict(before)
+    for device in before.keys() | now.keys():
+        was, said = before.get(device), now.get(device)
+        if was != said and all(each is None or _by(each) == actor.principal for each in (was, said)):
+            allowed.pop(device, None)
+            if said is not None:
+                allowed[device] = said
+    return allowed
+
+
+def _by(said: Any) -> Any:
+    return said.get("by") if isinstance(said, dict) else None
 
 
 def _supersede(message_id: str, parts: int) -> Write:

@@ -185,6 +185,8 @@ class Settings(BaseModel):
     gone_grace_s: float = _as_in(RunRules, "gone_grace_s")
     cancel_grace_s: float = _as_in(RunRules, "cancel_grace_s")
     max_attempts: int = _as_in(RunRules, "max_attempts")
+    device_lease_s: float = _as_in(RunRules, "device_lease_s")
+    front_end_tool_s: float = _as_in(RunRules, "front_end_tool_s")
     run_policy: RunPolicyName = _as_in(RunRules, "policy")
     default_agent: AgentName | Literal[""] = Field(
         "*",
@@ -224,6 +226,8 @@ class Settings(BaseModel):
         return RunRules(
             lease_s=self.lease_s,
             gone_grace_s=self.gone_grace_s,
+            device_lease_s=self.device_lease_s,
+            front_end_tool_s=self.front_end_tool_s,
             cancel_grace_s=self.cancel_grace_s,
             max_attempts=self.max_attempts,
             policy=self.run_policy,

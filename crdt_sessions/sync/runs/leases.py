@@ -150,13 +150,16 @@ class Leases:
         """Whether anything was heard of the present holder after its claim."""
         return self._lives[run_id].seen
 
-    def look(self, now: Millis) -> None:
-        """Look at the clock; if we slept, signs of life still wait to be read."""
-        if self._looked is not None and now - self._looked > _ASLEEP_MS:
-            for life in self._lives.values():
-                life.heard = min(now, Millis(life.heard + now - self._looked))
-                life.gone = None if life.gone is None else min(now, Millis(life.gone + now - self._looked))
+    def look(self, now: Millis) -> int:
+        """Look at the clock; return how long we slept, in milliseconds: signs of life still wait to be read then."""
+        pause = now - self._looked if self._looked is not None else 0
         self._looked = now
+        if pause <= _ASLEEP_MS:
+            return 0
+        for life in self._lives.values():
+            life.heard = min(now, Millis(life.heard + pause))
+            life.gone = None if life.gone is None else min(now, Millis(life.gone + pause))
+        return pause
 
     def lost(self, record: RunRecord, now: Millis) -> bool:
         """Whether the holder of a run has been silent, or gone, for too long."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from crdt_sessions.model import Run, SessionView, same_request
+from crdt_sessions.model import CallResult, Run, SessionView, same_request
 from crdt_sessions.model.values import RunStatus, StreamState
-from crdt_sessions.sync.records import ApprovalRecord, RunRecord
+from crdt_sessions.sync.records import ApprovalRecord, CallRecord, RunRecord
 
 Write = Callable[[SessionView], None]
 
@@ -61,5 +61,36 @@ def settle_tool(run: RunRecord, call_id: str, record: ApprovalRecord) -> Write:
             tool.settle(record.approval, record.late, record.refused)
             if run.over:
                 tool.end(run.status)
+
+    return write
+
+
+def settle_client_call(
+    message_id: str,
+    call_id: str,
+    record: CallRecord,
+    said: CallResult | None = None,
+    *,
+    gone: Iterable[str] = (),
+    again: bool = False,
+) -> Write:
+    """Show what became of a call that a client executes.
+
+    Args:
+        message_id: the message.
+        call_id: the call.
+        record: what is known of it.
+        said: by the device whose result counts from now on.
+        gone: the devices that have lost it now; they may offer themselves again.
+        again: see :meth:`ToolStream.settle_client_call`.
+    """
+
+    def write(view: SessionView) -> None:
+        message = view.messages.find(message_id)
+        tool = message.tool(call_id) if message is not None else None
+        if tool is not None:
+            for device in gone:
+                tool.withdraw(device)
+            tool.settle_client_call(record.outcome, record.late, said=said, again=again)
 
     return write

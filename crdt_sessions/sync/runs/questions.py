@@ -38,6 +38,10 @@ class Questions:
                 approvals[tool.call_id] = ApprovalRecord(request=request, tool_name=tool.name)
         return approvals
 
+    def due(self, record: RunRecord, now: Millis) -> bool:
+        """Whether a deadline of a question has passed."""
+        return any(now >= (each.request.deadline or now + 1) for each in record.undecided)
+
     def hear(self, record: RunRecord, now: Millis) -> RunRecord:
         """Let the first decision by an approver count; mark the others as late or not allowed."""
         decided = self._table.decided

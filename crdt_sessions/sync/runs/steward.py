@@ -26,6 +26,7 @@ from crdt_sessions.model.values import RunStatus, StreamState
 from crdt_sessions.sync.actor import NOBODY_KNOWN, Asker
 from crdt_sessions.sync.aside import Aside
 from crdt_sessions.sync.records import Deed, RunRecord
+from crdt_sessions.sync.runs.client_calls import ClientCalls
 from crdt_sessions.sync.runs.leases import Claim, Leases, left
 from crdt_sessions.sync.runs.mirror import close_parts, end_calls, mirrored, overwritten
 from crdt_sessions.sync.runs.questions import Questions
@@ -59,6 +60,8 @@ class RunSteward:
         """Who works on them."""
         self.questions = Questions(view, self.table)
         """What they ask people."""
+        self.calls = ClientCalls(view, self.table, rules)
+        """What they have clients do."""
         self._requests = Requests(view, self.table, rules)
         self._turns = Turns(self.table)
         self._steering = Steering(view, self.table)
@@ -72,6 +75,7 @@ class RunSteward:
             if self._aside.left("run", record.id):
                 self._give_up(record, now)
         self.leases.start(now)
+        self.calls.start(now)
         if self.table.active():
             for head in self._view.messages.heads():
                 self._steering.note(head)
@@ -106,8 +110,9 @@ class RunSteward:
             if message is not None and not message.empty:
                 self.leases.note_words(writers[-1], now)
         for run_id in writers:
-            if self.table[run_id].approvals:
-                self._hear_decisions(self.table[run_id], now)
+            record = self.table[run_id]
+            if record.approvals or self.calls.concern(record):
+                self._hear_answers(record, now)
         if writers and (last := self.table[writers[-1]]).over:
             found = self._view.messages.find(message_id)
             if found is not None and found.ends_with(last.status):  # a call that came after the end
@@ -176,7 +181,8 @@ class RunSteward:
 
     def tick(self, now: Millis) -> None:
         """Do what is due: end leases, give up cancelled agents, expire questions."""
-        self.leases.look(now)
+        if (pause := self.leases.look(now)) > 0:
+            self.calls.slept(pause, now)
         for run_id in self.table.timed():
             with self._aside.about("run", run_id):
                 self._tick(self.table[run_id], now)
@@ -197,8 +203,8 @@ class RunSteward:
             self._end(record, "cancelled", "the agent did not stop by itself", now)
         elif self.leases.lost(record, now):
             self._lose(record, now)
-        elif any(now >= (each.request.deadline or now + 1) for each in record.undecided):
-            self._hear_decisions(record, now)
+        elif self.questions.due(record, now) or self.calls.due(record, now):
+            self._hear_answers(record, now)
 
     def _come(self, record: RunRecord, request: RunRequest, now: Millis) -> None:
         """Do what a run has waited for: let it begin, or ask for others if it has a schedule."""
@@ -384,7 +390,7 @@ class RunSteward:
                 outcome=RunOutcome(reason=reason, error=error, superseded_by=superseded_by, ended_at=now),
             )
         )
-        ended = self.questions.close(ended, reason, now)
+        ended = self.calls.close(self.questions.close(ended, reason, now), now)
         self.table.decided.writes.append(end_calls(ended.output, status))
         self.table.notify(f"run.{status}", ended, now)
         self._turns.promote(now)
@@ -416,20 +422,20 @@ class RunSteward:
     # -- people ------------------------------------------------------------------------------------------------
 
     def _suspend(self, record: RunRecord, now: Millis) -> None:
-        """Wait for people: the lease ends, and no process is needed until they have decided."""
+        """Wait for people, or their devices: the lease ends, and no process is needed until they have answered."""
         asked = self.questions.asked(record)
         if isinstance(asked, RunError):
             self._end(record, "failed", asked.message, now, asked)
             return
-        suspended = self.table.put(
-            self.leases.release(record, "done", now).replace(status="suspended", approvals=asked)
-        )
-        self.table.notify("run.approval_requested", suspended, now)
-        self._hear_decisions(suspended, now)
+        released = self.leases.release(record, "done", now)
+        suspended = self.table.put(released.replace(status="suspended", approvals=asked))
+        if suspended.undecided:
+            self.table.notify("run.approval_requested", suspended, now)
+        self._hear_answers(suspended, now)
         self._turns.promote(now)
 
-    def _hear_decisions(self, record: RunRecord, now: Millis) -> None:
-        """Consider what people have answered; a run that waits for nothing more goes on."""
-        record = self.questions.hear(record, now)
-        if record.status == "suspended" and not record.undecided:
+    def _hear_answers(self, record: RunRecord, now: Millis) -> None:
+        """Consider what people have answered and devices have done; a run that waits for nothing more goes on."""
+        record = self.calls.consider(self.questions.hear(record, now), now)
+        if record.status == "suspended" and not record.waits:
             self._requeue(record, now, attempt=0)

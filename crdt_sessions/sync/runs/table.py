@@ -11,6 +11,7 @@ from crdt_sessions.sync.aside import Aside
 from crdt_sessions.sync.records import (
     ApprovalRecord,
     Asked,
+    CallRecord,
     Deed,
     Notice,
     Records,
@@ -111,6 +112,13 @@ class RunTable:
         found: dict[str, ApprovalRecord] = {}
         for run_id in self.writers_of(message_id):
             found.update(self._records[run_id].approvals)
+        return found
+
+    def calls_of(self, message_id: str) -> dict[str, CallRecord]:
+        """Return the calls of a message that clients execute, or did."""
+        found: dict[str, CallRecord] = {}
+        for run_id in self.writers_of(message_id):
+            found.update(self._records[run_id].calls)
         return found
 
     def holder(self, token: str) -> RunRecord | None:
