@@ -21,6 +21,7 @@ _TABLE = {  # dev, ci, nightly
     "histories": (532, 1_064, 5_320),  # of the conformance data
     "traces": (1, 1, 2),  # concurrent, of people who wrote together
     "scribbles": (4, 4, 200),  # of clients that know nothing of emoji
+    "places": (2, 2, 40),  # texts in which Yjs and the service must name the same places
     "silence": (17, 17, 75),  # seconds in which a run says nothing; streams are kept alive every 15
     "mutants": (
         9,

@@ -1,6 +1,7 @@
 """What is in a session document: layout 1 as typed views over pycrdt, pydantic for the JSON values. No I/O."""
 
 from crdt_sessions.model.approvals import check_decision, find_call, may_decide
+from crdt_sessions.model.artifacts import Artifacts
 from crdt_sessions.model.asks import check_form, wants_value, why_no_answer, why_unfit
 from crdt_sessions.model.authorship import authors, sole_author, writes_as
 from crdt_sessions.model.calls import ended_call, with_ended_calls
@@ -24,6 +25,7 @@ from crdt_sessions.model.library import merge
 from crdt_sessions.model.lineage import lineage_in
 from crdt_sessions.model.messages import Messages, MessageView, order
 from crdt_sessions.model.pairs import Mended, Pairs, places_in
+from crdt_sessions.model.positions import RelativePosition
 from crdt_sessions.model.projection import (
     MessageBegan,
     MessageCursor,
@@ -37,7 +39,7 @@ from crdt_sessions.model.projection import (
 )
 from crdt_sessions.model.runs import Runs, answer_to, output_of, same_request
 from crdt_sessions.model.schedules import Schedule
-from crdt_sessions.model.session import Artifacts, SessionView
+from crdt_sessions.model.session import SessionView
 from crdt_sessions.model.shapes import Shape, alone, json_text, shaped, system_text, ui_part, ui_tool_input
 from crdt_sessions.model.streams import SEGMENT_BYTES, PartStream, Question, ToolStream
 from crdt_sessions.model.thread import Threads, arranged, conversation
@@ -124,6 +126,7 @@ __all__ = [
     "PresenceUser",
     "Question",
     "RefusedDecision",
+    "RelativePosition",
     "Run",
     "RunCancel",
     "RunError",

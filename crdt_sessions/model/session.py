@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from pycrdt import Map, Text
 from pydantic import ValidationError
 
 from crdt_sessions.errors import BadDocument, NotFound
 from crdt_sessions.model import layout
+from crdt_sessions.model.artifacts import Artifacts
 from crdt_sessions.model.calls import with_ended_calls
 from crdt_sessions.model.checks import MAX_DEPTH, check_json
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.messages import Messages, MessageView, order
 from crdt_sessions.model.runs import Runs
-from crdt_sessions.model.spelling import json_object, spelled, whole
+from crdt_sessions.model.spelling import spelled, whole
 from crdt_sessions.model.strings import checked_id, is_id
 from crdt_sessions.model.thread import conversation
 from crdt_sessions.model.values import (
-    Artifact,
-    ArtifactHead,
     Author,
     Message,
     MessageHead,
@@ -191,54 +189,3 @@ class SessionView:
                 if is_id(principal) and (seq := whole(receipt)) is not None
             },
         )
-
-
-class Artifacts:
-    """``artifacts``: documents that humans and agents edit together."""
-
-    def __init__(self, document: SessionDoc) -> None:
-        self._root = document.roots.artifacts
-
-    def add(self, head: ArtifactHead, content: str = "") -> Text:
-        """Add a text artifact and return its content; if the id is taken, return the existing one.
-
-        Raises:
-            NotFound: an artifact of that id exists, and its content is not text.
-        """
-        if head.id not in self._root:
-            self._root[head.id] = Map({"head": head.json_value(), "content": Text(content)})
-        return self.text(head.id)
-
-    def text(self, artifact_id: str) -> Text:
-        """Return the content of a text artifact, to be edited with :mod:`crdt_sessions.model.text`.
-
-        Raises:
-            NotFound: there is no such artifact, or its content is not text.
-        """
-        entry = self._root.get(artifact_id)
-        content = entry.get("content") if isinstance(entry, Map) else None
-        if not isinstance(content, Text):
-            raise NotFound(what="text artifact", id=artifact_id)
-        return content
-
-    def all(self) -> list[Artifact]:
-        """Return all artifacts in JSON form, oldest first; entries without a valid head are skipped."""
-        found = []
-        for artifact_id, entry in self._root.items():
-            if not isinstance(entry, Map) or not is_id(artifact_id):
-                continue
-            try:
-                head = ArtifactHead.model_validate(json_object(entry.get("head")))
-            except ValidationError:
-                continue
-            content = spelled(entry.get("content"))
-            found.append(
-                Artifact.model_validate(
-                    {
-                        **head.model_dump(by_alias=True),
-                        "id": artifact_id,
-                        "content": content if isinstance(content, str) else "",
-                    }
-                )
-            )
-        return sorted(found, key=lambda artifact: (artifact.created_at, artifact.id))

@@ -46,6 +46,13 @@ REQUESTS = [
     ("PATCH", "/v1/sessions/{name}/state", [
         {"op": "add", "path": "/k", "value": "v"}, {"op": "copy", "from": "/k", "path": "/l"},
     ]),
+    ("POST", "/v1/sessions/{name}/artifacts", {
+        "id": "a", "title": "t", "mediaType": "text/plain", "content": "c", "author": {"id": "ann", "name": "Ann"},
+    }),
+    ("PUT", "/v1/sessions/{name}/artifacts/{artifact}", {"content": "c"}),
+    ("POST", "/v1/sessions/{name}/artifacts/{artifact}/splice", {
+        "position": {"type": {"client": 1, "clock": 0}, "item": {"client": 1, "clock": 0}, "assoc": 0}, "insert": "t",
+    }),
     ("POST", "/v1/sessions/{name}/runs", {"id": "r1", "messageId": "m", "agent": "a", "trigger": "submit"}),
     ("POST", "/v1/sessions/{name}/runs/{run}/cancel", {"reason": "r", "principal": "ann"}),
     ("POST", "/v1/sessions/{name}/runs/{run}/approvals/{call}", {
@@ -139,6 +146,7 @@ def test_odd_strings_are_refused_or_taken(http, number):
     method, template, body = REQUESTS[number]
     name = f"odd-{number}"
     http.post(f"/v1/sessions/{name}/messages", json={"id": "m", "text": "?", "agent": f"for {name}"})
+    http.post(f"/v1/sessions/{name}/artifacts", json={"id": "a"})
     claim = http.post("/v1/runs/claim", json={"agents": [f"for {name}"], "waitS": 20}).json()
     kind = "application/json-patch+json" if template.endswith("/state") else "application/json"
     headers = {"Lease-Token": claim["token"], "Content-Type": kind, "X-Session-Id": name}
@@ -151,6 +159,7 @@ def test_odd_strings_are_refused_or_taken(http, number):
         "principal": "p",
         "id": "1",
         "path": "a",
+        "artifact": "a",
     }
     text = json.dumps(body).replace("{name}", name) if body is not None else ""
     body = json.loads(text) if text else None

@@ -39,6 +39,7 @@ _GATEWAYS = {"ai-sdk": "aiSdk", "ag-ui": "agUi", "tanstack": "tanStack", "openai
 _OPENAI, _USE_CHAT = "openai.", {"ai-sdk.send", "ai-sdk.resume"}
 _PATH_PARAMETERS = {
     "name": "The session's name.",
+    "artifact": "The artifact's id.",
     "run": "The run's id.",
     "call": "The tool call's id.",
     "message": "The message's id.",
@@ -53,6 +54,7 @@ _PATH_PARAMETERS = {
 _TAGS = {
     "sessions": "Create, list, change and delete sessions; who is here and who wrote what.",
     "messages": "Post and read messages, follow a session as events, tell how far one has read.",
+    "artifacts": "Texts that people and agents edit together: create, read, replace, change at a place.",
     "runs": "Ask agents, look at what they do, stop them, decide what they ask people.",
     "agents": "For those who work on runs: claim, renew, write, record steps, end.",
     "versions": "The past of a session: versions, differences, restoring, forking.",

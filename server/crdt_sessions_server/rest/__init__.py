@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from crdt_sessions_server.rest import (
+    artifacts,
     audit,
     deliveries,
     events,
@@ -22,6 +23,7 @@ from crdt_sessions_server.rest import (
 RESOURCES = (
     sessions,
     state,
+    artifacts,
     messages,
     runs,
     lists,

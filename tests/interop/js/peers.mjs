@@ -74,6 +74,16 @@ const commands = {
       else if (text !== texts[0]) text.format(index, length, { bold: [true, null][random(20) % 2] })
     }
   },
+  text: ({ peer, artifact }) => peers.get(peer).doc.getMap('artifacts').get(artifact)?.get('content').toString() ?? null,
+  write: ({ peer, artifact, index, length = 0, text = '' }) => peers.get(peer).doc.transact(() => {
+    const content = peers.get(peer).doc.getMap('artifacts').get(artifact).get('content')
+    content.delete(index, length)
+    content.insert(index, text)
+  }),
+  place: ({ peer, artifact, index, assoc }) => Y.relativePositionToJSON(Y.createRelativePositionFromTypeIndex(
+    peers.get(peer).doc.getMap('artifacts').get(artifact).get('content'), index, assoc)),
+  placeOf: ({ peer, place }) =>
+    Y.createAbsolutePositionFromRelativePosition(Y.createRelativePositionFromJSON(place), peers.get(peer).doc).index,
   set: ({ peer, root = 'state', key, value }) => peers.get(peer).doc.getMap(root).set(key, value),
   post ({ peer, id, text, author = 'js' }) {
     const { doc } = peers.get(peer)

@@ -1,0 +1,142 @@
+"""Places in a shared text that stay where they are while others write: the relative positions of Yjs.
+
+The CRDT library has them too, but counts partly bytes and partly UTF-16 units, does not say which text a position is
+in, and panics at the end of a text. So what a place is, is found out in a copy of the document: what is deleted there
+has an id, and what is inserted right behind an id stands where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from pycrdt import Assoc, Doc, Text, TransactionEvent
+from pydantic import Field
+
+from crdt_sessions.errors import BadValue, UpdateError
+from crdt_sessions.model import text as text_edits
+from crdt_sessions.model.base import Value
+from crdt_sessions.model.checks import MAX_INTEGER
+from crdt_sessions.model.document import apply_guarded
+from crdt_sessions.wire.update_v1 import HAS_ORIGIN, MAX_CLOCK, NO_DELETIONS, STRING, parse
+from crdt_sessions.wire.varint import decode_state_vector, string, varuint
+
+_FIRST = 0
+"""Among those that insert at the same place, the client of the lowest id is the first."""
+_COPY = 1
+
+
+class StructId(Value):
+    """What a client inserted: one UTF-16 unit of a text, or a shared type."""
+
+    client: int = Field(ge=0, le=MAX_INTEGER)
+    clock: int = Field(ge=0, lt=MAX_CLOCK)
+
+
+class RelativePosition(Value):
+    """A place in a text, as ``Y.relativePositionToJSON`` has it."""
+
+    type: StructId | None = Field(None, description="The text; it may be left out if there is an item.")
+    item: StructId | None = Field(None, description="The character; without it, an end of the text is meant.")
+    assoc: Literal[-1, 0] = Field(
+        0, description="0: before the character, or at the end; -1: behind the character, or at the beginning."
+    )
+
+
+def position_at(
+    text: Text, index: int, assoc: Literal[-1, 0], same_in: Callable[[Doc[Any]], Text]
+) -> RelativePosition:
+    """Return the place before the code point at *index*, as one that stays there.
+
+    Args:
+        text: the text, in a document.
+        index: in code points; the length of the text is its end.
+        assoc: 0 to stay before what follows, -1 to stay behind what precedes.
+        same_in: returns the same text in a copy of the document.
+
+    Raises:
+        BadValue: *index* is outside the text.
+    """
+    content = str(text)
+    if not 0 <= index <= len(content):
+        raise BadValue(where="index", why=f"{index} is outside a text of {len(content)} characters")
+    beside = index + assoc
+    if not 0 <= beside < len(content):
+        return RelativePosition(type=_type_of(text), item=None, assoc=assoc)
+    client, clock, units = _delete(same_in(_copy(text)), beside)
+    return RelativePosition(
+        type=_type_of(text), item=StructId(client=client, clock=clock + units - 1 if assoc else clock), assoc=assoc
+    )
+
+
+def index_of(text: Text, position: RelativePosition, same_in: Callable[[Doc[Any]], Text]) -> int:
+    """Return where a place is now, in code points. If its character was deleted, it is where that was.
+
+    Args:
+        text: the text, in a document.
+        position: the place.
+        same_in: returns the same text in a copy of the document.
+
+    Raises:
+        BadValue: it is no place in this text.
+    """
+    content = str(text)
+    if position.item is None:
+        if position.type != _type_of(text):
+            raise _elsewhere()
+        return 0 if position.assoc else len(content)
+    copy = _copy(text)
+    marked = same_in(copy)
+    mark = next(char for char in map(chr, range(0xE000, 0x10FFFF)) if char not in content)
+    try:
+        apply_guarded(copy, _behind(position.item, mark, decode_state_vector(copy.get_state())))
+    except UpdateError as error:
+        raise _elsewhere() from error
+    found = str(marked).find(mark)
+    if found < 0:
+        raise _elsewhere()
+    if position.assoc or not found:
+        return found
+    client, clock, units = _delete(marked, found - 1)
+    there = client == position.item.client and clock <= position.item.clock < clock + units
+    return found - there
+
+
+def _elsewhere() -> BadValue:
+    return BadValue(where="position", why="it is no place in this text; ask for one with an index")
+
+
+def _type_of(text: Text) -> StructId:
+    """Return the id of a text, which is the only thing that the library says of its beginning."""
+    return StructId.model_validate(text.sticky_index(0, Assoc.BEFORE).to_json()["type"])
+
+
+def _copy(text: Text) -> Doc[Any]:
+    copy: Doc[Any] = Doc(client_id=_COPY)
+    apply_guarded(copy, text.doc.get_update())
+    return copy
+
+
+def _delete(text: Text, index: int) -> tuple[int, int, int]:
+    """Delete the code point at *index*; return which one that was: client, clock, UTF-16 units."""
+    deltas: list[bytes] = []
+
+    def note(event: TransactionEvent) -> None:
+        deltas.append(event.update)
+
+    doc = text.doc
+    subscription = doc.observe(note)
+    try:
+        text_edits.delete(text, index, 1)
+    finally:
+        doc.unobserve(subscription)
+    ((client, ((clock, units),)),) = parse(deltas[0]).deleted.items()
+    return client, clock, units
+
+
+def _behind(item: StructId, mark: str, known: dict[int, int]) -> bytes:
+    """Return an update that inserts *mark* right behind *item*, before whatever anybody else has inserted there."""
+    return (
+        varuint(1) + varuint(1) + varuint(_FIRST) + varuint(known.get(_FIRST, 0)) + bytes([HAS_ORIGIN | STRING])
+        + varuint(item.client) + varuint(item.clock) + string(mark) + NO_DELETIONS
+    )  # fmt: skip
