@@ -56,6 +56,7 @@ class ServiceClient:
     Args:
         url: the service.
         token: if the service asks for one.
+        transport: carries the requests where that is not done over a network.
 
     Raises:
         BadUrl: *url* is not that of a service.
@@ -64,11 +65,13 @@ class ServiceClient:
     the service. Nothing is tried again.
     """
 
-    def __init__(self, url: str, token: Token | None) -> None:
+    def __init__(self, url: str, token: Token | None, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         auth = Bearer(token) if token else None
         self._url = service_url(url)
         self._worker = uuid.uuid4().hex
-        self._http = httpx.AsyncClient(base_url=self._url, auth=auth, timeout=_TIMEOUT_S)
+        self._http = httpx.AsyncClient(
+            base_url=self._url, auth=auth, timeout=_TIMEOUT_S, transport=transport, trust_env=transport is None
+        )
 
     async def __aenter__(self) -> ServiceClient:
         return self

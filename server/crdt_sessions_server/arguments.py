@@ -104,6 +104,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     _backup(commands)
     _doctor(commands)
     _bench(commands)
+    _mcp(commands)
     return parser, commands.choices
 
 
@@ -249,3 +250,20 @@ def _bench(commands: argparse._SubParsersAction[_Parser]) -> None:
         description="Measure, in a checkout. Arguments stand behind --, such as: bench -- W1 --rounds 1; or --help.",
     )
     command.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="These are handed to the benchmarks.")
+
+
+def _mcp(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "mcp",
+        help="serve the sessions of a service to an MCP client",
+        description="Be an MCP server on standard input and output, for a client that starts its servers. The"
+        " sessions are those of a service that runs already.",
+        epilog="Without --token-file, the token is what the variable CRDT_SESSIONS_TOKEN holds, if anything.",
+    )
+    command.add_argument("--url", default="http://127.0.0.1:8000", help="The service. The default is %(default)s.")
+    command.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="This file holds the token; it is read for each request, so that it can be renewed.",
+    )

@@ -1,4 +1,4 @@
-"""The command line: ``crdt-sessions serve``, ``token``, ``backup`` and ``doctor``."""
+"""The command line: ``crdt-sessions serve``, ``token``, ``backup``, ``doctor`` and ``mcp``."""
 
 from __future__ import annotations
 
@@ -38,6 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _token(parsed)
     if parsed.command == "backup":
         return _backup(parsed.file, parsed.target)
+    if parsed.command == "mcp":
+        from crdt_sessions_server.mcp.command import run  # what it needs is another extra
+
+        return run(parsed)
     return _serve(parsed)
 
 

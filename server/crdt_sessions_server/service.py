@@ -14,7 +14,7 @@ from crdt_sessions.runtime import Load, Sandbox, SessionRegistry, post, post_out
 from crdt_sessions.storage import SqliteStore, UpdateStore
 from crdt_sessions_server.auth import Admission, Authorizer, Grants, Open
 from crdt_sessions_server.auth.factory import authorizer_for, rates_of
-from crdt_sessions_server.gateways import GATEWAYS
+from crdt_sessions_server.gateways import GATEWAYS, mcp
 from crdt_sessions_server.gateways.ai_sdk.websocket import ChatSockets
 from crdt_sessions_server.http import docs, health, metrics, middleware, pages, paths, problems
 from crdt_sessions_server.http.middleware import UnreadBodies
@@ -92,6 +92,7 @@ class Service:
             Grants(authorizer, self.registry.store, clock), self.registry, rates_of(settings, clock), settings.proxies
         )
         self._expire_days = settings.expire_days
+        self._mcp = mcp.Host(settings.limits.max_body_bytes)
         self.app = self._quart(settings)
         self.chat = ChatSockets(
             UnreadBodies(Cors(self.app.asgi_app, self._origins)),  # type: ignore[arg-type]  # Quart types every event
@@ -119,6 +120,7 @@ class Service:
             for watching in (self.admission.live.run(), expire(self.registry, self._expire_days)):
                 task = asyncio.create_task(watching)
                 stack.push_async_callback(_ended, task)
+            stack.push_async_callback(self._mcp.close)
             self._stack = stack.pop_all()
         return self
 
@@ -131,6 +133,7 @@ class Service:
         """Store everything, close every connection with 1012, and return when all have been told."""
         await self.registry.shutdown()
         await self.chat.stop()
+        await self._mcp.close()
         await self.sync.closed()
 
     def _quart(self, settings: Settings) -> Quart:
@@ -161,6 +164,7 @@ class Service:
                 issuer=settings.jwt_issuer,
             )
         )
+        app.register_blueprint(mcp.blueprint(self.registry, host=self._mcp, issuer=settings.jwt_issuer))
         middleware.install(
             app, self.registry, self.admission, self._origins, tls=settings.tls_certificate is not None
         )

@@ -114,6 +114,9 @@ REQUESTS = {
     ),
     "openai.models": ("GET", "/v1/gateways/openai/models", None),
     "openai.model": ("GET", "/v1/gateways/openai/models/writer", None),
+    "mcp.send": ("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}),
+    "mcp.listen": ("GET", "/mcp", None),
+    "mcp.leave": ("DELETE", "/mcp", None),
 }  # fmt: skip
 """A request of each route. What it answers beyond yes and no is other tests' business."""
 
@@ -186,8 +189,8 @@ async def asked(service, endpoint, room, headers):
 
 
 def _slug(problem):
-    """Return the slug of a problem that is spelled as OpenAI spells errors."""
-    return problem["error"]["code"].replace("invalid_api_key", "not_authenticated").replace("_", "-")
+    """Return the slug of a problem that is spelled as OpenAI spells errors, or the code of JSON-RPC."""
+    return str(problem["error"]["code"]).replace("invalid_api_key", "not_authenticated").replace("_", "-")
 
 
 @pytest.mark.parametrize("role", list(Role))

@@ -34,6 +34,11 @@ AGUI = {
     "threadId": "g", "runId": "r1", "state": {"k": "v"}, "tools": [], "context": [],
     "messages": [{"id": "m1", "role": "user", "content": "?"}], "forwardedProps": {"agent": "a"},
 }  # fmt: skip
+ENVELOPE = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {},
+    "io.modelcontextprotocol/clientInfo": {"name": "odd", "version": "1"},
+}  # fmt: skip
+MCP = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2026-07-28"}
 REQUESTS = [
     ("POST", "/v1/sessions", {"id": "s", "title": "t", "metadata": {"k": "v"}, "agent": "a"}),
     ("PATCH", "/v1/sessions/{name}", {"title": "t", "agent": "a", "runPolicy": "queue", "status": "active"}),
@@ -95,6 +100,9 @@ REQUESTS = [
     ("PUT", "/v1/streams/{path}", None),
     ("POST", "/v1/streams/{path}", {"k": "v"}),
     ("POST", "/v1/gateways/openai/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "?"}], "stream": True}),
+    ("POST", "/mcp", {"jsonrpc": "2.0", "id": "i", "method": "tools/call", "params": {
+        "name": "post_message", "arguments": {"session": "{name}", "text": "t", "agent": "a", "id": "m"}, "_meta": ENVELOPE,
+    }}),
 ]  # fmt: skip
 OTHER = {"/v1/sessions/{name}/import", "/v1/sessions/{name}/sync", "/v1/sessions/{name}/versions/{seq}/restore"}
 """Routes that take bytes, or nothing at all."""
@@ -150,6 +158,7 @@ def test_odd_strings_are_refused_or_taken(http, number):
     claim = http.post("/v1/runs/claim", json={"agents": [f"for {name}"], "waitS": 20}).json()
     kind = "application/json-patch+json" if template.endswith("/state") else "application/json"
     headers = {"Lease-Token": claim["token"], "Content-Type": kind, "X-Session-Id": name}
+    headers |= MCP | {"Mcp-Method": "tools/call", "Mcp-Name": "post_message"} if template == "/mcp" else {}
     known = {
         "name": name,
         "run": "run-m",

@@ -67,6 +67,7 @@ PUBLIC = frozenset(
         "docs.docs_style",
         "health.healthz",
         "health.readyz",
+        "mcp.metadata",
     }
 )
 """Routes that need no token."""
@@ -161,6 +162,9 @@ ROUTES: dict[str, Permission | None] = {
     "openai.complete": Permission.POST,
     "openai.models": Permission.READ,
     "openai.model": Permission.READ,
+    "mcp.send": None,
+    "mcp.listen": None,
+    "mcp.leave": None,
 }
 """Endpoint to what it asks for; None for everybody who is known. What it asks for beyond that depends on the body:
 

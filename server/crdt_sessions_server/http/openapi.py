@@ -34,9 +34,9 @@ from crdt_sessions_server.http.schemas import JSON
 Json = dict[str, Any]
 Mode = Literal["validation", "serialization"]
 
-_GATEWAYS = {"ai-sdk": "aiSdk", "ag-ui": "agUi", "tanstack": "tanStack", "openai": "openAi"}
+_GATEWAYS = {"ai-sdk": "aiSdk", "ag-ui": "agUi", "tanstack": "tanStack", "openai": "openAi", "mcp": "mcp"}
 """Blueprints whose functions are called alike, to what their operations' ids begin with."""
-_OPENAI, _USE_CHAT = "openai.", {"ai-sdk.send", "ai-sdk.resume"}
+_OPENAI, _MCP, _USE_CHAT = "openai.", "mcp.", {"ai-sdk.send", "ai-sdk.resume"}
 _PATH_PARAMETERS = {
     "name": "The session's name.",
     "artifact": "The artifact's id.",
@@ -59,8 +59,8 @@ _TAGS = {
     "agents": "For those who work on runs: claim, renew, write, record steps, end.",
     "versions": "The past of a session: versions, differences, restoring, forking.",
     "transfer": "Whole documents: export, import, and sync without a WebSocket.",
-    "gateways": "Chat clients that know no Yjs: AI SDK, AG-UI, TanStack AI, OpenAI.",
     "streams": "Durable Streams: logs of bytes or JSON that are written, read and followed over HTTP.",
+    "gateways": "Clients that know no Yjs: AI SDK, AG-UI, TanStack AI, OpenAI, MCP.",
     "access": "Who one is, tokens, revocations, members, the audit log, and people's data.",
     "webhooks": "What was not delivered.",
     "operations": "Health, metrics, this document and the pages.",
@@ -322,6 +322,8 @@ def _failures(endpoint: str, kinds: list[ProblemType]) -> Json:
     content: Json = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     if endpoint.startswith(_OPENAI):
         content = {JSON: {"schema": {"$ref": "#/components/schemas/OpenAiError"}}}
+    elif endpoint.startswith(_MCP):
+        content = {JSON: {"schema": {"type": "object"}}, **content}
     elif endpoint in _USE_CHAT:
         content = {TEXT: {"schema": {"type": "string"}}, **content}
     found: Json = {}

@@ -264,6 +264,10 @@ UPGRADE_REQUIRED = ProblemType(
     "upgrade-required", 426, "A WebSocket only",
     "Connect with a WebSocket client, ws:// or wss://; over HTTP there is POST /v1/sessions/<name>/sync.",
 )  # fmt: skip
+NOT_INSTALLED = ProblemType(
+    "not-installed", 501, "A part of the service that is not installed",
+    "Install it where the service runs, and start the service again.",
+)  # fmt: skip
 UNSUPPORTED_MEDIA_TYPE = ProblemType(
     "unsupported-media-type", 415, "A body of the wrong content type",
     "Send the body with a Content-Type that this route takes.",
@@ -299,7 +303,9 @@ _OF_STATUS = {
     )
 }  # fmt: skip
 TYPES: tuple[ProblemType, ...] = tuple(
-    dict.fromkeys((*OF_ERRORS.values(), MALFORMED_JSON, PRECONDITION_FAILED, PATCH_FAILED, *_OF_STATUS.values()))
+    dict.fromkeys(
+        (*OF_ERRORS.values(), MALFORMED_JSON, PRECONDITION_FAILED, PATCH_FAILED, NOT_INSTALLED, *_OF_STATUS.values())
+    )
 )
 """All there are."""
 

@@ -1,0 +1,62 @@
+"""``crdt-sessions mcp``: an MCP server on standard input and output, for programs that start their servers."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from mcp.server.stdio import stdio_server
+
+from crdt_sessions.client.service import ServiceClient
+from crdt_sessions.errors import BadUrl
+from crdt_sessions_server.arguments import parse
+from crdt_sessions_server.explain import read_file
+from crdt_sessions_server.mcp.api import Api
+from crdt_sessions_server.mcp.server import build
+
+_VARIABLE = "CRDT_SESSIONS_TOKEN"
+
+
+def main() -> int:
+    """Run the command line and return its exit status."""
+    return run(parse(sys.argv[1:]))
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Serve one client until it closes standard input; return the exit status."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)  # standard output is the protocol's
+    try:
+        client = ServiceClient(parsed.url, token_of(parsed.token_file))
+    except (BadUrl, ValueError) as error:
+        print(f"crdt-sessions: {error}", file=sys.stderr)  # noqa: T201 - a command's last word
+        return 2
+    asyncio.run(_serve(client))
+    return 0
+
+
+def token_of(file: Path | None) -> str | Callable[[], str] | None:
+    """Return the token: what is in a file, each time anew, or else in the environment; None if there is none.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    if file is None:
+        return os.environ.get(_VARIABLE) or None
+
+    def read() -> str:
+        return read_file(file, "token file").decode("utf-8", "replace").strip()
+
+    read()
+    return read
+
+
+async def _serve(client: ServiceClient) -> None:
+    api = Api(client)
+    server = build(lambda _: api)
+    async with client, stdio_server() as (source, sink):
+        await server.run(source, sink, server.create_initialization_options())

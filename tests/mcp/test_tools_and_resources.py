@@ -1,0 +1,164 @@
+"""Clients of the package ``mcp`` list, read, post, search, ask and follow, in both versions of the protocol."""
+
+import asyncio
+import json
+
+import httpx
+import pytest
+from mcp import Client
+from mcp.shared.exceptions import MCPError
+from mcp.types import ResourceUpdatedNotification
+
+from crdt_sessions.client.service import ServiceClient
+from crdt_sessions.storage import MemoryStore
+from crdt_sessions_server.http.inside import Inside
+from crdt_sessions_server.mcp.api import Api
+from crdt_sessions_server.mcp.server import build
+from crdt_sessions_server.service import Service
+from crdt_sessions_server.settings import Settings
+from tests.mcp.conftest import VERSIONS, client
+from tests.processes import PATIENCE
+
+
+async def test_a_client_speaks_the_version_it_wants(service, version):
+    async with client(service.url, VERSIONS[version]) as mcp:
+        assert mcp.protocol_version == version
+        assert mcp.server_info.name == "crdt-sessions"
+        assert {"ask", "search", "read_presence"} <= {tool.name for tool in (await mcp.list_tools()).tools}
+
+
+async def test_an_answer_is_waited_for_and_everything_can_be_read(service, version, room):
+    async with client(service.url, VERSIONS[version]) as mcp:
+        answer = await mcp.call_tool("ask", {"session": room, "text": "say 3"})
+        assert (answer.is_error, answer.structured_content["status"]) == (False, "completed")
+        assert answer.content[0].text == answer.structured_content["text"] == "naïve café 😀 "
+        told = await mcp.call_tool("post_message", {"session": room, "text": "needle in hay", "id": "n"})
+        assert told.structured_content["message"]["id"] == "n"
+        listed = (await mcp.call_tool("list_sessions", {})).structured_content["sessions"]
+        assert room in [each["id"] for each in listed]
+        read = (await mcp.call_tool("read_session", {"session": room})).structured_content
+        assert [message["role"] for message in read["messages"]][:3] == ["user", "assistant", "user"]
+        for where in ({}, {"session": room}):
+            found = (await mcp.call_tool("search", {"text": "NEEDLE", **where})).structured_content["found"]
+            assert (room, "n") in [(each["session"], each.get("message")) for each in found]
+        assert (await mcp.call_tool("read_presence", {"session": room})).structured_content == {"present": []}
+
+        assert f"session://{room}" in [each.uri for each in (await mcp.list_resources()).resources]
+        templates = [each.uri_template for each in (await mcp.list_resource_templates()).resource_templates]
+        assert "session://{session}/messages{?after}" in templates
+        for what in ("", "/runs", f"/runs/{answer.structured_content['run']}", "/state", "/presence"):
+            found = await mcp.read_resource(f"session://{room}{what}")
+            json.loads(found.contents[0].text)
+        page = json.loads((await mcp.read_resource(f"session://{room}/messages?after=2")).contents[0].text)
+        assert page["messages"][0]["id"] == "n"
+
+
+async def test_a_run_that_takes_longer_is_named_and_can_be_waited_for_or_stopped(service, version, room):
+    async with client(service.url, VERSIONS[version]) as mcp:
+        begun = await mcp.call_tool("ask", {"session": room, "text": "say 2; heed", "wait": 0})
+        run = begun.structured_content["run"]
+        assert begun.structured_content["status"] != "completed"
+        assert "wait_for_answer" in begun.content[0].text
+        stopped = await mcp.call_tool("cancel_run", {"session": room, "run": run, "reason": "enough"})
+        assert stopped.structured_content["run"]["cancel"]["reason"] == "enough"
+        over = await mcp.call_tool("wait_for_answer", {"session": room, "run": run})
+        assert over.structured_content["status"] == "cancelled"
+
+
+async def test_whoever_waits_hears_of_progress(service, version, room):
+    heard = []
+
+    async def progress(done, total, message):
+        heard.append(message)
+
+    async with client(service.url, VERSIONS[version]) as mcp:
+        await mcp.call_tool("ask", {"session": room, "text": "say 3 20"}, progress_callback=progress)
+    assert any("running" in message for message in heard)
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "why"),
+    [
+        ("ask", {"text": "?"}, "session is missing"),
+        ("ask", {"session": "s", "text": "?", "waits": 1}, "waits is no field of this"),
+        ("read_session", {"session": "nobody-made-this"}, "there is no session"),
+        ("wait_for_answer", {"session": "nobody-made-this", "run": "r"}, "there is no session"),
+        ("post_message", {"session": "a\x00b", "text": "?"}, "control"),
+        ("list_sessions", {"cursor": "nonsense"}, "cursor"),
+    ],
+)
+async def test_a_call_that_cannot_be_is_told_to_the_model(service, version, tool, given, why):
+    async with client(service.url, VERSIONS[version]) as mcp:
+        answer = await mcp.call_tool(tool, given)
+        assert answer.is_error
+        assert why in answer.content[0].text
+
+
+async def test_a_failed_run_is_an_error(service, version, room):
+    async with client(service.url, VERSIONS[version]) as mcp:
+        answer = await mcp.call_tool("ask", {"session": room, "text": "say 1; fail out of paper"})
+        assert answer.is_error
+        assert "out of paper" in answer.content[0].text
+
+
+@pytest.mark.parametrize(
+    "uri", ["session://nobody-made-this", "session://s/nothing", "http://example.org/", "session:"]
+)
+async def test_a_resource_that_is_not_there_is_an_error_of_the_protocol(service, version, uri):
+    async with client(service.url, VERSIONS[version]) as mcp:
+        with pytest.raises(MCPError) as caught:
+            await mcp.read_resource(uri)
+        missing = uri == "session://nobody-made-this"
+        assert caught.value.code == (-32002 if missing and version == "2025-11-25" else -32602)
+
+
+async def test_a_tool_that_is_not_there_is_an_error_of_the_protocol(service, version):
+    async with client(service.url, VERSIONS[version]) as mcp:
+        with pytest.raises(MCPError, match="there is no tool"):
+            await mcp.call_tool("destroy", {})
+
+
+async def test_subscribers_hear_of_changes_and_of_nothing_else(service, room):
+    async with client(service.url) as mcp:
+        await mcp.call_tool("post_message", {"session": room, "text": "one", "agent": None})
+        wanted = [f"session://{room}", f"session://{room}/state", "session://nobody-made-this"]
+        async with asyncio.timeout(PATIENCE), mcp.listen(resource_subscriptions=wanted) as heard:
+            assert heard.honored.resource_subscriptions == wanted[:2]
+            await mcp.call_tool("post_message", {"session": room, "text": "two"})
+            assert (await anext(heard)).uri == wanted[0]
+            async with httpx.AsyncClient(base_url=service.url) as http:
+                patch = [{"op": "add", "path": "/k", "value": 1}]
+                await http.patch(
+                    f"/v1/sessions/{room}/state", json=patch, headers={"Content-Type": "application/json-patch+json"}
+                )
+            while (await anext(heard)).uri != wanted[1]:
+                pass
+
+
+@pytest.mark.filterwarnings("ignore:resources/:mcp.shared.exceptions.MCPDeprecationWarning")
+async def test_subscribers_of_the_older_protocol_hear_of_changes_until_they_leave(service, room):
+    heard = asyncio.Queue()
+
+    async def take(message):
+        if isinstance(message, ResourceUpdatedNotification):
+            heard.put_nowait(message.params.uri)
+
+    uri = f"session://{room}"
+    async with client(service.url, "legacy", message_handler=take) as mcp:
+        with pytest.raises(MCPError, match="there is no session"):
+            await mcp.subscribe_resource(uri)
+        await mcp.call_tool("post_message", {"session": room, "text": "one"})
+        await mcp.subscribe_resource(uri)
+        await mcp.call_tool("post_message", {"session": room, "text": "two"})
+        async with asyncio.timeout(PATIENCE):
+            assert await heard.get() == uri
+        await mcp.unsubscribe_resource(uri)
+
+
+async def test_in_one_process_no_socket_is_needed():
+    async with Service(Settings(default_agent=""), store=MemoryStore()) as service:
+        api = Api(ServiceClient("http://localhost", None, transport=Inside(service.app.asgi_app, "127.0.0.1")))
+        async with Client(build(lambda _: api), cache=None) as mcp:
+            await mcp.call_tool("post_message", {"session": "s", "text": "hello"})
+            read = await mcp.call_tool("read_session", {"session": "s"})
+            assert read.structured_content["messages"][0]["parts"][0]["text"] == "hello"
