@@ -1,0 +1,88 @@
+// Real clients of Durable Streams, driven by JSON lines on standard input: {"call": 1, "command": "follow", ...}.
+import { createInterface } from 'node:readline'
+import { DurableStream, IdempotentProducer, stream } from '@durable-streams/client'
+
+process.on('unhandledRejection', () => {}) // the client leaks one for each request that a dead service cuts off
+
+const readers = new Map()
+const writers = new Map()
+const pause = ms => new Promise(resolve => setTimeout(resolve, ms))
+
+// Follows a stream until it is closed, and goes on with what was handled last whenever something ends it before.
+async function follow (reader) {
+  while (!reader.stopped && !reader.closed) {
+    reader.cutter = new AbortController()
+    reader.begun++
+    try {
+      const options = { backoffOptions: { initialDelay: 20, maxDelay: 100, multiplier: 1.3 }, warnOnHttp: false }
+      const answer = await stream({ url: reader.url, headers: reader.headers, offset: reader.offset, live: reader.live, json: true, signal: reader.cutter.signal, ...options })
+      answer.subscribeJson(batch => {
+        reader.items.push(...batch.items)
+        reader.offset = batch.offset
+        if (batch.streamClosed) reader.closed = true
+      })
+      await answer.closed
+      reader.closed ||= answer.streamClosed
+    } catch (error) {
+      reader.errors.push(String(error))
+      await pause(20)
+    }
+  }
+}
+
+// A batch whose answer was lost is sent again as it is: the service knows its number.
+async function insisting (...request) {
+  for (;;) {
+    try {
+      const answer = await fetch(...request)
+      if (answer.status < 500) return answer
+    } catch (error) { // nobody is there
+      if (request[1]?.signal?.aborted) throw error
+    }
+    await pause(30)
+  }
+}
+
+const commands = {
+  follow ({ name, url, live = true, headers }) {
+    const reader = { url, headers, live, offset: '-1', items: [], errors: [], begun: 0, closed: false }
+    readers.set(name, reader)
+    follow(reader)
+  },
+  cut ({ name }) { readers.get(name).cutter.abort() },
+  got ({ name }) {
+    const { items, closed, begun, errors } = readers.get(name)
+    return { items, closed, begun, errors }
+  },
+  stop ({ name }) {
+    const reader = readers.get(name)
+    reader.stopped = true
+    reader.cutter.abort()
+  },
+  async write ({ name, url, producer, from, count, everyMs = 0, close = false, headers }) {
+    const writer = { sent: 0, done: false, error: null }
+    writers.set(name, writer)
+    const handle = new DurableStream({ url, headers, contentType: 'application/json', warnOnHttp: false })
+    const sending = new IdempotentProducer(handle, producer, { autoClaim: true, fetch: insisting, lingerMs: 2, onError: error => { writer.error = String(error) } })
+    const run = async () => {
+      for (let n = from; n < from + count; n++) {
+        sending.append(JSON.stringify({ producer, n }))
+        writer.sent++
+        if (everyMs) await pause(everyMs)
+      }
+      await sending.flush()
+      if (close) await sending.close()
+      writer.done = true
+    }
+    run().catch(error => { writer.error = String(error?.stack ?? error) })
+  },
+  written: ({ name }) => writers.get(name)
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const { call, command, ...options } = JSON.parse(line)
+  Promise.resolve()
+    .then(() => commands[command](options))
+    .then(result => ({ call, result: result ?? null }), error => ({ call, error: String(error?.stack ?? error) }))
+    .then(answer => console.log(JSON.stringify(answer)))
+}
