@@ -17,7 +17,7 @@ from crdt_sessions.errors import BadValue, UpdateError
 from crdt_sessions.model import text as text_edits
 from crdt_sessions.model.base import Value
 from crdt_sessions.model.checks import MAX_INTEGER
-from crdt_sessions.model.document import apply_guarded
+from crdt_sessions.model.library import apply_guarded
 from crdt_sessions.wire.update_v1 import HAS_ORIGIN, MAX_CLOCK, NO_DELETIONS, STRING, parse
 from crdt_sessions.wire.varint import decode_state_vector, string, varuint
 
