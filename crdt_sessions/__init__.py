@@ -8,7 +8,16 @@ import importlib
 from typing import TYPE_CHECKING
 
 from crdt_sessions.errors import CrdtSessionsError, RunCancelled, RunFailed, RunSuspended
-from crdt_sessions.limits import Compaction, InputLimits, Limits, Retention, RunRules, ScheduleLimits, Timing
+from crdt_sessions.limits import (
+    ChildLimits,
+    Compaction,
+    InputLimits,
+    Limits,
+    Retention,
+    RunRules,
+    ScheduleLimits,
+    Timing,
+)
 
 if TYPE_CHECKING:
     from crdt_sessions.client import Agent, AgentRun, KeptVersion, MessageStream, Past, SessionPeer, connect
@@ -18,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Agent",
     "AgentRun",
+    "ChildLimits",
     "Compaction",
     "CrdtSessionsError",
     "InputLimits",

@@ -161,6 +161,19 @@ class ScheduleLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class ChildLimits:
+    """How far runs may ask for child runs. Part of the protocol, not a setting."""
+
+    max_depth: int = _bound(4, "Below a run there are so many generations of children.", ge=1)
+
+    max_children: int = _bound(64, "A run may ask for so many children in all.", ge=1)
+
+    max_active: int = _bound(16, "So many of them may be going on at a time.", ge=1)
+
+    max_task_bytes: int = _bound(64 * 1024, "The task of a child may have so many bytes of JSON.", ge=1)
+
+
+@dataclass(frozen=True, slots=True)
 class Timing:
     """Periods."""
 

@@ -58,7 +58,7 @@ PAGES: dict[str, tuple[str, str, dict[str, list[str]]]] = {
                 "storage.base.AuditRecords", "storage.sqlite.SqliteStore", "storage.memory.MemoryStore",
             ],
             "Numbers": [
-                "limits.Limits", "limits.InputLimits", "limits.ScheduleLimits",
+                "limits.Limits", "limits.InputLimits", "limits.ScheduleLimits", "limits.ChildLimits",
                 "limits.Timing", "limits.Compaction", "limits.Retention",
                 "limits.RunRules",
             ],

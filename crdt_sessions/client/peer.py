@@ -258,6 +258,8 @@ class Peer:
     async def changed_messages(self) -> AsyncIterator[list[Message]]:
         """Yield the messages that changed, or whose runs did, since the last time; at first all of them.
 
+        What child runs write is not among them.
+
         In the session's order; none if only presence or the connection changed. Each costs what changed, not
         what the session holds. Raises as :meth:`until`.
         """
@@ -265,7 +267,9 @@ class Peer:
             ids = {id for kind, id in subjects if kind == "message"}
             runs = (self.view.runs.value(id) for kind, id in subjects if kind == "run")
             ids |= {run.output for run in runs if run is not None and run.output is not None}
-            messages = [message for id in ids if (message := self.view.messages.value(id)) is not None]
+            known = self.view.messages
+            values = (known.value(id) for id in ids if not known.is_beside(id))
+            messages = [message for message in values if message is not None]
             yield sorted(messages, key=order)
 
     async def changed_runs(self) -> AsyncIterator[list[Run]]:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from crdt_sessions.client.child import ChildRun
 from crdt_sessions.client.service import Assignment, ServiceClient
 from crdt_sessions.client.session import SessionPeer
 from crdt_sessions.client.stream import MessageStream, TextStream
 from crdt_sessions.client.tool_calls import ToolCall, ToolOutcome
-from crdt_sessions.errors import BadValue, NotFound, RunCancelled, RunSuspended
+from crdt_sessions.errors import BadValue, NotFound, RunCancelled, RunStopped, RunSuspended
 from crdt_sessions.model import (
     Approval,
     ApprovalRequest,
     ArtifactHead,
     Message,
+    Orphans,
     RunInput,
     SessionView,
     Shape,
     Spent,
+    child_request,
     shaped,
 )
 from crdt_sessions.model import text as text_edits
@@ -49,6 +53,7 @@ class AgentRun:
         self._assignment = assignment
         self._service = service
         self._calls = 0
+        self._children = 0
         self._broke_off = session.view.broke_off(assignment.run)
 
     @property
@@ -65,9 +70,13 @@ class AgentRun:
     def message(self) -> Message:
         """What was asked; also where the request is to go on with an answer that broke off.
 
+        A child run is asked for its :attr:`task`, and gets that as a message.
+
         Raises:
             NotFound: the message is not there, or not one that layout 1 can describe.
         """
+        if (task := self.session.view.task_message(self._assignment.run)) is not None:
+            return task
         request = self._assignment.run.request
         message = self.session.view.messages.value(request.message_id) if request is not None else None
         if message is not None and message.id == self.out.message_id:
@@ -83,6 +92,17 @@ class AgentRun:
         It is what somebody in the session wished for: the agent decides what of it it heeds.
         """
         return self._assignment.run.input
+
+    @property
+    def parent(self) -> str | None:
+        """The run whose agent asked for this one; None if it is no child."""
+        return self._assignment.run.parent
+
+    @property
+    def task(self) -> Any:
+        """What a child is to do: what :meth:`delegate` was given; None if this is no child."""
+        request = self._assignment.run.request
+        return request.task if request is not None else None
 
     @property
     def resumed(self) -> str:
@@ -105,10 +125,14 @@ class AgentRun:
         """Return the conversation up to the question, the answer so far, and what was said to steer it.
 
         The answer has a part ``steering`` where it took that up, which :meth:`history` tells from what comes after.
+        A child run has its task in place of the conversation.
         """
         request = self._assignment.run.request
         everything = self.session.messages.all()
-        thread = self.session.view.conversation(request.message_id) if request is not None else []
+        if (task := self.session.view.task_message(self._assignment.run)) is not None:
+            thread = [task]
+        else:
+            thread = self.session.view.conversation(request.message_id) if request is not None else []
         answer = self.out.message
         if answer is not None and any(_says_something(part) for part in answer.parts):
             thread = [message for message in thread if message.id != answer.id] + [answer]
@@ -157,6 +181,72 @@ class AgentRun:
         if stream.state == "input-streaming":
             self.session.edit(lambda _: stream.close(input))
         return ToolCall(self.session, stream)
+
+    # -- child runs --------------------------------------------------------------------------------------------
+
+    def delegate(
+        self,
+        agent: str,
+        task: Any,
+        *,
+        key: str | None = None,
+        input: RunInput | Mapping[str, Any] | None = None,
+        orphans: Orphans = "end",
+        deadline_s: float | None = None,
+    ) -> ChildRun:
+        """Ask *agent* for a child run and return it at once: ``text = await run.delegate("researcher", "…")``.
+
+        It works beside this run, on a lease of its own, and writes beside the conversation. Who stops this run stops
+        it, too. Asking again with the same key, as an answer does that is tried again, returns the same child.
+
+        Args:
+            agent: who is to do it.
+            task: what: text, or JSON of at most ``ChildLimits.max_task_bytes``.
+            key: names the child within this run. By default the number of the call, which is the same each time the
+                answer is tried if it delegates in the same order.
+            input: tools, context, model and settings for it; nothing of this run's is handed on by itself.
+            orphans: what becomes of it when this run has ended: ``end``, or ``go-on``.
+            deadline_s: seconds after which it ends as failed.
+
+        Raises:
+            BadId: *agent* or *key* cannot be one.
+            BadValue, TooLarge: *task* or *input* cannot be one.
+
+        Who asks too much (``ChildLimits``) gets a child that has failed and says why.
+        """
+        self._children += 1
+        key = str(self._children) if key is None else key
+        now = self.session.now()
+        request = child_request(
+            self._assignment.run,
+            key,
+            agent,
+            task,
+            now=now,
+            deadline=None if deadline_s is None else now + int(deadline_s * 1000),
+            input=RunInput.of(input) if input is not None else None,
+            orphans=orphans,
+        )
+        run_id = self.session.edit(lambda view: view.runs.delegate(request))
+        return ChildRun(self.session, self.out, run_id)
+
+    async def gather(self, *children: ChildRun, return_exceptions: bool = False) -> list[Any]:
+        """Return the texts of *children* once all are completed, in their order.
+
+        Args:
+            children: what :meth:`delegate` returned.
+            return_exceptions: whether the failure of one stands in its place. Else the first failure is raised; the
+                other children go on until this run ends.
+
+        Raises:
+            NotAnswered: one ended otherwise.
+            RunCancelled: somebody has pressed stop.
+        """
+        results = await asyncio.gather(*(child.result() for child in children), return_exceptions=return_exceptions)
+        for result in results:
+            if isinstance(result, RunStopped):
+                raise result
+        return results
 
     async def step(self, key: str, work: Callable[[], Awaitable[Result] | Result]) -> Result:
         """Do something once: if *key* was recorded in this run, return what was recorded, else do it and record it.

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 from crdt_sessions.client.peer import Peer
-from crdt_sessions.errors import RunCancelled, RunFailed
+from crdt_sessions.errors import NotAnswered, RunCancelled, RunFailed
 from crdt_sessions.ids import reference
 from crdt_sessions.model import (
     Message,
@@ -346,6 +346,8 @@ def failure_by(error: Exception, *, run: str) -> tuple[str, RunError]:
     """Return the reason and the error of a run whose answer raised *error*, and log the details."""
     if isinstance(error, RunFailed):
         return failure(error.code, str(error))
+    if isinstance(error, NotAnswered):  # a child run: everybody can read already how that ended
+        return failure(error.code or "child-not-completed", str(error))
     found = reference()
     _log.error("run failed: %s", error, exc_info=error, extra={"run": run, "reference": found})
     return failure("agent-failed", f"the agent failed; its log says more (reference {found})")

@@ -6,6 +6,7 @@ from crdt_sessions.model.asks import check_form, wants_value, why_no_answer, why
 from crdt_sessions.model.authorship import authors, sole_author, writes_as
 from crdt_sessions.model.calls import ended_call, with_ended_calls
 from crdt_sessions.model.causality import Later, Split, split
+from crdt_sessions.model.children import CHILD_LIMITS, Orphans, checked_task, child_of
 from crdt_sessions.model.client_calls import (
     CallOutcome,
     CallResult,
@@ -37,7 +38,7 @@ from crdt_sessions.model.projection import (
     PartChanged,
     TextAdded,
 )
-from crdt_sessions.model.runs import Runs, answer_to, output_of, same_request
+from crdt_sessions.model.runs import Runs, answer_to, child_request, output_of, same_request
 from crdt_sessions.model.schedules import Schedule
 from crdt_sessions.model.session import SessionView
 from crdt_sessions.model.shapes import Shape, alone, json_text, shaped, system_text, ui_part, ui_tool_input
@@ -81,6 +82,7 @@ from crdt_sessions.model.values import (
 
 __all__ = [
     "ANY_AGENT",
+    "CHILD_LIMITS",
     "LAYOUT",
     "ROOT_NAMES",
     "SCHEMAS",
@@ -117,6 +119,7 @@ __all__ = [
     "Meta",
     "Offer",
     "OpenCall",
+    "Orphans",
     "Pairs",
     "PartBegan",
     "PartChanged",
@@ -161,6 +164,9 @@ __all__ = [
     "by_id",
     "check_decision",
     "check_form",
+    "checked_task",
+    "child_of",
+    "child_request",
     "conversation",
     "decode_extent",
     "difference",

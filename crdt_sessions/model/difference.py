@@ -13,7 +13,7 @@ from crdt_sessions.model.library import apply_guarded
 from crdt_sessions.model.session import SessionView
 from crdt_sessions.model.values import SessionExport
 
-_KEPT_ROOTS = ("runs", "receipts")
+_KEPT_ROOTS = ("runs", "receipts", "delegated")
 """What happened, happened: agents' work and what people have read is not taken back."""
 _SCRATCH_CLIENT = 1
 
@@ -54,7 +54,7 @@ def export_of(document: bytes) -> SessionExport:
 def by_id(export: SessionExport) -> dict[str, Any]:
     """Return an export as JSON in which messages, runs and artifacts are members by id."""
     value: dict[str, Any] = export.to_json()
-    for name in ("messages", "runs", "artifacts"):
+    for name in ("messages", "runs", "artifacts", "delegated"):
         value[name] = {entry["id"]: entry for entry in value[name]}
     return value
 

@@ -111,7 +111,8 @@ class SessionDoc:
         self._watching = watch(self.roots, self._touched)
         touched, roots = self._touched, self.roots
         touched.meta.update(roots.meta.keys())
-        touched.messages.update((message_id, {"*"}) for message_id in list(roots.messages.keys()))
+        for root in (roots.messages, roots.delegated):
+            touched.messages.update((message_id, {"*"}) for message_id in list(root.keys()))
         touched.runs.update(roots.runs.keys())
 
     def append(self, update: bytes) -> None:

@@ -22,6 +22,9 @@ def document_from(export: SessionExport, *, client_id: int) -> bytes:
         for seq, message in enumerate(export.messages, start=1):
             head = MessageHead(**{name: getattr(message, name) for name in MessageHead.model_fields})
             view.messages.add(head, list(message.parts), run_id=message.run_id).seq = seq
+        for message in export.delegated:
+            head = MessageHead(**{name: getattr(message, name) for name in MessageHead.model_fields})
+            view.messages.add(head, list(message.parts), run_id=message.run_id, beside=True)
         for run in export.runs:
             ended = RunOutcome(reason="imported", ended_at=run.request.created_at if run.request is not None else 0)
             view.runs.settle(

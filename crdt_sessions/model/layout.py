@@ -33,6 +33,7 @@ class Roots:
     state: Map[Any]
     artifacts: Map[Any]
     receipts: Map[Any]
+    delegated: Map[Any]
 
 
 ROOT_NAMES: tuple[str, ...] = tuple(field.name for field in fields(Roots))

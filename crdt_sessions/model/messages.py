@@ -27,33 +27,46 @@ _PART: TypeAdapter[Part] = TypeAdapter(Part)
 
 
 class Messages:
-    """The messages of a session."""
+    """The messages of a session.
+
+    What child runs write stands beside the conversation (``delegated``): it is found by its id, and has no place in
+    the order.
+    """
 
     def __init__(self, document: SessionDoc) -> None:
         self._root = document.roots.messages
+        self._beside = document.roots.delegated
 
     def __len__(self) -> int:
         return len(self._root)
 
     def __contains__(self, message_id: object) -> bool:
-        return isinstance(message_id, str) and message_id in self._root
+        return isinstance(message_id, str) and (message_id in self._root or message_id in self._beside)
 
-    def add(self, head: MessageHead, parts: list[Value] | None = None, *, run_id: str | None = None) -> MessageView:
+    def add(
+        self,
+        head: MessageHead,
+        parts: list[Value] | None = None,
+        *,
+        run_id: str | None = None,
+        beside: bool = False,
+    ) -> MessageView:
         """Add a message; if its id is taken, return the existing message (ids are idempotency keys).
 
         Args:
             head: the part that is written once.
             parts: complete parts. Streamed ones are opened on the view.
             run_id: the run that writes this message.
+            beside: whether it stands beside the conversation.
         """
-        if head.id not in self._root:
+        if head.id not in self:
             entry: dict[str, Any] = {
                 "head": head.json_value(),
                 "parts": Array([_part_map(part) for part in parts or []]),
             }
             if run_id is not None:
                 entry["runId"] = run_id
-            self._root[head.id] = Map(entry)
+            (self._beside if beside else self._root)[head.id] = Map(entry)
         return self[head.id]
 
     def __getitem__(self, message_id: str) -> MessageView:
@@ -70,11 +83,26 @@ class Messages:
     def find(self, message_id: str) -> MessageView | None:
         """Return the view of a message, or None if there is none."""
         entry = self._root.get(message_id)
+        if entry is None:
+            entry = self._beside.get(message_id)
         return MessageView(message_id, entry) if isinstance(entry, Map) else None
 
+    def is_beside(self, message_id: str) -> bool:
+        """Whether a message stands beside the conversation."""
+        return message_id not in self._root and message_id in self._beside
+
     def ids(self) -> list[str]:
-        """Return the ids of all entries, in no order."""
+        """Return the ids of all entries of the conversation, in no order."""
         return list(self._root.keys())
+
+    def ids_beside(self) -> list[str]:
+        """Return the ids of all entries beside the conversation, in no order."""
+        return list(self._beside.keys())
+
+    def beside(self) -> list[Message]:
+        """Return the messages beside the conversation, oldest first."""
+        values = (self.value(message_id) for message_id in self.ids_beside() if self.is_beside(message_id))
+        return sorted((value for value in values if value is not None), key=order)
 
     def ordered(self) -> list[Message]:
         """Return all messages in the session's order: by ``seq``; without one last, by creation time, then id."""
@@ -87,8 +115,13 @@ class Messages:
                 yield value
 
     def views(self) -> Iterator[MessageView]:
-        """Yield a view of each message, in no order."""
+        """Yield a view of each message of the conversation, in no order."""
         return (MessageView(message_id, entry) for message_id, entry in self._root.items() if isinstance(entry, Map))
+
+    def all_views(self) -> Iterator[MessageView]:
+        """Yield a view of each message, also of those beside the conversation, in no order."""
+        for root in (self._root, self._beside):
+            yield from (MessageView(id, entry) for id, entry in root.items() if isinstance(entry, Map))
 
     def page(self, after: int, limit: int) -> list[Message]:
         """Return up to *limit* messages with a place in the order after *after*, in that order.
@@ -116,6 +149,17 @@ class Messages:
         """Return a message in JSON form, or None if there is none that layout 1 can describe."""
         view = self.find(message_id)
         return view.to_value() if view is not None else None
+
+    def find_value(self, message_id: str) -> Message:
+        """Return a message in JSON form.
+
+        Raises:
+            NotFound: there is none that layout 1 can describe.
+        """
+        value = self.value(message_id)
+        if value is None:
+            raise NotFound(what="message", id=message_id)
+        return value
 
 
 def order(message: Message) -> tuple[bool, int, str]:

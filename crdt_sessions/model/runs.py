@@ -9,9 +9,11 @@ from pydantic import ValidationError
 
 from crdt_sessions.errors import NotFound
 from crdt_sessions.model.checks import NO_MAP, why_not
+from crdt_sessions.model.children import Orphans, checked_task, child_of
 from crdt_sessions.model.document import SessionDoc
+from crdt_sessions.model.inputs import RunInput
 from crdt_sessions.model.spelling import spelled
-from crdt_sessions.model.strings import checked_id, derived
+from crdt_sessions.model.strings import AGENT_CHARACTERS, checked_id, derived
 from crdt_sessions.model.usage import UsageReport
 from crdt_sessions.model.values import (
     TERMINAL_STATUSES,
@@ -30,6 +32,37 @@ def answer_to(message_id: str) -> str:
 def output_of(run_id: str) -> str:
     """Return the id of the message that a run writes, unless it goes on with another one."""
     return derived("", run_id, "-out")
+
+
+def child_request(
+    parent: Run,
+    key: str,
+    agent: str,
+    task: Any,
+    *,
+    now: int,
+    deadline: int | None = None,
+    input: RunInput | None = None,
+    orphans: Orphans = "end",
+) -> RunRequest:
+    """Return the request for a child run of *parent*. See docs/protocol.md, "Child runs".
+
+    Raises:
+        BadId: *agent* or *key* cannot be one.
+        BadValue, TooLarge: *task* cannot be one.
+    """
+    child_of(parent.id, key)
+    return RunRequest(
+        message_id=parent.output or output_of(parent.id),
+        agent=checked_id(agent, "name of an agent", AGENT_CHARACTERS),
+        created_at=now,
+        deadline=deadline,
+        input=input,
+        parent=parent.id,
+        key=key,
+        task=checked_task(task),
+        orphans=orphans,
+    )
 
 
 def same_request(run: Run | None, request: RunRequest) -> bool:
@@ -58,6 +91,12 @@ class Runs:
         entry = self._ensure(checked_id(run_id, "run id"))
         if "request" not in entry:
             entry["request"] = request.json_value()
+
+    def delegate(self, request: RunRequest) -> str:
+        """Ask for a child run; return its id. If its key is taken, the earlier request stands."""
+        run_id = child_of(request.parent or "", request.key or "")
+        self.request(run_id, request)
+        return run_id
 
     def ask_as(self, run_id: str, principal: str) -> None:
         """Have the request say that *principal* asks, and all else as it stands. For the server only."""
@@ -156,6 +195,14 @@ class Runs:
     def unfinished(self) -> list[Run]:
         """Return the runs without a terminal status, but for those that wait for their time to come."""
         return [run for run in self.all() if run.status not in TERMINAL_STATUSES and run.due is None]
+
+    def answering(self) -> list[Run]:
+        """Return the runs of :meth:`unfinished` that write answers of the conversation: all but child runs."""
+        return [run for run in self.unfinished() if run.parent is None]
+
+    def children(self, run_id: str) -> list[Run]:
+        """Return the children of a run, those asked for first first."""
+        return [run for run in self.all() if run.parent == run_id]
 
     def find(self, run_id: str) -> Run:
         """Return a run in JSON form.

@@ -11,13 +11,15 @@ from crdt_sessions.model import layout
 from crdt_sessions.model.artifacts import Artifacts
 from crdt_sessions.model.calls import with_ended_calls
 from crdt_sessions.model.checks import MAX_DEPTH, check_json
+from crdt_sessions.model.children import task_text
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.messages import Messages, MessageView, order
 from crdt_sessions.model.runs import Runs
 from crdt_sessions.model.spelling import spelled, whole
-from crdt_sessions.model.strings import checked_id, is_id
+from crdt_sessions.model.strings import checked_id, derived, is_id
 from crdt_sessions.model.thread import conversation
 from crdt_sessions.model.values import (
+    ANY_AGENT,
     Author,
     Message,
     MessageHead,
@@ -25,6 +27,7 @@ from crdt_sessions.model.values import (
     Run,
     RunPolicy,
     SessionExport,
+    TextPart,
     ValuePart,
 )
 
@@ -86,10 +89,25 @@ class SessionView:
         head = MessageHead(
             id=run.output, role="assistant", author=author, parent=asked, reply_to=asked, created_at=now
         )
-        message = self.messages.add(head, run_id=run.id)
+        message = self.messages.add(head, run_id=run.id, beside=run.parent is not None)
         if message.run_id != run.id:
             message.run_id = run.id
         return message
+
+    def task_message(self, run: Run) -> Message | None:
+        """Return what a child run is asked for, as a message for models; None if it is no child."""
+        request = run.request
+        if request is None or request.parent is None:
+            return None
+        parent = self.runs.value(request.parent)
+        name = (parent.agent if parent is not None else None) or ANY_AGENT
+        return Message(
+            id=derived("", run.id, "-task"),
+            role="user",
+            author=Author(id=request.by or name, name=name, kind="agent"),
+            created_at=request.created_at,
+            parts=[TextPart(type="text", text=task_text(request.task))],
+        )
 
     def broke_off(self, run: Run) -> bool:
         """Whether what stands in the message of a *run* that was claimed was left unfinished by who wrote it.
@@ -183,6 +201,7 @@ class SessionView:
             runs=self.runs.all(),
             state=self.state_value(),
             artifacts=self.artifacts.all(),
+            delegated=self.messages.beside(),
             receipts={
                 principal: seq
                 for principal, receipt in self.receipts.items()

@@ -41,7 +41,12 @@ def watch(roots: Roots, touched: Touched) -> list[tuple[Any, Any]]:
 
     Observers only take notes, and are closures without a document: see :class:`~crdt_sessions.model.SessionDoc`.
     """
-    notes = ((roots.meta, _note_meta), (roots.messages, _note_messages), (roots.runs, _note_runs))
+    notes = (
+        (roots.meta, _note_meta),
+        (roots.messages, _note_messages),
+        (roots.delegated, _note_messages),
+        (roots.runs, _note_runs),
+    )
     return [(root, root.observe_deep(_bind(note, touched))) for root, note in notes]
 
 

@@ -91,6 +91,8 @@ class Usage(Spent):
     """From the claim of the attempt that wrote first until its first words were here."""
     duration_ms: Count | None = None
     """How long agents had the run, without the times it waited; of attempts that have ended."""
+    children: Spent | None = None
+    """What its child runs, and theirs, have cost; no part of the other figures."""
 
 
 def _sum(one: int | None, other: int | None) -> int | None:

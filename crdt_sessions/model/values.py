@@ -8,7 +8,7 @@ peer's additions survive an older one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
@@ -18,6 +18,7 @@ from crdt_sessions.limits import RunPolicyName
 from crdt_sessions.model.asks import check_form, why_unfit
 from crdt_sessions.model.base import Value as Value
 from crdt_sessions.model.checks import MAX_INTEGER
+from crdt_sessions.model.children import ChildKey, Orphans, checked_task
 from crdt_sessions.model.client_calls import CallOutcome, ClientCall, LateResult, OpenCall
 from crdt_sessions.model.inputs import RunInput
 from crdt_sessions.model.schedules import Schedule
@@ -358,12 +359,20 @@ class RunRequest(Value):
     input: RunInput | None = None
     """What the agent is to work with besides the conversation. Where a request repeats another one and has none, the
     server takes that of the run it repeats."""
+    parent: RunId | None = None
+    """The run whose agent asks, as only that may: this is its child, and ``message_id`` is what the parent writes."""
+    key: ChildKey | None = None
+    """Names a child among those of its parent."""
+    task: Any = None
+    """What a child is to do: text, or JSON."""
+    orphans: Orphans | None = None
+    """What becomes of a child that is not done when its parent has ended: ``end`` if absent."""
 
     _flaws: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
     def flaws(self) -> dict[str, str]:
-        """Why what a document has as ``input`` or ``schedule`` is none, and was left out."""
+        """Why what a document has as ``input``, ``schedule`` or ``task`` is none, and was left out."""
         return self._flaws
 
     @model_validator(mode="wrap")
@@ -373,10 +382,10 @@ class RunRequest(Value):
         if not isinstance(value, dict):
             return read(value)
         flaws: dict[str, str] = {}
-        for key, kind in _JUDGED.items():
+        for key, judged in _JUDGED.items():
             if value.get(key) is not None:
                 try:
-                    value = {**value, key: kind.of(value[key])}
+                    value = {**value, key: judged(value[key])}
                 except (BadValue, TooLarge) as error:
                     flaws[key] = str(error)
                     value = {**value, key: None}
@@ -385,7 +394,7 @@ class RunRequest(Value):
         return request
 
 
-_JUDGED: dict[str, type[RunInput] | type[Schedule]] = {"input": RunInput, "schedule": Schedule}
+_JUDGED: dict[str, Callable[[Any], Any]] = {"input": RunInput.of, "schedule": Schedule.of, "task": checked_task}
 
 
 class RunError(Value):
@@ -473,6 +482,11 @@ class Run(Value):
         return found if found is not None else RunInput()
 
     @property
+    def parent(self) -> str | None:
+        """The run that this one is a child of."""
+        return self.request.parent if self.request is not None else None
+
+    @property
     def settled(self) -> dict[str, Any]:
         """Return the fields of a run that only the server writes, as in the document; None for absent ones."""
         value = self.model_dump(by_alias=True, exclude_none=True, include=set(SETTLED_KEYS))
@@ -535,6 +549,8 @@ class SessionExport(Value):
     state: dict[str, Any] = Field(default_factory=dict)
     artifacts: list[Artifact] = Field(default_factory=list)
     receipts: dict[str, Integer] = Field(default_factory=dict)
+    delegated: list[Message] = Field(default_factory=list)
+    """What child runs have written, oldest first."""
 
 
 SCHEMAS: dict[str, type[Value]] = {

@@ -69,7 +69,11 @@ class FeedEvent:
 
 
 async def follow(
-    session: Session, cursor: str | None = None, *, kinds: Collection[str] | None = None
+    session: Session,
+    cursor: str | None = None,
+    *,
+    kinds: Collection[str] | None = None,
+    children: bool = False,
 ) -> AsyncGenerator[list[FeedEvent], None]:
     """Yield changes, in batches, as long as the session is served.
 
@@ -78,12 +82,13 @@ async def follow(
         cursor: where to go on; None, or one that cannot be read, to begin with everything.
         kinds: the events that the reader wants, of :data:`EVENT_KINDS`; all if None. Messages come with what
             belongs to them.
+        children: whether what child runs write is told, too.
 
     Raises:
         ShuttingDown: the session is about to be closed; the reader may come back with its cursor.
         StorageError: the session failed.
     """
-    telling = _Telling(session, cursor, kinds)
+    telling = _Telling(session, cursor, kinds, children=children)
     while True:
         await telling.wait()
         async with aclosing(telling.take()) as pieces:
@@ -92,13 +97,18 @@ async def follow(
 
 
 async def page(
-    session: Session, cursor: str | None = None, *, kinds: Collection[str] | None = None, wait_s: float = 0
+    session: Session,
+    cursor: str | None = None,
+    *,
+    kinds: Collection[str] | None = None,
+    children: bool = False,
+    wait_s: float = 0,
 ) -> list[FeedEvent]:
     """Return all that is new, once there is something; nothing if that took over *wait_s* seconds.
 
     Arguments and errors as :func:`follow`.
     """
-    telling = _Telling(session, cursor, kinds)
+    telling = _Telling(session, cursor, kinds, children=children)
     until = asyncio.get_running_loop().time() + wait_s
     found: list[FeedEvent] = []
     while not found:
@@ -115,11 +125,14 @@ async def page(
 class _Telling:
     """What one reader is told. Arguments as of :func:`follow`."""
 
-    def __init__(self, session: Session, cursor: str | None, kinds: Collection[str] | None) -> None:
+    def __init__(
+        self, session: Session, cursor: str | None, kinds: Collection[str] | None, *, children: bool
+    ) -> None:
         wanted = {_SUBJECTS.get(kind, kind) for kind in EVENT_KINDS if kinds is None or kind in kinds}
 
         def wants(subject: Subject) -> bool:
-            return subject[0] in wanted
+            kind, id = subject
+            return kind in wanted and (children or kind != "message" or not session.view.messages.is_beside(id))
 
         self._session = session
         self._projector = Projector(session, _decoded(cursor), wants=wants, presence="presence" in wanted)

@@ -18,12 +18,14 @@ from crdt_sessions.model import (
     Message,
     MessageView,
     Run,
+    RunRequest,
     RunResult,
     SessionView,
     Spent,
     UsageReport,
+    child_of,
 )
-from crdt_sessions.model.checks import check_json
+from crdt_sessions.model.checks import check_json, json_size
 from crdt_sessions.model.streams import ToolStream
 from crdt_sessions.model.text import join_surrogates
 from crdt_sessions.runtime.registry import SessionRegistry
@@ -126,6 +128,20 @@ class LeasedRun:
 
         await self.session.edit(change)
         return self.run
+
+    async def delegate(self, request: RunRequest) -> tuple[Run, bool]:
+        """Ask for a child run; return it, and whether it was not asked for before.
+
+        Raises:
+            TooLarge: the document has no room for the request.
+            StorageError: it could not be stored.
+        """
+        run_id, runs = child_of(self.record.id, request.key or ""), self.session.view.runs
+        known = run_id in runs
+        self.session.check_room(json_size(request.to_json()))
+        lease = (self.record.id, self.record.epoch)
+        await self.session.edit(lambda view: view.runs.delegate(request), lease=lease)
+        return runs.find(run_id), not known
 
     def steering(self) -> list[Message]:
         """Return the messages that steer the run and were not taken up yet."""

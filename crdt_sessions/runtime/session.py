@@ -16,7 +16,7 @@ from crdt_sessions.runtime.channel import Transport
 from crdt_sessions.runtime.claimants import Assignment, Claimant
 from crdt_sessions.runtime.effects import EffectLoop
 from crdt_sessions.storage import SessionRecord, UpdateStore
-from crdt_sessions.sync import Actor, PrincipalChanged, RunRecord, RunSteward, SessionEngine
+from crdt_sessions.sync import Actor, Asker, PrincipalChanged, RunRecord, RunSteward, SessionEngine
 from crdt_sessions.wire.closing import Closing, closing_for
 
 Result = TypeVar("Result")
@@ -94,12 +94,14 @@ class Session:
         *,
         by: str | None = None,
         decides: bool = True,
+        lease: tuple[str, int] | None = None,
         administrative: bool = False,
     ) -> Result:
         """Change the document; return the change's result once it is durable.
 
         *by* is the principal who adds the messages, if known. If it may answer the questions of agents (*decides*),
-        a message that asks for a run instead settles an open question.
+        a message that asks for a run instead settles an open question. *lease* names the run and the epoch of the
+        holder who asks for child runs.
 
         Raises:
             SessionClosed: the session takes no more writes (unless *administrative*).
@@ -107,10 +109,9 @@ class Session:
             Exception: *change* raised it. Its changes up to then are kept: a CRDT cannot roll back.
         """
         self._loop.raise_unless_storing()
+        asker = Asker(by, decides, lease)
         result = self._loop.change(
-            lambda: self.engine.edit(
-                change, self._loop.clock.now(), by=by, decides=decides, administrative=administrative
-            )
+            lambda: self.engine.edit(change, self._loop.clock.now(), by=asker, administrative=administrative)
         )
         await self.durable()
         return result

@@ -1,6 +1,6 @@
 """The engine and the steward: events in, effects out; and the replica at the other end. Pure."""
 
-from crdt_sessions.sync.actor import ALL, READ_ONLY, Actor, Rights
+from crdt_sessions.sync.actor import ALL, READ_ONLY, Actor, Asker, Rights
 from crdt_sessions.sync.aside import Aside
 from crdt_sessions.sync.engine import EditFailed, SessionEngine
 from crdt_sessions.sync.events import (
@@ -54,6 +54,7 @@ __all__ = [
     "Actor",
     "Answered",
     "Aside",
+    "Asker",
     "CallId",
     "ClosePeer",
     "Committed",

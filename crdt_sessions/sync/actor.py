@@ -44,6 +44,8 @@ class Asker:
     """Who it is; None where nobody is known, and what the request says is believed."""
     decides: bool = True
     """Whether they may answer what agents ask people, if those ask them."""
+    lease: tuple[str, int] | None = None
+    """Run and epoch, if it is the holder of a run's lease."""
 
 
 NOBODY_KNOWN = Asker()

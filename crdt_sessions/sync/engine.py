@@ -43,7 +43,7 @@ from crdt_sessions.errors import (
 from crdt_sessions.ids import Millis, PeerId, Seq
 from crdt_sessions.limits import Limits, RunRules, Timing
 from crdt_sessions.model import Later, SessionDoc, SessionView
-from crdt_sessions.sync.actor import Actor, Asker
+from crdt_sessions.sync.actor import NOBODY_KNOWN, Actor, Asker
 from crdt_sessions.sync.admission import Admission, Due, Message, Request, Work
 from crdt_sessions.sync.aside import Aside
 from crdt_sessions.sync.awareness import Roster
@@ -315,8 +315,7 @@ class SessionEngine:
         change: Callable[[SessionView], Result],
         now: Millis,
         *,
-        by: str | None = None,
-        decides: bool = True,
+        by: Asker = NOBODY_KNOWN,
         administrative: bool = False,
     ) -> tuple[Result, list[Effect]]:
         """Change the document from within the server; return the change's result and the effects.
@@ -324,8 +323,7 @@ class SessionEngine:
         Args:
             change: called once, inside a transaction.
             now: the time.
-            by: the principal for whom, if that is known; whether they may was checked.
-            decides: whether they may answer what agents ask people.
+            by: for whom, as far as that is known; whether they may was checked.
             administrative: whether the change may be made to a closed session.
 
         Raises:
@@ -338,8 +336,8 @@ class SessionEngine:
         try:
             result = self.document.transact(lambda _: change(self.view))
         except Exception as error:
-            raise EditFailed(self._edited(now, Asker(by, decides))) from error
-        return result, self._edited(now, Asker(by, decides))
+            raise EditFailed(self._edited(now, by)) from error
+        return result, self._edited(now, by)
 
     @moved
     def _edited(self, now: Millis, by: Asker) -> list[Effect]:

@@ -1,9 +1,9 @@
 """Fresh updates: those that begin a message or a request for a run. Their shape alone shows that they are harmless.
 
 Like the updates in :mod:`crdt_sessions.sync.plain` they need no trial in another process. One client writes a new
-entry of ``messages`` or ``runs``, or appends to an array that it began in this way, such as the parts of a message.
-All else goes into types that the same update makes: maps, arrays and texts, JSON of moderate depth, and text. No key
-is written twice, and nothing is deleted.
+entry of ``messages``, ``delegated`` or ``runs``, or appends to an array that it began in this way, such as the parts
+of a message. All else goes into types that the same update makes: maps, arrays and texts, JSON of moderate depth, and
+text. No key is written twice, and nothing is deleted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MAX_STRUCTS = 200
 _MAX_BYTES = 64 * 1024
 _MAX_DEPTH = 10
 _ARRAY, _MAP, _TEXT = 0, 1, 2
-_ROOTS = ("messages", "runs")
+_ROOTS = ("messages", "delegated", "runs")
 
 
 OpenArrays = Mapping[tuple[int, int], tuple[int, int | None]]

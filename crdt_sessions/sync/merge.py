@@ -129,7 +129,8 @@ class Merger:
     def start(self, now: Millis) -> None:
         """Settle what the loaded document left open; :meth:`carry_out` has what follows."""
         self.document.take_touched()
-        messages: dict[str, set[str]] = {message_id: set() for message_id in self._view.messages.ids()}
+        found = self._view.messages
+        messages: dict[str, set[str]] = {message_id: set() for message_id in (*found.ids(), *found.ids_beside())}
         everything = Touched({"title"}, messages, set(self._view.runs.ids()))
         self._changes.note(everything, self._log.head)
         self._rules.start()
@@ -381,8 +382,9 @@ class Merger:
         if "title" in touched.meta:
             title = self.document.roots.meta.get("title")
             effects.append(Describe(title[:_MAX_TITLE] if isinstance(title, str) else None))
-        if actor is not None and actor.rights.bound:
-            by = Asker(actor.principal, actor.rights.decide)
+        if actor is not None:
+            known = actor.rights.bound
+            by = Asker(actor.principal, actor.rights.decide, actor.lease) if known else Asker(lease=actor.lease)
         self._steward.decide(touched, now, by)
         return effects + self.carry_out(actor)
 

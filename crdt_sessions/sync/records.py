@@ -119,6 +119,8 @@ class RunRecord(BaseModel):
     """What the attempts that have ended have cost, as far as it was reported."""
     reported: Spent | None = None
     """The same of the present one."""
+    children_spent: Spent | None = None
+    """What its children, and theirs, have cost so far."""
     first_token_ms: int | None = None
     """From the claim of the attempt that wrote first until its first words were here."""
     duration_ms: int = 0
@@ -127,11 +129,21 @@ class RunRecord(BaseModel):
     @property
     def usage(self) -> Usage | None:
         """What all attempts have cost; None until something was reported."""
-        known = self.spent.plus(self.reported) if self.spent is not None else self.reported
+        known, children = self.own, self.children_spent
         if known is None:
-            return None
-        measured = Usage(first_token_ms=self.first_token_ms, duration_ms=self.duration_ms or None)
+            return Usage(children=children) if children is not None else None
+        measured = Usage(first_token_ms=self.first_token_ms, duration_ms=self.duration_ms or None, children=children)
         return measured.replace(**known.figures)
+
+    @property
+    def own(self) -> Spent | None:
+        """What was reported of it, without its children."""
+        return self.spent.plus(self.reported) if self.spent is not None else self.reported
+
+    @property
+    def parent(self) -> str | None:
+        """The run that it is a child of."""
+        return self.request.parent if self.request is not None else None
 
     @property
     def answerer(self) -> str:

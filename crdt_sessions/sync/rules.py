@@ -8,7 +8,8 @@ the same turn, before anything is decided from it and before anybody else sees i
   that is put back it is said there why (``refused``);
 * ``parts[i].offers[<device>]`` and ``results[<device>]`` in the name (``by``) of anybody but whoever writes it, and
   ``clientCall`` by anybody but the holder of the run's lease;
-* ``runs[id].cancel`` and ``request`` by those who may not stop or ask; a ``request`` says who asks: the principal;
+* ``runs[id].cancel`` and ``request`` by those who may not stop or ask; a ``request`` says who asks: the principal.
+  The holder of a run's lease may ask for its children, which work for whom the run works for;
 * ``runs[id].result`` and ``reported``, and ``superseded`` of the message that the run writes, by anybody but the
   holder of the lease.
 
@@ -53,7 +54,7 @@ class FieldRules:
 
     def start(self) -> None:
         """Take what a loaded document says of unfinished runs as genuine: it was checked when it came."""
-        self._superseded = {each.id: gone for each in self._view.messages.views() if (gone := each.superseded)}
+        self._superseded = {each.id: gone for each in self._view.messages.all_views() if (gone := each.superseded)}
         for run in self._view.runs.unfinished():
             if not self._aside.left("run", run.id):
                 with self._aside.about("run", run.id):
@@ -108,7 +109,8 @@ class FieldRules:
         if actor is not None:
             asked = run.request is not None and (record is None or record.request is None)
             stopped = run.cancel is not None and (record is None or record.cancel is None)
-            if asked and not actor.rights.ask:
+            asked = asked and not self._delegates(run, actor)
+            if asked and run.parent is None and not actor.rights.ask:
                 writes.append(_put(run_id, "request", None))
                 violated.append("runs.request")
             elif asked and run.request is not None and run.request.by != actor.principal:
@@ -126,6 +128,14 @@ class FieldRules:
                         violated.append(f"runs.{key}")
                 return
         self._said[run_id] = found
+
+    def _delegates(self, run: Run, actor: Actor) -> bool:
+        """Whether the holder of a run's lease asks for a child, which works for whom the run works for.
+
+        Anybody else's, which names a parent all the same, the steward refuses.
+        """
+        lease = actor.lease
+        return lease is not None and lease[0] == run.parent and self._runs.table.holds(*lease)
 
     def _check_questions(
         self, message_id: str, run_id: str, actor: Actor | None, writes: list[Write], violated: list[str]

@@ -150,6 +150,8 @@ class Steward:
         heads: list[MessageHead] = []
         foreign: set[str] = set()
         for message_id, keys in touched.items():
+            if self._view.messages.is_beside(message_id):
+                continue  # it has no place in the conversation
             if not self._aside.left("place", message_id):
                 with self._aside.about("place", message_id):
                     self._look_at_place(message_id, keys, heads, foreign)

@@ -75,6 +75,9 @@ REQUESTS = [
     ("POST", "/v1/sessions/{name}/runs/{run}/restart", None),
     ("PUT", "/v1/sessions/{name}/runs/{run}/usage", {"model": "m", "inputTokens": 1}),
     ("PUT", "/v1/sessions/{name}/runs/{run}/steps/{key}", {"value": {"k": "v"}}),
+    ("POST", "/v1/sessions/{name}/runs/{run}/children", {
+        "key": "k", "agent": "a", "task": {"k": "v"}, "input": {"model": "m"}, "orphans": "end",
+    }),
     ("POST", "/v1/sessions/{name}/runs/{run}/result", {
         "status": "released", "reason": "r", "error": {"code": "c", "message": "m"}, "agent": "a",
     }),

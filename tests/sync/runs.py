@@ -15,6 +15,7 @@ from crdt_sessions.model import (
     RunRequest,
     RunResult,
     TextPart,
+    child_of,
 )
 from crdt_sessions.sync import ALL, lease_digest
 from crdt_sessions.testing import SimNetwork
@@ -101,6 +102,21 @@ class World:
         self.network.commit()
         self.network.take_over(holder.name, holder.token)
         return holder
+
+    def delegate(self, holder, key="1", agent="helper", parent=None, task="look", who=None, **request):
+        """Have an agent ask for a child run; return the child's id."""
+        value = RunRequest(
+            message_id=holder.output,
+            agent=agent,
+            created_at=self.network.now,
+            parent=parent or holder.run,
+            key=key,
+            task=task,
+            **request,
+        )
+        run = child_of(value.parent, key)
+        self.network.edit(who or holder.name, lambda view: view.runs.request(run, value))
+        return run
 
     def _claim(self, name, run, agent, ttl_s=None, worker=None):
         token = f"token-{next(self._count)}"

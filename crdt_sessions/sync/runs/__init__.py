@@ -20,8 +20,8 @@ Every change of a lease is final too: once lost, the clients that wrote under it
 
 :mod:`~crdt_sessions.sync.runs.steward` moves runs from one status to the next. What it asks for that: the table of
 runs (`table`), what a request says (`requests`), whose turn it is (`turns`), signs of life of the holders (`leases`),
-what people answered (`questions`), when a schedule is due (`schedules`), what an attempt has cost (`usage`). How a
-record is shown in the document stands in `mirror`.
+what people answered (`questions`), when a schedule is due (`schedules`), what an attempt has cost (`usage`), what
+becomes of child runs (`children`). How a record is shown in the document stands in `mirror`.
 """
 
 from crdt_sessions.sync.runs.mirror import Write

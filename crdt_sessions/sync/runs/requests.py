@@ -35,10 +35,13 @@ class Requests:
     def settled(self, request: RunRequest, by: Asker) -> RunRequest:
         """Return a request as it goes on record: it says who asks, and has the input of the run that it repeats.
 
-        That a schedule asks, only the server says.
+        That a schedule asks, only the server says. A child run works for whom its parent works for.
         """
         if request.scheduled_by is not None and by is not LONG_AGO:
             request = request.replace(scheduled_by=None)
+        parent = self._table.record(request.parent)
+        if parent is not None and by.lease == (parent.id, parent.epoch):
+            return request.replace(by=parent.request.by if parent.request is not None else None)
         if by.principal is not None and request.by != by.principal:
             request = request.replace(by=by.principal)
         if request.trigger == "submit" or request.input is not None or "input" in request.flaws:
@@ -71,7 +74,9 @@ class Requests:
         return output_of(run_id) if taken else head.id
 
     def policy(self, request: RunRequest) -> RunPolicy:
-        """Return what becomes of a run while others are active."""
+        """Return what becomes of a run while others are active; child runs stand in no order."""
+        if request.parent is not None:
+            return "parallel"
         said = self._view.document.roots.meta.get("runPolicy")
         usual = next((known for known in get_args(RunPolicy) if known == said), self._rules.policy)
         return request.policy or usual

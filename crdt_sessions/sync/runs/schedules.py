@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from crdt_sessions.ids import Millis
-from crdt_sessions.model import Message, MessageHead, RunRequest, Schedule, answer_to
+from crdt_sessions.model import Message, MessageHead, RunError, RunRequest, Schedule, answer_to
 from crdt_sessions.model.schedules import SCHEDULE_LIMITS
 from crdt_sessions.model.strings import derived
 from crdt_sessions.sync.records import Asked, RunRecord
@@ -59,12 +59,17 @@ def free_id_at(schedule_id: str, time: int, messages: Container[str], table: Run
     return message_id
 
 
-def cannot_schedule(table: RunTable, record: RunRecord) -> str | None:
-    """Return why a schedule is not taken; None if it is."""
+def cannot_schedule(table: RunTable, record: RunRecord, request: RunRequest) -> RunError | None:
+    """Return why the schedule of a request is not taken; None if it is, or there is none."""
+    if request.schedule is None:
+        return None
     others = (other.request for other in table.active(but=record.id))
     if sum(other is not None and other.schedule is not None for other in others) >= SCHEDULE_LIMITS.max_schedules:
-        return f"the session has {SCHEDULE_LIMITS.max_schedules} schedules already; stop one of them first"
-    return "the schedule is never due" if record.waits_until is None else None
+        why = f"the session has {SCHEDULE_LIMITS.max_schedules} schedules already; stop one of them first"
+        return RunError(code="bad-schedule", message=why)
+    if record.waits_until is None:
+        return RunError(code="bad-schedule", message="the schedule is never due")
+    return None
 
 
 def _id_at(schedule_id: str, time: int) -> str:

@@ -26,6 +26,7 @@ from crdt_sessions.model.values import RunStatus, StreamState
 from crdt_sessions.sync.actor import NOBODY_KNOWN, Asker
 from crdt_sessions.sync.aside import Aside
 from crdt_sessions.sync.records import Deed, RunRecord
+from crdt_sessions.sync.runs.children import cannot_delegate, orphans, stop_from_above, stop_with
 from crdt_sessions.sync.runs.client_calls import ClientCalls
 from crdt_sessions.sync.runs.leases import Claim, Leases, left
 from crdt_sessions.sync.runs.mirror import close_parts, end_calls, mirrored, overwritten
@@ -257,19 +258,21 @@ class RunSteward:
             waits_until=waits_until,
         )
         self.table.add(record)
-        if run.cancel is not None:
-            return self._cancel(record, run.cancel, now)
+        cancel = run.cancel or stop_from_above(self.table, request, now)
+        if cancel is not None:
+            return self._cancel(record, cancel, now)
         for key, why in request.flaws.items():
             return self._end(record, "failed", f"its {key} was refused", now, refused(key, why))
-        if request.schedule is not None and (no := cannot_schedule(self.table, record)) is not None:
-            return self._end(record, "failed", no, now, RunError(code="bad-schedule", message=no))
+        no = cannot_delegate(self.table, run.id, request, by) or cannot_schedule(self.table, record, request)
+        if no is not None:
+            return self._end(record, "failed", no.message, now, no)
         if request.deadline is not None and request.deadline <= now:
             return self._miss(record, request.deadline, now)
         return self._consider(record, request, now, by) if waits_until is None else record
 
     def _consider(self, record: RunRecord, request: RunRequest, now: Millis, by: Asker) -> RunRecord:
         """Let a run that is on record have its turn, or end it, as its policy says."""
-        busy = [other for other in self.table.active(but=record.id) if other.waits_until is None]
+        busy = self.table.contenders(but=record.id)
         if self._requests.asks_nothing(request):
             return self._end(record, "cancelled", "there is nothing to answer: the message is empty", now)
         if busy and record.policy == "reject":
@@ -287,7 +290,7 @@ class RunSteward:
         asker = self._requests.talks_on(request, by)
         if asker is None:
             return
-        for other in self.table.active(but=record.id):
+        for other in self.table.contenders(but=record.id):
             waits = other.undecided if other.status == "suspended" and by.decides else []
             asked_before = all(each.request.requested_at <= request.created_at for each in waits)
             if waits and asked_before and all(may_decide(each.request, asker) for each in waits):
@@ -327,6 +330,8 @@ class RunSteward:
             return record
         self.table.decided.deeds.append(Deed("run.cancel", cancel.by, {"run": record.id}))
         cancelled = self.table.put(record.replace(cancel=cancel))
+        for child in self.table.children_of(record.id):
+            self._cancel(child, stop_with(cancel, now), now)
         if record.lease is None:
             return self._end(cancelled, "cancelled", cancel.reason or "cancelled", now)
         return self.table.put(cancelled.replace(cancel_deadline=now + int(self._rules.cancel_grace_s * 1000)))
@@ -393,6 +398,7 @@ class RunSteward:
         ended = self.calls.close(self.questions.close(ended, reason, now), now)
         self.table.decided.writes.append(end_calls(ended.output, status))
         self.table.notify(f"run.{status}", ended, now)
+        self._end_orphans(ended, now)
         self._turns.promote(now)
         self._follow_up(ended, now)
         return ended
@@ -403,8 +409,13 @@ class RunSteward:
         if record.lease is not None:
             self.table.decided.released.add((record.id, record.epoch))
         nothing = dict.fromkeys(("lease", "secret", "worker", "cancel_deadline", "waits_until")) | {"ready": False}
-        self.table.put(record.replace(status="interrupted", outcome=outcome, **nothing))
+        self._end_orphans(self.table.put(record.replace(status="interrupted", outcome=outcome, **nothing)), now)
         self._turns.promote(now)
+
+    def _end_orphans(self, record: RunRecord, now: Millis) -> None:
+        """Stop what is not to go on without the run that asked for it."""
+        for child in orphans(self.table, record):
+            self._cancel(child, RunCancel(reason="the run that asked for it has ended", at=now), now)
 
     def _follow_up(self, record: RunRecord, now: Millis) -> None:
         """Ask for an answer to what was meant to steer the run and came too late for it."""

@@ -59,6 +59,7 @@ class RunTable:
         self._last_order = max((record.order for record in self._records.values()), default=0)
         self._writers: dict[str, list[str]] = {}  # output to the runs that write it, or did: the last one may yet
         self._askers: dict[str, list[str]] = {}  # what is to be answered to the runs that were asked to
+        self._children: dict[str, list[str]] = {}
         for record in self._records.values():
             self._index(record)
         self._mirror: dict[str, None] = {}
@@ -80,6 +81,13 @@ class RunTable:
     def active(self, but: str | None = None) -> list[RunRecord]:
         """Return the runs that are not over, in their order, all *but* one."""
         return [self._records[run_id] for run_id in self._active if run_id != but]
+
+    def contenders(self, but: str) -> list[RunRecord]:
+        """Return the active runs that have a place in the order, all *but* one.
+
+        Those that wait for their time have none yet, and child runs never have.
+        """
+        return [each for each in self.active(but) if each.waits_until is None and each.parent is None]
 
     def is_active(self, run_id: str | None) -> bool:
         """Whether there is such a run, and it is not over."""
@@ -106,6 +114,10 @@ class RunTable:
     def askers_of(self, message_id: str) -> list[str]:
         """Return the runs that were asked to answer a message, in their order."""
         return self._askers.get(message_id, [])
+
+    def children_of(self, run_id: str) -> list[RunRecord]:
+        """Return the runs that name a run as their parent, those asked for first first."""
+        return [self._records[child] for child in self._children.get(run_id, ())]
 
     def approvals_of(self, message_id: str) -> dict[str, ApprovalRecord]:
         """Return the questions that runs have asked in a message, by tool call."""
@@ -186,6 +198,8 @@ class RunTable:
             "output": record.output,
             "reason": record.outcome.reason if record.outcome is not None else None,
         }
+        if record.parent is not None:
+            data["parent"] = record.parent
         if kind == "run.queued" and request is not None and request.input is not None:
             data["input"] = request.input.to_json()
         self.decided.records.notices.append(Notice(kind, data, now))
@@ -206,5 +220,7 @@ class RunTable:
 
     def _index(self, record: RunRecord) -> None:
         self._writers.setdefault(record.output, []).append(record.id)
-        if record.request is not None:
+        if record.parent is not None:
+            self._children.setdefault(record.parent, []).append(record.id)
+        elif record.request is not None:
             self._askers.setdefault(record.request.message_id, []).append(record.id)

@@ -41,9 +41,7 @@ class Turns:
         """
         if record.policy == "parallel":
             return True
-        for other in self._table.active(but=record.id):
-            if other.waits_until is not None:
-                continue
+        for other in self._table.contenders(but=record.id):
             begun = (other.status == "running" or other.ready) and other.policy != "parallel"
             if other.status != "suspended" and (other.order < record.order or begun):
                 return False

@@ -7,6 +7,7 @@ from typing import Any
 from crdt_sessions.ids import Millis
 from crdt_sessions.model import Spent, Usage, UsageReport
 from crdt_sessions.sync.records import RunRecord, Spending
+from crdt_sessions.sync.runs.children import count_above
 from crdt_sessions.sync.runs.table import RunTable
 
 
@@ -18,7 +19,7 @@ def hear_usage(table: RunTable, record: RunRecord, report: UsageReport, spoke: M
     if reported != record.reported:
         principal = record.request.by if record.request is not None else None
         table.decided.records.spendings.append(Spending(principal or "", now, record.reported, reported))
-        table.put(_timed_words(record, spoke).replace(reported=reported))
+        count_above(table, table.put(_timed_words(record, spoke).replace(reported=reported)))
 
 
 def added_up(record: RunRecord, spoke: Millis | None, now: Millis) -> RunRecord:
@@ -35,7 +36,13 @@ def usage_on_record(usage: Usage | None) -> dict[str, Any]:
     if usage is None:
         return {}
     spent = Spent(**usage.figures)
-    return {"spent": spent, "first_token_ms": usage.first_token_ms, "duration_ms": usage.duration_ms or 0}
+    children = usage.children
+    return {
+        "spent": spent,
+        "children_spent": children,
+        "first_token_ms": usage.first_token_ms,
+        "duration_ms": usage.duration_ms or 0,
+    }
 
 
 def _timed_words(record: RunRecord, spoke: Millis | None) -> RunRecord:

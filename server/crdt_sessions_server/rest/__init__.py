@@ -5,6 +5,7 @@ from __future__ import annotations
 from crdt_sessions_server.rest import (
     artifacts,
     audit,
+    children,
     deliveries,
     events,
     import_export,
@@ -29,6 +30,7 @@ RESOURCES = (
     lists,
     leases,
     usage,
+    children,
     deliveries,
     events,
     import_export,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import aclosing
+from typing import NamedTuple
 
 from pydantic import Field, JsonValue
 from quart import Blueprint, Response, request
@@ -29,6 +30,9 @@ class EventQuery(Query):
 
     cursor: str | None = Field(None, description="Where to go on; everything first if absent.")
     kinds: str | None = Field(None, description="Only these events, with commas in between.")
+    children: bool = Field(
+        False, description="Whether what child runs write is told, too; it is no part of the conversation."
+    )
     wait_s: float | None = Field(
         None,
         ge=0,
@@ -74,16 +78,23 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         wanted = asked_session(name)
         async with registry.open(wanted):  # a missing session is a 404, not an empty stream
             pass
-        kinds = _kinds(query_args.kinds)
+        events_wanted = _Wanted(_kinds(query_args.kinds), query_args.children)
         cursor = request.headers.get("Last-Event-ID") or query_args.cursor
         if query_args.wait_s is not None:
-            asked = _page(registry, wanted, cursor, kinds, query_args.wait_s)
+            asked = _page(registry, wanted, cursor, events_wanted, query_args.wait_s)
             return await live_access().allowed(current_admitted(), asked)
         if request.accept_mimetypes.best == NDJSON:
-            return going_on(_told(registry, wanted, cursor, kinds, _line, b"\n"), NDJSON)
-        return going_on(_told(registry, wanted, cursor, kinds, _sse, COMMENT, b"retry: 1000\n\n"))
+            return going_on(_told(registry, wanted, cursor, events_wanted, _line, b"\n"), NDJSON)
+        return going_on(_told(registry, wanted, cursor, events_wanted, _sse, COMMENT, b"retry: 1000\n\n"))
 
     return events
+
+
+class _Wanted(NamedTuple):
+    """Which events are wanted."""
+
+    kinds: Collection[str] | None
+    children: bool
 
 
 def _kinds(text: str | None) -> Collection[str] | None:
@@ -107,7 +118,7 @@ async def _told(
     registry: SessionRegistry,
     name: SessionId,
     cursor: str | None,
-    kinds: Collection[str] | None,
+    events: _Wanted,
     spell: Callable[[FeedEvent], bytes],
     silence: bytes,
     begin: bytes = b"",
@@ -118,7 +129,7 @@ async def _told(
     try:
         async with (
             registry.open(name) as session,
-            aclosing(with_silence(follow(session, cursor, kinds=kinds))) as feed,
+            aclosing(with_silence(follow(session, cursor, kinds=events.kinds, children=events.children))) as feed,
         ):
             async for batch in feed:
                 yield silence if batch is None else b"".join(map(spell, batch))
@@ -129,10 +140,10 @@ async def _told(
 
 
 async def _page(
-    registry: SessionRegistry, name: SessionId, cursor: str | None, kinds: Collection[str] | None, wait_s: float
+    registry: SessionRegistry, name: SessionId, cursor: str | None, events: _Wanted, wait_s: float
 ) -> Response:
     async with registry.open(name) as session:
-        batch = await page(session, cursor, kinds=kinds, wait_s=wait_s)
+        batch = await page(session, cursor, kinds=events.kinds, children=events.children, wait_s=wait_s)
     body = {
         "events": [{"event": event.kind, "data": event.data} for event in batch],
         "cursor": batch[-1].cursor if batch else cursor,
