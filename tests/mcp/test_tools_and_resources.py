@@ -49,6 +49,12 @@ async def test_an_answer_is_waited_for_and_everything_can_be_read(service, versi
         for what in ("", "/runs", f"/runs/{answer.structured_content['run']}", "/state", "/presence"):
             found = await mcp.read_resource(f"session://{room}{what}")
             json.loads(found.contents[0].text)
+        async with httpx.AsyncClient(base_url=service.url) as http:
+            await http.post(
+                f"/v1/sessions/{room}/artifacts", json={"id": "a", "content": "# Plan", "mediaType": "text/markdown"}
+            )
+        plan = (await mcp.read_resource(f"session://{room}/artifacts/a")).contents[0]
+        assert (plan.mime_type, plan.text) == ("text/markdown", "# Plan")
         page = json.loads((await mcp.read_resource(f"session://{room}/messages?after=2")).contents[0].text)
         assert page["messages"][0]["id"] == "n"
 
@@ -120,10 +126,17 @@ async def test_a_tool_that_is_not_there_is_an_error_of_the_protocol(service, ver
 
 async def test_subscribers_hear_of_changes_and_of_nothing_else(service, room):
     async with client(service.url) as mcp:
-        await mcp.call_tool("post_message", {"session": room, "text": "one", "agent": None})
-        wanted = [f"session://{room}", f"session://{room}/state", "session://nobody-made-this"]
+        await mcp.call_tool("post_message", {"session": room, "text": "one"})
+        async with httpx.AsyncClient(base_url=service.url) as http:
+            await http.post(f"/v1/sessions/{room}/artifacts", json={"id": "a", "content": "one"})
+        wanted = [
+            f"session://{room}",
+            f"session://{room}/state",
+            f"session://{room}/artifacts/a",
+            "session://nobody-made-this",
+        ]
         async with asyncio.timeout(PATIENCE), mcp.listen(resource_subscriptions=wanted) as heard:
-            assert heard.honored.resource_subscriptions == wanted[:2]
+            assert heard.honored.resource_subscriptions == wanted[:3]
             await mcp.call_tool("post_message", {"session": room, "text": "two"})
             assert (await anext(heard)).uri == wanted[0]
             async with httpx.AsyncClient(base_url=service.url) as http:
@@ -132,6 +145,10 @@ async def test_subscribers_hear_of_changes_and_of_nothing_else(service, room):
                     f"/v1/sessions/{room}/state", json=patch, headers={"Content-Type": "application/json-patch+json"}
                 )
             while (await anext(heard)).uri != wanted[1]:
+                pass
+            async with httpx.AsyncClient(base_url=service.url) as http:
+                await http.put(f"/v1/sessions/{room}/artifacts/a", json={"content": "two"})
+            while (await anext(heard)).uri != wanted[2]:
                 pass
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +18,9 @@ OBSTACLES = (RequestRefused, NoService, ServiceUnreachable)
 _PAGE = 1000
 _POLL_S = 20.0
 """How long a request waits for something to happen. Nobody in between gives up on one that is as quiet as that."""
+
+_LOOK_S = 1.0
+"""How long a change may stay unseen of what no events tell of."""
 
 
 class Api:
@@ -80,6 +84,17 @@ class Api:
             page = await self.get(path_of(session, "events"), cursor=cursor, kinds=kinds, waitS=wait)
             cursor, wait = page["cursor"], _POLL_S
             yield page["events"]
+
+    async def versions(self, path: str) -> AsyncGenerator[None, None]:
+        """Yield once there is something at a path, and for every other version of it, as far as one looks."""
+        seen, known = "", None
+        while True:
+            headers = {"If-None-Match": seen} if seen else {}
+            answer = await self._client.request("GET", path, headers=headers, also={304})
+            if answer.status_code != 304 and answer.content != known:
+                seen, known = answer.headers.get("ETag", ""), answer.content
+                yield
+            await asyncio.sleep(_LOOK_S)
 
 
 def path_of(session: str, *more: str) -> str:

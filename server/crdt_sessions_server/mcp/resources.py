@@ -27,8 +27,11 @@ _KINDS = {
     "runs": ("what agents do in it, and have done", "run"),
     "state": ("the application's shared state", "state"),
     "presence": ("who is in it now", "presence"),
+    "artifacts": ("the texts that are edited in it, without their content", ""),
 }
-"""What there is in a session: what it is, and the kinds of events that change it."""
+"""What there is in a session: what it is, and the kinds of events that change it, if events tell of it."""
+_ONES = {"runs": ("run", "one run", _JSON), "artifacts": ("artifact", "the content of one artifact", None)}
+"""Where each thing is a resource of its own: its name, what it is, and its media type if that is always the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,13 @@ class Place:
 
     @property
     def kinds(self) -> str:
-        """The kinds of events that change it."""
+        """The kinds of events that change it; empty if no events tell of that."""
         return _KINDS[self.what][1]
+
+    @property
+    def path(self) -> str:
+        """The path of the REST interface at which it is."""
+        return path_of(self.session, *(each for each in (self.what, self.id) if each))
 
 
 def uri_of(session: str) -> str:
@@ -72,7 +80,7 @@ def place_of(uri: str) -> Place:
         raise refused from None
     what, *ids = parts.path.removeprefix("/").split("/")
     listed = {"messages": {"after"}}.get(what, set())
-    named = what in ("runs",) and len(ids) == 1 and ids[0]
+    named = what in _ONES and len(ids) == 1 and ids[0]
     if (
         parts.scheme != _SCHEME
         or not parts.netloc
@@ -98,23 +106,28 @@ async def listed(api: Api, cursor: str | None) -> ListResourcesResult:
 
 def templates() -> ListResourceTemplatesResult:
     """Return what else there is in a session."""
-    pages = [
+    session = f"{_SCHEME}://{{session}}"
+    found = [
         (
-            f"{_SCHEME}://{{session}}" + (f"/{what}" if what else "") + ("{?after}" if what == "messages" else ""),
+            what or "session",
+            session + (f"/{what}" if what else "") + ("{?after}" if what == "messages" else ""),
             about,
+            _JSON,
         )
         for what, (about, _) in _KINDS.items()
     ]
-    pages.append((f"{_SCHEME}://{{session}}/runs/{{run}}", "one run"))
+    ones: list[tuple[str, str, str, str | None]] = [
+        (name, f"{session}/{what}/{{{name}}}", about, media_type) for what, (name, about, media_type) in _ONES.items()
+    ]
     return ListResourceTemplatesResult(
         resource_templates=[
             ResourceTemplate(
                 uri_template=template,
-                name=template.partition("{session}")[2].strip("/").partition("{?")[0] or "session",
-                description=about[0].upper() + about[1:] + ".",
-                mime_type=_JSON,
+                name=name,
+                description=f"{about[0].upper()}{about[1:]}.",
+                mime_type=media_type,
             )
-            for template, about in pages
+            for name, template, about, media_type in found + ones
         ]
     )
 
@@ -126,7 +139,9 @@ async def read(api: Api, uri: str) -> ReadResourceResult:
         BadParameter: it is no URI of a resource here.
     """
     place = place_of(uri)
-    steps = [each for each in (place.what, place.id) if each]
-    found: Json = await api.get(path_of(place.session, *steps), **dict(place.query))
-    text = json.dumps(found, ensure_ascii=False)
-    return ReadResourceResult(contents=[TextResourceContents(uri=uri, mime_type=_JSON, text=text)])
+    found: Json = await api.get(place.path, **dict(place.query))
+    if place.what == "artifacts" and place.id:
+        text, media_type = found["content"], found["mediaType"]
+    else:
+        text, media_type = json.dumps(found, ensure_ascii=False), _JSON
+    return ReadResourceResult(contents=[TextResourceContents(uri=uri, mime_type=media_type, text=text)])

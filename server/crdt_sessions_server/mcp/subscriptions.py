@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -26,7 +26,7 @@ from mcp.types import (
 from crdt_sessions.client.obstacles import is_final
 from crdt_sessions.errors import BadParameter, CrdtSessionsError
 from crdt_sessions_server.mcp.api import OBSTACLES, Api
-from crdt_sessions_server.mcp.resources import place_of
+from crdt_sessions_server.mcp.resources import Place, place_of
 
 _log = logging.getLogger("crdt_sessions.mcp")
 _MOST = 100
@@ -47,12 +47,12 @@ async def changes(api: Api, uri: str) -> AsyncIterator[bool]:
     followed = False
     while True:
         try:
-            async with aclosing(api.events(place.session, place.kinds)) as pages:
-                async for page in pages:
+            async with aclosing(_pages(api, place)) as pages:
+                async for changed in pages:
                     if not followed:
                         followed = True
                         yield False
-                    elif page:
+                    elif changed:
                         yield True
                         await asyncio.sleep(_PACE_S)
         except OBSTACLES as error:
@@ -62,6 +62,18 @@ async def changes(api: Api, uri: str) -> AsyncIterator[bool]:
                 yield True  # who reads it again is told why
                 return
             await asyncio.sleep(_AGAIN_S)
+
+
+async def _pages(api: Api, place: Place) -> AsyncGenerator[bool, None]:
+    """Yield once, and then whenever something has happened there, or nothing for a while; say which."""
+    if place.kinds:
+        async with aclosing(api.events(place.session, place.kinds)) as pages:
+            async for page in pages:
+                yield bool(page)
+    else:
+        async with aclosing(api.versions(place.path)) as versions:
+            async for _ in versions:
+                yield True
 
 
 class Followed:
