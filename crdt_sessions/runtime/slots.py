@@ -183,7 +183,9 @@ class Slots:
             return False
         soon = Millis(self._clock.now() + int(self._idle_ms))
         session = slot.session
-        return not session.due_before(soon) and (pressed or not len(session.engine.waiting))
+        return not session.due_before(soon) and (
+            pressed or not (len(session.engine.waiting) or len(session.engine.guests))
+        )
 
     # -- looking after them --------------------------------------------------------------------------------------
 

@@ -151,6 +151,10 @@ class Roster:
         """Return the JSON states of everybody who is here."""
         return self._table.present()
 
+    def clock(self, client: ClientId) -> int:
+        """Return a client's known clock, 0 if it was never heard of."""
+        return self._table.clock(client)
+
     def principals(self) -> set[str]:
         """Return the principals of the connections, and the users that their states name."""
         said = map(_user_id, self.present().values())

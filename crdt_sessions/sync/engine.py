@@ -40,7 +40,7 @@ from crdt_sessions.errors import (
     WireError,
     WrongLineage,
 )
-from crdt_sessions.ids import Millis, PeerId, Seq
+from crdt_sessions.ids import ClientId, Millis, PeerId, Seq
 from crdt_sessions.limits import Limits, RunRules, Timing
 from crdt_sessions.model import Later, SessionDoc, SessionView
 from crdt_sessions.sync.actor import NOBODY_KNOWN, Actor, Asker
@@ -73,6 +73,7 @@ from crdt_sessions.sync.events import (
     Verdict,
     Violation,
 )
+from crdt_sessions.sync.guests import Guests
 from crdt_sessions.sync.log import LogMemory, UpdateLog
 from crdt_sessions.sync.merge import EngineFailed, Merger, Vouched, moved
 from crdt_sessions.sync.owed import Owed
@@ -213,6 +214,8 @@ class SessionEngine:
         self.timing = timing or Timing()
         self.log = UpdateLog(after, self.limits.log_bytes, log_memory)
         self.roster = Roster(self.limits, self.timing)
+        self.guests = Guests(self.roster, self.limits, self.timing)
+        """Those who are present without a connection."""
         self.changes = ChangeIndex()
         self.runs = RunSteward(self.view, runs, rules or RunRules(), aside)
         self._panics = panics if panics is not None else Panics()
@@ -284,7 +287,7 @@ class SessionEngine:
             case PeerJoined():
                 return self._join(event, now)
             case RightsChanged() | PrincipalChanged():
-                return self._note_rights(event)
+                return self._note_rights(event, now)
             case PeerLeft(peer, abrupt):
                 asked = self._forget(peer, now)
                 return [*asked, *self._presence(lambda: self.roster.leave(peer, now, abrupt=abrupt))]
@@ -298,15 +301,20 @@ class SessionEngine:
             self.runs.calls.hear({str(client) for client in self.roster.present()}, now)
         self.runs.tick(now)
         self._trim()
-        effects = [*self._merger.carry_out(), *self._presence(lambda: self.roster.tick(now)), *self._watch(now)]
+        effects = [*self._merger.carry_out(), *self._presence(lambda: self._tick_presence(now)), *self._watch(now)]
         if self.admission.any_aside:
             effects += self._watch_aside(now)
         return [*effects, *self._watch_waiting(now)] if len(self.waiting) else effects
 
-    def _note_rights(self, event: RightsChanged | PrincipalChanged) -> list[Effect]:
+    def _tick_presence(self, now: Millis) -> None:
+        self.guests.tick(now)
+        self.roster.tick(now)
+
+    def _note_rights(self, event: RightsChanged | PrincipalChanged, now: Millis) -> list[Effect]:
         if isinstance(event, PrincipalChanged):
             self.waiting.forget(event.principal)
-        elif event.peer in self._peers:
+            return self._presence(lambda: self.guests.forget(event.principal, now))
+        if event.peer in self._peers:
             self._peers[event.peer].actor = replace(self._peers[event.peer].actor, rights=event.rights)
         return []
 
@@ -347,8 +355,25 @@ class SessionEngine:
     def forget_presence(self, principal: str, now: Millis) -> tuple[int, list[Effect]]:
         """Remove the presence of a principal; return the number of its clients, and the effects."""
         found: list[int] = []
-        effects = self._presence(lambda: found.append(self.roster.forget(principal, now)))
+
+        def forget() -> None:
+            found.append(self.roster.forget(principal, now))
+            self.guests.forget(principal, now)
+
+        effects = self._presence(forget)
         return found[0], effects
+
+    def announce(
+        self, actor: Actor, name: str, client: ClientId, state: str, until: Millis, now: Millis
+    ) -> tuple[ClientId, list[Effect]]:
+        """Announce the presence of somebody without a connection; as :meth:`Guests.announce`, with the effects."""
+        clients: list[ClientId] = []
+        effects = self._presence(lambda: clients.append(self.guests.announce(actor, name, client, state, until, now)))
+        return clients[0], effects
+
+    def withdraw(self, principal: str, name: str, now: Millis) -> list[Effect]:
+        """End a presence that was announced without a connection, if there is one; return the effects."""
+        return self._presence(lambda: self.guests.withdraw(principal, name, now))
 
     def decide(self, decision: Callable[[RunSteward], Result]) -> tuple[Result, list[Effect]]:
         """Let the steward decide about runs; return what *decision* returns, and the effects.
@@ -399,7 +424,7 @@ class SessionEngine:
         due += [peer.asked_at + REMIND_MS for peer in self._peers.values() if peer.tabs]
         due += [since + STRANGER_MS for peer in self._peers.values() if (since := peer.stranger_since) is not None]
         due += [peer.heard + silent for peer_id, peer in self._peers.items() if self.roster.announces(peer_id)]
-        return Millis(min([*due, self.roster.rests_until(now)]))
+        return Millis(min([*due, *self.guests.due(), self.roster.rests_until(now)]))
 
     @property
     def writers(self) -> list[Writer]:

@@ -43,6 +43,8 @@ REQUESTS = {
     "sessions.change_session": ("PATCH", S, {"title": "x"}),
     "sessions.delete_session": ("DELETE", S, None),
     "sessions.get_presence": ("GET", f"{S}/presence", None),
+    "presence.put_presence": ("PUT", f"{S}/presence", {"state": {"activity": "idle"}}),
+    "presence.delete_presence": ("DELETE", f"{S}/presence", None),
     "sessions.get_authors": ("GET", f"{S}/authors", None),
     "state.read_state": ("GET", f"{S}/state", None),
     "state.patch_state": ("PATCH", f"{S}/state", b'[{"op": "add", "path": "/x", "value": 1}]'),

@@ -48,6 +48,10 @@ REQUESTS = [
         "parts": [{"type": "tool", "toolCallId": "c", "toolName": "t", "input": "i"}, {"type": "file", "value": {"url": "u"}}],
     }),
     ("PUT", "/v1/sessions/{name}/receipt", {"seq": 1, "principal": "ann"}),
+    ("PUT", "/v1/sessions/{name}/presence", {
+        "state": {"activity": "idle", "user": {"id": "ann", "name": "Ann"}, "cursor": {"k": "v"}}, "device": "d",
+        "principal": "ann",
+    }),
     ("PATCH", "/v1/sessions/{name}/state", [
         {"op": "add", "path": "/k", "value": "v"}, {"op": "copy", "from": "/k", "path": "/l"},
     ]),

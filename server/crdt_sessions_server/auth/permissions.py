@@ -93,6 +93,8 @@ ROUTES: dict[str, Permission | None] = {
     "sessions.change_session": Permission.MANAGE,
     "sessions.delete_session": Permission.MANAGE,
     "sessions.get_presence": Permission.READ,
+    "presence.put_presence": Permission.READ,
+    "presence.delete_presence": Permission.READ,
     "sessions.get_authors": Permission.READ,
     "state.read_state": Permission.READ,
     "state.patch_state": Permission.WRITE,
