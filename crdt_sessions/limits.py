@@ -91,6 +91,15 @@ class Limits:
 
     max_connections: int = _bound(20_000, "There may be so many WebSocket connections at a time.", ge=1)
 
+    max_documents_per_socket: int = _bound(
+        100, "One socket of a Hocuspocus provider may have so many documents at a time.", ge=1
+    )
+
+    # beyond it nothing more is read from the socket
+    max_unauthenticated_bytes: int = _bound(
+        1024 * 1024, "What a Hocuspocus provider sends before it is let in may take so many bytes.", ge=1024
+    )
+
     max_connections_per_session: int = _bound(2_000, "One session may have so many connections at a time.", ge=1)
 
     max_connections_per_principal: int = _bound(
@@ -205,6 +214,12 @@ class Timing:
 
     long_poll_s: float = _bound(
         20.0, "A long poll of a durable stream is answered after so many seconds, if nothing comes.", gt=0
+    )
+
+    authentication_s: float = _bound(
+        10.0,
+        "A socket of a Hocuspocus provider may be without a document that it was let into for so many seconds.",
+        gt=0,
     )
 
     send_timeout_s: float = _bound(30.0, "How long one frame may wait for a peer's socket.")

@@ -26,6 +26,8 @@ class Access:
         self.creates = creates and rights.write
         self.ended: CrdtSessionsError | None = None
         """The reason why nothing more is sent, if so."""
+        self.on_rights: Callable[[Rights], None] | None = None
+        """Told of changes, too: where a client has to hear of them."""
         self._on_change: Callable[[Rights], None] | None = None
         self._on_end: Callable[[CrdtSessionsError], None] | None = None
 
@@ -41,6 +43,8 @@ class Access:
             self.rights = rights
             if self._on_change is not None:
                 self._on_change(rights)
+            if self.on_rights is not None:
+                self.on_rights(rights)
 
     def end(self, why: CrdtSessionsError) -> None:
         """Take the access away; *why* is how its connections are closed. Once."""

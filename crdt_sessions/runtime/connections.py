@@ -81,14 +81,18 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    async def serve(self, transport: Transport, access: Access, *, lease: str | None = None) -> Closing:
-        """Speak the y-websocket protocol on *transport* until it ends; return how to close it.
+    async def serve(
+        self, transport: Transport, access: Access, *, lease: str | None = None, codec: Codec | None = None
+    ) -> Closing:
+        """Speak with a peer on *transport* until it ends; return how to close it.
 
         *access* says who connects and what they may do. *lease* is the token of a lease, if its holder connects.
+        *codec* is the connection's own, of the dialect that it speaks; y-websocket's if None.
         """
         limits, now = self._engine.limits, self._clock.now()
         pace = Pace(limits.messages_per_s, limits.message_burst, now)
-        connection = _Connection(PeerId(next(_peer_ids)), transport, YWebSocket(limits.max_frame_bytes), pace)
+        codec = codec or YWebSocket(limits.max_frame_bytes)
+        connection = _Connection(PeerId(next(_peer_ids)), transport, codec, pace)
         self._open[connection.peer] = connection
         abrupt = False
         try:

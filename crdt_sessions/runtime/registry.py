@@ -50,7 +50,7 @@ from crdt_sessions.runtime.streams import Streams
 from crdt_sessions.runtime.webhooks import Outbox, Send, Webhook
 from crdt_sessions.storage import SessionRecord, StoredSession, UpdateStore
 from crdt_sessions.sync import Aside, EngineFailed, Panics, SessionEngine
-from crdt_sessions.wire.closing import Closing, closing_for
+from crdt_sessions.wire import Closing, Codec, closing_for
 
 _log = logging.getLogger("crdt_sessions.registry")
 _PAGE = 500
@@ -254,6 +254,7 @@ class SessionRegistry:
         generation: int | None = None,
         lineage: str | None = None,
         lease: str | None = None,
+        codec: Codec | None = None,
     ) -> Closing:
         """Serve one peer until it leaves; return how its connection is to be closed, also if it was refused.
 
@@ -266,6 +267,7 @@ class SessionRegistry:
             generation: the generation the peer's history belongs to, if it says so.
             lineage: the lineage it belongs to, if it says so: then no session is created for it.
             lease: the token of a run's holder, if this is its connection.
+            codec: the connection's own, of the dialect that it speaks; y-websocket's if None.
         """
         access = access or Access()
         try:
@@ -274,7 +276,7 @@ class SessionRegistry:
                 async with self.open(session_id, create=create, by=access.principal) as session:
                     _check_history(session.record, generation, lineage)
                     self.capacity.check_session(session.peers)
-                    return await session.serve(transport_over(channel), access, lease=lease)
+                    return await session.serve(transport_over(channel), access, lease=lease, codec=codec)
         except SessionNotFound as error:
             if lineage is not None and not isinstance(error, SessionDeleted):
                 return closing_for(WrongLineage(session=session_id, theirs=lineage, ours=""))

@@ -19,7 +19,7 @@ from crdt_sessions.runtime.claimants import Assignment, Claimant
 from crdt_sessions.runtime.effects import EffectLoop
 from crdt_sessions.storage import SessionRecord, UpdateStore
 from crdt_sessions.sync import Actor, Asker, PrincipalChanged, RunRecord, RunSteward, SessionEngine
-from crdt_sessions.wire.closing import Closing, closing_for
+from crdt_sessions.wire import Closing, Codec, closing_for
 
 Result = TypeVar("Result")
 
@@ -318,15 +318,18 @@ class Session:
 
     # -- peers ---------------------------------------------------------------------------------------------------
 
-    async def serve(self, transport: Transport, access: Access, *, lease: str | None = None) -> Closing:
-        """Speak the y-websocket protocol on *transport* until it ends; return how to close it.
+    async def serve(
+        self, transport: Transport, access: Access, *, lease: str | None = None, codec: Codec | None = None
+    ) -> Closing:
+        """Speak with a peer on *transport* until it ends; return how to close it.
 
         *access* says who connects and what they may do. *lease* is the token of a lease, if its holder connects.
+        *codec* is the connection's own, of the dialect that it speaks; y-websocket's if None.
         """
         self.check_served()
         self._loop.wake()
         try:
-            return await self._loop.connections.serve(transport, access, lease=lease)
+            return await self._loop.connections.serve(transport, access, lease=lease, codec=codec)
         finally:
             self._loop.wake()  # the roster now waits for the peer to come back
             self._loop.signal.notify_all()

@@ -670,7 +670,7 @@ class SessionEngine:
             case SyncStep1(state_vector):
                 theirs = decode_state_vector(state_vector)  # refuse now what could not be answered later
                 strange = bool(theirs) and peer.cursor is None and not self._shares(theirs)
-                peer.told_what_it_has(state_vector, now, strange=strange)
+                peer.told_what_it_has(frame, now, strange=strange)
                 return [Ready(peer_id)]
             case AwarenessFrame(payload):
                 return self._hear(peer_id, peer, payload, now)

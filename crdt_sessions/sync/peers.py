@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from crdt_sessions.ids import Millis, Seq
 from crdt_sessions.sync.actor import Actor
-from crdt_sessions.wire import Ack, Frame, SyncStep2, Update
+from crdt_sessions.wire import Ack, Frame, SyncStep1, SyncStep2, Update
 
 STRANGER_MS = 30_000
 """How long a peer with an unknown history may take to say what it has. All clients say so at once, but their answer
@@ -73,9 +73,10 @@ class Peer:
 
     # -- whether it is a stranger --------------------------------------------------------------------------------
 
-    def told_what_it_has(self, state_vector: bytes, now: Millis, *, strange: bool) -> None:
+    def told_what_it_has(self, frame: SyncStep1, now: Millis, *, strange: bool) -> None:
         """Note its SyncStep1; *strange* if that shares nothing with this document."""
-        self.step1 = state_vector
+        self.step1 = frame.state_vector
+        self.asked = self.asked and not frame.mutual
         self.known = self.known or not (strange or self.left_out)
         self.stranger_since = None if self.known else now
 

@@ -44,6 +44,8 @@ class SyncStep1:
     """Tell the other side what one has, and so ask for the rest."""
 
     state_vector: bytes
+    mutual: bool = False
+    """Whether its sender wants to be asked, too, though it was asked before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,7 @@ def sole_update(data: bytes) -> bytes | None:
 def _decode_one(reader: Reader) -> Frame:
     kind = reader.varuint()
     if kind == _SYNC:
-        return _decode_sync(reader)
+        return read_sync(reader)
     if kind == _AWARENESS:
         return AwarenessFrame(reader.buffer())
     if kind == _AUTH:
@@ -193,7 +195,12 @@ def _decode_one(reader: Reader) -> Frame:
     raise UnknownFrame(kind=kind)
 
 
-def _decode_sync(reader: Reader) -> Frame:
+def read_sync(reader: Reader) -> SyncStep1 | SyncStep2 | Update:
+    """Read one of the three messages of y-protocols' sync protocol, behind its type.
+
+    Raises:
+        WireError: it is none of them.
+    """
     step = reader.varuint()
     if step == _STEP1:
         return SyncStep1(reader.buffer())

@@ -147,6 +147,19 @@ def sole_block(reader: Reader) -> Block | None:
     return read_block(reader) if reader.varuint() == 1 else None
 
 
+def covers(clocks: Mapping[int, int], update: bytes) -> bool:
+    """Tell whether a replica with these clocks has all that *update* inserts; not if it inserts nothing.
+
+    It does not tell for an update that cannot be read, which is not covered.
+    """
+    try:
+        inserted = parse(update).inserted
+    except MalformedUpdate:
+        return False
+    ends = {client: some[-1].clock + some[-1].size for client, some in inserted.items() if some}
+    return bool(ends) and all(end <= clocks.get(client, 0) for client, end in ends.items())
+
+
 def select(update: bytes, inserted: Mapping[int, Sequence[Struct]], deleted: Mapping[int, Ranges]) -> bytes:
     """Return an update that holds only some of the structs of *update*, and deletes these ids."""
     listed = {client: some for client, some in inserted.items() if some}

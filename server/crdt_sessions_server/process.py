@@ -117,7 +117,9 @@ async def _serve(
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     host, port = listener.getsockname()[:2]
     scheme = "https" if settings.tls_certificate is not None else "http"
-    endpoints = [service.sync.endpoint, service.chat.endpoint] if settings.direct else []
+    endpoints = (
+        [each.endpoint for each in (service.sync, service.hocuspocus, service.chat)] if settings.direct else []
+    )
     if settings.access_log:
         endpoints = [each._replace(greet=_greet_aloud(each.greet)) for each in endpoints]
     async with WebServer(

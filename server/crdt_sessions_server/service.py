@@ -22,6 +22,7 @@ from crdt_sessions_server.http.origins import Cors, Origins
 from crdt_sessions_server.http.schemas import strict_json
 from crdt_sessions_server.ops.expiry import expire
 from crdt_sessions_server.rest import RESOURCES, tokens
+from crdt_sessions_server.serving.hocuspocus import HocuspocusEndpoint
 from crdt_sessions_server.serving.sync_endpoint import SyncEndpoint
 from crdt_sessions_server.settings import Settings
 
@@ -107,7 +108,8 @@ class Service:
             self.admission,
             self._origins,
         )
-        self.app.asgi_app = self.sync  # type: ignore[assignment]
+        self.hocuspocus = HocuspocusEndpoint(self.sync, self.registry, self.admission, self._origins, settings.timing)
+        self.app.asgi_app = self.hocuspocus  # type: ignore[assignment]
 
     async def __aenter__(self) -> Service:
         async with AsyncExitStack() as stack:
@@ -135,6 +137,7 @@ class Service:
         await self.chat.stop()
         await self._mcp.close()
         await self.sync.closed()
+        await self.hocuspocus.stop()
 
     def _quart(self, settings: Settings) -> Quart:
         app = Quart("crdt_sessions_server", static_folder=None)

@@ -151,6 +151,8 @@ class Settings(BaseModel):
     max_connections_per_session: int = _as_in(Limits, "max_connections_per_session")
     max_connections_per_principal: int = _as_in(Limits, "max_connections_per_principal")
     max_connections_per_tenant: int = _as_in(Limits, "max_connections_per_tenant")
+    max_documents_per_socket: int = _as_in(Limits, "max_documents_per_socket")
+    max_unauthenticated_bytes: int = _as_in(Limits, "max_unauthenticated_bytes")
     max_sessions_per_tenant: int = _as_in(Limits, "max_sessions_per_tenant")
     max_streams_per_tenant: int = _as_in(Limits, "max_streams_per_tenant")
     max_stream_bytes: int = _as_in(Limits, "max_stream_bytes")
@@ -174,6 +176,7 @@ class Settings(BaseModel):
         ge=1024**2,
         description="The database may grow to so many bytes; to whatever the disk holds, if this is absent.",
     )
+    authentication_s: float = _as_in(Timing, "authentication_s")
     idle_unload_s: float = _as_in(Timing, "idle_unload_s")
     long_poll_s: float = _as_in(Timing, "long_poll_s")
     shutdown_s: float = _as_in(Timing, "shutdown_s")
@@ -218,6 +221,7 @@ class Settings(BaseModel):
             shutdown_s=self.shutdown_s,
             storage_patience_s=self.storage_patience_s,
             long_poll_s=self.long_poll_s,
+            authentication_s=self.authentication_s,
         )
 
     @property

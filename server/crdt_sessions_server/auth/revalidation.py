@@ -53,7 +53,7 @@ class LiveAccess:
         self._doubt = doubt
         self._grants = grants
         self._clock = clock
-        self._watched: set[_Watched] = set()
+        self._watched: dict[Access, _Watched] = {}
         self._changes: list[Change] = []
         self._changed = asyncio.Event()
         grants.on_change = self._note
@@ -65,13 +65,28 @@ class LiveAccess:
         if admitted.principal.anonymous:
             yield watched.access
             return
-        self._watched.add(watched)
+        self._watched[watched.access] = watched
         if admitted.state != self._grants.state:  # something changed since it was admitted
             self._note(Change(admitted.principal.tenant, admitted.principal.id))
         try:
             yield watched.access
         finally:
-            self._watched.discard(watched)
+            del self._watched[watched.access]
+
+    def renew(self, access: Access, admitted: Admitted) -> None:
+        """Look after an access by another token of the same principal from now on.
+
+        Raises:
+            NotAuthenticated: it is somebody else's.
+        """
+        watched = self._watched.get(access)
+        if watched is None:  # nothing is known of its principal, or it has ended
+            return
+        _check_same(watched.admitted, admitted.principal)
+        watched.admitted = admitted
+        access.change(admitted.principal.rights)
+        if admitted.state != self._grants.state:
+            self._note(Change(admitted.principal.tenant, admitted.principal.id))
 
     async def allowed(self, admitted: Admitted, awaitable: Awaitable[Result]) -> Result:
         """Return what *awaitable* returns, as long as the access lasts; it is cancelled otherwise.
@@ -122,7 +137,7 @@ class LiveAccess:
             self._doubt(None if everybody else change.tenant, change.principal)
         now = self._clock.now()
         looked = 0
-        for watched in list(self._watched):
+        for watched in list(self._watched.values()):
             principal, session = watched.admitted.principal, watched.admitted.session
             if principal.expires_at is not None and now >= principal.expires_at:
                 watched.access.end(TokenExpired())
@@ -136,16 +151,22 @@ class LiveAccess:
         admitted = watched.admitted
         try:
             principal = await self._grants.authorize(admitted.token, admitted.session)
+            _check_same(admitted, principal)
         except (NotAuthenticated, AccessDenied) as error:
-            watched.access.end(error)
+            if watched.admitted is admitted:  # else it was renewed meanwhile
+                watched.access.end(error)
         except CrdtSessionsError as error:  # the store cannot be asked: it is tried again
             _log.error("rights cannot be looked up: %s", error)
             self._note(Change(admitted.principal.tenant, admitted.principal.id))
         else:
-            if (principal.tenant, principal.id) != (admitted.principal.tenant, admitted.principal.id):
-                watched.access.end(NotAuthenticated(why="the token stands for somebody else now"))
-            watched.admitted = replace(admitted, principal=principal)
-            watched.access.change(principal.rights)
+            if watched.admitted is admitted:
+                watched.admitted = replace(admitted, principal=principal)
+                watched.access.change(principal.rights)
+
+
+def _check_same(admitted: Admitted, principal: Principal) -> None:
+    if (principal.tenant, principal.id) != (admitted.principal.tenant, admitted.principal.id):
+        raise NotAuthenticated(why="the token stands for somebody else now")
 
 
 async def _unless_ended(access: Access, awaitable: Awaitable[Result]) -> Result:

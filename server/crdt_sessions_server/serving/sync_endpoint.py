@@ -1,33 +1,24 @@
-"""``/v1/sync/<session>``: the y-websocket protocol as raw ASGI, in front of Quart.
-
-Quart would queue inbound frames without bound and cost a third of the throughput
-(``docs/decisions/0003-raw-asgi-sync-endpoint.md``). A refusal comes after the accept, as a close code: a 401
-before it reaches browsers as 1006, and they retry for ever.
-"""
+"""``/v1/sync/<session>``: the y-websocket protocol."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Sequence
 
 from crdt_sessions.errors import AccessDenied, BadParameter, CrdtSessionsError
 from crdt_sessions.ids import session_id
 from crdt_sessions.runtime import Channel, SessionRegistry, Transport
 from crdt_sessions.wire import Closing, PermissionDenied, closing_for, encode
-from crdt_sessions_server.asgi import SYNC_PREFIX, App, Receive, Scope, Send, query, websocket_token
+from crdt_sessions_server.asgi import SYNC_PREFIX, App, Scope, query
 from crdt_sessions_server.auth import Admission, Admitted, Permission
 from crdt_sessions_server.http.origins import Origins
-from crdt_sessions_server.serving.asgi_channel import HANG_UP_S, AsgiChannel, Departures
-from crdt_sessions_server.serving.listener import Endpoint
-from crdt_sessions_server.serving.websocket import SocketConnection
+from crdt_sessions_server.serving.socket_endpoint import SocketEndpoint
 
 _log = logging.getLogger("crdt_sessions.sync_endpoint")
 _DENIED = closing_for(AccessDenied(what="")).code
 
 
-class SyncEndpoint:
+class SyncEndpoint(SocketEndpoint):
     """The sync endpoint around another ASGI application.
 
     Args:
@@ -44,70 +35,22 @@ class SyncEndpoint:
         admission: Admission,
         origins: Origins,
     ) -> None:
-        self._app = app
+        super().__init__(app, SYNC_PREFIX)
         self._registry = registry
         self._admission = admission
         self._origins = origins
-        self._serving: set[asyncio.Task[None]] = set()
-        self._departures = Departures()
-
-    def greet(self, scope: Scope, token: str | None, line: SocketConnection) -> None:
-        """Serve a WebSocket whose request was answered already; return at once."""
-        self._start(self._serve_line(scope, token, line))
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """For listeners, which answer requests themselves."""
-        return Endpoint(SYNC_PREFIX, self.greet)
 
     @property
     def max_message_bytes(self) -> int:
         """Larger messages are not read. It is twice our own limit, so that our close code reaches the peer."""
         return 2 * self._registry.limits.max_frame_bytes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI connection."""
-        if scope["type"] != "websocket" or not scope["path"].startswith(SYNC_PREFIX):
-            await self._app(scope, receive, send)
-            return
-        connect = await receive()
-        if connect["type"] != "websocket.connect":
-            return
-        token, subprotocol = websocket_token(scope)
-        await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
-        await self._start(self._serve_asgi(scope, token, receive, send))
+    def farewell(self, closing: Closing) -> Sequence[bytes]:
+        """See :meth:`SocketEndpoint.farewell`."""
+        return [encode(PermissionDenied(closing.reason))] if closing.code == _DENIED else ()
 
-    def _start(self, serving: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(serving)
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
-        return task
-
-    async def closed(self) -> None:
-        """Return once every connection has been told that it is closed."""
-        while self._serving:
-            await asyncio.wait(set(self._serving))
-
-    async def _serve_line(self, scope: Scope, token: str | None, line: SocketConnection) -> None:
-        try:
-            closing = await self._admit(scope, token, line)
-            if closing.code == _DENIED:
-                line.write([encode(PermissionDenied(closing.reason))])
-            await line.close(closing.code, closing.reason, HANG_UP_S)
-        finally:
-            line.abort()  # nobody else would
-
-    async def _serve_asgi(self, scope: Scope, token: str | None, receive: Receive, send: Send) -> None:
-        channel = AsgiChannel(scope["path"], receive, send)
-        closing = await self._admit(scope, token, channel)
-        if channel.ended:
-            return
-        if closing.code == _DENIED:
-            await channel.send(encode(PermissionDenied(closing.reason)))
-        await send({"type": "websocket.close", "code": closing.code, "reason": closing.reason})
-        await self._departures.see_off(receive)
-
-    async def _admit(self, scope: Scope, token: str | None, channel: Channel | Transport) -> Closing:
+    async def converse(self, scope: Scope, token: str | None, channel: Channel | Transport) -> Closing:
+        """See :meth:`SocketEndpoint.converse`."""
         try:
             name = scope["path"].removeprefix(SYNC_PREFIX)
             session_id(name)  # else there is nothing to be admitted to

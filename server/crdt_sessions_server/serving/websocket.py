@@ -62,6 +62,11 @@ class SocketConnection(asyncio.Protocol):
         self.writable = True
         """See :attr:`Transport.writable`."""
 
+    def limit(self, max_message_bytes: int) -> None:
+        """Take larger, or smaller, messages from now on; as many bytes of them may pile up."""
+        self._frames.limit(max_message_bytes)
+        self._max_piled = max_message_bytes
+
     def begin(self, response: bytes) -> None:
         """Take the socket, and send the answer to the request for a WebSocket; it comes before all messages."""
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
@@ -222,6 +227,12 @@ class Deframer:
         """The code the client closed with; 1005 if it gave none."""
         self.over = False
         """Whether both sides have said that the connection ends."""
+
+    def limit(self, max_message_bytes: int) -> None:
+        """Refuse larger messages from now on."""
+        self._max = max_message_bytes
+        if self._library is not None:
+            self._library.max_message_size = max_message_bytes
 
     def take(self, data: bytes) -> list[bytes]:
         """Take bytes; return the messages that are whole."""

@@ -7,7 +7,11 @@ const ROOTS = ['meta', 'messages', 'runs', 'state', 'artifacts', 'receipts']
 const VERSIONS = { 1: 'y-websocket-1', 2: 'y-websocket-2', 3: 'y-websocket' }
 const providers = {}
 for (const [version, name] of Object.entries(VERSIONS)) providers[version] = (await import(name)).WebsocketProvider
+const HOCUSPOCUS = { 2: 'hocuspocus-provider-2', 3: 'hocuspocus-provider-3', 4: 'hocuspocus-provider-4' }
+const hocuspocus = {}
+for (const [version, name] of Object.entries(HOCUSPOCUS)) hocuspocus[version] = await import(name)
 const peers = new Map()
+const sockets = new Map()
 
 const hex = bytes => Buffer.from(bytes).toString('hex')
 
@@ -25,6 +29,33 @@ const commands = {
     doc.on('update', (_, origin) => { if (origin === provider) log.updates++ })
     peers.set(peer, { doc, provider, log })
   },
+  socket ({ socket, url, version = 4 }) { // of Hocuspocus providers, which share it
+    const { HocuspocusProviderWebsocket } = hocuspocus[version]
+    const made = new HocuspocusProviderWebsocket({ url, WebSocketPolyfill: WebSocket, minDelay: 100, delay: 100, maxDelay: 1000 })
+    sockets.set(socket, made)
+  },
+  attach ({ peer, socket, name, version = 4, tokens, state, saved, more = {} }) {
+    const doc = new Y.Doc()
+    if (saved) Y.applyUpdate(doc, Buffer.from(saved, 'hex'))
+    const log = { denied: [], heard: [], counts: [], scopes: [], closes: [], tokensAsked: 0, tokens }
+    const token = tokens && (() => { log.tokensAsked++; return log.tokens.length > 1 ? log.tokens.shift() : log.tokens[0] })
+    const provider = new hocuspocus[version].HocuspocusProvider({
+      websocketProvider: sockets.get(socket), name, document: doc, token, ...more,
+      onAuthenticationFailed: ({ reason }) => log.denied.push(reason),
+      onAuthenticated: () => log.scopes.push(provider.authorizedScope),
+      onStateless: ({ payload }) => log.heard.push(payload),
+      onClose: ({ event }) => log.closes.push(event.code)
+    })
+    provider.on('unsyncedChanges', () => log.counts.push(provider.unsyncedChanges))
+    if (state !== undefined) provider.awareness.setLocalState(state)
+    if (version > 2) provider.attach()
+    peers.set(peer, { doc, provider, log })
+  },
+  tokens ({ peer, tokens }) { peers.get(peer).log.tokens = tokens },
+  count: ({ peer }) => ({ unsynced: peers.get(peer).provider.unsyncedChanges, synced: peers.get(peer).provider.synced, scope: peers.get(peer).provider.authorizedScope, ...peers.get(peer).log }),
+  call: ({ peer, method, args = [] }) => { peers.get(peer).provider[method](...args) },
+  socketCall: ({ socket, method }) => { sockets.get(socket)[method]() },
+  dropSocket: ({ socket }) => { sockets.get(socket).webSocket?.terminate() },
   disconnect: ({ peer }) => peers.get(peer).provider.disconnect(),
   connect: ({ peer }) => peers.get(peer).provider.connect(),
   drop: ({ peer }) => peers.get(peer).provider.ws?.terminate(),

@@ -106,3 +106,41 @@ save('session', 'a session document in steps, and the JSON of its root maps at t
   json: Object.fromEntries(['messages', 'runs', 'state', 'receipts'].map(root => [root, session.getMap(root).toJSON()])),
   draft: session.getText('draft').toString()
 }])
+
+// What providers of Hocuspocus say about two documents: one opens, writes, says something to the application and leaves.
+class Wire extends EventTarget { // a WebSocket that is open at once, and answers nothing but the first message
+  static said = []
+
+  readyState = 1
+
+  constructor () {
+    super()
+    setTimeout(() => this.dispatchEvent(new Event('open')))
+  }
+
+  send (message) { Wire.said.push(hex(message)) }
+
+  close () { this.readyState = 3 }
+}
+globalThis.CloseEvent ??= class extends Event {}
+const said = []
+for (const [version, more] of [[2, {}], [3, {}], [4, {}], [4, { sessionAwareness: true }]]) {
+  const { HocuspocusProvider, HocuspocusProviderWebsocket } = await import(`hocuspocus-provider-${version}`)
+  const document = new Y.Doc()
+  document.clientID = 1
+  Wire.said = []
+  const websocketProvider = new HocuspocusProviderWebsocket({ url: 'ws://nowhere', WebSocketPolyfill: Wire })
+  const provider = new HocuspocusProvider({ websocketProvider, name: 'Grüße', document, token: 'tok', ...more })
+  provider.sessionId = 'mc6cclnx2k7'
+  if (version > 2) provider.attach()
+  while (Wire.said.length < 3) await new Promise(resolve => setTimeout(resolve, 5))
+  document.getText('t').insert(0, 'x')
+  provider.awareness.setLocalState({ user: { name: 'Ann' } })
+  provider.sendStateless('hï')
+  provider.destroy()
+  websocketProvider.destroy()
+  const kinds = ['Token', 'SyncStep1', 'AwarenessFrame', 'Update', 'AwarenessFrame', 'Stateless', 'AwarenessFrame', 'Leave', 'AwarenessFrame']
+  said.push({ version, address: provider.effectiveName ?? 'Grüße', messages: Wire.said.map((message, at) => ({ kind: kinds[at], hex: message })) })
+}
+save('hocuspocus', 'what unmodified providers of Hocuspocus send: opening with the token "tok", typing, a stateless message, leaving', said)
+process.exit(0)
