@@ -20,6 +20,7 @@ from crdt_sessions.model import (
     Approval,
     ApprovalRequest,
     ArtifactHead,
+    ClientCall,
     Message,
     Orphans,
     RunInput,
@@ -176,10 +177,19 @@ class AgentRun:
         Raises:
             BadValue: *input* is not JSON that every peer can hold.
         """
+        return self._call(name, input, call_id)
+
+    def _call(self, name: str, input: Any, call_id: str | None, asked: ClientCall | None = None) -> ToolCall:
         self._calls += 1
         stream = self.out.tool(call_id or f"{self.id}-{self._calls}", name)
+
+        def change(view: SessionView) -> None:
+            if asked is not None:  # at once with its input: who reads it is not to take it for the agent's own
+                stream.call_in_client(asked)
+            stream.close(input)
+
         if stream.state == "input-streaming":
-            self.session.edit(lambda _: stream.close(input))
+            self.session.edit(change)
         return ToolCall(self.session, stream)
 
     # -- child runs --------------------------------------------------------------------------------------------
@@ -398,12 +408,42 @@ class AgentRun:
             RunCancelled: somebody pressed stop meanwhile.
             BadValue: *input* is not JSON that every peer can hold, or *attempts* is out of bounds.
         """
-        call = self.tool(name, input, call_id=call_id)
-        call.call_in_client(takers=takers, deadline_s=deadline_s, attempts=attempts)
+        call = self.client_tool(name, input, call_id=call_id, takers=takers, deadline_s=deadline_s, attempts=attempts)
         return (await self.outcomes([call], suspend=suspend))[0]
 
+    def client_tool(
+        self,
+        name: str,
+        input: Any = None,
+        *,
+        call_id: str | None = None,
+        takers: list[str] | None = None,
+        deadline_s: float | None = None,
+        attempts: int = 3,
+    ) -> ToolCall:
+        """Write a tool call that a device of a client is to execute, or find it again; return it.
+
+        Args:
+            name: of the tool.
+            input: JSON.
+            call_id: its id; see :meth:`tool`.
+            takers: the principals whose devices may take it; everybody's if None.
+            deadline_s: seconds after which it counts as failed.
+            attempts: how many devices may be given it, one after the other; at most 10.
+
+        Raises:
+            BadValue: *input* is not JSON that every peer can hold, or *attempts* is out of bounds.
+        """
+        now = self.session.now()
+        deadline = None if deadline_s is None else now + int(deadline_s * 1000)
+        try:
+            asked = ClientCall(takers=takers, deadline=deadline, attempts=attempts, requested_at=now)
+        except ValidationError as error:
+            raise BadValue(where="the call", why="; ".join(why_not(error))) from None
+        return self._call(name, input, call_id, asked)
+
     async def outcomes(self, calls: Sequence[ToolCall], *, suspend: bool = True) -> list[ToolOutcome]:
-        """Return what came of calls that devices were asked to do (:meth:`ToolCall.call_in_client`), once all are.
+        """Return what came of calls that devices were asked to do (:meth:`client_tool`), once it is known of all.
 
         Args:
             calls: the calls; each may be done by another device, at the same time.

@@ -5,11 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from crdt_sessions.errors import BadValue
-from crdt_sessions.model import Approval, ApprovalRequest, ClientCall, ToolStream
-from crdt_sessions.model.checks import why_not
+from crdt_sessions.model import Approval, ApprovalRequest, ToolStream
 from crdt_sessions.model.client_calls import OutcomeCode
 
 if TYPE_CHECKING:
@@ -78,27 +74,6 @@ class ToolCall:
             device=settled.device,
             by=settled.by,
         )
-
-    def call_in_client(
-        self, *, takers: list[str] | None = None, deadline_s: float | None = None, attempts: int = 3
-    ) -> None:
-        """Ask devices of clients to do it; asking again changes nothing.
-
-        Args:
-            takers: the principals whose devices may take it; everybody's if None.
-            deadline_s: seconds after which it counts as failed.
-            attempts: how many devices may be given it, one after the other; at most 10.
-
-        Raises:
-            BadValue: *attempts* is out of bounds.
-        """
-        now = self._session.now()
-        deadline = None if deadline_s is None else now + int(deadline_s * 1000)
-        try:
-            call = ClientCall(takers=takers, deadline=deadline, attempts=attempts, requested_at=now)
-        except ValidationError as error:
-            raise BadValue(where="the call", why="; ".join(why_not(error))) from None
-        self._session.edit(lambda _: self._stream.call_in_client(call))
 
     def output(self, value: Any) -> None:
         """Write the *value* that the tool returned.

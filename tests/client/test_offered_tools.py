@@ -81,11 +81,7 @@ async def test_a_peer_that_goes_away_in_the_middle_is_followed_by_another_one(se
 
 async def test_what_a_tool_refuses_or_fails_at_the_agent_is_told(service, room):
     async def answer(run):
-        refused = run.tool("camera")
-        failed = run.tool("disk")
-        for call in (refused, failed):
-            call.call_in_client()
-        for found in await run.outcomes([refused, failed]):
+        for found in await run.outcomes([run.client_tool("camera"), run.client_tool("disk")]):
             await run.out.write(f"{found.code}: {found.error.partition(';')[0]}. ")
 
     def no(arguments):

@@ -3,7 +3,7 @@
 A question is a list of steps, separated by ``;``: ``say 20 30`` (words, milliseconds between them), ``think 5``,
 ``tool name`` (its input streamed, then an output), ``call name`` (no output), ``ask name`` (waits for people), ``choose``
 and ``edit name`` (ask for a value), ``client name`` (a tool of the
-client's), ``heed`` (waits for somebody to steer), ``fail why``, ``die`` (the process kills itself, once), ``file``, ``echo``,
+client's, after which the run ends), ``device name`` (a tool that one of the clients is given), ``heed`` (waits for somebody to steer), ``fail why``, ``die`` (the process kills itself, once), ``file``, ``echo``,
 ``spend 10 3`` (tokens read and written), ``input`` (what the question came with, as JSON).
 """
 
@@ -66,6 +66,12 @@ async def one(run, number, verb="say", *args):
             run.tool(args[0], {"question": "where"}, call_id=f"{run.out.message_id}-{number}")
             run.out.finish("tool_calls")
             raise StopAsyncIteration
+        case "device":
+            suspend = "stay" not in args
+            found = await run.call_in_client(
+                args[0], {"question": "where"}, call_id=f"{run.id}-{number}", suspend=suspend
+            )
+            await run.out.write(f"it says {json.dumps(found.output)} {found.code} ")
         case "fail":
             raise RunFailed(" ".join(args))
         case "die":

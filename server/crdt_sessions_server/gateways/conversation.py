@@ -33,6 +33,7 @@ from crdt_sessions.model.values import Trigger
 from crdt_sessions.runtime import Projector, RunChanged, Session, SessionEvent, SessionRegistry, known_agents
 from crdt_sessions_server.asgi import Scope, http_token
 from crdt_sessions_server.auth import Admission, Admitted, Permission, Principal, current_admission
+from crdt_sessions_server.gateways.front_end import waits_for_device
 from crdt_sessions_server.gateways.transcript import IncomingMessage, lacking, question_of
 from crdt_sessions_server.http.schemas import Answer
 from crdt_sessions_server.http.streaming import compact
@@ -221,8 +222,12 @@ def _going(view: SessionView, asked: str, question: Question) -> Run | None:
     return None
 
 
-async def follow_run(session: Session, run_id: str) -> AsyncIterator[list[SessionEvent]]:
+async def follow_run(
+    session: Session, run_id: str, *, paused: Callable[[Run], bool] | None = None
+) -> AsyncIterator[list[SessionEvent]]:
     """Yield the events of a run and its message, from the beginning, until the run has ended or waits for people.
+
+    *paused* says when that is so, if not as :func:`has_paused` does.
 
     Raises:
         NotFound: there is no such run.
@@ -236,13 +241,18 @@ async def follow_run(session: Session, run_id: str) -> AsyncIterator[list[Sessio
         events = projector.take()
         if events:
             yield events
-        if any(isinstance(event, RunChanged) and has_paused(event.run) for event in events):
+        if any(isinstance(event, RunChanged) and (paused or has_paused)(event.run) for event in events):
             return
 
 
 def has_paused(run: Run) -> bool:
     """Whether a run has ended, or waits for people."""
     return run.over or run.status == "suspended"
+
+
+def rests(run: Run) -> bool:
+    """Whether a run has ended, or waits for what no stream of a front end can bring: the decision of people."""
+    return has_paused(run) and not waits_for_device(run)
 
 
 def failure_of(run: Run) -> tuple[str | None, str]:
@@ -260,8 +270,8 @@ def output_id(run: Run) -> str:
 
 
 def active_run(view: SessionView) -> Run | None:
-    """Return the running run, or the first that is queued; None if there is none."""
-    going = [run for run in view.runs.unfinished() if not has_paused(run)]
+    """Return the running run, or the first that is queued or waits for a device; None if there is none."""
+    going = [run for run in view.runs.unfinished() if not rests(run)]
     return next((run for run in going if run.status == "running"), going[0] if going else None)
 
 

@@ -21,7 +21,7 @@ from crdt_sessions.model import Run, SessionView
 from crdt_sessions.runtime import Projector, SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
 from crdt_sessions_server.gateways.ag_ui.events import Event, SessionEncoder, events, interrupts_of
-from crdt_sessions_server.gateways.ag_ui.inbound import receive
+from crdt_sessions_server.gateways.ag_ui.inbound import names_of, receive
 from crdt_sessions_server.gateways.ag_ui.routes import cancelled
 from crdt_sessions_server.gateways.conversation import (
     RUN_HEADER,
@@ -31,6 +31,7 @@ from crdt_sessions_server.gateways.conversation import (
     active_run,
     joined_run,
 )
+from crdt_sessions_server.gateways.front_end import DEVICE_HEADER, PAGE, FrontEnd
 from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads
 from crdt_sessions_server.http.paths import header_value
 from crdt_sessions_server.http.schemas import JSON
@@ -45,12 +46,13 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @tanstack.post("/<room:name>")
     @tag(["gateways"])
     @validate_request(RunAgentInput)
-    @reads(Parameter("Last-Event-ID", "Says that the request is repeated."))
+    @reads(Parameter("Last-Event-ID", "Says that the request is repeated."), PAGE)
     @answers(200, {SSE: LINES}, "The run, as events.", {RUN_HEADER: "The run."})
     async def connect(name: str, data: RunAgentInput) -> Response:
         """Ask, decide or answer a tool call; the answer is the run as events."""
         run = await _asked(registry, name, data)
-        encoder = SessionEncoder(data.thread_id, run, data.run_id, data.parent_run_id)
+        front = _front(registry, names_of(data))
+        encoder = SessionEncoder(data.thread_id, run, data.run_id, data.parent_run_id, front=front, announces=True)
         return _stream(registry, asked_session(name), encoder, headers={RUN_HEADER: header_value(run.id)})
 
     @tanstack.post("/<room:name>/send")
@@ -64,7 +66,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
     @tanstack.get("/<room:name>/subscribe")
     @tag(["gateways"])
-    @reads(Parameter("threadId", "The client's name for the conversation.", "query"))
+    @reads(Parameter("threadId", "The client's name for the conversation.", "query"), PAGE)
     @answers(200, {SSE: LINES}, "The session, as events.")
     async def subscribe(name: str) -> Response:
         """Follow the session: the present run and all later ones, of all participants."""
@@ -73,7 +75,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             asked_session(name), create=creates(registry, current_principal()), by=current_principal().id
         ) as session:
             await session.readable()
-            encoder = SessionEncoder(thread, joined_run(session.view))
+            encoder = SessionEncoder(thread, joined_run(session.view), front=_front(registry), announces=True)
         return _stream(registry, asked_session(name), encoder, follow=True)
 
     @tanstack.get("/<room:name>")
@@ -81,6 +83,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @reads(
         Parameter("threadId", "The client's name for the conversation.", "query"),
         Parameter("runId", "The run to join; the conversation if absent.", "query"),
+        PAGE,
     )
     @answers(200, {JSON: {"type": "object"}, SSE: LINES}, "The conversation, or the run as events.")
     async def read(name: str) -> Response:
@@ -96,7 +99,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
                 active_run(session.view) if run_id not in session.view.runs else None
             )  # the client has its own name for it
             run = followed or session.view.runs.find(run_id)
-        return _stream(registry, asked_session(name), SessionEncoder(thread, run, run_id))
+        encoder = SessionEncoder(thread, run, run_id, front=_front(registry), announces=True)
+        return _stream(registry, asked_session(name), encoder)
 
     @tanstack.post("/<room:name>/cancel")
     @tag(["gateways"])
@@ -107,6 +111,10 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         return await cancelled(registry, asked_session(name), data.run_id), 200
 
     return tanstack
+
+
+def _front(registry: SessionRegistry, tools: set[str] | None = None) -> FrontEnd:
+    return FrontEnd(registry, current_principal(), tools, request.headers.get(DEVICE_HEADER))
 
 
 async def _asked(registry: SessionRegistry, name: str, data: RunAgentInput) -> Run:

@@ -12,7 +12,7 @@ from crdt_sessions.errors import AccessDenied
 from crdt_sessions_server.asgi import App, Receive, Scope, Send, header
 
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
-_SENT = "Authorization, Content-Type, Last-Event-ID, Lease-Token, X-Session-Id, X-Run-Id"
+_SENT = "Authorization, Content-Type, Last-Event-ID, Lease-Token, X-Device-Id, X-Session-Id, X-Run-Id"
 _READ = "ETag, Location, Retry-After, WWW-Authenticate, X-Session-Id, X-Run-Id, X-Should-Retry, X-Problem-Type"
 _READ += ", Stream-Next-Offset, Stream-Up-To-Date, Stream-Closed, Stream-Cursor, Stream-TTL, Stream-Expires-At"
 _READ += ", Stream-SSE-Data-Encoding, Producer-Epoch, Producer-Seq, Producer-Expected-Seq, Producer-Received-Seq"

@@ -47,8 +47,8 @@ const chats = new Map()
 const AUTO = { approvals: lastAssistantMessageIsCompleteWithApprovalResponses, tools: lastAssistantMessageIsCompleteWithToolCalls }
 
 const seen = (name) => {
-  const { chat, finished, sent, data } = chats.get(name)
-  return { status: chat.status, error: chat.error?.message, messages: chat.messages, finished, sent, data }
+  const { chat, finished, sent, data, called } = chats.get(name)
+  return { status: chat.status, error: chat.error?.message, messages: chat.messages, finished, sent, data, called }
 }
 
 const shown = name => {
@@ -67,9 +67,9 @@ const going = (name, entry, run, wait) => {
 }
 
 const commands = {
-  'ai.open' ({ name, id, url, transport = 'http', messages, auto, headers, body }) {
+  'ai.open' ({ name, id, url, transport = 'http', messages, auto, headers, body, tools = {} }) {
     const finished = []
-    const entry = { finished, sent: 0, data: [] }
+    const entry = { finished, sent: 0, data: [], called: [] }
     const counting = (...args) => { if (args[1]?.method === 'POST') entry.sent++; return fetch(...args) }
     const options = { headers, body }
     const shown = () => { // the run whose beginning is shown: its ending is wanted also if it has ended
@@ -81,6 +81,11 @@ const commands = {
       messages,
       sendAutomaticallyWhen: auto && AUTO[auto],
       onData: part => entry.data.push(part),
+      onToolCall ({ toolCall: { toolName, toolCallId } }) { // as the AI SDK's documentation shows it
+        if (!(toolName in tools)) return
+        entry.called.push(toolCallId)
+        if (tools[toolName] !== null) entry.chat.addToolOutput({ tool: toolName, toolCallId, output: tools[toolName] })
+      },
       onFinish: ({ isAbort, isDisconnect, isError, finishReason }) => finished.push({ isAbort, isDisconnect, isError, finishReason }),
       transport: transport === 'http'
         ? new DefaultChatTransport({
@@ -136,10 +141,14 @@ const commands = {
   },
   'ag.leave' ({ name }) { agents.get(name).agent.abortRun() },
   'ag.state' ({ name }) { return shown(name) },
-  'ts.open' ({ name, url, thread, mode = 'connect', messages, tools = [], forwardedProps }) {
+  'ts.open' ({ name, url, thread, mode = 'connect', messages, tools = [], results = {}, forwardedProps }) {
     const base = `${url}/v1/gateways/tanstack/${thread}`
-    const entry = { errors: [] }
-    const more = { tools: tools.map(tool => toolDefinition(tool).client(() => ({}))), forwardedProps }
+    const entry = { errors: [], called: [] }
+    const execute = name => (input, { toolCallId }) => {
+      entry.called.push(toolCallId)
+      return name in results ? results[name] : results.never ? new Promise(() => {}) : {}
+    }
+    const more = { tools: tools.map(tool => toolDefinition(tool).client(execute(tool.name))), forwardedProps }
     entry.client = new ChatClient(mode === 'connect'
       ? { ...more, threadId: thread, persistence: true, connection: fetchServerSentEvents(base, { reconnect: { maxAttempts: 120 } }), onError: error => entry.errors.push(String(error?.message)) }
       : { ...more, threadId: thread, connection: subscribing(base), ...(messages && { initialMessages: messages }), onError: error => entry.errors.push(String(error?.message)) })
@@ -152,8 +161,8 @@ const commands = {
   'ts.decide' ({ name, payload }) { tans.get(name).client.getInterrupts()[0].resolveInterrupt(payload) },
   'ts.close' ({ name }) { tans.get(name).client.dispose() },
   'ts.state' ({ name }) {
-    const { client, errors } = tans.get(name)
-    return { status: client.getStatus(), error: client.getError()?.message, errors, messages: client.getMessages(), generating: client.getSessionGenerating(), interrupts: client.getInterrupts().map(({ id, canResolve, kind, metadata }) => ({ id, canResolve, kind, metadata })) }
+    const { client, errors, called } = tans.get(name)
+    return { called, status: client.getStatus(), error: client.getError()?.message, errors, messages: client.getMessages(), generating: client.getSessionGenerating(), interrupts: client.getInterrupts().map(({ id, canResolve, kind, metadata }) => ({ id, canResolve, kind, metadata })) }
   },
   async 'oa.tools' ({ url, session, text, stream }) {
     const client = new OpenAI({ baseURL: `${url}/v1/gateways/openai`, apiKey: 'none', maxRetries: 0 })

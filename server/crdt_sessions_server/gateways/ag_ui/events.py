@@ -8,7 +8,7 @@ messages may think, speak, call tools and speak again; AG-UI has a message for e
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from crdt_sessions.model import (
     MessagePlaced,
     MessageRemoved,
     MessageReplaced,
+    OpenCall,
     PartBegan,
     PartChanged,
     Run,
@@ -45,7 +46,8 @@ from crdt_sessions.runtime import (
     StateChanged,
 )
 from crdt_sessions_server.gateways.ag_ui.state import ClientState
-from crdt_sessions_server.gateways.conversation import active_run, failure_of, has_paused, output_id
+from crdt_sessions_server.gateways.conversation import active_run, failure_of, output_id, rests
+from crdt_sessions_server.gateways.front_end import FrontEnd
 from crdt_sessions_server.gateways.parts import JoinedParts
 from crdt_sessions_server.http.problems import type_of
 
@@ -66,9 +68,13 @@ class MessageEncoder:
 
     Args:
         began: its first event.
+        given: the calls that the client executes, as far as it is known; more may come.
     """
 
-    def __init__(self, began: MessageBegan) -> None:
+    def __init__(self, began: MessageBegan, given: Collection[str] = ()) -> None:
+        self._given = given
+        self._held: dict[str, ToolPart] = {}
+        """Calls that others execute, or nobody yet: a client would execute what it is told without a result."""
         self.id = began.message
         self._role = began.head.role
         self._parts = JoinedParts()
@@ -78,6 +84,7 @@ class MessageEncoder:
         self._said = False
         self._after_tool = False
         self._arguments: set[str] = set()
+        self._inputs: dict[str, Any] = {}
         self._results: set[str] = set()
 
     @property
@@ -157,8 +164,22 @@ class MessageEncoder:
             if kind == "REASONING_MESSAGE":
                 yield {"type": "REASONING_END", "messageId": id}
 
+    def input_of(self, call: str) -> Any:
+        """Return the input of a call that was told."""
+        return self._inputs.get(call)
+
+    def give(self, call: str) -> Iterator[Event]:
+        """Yield a call that the client is to execute."""
+        if (tool := self._held.get(call)) is not None:
+            yield from self._tool(tool)
+
     def _tool(self, tool: ToolPart) -> Iterator[Event]:
         call = tool.tool_call_id
+        if tool.client_call is not None and tool.outcome is None and call not in self._given:
+            self._held[call] = tool
+            return
+        self._held.pop(call, None)
+        self._inputs[call] = ui_tool_input(tool)
         if call in self._open and tool.state != "input-streaming":
             if call not in self._arguments:
                 yield {"type": "TOOL_CALL_ARGS", "toolCallId": call, "delta": json_text(ui_tool_input(tool))}
@@ -213,9 +234,23 @@ class SessionEncoder:
         run: the run that the stream follows; None for any run that comes.
         run_id: the client's name for that run; the run's own id if None.
         parent: the client's name for the run before.
+        front: the stream as a device, to which calls of tools may be given.
+        announces: whether a call that is given to it is also told as TanStack's clients want it.
     """
 
-    def __init__(self, thread: str, run: Run | None, run_id: str | None = None, parent: str | None = None) -> None:
+    def __init__(
+        self,
+        thread: str,
+        run: Run | None,
+        run_id: str | None = None,
+        parent: str | None = None,
+        *,
+        front: FrontEnd | None = None,
+        announces: bool = False,
+    ) -> None:
+        self._front = front
+        self._announces = announces
+        self._given: set[str] = set()
         self.thread = thread
         self._run = run
         self._run_id = run_id
@@ -231,6 +266,53 @@ class SessionEncoder:
 
     def encode(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[Event]:
         """Yield what happened; the first time, the conversation so far."""
+        yield from self._encode(view, events)
+        if not self.ended and self._run is not None:
+            yield from self._give(self._run)
+
+    def another(self, run: Run) -> SessionEncoder:
+        """Return an encoder that tells all anew, for the same stream, which follows *run* now."""
+        return SessionEncoder(self.thread, run, front=self._front, announces=self._announces)
+
+    @property
+    def run(self) -> Run | None:
+        """The run that the stream follows, as it was told."""
+        return self._run
+
+    def _give(self, run: Run) -> Iterator[Event]:
+        """Tell which calls the client executes, if it is given some, and end: it comes back with their results."""
+        calls = [call for call in run.calls or () if self._executes(call)]
+        encoder = self._messages.get(output_id(run))
+        if not calls or encoder is None:
+            return
+        for call in calls:
+            self._given.add(call.tool_call_id)
+            yield from encoder.give(call.tool_call_id)
+        for call in calls if self._announces else ():
+            tool = encoder.input_of(call.tool_call_id)
+            value = {"toolCallId": call.tool_call_id, "toolName": call.tool_name, "input": tool}
+            yield {"type": "CUSTOM", "name": "tool-input-available", "value": value}
+        self._paused.add(run.id)
+        yield from self._finish("success", pendingToolCallIds=[call.tool_call_id for call in calls])
+
+    async def offer(self, session: Session) -> None:
+        """Offer to do what the run that is told has clients do."""
+        if self._front is not None and self._run is not None and not self.ended:
+            await self._front.offer(session, self._run.id)
+
+    async def leave(self, session: Session, *, to_work: bool) -> None:
+        """Take offers back, but for calls that were given if the client leaves to do them."""
+        if self._front is not None and self._run is not None:
+            await self._front.leave(session, self._run.id, to_work=to_work and self.ended)
+
+    def _executes(self, call: OpenCall) -> bool:
+        return self._front is not None and self._front.has(call)
+
+    def pauses(self, run: Run) -> bool:
+        """Whether there is nothing to be told of a run until somebody, perhaps this client, has done something."""
+        return rests(run) or (not run.over and any(map(self._executes, run.calls or ())))
+
+    def _encode(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[Event]:
         if not self._begun:
             self._begun = True
             yield from self._begin(view, events)
@@ -242,7 +324,7 @@ class SessionEncoder:
     def _between_runs(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[Event]:
         """Only the begin of a run may be told now, so messages among people are told as a run of their own."""
         runs = [event.run for event in events if isinstance(event, RunChanged)]
-        self._paused -= {run.id for run in runs if not has_paused(run)}
+        self._paused -= {run.id for run in runs if not self.pauses(run)}
         following = next((run for run in runs if run.status is not None and run.id not in self._paused), None)
         if following is None and all(isinstance(event, _LATER) for event in events):
             for event in events:
@@ -293,7 +375,7 @@ class SessionEncoder:
         conversation = {message.id: message for message in view.conversation()}
         going = [*view.runs.unfinished(), *([run] if run is not None else [])]
         last = next(reversed(conversation), None)  # a paused answer keeps its place among later messages
-        writing = {output_id(each) for each in going if not has_paused(each) or output_id(each) == last}
+        writing = {output_id(each) for each in going if not rests(each) or output_id(each) == last}
         told: list[Event] = []
         opened: list[Event] = []
         later: list[SessionEvent] = []
@@ -302,7 +384,7 @@ class SessionEncoder:
                 self._state = event.state
             elif isinstance(event, PresenceChanged | RunChanged):
                 later.append(event)
-                if isinstance(event, RunChanged) and has_paused(event.run):
+                if isinstance(event, RunChanged) and rests(event.run):
                     self._paused.add(event.run.id)
             elif getattr(event, "message", None) in writing:
                 opened += self._message(event)
@@ -348,11 +430,11 @@ class SessionEncoder:
                         "content": {"present": [each["state"] for each in present]}, "replace": True,
                     }  # fmt: skip
                 case RunChanged(run):
-                    if has_paused(run):
+                    if rests(run):
                         self._paused.add(run.id)
                     if self._run is not None and run.id == self._run.id:
                         self._run = run
-                        paused = run if has_paused(run) else None
+                        paused = run if rests(run) else None
                 case _:
                     yield from self._message(event)
         if paused is not None:
@@ -361,7 +443,7 @@ class SessionEncoder:
     def _message(self, event: SessionEvent) -> Iterator[Event]:
         match event:
             case MessageBegan(id, _, _):
-                self._messages[id] = MessageEncoder(event)
+                self._messages[id] = MessageEncoder(event, self._given)
             case MessageRemoved(id) | MessageReplaced(id):  # no event tells it; the next snapshot shows it
                 if (known := self._messages.get(id)) is not None:
                     yield from known.close()
@@ -493,7 +575,7 @@ async def events(
                     await projector.wait()
                     happened = projector.take()
                     if (rewriting := encoder.rewritten_by(session.view, happened)) is not None:
-                        encoder, projector = SessionEncoder(encoder.thread, rewriting), _projector(session)
+                        encoder, projector = encoder.another(rewriting), _projector(session)
                         happened = projector.take()
                     if batch := list(encoder.encode(session.view, happened)):
                         yield batch
@@ -502,9 +584,11 @@ async def events(
                     if encoder.ended and not follow:
                         return
                     if (beside := _begun_beside(session.view, encoder)) is not None:
-                        encoder, projector = SessionEncoder(encoder.thread, beside), _projector(session)
+                        encoder, projector = encoder.another(beside), _projector(session)
+                    await encoder.offer(session)
             finally:
                 _note(client, session, encoder, whole=False)
+                await encoder.leave(session, to_work=not follow)
     except CrdtSessionsError as error:
         if come_back and isinstance(error, ShuttingDown):
             raise
@@ -518,7 +602,7 @@ def _projector(session: Session) -> Projector:
 def _begun_beside(view: SessionView, encoder: SessionEncoder) -> Run | None:
     """Return the active run if it has begun beside the one that has ended: then all is told anew."""
     going = active_run(view) if encoder.ended else None
-    return going if going is not None and encoder.has_begun(going) else None
+    return going if going is not None and encoder.has_begun(going) and not encoder.pauses(going) else None
 
 
 def _note(client: ClientState | None, session: Session, encoder: SessionEncoder, *, whole: bool) -> None:

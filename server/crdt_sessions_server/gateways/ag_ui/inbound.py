@@ -9,7 +9,17 @@ from ag_ui.core import ResumeEntry, RunAgentInput
 
 from crdt_sessions.errors import NotFound
 from crdt_sessions.ids import Millis, SessionId
-from crdt_sessions.model import Run, RunInput, SessionView, TextPart, ToolPart, ToolStream, ValuePart, wants_value
+from crdt_sessions.model import (
+    CallResult,
+    Run,
+    RunInput,
+    SessionView,
+    TextPart,
+    ToolPart,
+    ToolStream,
+    ValuePart,
+    wants_value,
+)
 from crdt_sessions.model.strings import checked_id, is_call
 from crdt_sessions.model.values import Part, Role, Trigger
 from crdt_sessions.runtime import Session, SessionRegistry
@@ -27,6 +37,7 @@ from crdt_sessions_server.gateways.conversation import (
     wants_another,
     writer_of,
 )
+from crdt_sessions_server.gateways.front_end import bring
 from crdt_sessions_server.gateways.inputs import input_of, tool_of
 from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, IncomingMessage
 from crdt_sessions_server.rest.sessions import creates
@@ -127,6 +138,8 @@ async def _answered(
     state: ClientState,
 ) -> Run:
     """Record results of the client's own tools; return the run that continues with them, or did."""
+    if leased := _leased(session.view, message_id, data.messages):
+        await bring(session, principal, message_id, leased, now)
     results, writer = _results(data.messages), writer_of(session.view, message_id)
     if writer is not None and not takes_outputs(writer):
         return writer
@@ -209,6 +222,29 @@ def _input(data: RunAgentInput) -> RunInput | None:
     )
 
 
+def names_of(data: RunAgentInput) -> set[str]:
+    """Return the names of the tools that the client can call."""
+    return {tool.name for tool in data.tools or ()}
+
+
+def _leased(view: SessionView, message_id: str, messages: Sequence[Any]) -> dict[str, CallResult]:
+    """Return the results that the conversation ends with of calls that are given to one client each."""
+    found: dict[str, CallResult] = {}
+    for message in reversed(messages):
+        if message.role != "tool":
+            break
+        tool = view.messages[message_id].tool(message.tool_call_id)
+        if tool is not None and tool.client_call is not None:
+            failed = message.error is not None
+            found[tool.call_id] = CallResult(
+                status="failed" if failed else "done",
+                output=None if failed else _content(message.content),
+                error_text=message.error,
+                at=0,
+            )
+    return found
+
+
 def _results(messages: Sequence[Any]) -> dict[str, Any]:
     """Return the tool results that the conversation ends with, by call."""
     results: dict[str, Any] = {}
@@ -271,11 +307,14 @@ def _call(call: Any, result: Any) -> ToolPart:
     if result is not None and result.error is not None:
         end["error_text"] = result.error
     elif result is not None:
-        content = result.content
-        output = content if isinstance(content, str) else [piece.model_dump(by_alias=True) for piece in content]
-        end = {"state": "output-available", "output": output}
+        end = {"state": "output-available", "output": _content(result.content)}
     function = call.function
     return ToolPart(type="tool", tool_call_id=call.id, tool_name=function.name, input_text=function.arguments, **end)
+
+
+def _content(content: Any) -> Any:
+    """Return the content of a tool's result as JSON."""
+    return content if isinstance(content, str) else [piece.model_dump(by_alias=True) for piece in content]
 
 
 def _parts(content: Any) -> list[Part]:

@@ -12,7 +12,7 @@ from crdt_sessions.ids import SessionId
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
 from crdt_sessions_server.gateways.ag_ui.events import SessionEncoder, events
-from crdt_sessions_server.gateways.ag_ui.inbound import receive
+from crdt_sessions_server.gateways.ag_ui.inbound import names_of, receive
 from crdt_sessions_server.gateways.ag_ui.state import ToldStates
 from crdt_sessions_server.gateways.conversation import (
     RUN_HEADER,
@@ -22,6 +22,7 @@ from crdt_sessions_server.gateways.conversation import (
     joined_run,
     stop,
 )
+from crdt_sessions_server.gateways.front_end import DEVICE_HEADER, PAGE, FrontEnd
 from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads
 from crdt_sessions_server.http.paths import header_value
 from crdt_sessions_server.http.schemas import JSON
@@ -37,13 +38,15 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @ag_ui.post("")
     @tag(["gateways"])
     @validate_request(RunAgentInput)
+    @reads(PAGE)
     @answers(200, {SSE: LINES}, "The run, as AG-UI events.", {RUN_HEADER: "The run."})
     async def run_agent(data: RunAgentInput) -> Response:
         """Ask, decide or answer a tool call (``RunAgentInput``); the answer is the run as events."""
         principal, name = await asked_in_body(data.thread_id)
         client = states.client(name, principal)
         run = await receive(registry, name, data, principal, state=client)
-        encoder = SessionEncoder(data.thread_id, run, data.run_id, data.parent_run_id)
+        front = FrontEnd(registry, principal, names_of(data), request.headers.get(DEVICE_HEADER))
+        encoder = SessionEncoder(data.thread_id, run, data.run_id, data.parent_run_id, front=front)
         return going_on(
             data_frames(events(registry, name, encoder, follow=False, client=client)),
             headers={RUN_HEADER: header_value(run.id)},
@@ -51,7 +54,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
     @ag_ui.get("/<room:name>")
     @tag(["gateways"])
-    @reads(Parameter("follow", "true to follow later runs as well.", "query"))
+    @reads(Parameter("follow", "true to follow later runs as well.", "query"), PAGE)
     @answers(200, {SSE: LINES}, "The session, as AG-UI events.")
     async def join(name: str) -> Response:
         """Join the active run, or see the conversation; with ``?follow=true`` later runs as well."""
@@ -61,7 +64,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             asked_session(name), create=creates(registry, current_principal()), by=current_principal().id
         ) as session:
             await session.readable()
-            encoder = SessionEncoder(name, joined_run(session.view))
+            front = FrontEnd(registry, current_principal(), page=request.headers.get(DEVICE_HEADER))
+            encoder = SessionEncoder(name, joined_run(session.view), front=front)
         return going_on(data_frames(events(registry, asked_session(name), encoder, follow=follow, client=client)))
 
     @ag_ui.post("/<room:name>/cancel")

@@ -31,7 +31,8 @@ from crdt_sessions.model import (
 )
 from crdt_sessions.model.values import Message, Part
 from crdt_sessions.runtime import RunChanged, SessionEvent, SessionRegistry
-from crdt_sessions_server.gateways.conversation import follow_run, has_paused, output_id
+from crdt_sessions_server.gateways.conversation import follow_run, output_id, rests
+from crdt_sessions_server.gateways.front_end import FrontEnd
 from crdt_sessions_server.gateways.parts import JoinedParts
 
 Chunk = dict[str, Any]
@@ -92,9 +93,15 @@ class Encoder:
     Args:
         run: the run.
         known: the parts of its message that the client has, if the run continues one.
+        front: the stream as a device, to which calls of tools may be given.
     """
 
-    def __init__(self, run: Run, known: Sequence[dict[str, Any]] = ()) -> None:
+    def __init__(self, run: Run, known: Sequence[dict[str, Any]] = (), front: FrontEnd | None = None) -> None:
+        self._front = front
+        self._given: dict[str, bool] = {}
+        """Calls that clients execute, as far as they were told, to whether this one does."""
+        self.ended = False
+        """Whether the last chunk was told."""
         self._run = run
         self._known = [part for part in known if part.get("type") != "step-start"]
         self._known_calls = {str(part["toolCallId"]) for part in self._known if "toolCallId" in part}
@@ -134,11 +141,35 @@ class Encoder:
                 case _:
                     pass  # no chunk tells it
         self._replayed = self._replayed or bool(events)
-        if ended is not None and has_paused(ended):
+        yield from self._give()
+        if self.has_work or (ended is not None and rests(ended)):
             yield from self.end()
 
+    @property
+    def has_work(self) -> bool:
+        """Whether the client has a call to execute; it does that, and sends the result, when the stream has ended."""
+        return any(self._given.values())
+
+    def _give(self) -> Iterator[Chunk]:
+        """Tell of calls that a client executes once it is known which one does."""
+        for call in self._run.calls or () if not self._run.over else ():
+            tool = self._calls.get(call.tool_call_id)
+            if tool is None or call.taken is None or tool.outcome is not None:
+                continue
+            mine = self._front is not None and self._front.has(call)
+            told = self._given.get(call.tool_call_id)
+            if told in (None, not mine):
+                yield from self._input(tool, elsewhere=None if mine and told is None else not mine)
+                self._given[call.tool_call_id] = mine
+
+    def _input(self, tool: ToolPart, *, elsewhere: bool | None = None) -> Iterator[Chunk]:
+        """Tell that the input of a call is complete; *elsewhere*: whether another client executes it."""
+        chunk = {"type": "tool-input-available", "toolCallId": tool.tool_call_id, "toolName": tool.tool_name}
+        executed = {} if elsewhere is None else {"providerExecuted": elsewhere}
+        yield chunk | {"input": ui_tool_input(tool)} | executed
+
     def _run_changed(self, run: Run) -> Iterator[Chunk]:
-        if run.status != self._run.status and not has_paused(run):
+        if run.status != self._run.status and not rests(run):
             yield {"type": "message-metadata", "messageMetadata": _metadata(run)}
         self._run = run
 
@@ -149,7 +180,8 @@ class Encoder:
         self._tools.clear()
 
     def end(self) -> Iterator[Chunk]:
-        """Close open parts, and tell how the run ended."""
+        """Close open parts, and tell how the run ended, or that the client has something to do."""
+        self.ended = True
         for part in list(self._open):
             yield from self._close(part)
         yield from self._end_calls()
@@ -163,7 +195,7 @@ class Encoder:
             error = run.outcome.error if run.outcome is not None else None
             yield {"type": "message-metadata", **metadata}
             yield {"type": "error", "errorText": (error.message or error.code) if error is not None else reason}
-        elif run.status == "suspended":
+        elif run.status == "suspended" or self.has_work:
             yield {"type": "finish", "finishReason": "tool-calls", **metadata}
         elif run.status == "cancelled":
             yield {"type": "finish", "finishReason": "other", **metadata}
@@ -225,10 +257,12 @@ class Encoder:
     def _tool(self, tool: ToolPart) -> Iterator[Chunk]:
         self._calls[tool.tool_call_id] = tool
         call = {"toolCallId": tool.tool_call_id}
-        if self._replayed or tool.tool_call_id not in self._known_calls:
-            yield {
-                "type": "tool-input-available", **call, "toolName": tool.tool_name, "input": ui_tool_input(tool),
-            }  # fmt: skip
+        told = not self._replayed and tool.tool_call_id in self._known_calls
+        if tool.client_call is not None:
+            if tool.outcome is not None and not told:
+                yield from self._settled_elsewhere(tool)
+        elif not told:
+            yield from self._input(tool)
             if tool.approval_request is not None and not wants_value(tool.approval_request):
                 yield {"type": "tool-approval-request", "approvalId": tool.tool_call_id, **call}
         if tool.approval is not None and not wants_value(tool.approval_request):
@@ -237,6 +271,12 @@ class Encoder:
                 verdict["reason"] = tool.approval.reason  # type: ignore[assignment]
             yield {"type": "tool-approval-response", "approvalId": tool.tool_call_id, **verdict}
         yield from self._outcome(tool)
+
+    def _settled_elsewhere(self, tool: ToolPart) -> Iterator[Chunk]:
+        """Tell of a call that is settled before this client was told who executes it, if it was not."""
+        if tool.tool_call_id not in self._given:
+            yield from self._input(tool, elsewhere=True)
+            self._given[tool.tool_call_id] = False
 
     def _outcome(self, tool: ToolPart) -> Iterator[Chunk]:
         self._answered = self._after_tool and _answered(tool)
@@ -250,15 +290,30 @@ class Encoder:
 
 
 async def follow(
-    registry: SessionRegistry, name: SessionId, run_id: str, known: Sequence[dict[str, Any]] = ()
+    registry: SessionRegistry,
+    name: SessionId,
+    run_id: str,
+    known: Sequence[dict[str, Any]] = (),
+    front: FrontEnd | None = None,
 ) -> AsyncGenerator[list[Chunk], None]:
-    """Yield a run as chunks, in batches. The last chunk is always ``finish`` or ``error``."""
+    """Yield a run as chunks, in batches. The last chunk is always ``finish`` or ``error``.
+
+    Calls that clients execute are offered to be done by *front*; if it is given one, the stream ends there.
+    """
     try:
         async with registry.open(name) as session:
-            encoder = Encoder(session.view.runs.find(run_id), known)
+            encoder = Encoder(session.view.runs.find(run_id), known, front)
             yield [*encoder.encode([]), *_superseded(session.view, run_id)]
-            async for events in follow_run(session, run_id):
-                yield list(encoder.encode(events))
+            try:
+                async for events in follow_run(session, run_id, paused=rests):
+                    yield list(encoder.encode(events))
+                    if encoder.ended:
+                        return
+                    if front is not None:
+                        await front.offer(session, run_id)
+            finally:
+                if front is not None:
+                    await front.leave(session, run_id, to_work=encoder.ended)
     except CrdtSessionsError as error:  # the session was closed, or the service restarts: the client may resume
         _log.info("an answer cannot be followed any more: %s", error, extra={"session": name})
         yield [{"type": "error", "errorText": f"{error}; the answer goes on, resume to see it"}]

@@ -11,6 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from crdt_sessions.ids import Millis, SessionId
 from crdt_sessions.model import (
+    CallResult,
     MessageView,
     Run,
     RunInput,
@@ -35,6 +36,7 @@ from crdt_sessions_server.gateways.conversation import (
     takes_outputs,
     writer_of,
 )
+from crdt_sessions_server.gateways.front_end import bring
 from crdt_sessions_server.gateways.inputs import input_of, tool_of
 from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, IncomingMessage
 from crdt_sessions_server.rest.sessions import creates
@@ -66,6 +68,12 @@ class ChatRequest(Incoming):
     trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
     message_id: MessageId | None = None
     agent: AgentName | None = Field(None, description="The agent that answers; the session's own if absent.")
+
+    @property
+    def tools(self) -> set[str] | None:
+        """The names of the tools that the page says it can call; None if it says nothing of them."""
+        told = _tools((self.model_extra or {}).get("tools"))
+        return {str(tool["name"]) for tool in told if tool["where"] == "client"} if told else None
 
     @property
     def input(self) -> RunInput | None:
@@ -121,8 +129,10 @@ async def _continued(
     if value is None or run_id is None:  # no run wrote it, but one may have been asked to continue it
         calls = [str(part.get("toolCallId")) for part in message.parts if _has_output(part)]
         return view.runs.find(continuation(message.id, calls))
-    verdicts, outputs = _said(message, known)
+    verdicts, outputs, results = _said(message, known)
     await decide(session, principal, now, message.id, verdicts)
+    if results:
+        await bring(session, principal, message.id, results, now)
     writer = writer_of(view, message.id) or view.runs.find(run_id)
     if not outputs or not takes_outputs(writer):
         return writer
@@ -142,13 +152,16 @@ async def _continued(
     return await ask(session, question, principal, now)
 
 
-def _said(message: UiMessage, known: MessageView) -> tuple[dict[str, Verdict], dict[str, dict[str, Any]]]:
-    """Return decisions about tool calls, and what came out of the client's own tools.
+def _said(
+    message: UiMessage, known: MessageView
+) -> tuple[dict[str, Verdict], dict[str, dict[str, Any]], dict[str, CallResult]]:
+    """Return decisions about tool calls, what came out of the client's own tools, and of those it was given.
 
     A question that wants a value is a tool of the client, whose output is the answer.
     """
     verdicts: dict[str, Verdict] = {}
     outputs: dict[str, dict[str, Any]] = {}
+    results: dict[str, CallResult] = {}
     for part in message.parts:
         call, approval = part.get("toolCallId"), part.get("approval")
         if isinstance(call, str) and isinstance(approval, dict) and isinstance(approval.get("approved"), bool):
@@ -160,9 +173,17 @@ def _said(message: UiMessage, known: MessageView) -> tuple[dict[str, Verdict], d
             answered = part["state"] == "output-available"
             value = part.get("output") if answered else None
             verdicts[tool.call_id] = Verdict(answered, string(part.get("errorText")), value)
+        elif tool.client_call is not None:
+            results[tool.call_id] = _result(part)
         elif tool.state == "input-available":
             outputs[tool.call_id] = part
-    return verdicts, outputs
+    return verdicts, outputs, results
+
+
+def _result(part: dict[str, Any]) -> CallResult:
+    if part["state"] == "output-available":
+        return CallResult(output=part.get("output"), at=0)
+    return CallResult(status="failed", error_text=string(part.get("errorText")) or "the tool failed", at=0)
 
 
 def _has_output(part: dict[str, Any]) -> bool:

@@ -28,6 +28,7 @@ from crdt_sessions_server.gateways.conversation import (
     steer,
     stop,
 )
+from crdt_sessions_server.gateways.front_end import DEVICE_HEADER, PAGE, FrontEnd
 from crdt_sessions_server.gateways.transcript import IncomingMessage
 from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, refuses
 from crdt_sessions_server.http.paths import header_value
@@ -63,18 +64,20 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @chat.post("")
     @tag(["gateways"])
     @validate_request(ChatRequest)
+    @reads(PAGE)
     @answers(200, {SSE: LINES}, "The stream of one message.", {RUN_HEADER: "The run."})
     @refuses(NotFound)
     async def send(data: ChatRequest) -> Response:
         """Ask, decide or continue; the answer is the stream of one message. Sending it again changes nothing."""
         principal, session = await asked_in_body(data.id)
         run, known = await receive(registry, session, data, principal)
-        chunks = follow(registry, session, run.id, known)
+        front = FrontEnd(registry, principal, data.tools, request.headers.get(DEVICE_HEADER))
+        chunks = follow(registry, session, run.id, known, front)
         return going_on(data_frames(chunks, DONE), headers=_HEADERS | {RUN_HEADER: header_value(run.id)})
 
     @chat.get("/<room:name>/stream")
     @tag(["gateways"])
-    @reads(Parameter("runId", "The run; the active one if absent.", "query"))
+    @reads(Parameter("runId", "The run; the active one if absent.", "query"), PAGE)
     @answers(200, {SSE: LINES}, "The stream of one message.", {RUN_HEADER: "The run."})
     @answers(204, description="No answer is being written.")
     async def resume(name: str) -> Response:
@@ -85,7 +88,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         run = await find_run(registry, asked_session(name), request.args.get("runId"))
         if run is None:
             return Response("", 204)
-        chunks = follow(registry, asked_session(name), run.id)
+        front = FrontEnd(registry, current_principal(), page=request.headers.get(DEVICE_HEADER))
+        chunks = follow(registry, asked_session(name), run.id, front=front)
         return going_on(data_frames(chunks, DONE), headers=_HEADERS | {RUN_HEADER: header_value(run.id)})
 
     @chat.post("/<room:name>/stop")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from crdt_sessions_server.gateways.ai_sdk.chunks import follow
 from crdt_sessions_server.gateways.ai_sdk.inbound import ChatRequest, string
 from crdt_sessions_server.gateways.ai_sdk.routes import PATH, find_run
 from crdt_sessions_server.gateways.conversation import admit_to
+from crdt_sessions_server.gateways.front_end import FrontEnd
 from crdt_sessions_server.http.complaints import complaints
 from crdt_sessions_server.http.origins import Origins
 from crdt_sessions_server.http.streaming import compact
@@ -140,6 +142,7 @@ class _Conversation:
         self._scope = scope
         self._token = token
         self._socket = socket
+        self._page = uuid.uuid4().hex
         self._streams: dict[str, asyncio.Task[None]] = {}
         self._running: set[asyncio.Task[None]] = set()  # holds more if a client uses an id twice
 
@@ -203,7 +206,8 @@ class _Conversation:
         data = ChatRequest.model_validate({**(body or {}), **frame})
         admitted, name = await admit_to(self._admission, self._scope, self._token, data.id, Permission.POST)
         run, known = await inbound.receive(self._registry, name, data, admitted.principal)
-        await self._stream(request_id, admitted, name, run.id, known)
+        front = FrontEnd(self._registry, admitted.principal, data.tools, self._page)
+        await self._stream(request_id, admitted, name, run.id, known, front)
 
     async def _resume(self, request_id: str, frame: dict[str, Any]) -> None:
         name = str(frame.get("id", ""))
@@ -214,13 +218,21 @@ class _Conversation:
             await self._tell("no-active", request_id)
             return
         await self._tell("start", request_id)
-        await self._stream(request_id, admitted, session, run.id, ())
+        front = FrontEnd(self._registry, admitted.principal, page=self._page)
+        await self._stream(request_id, admitted, session, run.id, (), front)
 
     async def _stream(
-        self, request_id: str, admitted: Admitted, name: SessionId, run_id: str, known: Sequence[dict[str, Any]]
+        self,
+        request_id: str,
+        admitted: Admitted,
+        name: SessionId,
+        run_id: str,
+        known: Sequence[dict[str, Any]],
+        front: FrontEnd,
     ) -> None:
         sequence = 0
-        async for batch in self._admission.live.following(admitted, follow(self._registry, name, run_id, known)):
+        chunks = follow(self._registry, name, run_id, known, front)
+        async for batch in self._admission.live.following(admitted, chunks):
             for chunk in batch:
                 await self._tell("chunk", request_id, sequence=sequence, chunk=chunk)
                 sequence += 1

@@ -1,0 +1,154 @@
+"""A chat client as a device: it is given tool calls on behalf of whoever reads one of its streams.
+
+A stock front end knows nothing of offers. So each of its streams makes them, and a call is shown
+as one to execute only where it was given to that stream. What a client does then is to end its stream and to send the
+result, so the device stays for a while after its stream. A stream that ends in any other way takes its offers back.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Collection
+
+from crdt_sessions.errors import CrdtSessionsError
+from crdt_sessions.ids import Millis
+from crdt_sessions.model import CallResult, Offer, OpenCall, Run, SessionView, ToolStream
+from crdt_sessions.model.strings import is_id
+from crdt_sessions.runtime import Session, SessionRegistry
+from crdt_sessions_server.auth import Permission, Principal
+from crdt_sessions_server.http.describing import Parameter
+
+DEVICE_HEADER = "X-Device-Id"
+"""Names the page in what it requests, if it says so: after a reload it is given at once what it had before."""
+PAGE = Parameter(DEVICE_HEADER, "A name of the page's own, by which it is known when it is loaded again.")
+_PREFIX = "page-"
+_MAX_NAME = 100
+
+_log = logging.getLogger("crdt_sessions.gateways")
+
+
+class FrontEnd:
+    """One stream of a front end.
+
+    Args:
+        registry: the sessions; its rules say how long a page may take for a result after its stream has ended.
+        principal: whose it is.
+        tools: the tools that it can call; any if None.
+        page: what the page calls itself, if it does.
+    """
+
+    def __init__(
+        self,
+        registry: SessionRegistry,
+        principal: Principal,
+        tools: Collection[str] | None = None,
+        page: str | None = None,
+    ) -> None:
+        self._clock = registry.clock
+        self._ttl = int(registry.rules.front_end_tool_s * 1000)
+        self._by = principal.id
+        self._may = principal.can(Permission.POST)
+        self._tools = tools
+        self._page = f"{_PREFIX}{page}-" if page and is_id(page, _MAX_NAME) else None
+        self.device = f"{self._page or _PREFIX}{uuid.uuid4().hex[:12]}"
+        self._offered = False
+
+    def has(self, call: OpenCall) -> bool:
+        """Whether this stream was given a call."""
+        return call.taken is not None and call.taken.device == self.device
+
+    async def offer(self, session: Session, run_id: str) -> None:
+        """Offer to do the open calls of a run; return once it is settled who does them."""
+        run = session.view.runs.find(run_id)
+        wanted = [call for call in run.calls or () if self._can(call)]
+        offer = Offer(by=self._by, at=self._clock.now(), ttl=self._ttl)
+
+        def change(view: SessionView) -> None:
+            for call in wanted:
+                tool = _find(view, run, call.tool_call_id)
+                if tool is None or self.device in (offers := tool.offers()):
+                    continue
+                for device in filter(self._is_former, offers):
+                    tool.withdraw(device)
+                tool.propose(self.device, offer)
+
+        fresh = any(
+            (tool := _find(session.view, run, call.tool_call_id)) is not None and self.device not in tool.offers()
+            for call in wanted
+        )
+        if fresh:
+            self._offered = True
+            await session.edit(change)
+
+    async def leave(self, session: Session, run_id: str, *, to_work: bool) -> None:
+        """Take the offers back: the stream has ended. *To work* says that the page does what it was given."""
+        run = session.view.runs.value(run_id)
+        if not self._offered or run is None:
+            return
+        left = [call for call in run.calls or () if not (to_work and self.has(call))]
+
+        def change(view: SessionView) -> None:
+            for call in left:
+                if (tool := _find(view, run, call.tool_call_id)) is not None:
+                    tool.withdraw(self.device)
+
+        if left:
+            try:
+                await session.edit(change)
+            except CrdtSessionsError as error:  # the device is not heard of any more, and loses what it was given
+                _log.info("offers of a stream were not taken back: %s", error, extra={"session": session.id})
+
+    def _is_former(self, device: str) -> bool:
+        """Whether a device is this page, before it was loaded again."""
+        return self._page is not None and device.startswith(self._page)
+
+    def _can(self, call: OpenCall) -> bool:
+        named = self._tools is None or call.tool_name in self._tools
+        return self._may and named and call.may_take(self._by)
+
+
+def waits_for_device(run: Run) -> bool:
+    """Whether a run waits for a device of a client, and for nobody's decision."""
+    return run.status == "suspended" and bool(run.calls) and not run.pending
+
+
+def called_in_client(session: Session, message_id: str, call_id: str) -> ToolStream | None:
+    """Return a tool call if devices of clients are asked to do it; None if not."""
+    message = session.view.messages.find(message_id)
+    tool = message.tool(call_id) if message is not None else None
+    return tool if tool is not None and tool.client_call is not None else None
+
+
+async def bring(
+    session: Session, principal: Principal, message_id: str, results: dict[str, CallResult], now: Millis
+) -> None:
+    """Record results that a front end sends, in the name of the stream of its principal that was given the calls.
+
+    What was not given to one is recorded as a result that does not count. What is settled already, and says the same,
+    is one that is repeated, and leaves nothing behind.
+    """
+    calls = session.engine.runs.table.calls_of(message_id)
+
+    def change(view: SessionView) -> None:
+        message = view.messages.find(message_id)
+        for call_id, said in results.items():
+            tool = message.tool(call_id) if message is not None else None
+            if tool is None or (tool.outcome is not None and _repeats(tool, said)):
+                continue
+            known = calls.get(call_id)
+            had = [] if known is None else [*reversed(known.former), *([known.taken] if known.taken else [])]
+            own = [each.device for each in had if each.by == principal.id and each.device.startswith(_PREFIX)]
+            device = own[-1] if own else f"{_PREFIX}{uuid.uuid4().hex[:12]}"
+            tool.propose(device, said.replace(by=principal.id, at=now))
+
+    await session.edit(change)
+
+
+def _repeats(tool: ToolStream, said: CallResult) -> bool:
+    return tool.error_text == said.error_text if said.status != "done" else tool.output_value == said.output
+
+
+def _find(view: SessionView, run: Run, call_id: str) -> ToolStream | None:
+    message = view.messages.find(run.output or "")
+    return message.tool(call_id) if message is not None else None
