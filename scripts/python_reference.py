@@ -25,12 +25,14 @@ PAGES: dict[str, tuple[str, str, dict[str, list[str]]]] = {
             "Answering": [
                 "client.agent.Agent", "client.run.AgentRun", "client.stream.TextStream", "client.tool_calls.ToolCall",
                 "client.run.ArtifactEditor", "client.stream.MessageStream",
+                "client.toolbox.RunTools", "client.toolbox.ToolSource",
             ],
             "Bridges from model libraries": [
                 "bridges.openai.write_chat", "bridges.openai.write_response", "bridges.anthropic.write",
                 "bridges.langchain.write", "bridges.pydantic_ai.write", "bridges.deltas.write",
                 "bridges.deltas.Delta", "bridges.openai.parameters", "bridges.openai.response_parameters",
                 "bridges.anthropic.parameters", "bridges.langchain.bound", "bridges.pydantic_ai.parameters",
+                "bridges.mcp.Server",
             ],
             "Looking back": ["client.history.Past", "client.history.KeptVersion"],
             "What is in a session": [

@@ -6,6 +6,7 @@ from crdt_sessions.client.run import AgentRun, ArtifactEditor
 from crdt_sessions.client.session import SessionPeer, connect
 from crdt_sessions.client.stream import MessageStream
 from crdt_sessions.client.tool_calls import ToolCall, ToolOutcome
+from crdt_sessions.client.toolbox import RunTools, ToolSource
 
 __all__ = [
     "Agent",
@@ -14,8 +15,10 @@ __all__ = [
     "KeptVersion",
     "MessageStream",
     "Past",
+    "RunTools",
     "SessionPeer",
     "ToolCall",
     "ToolOutcome",
+    "ToolSource",
     "connect",
 ]

@@ -27,6 +27,7 @@ from crdt_sessions.client.service import Assignment, Me, ServiceClient
 from crdt_sessions.client.session import SessionPeer, connect
 from crdt_sessions.client.stream import MessageStream
 from crdt_sessions.client.token import Token
+from crdt_sessions.client.toolbox import ToolSource
 from crdt_sessions.clock import Clock, SystemClock
 from crdt_sessions.errors import (
     BadHandler,
@@ -67,6 +68,8 @@ class Agent:
             it go on where it stopped (:attr:`AgentRun.resumed`), ``restart`` begins it anew
             (:meth:`AgentRun.restart`), for models that cannot go on with a text. Where people have decided
             meanwhile, it goes on in both cases.
+        tools: where its runs have tools from (:attr:`AgentRun.tools`), such as MCP servers
+            (:class:`crdt_sessions.bridges.mcp.Server`).
         clock: for tests.
         rng: source of jitter, for tests.
         quiet: log nothing about connections and runs. Otherwise the agent tells where it is connected and as whom,
@@ -102,6 +105,7 @@ class Agent:
         linger_s: float = 60.0,
         remember_bytes: int = 16 * 1024 * 1024,
         on_resume: Literal["continue", "restart"] = "continue",
+        tools: Sequence[ToolSource] = (),
         clock: Clock | None = None,
         rng: random.Random | None = None,
         quiet: bool = False,
@@ -116,6 +120,7 @@ class Agent:
         self._token = token
         self._concurrency = concurrency
         self._on_resume = on_resume
+        self._tools = tuple(tools)
         self._shutdown_s = shutdown_s
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
@@ -293,7 +298,7 @@ class Agent:
             async with AsyncExitStack() as stack:
                 peer = await self._join(assignment, stack)
                 out = MessageStream(peer, assignment.run, assignment.epoch)
-                run = AgentRun(peer, assignment, service, out)
+                run = AgentRun(peer, assignment, service, out, self._tools)
                 await answer_run(answer, run, restart=self._on_resume == "restart")
                 took_s = (self._clock.now() - begun) / 1000
                 self._tell(assignment, logging.INFO, "%s in session %s %s", _ended(out.result, took_s))

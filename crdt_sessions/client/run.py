@@ -15,6 +15,7 @@ from crdt_sessions.client.service import Assignment, ServiceClient
 from crdt_sessions.client.session import SessionPeer
 from crdt_sessions.client.stream import MessageStream, TextStream
 from crdt_sessions.client.tool_calls import ToolCall, ToolOutcome
+from crdt_sessions.client.toolbox import RunTools, ToolSource
 from crdt_sessions.errors import BadValue, NotFound, RunCancelled, RunStopped, RunSuspended
 from crdt_sessions.model import (
     Approval,
@@ -45,13 +46,19 @@ class AgentRun:
     """
 
     def __init__(
-        self, session: SessionPeer, assignment: Assignment, service: ServiceClient, out: MessageStream
+        self,
+        session: SessionPeer,
+        assignment: Assignment,
+        service: ServiceClient,
+        out: MessageStream,
+        tools: Sequence[ToolSource] = (),
     ) -> None:
         self.session = session
         """The session, as a peer of it."""
         self.out = out
         """The message that the answer becomes."""
         self._assignment = assignment
+        self._tools = tools
         self._service = service
         self._calls = 0
         self._children = 0
@@ -61,6 +68,11 @@ class AgentRun:
     def id(self) -> str:
         """The run's id."""
         return self._assignment.run.id
+
+    @property
+    def tools(self) -> RunTools:
+        """The tools that its agent has from elsewhere, such as MCP servers."""
+        return RunTools(self, self._tools)
 
     @property
     def attempt(self) -> int:

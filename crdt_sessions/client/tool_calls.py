@@ -47,6 +47,20 @@ class ToolCall:
         return self._stream.state in ("output-available", "output-error", "output-denied")
 
     @property
+    def ended(self) -> ToolOutcome | None:
+        """What came of it, if it has ended."""
+        match self._stream.state:
+            case "output-available":
+                return ToolOutcome("done", output=self._stream.output_value)
+            case "output-error":
+                return ToolOutcome("failed", error=self._stream.error_text)
+            case "output-denied":
+                reason, by = (self.approval.reason, self.approval.by) if self.approval is not None else (None, None)
+                return ToolOutcome("refused", error=reason, by=by)
+            case _:
+                return None
+
+    @property
     def approval(self) -> Approval | None:
         """What people decided about it, if they have."""
         return self._stream.approval
