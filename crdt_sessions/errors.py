@@ -49,6 +49,9 @@
     │   ├── DamagedDatabase       SQLite finds the file damaged where it was asked to look
     │   ├── StoreUnavailable      it cannot write now: disk full, I/O error, locked, read-only; it is tried again
     │   │   └── DatabaseGone      the file was removed or replaced while it was open
+    │   ├── Fenced                another node counted this one as gone, and may own its sessions now
+    │   ├── Regressed             the database lost what it had acknowledged
+    │   ├── HeldElsewhere         another node serves the session
     │   ├── DatabaseInUse         another process has the database open
     │   ├── DatabaseHasOtherNames the file has several hard links
     │   ├── ForeignDatabase       the file is no database, or one of something else
@@ -542,6 +545,51 @@ class DatabaseGone(StoreUnavailable):
             " and restore a copy"
         )
         self.path = path
+
+
+class Fenced(StorageError):
+    """Other nodes counted this one as gone, and it commits nothing any more: they may own its sessions by now.
+
+    Args:
+        node: the id it had.
+    """
+
+    def __init__(self, *, node: int) -> None:
+        super().__init__("this node was counted as gone, and others may serve its sessions now; come back")
+        self.node = node
+
+
+class Regressed(StorageError):
+    """The database has less of a session than it had acknowledged, as after a failover that was not synchronous.
+
+    Args:
+        session: whose rows they are.
+        acknowledged: the last row that was acknowledged.
+        found: the last row there is.
+    """
+
+    def __init__(self, *, session: str, acknowledged: int, found: int) -> None:
+        self.session = _name(session)
+        super().__init__(
+            f"session {self.session!r} ends with row {found} in the database, which had acknowledged row"
+            f" {acknowledged}; it goes on from there, and peers bring back what they have"
+        )
+        self.acknowledged = acknowledged
+        self.found = found
+
+
+class HeldElsewhere(StorageError):
+    """Another node serves the session.
+
+    Args:
+        session: which.
+        node: the other one.
+    """
+
+    def __init__(self, *, session: str, node: int) -> None:
+        self.session = _name(session)
+        super().__init__(f"session {self.session!r} is served by another node; come back")
+        self.node = node
 
 
 class DatabaseInUse(StorageError):

@@ -49,6 +49,8 @@ CLOSE_CODES: dict[type[errors.CrdtSessionsError], int] = {
     errors.Overloaded: 1013,
     errors.StorageError: 4503,
     errors.SessionFailed: 1011,
+    errors.Fenced: 1012,
+    errors.HeldElsewhere: 1013,
 }
 """Error to close code; a subclass without an entry of its own takes its parent's."""
 

@@ -14,10 +14,8 @@ from crdt_sessions.storage.sqlite import records
 from crdt_sessions.storage.sqlite.database import OfDatabase
 from crdt_sessions.storage.sqlite.rows import COLUMNS, RECORD
 from crdt_sessions.storage.sqlite.statements import marks, of_tenant
+from crdt_sessions.storage.statuses import RUN_STATUSES, SESSION_STATUSES
 from crdt_sessions.storage.stored import FoundRun, SessionRecord
-
-SESSION_STATUSES = ("active", "closed", "archived")
-RUN_STATUSES = ("queued", "running", "suspended", "completed", "failed", "cancelled", "interrupted")
 
 _WHERE_MEMBER = "id IN (SELECT session FROM members WHERE principal = ?)"
 

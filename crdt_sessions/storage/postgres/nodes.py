@@ -1,0 +1,214 @@
+"""Which nodes live: this one says so every second, watches the others, and fences those that are gone.
+
+A node is one start of a process. Who is fenced commits nothing any more, so it never matters for what is stored
+whether a node was really gone, or whose clock is right: the beats only say when somebody may take over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import asyncpg
+
+from crdt_sessions.errors import StorageError
+from crdt_sessions.storage.postgres.connection import Connection, application_name, close
+from crdt_sessions.storage.postgres.errors import translated
+
+_log = logging.getLogger("crdt_sessions.storage")
+
+_NODE_BITS = 63
+_BEAT = "UPDATE beats SET n = n + 1 WHERE node = $1"
+_LOOK = (
+    "SELECT nodes.node, beats.n,"
+    " EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'crdt-sessions/' || nodes.node)"
+    " FROM nodes JOIN beats USING (node) WHERE NOT gone"
+)
+_JOIN = (
+    "WITH node AS (INSERT INTO nodes (node, name, version) VALUES ($1, $2, $3)),"
+    " beat AS (INSERT INTO beats (node) VALUES ($1))"
+    " INSERT INTO lanes (node, lane) SELECT $1, generate_series(0, $4::int - 1)"
+)
+_END = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE application_name = 'crdt-sessions/' || $1::bigint AND pid <> pg_backend_pid()"
+)
+_FORGET = (
+    "WITH gone AS (DELETE FROM nodes WHERE gone AND started < now() - interval '7 days' RETURNING node),"
+    " beat AS (DELETE FROM beats USING gone WHERE beats.node = gone.node)"
+    " DELETE FROM lanes USING gone WHERE lanes.node = gone.node"
+)
+"""A lane that is not there is as good as one that is fenced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """When a node counts as gone. None of it matters for what is stored."""
+
+    beat_s: float = 1.0
+    """How often a node says that it lives."""
+    silent_s: float = 5.0
+    """After how long a node is gone that is connected and says nothing."""
+    absent_s: float = 1.5
+    """After how long one is that says nothing and has no connection to the server."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    beats: int
+    since: float
+
+
+class Nodes:
+    """This process as a node, and the others.
+
+    Args:
+        connect: makes a connection of a name.
+        lanes: how many connections of a node write.
+        version: the release, for people who look at the table.
+        lease: when a node counts as gone.
+        fenced: called when this node was fenced; it is another one from then on, which owns nothing.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[str], Awaitable[Connection]],
+        *,
+        lanes: int,
+        version: str,
+        lease: Lease,
+        fenced: Callable[[], None],
+    ) -> None:
+        self._connect = connect
+        self._lanes = lanes
+        self._version = version
+        self._lease = lease
+        self._fenced = fenced
+        self._joining = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._seen: dict[int, _Seen] = {}
+        self._beating: asyncio.Task[None] | None = None
+        self._connection: Connection | None = None
+        self.me = 0
+        """This node's id; 0 if it has none."""
+
+    def start(self) -> None:
+        """Begin to say that this node lives."""
+        self._beating = asyncio.create_task(self._beat(), name="postgres beat")
+
+    async def joined(self) -> int:
+        """Return this node's id; a new one if it has none, or was fenced."""
+        if self.me == 0:
+            async with self._joining:
+                if self.me == 0:
+                    self.me = await self._join()
+        return self.me
+
+    def lost(self, node: int) -> None:
+        """Take note that the node *node* was fenced, if this process is that one."""
+        if node == self.me:
+            _log.error("this node was counted as gone and is fenced: its sessions are loaded anew")
+            self.me = 0
+            self._seen.clear()
+            self._fenced()
+
+    async def leave(self) -> None:
+        """Have everything that this node owns be free at once."""
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.wait({self._beating})
+        await close(self._connection)
+        if self.me:
+            try:
+                await self._fence(self.me)
+            except StorageError as error:
+                _log.warning("others will wait for the node's end: %s", error)
+
+    def silent(self, node: int) -> bool:
+        """Tell whether another node missed its last beats, and may be gone soon."""
+        seen = self._seen.get(node)
+        return seen is None or asyncio.get_running_loop().time() - seen.since > 2 * self._lease.beat_s
+
+    async def looked(self) -> None:
+        """Return when the other nodes have been looked at once more."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    @property
+    def patience_s(self) -> float:
+        """After how long a silent node is gone, at the latest."""
+        return self._lease.silent_s + 2 * self._lease.beat_s
+
+    async def _join(self) -> int:
+        node = secrets.randbits(_NODE_BITS) or 1
+        connection = await self._connect(application_name(node))
+        try:
+            with translated():
+                await connection.execute(_FORGET)
+                await connection.execute(_JOIN, node, socket.gethostname(), self._version, self._lanes)
+        finally:
+            await close(connection)
+        return node
+
+    async def _beat(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._lease.silent_s):
+                    await self._look()
+            except (StorageError, TimeoutError) as error:
+                _log.warning("this node cannot say that it lives: %s", error or "no answer")
+                self._seen.clear()  # whatever others have said meanwhile was not heard
+                if self._connection is not None:
+                    self._connection.terminate()
+                    self._connection = None
+            self._changed.set()
+            await asyncio.sleep(self._lease.beat_s)
+
+    async def _look(self) -> None:
+        me = await self.joined()
+        connection = await self._connected(me)
+        with translated():
+            await connection.execute(_BEAT, me)
+            found = {node: (beats, present) for node, beats, present in await connection.fetch(_LOOK)}
+        if me not in found:
+            self.lost(me)
+            return
+        now = asyncio.get_running_loop().time()
+        before, self._seen = self._seen, {}
+        for node, (beats, present) in found.items():
+            seen = before.get(node)
+            self._seen[node] = seen = seen if seen is not None and seen.beats == beats else _Seen(beats, now)
+            patience_s = self._lease.silent_s if present else self._lease.absent_s
+            if node != me and now - seen.since >= patience_s:
+                _log.warning("node %d has not been heard of: it is fenced, and its sessions are free", node)
+                await self._fence(node)
+
+    async def _connected(self, me: int) -> Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._seen.clear()
+            self._connection = await self._connect(application_name(me))
+            with translated():
+                await self._connection.execute("SET synchronous_commit = off")
+        return self._connection
+
+    async def _fence(self, node: int) -> None:
+        """Return once a node commits nothing any more: what it had under way is stored by then, or never."""
+        connection = await self._connect("crdt-sessions")
+        try:
+            with translated():
+                try:
+                    await connection.execute(_END, node)  # a transaction left open would hold a lane
+                except asyncpg.InsufficientPrivilegeError as error:
+                    _log.warning("connections of node %d cannot be ended: %s", node, error)
+                async with connection.transaction():
+                    await connection.execute(
+                        "SELECT FROM lanes WHERE node = $1 ORDER BY lane FOR NO KEY UPDATE", node
+                    )
+                    await connection.execute("UPDATE lanes SET fenced = true WHERE node = $1", node)
+                    await connection.execute("UPDATE nodes SET gone = true WHERE node = $1", node)
+        finally:
+            await close(connection)

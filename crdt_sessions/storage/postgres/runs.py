@@ -1,0 +1,94 @@
+"""Runs of all sessions, agents and steps: the store's methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from crdt_sessions.ids import Millis, SessionId
+from crdt_sessions.storage.base import MOST_AGENTS, RunIndex
+from crdt_sessions.storage.postgres import records
+from crdt_sessions.storage.postgres.database import OfDatabase
+from crdt_sessions.storage.postgres.lane import Lane
+from crdt_sessions.storage.postgres.lists import NO_BOUND, runs_page
+from crdt_sessions.storage.postgres.statements import fenced, served_here
+from crdt_sessions.storage.postgres.text import kept, read
+from crdt_sessions.storage.statuses import RUN_STATUSES
+from crdt_sessions.storage.stored import FoundRun
+
+_READY = (
+    "SELECT runs.session, runs.id FROM runs JOIN sessions ON sessions.id = runs.session"
+    " WHERE ready AND agent = ANY($1::text[]) AND sessions.status = 'active'"
+    " AND ($2::text IS NULL OR sessions.tenant = $2)"
+    f" AND {served_here('sessions.owner', '$4::bigint')}"
+    " ORDER BY queued_at, runs.session, runs.id LIMIT $3"
+)
+_DUE = (
+    "SELECT DISTINCT session FROM runs JOIN sessions ON sessions.id = session WHERE due_at <= $1"
+    f" AND {served_here('sessions.owner', '$2::bigint')}"
+)
+_NOTE = fenced(
+    put="INSERT INTO agents (tenant, name, seen_at) SELECT $4, unnest($5::text[]), $6"
+    " ON CONFLICT (tenant, name) DO UPDATE SET seen_at = excluded.seen_at"
+)
+_FORGET = fenced(
+    gone="DELETE FROM agents WHERE tenant = $4 AND name NOT IN"
+    " (SELECT name FROM agents WHERE tenant = $4 ORDER BY seen_at DESC, name LIMIT $5)"
+)
+_RECORD = fenced(put="INSERT INTO steps (session, run, key, value) VALUES ($4, $5, $6, $7) ON CONFLICT DO NOTHING")
+_STEP = "SELECT value FROM steps WHERE session = $1 AND run = $2 AND key = $3"
+
+
+class PostgresRunIndex(OfDatabase, RunIndex):
+    """A :class:`RunIndex` in a database. Runs that wait are those of sessions that no other node serves."""
+
+    async def ready_runs(
+        self, agents: Sequence[str], *, limit: int, tenant: str | None = None
+    ) -> Sequence[tuple[SessionId, str]]:
+        found = await self._database.select(_READY, list(agents), tenant, limit, self._database.nodes.me)
+        return [(SessionId(session), run) for session, run in found]
+
+    async def runs(
+        self,
+        tenant: str,
+        *,
+        statuses: Sequence[str] | None = None,
+        answerer: str | None = None,
+        before: tuple[Millis, SessionId, str] | None = None,
+        limit: int,
+    ) -> Sequence[FoundRun]:
+        which = (answerer,) if answerer is not None else ()
+        wanted = list(RUN_STATUSES if statuses is None else statuses)
+        found = await self._database.select(
+            runs_page(answerer is not None), tenant, wanted, *(before or (NO_BOUND, "", "")), limit, *which
+        )
+        entries = records.run_entries(row[2:] for row in map(tuple, found))
+        return [FoundRun(row[0], row[1], entry) for row, entry in zip(found, entries, strict=True)]
+
+    async def due_sessions(self, now: Millis) -> Sequence[SessionId]:
+        return [SessionId(session) for (session,) in await self._database.select(_DUE, now, self._database.nodes.me)]
+
+    async def note_agents(self, tenant: str, names: Sequence[str], now: Millis) -> None:
+        async def job(lane: Lane) -> None:
+            await lane.write(_NOTE, tenant, sorted(set(names)), now)
+            await lane.write(_FORGET, tenant, MOST_AGENTS)
+
+        await self._database.submit(job)
+
+    async def agents(self, tenant: str) -> Mapping[str, Millis]:
+        found = await self._database.select(
+            "SELECT name, seen_at FROM agents WHERE tenant = $1 ORDER BY name", tenant
+        )
+        return dict(map(tuple, found))
+
+    async def step(self, session: SessionId, run: str, key: str) -> str | None:
+        found = await self._database.select(_STEP, session, kept(run), kept(key))
+        return read(found[0][0]) if found else None
+
+    async def record_step(self, session: SessionId, run: str, key: str, value: str) -> str:
+        async def job(lane: Lane) -> str:
+            await lane.owned(session)
+            await lane.write(_RECORD, session, kept(run), kept(key), kept(value))
+            found = await lane.fetch(_STEP, session, kept(run), kept(key))
+            return read(found[0][0]) if found else value
+
+        return await self._database.submit(job, session)

