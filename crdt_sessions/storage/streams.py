@@ -7,11 +7,13 @@ decision is made on what is stored, and is stored with what it decided on, whoev
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from crdt_sessions.ids import Millis
+from crdt_sessions.errors import DamagedLog
+from crdt_sessions.ids import Millis, Seq, SessionId
 
 
 class Batch(NamedTuple):
@@ -101,6 +103,31 @@ class StreamEntry(NamedTuple):
     def end(self) -> int:
         """Where the next one starts."""
         return self.start + len(self.data)
+
+
+def stream_checksum(id: int, end: int, data: bytes) -> int:
+    """Return the CRC-32 over an entry's place and bytes."""
+    return zlib.crc32(data, zlib.crc32(f"stream {id}/{end}".encode()))
+
+
+def stream_entry(stream: Stream, id: int, end: int, data: bytes, expected: int, limit: int) -> StreamEntry:
+    """Return an entry as it is read in a stream.
+
+    Args:
+        stream: which is read.
+        id: the stream that the entry was appended to, this one or one that it is a fork of.
+        end: where it ends there.
+        data: its bytes.
+        expected: its checksum.
+        limit: where that stream ends in this one.
+
+    Raises:
+        DamagedLog: it does not match its checksum.
+    """
+    if stream_checksum(id, end, data) != expected:
+        raise DamagedLog(session=SessionId(stream.path), seq=Seq(end), why="does not match its checksum")
+    start = end - len(data)
+    return StreamEntry(start, data[: limit - start])
 
 
 Decide = Callable[[StreamFacts], StreamChange | None]

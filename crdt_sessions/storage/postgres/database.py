@@ -87,11 +87,9 @@ class Database:
         """Have rows appended in their session's turn."""
         return self._in(self._lane(job.session), job)
 
-    def submit(
-        self, job: Callable[[Lane], Awaitable[Result]], session: SessionId | None = None
-    ) -> asyncio.Future[Result]:
-        """Have *job* done in the turn of a session, or of what belongs to none."""
-        return self._in(self._lane(session), job)
+    def submit(self, job: Callable[[Lane], Awaitable[Result]], of: str = "") -> asyncio.Future[Result]:
+        """Have *job* done in the turn of a session or stream, or of what belongs to none."""
+        return self._in(self._lane(of), job)
 
     async def own(self, session: SessionId) -> int:
         """Return the ``sid`` of a session that belongs to this node from now on.
@@ -139,10 +137,10 @@ class Database:
             raise StorageError("the store is closed")
         return self._lanes
 
-    def _lane(self, session: SessionId | None) -> Lane:
+    def _lane(self, of: str) -> Lane:
         """Return the lane of a session: always the same one, so that its writes stay in order."""
         lanes = self._open_lanes()
-        return lanes[zlib.crc32((session or "").encode()) % len(lanes)]
+        return lanes[zlib.crc32(of.encode(errors="replace")) % len(lanes)]
 
     def _in(self, lane: Lane, job: Any) -> asyncio.Future[Any]:
         return lane.submit(job)

@@ -14,6 +14,7 @@ from crdt_sessions.storage.postgres.lists import PostgresSessionIndex
 from crdt_sessions.storage.postgres.log import PostgresSessionLog
 from crdt_sessions.storage.postgres.nodes import Lease
 from crdt_sessions.storage.postgres.runs import PostgresRunIndex
+from crdt_sessions.storage.postgres.streams import PostgresStreams
 from crdt_sessions.storage.postgres.usage import PostgresUsageRecords
 
 SCHEMA = "crdt_sessions"
@@ -31,6 +32,7 @@ class PostgresStore(
     PostgresAccessRecords,
     PostgresUsageRecords,
     PostgresAuditRecords,
+    PostgresStreams,
     UpdateStore,
 ):
     """An :class:`UpdateStore` in a PostgreSQL database, which other nodes may share. Open it as a context manager.

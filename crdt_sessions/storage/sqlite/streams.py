@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from crdt_sessions.errors import CrdtSessionsError, DamagedLog
-from crdt_sessions.ids import Millis, Seq, SessionId
+from crdt_sessions.errors import CrdtSessionsError
+from crdt_sessions.ids import Millis
 from crdt_sessions.storage.sqlite.database import OfDatabase
 from crdt_sessions.storage.sqlite.statements import changed
 from crdt_sessions.storage.streams import (
@@ -22,6 +21,8 @@ from crdt_sessions.storage.streams import (
     StreamEntry,
     StreamFacts,
     StreamStore,
+    stream_checksum,
+    stream_entry,
 )
 
 _NAMES = tuple(each.name for each in fields(Stream))
@@ -132,7 +133,7 @@ def _apply(connection: sqlite3.Connection, facts: StreamFacts, change: StreamCha
     id = _put(connection, change.stream)
     if change.data:
         end = change.stream.tail
-        facts_of_it = (id, end, change.data, _checksum(id, end, change.data))
+        facts_of_it = (id, end, change.data, stream_checksum(id, end, change.data))
         connection.execute("INSERT INTO stream_entries VALUES (?, ?, ?, ?)", facts_of_it)
     if producer is not None and change.producer is not None:
         place = (id, producer, *change.producer)
@@ -188,9 +189,7 @@ def _following(connection: sqlite3.Connection, stream: Stream, after: int) -> It
             start = end - len(data)
             if start >= limit:
                 break
-            if _checksum(id, end, data) != expected:
-                raise DamagedLog(session=SessionId(stream.path), seq=Seq(end), why="does not match its checksum")
-            yield StreamEntry(start, data[: limit - start])
+            yield stream_entry(stream, id, end, data, expected, limit)
 
 
 def _parts(connection: sqlite3.Connection, stream: Stream, after: int) -> list[tuple[int, int]]:
@@ -201,8 +200,3 @@ def _parts(connection: sqlite3.Connection, stream: Stream, after: int) -> list[t
         parts.append((at.source, limit))
         at = _by_id(connection, at.source)
     return parts[::-1]
-
-
-def _checksum(id: int, end: int, data: bytes) -> int:
-    """Return the CRC-32 over an entry's place and bytes."""
-    return zlib.crc32(data, zlib.crc32(f"stream {id}/{end}".encode()))

@@ -1,0 +1,256 @@
+"""Durable streams: the store's methods.
+
+Several nodes may write to one stream, which nobody owns: each change is stored only if the stream is still as it was
+when it was decided on, as its ``version`` says, and is decided anew otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import fields, replace
+from typing import Any, NamedTuple
+
+from crdt_sessions.errors import StoreUnavailable
+from crdt_sessions.ids import Millis
+from crdt_sessions.storage.postgres.connection import Connection
+from crdt_sessions.storage.postgres.database import OfDatabase
+from crdt_sessions.storage.postgres.errors import Again
+from crdt_sessions.storage.postgres.lane import Lane
+from crdt_sessions.storage.postgres.statements import fenced, missing
+from crdt_sessions.storage.postgres.text import kept, read
+from crdt_sessions.storage.streams import (
+    Batch,
+    Decide,
+    Producer,
+    Stream,
+    StreamChange,
+    StreamEntry,
+    StreamFacts,
+    StreamStore,
+    stream_checksum,
+    stream_entry,
+)
+
+_NAMES = tuple(each.name for each in fields(Stream))
+_COLUMNS = ", ".join(_NAMES)
+_SELECT = f"SELECT {_COLUMNS}, version FROM streams"
+_MARKS = ", ".join(f"${4 + at}" for at in range(len(_NAMES) + 1))
+_AFTER = 4 + len(_NAMES) + 1
+_DATA = f"${_AFTER}::bytea, ${_AFTER + 1}::bigint"
+_PRODUCER = f"${_AFTER + 2}::text, ${_AFTER + 3}::bigint, ${_AFTER + 4}::bigint"
+_VERSION = f"${_AFTER + 5}::bigint"
+_ID = f"${4 + _NAMES.index('id')}::bigint"
+_TAIL = f"${4 + _NAMES.index('tail')}::bigint"
+_SOURCE = f"${4 + _NAMES.index('source')}::bigint"
+_BESIDE = {
+    "entry": "INSERT INTO stream_entries (stream, end_at, data, checksum)"
+    f" SELECT {_ID}, {_TAIL}, {_DATA} FROM put WHERE ${_AFTER}::bytea IS NOT NULL",
+    "come": f"INSERT INTO stream_producers (stream, producer, epoch, seq) SELECT {_ID}, {_PRODUCER} FROM put"
+    f" WHERE ${_AFTER + 2}::text IS NOT NULL"
+    " ON CONFLICT (stream, producer) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq",
+}
+_CHANGE = fenced(
+    "put",
+    put=f"UPDATE streams SET ({_COLUMNS}, due_at) = ROW({_MARKS}), version = version + 1"
+    f" WHERE id = {_ID} AND version = {_VERSION}",
+    **_BESIDE,
+)
+_MAKE = fenced(
+    "put",
+    put=f"INSERT INTO streams ({_COLUMNS}, due_at, version) SELECT {_MARKS}, 0"
+    f" WHERE {_VERSION} IS NULL ON CONFLICT DO NOTHING",
+    **_BESIDE,
+)
+_FORK = fenced(
+    "put",
+    held=f"UPDATE streams SET version = version + 1 WHERE id = {_SOURCE} AND version = {_VERSION}",
+    put=f"INSERT INTO streams ({_COLUMNS}, due_at, version) SELECT {_MARKS}, 0 FROM held ON CONFLICT DO NOTHING",
+    **_BESIDE,
+)
+_KEEP_FOR_FORKS = fenced(
+    "put", put="UPDATE streams SET gone = true, due_at = NULL, version = version + 1 WHERE id = $4 AND version = $5"
+)
+_REMOVE = fenced(
+    "put",
+    put="DELETE FROM streams WHERE id = $4 AND version = $5",
+    entries="DELETE FROM stream_entries WHERE stream = $4",
+    come="DELETE FROM stream_producers WHERE stream = $4",
+)
+
+
+class _Stored(NamedTuple):
+    stream: Stream
+    version: int
+
+
+class PostgresStreams(OfDatabase, StreamStore):
+    """A :class:`StreamStore` in a database."""
+
+    async def stream(self, tenant: str, path: str, *, now: Millis) -> Stream | None:
+        found = await self._stream(tenant, path)
+        if found is None or not _is_due(found, now):
+            return found
+        await self.sweep_streams(now)
+        return await self._stream(tenant, path)
+
+    async def _stream(self, tenant: str, path: str) -> Stream | None:
+        rows = await self._database.select(f"{_SELECT} WHERE tenant = $1 AND path = $2", tenant, kept(path))
+        return _stored(rows[0]).stream if rows else None
+
+    async def alter_stream(
+        self,
+        tenant: str,
+        path: str,
+        decide: Decide,
+        *,
+        now: Millis,
+        source: str | None = None,
+        producer: str | None = None,
+    ) -> None:
+        async def job(lane: Lane) -> None:
+            found = await _at(lane, tenant, path, now)
+            origin = None if source is None else await _at(lane, tenant, source, now)
+            facts = StreamFacts(
+                found and found.stream,
+                origin and origin.stream,
+                None if found is None or producer is None else await _producer(lane, found.stream.id, producer),
+            )
+            change = decide(facts)
+            if change is None:
+                return
+            if change.stream is not None:
+                await _put(lane, change, found, producer)
+            elif found is not None:
+                await _remove(lane, found)
+
+        await self._database.submit(job, path)
+
+    async def stream_entries(self, stream: Stream, after: int, *, most: int) -> Sequence[StreamEntry]:
+        async def read(connection: Connection) -> list[StreamEntry]:
+            found: list[StreamEntry] = []
+            size = 0
+            async for entry in _following(connection, stream, after):
+                if found and size + len(entry.data) > most:
+                    break
+                found.append(entry)
+                size += len(entry.data)
+            return found
+
+        return await self._database.view(read)
+
+    async def streams(self, tenant: str, *, after: str = "", limit: int, now: Millis) -> Sequence[Stream]:
+        rows = await self._database.select(
+            f"{_SELECT} WHERE tenant = $1 AND path > $2 AND NOT gone AND (due_at IS NULL OR due_at > $3)"
+            " ORDER BY path LIMIT $4",
+            tenant, kept(after), now, limit,
+        )  # fmt: skip
+        return [_stored(row).stream for row in rows]
+
+    async def count_streams(self, tenant: str) -> int:
+        rows = await self._database.select("SELECT count(*) FROM streams WHERE tenant = $1", tenant)
+        return int(rows[0][0])
+
+    async def sweep_streams(self, now: Millis) -> None:
+        async def job(lane: Lane) -> None:
+            for row in await lane.fetch(f"{_SELECT} WHERE due_at <= $1", now):
+                await _remove(lane, _stored(row))
+
+        await self._database.submit(job)
+
+
+def _is_due(stream: Stream, now: Millis) -> bool:
+    return not stream.gone and stream.due_at is not None and stream.due_at <= now
+
+
+def _stored(row: Any) -> _Stored:
+    *facts, version = tuple(row)
+    found = dict(zip(_NAMES, facts, strict=True))
+    by = found["closed_by"]
+    batch = None if by is None else Batch(*json.loads(by))
+    texts = {name: read(found[name]) for name in ("path", "last_seq")}
+    return _Stored(Stream(**{**found, **texts, "closed_by": batch}), version)
+
+
+def _values(stream: Stream) -> list[Any]:
+    by = None if stream.closed_by is None else json.dumps(stream.closed_by)
+    texts = {"path": kept(stream.path), "last_seq": kept(stream.last_seq), "closed_by": by}
+    facts = [texts[name] if name in texts else getattr(stream, name) for name in _NAMES]
+    return [*facts, None if stream.gone else stream.due_at]
+
+
+async def _at(lane: Lane, tenant: str, path: str, now: Millis) -> _Stored | None:
+    """Return what is at a path, without what is due."""
+    rows = await lane.fetch(f"{_SELECT} WHERE tenant = $1 AND path = $2", tenant, kept(path))
+    found = _stored(rows[0]) if rows else None
+    if found is None or not _is_due(found.stream, now):
+        return found
+    await _remove(lane, found)
+    return await _at(lane, tenant, path, now)
+
+
+async def _by_id(lane: Lane, id: int) -> _Stored | None:
+    rows = await lane.fetch(f"{_SELECT} WHERE id = $1", id)
+    return _stored(rows[0]) if rows else None
+
+
+async def _producer(lane: Lane, stream: int, producer: str) -> Producer | None:
+    statement = "SELECT epoch, seq FROM stream_producers WHERE stream = $1 AND producer = $2"
+    rows = await lane.fetch(statement, stream, kept(producer))
+    return Producer(*rows[0]) if rows else None
+
+
+async def _put(lane: Lane, change: StreamChange, found: _Stored | None, producer: str | None) -> None:
+    """Store a change, if the stream and what it is a fork of are still as they were."""
+    stream = change.stream
+    assert stream is not None
+    statement, version = _CHANGE, None if found is None else found.version
+    if not stream.id:
+        ((id,),) = await lane.fetch("SELECT nextval(pg_get_serial_sequence('streams', 'id'))")
+        source = None if stream.source is None else await _by_id(lane, stream.source)
+        if stream.source is not None and source is None:
+            raise Again("the source of a fork has gone meanwhile")
+        statement, version = (_MAKE, None) if source is None else (_FORK, source.version)
+        stream = replace(stream, id=id)
+    come: tuple[Any, ...] = (None, None, None)
+    if producer is not None and change.producer is not None:
+        come = (kept(producer), *change.producer)
+    data = (change.data, stream_checksum(stream.id, stream.tail, change.data)) if change.data else (None, None)
+    with missing(Again("a stream has changed meanwhile")):
+        await lane.write(statement, *_values(stream), *data, *come, version)
+
+
+async def _remove(lane: Lane, found: _Stored) -> None:
+    id = found.stream.id
+    forks = await lane.fetch("SELECT FROM streams WHERE source = $1 LIMIT 1", id)
+    with missing(Again("a stream has changed meanwhile")):
+        await lane.write(_KEEP_FOR_FORKS if forks else _REMOVE, id, found.version)
+    if forks or found.stream.source is None:
+        return
+    source = await _by_id(lane, found.stream.source)
+    if source is not None and source.stream.gone:
+        await _remove(lane, source)
+
+
+async def _following(connection: Connection, stream: Stream, after: int) -> AsyncIterator[StreamEntry]:
+    for id, limit in await _parts(connection, stream, after):
+        rows = await connection.fetch(
+            "SELECT end_at, data, checksum FROM stream_entries"
+            " WHERE stream = $1 AND end_at > $2 AND end_at - length(data) < $3 ORDER BY end_at",
+            id, after, limit,
+        )  # fmt: skip
+        for end, data, expected in rows:
+            yield stream_entry(stream, id, end, data, expected, limit)
+
+
+async def _parts(connection: Connection, stream: Stream, after: int) -> list[tuple[int, int]]:
+    """Return the streams that hold what follows *after*, with where each of them ends in this one."""
+    parts = [(stream.id, stream.tail)]
+    at, limit = stream, stream.tail
+    while at.source is not None and after < (limit := min(limit, at.forked_at)):
+        parts.append((at.source, limit))
+        row = await connection.fetchrow(f"{_SELECT} WHERE id = $1", at.source)
+        if row is None:
+            raise StoreUnavailable(f"what the stream {stream.path!r} is a fork of has gone meanwhile")
+        at = _stored(row).stream
+    return parts[::-1]
