@@ -22,7 +22,7 @@ class ToolSource(Protocol):
         ...
 
     def asks(self, name: str, input: Any) -> bool:
-        """Return whether people are to approve a call of the tool of that name, with that input, before it is made."""
+        """Return whether people are to approve a call of tool *name* with that *input* before it is made."""
         ...
 
     async def call(self, name: str, input: Any, *, key: str) -> ToolOutcome:
