@@ -28,6 +28,7 @@
     ├── WrongGeneration           the client's history belongs to an earlier session of that name
     ├── WrongLineage              the client has a copy of another session of that name
     ├── RunNotClaimable           it is not queued, or not for this agent
+    ├── AllowanceSpent            what runs may use in a day is used
     ├── AgentAway                 the agent is known but not connected; try again later
     ├── RunsActive                agents write in the session; stop them first
     ├── LeaseLost                 the run was taken away from this agent, or has ended
@@ -195,6 +196,30 @@ class TooMany(CrdtSessionsError):
         super().__init__(f"more than {limit:g} {what}; come back later")
         self.what = what
         self.limit = limit
+
+
+class AllowanceSpent(CrdtSessionsError):
+    """What runs may use in a day is used; no more begin until the next day (UTC). Those under way go on.
+
+    Args:
+        whose: allowance it is.
+        spent: what was used of it.
+        limit: how much it is.
+        unit: of both: tokens, or a currency.
+        anew: when the next day begins, as ISO 8601 has it.
+        retry_after_s: how long that is from now.
+    """
+
+    def __init__(self, *, whose: str, spent: float, limit: float, unit: str, anew: str, retry_after_s: int) -> None:
+        super().__init__(
+            f"the runs of {whose} have used {spent:,g} {unit} today, and may use {limit:,g} {unit} a day;"
+            f" it begins anew at {anew}"
+        )
+        self.spent = spent
+        self.limit = limit
+        self.unit = unit
+        self.anew = anew
+        self.retry_after_s = retry_after_s
 
 
 class Overloaded(CrdtSessionsError):

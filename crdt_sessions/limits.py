@@ -183,6 +183,31 @@ class ChildLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class UsageLimits:
+    """How much runs may use in a day (UTC) before no more begin; whatever is wanted, where it is None."""
+
+    max_tokens_per_principal: int | None = _bound(
+        None, "The runs of one principal may use so many tokens a day, read and written, before no more begin.", ge=0
+    )
+
+    max_tokens_per_tenant: int | None = _bound(
+        None, "The runs of a tenant may use so many tokens a day before no more begin.", ge=0
+    )
+
+    max_cost_per_principal: float | None = _bound(
+        None, "The runs of one principal may cost so much a day, in cost_currency, before no more begin.", ge=0
+    )
+
+    max_cost_per_tenant: float | None = _bound(
+        None, "The runs of a tenant may cost so much a day, in cost_currency, before no more begin.", ge=0
+    )
+
+    cost_currency: str = _bound(
+        "USD", "Costs are limited in this currency (ISO 4217); costs in others are not counted."
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Timing:
     """Periods."""
 

@@ -11,12 +11,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from crdt_sessions.errors import CrdtSessionsError, RunNotClaimable, ShuttingDown, StorageError
+from crdt_sessions.errors import AllowanceSpent, CrdtSessionsError, RunNotClaimable, ShuttingDown, StorageError
 from crdt_sessions.ids import SessionId
-from crdt_sessions.model import ANY_AGENT
+from crdt_sessions.model import ANY_AGENT, RunError
 from crdt_sessions.runtime.claimants import Assignment, Claimant
 from crdt_sessions.runtime.recent import Recent
 from crdt_sessions.runtime.registry import SessionRegistry
+from crdt_sessions.runtime.session import Session
+from crdt_sessions.sync.runs import begins_anew
 
 _log = logging.getLogger("crdt_sessions.dispatch")
 _CANDIDATES = 32
@@ -114,7 +116,25 @@ class Dispatcher:
 
     async def _assign(self, session_id: SessionId, run_id: str, claimant: Claimant) -> Assignment:
         async with self._registry.open(session_id) as session:
+            await self._check_allowance(session, run_id)
             return await self._stored(session.assign(run_id, claimant))
+
+    async def _check_allowance(self, session: Session, run_id: str) -> None:
+        """Return if a run may begin, or goes on; else it is settled as failed.
+
+        Raises:
+            RunNotClaimable: it may not.
+        """
+        run = session.engine.runs.table.record(run_id)
+        if not self._registry.allowances.limited or run is None or not begins_anew(run):
+            return
+        try:
+            await session.check_allowance(run.request.by if run.request is not None else None)
+        except AllowanceSpent as error:
+            refusal = RunError(code="allowance-spent", message=str(error))
+            session.decide(lambda runs, now: runs.refuse(run_id, refusal, now))
+            await session.durable()
+            raise RunNotClaimable(run=run_id, status="the day's allowance is used") from error
 
     async def _stored(self, assignment: Assignment) -> Assignment:
         """Return the assignment once it is durable."""

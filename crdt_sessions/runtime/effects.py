@@ -16,9 +16,10 @@ from typing import TypeVar, assert_never
 
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import CrdtSessionsError, SessionClosed, SessionFailed, StorageError
-from crdt_sessions.ids import Millis, reference
+from crdt_sessions.ids import Millis, reference, tenant_of
 from crdt_sessions.limits import Compaction, Retention
 from crdt_sessions.model import Folded
+from crdt_sessions.runtime.allowances import Allowances
 from crdt_sessions.runtime.audit import AuditLog
 from crdt_sessions.runtime.backlog import Backlog
 from crdt_sessions.runtime.claimants import Assignment, Claimant, Claimants
@@ -82,6 +83,7 @@ class EffectLoop:
         rows: number of rows that the store holds for the session.
         outbox: takes notices for people who are absent.
         claimants: the workers to whom ready runs are offered.
+        allowances: how much its runs may still use.
         health: whether the store takes writes.
         fold: makes one update of many, verified, away from the event loop.
         retention: which versions are kept.
@@ -102,6 +104,7 @@ class EffectLoop:
         rows: int,
         outbox: Outbox,
         claimants: Claimants,
+        allowances: Allowances,
         health: StoreHealth,
         fold: Callable[[list[bytes]], Awaitable[Folded]],
         retention: Retention,
@@ -119,6 +122,8 @@ class EffectLoop:
         """Why the session cannot be used any more, if so."""
         self._health = health
         self._claimants = claimants
+        self.allowances = allowances
+        """How much its runs may still use."""
         self._notices = Notices(record.id, engine, outbox, claimants)
         self._audit = audit
         self._outage: StorageError | None = None  # as the engine knows it
@@ -388,8 +393,8 @@ class EffectLoop:
 
     def _offer(self, run_id: str) -> list[Effect]:
         """Offer a ready run to those who wait, so that the run and its lease are stored together."""
-        if self._health.error is not None:
-            return []  # workers will find it in the store later
+        if self._health.error is not None or self.allowances.limited:
+            return []  # workers find it in the store: later, or once it is known whether it may begin
         followed: list[Effect] = []
 
         def assign(claimant: Claimant) -> Assignment:
@@ -410,6 +415,8 @@ class EffectLoop:
         if write.titled:
             self.signal.notify_all()
         if write.records:
+            for each in write.records:
+                self.allowances.note(tenant_of(self.record.id), each.spendings)
             with contextlib.suppress(SessionFailed), self.guard():
                 self._notices.announce(write.records)
         if self.failed is None:

@@ -27,10 +27,11 @@ from crdt_sessions.errors import (
     WrongLineage,
 )
 from crdt_sessions.ids import SessionId, tenant_of
-from crdt_sessions.limits import Compaction, Limits, Retention, RunRules, Timing
+from crdt_sessions.limits import Compaction, Limits, Retention, RunRules, Timing, UsageLimits
 from crdt_sessions.model import Later, SessionDoc, settled_meta
 from crdt_sessions.model.layout import checked_agent
 from crdt_sessions.runtime.access import ANONYMOUS, Access
+from crdt_sessions.runtime.allowances import Allowances
 from crdt_sessions.runtime.audit import AuditLog
 from crdt_sessions.runtime.capacity import Capacity
 from crdt_sessions.runtime.channel import Channel, Transport, transport_over
@@ -66,6 +67,7 @@ class SessionRegistry:
         timing: periods.
         compaction: when rows are folded.
         rules: how runs are admitted and when agents are given up.
+        usage_limits: how much runs may use in a day before no more begin.
         webhooks: receivers of events of runs.
         send: how to post to webhooks, for tests.
         retention: which versions of a session are kept.
@@ -89,6 +91,7 @@ class SessionRegistry:
         timing: Timing | None = None,
         compaction: Compaction | None = None,
         rules: RunRules | None = None,
+        usage_limits: UsageLimits | None = None,
         webhooks: Iterable[Webhook] = (),
         send: Send | None = None,
         retention: Retention | None = None,
@@ -114,6 +117,8 @@ class SessionRegistry:
         self.health = StoreHealth(store, self.clock)
         self.audit = AuditLog(store, self.clock)
         self.outbox = Outbox(store, webhooks, clock=self.clock, rng=rng, send=send)
+        self.allowances = Allowances(store, usage_limits or UsageLimits(), self.clock)
+        """How much runs may still use."""
         self.claimants = Claimants()
         """Those who wait for runs."""
         self.capacity = Capacity(self.limits, store, load)
@@ -367,6 +372,7 @@ class SessionRegistry:
             rows=len(stored.rows),
             outbox=self.outbox,
             claimants=self.claimants,
+            allowances=self.allowances,
             health=self.health,
             fold=self.documents.fold,
             retention=self._retention,

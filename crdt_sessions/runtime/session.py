@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from crdt_sessions.errors import CrdtSessionsError, EarlyUpdate, LeaseLost, SessionFailed, ShuttingDown
-from crdt_sessions.ids import ClientId, Millis, Seq, SessionId
+from crdt_sessions.ids import ClientId, Millis, Seq, SessionId, tenant_of
 from crdt_sessions.model import SessionView
 from crdt_sessions.runtime.access import Access
 from crdt_sessions.runtime.channel import Transport
@@ -117,6 +117,15 @@ class Session:
         )
         await self.durable()
         return result
+
+    async def check_allowance(self, principal: str | None) -> None:
+        """Return if one more run may begin for *principal*. Asking does not check this; beginning does.
+
+        Raises:
+            AllowanceSpent: what may be used in a day is used.
+            StorageError: the store cannot be read.
+        """
+        await self._loop.allowances.check(tenant_of(self.id), principal)
 
     def check_room(self, size: int) -> None:
         """Check that the document may grow by *size* bytes. :meth:`edit` does not check this.

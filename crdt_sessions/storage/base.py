@@ -351,6 +351,10 @@ class UsageRecords(Protocol):
         """
         ...
 
+    async def disown_usage(self, tenant: str, principal: str) -> None:
+        """Have what the runs of a principal have used count for nobody, and still for the tenant and its sessions."""
+        ...
+
 
 class AuditRecords(Protocol):
     """Who did what: a log that is never changed."""

@@ -164,6 +164,13 @@ class MemoryStore(MemoryStreams, UpdateStore):
                 found[which] = found.get(which, Amounts()).plus(amounts)
         return found
 
+    async def disown_usage(self, tenant: str, principal: str) -> None:
+        found = [place for place in self._usage if place[0] == tenant and place[2].principal == principal]
+        for owner, session, key in found:
+            amounts = self._usage.pop((owner, session, key))
+            place = (owner, session, key._replace(principal=""))
+            self._usage[place] = self._usage.get(place, Amounts()).plus(amounts)
+
     async def replace_with_snapshot(
         self,
         session: SessionId,

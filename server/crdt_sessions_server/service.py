@@ -81,6 +81,7 @@ class Service:
             timing=settings.timing,
             compaction=settings.compaction,
             rules=settings.rules,
+            usage_limits=settings.usage_limits,
             webhooks=settings.webhooks,
             retention=settings.retention,
             sandbox=self._sandbox,

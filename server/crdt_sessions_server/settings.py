@@ -11,8 +11,9 @@ from typing import Any, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from crdt_sessions.limits import Compaction, Limits, Retention, RunPolicyName, RunRules, Timing
+from crdt_sessions.limits import Compaction, Limits, Retention, RunPolicyName, RunRules, Timing, UsageLimits
 from crdt_sessions.model.strings import AgentName
+from crdt_sessions.model.usage import Currency
 from crdt_sessions.runtime import Webhook
 from crdt_sessions_server.explain import explain, read_file
 from crdt_sessions_server.roles import Role
@@ -197,6 +198,11 @@ class Settings(BaseModel):
         " or nothing for nobody.",
     )
     agent_wait_s: float = _as_in(RunRules, "agent_wait_s")
+    max_tokens_per_principal: int | None = _as_in(UsageLimits, "max_tokens_per_principal")
+    max_tokens_per_tenant: int | None = _as_in(UsageLimits, "max_tokens_per_tenant")
+    max_cost_per_principal: float | None = _as_in(UsageLimits, "max_cost_per_principal")
+    max_cost_per_tenant: float | None = _as_in(UsageLimits, "max_cost_per_tenant")
+    cost_currency: Currency = _as_in(UsageLimits, "cost_currency")
     webhooks_file: Path | None = Field(
         None,
         description="This JSON file lists the webhooks for events of runs: name, url, secret and events of each.",
@@ -238,6 +244,11 @@ class Settings(BaseModel):
             agent_wait_s=self.agent_wait_s,
             default_agent=self.default_agent,
         )
+
+    @property
+    def usage_limits(self) -> UsageLimits:
+        """How much runs may use in a day, as the library takes it."""
+        return UsageLimits(**{field.name: getattr(self, field.name) for field in fields(UsageLimits)})
 
     @property
     def webhooks(self) -> list[Webhook]:

@@ -371,7 +371,7 @@ async def test_data_about_a_principal_is_exported_and_erased(service, http, room
             assert (here["readUpTo"], here["role"]) == (1, "editor")
             assert any(json.loads(line).get("action") == "session.join" for line in lines)
             erased = (await http.delete("/v1/principals/dora")).json()
-            assert erased == {"sessions": 1, "receipts": 1, "presences": 1, "memberships": 1}
+            assert erased == {"sessions": 1, "receipts": 1, "presences": 1, "memberships": 1, "usage": False}
             await asyncio.wait_for(dora.until(lambda: "dora" not in dora.view.receipts), PATIENCE)
         present = (await http.get(f"/v1/sessions/{room}/presence")).json()["present"]
         assert present == []

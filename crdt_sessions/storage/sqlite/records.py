@@ -96,3 +96,14 @@ def forget_usage(connection: sqlite3.Connection, session: SessionId) -> None:
         (session,),
     )
     connection.execute("DELETE FROM usage WHERE session = ?", (session,))
+
+
+def disown_usage(connection: sqlite3.Connection, tenant: str, principal: str) -> None:
+    """Have what the runs of a principal have used count for nobody, inside a transaction."""
+    who = (tenant, principal)
+    connection.execute(
+        f"{_INTO} SELECT tenant, '', day, session, model, currency, {_AMOUNTS} FROM usage"
+        f" WHERE tenant = ? AND principal = ? ON CONFLICT DO UPDATE SET {_ADDED}",
+        who,
+    )
+    connection.execute("DELETE FROM usage WHERE tenant = ? AND principal = ?", who)

@@ -8,6 +8,7 @@ from typing import Any
 from crdt_sessions.ids import SessionId
 from crdt_sessions.storage.base import UsageRecords
 from crdt_sessions.storage.sqlite.database import OfDatabase
+from crdt_sessions.storage.sqlite.records import disown_usage
 from crdt_sessions.storage.stored import Amounts
 
 _SUMS = ", ".join(f"sum({name})" for name in Amounts._fields)
@@ -40,3 +41,6 @@ class SqliteUsageRecords(OfDatabase, UsageRecords):
             (tenant, *(value for _, value in asked)),
         )
         return {(model, currency): Amounts(*amounts) for model, currency, *amounts in found}
+
+    async def disown_usage(self, tenant: str, principal: str) -> None:
+        await self._database.submit(lambda connection: disown_usage(connection, tenant, principal))

@@ -25,7 +25,8 @@ becomes of child runs (`children`). How a record is shown in the document stands
 """
 
 from crdt_sessions.sync.runs.mirror import Write
+from crdt_sessions.sync.runs.requests import begins_anew
 from crdt_sessions.sync.runs.steward import RunSteward
 from crdt_sessions.sync.runs.table import RunDecisions
 
-__all__ = ["RunDecisions", "RunSteward", "Write"]
+__all__ = ["RunDecisions", "RunSteward", "Write", "begins_anew"]

@@ -94,6 +94,13 @@ def first_time(request: RunRequest, now: Millis) -> int | None:
     return request.not_before if (request.not_before or 0) > now else None
 
 
+def begins_anew(record: RunRecord) -> bool:
+    """Whether a run would begin, and not go on with what is under way: an attempt, another run, or an answer."""
+    request = record.request
+    goes_on = request is not None and request.trigger == "continue"
+    return record.status == "queued" and not record.epoch and record.parent is None and not goes_on
+
+
 def with_input_of(request: RunRequest, earlier: RunRecord | None) -> RunRequest:
     """Give a question that repeats or was meant to steer a run the input of that run."""
     asked = earlier.request if earlier is not None else None

@@ -31,7 +31,7 @@ from crdt_sessions.sync.runs.client_calls import ClientCalls
 from crdt_sessions.sync.runs.leases import Claim, Leases, left
 from crdt_sessions.sync.runs.mirror import close_parts, end_calls, mirrored, overwritten
 from crdt_sessions.sync.runs.questions import Questions
-from crdt_sessions.sync.runs.requests import LONG_AGO, Requests, first_time, refused, with_input_of
+from crdt_sessions.sync.runs.requests import LONG_AGO, Requests, begins_anew, first_time, refused, with_input_of
 from crdt_sessions.sync.runs.schedules import cannot_schedule, due_now, free_id_at, question_at
 from crdt_sessions.sync.runs.steering import Steering
 from crdt_sessions.sync.runs.table import RunTable
@@ -179,6 +179,13 @@ class RunSteward:
         record = self.leases.check(run_id, claim, now)
         with self._aside.about("run", run_id):
             return self.leases.lend(record, claim, now)
+
+    def refuse(self, run_id: str, error: RunError, now: Millis) -> None:
+        """End a run that nobody has begun yet, because of *error*; one that is under way goes on."""
+        record = self.table.record(run_id)
+        if record is not None and begins_anew(record):
+            with self._aside.about("run", run_id):
+                self._end(record, "failed", error.message, now, error)
 
     def tick(self, now: Millis) -> None:
         """Do what is due: end leases, give up cancelled agents, expire questions."""

@@ -49,5 +49,23 @@ class UsageContract(StoreSuite):
             assert await store.usage("", session=A) == {}
             assert await store.usage("", principal="ann", since=5) == {("m", ""): Amounts(input_tokens=20)}
 
+    async def test_what_was_used_can_be_made_nobodys(self, tmp_path: Path) -> None:
+        ours = session_id("a", "acme")
+        async with self.open(tmp_path) as store:
+            for session in (A, B, ours):
+                await store.create(session, b"seed", generation=1, title=None, now=NOW)
+            both = {UsageKey("ann", 5, "m", ""): Amounts(10, cost=2), UsageKey("", 5, "m", ""): Amounts(1)}
+            await self._use(store, A, 2, both)
+            await self._use(store, B, 2, {UsageKey("ann", 6, "m", ""): Amounts(5)})
+            await self._use(store, ours, 2, {UsageKey("ann", 5, "m", ""): Amounts(7)})
+            await self.settle(store)
+            for _ in range(2):
+                await store.disown_usage("", "ann")
+            await self.settle(store)
+            assert await store.usage("", principal="ann") == {}
+            assert await store.usage("") == {("m", ""): Amounts(16, cost=2)}
+            assert await store.usage("", session=A) == {("m", ""): Amounts(11, cost=2)}
+            assert await store.usage("acme", principal="ann") == {("m", ""): Amounts(7)}
+
     async def _use(self, store: UpdateStore, session: SessionId, seq: int, usage: dict[UsageKey, Amounts]) -> None:
         await store.append(session, rows(seq, b"x"), entries=Entries(usage=usage), now=NOW)

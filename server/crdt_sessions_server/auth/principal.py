@@ -64,6 +64,11 @@ class Principal:
         """Whether they may use sessions of that name."""
         return any(fnmatchcase(name, pattern) for pattern in self.sessions)
 
+    @property
+    def may_enter_all(self) -> bool:
+        """Whether they may use sessions of any name."""
+        return "*" in self.sessions
+
     def may_see(self, session: SessionId) -> bool:
         """Whether a session is their tenant's, and one they may use."""
         return tenant_of(session) == self.tenant and self.may_enter(name_of(session))

@@ -143,6 +143,7 @@ async def ask(session: Session, question: Question, principal: Principal, now: M
     Raises:
         NotFound: there is no message to answer.
         EmptyMessage: the question is empty.
+        AllowanceSpent: what the principal, or the tenant, may use in a day is used.
         BadParameter, BadValue, TooLarge: the history is refused; nothing of it was written.
         SessionClosed, StorageError: it could not be written.
     """
@@ -181,8 +182,20 @@ async def ask(session: Session, question: Question, principal: Principal, now: M
         )
         return run_id
 
+    if not _repeats(session.view, question):
+        await session.check_allowance(principal.id)
     run_id = await session.edit(change, by=principal.by, decides=principal.can(Permission.DECIDE))
     return session.view.runs.find(run_id)
+
+
+def _repeats(view: SessionView, question: Question) -> bool:
+    """Whether a question begins no run that is not there already, or one that goes on with an answer."""
+    asked = question.asked or question_of(question.history)
+    if question.trigger == "continue" or asked is None:
+        return True
+    if question.run is not None or question.trigger == "regenerate":
+        return question.run in view.runs if question.run is not None else _going(view, asked, question) is not None
+    return answer_to(asked) in view.runs or _going(view, asked, question) is not None
 
 
 def _check_says_something(view: SessionView, asked: str, history: Sequence[IncomingMessage]) -> None:

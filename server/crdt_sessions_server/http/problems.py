@@ -186,6 +186,10 @@ OF_ERRORS: dict[type[errors.CrdtSessionsError], ProblemType] = {
         "too-many", 429, "Too many requests or connections",
         "Wait as long as Retry-After says, then try again.",
     ),
+    errors.AllowanceSpent: ProblemType(
+        "allowance-spent", 429, "The day's allowance is used",
+        "Ask again when it begins anew, as Retry-After says; the operator sets how much it is.",
+    ),
     errors.Overloaded: ProblemType(
         "overloaded", 503, "The service has too much to do",
         "Wait as long as Retry-After says, then try again.",
@@ -362,7 +366,7 @@ def problem(kind: ProblemType, detail: str, /, **more: Any) -> Response:
 
 def problem_for(error: errors.CrdtSessionsError, **more: Any) -> Response:
     """Return the problem document for *error*: its class gives the type, its attributes are members."""
-    facts = {key: value for key, value in vars(error).items() if isinstance(value, str | int | list)}
+    facts = {key: value for key, value in vars(error).items() if isinstance(value, str | int | float | list)}
     if "status" in facts:
         facts["state"] = facts.pop("status")  # the member of that name is the HTTP status
     return problem(type_of(error), str(error), **facts, **more)

@@ -165,6 +165,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             asked_session(name), create=creates(registry, principal), by=principal.id
         ) as session:
             known = head.id in session.view.messages
+            if not known and data.agent is not None:
+                await session.check_allowance(head.author.id)
             await session.edit(
                 lambda view: _post(view, head, parts, data), by=principal.by, decides=principal.can(Permission.DECIDE)
             )

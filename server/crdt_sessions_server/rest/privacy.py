@@ -26,6 +26,7 @@ class Erased(Answer):
     receipts: int
     presences: int
     memberships: int
+    usage: bool = Field(description="Whether something was used by runs for the principal; it counts for nobody now.")
 
 
 def blueprint(registry: SessionRegistry) -> Blueprint:
@@ -50,13 +51,15 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @tag(["access"])
     @validate_response(Erased)
     async def erase(principal: str) -> Erased:
-        """Erase a principal's receipts, presence and memberships in all sessions of the tenant.
+        """Erase a principal's receipts, presence and memberships in all sessions of the tenant, and its usage.
+
+        What its runs have used counts for nobody from now on, and still for the tenant.
 
         What they wrote stays, as part of the sessions; delete the sessions to delete it. Their tokens stay good:
         revoke them first.
         """
         caller, grants = current_principal(), current_admission().grants
-        done = Erased(sessions=0, receipts=0, presences=0, memberships=0)
+        done = Erased(sessions=0, receipts=0, presences=0, memberships=0, usage=False)
         async for record in registry.records(caller.tenant):
             wanted, found = record.id, [0, 0, 0]
             if principal in await grants.members(wanted):
@@ -71,6 +74,9 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             done.presences += found[1]
             done.memberships += found[2]
             done.sessions += any(found)
+        done.usage = bool(await registry.store.usage(caller.tenant, principal=principal))
+        await registry.store.disown_usage(caller.tenant, principal)
+        registry.allowances.forget(caller.tenant, principal)
         await registry.audit.record("principal.erase", caller.id, tenant=caller.tenant, of=principal)
         return done
 

@@ -161,6 +161,8 @@ def _request_routes(runs: Blueprint, registry: SessionRegistry) -> None:
         )
         async with registry.open(asked_session(name)) as session:
             known = wanted in session.view.runs
+            if not known and data.trigger != "continue":
+                await session.check_allowance(principal.id)
             await session.edit(
                 lambda view: view.runs.request(wanted, request),
                 by=principal.by,

@@ -93,11 +93,14 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     async def get_usage(query_args: UsageQuery) -> UsageSums:
         """Return what runs have used that worked for a principal.
 
-        Everybody may ask for their own; that of others, and of the whole tenant, takes ``admin``.
+        Everybody may ask for their own; that of others, and of the whole tenant, takes ``admin``, and a token for all
+        sessions of the tenant, or the session.
         """
         caller = current_principal()
         if query_args.principal != caller.id:
             caller.require(Permission.ADMIN)
+            if query_args.session is None and not caller.may_enter_all:
+                raise AccessDenied(what="this token is for certain sessions: name one of them")
         session = asked_session(query_args.session) if query_args.session is not None else None
         if session is not None and not caller.may_see(session):
             raise AccessDenied(what="this token is for other sessions")
