@@ -38,7 +38,7 @@ from crdt_sessions.model.projection import (
     PartChanged,
     TextAdded,
 )
-from crdt_sessions.model.runs import Runs, answer_to, child_request, output_of, same_request
+from crdt_sessions.model.runs import Runs, answer_to, child_order, child_request, output_of, same_request
 from crdt_sessions.model.schedules import Schedule
 from crdt_sessions.model.session import SessionView
 from crdt_sessions.model.shapes import Shape, alone, json_text, shaped, system_text, ui_part, ui_tool_input
@@ -166,6 +166,7 @@ __all__ = [
     "check_form",
     "checked_task",
     "child_of",
+    "child_order",
     "child_request",
     "conversation",
     "decode_extent",

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from crdt_sessions.errors import NotFound
 from crdt_sessions.model.checks import NO_MAP, why_not
-from crdt_sessions.model.children import Orphans, checked_task, child_of
+from crdt_sessions.model.children import CHILD_LIMITS, Orphans, checked_task, child_of
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.inputs import RunInput
 from crdt_sessions.model.spelling import spelled
@@ -63,6 +63,11 @@ def child_request(
         task=checked_task(task),
         orphans=orphans,
     )
+
+
+def child_order(child: Run) -> tuple[int, int, str]:
+    """Return the key by which the children of a run are ordered: by time, and those of one time by their keys."""
+    return child.request.created_at if child.request is not None else 0, len(child.id), child.id
 
 
 def same_request(run: Run | None, request: RunRequest) -> bool:
@@ -200,9 +205,18 @@ class Runs:
         """Return the runs of :meth:`unfinished` that write answers of the conversation: all but child runs."""
         return [run for run in self.unfinished() if run.parent is None]
 
+    def is_below(self, run_id: str, top: str) -> bool:
+        """Whether a run is a child of another one, or of a child of that, and so on."""
+        for _ in range(CHILD_LIMITS.max_depth):  # careless writers could make a circle
+            run = self.value(run_id)
+            if run is None or run.parent is None or run.parent == top:
+                return run is not None and run.parent == top
+            run_id = run.parent
+        return False
+
     def children(self, run_id: str) -> list[Run]:
         """Return the children of a run, those asked for first first."""
-        return [run for run in self.all() if run.parent == run_id]
+        return sorted((run for run in self.all() if run.parent == run_id), key=child_order)
 
     def find(self, run_id: str) -> Run:
         """Return a run in JSON form.

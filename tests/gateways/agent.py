@@ -4,7 +4,7 @@ A question is a list of steps, separated by ``;``: ``say 20 30`` (words, millise
 ``tool name`` (its input streamed, then an output), ``call name`` (no output), ``ask name`` (waits for people), ``choose``
 and ``edit name`` (ask for a value), ``client name`` (a tool of the
 client's, after which the run ends), ``device name`` (a tool that one of the clients is given), ``heed`` (waits for somebody to steer), ``fail why``, ``die`` (the process kills itself, once), ``file``, ``echo``,
-``spend 10 3`` (tokens read and written), ``input`` (what the question came with, as JSON).
+``spend 10 3`` (tokens read and written), ``delegate 3 say 5`` (three child runs, each with the rest as its task), ``input`` (what the question came with, as JSON).
 """
 
 import asyncio
@@ -90,6 +90,10 @@ async def one(run, number, verb="say", *args):
             while not (heard := run.take_steering()):
                 await asyncio.sleep(0.01)
             await run.out.write(f"so: {heard[0].text} ")
+        case "delegate":
+            asked = [run.delegate(os.environ["AGENT"], " ".join(args[1:])) for _ in range(int(args[0]))]
+            async with run.text() as out:
+                await out.write(" | ".join(await run.gather(*asked)))
         case "spend":
             run.usage(input_tokens=int(args[0]), output_tokens=int(args[1]), cached_tokens=4, model="small")
         case "input":

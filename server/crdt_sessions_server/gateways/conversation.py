@@ -33,6 +33,7 @@ from crdt_sessions.model.values import Trigger
 from crdt_sessions.runtime import Projector, RunChanged, Session, SessionEvent, SessionRegistry, known_agents
 from crdt_sessions_server.asgi import Scope, http_token
 from crdt_sessions_server.auth import Admission, Admitted, Permission, Principal, current_admission
+from crdt_sessions_server.gateways.children import is_about_child
 from crdt_sessions_server.gateways.front_end import waits_for_device
 from crdt_sessions_server.gateways.transcript import IncomingMessage, lacking, question_of
 from crdt_sessions_server.http.schemas import Answer
@@ -219,7 +220,7 @@ def _going(view: SessionView, asked: str, question: Question) -> Run | None:
     """Return the unfinished run that already does what *question* asks for, if there is one."""
     if question.run is not None and question.run in view.runs:
         return None  # the request repeats its id
-    for run in reversed(view.runs.unfinished()):
+    for run in reversed(view.runs.answering()):
         request = run.request
         if request is None or request.message_id != asked or view.runs.cancelled(run.id):
             continue
@@ -236,11 +237,12 @@ def _going(view: SessionView, asked: str, question: Question) -> Run | None:
 
 
 async def follow_run(
-    session: Session, run_id: str, *, paused: Callable[[Run], bool] | None = None
+    session: Session, run_id: str, *, paused: Callable[[Run], bool] | None = None, children: bool = False
 ) -> AsyncIterator[list[SessionEvent]]:
     """Yield the events of a run and its message, from the beginning, until the run has ended or waits for people.
 
-    *paused* says when that is so, if not as :func:`has_paused` does.
+    *paused* says when that is so, if not as :func:`has_paused` does. With *children* the events of all child runs are
+    told, too.
 
     Raises:
         NotFound: there is no such run.
@@ -248,13 +250,18 @@ async def follow_run(
     """
     run = session.view.runs.find(run_id)
     subjects = {("run", run_id), ("message", output_id(run))}
-    projector = Projector(session, wants=subjects.__contains__, presence=False)
+
+    def wants(subject: tuple[str, str]) -> bool:
+        return subject in subjects or (children and is_about_child(session.view, subject))
+
+    projector = Projector(session, wants=wants, presence=False)
     while True:
         await projector.wait()
         events = projector.take()
         if events:
             yield events
-        if any(isinstance(event, RunChanged) and (paused or has_paused)(event.run) for event in events):
+        runs = (event.run for event in events if isinstance(event, RunChanged))
+        if any(run.id == run_id and (paused or has_paused)(run) for run in runs):
             return
 
 
@@ -284,13 +291,13 @@ def output_id(run: Run) -> str:
 
 def active_run(view: SessionView) -> Run | None:
     """Return the running run, or the first that is queued or waits for a device; None if there is none."""
-    going = [run for run in view.runs.unfinished() if not rests(run)]
+    going = [run for run in view.runs.answering() if not rests(run)]
     return next((run for run in going if run.status == "running"), going[0] if going else None)
 
 
 def joined_run(view: SessionView) -> Run | None:
     """Return the run that a joining client follows: the active one, or else the last that waits for people."""
-    waiting = [run for run in view.runs.unfinished() if run.status == "suspended"]
+    waiting = [run for run in view.runs.answering() if run.status == "suspended"]
     return active_run(view) or (waiting[-1] if waiting else None)
 
 
@@ -306,7 +313,8 @@ def takes_outputs(writer: Run | None) -> bool:
 
 def answering(view: SessionView, message_id: str) -> Run | None:
     """Return the run that answers a message, or answered it last; None if there is none."""
-    runs = (run for run in view.runs.all() if run.request is not None and run.request.message_id == message_id)
+    asked = (run for run in view.runs.all() if run.request is not None and run.parent is None)
+    runs = (run for run in asked if run.request is not None and run.request.message_id == message_id)
     return _latest(runs)
 
 

@@ -8,7 +8,7 @@ request is repeated. The run is known by the client's id for it, and is told fro
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from ag_ui.core import RunAgentInput
@@ -18,11 +18,12 @@ from quart_schema import tag, validate_request
 from crdt_sessions.errors import ShuttingDown
 from crdt_sessions.ids import SessionId
 from crdt_sessions.model import Run, SessionView
-from crdt_sessions.runtime import Projector, SessionRegistry
+from crdt_sessions.runtime import Projector, SessionEvent, SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
 from crdt_sessions_server.gateways.ag_ui.events import Event, SessionEncoder, events, interrupts_of
 from crdt_sessions_server.gateways.ag_ui.inbound import names_of, receive
 from crdt_sessions_server.gateways.ag_ui.routes import cancelled
+from crdt_sessions_server.gateways.children import ChildRuns
 from crdt_sessions_server.gateways.conversation import (
     RUN_HEADER,
     Going,
@@ -52,7 +53,9 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         """Ask, decide or answer a tool call; the answer is the run as events."""
         run = await _asked(registry, name, data)
         front = _front(registry, names_of(data))
-        encoder = SessionEncoder(data.thread_id, run, data.run_id, data.parent_run_id, front=front, announces=True)
+        encoder = SessionEncoder(
+            data.thread_id, run, data.run_id, data.parent_run_id, front=front, announces=True, children=ChildEvents
+        )
         return _stream(registry, asked_session(name), encoder, headers={RUN_HEADER: header_value(run.id)})
 
     @tanstack.post("/<room:name>/send")
@@ -75,7 +78,9 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             asked_session(name), create=creates(registry, current_principal()), by=current_principal().id
         ) as session:
             await session.readable()
-            encoder = SessionEncoder(thread, joined_run(session.view), front=_front(registry), announces=True)
+            encoder = SessionEncoder(
+                thread, joined_run(session.view), front=_front(registry), announces=True, children=ChildEvents
+            )
         return _stream(registry, asked_session(name), encoder, follow=True)
 
     @tanstack.get("/<room:name>")
@@ -99,7 +104,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
                 active_run(session.view) if run_id not in session.view.runs else None
             )  # the client has its own name for it
             run = followed or session.view.runs.find(run_id)
-        encoder = SessionEncoder(thread, run, run_id, front=_front(registry), announces=True)
+        encoder = SessionEncoder(thread, run, run_id, front=_front(registry), announces=True, children=ChildEvents)
         return _stream(registry, asked_session(name), encoder)
 
     @tanstack.post("/<room:name>/cancel")
@@ -115,6 +120,26 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
 def _front(registry: SessionRegistry, tools: set[str] | None = None) -> FrontEnd:
     return FrontEnd(registry, current_principal(), tools, request.headers.get(DEVICE_HEADER))
+
+
+class ChildEvents:
+    """The child runs below a run, as custom events: TanStack AI has no form for nested runs.
+
+    Args:
+        run: the run that the stream follows.
+    """
+
+    def __init__(self, run: Run | None) -> None:
+        self._runs = ChildRuns(run.id if run is not None else None)
+
+    def take(self, view: SessionView, events: Sequence[SessionEvent]) -> tuple[list[SessionEvent], list[Event]]:
+        """Return the events that are about no child run, and what is told of the others."""
+        rest, told = self._runs.take(view, events)
+        return rest, [{"type": "CUSTOM", "name": "child-run", "value": value} for value in told]
+
+    def close(self) -> Iterator[Event]:
+        """Nothing is open: each event tells all there is."""
+        return iter(())
 
 
 async def _asked(registry: SessionRegistry, name: str, data: RunAgentInput) -> Run:
@@ -161,7 +186,7 @@ def _hydrated(view: SessionView, told: list[Event]) -> dict[str, Any]:
     """Return the body for ``hydrate``: the messages, the active run, and the decisions that are open."""
     running = active_run(view)
     snapshot = next(event for event in told if event["type"] == "MESSAGES_SNAPSHOT")
-    waiting = next((run for run in view.runs.unfinished() if run.status == "suspended"), None)
+    waiting = next((run for run in view.runs.answering() if run.status == "suspended"), None)
     pending = interrupts_of(view, waiting) if waiting is not None else []
     return {
         "messages": _ui_messages(snapshot["messages"]),

@@ -8,9 +8,9 @@ messages may think, speak, call tools and speak again; AG-UI has a message for e
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import jsonpatch
 
@@ -46,6 +46,7 @@ from crdt_sessions.runtime import (
     StateChanged,
 )
 from crdt_sessions_server.gateways.ag_ui.state import ClientState
+from crdt_sessions_server.gateways.ag_ui.subagents import Subagents
 from crdt_sessions_server.gateways.conversation import active_run, failure_of, output_id, rests
 from crdt_sessions_server.gateways.front_end import FrontEnd
 from crdt_sessions_server.gateways.parts import JoinedParts
@@ -226,6 +227,20 @@ def folded(events: Sequence[Event], *, empty: bool = False) -> list[dict[str, An
     return list(found.values())
 
 
+class Nested(Protocol):
+    """Tells of the child runs below a run, in the form that a client has for them."""
+
+    def take(self, view: SessionView, events: Sequence[SessionEvent]) -> tuple[list[SessionEvent], list[Event]]:
+        """Return the events that are about no child run, and what is told of the others."""
+
+    def close(self) -> Iterator[Event]:
+        """End what is told of them, since the stream ends."""
+
+
+def _as_subagents(run: Run | None) -> Nested:
+    return Subagents(run.id if run is not None else None, lambda began: MessageEncoder(began, ()))
+
+
 class SessionEncoder:
     """Encodes a whole session, for one stream.
 
@@ -236,6 +251,7 @@ class SessionEncoder:
         parent: the client's name for the run before.
         front: the stream as a device, to which calls of tools may be given.
         announces: whether a call that is given to it is also told as TanStack's clients want it.
+        children: makes what tells of the child runs below the one that is followed; subagents if None.
     """
 
     def __init__(
@@ -247,6 +263,7 @@ class SessionEncoder:
         *,
         front: FrontEnd | None = None,
         announces: bool = False,
+        children: Callable[[Run | None], Nested] | None = None,
     ) -> None:
         self._front = front
         self._announces = announces
@@ -260,19 +277,22 @@ class SessionEncoder:
         self._waiting: list[SessionEvent] = []
         self._paused: set[str] = set()
         """Runs whose end, or whose wait for people, was told."""
+        self._children = children or _as_subagents
+        self._nested = self._children(run)
         self._begun = False
         self.ended = False
         """Whether the last event was a terminal one."""
 
     def encode(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[Event]:
         """Yield what happened; the first time, the conversation so far."""
-        yield from self._encode(view, events)
+        rest, nested = self._nested.take(view, events)
+        yield from self._encode(view, rest, nested)
         if not self.ended and self._run is not None:
             yield from self._give(self._run)
 
     def another(self, run: Run) -> SessionEncoder:
         """Return an encoder that tells all anew, for the same stream, which follows *run* now."""
-        return SessionEncoder(self.thread, run, front=self._front, announces=self._announces)
+        return SessionEncoder(self.thread, run, front=self._front, announces=self._announces, children=self._children)
 
     @property
     def run(self) -> Run | None:
@@ -312,14 +332,15 @@ class SessionEncoder:
         """Whether there is nothing to be told of a run until somebody, perhaps this client, has done something."""
         return rests(run) or (not run.over and any(map(self._executes, run.calls or ())))
 
-    def _encode(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[Event]:
+    def _encode(self, view: SessionView, rest: list[SessionEvent], nested: list[Event]) -> Iterator[Event]:
         if not self._begun:
             self._begun = True
-            yield from self._begin(view, events)
+            yield from self._begin(view, rest, nested)
         elif self.ended:
-            yield from self._between_runs(view, events)
+            yield from self._between_runs(view, rest)
         else:
-            yield from self._tell(view, events)
+            yield from nested
+            yield from self._tell(view, rest)
 
     def _between_runs(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[Event]:
         """Only the begin of a run may be told now, so messages among people are told as a run of their own."""
@@ -334,6 +355,7 @@ class SessionEncoder:
                     self._waiting.append(event)
             return
         self._run, self._run_id, self._parent, self.ended = following, None, None, False
+        self._nested = self._children(following)
         waiting, self._waiting = self._waiting, []
         yield self._started(following)
         yield from self._tell(view, [*waiting, *events])
@@ -344,7 +366,7 @@ class SessionEncoder:
         """Return a run that begins now and replaces the told answer, if there is one; then all is told anew."""
         runs = [event.run for event in events if isinstance(event, RunChanged)] if self.ended else []
         for run in runs:
-            if run.request is None or run.status is None or run.id in self._paused:
+            if run.request is None or run.parent is not None or run.status is None or run.id in self._paused:
                 continue
             asked = view.messages.find(run.request.message_id)
             head = asked.head if asked is not None else None
@@ -369,11 +391,11 @@ class SessionEncoder:
             yield from self._close()
             yield {"type": "RUN_ERROR", "message": why, "code": code}
 
-    def _begin(self, view: SessionView, events: Sequence[SessionEvent]) -> Iterator[Event]:
+    def _begin(self, view: SessionView, events: Sequence[SessionEvent], nested: list[Event]) -> Iterator[Event]:
         run = self._run
         yield self._started(run)
         conversation = {message.id: message for message in view.conversation()}
-        going = [*view.runs.unfinished(), *([run] if run is not None else [])]
+        going = [*view.runs.answering(), *([run] if run is not None else [])]
         last = next(reversed(conversation), None)  # a paused answer keeps its place among later messages
         writing = {output_id(each) for each in going if not rests(each) or output_id(each) == last}
         told: list[Event] = []
@@ -397,6 +419,7 @@ class SessionEncoder:
         yield {"type": "STATE_SNAPSHOT", "snapshot": self._state}
         yield {"type": "MESSAGES_SNAPSHOT", "messages": self._listed(view, told) + folded(opened, empty=True)}
         yield from opened
+        yield from nested
         if run is None:  # no run to follow: the client wanted only the conversation
             yield from self._finish("success")
         else:
@@ -482,6 +505,7 @@ class SessionEncoder:
         yield finished | ({"result": result} if result is not None else {}) | {"outcome": {"type": outcome, **more}}
 
     def _close(self) -> Iterator[Event]:
+        yield from self._nested.close()
         for encoder in self._messages.values():
             yield from encoder.close()
 

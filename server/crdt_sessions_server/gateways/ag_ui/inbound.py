@@ -191,7 +191,7 @@ async def _resumed(
                 verdicts[tool.call_id] = _verdict(said[tool.call_id], tool)
     runs = [run for run in view.runs.all() if output_id(run) in found]
     if not runs or (unknown := said.keys() - verdicts.keys()):
-        waiting = [call.tool_call_id for run in view.runs.unfinished() for call in run.pending or ()]
+        waiting = [call.tool_call_id for run in view.runs.answering() for call in run.pending or ()]
         raise NotFound(what="interrupt", id=", ".join(sorted(unknown if runs else said)), known=waiting)
     if state.open:  # before the run continues
         await session.edit(state.write, by=principal.by)

@@ -7,7 +7,7 @@ a stable id, and ends with ``finish`` or ``error``.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any
 
 from crdt_sessions.errors import CrdtSessionsError
@@ -31,6 +31,7 @@ from crdt_sessions.model import (
 )
 from crdt_sessions.model.values import Message, Part
 from crdt_sessions.runtime import RunChanged, SessionEvent, SessionRegistry
+from crdt_sessions_server.gateways.children import ChildRuns, below, by_parent, child_value
 from crdt_sessions_server.gateways.conversation import follow_run, output_id, rests
 from crdt_sessions_server.gateways.front_end import FrontEnd
 from crdt_sessions_server.gateways.parts import JoinedParts
@@ -49,19 +50,26 @@ _log = logging.getLogger("crdt_sessions.gateways")
 
 def ui_messages(view: SessionView) -> list[dict[str, Any]]:
     """Return the conversation as ``UIMessage``s, equal to those of a client that followed it."""
-    return [_ui_message(view, message) for message in alone(view.conversation())]
+    children = by_parent(view.runs.all())
+    return [_ui_message(view, message, children) for message in alone(view.conversation())]
 
 
-def _ui_message(view: SessionView, message: Message) -> dict[str, Any]:
+def _ui_message(view: SessionView, message: Message, children: Mapping[str, list[Run]]) -> dict[str, Any]:
     (spelled,) = shaped([message], "ai-sdk")
     if message.metadata is not None:
         spelled["metadata"] = message.metadata
     run = view.runs.value(message.run_id) if message.run_id is not None else None
     if run is None:
         return spelled
+    spelled["parts"] += [_child_part(child_value(view, child)) for child in below(run.id, children)]
     if run.over and message.parts and _answered(message.parts[-1]):
         spelled["parts"].append({"type": "step-start"})
     return spelled | {"metadata": _metadata(run)}
+
+
+def _child_part(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a child run as a part of its parent's message, which a later one of the same id replaces."""
+    return {"type": "data-run", "id": value["runId"], "data": value}
 
 
 def _answered(part: Part) -> bool:
@@ -302,11 +310,12 @@ async def follow(
     """
     try:
         async with registry.open(name) as session:
-            encoder = Encoder(session.view.runs.find(run_id), known, front)
+            encoder, children = Encoder(session.view.runs.find(run_id), known, front), ChildRuns(run_id)
             yield [*encoder.encode([]), *_superseded(session.view, run_id)]
             try:
-                async for events in follow_run(session, run_id, paused=rests):
-                    yield list(encoder.encode(events))
+                async for events in follow_run(session, run_id, paused=rests, children=True):
+                    rest, told = children.take(session.view, events)
+                    yield [*map(_child_part, told), *encoder.encode(rest)]
                     if encoder.ended:
                         return
                     if front is not None:
