@@ -44,6 +44,7 @@
     ├── NotAnAnswer               it does not fit what people are asked
     ├── AlreadyDecided            what people were asked is settled; the first decision counts
     ├── NothingToDecide           nobody is asked about the tool call
+    ├── CallNotGiven              a device brings the result of a tool call that is not its own
     ├── StorageError              the store failed; what was not acknowledged is not stored
     │   ├── SessionFailed         the service failed in the middle of something; the session is loaded anew
     │   ├── DamagedLog            a stored row does not match its checksum, or cannot be applied
@@ -330,6 +331,21 @@ class NothingToDecide(CrdtSessionsError):
     def __init__(self, *, call: str, why: str) -> None:
         super().__init__(f"there is nothing to decide about the tool call {call!r}: {why}")
         self.call = call
+
+
+class CallNotGiven(CrdtSessionsError):
+    """A device brings the result of a tool call that is not its own.
+
+    Args:
+        call: the tool call.
+        device: the device.
+        why: what is the matter.
+    """
+
+    def __init__(self, *, call: str, device: str, why: str) -> None:
+        super().__init__(f"the result of the tool call {call!r} by the device {device!r} does not count: {why}")
+        self.call = call
+        self.device = device
 
 
 class _SessionError(CrdtSessionsError):

@@ -15,6 +15,7 @@ from crdt_sessions.ids import SessionId
 from crdt_sessions.model import (
     ApprovalRequest,
     Author,
+    ClientCall,
     Message,
     MessageView,
     Run,
@@ -78,8 +79,11 @@ class LeasedRun:
         error: str | None = None,
         denied: bool = False,
         approval: ApprovalRequest | None = None,
+        client_call: ClientCall | None = None,
     ) -> None:
         """Write what is known of a tool call so far: its input, a question to people, its output or its error.
+
+        *client_call* asks devices of clients to do it, where the call is new.
 
         Raises:
             BadValue: *input* or *output* is not JSON that every peer can hold.
@@ -94,6 +98,8 @@ class LeasedRun:
                 message.close_parts()
                 tool = message.open_tool(call_id, name)
                 tool.append(json.dumps(input, ensure_ascii=False) if input is not None else "")
+                if client_call is not None:
+                    tool.call_in_client(client_call)
                 tool.close(input)
             _advance(tool, output, error, denied, approval)
 

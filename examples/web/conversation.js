@@ -38,11 +38,11 @@ export function ask (doc, by, messageId, trigger, agent = '*') {
   doc.transact(() => runOf(doc, `run-${crypto.randomUUID()}`).set('request', { messageId, agent, trigger, by, createdAt: Date.now() }))
 }
 
-/** The parts of a message that count: not those that an agent took back, but for calls that people were asked about. */
+/** The parts of a message that count: not those that an agent took back, but for calls that people, or devices, were asked about. */
 const shown = message => {
   const parts = message?.get('parts')
   const gone = message?.get('superseded') ?? 0
-  return parts instanceof Y.Array ? parts.toArray().filter((part, at) => at >= gone || (part instanceof Y.Map && part.has('approvalRequest'))) : []
+  return parts instanceof Y.Array ? parts.toArray().filter((part, at) => at >= gone || (part instanceof Y.Map && (part.has('approvalRequest') || part.has('clientCall')))) : []
 }
 
 const callOf = (doc, messageId, toolCallId) =>

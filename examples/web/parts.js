@@ -78,6 +78,22 @@ function answers (call, { names }) {
     ${refused.map(each => html`<p class="note lost">${names.of(each.by)} ${verb(each, call)}; it does not count: ${names.of(each.by)} ${REFUSED[each.why] ?? each.why}${each.detail ? `: ${each.detail}` : ''}</p>`)}`
 }
 
+const OUTCOMES = { done: 'Done', failed: 'Tried', refused: 'Refused' }
+
+/** Whose device calls a tool that runs in a client, or did; and whose results do not count. */
+function device (call, message, { names, me, session }) {
+  if (!call.clientCall) return nothing
+  const taken = message.run?.calls?.find?.(each => each.toolCallId === call.toolCallId)?.taken
+  const { outcome } = call
+  const whose = ({ by, device }) => device === String(session.doc.clientID) ? 'in this window' : by === me.id ? 'in another window of yours' : by ? `in a window of ${names.of(by)}` : 'on a device'
+  const late = Array.isArray(call.lateResults) ? call.lateResults : []
+  return html`
+    ${taken ? html`<p class="note">At work ${whose(taken)}</p>` : nothing}
+    ${!taken && !outcome && message.run?.calls?.length ? html`<p class="note">Waits for a window or device that can do it</p>` : nothing}
+    ${outcome && OUTCOMES[outcome.code] ? html`<p class="note">${OUTCOMES[outcome.code]} ${whose(outcome)}</p>` : nothing}
+    ${late.map(each => html`<p class="note lost">A result ${whose(each)} came ${each.why === 'late' ? 'too late' : 'without being asked for'}; it does not count</p>`)}`
+}
+
 function tool (call, message, page) {
   const input = call.inputText || (call.input === undefined ? '' : shown(call.input))
   const waits = call.state === 'approval-requested'
@@ -88,7 +104,7 @@ function tool (call, message, page) {
       ${input ? html`<p class="label">Input</p><pre class="input" tabindex="0">${input}</pre>` : nothing}
       ${call.output === undefined ? nothing : html`<p class="label">Output</p><pre class="output" tabindex="0">${shown(call.output)}</pre>`}
       ${call.errorText ? html`<p class="error">${call.errorText}</p>` : nothing}
-    </details>${question(call, message, page)}${answers(call, page)}`
+    </details>${question(call, message, page)}${answers(call, page)}${device(call, message, page)}`
 }
 
 function thoughts (part, active) {

@@ -68,6 +68,10 @@ REQUESTS = [
         "approved": True, "value": "v", "reason": "r", "principal": "ann",
     }),
     ("PATCH", "/v1/sessions/{name}/runs/{run}/approvals/{call}/draft", {"fields": {"name": "v"}}),
+    ("PUT", "/v1/sessions/{name}/runs/{run}/calls/{call}/offers/{device}", {"principal": "ann"}),
+    ("PUT", "/v1/sessions/{name}/runs/{run}/calls/{call}/results/{device}", {
+        "output": {"k": "v"}, "errorText": "e", "principal": "ann",
+    }),
     ("POST", "/v1/runs/claim", {"agents": ["nobody"], "worker": "w"}),
     ("POST", "/v1/sessions/{name}/runs/{run}/claim", {"agents": ["nobody"], "worker": "w"}),
     ("POST", "/v1/sessions/{name}/runs/{run}/renew", None),
@@ -176,7 +180,11 @@ def test_odd_strings_are_refused_or_taken(http, number):
         "id": "1",
         "path": "a",
         "artifact": "a",
+        "device": "d",
     }
+    if "/calls/" in template:
+        asked = {"name": "t", "input": "i", "clientCall": {"requestedAt": 1}}
+        http.put(f"/v1/sessions/{name}/runs/run-m/tools/c", json=asked, headers=headers).raise_for_status()
     text = json.dumps(body).replace("{name}", name) if body is not None else ""
     body = json.loads(text) if text else None
     plain = template.format_map({key: quote(value, safe="") for key, value in known.items()})

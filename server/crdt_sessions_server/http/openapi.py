@@ -42,6 +42,7 @@ _PATH_PARAMETERS = {
     "artifact": "The artifact's id.",
     "run": "The run's id.",
     "call": "The tool call's id.",
+    "device": "The device's own name.",
     "message": "The message's id.",
     "key": "The step's key.",
     "principal": "The principal's id.",

@@ -158,6 +158,12 @@ OF_ERRORS: dict[type[errors.CrdtSessionsError], ProblemType] = {
         "Nobody is asked",
         "Look at the run: its member pending names the calls that wait for a decision.",
     ),
+    errors.CallNotGiven: ProblemType(
+        "call-not-given",
+        409,
+        "The call is not this device's",
+        "Offer the device again; the member taken of the answer says which device has the call.",
+    ),
     errors.AgentAway: ProblemType(
         "agent-away", 503, "The agent is not there",
         "Start the agent, or ask one that GET /v1/agents lists; the question is kept and answered when it is back.",

@@ -14,7 +14,7 @@ from quart import Blueprint, request
 from quart_schema import tag, validate_request, validate_response
 
 from crdt_sessions.errors import LeaseLost, WrongOffset
-from crdt_sessions.model import ApprovalRequest, Message, Run, RunError, RunResult, Spent
+from crdt_sessions.model import ApprovalRequest, ClientCall, Message, Run, RunError, RunResult, Spent
 from crdt_sessions.model.strings import (
     CALL_CHARACTERS,
     NAME_CHARACTERS,
@@ -66,6 +66,7 @@ class Call(Body):
     error: str | None = None
     denied: bool = False
     approval: ApprovalRequest | None = Field(None, description="What people are asked.")
+    client_call: ClientCall | None = Field(None, description="If a device of a client is to call the tool.")
 
 
 class StepValue(Body):
@@ -247,5 +248,6 @@ def _answer_routes(leases: Blueprint, held: Callable[[str, str], Leased]) -> Non
                 error=data.error,
                 denied=data.denied,
                 approval=data.approval,
+                client_call=data.client_call,
             )
         return "", 204
