@@ -32,8 +32,8 @@ check: $(VENV)/.ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-conformance: setup                    ## the public conformance suite of Durable Streams, whole
-	CONFORMANCE=1 $(BIN)/pytest -q -n 0 tests/streams/test_conformance.py
+conformance: setup                    ## the public conformance suites of Durable Streams and MCP, whole
+	CONFORMANCE=1 $(BIN)/pytest -q -n 0 tests/streams/test_conformance.py tests/mcp/test_conformance.py
 
 soak: $(VENV)/.ready                  ## a steady load for ten minutes; SOAK="--seconds 60" chooses
 	$(BIN)/python -m tests.bench.soak $(SOAK)
