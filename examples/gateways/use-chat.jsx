@@ -1,16 +1,33 @@
 import { StrictMode, useEffect, useState } from 'react'
 import { createRoot } from 'react-dom/client'
 import { useChat } from '@ai-sdk/react'
-import { DefaultChatTransport } from 'ai'
+import { DefaultChatTransport, lastAssistantMessageIsCompleteWithToolCalls } from 'ai'
 import { service, session } from './place.js'
 
 const api = `${service}/v1/gateways/ai-sdk/chat`
 const history = () => fetch(`${api}/${session}/messages`).then(answer => answer.json()).then(({ messages }) => messages)
 
+// Tools that agents may have this page call (run.call_in_client): of all pages that are open, one is given the call.
+const TOOLS = {
+  time_zone: () => Intl.DateTimeFormat().resolvedOptions().timeZone
+}
+const device = sessionStorage.device ??= crypto.randomUUID() // of this tab, also when it is loaded again
+const transport = new DefaultChatTransport({ api, headers: { 'X-Device-Id': device } })
+
 function Chat ({ initial }) {
   const [text, setText] = useState('')
-  const { messages, setMessages, sendMessage, resumeStream, status, error } = useChat({
-    id: session, messages: initial, resume: true, transport: new DefaultChatTransport({ api })
+  const [called, setCalled] = useState([])
+  const { messages, setMessages, sendMessage, resumeStream, addToolOutput, status, error } = useChat({
+    id: session,
+    messages: initial,
+    resume: true,
+    transport,
+    sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithToolCalls,
+    onToolCall ({ toolCall: { toolName, toolCallId } }) {
+      if (!(toolName in TOOLS)) return
+      setCalled(before => [...before, toolName])
+      addToolOutput({ tool: toolName, toolCallId, output: TOOLS[toolName]() })
+    }
   })
 
   // useChat hears only answers to its own questions: what others ask and are answered is told by the session's events.
@@ -43,6 +60,7 @@ function Chat ({ initial }) {
             {message.parts.map((part, index) => part.type === 'text' ? <span key={index}>{part.text}</span> : null)}
           </li>
         ))}
+        {called.map((name, index) => <li key={`called-${index}`} className="note">This page called {name}</li>)}
         {error && <li role="alert">{error.message}</li>}
       </ol>
       <form onSubmit={send}>
