@@ -2,7 +2,7 @@
 //   conversation.js  what is in the document            session.js      the connection and the copy in this browser
 //   aside.js         what the service did not take      access.js       HTTP, the token, who one is by it
 //   rights.js        what one may do                    identity.js     who one is without a token
-//   header.js  composer.js  transcript.js  parts.js  presence.js  notices.js  states.js  past.js
+//   header.js  composer.js  transcript.js  parts.js  children.js  presence.js  notices.js  states.js  past.js
 //   editor.js  carets.js: what is shown
 // This file puts them together and draws.
 import { html, render } from 'lit-html'

@@ -3,6 +3,7 @@ import * as Y from 'yjs'
 
 export const ACTIVE = ['queued', 'running', 'suspended']
 const MOST_SUGGESTIONS = 6
+const DEEPEST = 8 // careless writers could make a circle
 
 /** Post a message, and ask `agent` about it if one is named: one transaction, so that it is whole for everybody. */
 export function post (doc, author, text, agent) {
@@ -45,8 +46,11 @@ const shown = message => {
   return parts instanceof Y.Array ? parts.toArray().filter((part, at) => at >= gone || (part instanceof Y.Map && (part.has('approvalRequest') || part.has('clientCall')))) : []
 }
 
+/** A message of the conversation, or one that a child run writes beside it. */
+const messageOf = (doc, id) => doc.getMap('messages').get(id) ?? doc.getMap('delegated').get(id)
+
 const callOf = (doc, messageId, toolCallId) =>
-  shown(doc.getMap('messages').get(messageId)).find(part => part.get('toolCallId') === toolCallId)
+  shown(messageOf(doc, messageId)).find(part => part.get('toolCallId') === toolCallId)
 
 /** Say what one thinks of a tool call that waits for approval. The service settles which decision counts. */
 export function decide (doc, messageId, toolCallId, by, approved, value) {
@@ -93,14 +97,33 @@ export function agents (doc) {
   return new Set(found.filter(name => typeof name === 'string' && name && name !== '*'))
 }
 
+const jsonOf = message => shown(message).map(part => part instanceof Y.Map ? part.toJSON() : {})
+
+/** Returns a function that finds the child runs of a run, each with what it writes and children of its own. */
+function families (doc) {
+  const found = new Map() // parent -> its children
+  for (const [id, run] of doc.getMap('runs')) {
+    const request = run instanceof Y.Map ? run.get('request') : null
+    if (request?.parent) found.set(request.parent, [...found.get(request.parent) ?? [], { id, ...run.toJSON() }])
+  }
+  const order = (a, b) => a.request.createdAt - b.request.createdAt || a.id.length - b.id.length || (a.id < b.id ? -1 : 1)
+  const below = (id, depth = 0) => depth > DEEPEST ? [] : (found.get(id) ?? []).sort(order).map(run => ({
+    run,
+    message: { id: run.output, run, parts: jsonOf(messageOf(doc, run.output)) },
+    children: below(run.id, depth + 1)
+  }))
+  return below
+}
+
 /** Messages in the session's order: by seq; without one last, by time, then id. */
 export function messages (doc) {
   const runs = doc.getMap('runs')
   const written = doc.getMap('messages')
+  const childrenOf = families(doc)
   const asked = new Map() // question -> the run nobody has begun to write yet
   for (const [id, run] of runs) {
     const request = run instanceof Y.Map ? run.get('request') : null
-    if (request && !written.has(run.get('output'))) asked.set(request.messageId, { id, ...run.toJSON() })
+    if (request && !request.parent && !written.has(run.get('output'))) asked.set(request.messageId, { id, ...run.toJSON() })
   }
   const found = []
   for (const [id, message] of written) {
@@ -113,7 +136,8 @@ export function messages (doc) {
       by: message.get('by'),
       run: run instanceof Y.Map ? { id: message.get('runId'), ...run.toJSON() } : undefined,
       asked: asked.get(id),
-      parts: shown(message).map(part => part instanceof Y.Map ? part.toJSON() : {})
+      parts: jsonOf(message),
+      children: childrenOf(message.get('runId') ?? asked.get(id)?.id) // an agent may ask others before it writes
     })
   }
   return found.sort((a, b) => (a.seq ?? Infinity) - (b.seq ?? Infinity) || a.createdAt - b.createdAt || (a.id < b.id ? -1 : 1))

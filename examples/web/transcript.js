@@ -1,6 +1,7 @@
 // The conversation as it is shown: messages, and what is to be said and done about the run behind each.
 import { html, nothing } from 'lit-html'
 import { repeat } from 'lit-html/directives/repeat.js'
+import { tree } from './children.js'
 import { ACTIVE, ask, cancel } from './conversation.js'
 import { part } from './parts.js'
 
@@ -90,7 +91,7 @@ export class Transcript {
 
   #message (message) {
     const { session, me, names } = this.page
-    const key = JSON.stringify([message.parts, message.run, message.asked, message.seq, message.by, this.#stamp])
+    const key = JSON.stringify([message.parts, message.run, message.children, message.asked, message.seq, message.by, this.#stamp])
     const known = this.#rendered.get(message.id)
     if (known?.key === key && known.doc === session.doc) return known.html
     const active = ACTIVE.includes(message.run?.status)
@@ -101,7 +102,7 @@ export class Transcript {
       <article class="message ${message.role} ${own ? 'own' : ''} ${writing ? 'writing' : ''}" data-id=${message.id} aria-busy=${writing ? 'true' : 'false'}>
         <header><b>${message.author?.name || names.of(message.author?.id)}</b>${this.#sender(message)} <time datetime=${Number.isFinite(message.createdAt) ? time.toISOString() : ''}>${time.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' })}</time>
           ${message.seq === undefined ? html`<span class="waiting" title="Kept on this device until the service has it">Not synced</span>` : nothing}</header>
-        ${message.parts.map(each => part(each, message, this.page, active))}${message.role === 'user' ? this.#waiting(message) : this.#ending(message.run, message)}
+        ${message.parts.map(each => part(each, message, this.page, active))}${tree(message.children, this.page, run => this.#stop(run))}${message.role === 'user' ? this.#waiting(message) : this.#ending(message.run, message)}
       </article>`
     this.#rendered.set(message.id, { key, doc: session.doc, html: fresh })
     return fresh

@@ -33,6 +33,10 @@ class Room:
             "POST", self.of("/messages"), {"text": text, "author": {"id": principal, "name": name, "kind": "human"}}
         )
         run = self.call("POST", self.of("/runs"), {"messageId": message["id"], "agent": agent})["id"]
+        return self.take(run, agent)
+
+    def take(self, run, agent):
+        """Take a run as an agent."""
         claim = self.call("POST", self.of(f"/runs/{run}/claim"), {"agents": [agent], "leaseS": 60})
         return Holder(self, run, claim["token"])
 
@@ -44,7 +48,9 @@ class Holder:
         self._room, self.run, self._lease, self._written = room, run, lease, {}
 
     def _call(self, method, path, body):
-        self._room.call(method, self._room.of(f"/runs/{self.run}/{path}"), body, **{"Lease-Token": self._lease})
+        return self._room.call(
+            method, self._room.of(f"/runs/{self.run}/{path}"), body, **{"Lease-Token": self._lease}
+        )
 
     def say(self, text, type="text"):
         offset = self._written.get(type, 0)
@@ -53,6 +59,11 @@ class Holder:
 
     def tool(self, call="c1", name="book_seat", **more):
         self._call("PUT", f"tools/{call}", {"name": name, **more})
+
+    def delegate(self, key, task, agent="helper", begin=True):
+        """Ask for a child run, and take it unless it is not to *begin* yet."""
+        child = self._call("POST", "children", {"key": key, "task": task, "agent": agent})["id"]
+        return self._room.take(child, agent) if begin else child
 
     def end(self, status="completed"):
         self._call("POST", "result", {"status": status})
