@@ -130,6 +130,8 @@ class Tasks(ClientExtension):
                     return CallToolResult(content=[], is_error=True)
                 if told["status"] == "input_required":
                     said = self.said.pop(0)
+                    if said == "leave":
+                        return CallToolResult(content=[])
                     if said == "stop":
                         await self.request(context.session, "tasks/cancel", taskId=task["taskId"])
                     else:

@@ -14,6 +14,7 @@ from crdt_sessions.storage import MemoryStore
 from crdt_sessions_server.http.inside import Inside
 from crdt_sessions_server.mcp.api import Api
 from crdt_sessions_server.mcp.server import build
+from crdt_sessions_server.mcp.subscriptions import Followed
 from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
 from tests.mcp.conftest import VERSIONS, client
@@ -179,3 +180,25 @@ async def test_in_one_process_no_socket_is_needed():
             await mcp.call_tool("post_message", {"session": "s", "text": "hello"})
             read = await mcp.call_tool("read_session", {"session": "s"})
             assert read.structured_content["messages"][0]["parts"][0]["text"] == "hello"
+
+
+class Quiet:
+    """An interface at which nothing happens."""
+
+    async def events(self, session, kinds=None):
+        yield []
+        await asyncio.get_running_loop().create_future()
+
+
+async def test_one_client_is_told_of_so_many_resources():
+    followed = Followed(lambda uri: asyncio.sleep(0))
+    try:
+        for number in range(100):
+            await followed.follow(Quiet(), f"session://s{number}")
+        await followed.follow(Quiet(), "session://s0")
+        with pytest.raises(MCPError, match="100 resources"):
+            await followed.follow(Quiet(), "session://more")
+        followed.leave("session://s0")
+        await followed.follow(Quiet(), "session://more")
+    finally:
+        await followed.close()
