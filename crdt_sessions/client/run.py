@@ -14,9 +14,9 @@ from crdt_sessions.client.child import ChildRun
 from crdt_sessions.client.service import Assignment, ServiceClient
 from crdt_sessions.client.session import SessionPeer
 from crdt_sessions.client.stream import MessageStream, TextStream
-from crdt_sessions.client.tool_calls import ToolCall, ToolOutcome
+from crdt_sessions.client.tool_calls import ClientCalls, ToolCall, ToolOutcome
 from crdt_sessions.client.toolbox import RunTools, ToolSource
-from crdt_sessions.errors import BadValue, NotFound, RunCancelled, RunStopped, RunSuspended
+from crdt_sessions.errors import BadValue, NotFound, RunStopped, RunSuspended
 from crdt_sessions.model import (
     Approval,
     ApprovalRequest,
@@ -63,6 +63,7 @@ class AgentRun:
         self._calls = 0
         self._children = 0
         self._broke_off = session.view.broke_off(assignment.run)
+        self._clients = ClientCalls(session, out, assignment.run.id)
 
     @property
     def id(self) -> str:
@@ -446,33 +447,47 @@ class AgentRun:
         Raises:
             BadValue: *input* is not JSON that every peer can hold, or *attempts* is out of bounds.
         """
-        now = self.session.now()
-        deadline = None if deadline_s is None else now + int(deadline_s * 1000)
-        try:
-            asked = ClientCall(takers=takers, deadline=deadline, attempts=attempts, requested_at=now)
-        except ValidationError as error:
-            raise BadValue(where="the call", why="; ".join(why_not(error))) from None
+        asked = self._clients.asked(takers, deadline_s, attempts)
         return self._call(name, input, call_id, asked)
 
-    async def outcomes(self, calls: Sequence[ToolCall], *, suspend: bool = True) -> list[ToolOutcome]:
+    def lend_client_tools(
+        self, *, takers: list[str] | None = None, deadline_s: float | None = None, attempts: int = 3
+    ) -> None:
+        """Have a device of a client execute what a model calls of the client's tools in :attr:`input`.
+
+        It is for calls that a bridge writes from now on; :meth:`outcomes` waits for them::
+
+            run.lend_client_tools()
+            await run.outcomes()  # of calls that an attempt before this one has left
+            while True:
+                await bridges.write(run.out, model(run.history(), run.input))
+                if not await run.outcomes():
+                    break  # the model called nothing more
+
+        Args:
+            takers: the principals whose devices may take a call; everybody's if None.
+            deadline_s: seconds after which a call counts as failed.
+            attempts: how many devices may be given it, one after the other; at most 10.
+
+        Raises:
+            BadValue: *attempts* is out of bounds.
+        """
+        names = [tool.name for tool in self.input.tools if tool.where == "client"]
+        self._clients.lend(names, takers, deadline_s, attempts)
+
+    async def outcomes(self, calls: Sequence[ToolCall] | None = None, *, suspend: bool = True) -> list[ToolOutcome]:
         """Return what came of calls that devices were asked to do (:meth:`client_tool`), once it is known of all.
 
         Args:
-            calls: the calls; each may be done by another device, at the same time.
+            calls: the calls; each may be done by another device, at the same time. If None, those of this answer
+                that were not settled when this process took it up, and not returned since.
             suspend: as in :meth:`call_in_client`.
 
         Raises:
             RunSuspended: there is no result yet. Let it pass.
             RunCancelled: somebody pressed stop meanwhile.
         """
-        if suspend and any(call.outcome is None for call in calls):
-            self.out.end("suspended", "a client calls a tool")
-            raise RunSuspended(run=self.id, why="a client must call a tool")
-        await self.session.until(lambda: self.cancelled or all(call.outcome is not None for call in calls))
-        found = [outcome for call in calls if (outcome := call.outcome) is not None]
-        if len(found) < len(calls):
-            raise RunCancelled(run=self.id, why="somebody pressed stop")
-        return found
+        return await self._clients.outcomes(calls, suspend=suspend)
 
     def restart(self) -> None:
         """Begin the answer anew: what stands there is shown to nobody any more, and stays in the document's history.

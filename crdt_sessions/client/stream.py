@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from crdt_sessions.client.peer import Peer
 from crdt_sessions.errors import NotAnswered, RunCancelled, RunFailed
 from crdt_sessions.ids import reference
 from crdt_sessions.model import (
+    ClientCall,
     Message,
     PartStream,
     Run,
@@ -66,6 +67,8 @@ class MessageStream:
         self._spent = Spent()
         self._reason: str | None = None
         self._ended = False
+        self.client_tools: dict[str, Callable[[], ClientCall]] = {}
+        """Tools that a device of a client executes when a model calls them, to what it is asked then."""
         self.result: RunResult | None = None
         """The report about the run, once its writer is done."""
         self._activity: Activity = "idle"
@@ -111,10 +114,14 @@ class MessageStream:
 
     def end_tool_input(self, call_id: str, input: Any = None, *, error: str | None = None) -> None:
         """Mark a tool call's input as complete; *error* says why it could not be parsed."""
+        tool = self._tools[call_id]
+        asked = self.client_tools.get(tool.name) if error is None else None
 
         def change(view: SessionView) -> None:
             self._append(view)
-            self._tools[call_id].close(input, error=error)
+            if asked is not None:  # at once with its input: who reads it is not to take it for the agent's own
+                tool.call_in_client(asked())
+            tool.close(input, error=error)
 
         self._peer.edit(change)
 

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from crdt_sessions import connect
+from crdt_sessions.bridges import deltas
 from crdt_sessions.errors import ToolRefused
 from tests.agents import working
 from tests.processes import PATIENCE, Server
@@ -104,3 +105,32 @@ async def test_a_deadline_is_told(service, room):
     async with working(service.url, answer, name), connect(service.url, room, id="ann") as ann:
         said = await ann.post("well?", agent=name)
         assert (await answered(ann, said)).text == "deadline: no device had a result of the tool in time"
+
+
+async def test_what_a_model_calls_of_the_clients_tools_is_done_by_one_of_them(service, room):
+    told = []
+
+    async def model(history):
+        told.append([message["role"] for message in history])
+        if history[-1]["role"] == "tool":
+            yield deltas.Delta("text", f"so: {history[-1]['content']}")
+        else:
+            yield deltas.Delta("text", "let me see ")
+            yield deltas.Delta("tool", '{"exact": true}', 0, "call-1", "place")
+            yield deltas.Delta("finish", "tool_calls")
+
+    async def answer(run):
+        run.lend_client_tools()
+        await run.outcomes()
+        while True:
+            await deltas.write(run.out, model(run.history()))
+            if not await run.outcomes():
+                break
+
+    tools = [{"name": "place", "where": "client", "inputSchema": {"type": "object"}}]
+    name = "guide-model"
+    async with working(service.url, answer, name), connect(service.url, room, id="ann") as ann:
+        ann.offer_tool("place", lambda arguments: f"Oslo {arguments['exact']}")
+        said = await ann.post("where?", agent=name, input={"tools": tools})
+        assert (await answered(ann, said)).text == "let me see so: Oslo True"
+    assert [roles[-1] for roles in told] == ["user", "tool"]
