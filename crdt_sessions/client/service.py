@@ -103,7 +103,7 @@ class ServiceClient:
         answer = await self.request(
             "POST",
             "/v1/runs/claim",
-            json={"agents": list(agents), "waitS": wait_s, "worker": self._worker},
+            json={"agents": list(agents), "waitS": wait_s, "worker": self._worker, "children": True},
             timeout=wait_s + _TIMEOUT_S,
         )
         return _assignment(answer.json()) if answer.status_code == 200 else None
@@ -114,7 +114,9 @@ class ServiceClient:
         Raises:
             RunNotClaimable: it is not queued, not its turn yet, or for another agent.
         """
-        answer = await self.request("POST", f"{_path(session, run)}/claim", json={"agents": [agent]})
+        answer = await self.request(
+            "POST", f"{_path(session, run)}/claim", json={"agents": [agent], "children": True}
+        )
         return _assignment(answer.json())
 
     async def release(self, assignment: Assignment) -> None:

@@ -33,6 +33,7 @@ class Claimant:
     asked_at: Millis | None
     tenant: str | None = None
     wants: Callable[[SessionId], bool] = lambda _: True
+    children: bool = True
 
     def may_take(self, session: SessionId) -> bool:
         """Tell whether this claimant may take runs of a session."""
@@ -52,6 +53,7 @@ class Claimant:
             ttl_ms=None if self.ttl_s is None else int(self.ttl_s * 1000),
             worker=self.worker,
             asked_at=self.asked_at,
+            children=self.children,
             now=now,
         )
 

@@ -48,6 +48,7 @@ class Dispatcher:
         worker: str | None = None,
         tenant: str | None = None,
         wants: Callable[[SessionId], bool] = lambda _: True,
+        children: bool = True,
     ) -> Assignment | None:
         """Take the oldest run that is ready for one of *agents*, waiting up to *wait_s* seconds for one.
 
@@ -60,6 +61,7 @@ class Dispatcher:
                 same process does not get that run again.
             tenant: the tenant whose sessions are searched; all tenants if None.
             wants: tells whether the claimant takes runs of a session.
+            children: whether it takes child runs, too.
 
         Returns:
             the run with its lease, or None if no run was ready in time.
@@ -70,7 +72,8 @@ class Dispatcher:
         """
         claimants, loop = self._registry.claimants, asyncio.get_running_loop()
         until = loop.time() + wait_s
-        claimant = Claimant((*agents, ANY_AGENT), owner, ttl_s, worker, self._registry.clock.now(), tenant, wants)
+        now = self._registry.clock.now()
+        claimant = Claimant((*agents, ANY_AGENT), owner, ttl_s, worker, now, tenant, wants, children)
         if new := claimants.note(claimant):
             await self._remember(new, claimant)
         while True:
@@ -104,15 +107,24 @@ class Dispatcher:
             _log.warning("names of agents could not be stored: %s", error)
 
     async def claim_one(
-        self, session_id: SessionId, run_id: str, *, agents: Sequence[str], owner: str, ttl_s: float | None = None
+        self,
+        session_id: SessionId,
+        run_id: str,
+        *,
+        agents: Sequence[str],
+        owner: str,
+        ttl_s: float | None = None,
+        children: bool = True,
     ) -> Assignment:
-        """Take the run with this id.
+        """Take the run with this id. Arguments as of :meth:`claim`.
 
         Raises:
             RunNotClaimable: it is not queued, not its turn yet, or for another agent.
             SessionNotFound, SessionClosed, StorageError: the session cannot be used.
         """
-        return await self._assign(session_id, run_id, Claimant(tuple(agents), owner, ttl_s, None, None))
+        return await self._assign(
+            session_id, run_id, Claimant(tuple(agents), owner, ttl_s, None, None, children=children)
+        )
 
     async def _assign(self, session_id: SessionId, run_id: str, claimant: Claimant) -> Assignment:
         async with self._registry.open(session_id) as session:

@@ -37,7 +37,7 @@ class Room:
 
     def take(self, run, agent):
         """Take a run as an agent."""
-        claim = self.call("POST", self.of(f"/runs/{run}/claim"), {"agents": [agent], "leaseS": 60})
+        claim = self.call("POST", self.of(f"/runs/{run}/claim"), {"agents": [agent], "leaseS": 60, "children": True})
         return Holder(self, run, claim["token"])
 
 

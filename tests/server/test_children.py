@@ -30,7 +30,7 @@ def parent(http, request):
 
 
 def claimed(http, path, agent):
-    answer = http.post(f"{path}/claim", json={"agents": [agent]})
+    answer = http.post(f"{path}/claim", json={"agents": [agent], "children": True})
     answer.raise_for_status()
     return path, {"Lease-Token": answer.json()["token"]}
 
@@ -63,6 +63,14 @@ def test_without_the_lease_there_is_no_child(http, parent):
 def test_what_cannot_be_a_child_is_refused_before_it_is_written(http, parent, body):
     assert delegate(http, parent, **body).status_code in (413, 422)
     assert http.get(f"{parent[0]}/children").json()["runs"] == []
+
+
+def test_an_agent_that_does_not_say_that_it_knows_child_runs_gets_none(http, parent):
+    delegate(http, parent)
+    child = f"{parent[0]}:a"
+    assert http.post(f"{child}/claim", json={"agents": ["helper"]}).status_code == 409
+    assert http.post("/v1/runs/claim", json={"agents": ["helper"], "waitS": 0}).status_code == 204
+    claimed(http, child, "helper")
 
 
 def test_what_a_child_writes_is_told_only_to_those_who_want_it(http, parent):

@@ -48,6 +48,8 @@ class Claim:
     """The process that asks, if it says so."""
     asked_at: Millis | None = None
     """Since when it waits for a run; now if None."""
+    children: bool = True
+    """Whether it knows of child runs, which have a task in place of a question."""
 
 
 class Leases:
@@ -82,6 +84,8 @@ class Leases:
             raise RunNotClaimable(run=run_id, status=record.status if record is not None else "unknown")
         if record.agent != ANY_AGENT and record.agent not in claim.agents:
             raise RunNotClaimable(run=run_id, status=f"for the agent {record.agent}")
+        if record.parent is not None and not claim.children:
+            raise RunNotClaimable(run=run_id, status="a child run, and the claimant does not say that it takes these")
         left_it = claim.worker is not None and claim.worker == record.left_by
         if left_it and (claim.asked_at or now) <= (record.left_at or 0):
             # It asked before it went silent or gave the run back, and may not be there to hear the answer.

@@ -158,6 +158,7 @@ class RunSteward:
         ttl_ms: int | None = None,
         worker: str | None = None,
         asked_at: Millis | None = None,
+        children: bool = True,
         now: Millis,
     ) -> RunRecord:
         """Give a queued run to a claimant; return it with its lease.
@@ -170,12 +171,13 @@ class RunSteward:
             ttl_ms: how long it may be silent; the rules' if None.
             worker: the process that asks, if it says so.
             asked_at: since when it waits for a run; now if None.
+            children: whether it takes child runs.
             now: the time.
 
         Raises:
             RunNotClaimable: it is not queued, not its turn yet, or for another agent.
         """
-        claim = Claim(list(agents), owner, digest, ttl_ms, worker, asked_at)
+        claim = Claim(list(agents), owner, digest, ttl_ms, worker, asked_at, children)
         record = self.leases.check(run_id, claim, now)
         with self._aside.about("run", run_id):
             return self.leases.lend(record, claim, now)

@@ -102,6 +102,9 @@ class ClaimRequest(Body):
     lease_s: float | None = Field(
         None, gt=0, description="How long one may be silent; the service's setting if absent."
     )
+    children: bool = Field(
+        False, description="Whether one takes child runs, too: `request.task` is what they are to do."
+    )
     worker: str | None = Field(
         None,
         max_length=NAME_CHARACTERS,
@@ -269,6 +272,7 @@ def _claim_routes(runs: Blueprint, dispatcher: Dispatcher) -> None:
             worker=data.worker,
             tenant=principal.tenant,
             wants=principal.may_see,
+            children=data.children,
         )
         claim = await live_access().allowed(current_admitted(), waiting)
         return _assigned(claim) if claim is not None else ("", 204)
@@ -284,7 +288,9 @@ def _claim_routes(runs: Blueprint, dispatcher: Dispatcher) -> None:
         principal.require_agents(data.agents)
         wanted: SessionId = asked_session(name)
         return _assigned(
-            await dispatcher.claim_one(wanted, run, agents=data.agents, owner=principal.id, ttl_s=data.lease_s)
+            await dispatcher.claim_one(
+                wanted, run, agents=data.agents, owner=principal.id, ttl_s=data.lease_s, children=data.children
+            )
         )
 
 
