@@ -1,7 +1,7 @@
 """The asyncio shell: performs the engine's effects. The registry of live sessions is its front door."""
 
 from crdt_sessions.runtime.access import ANONYMOUS, Access
-from crdt_sessions.runtime.agents import is_there, known_agents, runs_at_work, until_taken
+from crdt_sessions.runtime.agents import Attendance, is_there, known_agents, runs_at_work, until_taken
 from crdt_sessions.runtime.archive import archive, take_over
 from crdt_sessions.runtime.channel import Channel, Take, Transport
 from crdt_sessions.runtime.claimants import Assignment
@@ -31,6 +31,7 @@ __all__ = [
     "EVENT_KINDS",
     "Access",
     "Assignment",
+    "Attendance",
     "Channel",
     "Dispatcher",
     "FeedEvent",

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from crdt_sessions.errors import AgentAway
 from crdt_sessions.ids import SessionId, tenant_of
-from crdt_sessions.model import ANY_AGENT
+from crdt_sessions.model import ANY_AGENT, Run
 from crdt_sessions.runtime.projector import Projector
 from crdt_sessions.runtime.registry import SessionRegistry
 from crdt_sessions.runtime.session import Session
@@ -54,6 +54,60 @@ def is_there(
     at_work = runs_at_work(registry, tenant) if at_work is None else at_work
     leases = (record.lease for _, record in at_work)
     return any(agent in (ANY_AGENT, lease.agent) for lease in leases if lease is not None)
+
+
+class Attendance:
+    """Whether somebody is there to take a run that waits, as those who follow the run are told.
+
+    An agent that asks for work now and then is not away in between, only after a while (``RunRules.agent_wait_s``).
+
+    Args:
+        registry: the sessions.
+        session: the one that is followed.
+    """
+
+    def __init__(self, registry: SessionRegistry, session: Session) -> None:
+        self._registry = registry
+        self._session = session
+        self._since: float | None = None
+        self.away = False
+        """Whether nobody has been there for a while."""
+
+    async def wait(self, projector: Projector, run_id: str | None) -> bool:
+        """Return once there may be something to tell of the session, or of :attr:`away`: whether that has changed.
+
+        Args:
+            projector: what is told of the session.
+            run_id: the run that is followed, if there is one.
+
+        Raises:
+            ShuttingDown, StorageError: the session cannot be followed any more.
+        """
+        while True:
+            waits = self._waiting(run_id)
+            was, self.away = self.away, waits is not None and self._missed(waits)
+            if was != self.away:
+                return True
+            if waits is None:
+                await projector.wait()
+                return False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await projector.wait()
+                    return False
+
+    def _waiting(self, run_id: str | None) -> Run | None:
+        """Return the run if it waits for an agent, and not for its time."""
+        run = self._session.view.runs.value(run_id) if run_id is not None else None
+        return run if run is not None and run.status in (None, "queued") and run.due is None else None
+
+    def _missed(self, run: Run) -> bool:
+        if is_there(self._registry, tenant_of(self._session.id), run.agent or ANY_AGENT):
+            self._since = None
+            return False
+        now = asyncio.get_running_loop().time()
+        self._since = now if self._since is None else self._since
+        return now - self._since >= self._registry.rules.agent_wait_s
 
 
 async def until_taken(registry: SessionRegistry, session: Session, run_id: str, *, or_busy: bool = False) -> None:

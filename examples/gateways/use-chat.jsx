@@ -13,6 +13,7 @@ const TOOLS = {
 }
 const device = sessionStorage.device ??= crypto.randomUUID() // of this tab, also when it is loaded again
 const transport = new DefaultChatTransport({ api, headers: { 'X-Device-Id': device } })
+const answer = parts => parts.slice(parts.findLastIndex(part => part.type === 'data-begun-anew') + 1) // what the agent did not take back
 
 function Chat ({ initial }) {
   const [text, setText] = useState('')
@@ -57,7 +58,7 @@ function Chat ({ initial }) {
       <ol id="messages" aria-live="polite">
         {messages.map(message => (
           <li key={message.id} className={message.role}>
-            {message.parts.map((part, index) => part.type === 'text' ? <span key={index}>{part.text}</span> : null)}
+            {answer(message.parts).map((part, index) => part.type === 'text' ? <span key={index}>{part.text}</span> : null)}
           </li>
         ))}
         {called.map((name, index) => <li key={`called-${index}`} className="note">This page called {name}</li>)}

@@ -80,6 +80,8 @@ async def one(run, number, verb="say", *args):
                 open(flag, "w").close()
                 await run.session.durable()
                 os.kill(os.getpid(), signal.SIGKILL)
+        case "anew":
+            run.restart()
         case "file":
             run.session.edit(
                 lambda view: view.messages[run.out.message_id].add_part(

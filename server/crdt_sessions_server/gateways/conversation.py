@@ -30,7 +30,15 @@ from crdt_sessions.model import (
 from crdt_sessions.model.checks import json_size
 from crdt_sessions.model.strings import checked_id, derived
 from crdt_sessions.model.values import Trigger
-from crdt_sessions.runtime import Projector, RunChanged, Session, SessionEvent, SessionRegistry, known_agents
+from crdt_sessions.runtime import (
+    Attendance,
+    Projector,
+    RunChanged,
+    Session,
+    SessionEvent,
+    SessionRegistry,
+    known_agents,
+)
 from crdt_sessions_server.asgi import Scope, http_token
 from crdt_sessions_server.auth import Admission, Admitted, Permission, Principal, current_admission
 from crdt_sessions_server.gateways.children import is_about_child
@@ -237,12 +245,17 @@ def _going(view: SessionView, asked: str, question: Question) -> Run | None:
 
 
 async def follow_run(
-    session: Session, run_id: str, *, paused: Callable[[Run], bool] | None = None, children: bool = False
+    session: Session,
+    run_id: str,
+    *,
+    paused: Callable[[Run], bool] | None = None,
+    children: bool = False,
+    attendance: Attendance | None = None,
 ) -> AsyncIterator[list[SessionEvent]]:
     """Yield the events of a run and its message, from the beginning, until the run has ended or waits for people.
 
     *paused* says when that is so, if not as :func:`has_paused` does. With *children* the events of all child runs are
-    told, too.
+    told, too. With *attendance* it yields also when that has changed.
 
     Raises:
         NotFound: there is no such run.
@@ -256,13 +269,22 @@ async def follow_run(
 
     projector = Projector(session, wants=wants, presence=False)
     while True:
-        await projector.wait()
+        came_or_went = False
+        if attendance is not None:
+            came_or_went = await attendance.wait(projector, run_id)
+        else:
+            await projector.wait()
         events = projector.take()
-        if events:
+        if events or came_or_went:
             yield events
         runs = (event.run for event in events if isinstance(event, RunChanged))
         if any(run.id == run_id and (paused or has_paused)(run) for run in runs):
             return
+
+
+def absence(run: Run, *, away: bool) -> dict[str, Any]:
+    """Return what a client of a stream is told when the agent of its run is not there, or is there again."""
+    return {"runId": run.id, "agent": run.agent or ANY_AGENT, "away": away}
 
 
 def has_paused(run: Run) -> bool:

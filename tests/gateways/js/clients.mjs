@@ -52,15 +52,15 @@ const seen = (name) => {
 }
 
 const shown = name => {
-  const { agent, mine: { events, busy, error } } = agents.get(name)
-  return { busy, error, messages: agent.messages, state: agent.state, interrupts: agent.pendingInterrupts ?? [], events }
+  const { agent, mine: { events, busy, error, customs } } = agents.get(name)
+  return { busy, error, customs, messages: agent.messages, state: agent.state, interrupts: agent.pendingInterrupts ?? [], events }
 }
 
 const going = (name, entry, run, wait) => {
-  const mine = { busy: true, error: null, events: [] } // one that was left may end after the next one has begun
+  const mine = { busy: true, error: null, events: [], customs: [] } // one that was left may end after the next one has begun
   Object.assign(entry, { mine })
   const note = event => event.type === 'RUN_ERROR' ? `RUN_ERROR ${event.message}` : event.outcome ? `${event.type} ${event.outcome.type}` : event.type
-  const running = run({ onEvent: ({ event }) => { EventSchemas.parse(event); mine.events.push(note(event)) } })
+  const running = run({ onEvent: ({ event }) => { EventSchemas.parse(event); mine.events.push(note(event)); if (event.type === 'CUSTOM') mine.customs.push([event.name, event.value]) } })
     .catch(error => { mine.error = String(error?.message ?? error) })
     .finally(() => { mine.busy = false })
   return wait ? running.then(() => shown(name)) : undefined
@@ -143,12 +143,12 @@ const commands = {
   'ag.state' ({ name }) { return shown(name) },
   'ts.open' ({ name, url, thread, mode = 'connect', messages, tools = [], results = {}, forwardedProps }) {
     const base = `${url}/v1/gateways/tanstack/${thread}`
-    const entry = { errors: [], called: [] }
+    const entry = { errors: [], called: [], customs: [] }
     const execute = name => (input, { toolCallId }) => {
       entry.called.push(toolCallId)
       return name in results ? results[name] : results.never ? new Promise(() => {}) : {}
     }
-    const more = { tools: tools.map(tool => toolDefinition(tool).client(execute(tool.name))), forwardedProps }
+    const more = { onCustomEvent: (name, value) => entry.customs.push([name, value]), tools: tools.map(tool => toolDefinition(tool).client(execute(tool.name))), forwardedProps }
     entry.client = new ChatClient(mode === 'connect'
       ? { ...more, threadId: thread, persistence: true, connection: fetchServerSentEvents(base, { reconnect: { maxAttempts: 120 } }), onError: error => entry.errors.push(String(error?.message)) }
       : { ...more, threadId: thread, connection: subscribing(base), ...(messages && { initialMessages: messages }), onError: error => entry.errors.push(String(error?.message)) })
@@ -161,8 +161,8 @@ const commands = {
   'ts.decide' ({ name, payload }) { tans.get(name).client.getInterrupts()[0].resolveInterrupt(payload) },
   'ts.close' ({ name }) { tans.get(name).client.dispose() },
   'ts.state' ({ name }) {
-    const { client, errors, called } = tans.get(name)
-    return { called, status: client.getStatus(), error: client.getError()?.message, errors, messages: client.getMessages(), generating: client.getSessionGenerating(), interrupts: client.getInterrupts().map(({ id, canResolve, kind, metadata }) => ({ id, canResolve, kind, metadata })) }
+    const { client, errors, called, customs } = tans.get(name)
+    return { called, customs, status: client.getStatus(), error: client.getError()?.message, errors, messages: client.getMessages(), generating: client.getSessionGenerating(), interrupts: client.getInterrupts().map(({ id, canResolve, kind, metadata }) => ({ id, canResolve, kind, metadata })) }
   },
   async 'oa.tools' ({ url, session, text, stream }) {
     const client = new OpenAI({ baseURL: `${url}/v1/gateways/openai`, apiKey: 'none', maxRetries: 0 })

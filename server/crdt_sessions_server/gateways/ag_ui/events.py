@@ -37,6 +37,7 @@ from crdt_sessions.model import (
 )
 from crdt_sessions.model.values import Part
 from crdt_sessions.runtime import (
+    Attendance,
     PresenceChanged,
     Projector,
     RunChanged,
@@ -47,7 +48,7 @@ from crdt_sessions.runtime import (
 )
 from crdt_sessions_server.gateways.ag_ui.state import ClientState
 from crdt_sessions_server.gateways.ag_ui.subagents import Subagents
-from crdt_sessions_server.gateways.conversation import active_run, failure_of, output_id, rests
+from crdt_sessions_server.gateways.conversation import absence, active_run, failure_of, output_id, rests
 from crdt_sessions_server.gateways.front_end import FrontEnd
 from crdt_sessions_server.gateways.parts import JoinedParts
 from crdt_sessions_server.http.problems import type_of
@@ -293,6 +294,33 @@ class SessionEncoder:
     def another(self, run: Run) -> SessionEncoder:
         """Return an encoder that tells all anew, for the same stream, which follows *run* now."""
         return SessionEncoder(self.thread, run, front=self._front, announces=self._announces, children=self._children)
+
+    def tell_anew(self, view: SessionView, events: Sequence[SessionEvent]) -> tuple[SessionEncoder, list[Event]]:
+        """Tell all again within the run, because its answer begins anew; *events* are all there are.
+
+        Returns:
+            the encoder from now on, and what closes the old answer and tells the present one.
+        """
+        encoder = SessionEncoder(
+            self.thread,
+            self._run,
+            self._run_id,
+            self._parent,
+            front=self._front,
+            announces=self._announces,
+            children=self._children,
+        )
+        encoder._given = self._given
+        _, *told = encoder.encode(view, events)  # without the start of the run
+        return encoder, [*self._close(), *told]
+
+    def begins_anew(self, events: Sequence[SessionEvent]) -> bool:
+        """Whether the answer of the run that is told begins anew."""
+        output = output_id(self._run) if self._run is not None and not self.ended else None
+        return output in self._messages and any(
+            isinstance(event, MessageReplaced) and event.message == output and not event.value.parts
+            for event in events
+        )
 
     @property
     def run(self) -> Run | None:
@@ -595,13 +623,15 @@ async def events(
         async with registry.open(name) as session:
             projector = _projector(session)
             try:
+                attendance = Attendance(registry, session)
                 while True:
-                    await projector.wait()
-                    happened = projector.take()
-                    if (rewriting := encoder.rewritten_by(session.view, happened)) is not None:
-                        encoder, projector = encoder.another(rewriting), _projector(session)
-                        happened = projector.take()
-                    if batch := list(encoder.encode(session.view, happened)):
+                    run_id = encoder.run.id if encoder.run is not None and not encoder.ended else None
+                    came_or_went = await attendance.wait(projector, run_id)
+                    encoder, projector, batch = _batch(session, encoder, projector)
+                    if came_or_went and encoder.run is not None and not encoder.ended:
+                        value = absence(encoder.run, away=attendance.away)
+                        batch.append({"type": "CUSTOM", "name": "agent-away", "value": value})
+                    if batch:
                         yield batch
                     if encoder.ended:
                         _note(client, session, encoder, whole=True)
@@ -617,6 +647,21 @@ async def events(
         if come_back and isinstance(error, ShuttingDown):
             raise
         yield list(encoder.fail(type_of(error).slug, f"{error}; the answer goes on, join again to see it"))
+
+
+def _batch(
+    session: Session, encoder: SessionEncoder, projector: Projector
+) -> tuple[SessionEncoder, Projector, list[Event]]:
+    """Return what is to be told now, and what tells the rest: another encoder, if all was told anew."""
+    happened = projector.take()
+    if encoder.begins_anew(happened):
+        projector = _projector(session)
+        encoder, batch = encoder.tell_anew(session.view, projector.take())
+        return encoder, projector, batch
+    if (rewriting := encoder.rewritten_by(session.view, happened)) is not None:
+        encoder, projector = encoder.another(rewriting), _projector(session)
+        happened = projector.take()
+    return encoder, projector, list(encoder.encode(session.view, happened))
 
 
 def _projector(session: Session) -> Projector:

@@ -30,9 +30,9 @@ from crdt_sessions.model import (
     wants_value,
 )
 from crdt_sessions.model.values import Message, Part
-from crdt_sessions.runtime import RunChanged, SessionEvent, SessionRegistry
+from crdt_sessions.runtime import Attendance, RunChanged, SessionEvent, SessionRegistry
 from crdt_sessions_server.gateways.children import ChildRuns, below, by_parent, child_value
-from crdt_sessions_server.gateways.conversation import follow_run, output_id, rests
+from crdt_sessions_server.gateways.conversation import absence, follow_run, output_id, rests
 from crdt_sessions_server.gateways.front_end import FrontEnd
 from crdt_sessions_server.gateways.parts import JoinedParts
 
@@ -124,6 +124,7 @@ class Encoder:
         self._after_tool = False
         self._answered = False
         self._stepping = bool(known)
+        self._begun_anew = 0
 
     def encode(self, events: Sequence[SessionEvent]) -> Iterator[Chunk]:
         """Yield the chunks for a client; the last one is ``finish`` or ``error`` if the run has paused."""
@@ -182,10 +183,13 @@ class Encoder:
         self._run = run
 
     def _begin_anew(self) -> Iterator[Chunk]:
-        """Go on behind what the agent took back: no chunk says that, so a client shows it until it loads again."""
+        """Go on behind what was taken back: no chunk takes parts out of a message, so one says where that ends."""
         for part in list(self._open):
             yield from self._close(part)
         self._tools.clear()
+        self._begun_anew += 1
+        data = {"runId": self._run.id, "messageId": output_id(self._run)}
+        yield {"type": "data-begun-anew", "id": f"begun-anew-{self._begun_anew}", "data": data}
 
     def end(self) -> Iterator[Chunk]:
         """Close open parts, and tell how the run ended, or that the client has something to do."""
@@ -312,10 +316,16 @@ async def follow(
         async with registry.open(name) as session:
             encoder, children = Encoder(session.view.runs.find(run_id), known, front), ChildRuns(run_id)
             yield [*encoder.encode([]), *_superseded(session.view, run_id)]
+            attendance, away = Attendance(registry, session), False
             try:
-                async for events in follow_run(session, run_id, paused=rests, children=True):
+                async for events in follow_run(session, run_id, paused=rests, children=True, attendance=attendance):
                     rest, told = children.take(session.view, events)
-                    yield [*map(_child_part, told), *encoder.encode(rest)]
+                    chunks = [*map(_child_part, told), *encoder.encode(rest)]
+                    if attendance.away != away and not encoder.ended:
+                        away = attendance.away
+                        data = absence(session.view.runs.find(run_id), away=away)
+                        chunks.append({"type": "data-agent-away", "data": data, "transient": True})
+                    yield chunks
                     if encoder.ended:
                         return
                     if front is not None:
