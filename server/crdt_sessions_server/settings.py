@@ -94,7 +94,9 @@ class Settings(BaseModel):
         "where there are tokens.",
     )
     trusted_proxies: tuple[str, ...] = Field(
-        (), description="X-Forwarded-For of proxies in these networks is believed, such as 10.0.0.0/8."
+        (),
+        description="X-Forwarded-For and X-Forwarded-Proto of proxies in these networks are believed, such as"
+        " 10.0.0.0/8.",
     )
     tls_certificate: Path | None = Field(None, description="This PEM file holds the certificate for https and wss.")
     tls_key: Path | None = Field(None, description="This PEM file holds the certificate's key, without a passphrase.")

@@ -34,7 +34,7 @@ def service(tmp_path_factory):
     secret.write_bytes(SECRET)
     server = Server(
         folder / "s.db", "--jwt-secret-file", secret, "--jwt-issuer", ISSUER, "--default-agent", "",
-        "--connect-burst", "100000", "--bad-token-burst", "100000",
+        "--connect-burst", "100000", "--bad-token-burst", "100000", "--trusted-proxies", "127.0.0.1/32",
     )  # fmt: skip
     yield server
     server.close()
@@ -119,6 +119,10 @@ async def test_a_client_without_a_token_is_told_where_to_get_one(service):
         metadata = (await http.get(where)).json()
         assert metadata["resource"] == f"{service.url}/mcp"
         assert metadata["authorization_servers"] == [ISSUER]
+        behind = {"X-Forwarded-Proto": "https", "Host": "sessions.example"}
+        refused = await http.post("/mcp", json={}, headers=behind)
+        assert 'resource_metadata="https://sessions.example/.well-known/' in refused.headers["WWW-Authenticate"]
+        assert (await http.get(where, headers=behind)).json()["resource"] == "https://sessions.example/mcp"
 
 
 HOSTILE = [

@@ -8,7 +8,9 @@ import httpx
 import pytest
 
 from crdt_sessions.storage import MemoryStore
-from crdt_sessions_server.gateways.mcp import Host
+from crdt_sessions_server.auth import Principal
+from crdt_sessions_server.gateways.mcp import Host, host
+from crdt_sessions_server.gateways.mcp.host import Caller
 from crdt_sessions_server.http.inside import Inside
 from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
@@ -64,6 +66,19 @@ async def test_a_client_that_hangs_up_leaves_nothing_behind():
         assert not service._mcp._exchanges
         (run,) = (await http.get("/v1/sessions/s/runs")).json()["runs"]
         assert run["status"] == "queued", "to leave is not to stop"
+
+
+async def test_an_answer_that_is_thrown_away_leaves_nothing_behind(monkeypatch):
+    monkeypatch.setattr(host, "_UNREAD_S", 0.01)
+    async with Service(Settings(default_agent=""), store=MemoryStore()) as service:
+        scope = {"type": "http", "method": "GET", "path": "/mcp", "headers": [(b"accept", b"text/event-stream")]}
+        caller = Caller(Principal("ann"), None, "127.0.0.1")
+        await service._mcp.answer(service.app.asgi_app, scope, b"", caller)
+        for _ in attempts():
+            if not service._mcp._exchanges:
+                break
+            await asyncio.sleep(0.02)
+        assert not service._mcp._exchanges
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])

@@ -28,6 +28,7 @@ _MOST_SESSIONS = 1000
 """Sessions of the older protocol at the same time."""
 _IDLE_S = 1800.0
 """A session of the older protocol that is not used for so long is forgotten."""
+_UNREAD_S = 60.0
 _INSIDE = "http://localhost"
 
 
@@ -62,6 +63,7 @@ class Begun:
 
     async def body(self) -> AsyncGenerator[bytes, None]:
         """Yield the rest; hang up at the end."""
+        self.events.is_read()
         try:
             more = True
             while more and (event := await self.events.next()) is not None:
@@ -117,6 +119,7 @@ class Host:
         if first is None:
             await task  # it raises what went wrong
             raise ShuttingDown
+        events.expect_reader()
         return Begun(first["status"], list(first.get("headers", ())), events)
 
     async def close(self) -> None:
@@ -181,6 +184,7 @@ class Events:
         self._waiting: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._room = asyncio.Semaphore(1)
         self._gone = asyncio.Event()
+        self._unread: asyncio.TimerHandle | None = None
 
     async def receive(self) -> dict[str, Any]:
         """Return what the client does next."""
@@ -205,6 +209,15 @@ class Events:
         event = await self._waiting.get()
         self._room.release()
         return event
+
+    def expect_reader(self) -> None:
+        """Hang up if nobody reads the answer: it was thrown away, as its client was gone before it was sent."""
+        self._unread = asyncio.get_running_loop().call_later(_UNREAD_S, self.hang_up)
+
+    def is_read(self) -> None:
+        """Say that somebody reads the answer, and hangs up in the end."""
+        if self._unread is not None:
+            self._unread.cancel()
 
     def hang_up(self) -> None:
         """Say that the client is not there any more, or has all that it wants."""

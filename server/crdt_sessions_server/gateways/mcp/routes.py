@@ -89,7 +89,7 @@ def blueprint(registry: SessionRegistry, *, host: Host, issuer: str | None) -> B
             raise Refusal(NO_SUCH_ROUTE, "no issuer of tokens is configured (jwt_issuer)")
         return jsonify(
             {
-                "resource": f"{request.host_url.rstrip('/')}{_PATH}",
+                "resource": f"{current_admission().origin(dict(request.scope))}{_PATH}",
                 "authorization_servers": [issuer],
                 "bearer_methods_supported": ["header"],
                 "resource_name": "crdt-sessions",
@@ -99,8 +99,8 @@ def blueprint(registry: SessionRegistry, *, host: Host, issuer: str | None) -> B
     @mcp.after_app_request
     async def tell_where_tokens_are(response: Response) -> Response:
         if response.status_code == 401 and request.path == _PATH and issuer is not None:
-            url = f"{request.host_url.rstrip('/')}{_METADATA}{_PATH}"
-            response.headers["WWW-Authenticate"] = f'Bearer resource_metadata="{url}"'
+            origin = current_admission().origin(dict(request.scope))
+            response.headers["WWW-Authenticate"] = f'Bearer resource_metadata="{origin}{_METADATA}{_PATH}"'
         return response
 
     return mcp
