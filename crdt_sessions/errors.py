@@ -66,6 +66,7 @@
     │   ├── StreamConflict        what was sent does not fit the stream as it is
     │   ├── StaleProducer         a later epoch of this producer has written
     │   ├── ProducerGap           an earlier batch of this producer is missing
+    │   ├── OffsetExpired         what was read up to there was taken back; begin anew
     │   ├── StreamReadOnly        it shows something that is not written this way
     │   └── BadStreamRequest      it does not follow the protocol
     ├── ShuttingDown              the process is about to stop; come back
@@ -735,6 +736,14 @@ class ProducerGap(StreamError):
         self.producer = producer
         self.expected = expected
         self.received = received
+
+
+class OffsetExpired(StreamError):
+    """What was read of a stream up to there was taken back since, so nothing follows it."""
+
+    def __init__(self, *, path: str) -> None:
+        super().__init__(f"what was read of the stream {path!r} was taken back since")
+        self.path = path
 
 
 class StreamReadOnly(StreamError):

@@ -6,11 +6,12 @@ from crdt_sessions.runtime.archive import archive, take_over
 from crdt_sessions.runtime.channel import Channel, Take, Transport
 from crdt_sessions.runtime.claimants import Assignment
 from crdt_sessions.runtime.dispatch import Dispatcher
-from crdt_sessions.runtime.feed import EVENT_KINDS, FeedEvent, follow, page
+from crdt_sessions.runtime.feed import EVENT_KINDS, FeedEvent, follow, page, whole
 from crdt_sessions.runtime.leased_run import LeasedRun, leased
 from crdt_sessions.runtime.load import Load
 from crdt_sessions.runtime.projector import (
     MetaChanged,
+    Position,
     PresenceChanged,
     Projector,
     RunChanged,
@@ -38,6 +39,7 @@ __all__ = [
     "LeasedRun",
     "Load",
     "MetaChanged",
+    "Position",
     "PresenceChanged",
     "Projector",
     "RunChanged",
@@ -64,4 +66,5 @@ __all__ = [
     "runs_at_work",
     "take_over",
     "until_taken",
+    "whole",
 ]

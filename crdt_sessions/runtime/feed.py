@@ -154,7 +154,7 @@ class _Telling:
             batch.append(FeedEvent(RESET, {"lineage": self._session.record.lineage}, self._place))
         async with aclosing(self._projector.take_in_turns()) as taken:
             async for events in taken:
-                told = [spelled for event in _whole(self._session, events) for spelled in _spelled(event)]
+                told = [spelled for event in whole(self._session, events) for spelled in _spelled(event)]
                 batch += [FeedEvent(kind, data, self._place) for kind, data in told]
                 if len(batch) > _BATCH:
                     yield batch[:-1]
@@ -164,7 +164,7 @@ class _Telling:
             yield [*batch[:-1], replace(batch[-1], cursor=self._place)]
 
 
-def _whole(session: Session, events: list[SessionEvent]) -> Iterator[SessionEvent]:
+def whole(session: Session, events: list[SessionEvent]) -> Iterator[SessionEvent]:
     """Tell a new message, and one that got its place, as one event instead of many."""
     at_once = {event.message for event in events if isinstance(event, MessageBegan | MessagePlaced)}
     done: set[str] = set()

@@ -117,6 +117,11 @@ REQUESTS = {
     "durable-streams.append_stream": ("POST", "/v1/streams/of-{room}", None),
     "durable-streams.read_stream": ("GET", "/v1/streams/of-{room}", None),
     "durable-streams.delete_stream": ("DELETE", "/v1/streams/of-{room}", None),
+    "session-streams.read_events": ("GET", "/v1/streams/sessions/{room}/events", None),
+    "session-streams.read_text": ("GET", "/v1/streams/sessions/{room}/messages/q/text", None),
+    "yjs-streams.read_updates": ("GET", "/v1/streams/yjs/docs/{room}", None),
+    "yjs-streams.put_document": ("PUT", "/v1/streams/yjs/docs/{room}", None),
+    "yjs-streams.post_updates": ("POST", "/v1/streams/yjs/docs/{room}", b"\x02\x00\x00"),
     "openai.complete": (
         "POST", "/v1/gateways/openai/chat/completions",
         {"model": "*", "stream": True, "messages": [{"role": "user", "content": "?"}]},

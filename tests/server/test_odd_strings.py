@@ -108,6 +108,8 @@ REQUESTS = [
     ("POST", "/v1/gateways/tanstack/{name}", AGUI),
     ("POST", "/v1/gateways/tanstack/{name}/send", AGUI),
     ("POST", "/v1/gateways/tanstack/{name}/cancel", {"runId": "r"}),
+    ("PUT", "/v1/streams/yjs/docs/{name}", None),
+    ("POST", "/v1/streams/yjs/docs/{name}", {"k": "v"}),
     ("PUT", "/v1/streams/{path}", None),
     ("POST", "/v1/streams/{path}", {"k": "v"}),
     ("POST", "/v1/gateways/openai/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "?"}], "stream": True}),

@@ -9,5 +9,6 @@ beside them: it is started and stopped with the service.
 from __future__ import annotations
 
 from crdt_sessions_server.gateways import ag_ui, ai_sdk, durable_streams, openai, tanstack
+from crdt_sessions_server.gateways.durable_streams import session_routes, yjs_routes
 
-GATEWAYS = (ai_sdk, ag_ui, tanstack, openai, durable_streams)
+GATEWAYS = (ai_sdk, ag_ui, tanstack, openai, durable_streams, session_routes, yjs_routes)

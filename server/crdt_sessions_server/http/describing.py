@@ -20,6 +20,8 @@ SSE, MARKDOWN, HTML, TEXT = "text/event-stream", "text/markdown", "text/html", "
 Shape = type[BaseModel] | Mapping[str, Any]
 """A model, or a JSON Schema."""
 LINES: Shape = {"type": "string", "description": "Text, read as it comes."}
+NOTHING: Mapping[str, Shape] = {"*/*": {"type": "string", "maxLength": 0}}
+"""An answer without a body, of a status that might have one."""
 BYTES: Shape = {"type": "string", "format": "binary"}
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -248,6 +248,10 @@ OF_ERRORS: dict[type[errors.CrdtSessionsError], ProblemType] = {
         "producer-gap", 409, "An earlier batch is missing",
         "Send the batch that Producer-Expected-Seq names, then this one again.",
     ),
+    errors.OffsetExpired: ProblemType(
+        "offset-expired", 410, "Nothing follows there any more",
+        "Forget what was read, and begin with the offset -1.",
+    ),
     errors.StreamReadOnly: ProblemType(
         "stream-read-only", 405, "A stream that can only be read",
         "Write to the session: as a Yjs peer, or with the routes under /v1/sessions.",

@@ -1,11 +1,18 @@
 // Real clients of Durable Streams, driven by JSON lines on standard input: {"call": 1, "command": "follow", ...}.
 import { createInterface } from 'node:readline'
 import { DurableStream, IdempotentProducer, stream } from '@durable-streams/client'
+import { createStateSchema } from '@durable-streams/state'
+import { createStreamDB } from '@durable-streams/state/db'
+import { YjsProvider } from '@durable-streams/y-durable-streams'
+import * as Y from 'yjs'
 
 process.on('unhandledRejection', () => {}) // the client leaks one for each request that a dead service cuts off
 
 const readers = new Map()
 const writers = new Map()
+const states = new Map()
+const documents = new Map()
+const anything = { '~standard': { version: 1, vendor: 'tests', validate: value => ({ value }) } }
 const pause = ms => new Promise(resolve => setTimeout(resolve, ms))
 
 // Follows a stream until it is closed, and goes on with what was handled last whenever something ends it before.
@@ -15,9 +22,11 @@ async function follow (reader) {
     reader.begun++
     try {
       const options = { backoffOptions: { initialDelay: 20, maxDelay: 100, multiplier: 1.3 }, warnOnHttp: false }
-      const answer = await stream({ url: reader.url, headers: reader.headers, offset: reader.offset, live: reader.live, json: true, signal: reader.cutter.signal, ...options })
-      answer.subscribeJson(batch => {
-        reader.items.push(...batch.items)
+      const answer = await stream({ url: reader.url, headers: reader.headers, offset: reader.offset, live: reader.live, json: !reader.text, signal: reader.cutter.signal, ...options })
+      const subscribe = reader.text ? answer.subscribeText : answer.subscribeJson
+      subscribe.call(answer, batch => {
+        if (reader.text) reader.items.push(batch.text)
+        else reader.items.push(...batch.items)
         reader.offset = batch.offset
         if (batch.streamClosed) reader.closed = true
       })
@@ -44,8 +53,8 @@ async function insisting (...request) {
 }
 
 const commands = {
-  follow ({ name, url, live = true, headers }) {
-    const reader = { url, headers, live, offset: '-1', items: [], errors: [], begun: 0, closed: false }
+  follow ({ name, url, live = true, headers, text = false }) {
+    const reader = { url, headers, live, text, offset: '-1', items: [], errors: [], begun: 0, closed: false }
     readers.set(name, reader)
     follow(reader)
   },
@@ -76,7 +85,38 @@ const commands = {
     }
     run().catch(error => { writer.error = String(error?.stack ?? error) })
   },
-  written: ({ name }) => writers.get(name)
+  written: ({ name }) => writers.get(name),
+
+  async 'state.open' ({ name, url }) {
+    const state = createStateSchema({
+      messages: { schema: anything, type: 'message', primaryKey: 'id' },
+      runs: { schema: anything, type: 'run', primaryKey: 'id' }
+    })
+    const db = createStreamDB({ streamOptions: { url, contentType: 'application/json', warnOnHttp: false }, live: 'sse', state })
+    states.set(name, db)
+    await db.preload()
+  },
+  'state.rows' ({ name }) {
+    const { messages, runs } = states.get(name).collections
+    return { messages: messages.toArray, runs: runs.toArray }
+  },
+  'state.close' ({ name }) { states.get(name).close() },
+
+  'yjs.open' ({ name, url, session, live = 'sse', headers = {} }) {
+    const doc = new Y.Doc()
+    const provider = new YjsProvider({ doc, baseUrl: `${url}/v1/streams/yjs`, docId: session, liveMode: live, headers })
+    const errors = []
+    provider.on('error', error => errors.push(String(error)))
+    documents.set(name, { doc, provider, errors })
+  },
+  'yjs.set' ({ name, key, value }) { documents.get(name).doc.getMap('state').set(key, value) },
+  'yjs.see' ({ name }) {
+    const { doc, provider, errors } = documents.get(name)
+    return { synced: provider.synced, connected: provider.connected, errors, state: doc.getMap('state').toJSON(), messages: doc.getMap('messages').toJSON() }
+  },
+  async 'yjs.leave' ({ name }) { await documents.get(name).provider.disconnect() },
+  async 'yjs.return' ({ name }) { await documents.get(name).provider.connect() },
+  'yjs.close' ({ name }) { documents.get(name).provider.destroy() }
 }
 
 for await (const line of createInterface({ input: process.stdin })) {

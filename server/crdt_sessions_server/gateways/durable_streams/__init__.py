@@ -1,7 +1,9 @@
 """Durable Streams, Electric's HTTP protocol: logs of bytes or JSON messages at ``/v1/streams/<path>``.
 
 Source: the protocol's draft 1.0, and ``@durable-streams/server-conformance-tests`` 0.3.6. ``headers`` reads requests
-and spells answers, ``reading`` answers reads of anything that can be read as a stream, ``routes`` are the methods.
+and spells answers, ``reading`` answers reads of anything that can be read as a stream, ``routes`` are the methods of
+streams of their own. ``views`` and ``updates`` show what is in a session as streams, and ``session_routes`` and
+``yjs_routes`` are their methods.
 """
 
 from crdt_sessions_server.gateways.durable_streams.routes import blueprint

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from quart import Response, request
+from quart import Blueprint, Response, request
 
 from crdt_sessions import errors
 from crdt_sessions.errors import BadStreamRequest
@@ -13,6 +13,7 @@ from crdt_sessions.ids import Millis
 from crdt_sessions.storage import Batch, Producer, Stream
 from crdt_sessions.streams import MAX_INTEGER, integer, place, spelled
 from crdt_sessions_server.http.paths import from_header
+from crdt_sessions_server.http.problems import problem_for
 
 NEXT, UP_TO_DATE, CLOSED, CURSOR = "Stream-Next-Offset", "Stream-Up-To-Date", "Stream-Closed", "Stream-Cursor"
 TTL, EXPIRES_AT, SEQ, ENCODING = "Stream-TTL", "Stream-Expires-At", "Stream-Seq", "stream-sse-data-encoding"
@@ -141,9 +142,18 @@ _OF_ERRORS: dict[type[errors.StreamError], Callable[..., dict[str, str]]] = {
 }
 
 
-def tell_error(response: Response, error: errors.StreamError) -> Response:
-    """Add to the problem document of *error* the headers by which clients of the protocol go."""
-    tell = _OF_ERRORS.get(type(error))
-    response.headers.update({} if tell is None else tell(error))
-    response.headers["Cache-Control"] = "no-store"
-    return response
+def as_the_protocol_says(routes: Blueprint) -> None:
+    """Have the answers of *routes* carry the headers by which clients of the protocol go, errors too."""
+
+    @routes.after_request
+    async def guard(response: Response) -> Response:
+        response.headers.setdefault("Cross-Origin-Resource-Policy", "cross-origin")
+        return response
+
+    @routes.errorhandler(errors.StreamError)
+    async def refused(error: errors.StreamError) -> Response:
+        response = problem_for(error)
+        tell = _OF_ERRORS.get(type(error))
+        response.headers.update({} if tell is None else tell(error))
+        response.headers["Cache-Control"] = "no-store"
+        return response

@@ -17,10 +17,18 @@ from crdt_sessions.streams import NOW, START, array, is_json, media_type, next_c
 from crdt_sessions.streams.cursors import MOST_AHEAD_S
 from crdt_sessions_server.auth import current_admission, current_admitted, live_access
 from crdt_sessions_server.gateways.durable_streams import headers as names
+from crdt_sessions_server.http.describing import Parameter
 from crdt_sessions_server.http.streaming import SILENCE_S, compact, going_on
 
 SSE_S = 60.0
 """How long one answer of server-sent events lasts: caches can then serve many readers with one."""
+
+QUERY = (
+    Parameter("offset", "Where to begin: an offset from `Stream-Next-Offset`, `-1`, or `now`.", "query"),
+    Parameter("live", "`long-poll` waits for the next piece, `sse` sends all that come.", "query"),
+    Parameter("cursor", "The last `Stream-Cursor`, for caches in between.", "query"),
+)
+"""What the query of a read may hold."""
 
 _LINES = re.compile(r"\r\n|\r|\n")
 _INTEGER = re.compile(r"[0-9]{1,15}")
@@ -69,6 +77,15 @@ class Readable(Protocol):
             ShuttingDown: the process is about to stop.
         """
         ...
+
+
+async def answered_view(stream: Readable, clock: Clock, long_poll_s: float) -> Response:
+    """Return the answer to a GET or HEAD of a stream that shows something else; raises as :func:`answered`."""
+    if request.method != "HEAD":
+        return await answered(stream, clock, long_poll_s)
+    found = await stream.read(NOW)
+    told = {names.NEXT: found.end, "Cache-Control": "no-store", "Content-Type": stream.content_type}
+    return Response(b"", headers={**told, names.CLOSED: names.TRUE} if found.last else told)
 
 
 async def answered(stream: Readable, clock: Clock, long_poll_s: float) -> Response:

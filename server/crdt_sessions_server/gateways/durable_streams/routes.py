@@ -15,6 +15,7 @@ from crdt_sessions.streams import NOW, Append, Creation, place, spelled
 from crdt_sessions_server.auth import current_principal
 from crdt_sessions_server.gateways.durable_streams import headers as names
 from crdt_sessions_server.gateways.durable_streams.headers import (
+    as_the_protocol_says,
     asked_batch,
     asked_fork,
     asked_seq,
@@ -23,14 +24,14 @@ from crdt_sessions_server.gateways.durable_streams.headers import (
     of_stream,
     of_time,
     says_closed,
-    tell_error,
 )
-from crdt_sessions_server.gateways.durable_streams.reading import Found, answered
-from crdt_sessions_server.http.describing import BYTES, SSE, Parameter, answers, reads, refuses, takes
-from crdt_sessions_server.http.problems import problem_for
+from crdt_sessions_server.gateways.durable_streams.reading import QUERY, Found, answered
+from crdt_sessions_server.http.describing import BYTES, NOTHING, SSE, Parameter, answers, reads, refuses, takes
 
 _PATH = re.compile(r"[^\u0000-\u001F\u007F-\u009F\ud800-\udfff]{1,500}")
-_RESERVED = ("__ds", "sessions")
+_VIEWS = ("sessions", "yjs")
+"""First segments of paths that show sessions."""
+_RESERVED = ("__ds", *_VIEWS)
 """First segments of paths that are no streams of their own."""
 _ANY = {"application/octet-stream": BYTES}
 _WHERE = {names.NEXT: "Where the stream ends.", names.CLOSED: "`true` if nothing can follow."}
@@ -40,14 +41,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     """Return the routes of durable streams."""
     streams = Blueprint("durable-streams", __name__, url_prefix="/v1/streams")
 
-    @streams.after_request
-    async def guard(response: Response) -> Response:
-        response.headers.setdefault("Cross-Origin-Resource-Policy", "cross-origin")
-        return response
-
-    @streams.errorhandler(errors.StreamError)
-    async def refused(error: errors.StreamError) -> Response:
-        return tell_error(problem_for(error), error)
+    as_the_protocol_says(streams)
 
     @streams.put("/<path:path>")
     @tag(["streams"])
@@ -61,8 +55,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         Parameter(names.FORK_OFFSET, "Up to where it is like that one; to its end if absent."),
         Parameter(names.FORK_SUB, "So many messages, or bytes, further on."),
     )
-    @answers(200, {}, "It is there already, made the same way.", _WHERE)
-    @answers(201, {}, "It is made.", {**_WHERE, "Location": "Its URL."})
+    @answers(200, NOTHING, "It is there already, made the same way.", _WHERE)
+    @answers(201, NOTHING, "It is made.", {**_WHERE, "Location": "Its URL."})
     @refuses(errors.BadStreamRequest, errors.StreamExists, errors.StreamConflict, errors.StreamNotFound)
     async def put_stream(path: str) -> Response:
         """Make a stream, with a first content if there is a body."""
@@ -85,7 +79,12 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         Parameter(names.EPOCH, "How often the producer has begun anew."),
         Parameter(names.PRODUCER_SEQ, "The batch's number in that epoch, from 0."),
     )
-    @answers(200, {}, "The producer's batch is on disk.", {**_WHERE, names.EPOCH: "", names.PRODUCER_SEQ: ""})
+    @answers(
+        200,
+        NOTHING,
+        "The producer's batch is on disk.",
+        {**_WHERE, names.EPOCH: "As sent.", names.PRODUCER_SEQ: "The highest that was taken."},
+    )
     @answers(204, {}, "It is on disk, or was already.", _WHERE)
     @refuses(
         errors.BadStreamRequest,
@@ -110,17 +109,17 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
     @streams.get("/<path:path>")
     @tag(["streams"])
-    @reads(
-        Parameter("offset", "Where to begin: an offset from `Stream-Next-Offset`, `-1`, or `now`.", "query"),
-        Parameter("live", "`long-poll` waits for the next piece, `sse` sends all that come.", "query"),
-        Parameter("cursor", "The last `Stream-Cursor`, for caches in between.", "query"),
-        Parameter("If-None-Match", "The ETag of what is known."),
-    )
+    @reads(*QUERY, Parameter("If-None-Match", "The ETag of what is known."))
     @answers(
         200,
         {**_ANY, SSE: {"type": "string"}},
         "A piece of the stream, with its content type; all that follows, with `live=sse`.",
-        {**_WHERE, names.UP_TO_DATE: "`true` at the end, for now.", names.CURSOR: "", "ETag": ""},
+        {
+            **_WHERE,
+            names.UP_TO_DATE: "`true` at the end, for now.",
+            names.CURSOR: "For the next request.",
+            "ETag": "Of what was read.",
+        },
     )
     @answers(204, {}, "Nothing came (long poll).", _WHERE)
     @answers(304, {}, "It is known already.")
@@ -170,9 +169,12 @@ def _entered(path: str) -> str:
 
     Raises:
         BadStreamRequest: it cannot name one.
+        StreamReadOnly: it shows a session.
         AccessDenied: the token is not for it.
     """
     segments = path.split("/")
+    if segments[0] in _VIEWS and request.method not in ("GET", "HEAD"):
+        raise errors.StreamReadOnly(path=path)
     if _PATH.fullmatch(path) is None or not {"", ".", ".."}.isdisjoint(segments) or segments[0] in _RESERVED:
         raise BadStreamRequest(
             why=f"a stream's path has 1 to 500 characters, no control characters, none of the segments '', '.' and"

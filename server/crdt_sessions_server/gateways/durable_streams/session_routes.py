@@ -1,0 +1,45 @@
+"""The methods of streams that show a session: read its events, read a message's text."""
+
+from __future__ import annotations
+
+from quart import Blueprint, Response
+from quart_schema import tag
+
+from crdt_sessions import errors
+from crdt_sessions.runtime import SessionRegistry
+from crdt_sessions_server.auth import asked_session
+from crdt_sessions_server.gateways.durable_streams.headers import as_the_protocol_says
+from crdt_sessions_server.gateways.durable_streams.reading import QUERY, answered_view
+from crdt_sessions_server.gateways.durable_streams.views import Events, Text
+from crdt_sessions_server.http.describing import LINES, SSE, answers, reads, refuses
+from crdt_sessions_server.http.schemas import JSON
+
+_REFUSES = (errors.BadStreamRequest, errors.StreamNotFound)
+
+
+def blueprint(registry: SessionRegistry) -> Blueprint:
+    """Return the routes of streams that show a session."""
+    streams = Blueprint("session-streams", __name__, url_prefix="/v1/streams/sessions")
+    as_the_protocol_says(streams)
+
+    @streams.get("/<name>/events")
+    @tag(["streams"])
+    @reads(*QUERY)
+    @answers(200, {JSON: {"type": "array"}, SSE: LINES}, "Change messages of Durable State.")
+    @refuses(*_REFUSES)
+    async def read_events(name: str) -> Response:
+        """Follow a session as Durable State: messages, runs, state and session, each as it is now."""
+        events = Events(registry, asked_session(name))
+        return await answered_view(events, registry.clock, registry.long_poll_s)
+
+    @streams.get("/<name>/messages/<message>/text")
+    @tag(["streams"])
+    @reads(*QUERY)
+    @answers(200, {"text/plain": LINES, SSE: LINES}, "The text; closed once nobody writes it any more.")
+    @refuses(*_REFUSES, errors.OffsetExpired)
+    async def read_text(name: str, message: str) -> Response:
+        """Read the text of a message while it is written."""
+        text = Text(registry, asked_session(name), message)
+        return await answered_view(text, registry.clock, registry.long_poll_s)
+
+    return streams
