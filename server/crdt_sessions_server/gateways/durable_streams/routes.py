@@ -57,7 +57,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     )
     @answers(200, NOTHING, "It is there already, made the same way.", _WHERE)
     @answers(201, NOTHING, "It is made.", {**_WHERE, "Location": "Its URL."})
-    @refuses(errors.BadStreamRequest, errors.StreamExists, errors.StreamConflict, errors.StreamNotFound)
+    @refuses(errors.BadStreamRequest, errors.StreamReadOnly, errors.StreamExists, errors.StreamNotFound)
     async def put_stream(path: str) -> Response:
         """Make a stream, with a first content if there is a body."""
         tenant, principal = _entered(path), current_principal()
@@ -88,6 +88,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @answers(204, {}, "It is on disk, or was already.", _WHERE)
     @refuses(
         errors.BadStreamRequest,
+        errors.StreamReadOnly,
         errors.StreamNotFound,
         errors.StreamGone,
         errors.StreamEnded,
@@ -134,7 +135,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @streams.delete("/<path:path>")
     @tag(["streams"])
     @answers(204, {}, "It is gone; what its forks need of it is kept for them.")
-    @refuses(errors.StreamNotFound, errors.StreamGone)
+    @refuses(errors.BadStreamRequest, errors.StreamReadOnly, errors.StreamNotFound, errors.StreamGone)
     async def delete_stream(path: str) -> Response:
         """Delete a stream."""
         tenant = _entered(path)

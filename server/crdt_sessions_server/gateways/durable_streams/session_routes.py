@@ -14,7 +14,7 @@ from crdt_sessions_server.gateways.durable_streams.views import Events, Text
 from crdt_sessions_server.http.describing import LINES, SSE, answers, reads, refuses
 from crdt_sessions_server.http.schemas import JSON
 
-_REFUSES = (errors.BadStreamRequest, errors.StreamNotFound)
+_REFUSES = (errors.BadStreamRequest, errors.BadSessionId, errors.StreamNotFound)
 
 
 def blueprint(registry: SessionRegistry) -> Blueprint:

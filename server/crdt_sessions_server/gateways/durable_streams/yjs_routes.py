@@ -21,7 +21,7 @@ from crdt_sessions_server.rest.sessions import creates
 
 _SNAPSHOT = "_snapshot"
 _OCTETS = {"application/octet-stream": BYTES}
-_REFUSES = (errors.BadStreamRequest, errors.StreamNotFound)
+_REFUSES = (errors.BadStreamRequest, errors.BadSessionId, errors.StreamNotFound)
 
 
 def blueprint(registry: SessionRegistry) -> Blueprint:
