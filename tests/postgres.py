@@ -15,6 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import asyncpg
@@ -92,7 +93,7 @@ class PostgresServer:
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{database}"
 
     def sql(self, statement, *values, database="postgres"):
-        """Execute a statement from outside of any loop, and return what it finds."""
+        """Execute a statement in a loop of its own, and return what it finds."""
 
         async def execute():
             connection = await asyncpg.connect(self.url(database))
@@ -101,7 +102,8 @@ class PostgresServer:
             finally:
                 await connection.close()
 
-        return asyncio.run(execute())
+        with ThreadPoolExecutor(1) as thread:  # whoever calls may be in a loop
+            return thread.submit(asyncio.run, execute()).result()
 
     def kill(self):
         """End it at once, as a power cut would; what it had acknowledged is there when it starts again."""

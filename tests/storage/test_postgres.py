@@ -5,11 +5,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from crdt_sessions.storage.postgres import PostgresStore
 from crdt_sessions.testing.store_contract import DurableStoreContract
 from tests.postgres import every_version, shared_server
-
-pytest.importorskip("asyncpg")
-from crdt_sessions.storage.postgres import PostgresStore
 
 pytestmark = pytest.mark.processes
 

@@ -321,15 +321,16 @@ class Lane:
     async def _insert(self, appends: Sequence[Append]) -> None:
         for _ in appends:
             failpoints.reach("before-append")
-        statement, values = statement_for([(self._heads[each.session].sid, each) for each in appends])
+        heads = [self._heads[each.session] for each in appends]  # they are forgotten where the connection is lost
+        statement, values = statement_for([(head.sid, each) for head, each in zip(heads, appends, strict=True)])
         failpoints.reach("before-commit")
         await self.write(statement, *values)
         failpoints.reach("after-commit")
-        for each in appends:
-            last = each.rows[-1].seq
-            head = self._heads.setdefault(each.session, Head(0, last))
-            head.seq = last
-            self._behind[each.session] = (head.sid, last, each.now)
+        for head, each in zip(heads, appends, strict=True):
+            head.seq = each.rows[-1].seq
+            self._heads[each.session] = head
+            self._acknowledged.pop(each.session, None)
+            self._behind[each.session] = (head.sid, head.seq, each.now)
 
     async def _head(self, session: SessionId) -> Head:
         await self._connected()

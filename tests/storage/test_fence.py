@@ -1,0 +1,340 @@
+"""A session has one writer, and an answer that was lost is looked up: against real servers, whose connections are cut."""
+
+import asyncio
+import contextlib
+import itertools
+
+import asyncpg
+import pytest
+
+from crdt_sessions.errors import (
+    Fenced,
+    ForeignDatabase,
+    HeldElsewhere,
+    NewerSchema,
+    Regressed,
+    StorageError,
+    StoreUnavailable,
+)
+from crdt_sessions.ids import Seq
+from crdt_sessions.storage import Entries, Row
+from crdt_sessions.storage.postgres import PostgresStore, lane
+from crdt_sessions.storage.postgres.connection import shown
+from crdt_sessions.storage.postgres.nodes import Lease
+from crdt_sessions.testing.store_contract import NOW, A, B, rows, run
+from tests.postgres import PostgresServer, every_version, shared_server
+
+pytestmark = [pytest.mark.processes, every_version]
+
+QUIET = Lease(beat_s=3600)
+"""Nobody is found out by itself."""
+QUICK = Lease(beat_s=0.05, silent_s=1.0, absent_s=0.3)
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def server(version):
+    return shared_server(version)
+
+
+@pytest.fixture
+def schema():
+    return f"fence{next(_numbers)}"
+
+
+@pytest.fixture
+async def sql(server, schema):
+    """Executes statements from outside."""
+    connection = await asyncpg.connect(server.url(), server_settings={"search_path": schema})
+    yield connection.fetch
+    await connection.close()
+
+
+@contextlib.asynccontextmanager
+async def opened(server, schema, lease=QUIET, **settings):
+    async with PostgresStore(server.url(), schema=schema, lease=lease, **settings) as store:
+        yield store
+
+
+async def written(store, session=A):
+    return [row.update for row in (await store.load(session)).rows]
+
+
+def me(store):
+    return store._database.nodes.me
+
+
+async def fence(store, node):
+    await store._database.nodes._fence(node)
+
+
+async def backends(sql, node):
+    found = await sql("SELECT pid FROM pg_stat_activity WHERE application_name = $1", f"crdt-sessions/{node}")
+    return [pid for (pid,) in found]
+
+
+async def test_a_node_that_was_fenced_stores_nothing_and_its_sessions_go_on_elsewhere(server, schema):
+    lost = []
+    async with opened(server, schema, fenced=lambda: lost.append(1)) as old, opened(server, schema) as new:
+        await old.create(A, b"seed", generation=1, title=None, now=NOW)
+        await old.append(A, rows(2, b"two"), now=NOW)
+        with pytest.raises(HeldElsewhere):
+            await new.append(A, rows(3, b"x"), now=NOW)
+        zombie = me(old)
+        await fence(new, zombie)
+        assert await written(new) == [b"seed", b"two"]
+        await new.append(A, rows(3, b"three"), now=NOW)
+        with pytest.raises(Fenced):
+            await old.append(A, rows(3, b"of a zombie"), now=NOW)
+        assert lost == [1]
+        with pytest.raises(HeldElsewhere):
+            await old.append(A, rows(4, b"of a zombie"), now=NOW)
+        assert me(old) != zombie
+        await old.create(B, b"seed", generation=1, title=None, now=NOW)  # it goes on as another node
+        assert await written(new) == [b"seed", b"two", b"three"]
+
+
+async def test_a_fence_waits_for_what_is_under_way_and_the_next_owner_sees_it(server, schema, sql):
+    async with opened(server, schema) as old, opened(server, schema) as new:
+        await old.create(A, b"seed", generation=1, title=None, now=NOW)
+        await old.append(A, rows(2, b"two"), now=NOW)
+        node = me(old)
+        other = await asyncpg.connect(server.url(), server_settings={"search_path": schema})
+        holding = other.transaction()
+        await holding.start()
+        await other.execute("UPDATE lanes SET commits = commits WHERE node = $1", node)  # as a write does
+        fencing = asyncio.create_task(fence(new, node))
+        blocked = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%FROM lanes WHERE%'"
+        while not await sql(blocked):
+            await asyncio.sleep(0)
+        behind = asyncio.ensure_future(old.append(A, rows(3, b"behind the fence"), now=NOW))
+        await holding.rollback()
+        await fencing
+        with pytest.raises(Fenced):
+            await behind
+        await other.close()
+        assert await written(new) == [b"seed", b"two"]
+
+
+async def test_what_was_committed_without_an_answer_is_found_and_not_written_twice(server, schema, sql):
+    """Connections are ended at any moment while one writes: every append succeeds, once."""
+    async with opened(server, schema) as store:
+        await store.create(A, b"seed", generation=1, title=None, now=NOW)
+        node = me(store)
+
+        async def cut(turns):
+            for _ in range(turns):  # somewhere between the statement's way there and its answer's way back
+                await asyncio.sleep(0)
+            for pid in await backends(sql, node):
+                await sql("SELECT pg_terminate_backend($1)", pid)
+
+        for seq in range(2, 40):
+            entries = Entries(runs=[run(f"r{seq}")])
+            await asyncio.gather(store.append(A, rows(seq, b"%d" % seq), entries=entries, now=NOW), cut(seq % 8))
+        stored = await store.load(A)
+        assert [row.update for row in stored.rows] == [b"seed", *(b"%d" % seq for seq in range(2, 40))]
+        assert len(stored.runs) == 38
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_a_connection_lost_around_the_commit_is_looked_up(server, schema, monkeypatch, moment):
+    async with opened(server, schema) as store:
+        await store.create(A, b"seed", generation=1, title=None, now=NOW)
+        await store.append(A, rows(2, b"two"), now=NOW)
+        ask, cuts = lane.Lane._ask, []
+
+        async def cut_once(self, connection, statement, values):
+            if "INSERT INTO updates" not in statement or cuts:
+                return await ask(self, connection, statement, values)
+            cuts.append(statement)
+            if moment == "after":
+                await ask(self, connection, statement, values)
+            connection.terminate()
+            return await ask(self, connection, statement, values)
+
+        monkeypatch.setattr(lane.Lane, "_ask", cut_once)
+        await store.append(A, rows(3, b"three"), now=NOW)
+        await store.append(A, rows(4, b"four"), now=NOW)
+        assert len(cuts) == 1
+        assert await written(store) == [b"seed", b"two", b"three", b"four"]
+
+
+async def test_statements_that_are_cancelled_are_written_again(server, schema, sql):
+    async with opened(server, schema) as store:
+        await store.create(A, b"seed", generation=1, title=None, now=NOW)
+        node = me(store)
+        other = await asyncpg.connect(server.url(), server_settings={"search_path": schema})
+        holding = other.transaction()
+        await holding.start()
+        await other.execute("UPDATE lanes SET commits = commits WHERE node = $1", node)
+        appending = asyncio.ensure_future(store.append(A, rows(2, b"two"), now=NOW))
+        blocked = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = $1"
+        while not (found := await sql(blocked, f"crdt-sessions/{node}")):
+            await asyncio.sleep(0)
+        await sql("SELECT pg_cancel_backend($1)", found[0][0])
+        await asyncio.sleep(0)
+        await holding.rollback()
+        await other.close()
+        await appending
+        assert await written(store) == [b"seed", b"two"]
+
+
+async def test_a_cancelled_wait_for_a_standby_is_no_acknowledgement(version, schema):
+    """The server says so in a warning only; the append ends when a standby has it, and not before."""
+    server = PostgresServer(shared_server(version).programs)
+    try:
+        async with opened(server, schema) as store:
+            await store.create(A, b"seed", generation=1, title=None, now=NOW)
+            await store.append(A, rows(2, b"two"), now=NOW)
+            connection = await asyncpg.connect(server.url())
+            await connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (nobody)'")
+            await connection.execute("SELECT pg_reload_conf()")
+            while await connection.fetchval("SHOW synchronous_standby_names") != "ANY 1 (nobody)":
+                await asyncio.sleep(0.01)
+            appending = asyncio.ensure_future(store.append(A, rows(3, b"three"), now=NOW))
+            waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND pid <> $1"
+            cancelled = set()
+            while len(cancelled) < 2:  # the append itself, and the look at what became of it
+                for (pid,) in await connection.fetch(waiting, 0):
+                    if pid not in cancelled:
+                        await connection.execute("SELECT pg_cancel_backend($1)", pid)
+                        cancelled.add(pid)
+                assert not appending.done()
+                await asyncio.sleep(0.01)
+            await connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            await connection.execute("SELECT pg_reload_conf()")
+            await connection.close()
+            await appending
+            assert await written(store) == [b"seed", b"two", b"three"]
+    finally:
+        server.close()
+
+
+async def test_less_than_was_acknowledged_is_told_once_and_then_gone_on_from(server, schema, sql):
+    async with opened(server, schema) as store:
+        await store.create(A, b"seed", generation=1, title=None, now=NOW)
+        await store.append(A, rows(2, b"two"), now=NOW)
+        await store.append(A, rows(3, b"three"), now=NOW)
+        await store.get(A)
+        await sql("DELETE FROM updates WHERE seq = 3")  # as an asynchronous failover does
+        await sql("UPDATE sessions SET last_seq = 2")
+        for pid in await backends(sql, me(store)):
+            await sql("SELECT pg_terminate_backend($1)", pid)
+        with pytest.raises(Regressed) as caught:
+            await store.append(A, rows(4, b"four"), now=NOW)
+        assert (caught.value.acknowledged, caught.value.found) == (3, 2)
+        assert await written(store) == [b"seed", b"two"]
+        await store.append(A, rows(3, b"again"), now=NOW)
+
+
+async def test_a_node_without_connections_is_taken_over(server, schema):
+    """As after SIGKILL: nothing was released, and nobody speaks for the node any more."""
+    async with opened(server, schema, QUICK) as new:
+        old = PostgresStore(server.url(), schema=schema, lease=QUIET)
+        await old.__aenter__()
+        await old.create(A, b"seed", generation=1, title=None, now=NOW)
+        database = old._database
+        database.nodes._beating.cancel()
+        for each in database._lanes:
+            each._connection and each._connection.terminate()
+        if database.nodes._connection:
+            database.nodes._connection.terminate()
+        async with asyncio.timeout(60):
+            while True:
+                with contextlib.suppress(HeldElsewhere):
+                    assert await written(new) == [b"seed"]
+                    break
+        with pytest.raises(Fenced):
+            await old.append(A, rows(2, b"of a zombie"), now=NOW)
+        await old.close()
+
+
+async def test_a_session_that_is_left_is_free_at_once(server, schema):
+    async with opened(server, schema) as new:
+        async with opened(server, schema) as old:
+            await old.create(A, b"seed", generation=1, title=None, now=NOW)
+            await old.append(A, rows(2, b"two"), entries=Entries(runs=[run("r", ready=True, due_at=1)]), now=NOW)
+            assert (await new.due_sessions(NOW), await new.ready_runs(["writer"], limit=1)) == ([], [])
+        assert await new.due_sessions(NOW) == [A]
+        await new.append(A, rows(3, b"three"), now=NOW)
+
+
+async def test_a_server_that_restarts_is_found_again(version, schema):
+    server = PostgresServer(shared_server(version).programs)
+    try:
+        async with opened(server, schema) as store:
+            await store.create(A, b"seed", generation=1, title=None, now=NOW)
+            await store.append(A, rows(2, b"two"), now=NOW)
+            server.kill()
+            lane_patience, lane.PATIENCE_S = lane.PATIENCE_S, 0.1
+            try:
+                with pytest.raises(StoreUnavailable):
+                    await store.append(A, rows(3, b"three"), now=NOW)
+                with pytest.raises(StoreUnavailable):
+                    await store.check()
+            finally:
+                lane.PATIENCE_S = lane_patience
+            await asyncio.to_thread(server.start)
+            await store.check()
+            assert await written(store) == [b"seed", b"two"]
+            await store.append(A, rows(3, b"three"), now=NOW)
+    finally:
+        server.close()
+
+
+async def test_every_text_comes_back_as_it_was(server, schema):
+    strange = "a\x00b\x1a0\x1a"
+    async with opened(server, schema) as store:
+        await store.create(A, b"seed", generation=1, title=strange, now=NOW)
+        assert (await store.get(A)).title == strange
+        assert await store.record_step(A, "r", strange, strange) == strange
+        with pytest.raises(StorageError):
+            await store.describe(A, title="half \ud83d", now=NOW)
+        await store.append(A, [Row(Seq(2), b"\x00")], now=NOW)
+
+
+async def test_a_schema_of_something_else_or_of_a_newer_release_is_left_alone(server, schema, sql):
+    await sql(f"CREATE SCHEMA {schema}")
+    await sql("CREATE TABLE invoices (id int)")
+    with pytest.raises(ForeignDatabase, match="invoices"):
+        async with opened(server, schema):
+            pass
+    await sql("DROP TABLE invoices")
+    async with opened(server, schema):
+        pass
+    await sql("UPDATE crdt_sessions_schema SET version = 99")
+    async with opened(server, schema):  # it only adds to what this release knows
+        pass
+    await sql("UPDATE crdt_sessions_schema SET compatible = 98")
+    with pytest.raises(NewerSchema):
+        async with opened(server, schema):
+            pass
+
+
+async def test_nodes_that_start_together_make_one_schema(server, schema):
+    async with contextlib.AsyncExitStack() as stack:
+        await asyncio.gather(*(stack.enter_async_context(opened(server, schema)) for _ in range(4)))
+
+
+async def test_a_server_that_would_lose_what_it_acknowledges_is_refused(server, schema):
+    with pytest.raises(StorageError, match="synchronous_standby_names"):
+        async with opened(server, schema, quorum=True):
+            pass
+    for setting, wrong in (("default_transaction_read_only", "on"),):
+        url = f"{server.url()}?{setting}={wrong}"
+        with pytest.raises(StorageError, match="takes no writes"):
+            await PostgresStore(url, schema=schema).__aenter__()
+
+
+def test_no_password_is_shown(version):
+    assert shown("postgresql://app:secret@db:5432/s?password=x&sslmode=require") == (
+        "postgresql://app@db:5432/s?sslmode=require"
+    )
+    assert shown("postgresql://db1,db2/s") == "postgresql://db1,db2/s"
+
+
+async def test_the_audit_log_is_never_changed(server, schema, sql):
+    async with opened(server, schema):
+        for statement in ("UPDATE audit SET principal = 'eve'", "DELETE FROM audit", "TRUNCATE audit"):
+            with pytest.raises(asyncpg.RaiseError, match="append only"):
+                await sql(statement)
