@@ -593,10 +593,10 @@ class Fenced(StorageError):
     """Other nodes counted this one as gone, and it commits nothing any more: they may own its sessions by now.
 
     Args:
-        node: the id it had.
+        node: the id it had; None if that is not known.
     """
 
-    def __init__(self, *, node: int) -> None:
+    def __init__(self, *, node: int | None = None) -> None:
         super().__init__("this node was counted as gone, and others may serve its sessions now; come back")
         self.node = node
 
@@ -638,7 +638,10 @@ class DatabaseInUse(StorageError):
     """Another process has the database open; one process owns a database."""
 
     def __init__(self, *, path: str) -> None:
-        super().__init__(f"{path} is in use by another process; one process owns a database: stop the other one")
+        super().__init__(
+            f"{path} is in use by another process; one process owns a SQLite file: stop the other one, or keep the"
+            " sessions in PostgreSQL, which several may share (--database postgresql://...)"
+        )
         self.path = path
 
 

@@ -430,6 +430,10 @@ class EffectLoop:
             self._health.failed(error)
         self._fail(error, closing_for(error))
 
+    def abandon(self, error: CrdtSessionsError) -> None:
+        """Drop the document in memory because of *error*: what is stored may be something else by now."""
+        self._fail(error, closing_for(error))
+
     def _load_anew(self) -> None:
         """Drop the document in memory; callers that waited for it may try again at once."""
         why = "the session is loaded anew; try again"

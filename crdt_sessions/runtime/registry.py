@@ -321,6 +321,11 @@ class SessionRegistry:
             if tenant in (None, tenant_of(session.id)):
                 session.forget_waiting(principal)
 
+    def abandon(self, error: CrdtSessionsError) -> None:
+        """Drop every session in memory, since its store says by *error* that others may have written to it."""
+        for session in self.live:
+            session.abandon(error)
+
     # -- the end -------------------------------------------------------------------------------------------------
 
     async def shutdown(self) -> None:

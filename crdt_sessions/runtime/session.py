@@ -347,6 +347,10 @@ class Session:
         """Close every connection as *closing* says."""
         self._loop.connections.close(closing)
 
+    def abandon(self, error: CrdtSessionsError) -> None:
+        """Use the session no more because of *error*; it is loaded anew for whoever comes."""
+        self._loop.abandon(error)
+
     def forget_waiting(self, principal: str | None) -> None:
         """Forget pending updates that a principal, or anybody if None, left: their right to write may have ended."""
         self._loop.handle(PrincipalChanged(principal))

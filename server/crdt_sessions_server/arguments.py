@@ -221,13 +221,31 @@ def _token(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
 
 
+_BACK_UP = "use pg_dump, or the continuous archive of the server"
+_EXAMINE = "the server looks after its files (pg_amcheck), and each session's rows are checked whenever it is loaded"
+
+
+def _file(command: str, instead: str) -> Callable[[str], Path]:
+    """Return what takes a path, and says of a database elsewhere what to do *instead*."""
+
+    def take(text: str) -> Path:
+        if "://" in text:
+            raise argparse.ArgumentTypeError(
+                f"{command} is for SQLite files, and that is the URL of a server: {instead};"
+                " see docs/how-to/many-nodes.md"
+            )
+        return Path(text)
+
+    return take
+
+
 def _backup(commands: argparse._SubParsersAction[_Parser]) -> None:
     command = commands.add_parser(
         "backup",
         help="copy a database while the service is running",
         description="Copy a database, as it is at one moment; a service may be writing to it.",
     )
-    command.add_argument("file", type=Path, metavar="FILE", help="This SQLite file is copied.")
+    command.add_argument("file", type=_file("backup", _BACK_UP), metavar="FILE", help="This SQLite file is copied.")
     command.add_argument("target", type=Path, metavar="COPY", help="The copy is made here; it must not exist.")
 
 
@@ -238,7 +256,10 @@ def _doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
         description="Check a database without changing it. Exit status 1 means that something is damaged.",
     )
     command.add_argument(
-        "file", type=Path, metavar="FILE", help="This SQLite file is looked at; a service may have it open."
+        "file",
+        type=_file("doctor", _EXAMINE),
+        metavar="FILE",
+        help="This SQLite file is looked at; a service may have it open.",
     )
     command.add_argument("--salvage", type=Path, metavar="NEW-FILE", help="What can be read is copied to a new file.")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from crdt_sessions import failpoints
 from crdt_sessions.clock import SystemClock
 from crdt_sessions.errors import StorageError
+from crdt_sessions.storage.addresses import shown
 from crdt_sessions.storage.sqlite.backup import back_up
 from crdt_sessions_server.arguments import parse
 from crdt_sessions_server.auth import mint
@@ -153,7 +154,7 @@ def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _announce(url: str, settings: Settings) -> None:
-    said = f"crdt-sessions serves {settings.database} on {url}\n"
+    said = f"crdt-sessions serves {shown(settings.database)} on {url}\n"
     if not settings.knows_tokens:
         said += "no tokens are configured: everybody on this machine may read and write; others cannot connect\n"
     with contextlib.suppress(OSError):  # nobody listens any more: no reason not to serve

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quart import Quart
 from quart_schema import QuartSchema
 
 from crdt_sessions.clock import Clock, SystemClock
+from crdt_sessions.errors import Fenced
 from crdt_sessions.runtime import Load, Sandbox, SessionRegistry, post, post_outside
 from crdt_sessions.storage import SqliteStore, UpdateStore
+from crdt_sessions.storage.addresses import shown
 from crdt_sessions_server.auth import Admission, Authorizer, Grants, Open
 from crdt_sessions_server.auth.factory import authorizer_for, rates_of
 from crdt_sessions_server.gateways import GATEWAYS, mcp
@@ -26,6 +30,9 @@ from crdt_sessions_server.serving.hocuspocus import HocuspocusEndpoint
 from crdt_sessions_server.serving.sync_endpoint import SyncEndpoint
 from crdt_sessions_server.settings import Settings
 
+if TYPE_CHECKING:
+    from crdt_sessions.storage.postgres import PostgresStore
+
 
 class Service:
     """The Quart application with its registry, and the order in which they start and stop.
@@ -34,7 +41,7 @@ class Service:
 
     Args:
         settings: what the service was told.
-        store: where sessions are kept; the SQLite file of the settings if None.
+        store: where sessions are kept; the database of the settings if None.
         authorizer: who may come in; what the settings say if None.
         clock: for tests.
         free_garbage: called where memory is short and sessions were dropped; by whoever has a policy for Python's
@@ -63,19 +70,13 @@ class Service:
                 )
         settings.check()
         self._stack: AsyncExitStack | None = None
-        self._sqlite = (
-            SqliteStore(
-                settings.database, max_bytes=settings.max_database_bytes, max_wal_bytes=settings.max_wal_bytes
-            )
-            if store is None
-            else None
-        )
+        self._own = _store_of(settings, fenced=self._fenced) if store is None else None
         self._sandbox = Sandbox(memory_bytes=settings.max_sandbox_bytes) if settings.sandbox else None
         self.open = isinstance(authorizer, Open)
         """Whether everybody on this machine is let in."""
         self._origins = Origins(settings.allowed_origins, loopback=self.open)
         self.registry = SessionRegistry(
-            store or self._sqlite,  # type: ignore[arg-type]  # one of them is there
+            store or self._own,  # type: ignore[arg-type]  # one of them is there
             clock=clock,
             limits=settings.limits,
             timing=settings.timing,
@@ -114,8 +115,8 @@ class Service:
 
     async def __aenter__(self) -> Service:
         async with AsyncExitStack() as stack:
-            if self._sqlite is not None:
-                await stack.enter_async_context(self._sqlite)
+            if self._own is not None:
+                await stack.enter_async_context(self._own)
             if self._sandbox is not None:
                 await stack.enter_async_context(self._sandbox)
             await stack.enter_async_context(self.registry)
@@ -139,6 +140,9 @@ class Service:
         await self._mcp.close()
         await self.sync.closed()
         await self.hocuspocus.stop()
+
+    def _fenced(self) -> None:
+        self.registry.abandon(Fenced())
 
     def _quart(self, settings: Settings) -> Quart:
         app = Quart("crdt_sessions_server", static_folder=None)
@@ -182,6 +186,21 @@ class Service:
                 yield
 
         return app
+
+
+def _store_of(settings: Settings, *, fenced: Callable[[], None]) -> SqliteStore | PostgresStore:
+    """Return the store that the settings name; *fenced* is called when other nodes counted this one as gone."""
+    if isinstance(settings.database, Path):
+        return SqliteStore(
+            settings.database, max_bytes=settings.max_database_bytes, max_wal_bytes=settings.max_wal_bytes
+        )
+    try:
+        from crdt_sessions.storage.postgres import PostgresStore
+    except ImportError as error:
+        raise ValueError(
+            f"{shown(settings.database)} needs the driver of PostgreSQL: pip install 'crdt-sessions[server,postgres]'"
+        ) from error
+    return PostgresStore(settings.database, quorum=settings.durability == "quorum", fenced=fenced)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

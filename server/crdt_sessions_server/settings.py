@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Annotated, Any, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
@@ -50,6 +50,9 @@ def _as_in(group: type, name: str) -> Any:
     return Field(declared.default, description=declared.metadata["text"], **declared.metadata["least"])
 
 
+PostgresUrl = Annotated[str, Field(pattern=r"^postgres(ql)?://")]
+
+
 class Settings(BaseModel):
     """Everything the service can be told. ``docs/reference/settings.md`` lists it."""
 
@@ -57,8 +60,15 @@ class Settings(BaseModel):
 
     host: str = Field("127.0.0.1", description="The service listens on this address.")
     port: int = Field(8000, ge=0, le=65535, description="It listens on this port; 0 picks a free one.")
-    database: Path = Field(
-        Path("sessions.db"), description="Sessions are kept in this SQLite file, which is made if it is missing."
+    database: PostgresUrl | Path = Field(
+        Path("sessions.db"),
+        description="Sessions are kept in this SQLite file, which is made if it is missing, or in the PostgreSQL "
+        "database at this URL, such as postgresql://app@db/sessions, which several services may share.",
+    )
+    durability: Literal["local", "quorum"] = Field(
+        "local",
+        description="What is acknowledged is on the disk of the database (local), or of a standby, too (quorum): "
+        "then PostgreSQL must be set up to wait for one.",
     )
     tokens_file: Path | None = Field(
         None,
@@ -291,6 +301,10 @@ class Settings(BaseModel):
             raise ValueError("TLS takes both: --tls-certificate and --tls-key")
         if self.jwks_url is not None and self.jwks_file is not None:
             raise ValueError("the issuer's keys come from one place: --jwks-url or --jwks-file")
+        if self.durability == "quorum" and isinstance(self.database, Path):
+            raise ValueError(
+                "a SQLite file has no standby: --durability quorum goes with --database postgresql://..."
+            )
 
     @property
     def knows_tokens(self) -> bool:

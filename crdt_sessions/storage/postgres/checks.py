@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from crdt_sessions.errors import StorageError, StoreUnavailable
-from crdt_sessions.storage.postgres.connection import Connection, shown
+from crdt_sessions.storage.addresses import shown
+from crdt_sessions.storage.postgres.connection import Connection
 from crdt_sessions.storage.postgres.errors import translated
 
 _OLDEST = 140000

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
+from crdt_sessions.errors import StorageError
+from crdt_sessions.storage.addresses import shown
 from crdt_sessions.storage.postgres.errors import translated
 from crdt_sessions.storage.postgres.schema import quoted
 
@@ -50,9 +51,12 @@ async def connect(url: str, *, schema: str, name: str) -> Connection:
     """
     with translated():
         async with asyncio.timeout(CONNECT_S):
-            connection = await asyncpg.connect(
-                url, server_settings={"application_name": name}, statement_cache_size=_CACHED_STATEMENTS
-            )
+            try:
+                connection = await asyncpg.connect(
+                    url, server_settings={"application_name": name}, statement_cache_size=_CACHED_STATEMENTS
+                )
+            except ValueError:  # what it says may have a part of the password in it
+                raise StorageError(f"{shown(url)} is not an address of PostgreSQL's") from None
             try:
                 settings = {**_SETTINGS, "search_path": quoted(schema)}
                 await connection.execute("; ".join(f"SET {key} = {_literal(settings[key])}" for key in settings))
@@ -64,14 +68,6 @@ async def connect(url: str, *, schema: str, name: str) -> Connection:
 
 def _literal(value: str) -> str:
     return value if value.startswith('"') else f"'{value}'"
-
-
-def shown(url: str) -> str:
-    """Return the address of a database without what is secret in it."""
-    parts = urlsplit(url)
-    before, at, hosts = parts.netloc.rpartition("@")
-    query = urlencode([(key, value) for key, value in parse_qsl(parts.query) if "password" not in key])
-    return urlunsplit((parts.scheme, f"{before.partition(':')[0]}{at}{hosts}", parts.path, query, ""))
 
 
 async def close(connection: Connection | None) -> None:

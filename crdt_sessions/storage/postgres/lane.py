@@ -205,9 +205,9 @@ class Lane:
                 raise Unknown("PostgreSQL: no standby has it")
         except Unknown as error:
             await self._leave()
-            await self._reconnect(node)
+            is_fenced = await self._reconnect(node)
             if self._commits < number:
-                raise Again(*error.args) from error
+                raise (Fenced(node=node) if is_fenced else Again(*error.args)) from error
         except Refused as error:
             if error.why != FENCED:
                 raise

@@ -61,6 +61,8 @@ class Lease:
 class _Seen:
     beats: int
     since: float
+    present: bool
+    """Whether it has a connection to the server."""
 
 
 class Nodes:
@@ -124,14 +126,17 @@ class Nodes:
         await close(self._connection)
         if self.me:
             try:
-                await self._fence(self.me)
-            except StorageError as error:
-                _log.warning("others will wait for the node's end: %s", error)
+                async with asyncio.timeout(self._lease.silent_s):
+                    await self._fence(self.me)
+            except (StorageError, TimeoutError) as error:
+                _log.warning("others will wait for the node's end: %s", error or "no answer")
 
     def silent(self, node: int) -> bool:
         """Tell whether another node missed its last beats, and may be gone soon."""
         seen = self._seen.get(node)
-        return seen is None or asyncio.get_running_loop().time() - seen.since > 2 * self._lease.beat_s
+        if seen is None or not seen.present:
+            return True
+        return asyncio.get_running_loop().time() - seen.since > 2 * self._lease.beat_s
 
     async def looked(self) -> None:
         """Return when the other nodes have been looked at once more."""
@@ -181,11 +186,13 @@ class Nodes:
         before, self._seen = self._seen, {}
         for node, (beats, present) in found.items():
             seen = before.get(node)
-            self._seen[node] = seen = seen if seen is not None and seen.beats == beats else _Seen(beats, now)
+            since = seen.since if seen is not None and seen.beats == beats else now
+            self._seen[node] = seen = _Seen(beats, since, present)
             patience_s = self._lease.silent_s if present else self._lease.absent_s
             if node != me and now - seen.since >= patience_s:
                 _log.warning("node %d has not been heard of: it is fenced, and its sessions are free", node)
                 await self._fence(node)
+                del self._seen[node]
 
     async def _connected(self, me: int) -> Connection:
         if self._connection is None or self._connection.is_closed():
