@@ -191,7 +191,7 @@ async def test_a_cancelled_wait_for_a_standby_is_no_acknowledgement(version, sch
             await connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (nobody)'")
             await connection.execute("SELECT pg_reload_conf()")
             while await connection.fetchval("SHOW synchronous_standby_names") != "ANY 1 (nobody)":
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0)
             appending = asyncio.ensure_future(store.append(A, rows(3, b"three"), now=NOW))
             waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
             cancelled = set()
@@ -200,7 +200,7 @@ async def test_a_cancelled_wait_for_a_standby_is_no_acknowledgement(version, sch
                     await connection.execute("SELECT pg_cancel_backend($1)", pid)
                     cancelled.add(pid)
                 assert not appending.done()
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0)
             await connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
             await connection.execute("SELECT pg_reload_conf()")
             await connection.close()
