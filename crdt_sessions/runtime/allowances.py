@@ -1,7 +1,7 @@
 """How much may be used in a day (UTC), by a principal and by a tenant, before no more runs begin.
 
-What was used stands in the store. It is read once a day for each of them, and what is reported since is added here,
-so neither a question nor a token costs a query.
+What was used stands in the store. It is read for each of them when somebody asks, now and then, and what is reported
+since is added here, so a token costs no query, and many questions cost one.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from crdt_sessions.sync.records import Spending
 
 DAY_MS = 86_400_000
 _MILLIONTH = 1_000_000
+_FRESH_MS = 10_000
+"""For how long sums are good: other nodes at the same database do not say what their runs use."""
 _KNOWN = 10_000
 """Principals whose sums are kept in memory."""
 
@@ -28,6 +30,7 @@ _KNOWN = 10_000
 @dataclass(slots=True)
 class _Sums:
     day: int
+    read_at: Millis
     tokens: int
     cost: int
     """In millionths of the currency in which costs are limited."""
@@ -90,14 +93,15 @@ class Allowances:
 
     async def _sums(self, tenant: str, who: str | None) -> _Sums:
         while True:
-            day, noted = self._clock.now() // DAY_MS, self._noted
+            now, noted = self._clock.now(), self._noted
+            day = now // DAY_MS
             known = self._known.get((tenant, who))
-            if known is not None and known.day == day:
+            if known is not None and known.day == day and now - known.read_at < _FRESH_MS:
                 return known
             found = await self._store.usage(tenant, principal=who, since=day, until=day)
             if noted != self._noted:
                 continue  # more was used meanwhile, which this may have or not
-            sums = _Sums(day, 0, 0)
+            sums = _Sums(day, now, 0, 0)
             for (_, currency), amounts in found.items():
                 sums.tokens += amounts.input_tokens + amounts.output_tokens
                 sums.cost += amounts.cost if currency == self._limits.cost_currency else 0

@@ -18,6 +18,11 @@ _READ = (
     " AND ($3::text IS NULL OR principal = $3) AND ($4::bigint IS NULL OR day >= $4)"
     " AND ($5::bigint IS NULL OR day <= $5) GROUP BY model, currency"
 )
+_DISOWN = fenced(
+    whose="DELETE FROM usage WHERE tenant = $4 AND principal = $5 RETURNING *",
+    nobodys=f"INSERT INTO usage ({USAGE_COLUMNS}) SELECT tenant, '', day, session, model, currency, {AMOUNTS}"
+    f" FROM whose ON CONFLICT ({USAGE_KEY}) DO UPDATE SET {ADDED}",
+)
 
 _DISOWN = fenced(
     used="DELETE FROM usage WHERE tenant = $4 AND principal = $5 AND principal <> '' RETURNING *",
