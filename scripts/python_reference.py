@@ -23,7 +23,8 @@ PAGES: dict[str, tuple[str, str, dict[str, list[str]]]] = {
         {
             "Taking part": ["connect", "client.session.SessionPeer", "client.messages.FollowedMessages"],
             "Answering": [
-                "client.agent.Agent", "client.run.AgentRun", "client.stream.TextStream", "client.tool_calls.ToolCall",
+                "client.agent.Agent", "client.run.AgentRun", "client.child.ChildRun",
+                "client.stream.TextStream", "client.tool_calls.ToolCall",
                 "client.run.ArtifactEditor", "client.stream.MessageStream",
                 "client.toolbox.RunTools", "client.toolbox.ToolSource",
             ],

@@ -1,6 +1,7 @@
 """Peers for Python: ``connect()``, and ``Agent`` on top of it."""
 
 from crdt_sessions.client.agent import Agent
+from crdt_sessions.client.child import ChildRun
 from crdt_sessions.client.history import KeptVersion, Past
 from crdt_sessions.client.run import AgentRun, ArtifactEditor
 from crdt_sessions.client.session import SessionPeer, connect
@@ -12,6 +13,7 @@ __all__ = [
     "Agent",
     "AgentRun",
     "ArtifactEditor",
+    "ChildRun",
     "KeptVersion",
     "MessageStream",
     "Past",
