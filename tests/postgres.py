@@ -11,7 +11,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,8 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+
+from tests.processes import free_port
 
 USER = "postgres"
 _PATIENCE_S = 60
@@ -52,10 +53,10 @@ class PostgresServer:
         self.programs = programs
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir=memory))
-        self._as = {"user": "nobody"} if os.getuid() == 0 else {}  # it refuses to be started by root
-        if self._as:
+        self.unprivileged = {"user": "nobody"} if os.getuid() == 0 else {}  # it refuses to be started by root
+        if self.unprivileged:
             shutil.chown(self.folder, "nobody")
-        self.port = _free_port()
+        self.port = free_port()
         self._run("initdb", "-D", self.folder / "data", "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync",
                   "--locale=C", "--no-instructions")  # fmt: skip
         self.process = None
@@ -63,7 +64,12 @@ class PostgresServer:
 
     def _run(self, program, *arguments):
         done = subprocess.run(
-            [self.programs / program, *arguments], capture_output=True, text=True, cwd="/", check=False, **self._as
+            [self.programs / program, *arguments],
+            capture_output=True,
+            text=True,
+            cwd="/",
+            check=False,
+            **self.unprivileged,
         )
         assert done.returncode == 0, done.stderr
 
@@ -77,7 +83,7 @@ class PostgresServer:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [self.programs / "postgres", "-D", self.folder / "data", *options],
-                stdout=log, stderr=log, cwd="/", **self._as,
+                stdout=log, stderr=log, cwd="/", **self.unprivileged,
             )  # fmt: skip
         until = time.monotonic() + _PATIENCE_S
         while True:
@@ -115,12 +121,6 @@ class PostgresServer:
         if self.process.poll() is None:
             self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 VERSIONS = sorted(_installations())

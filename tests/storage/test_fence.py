@@ -3,6 +3,11 @@
 import asyncio
 import contextlib
 import itertools
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -23,6 +28,7 @@ from crdt_sessions.storage.postgres import PostgresStore, lane
 from crdt_sessions.storage.postgres.nodes import Lease
 from crdt_sessions.testing.store_contract import NOW, A, B, rows, run
 from tests.postgres import PostgresServer, every_version, shared_server
+from tests.processes import attempts, free_port
 
 pytestmark = [pytest.mark.processes, every_version]
 
@@ -340,3 +346,42 @@ async def test_the_audit_log_is_never_changed(server, schema, sql):
         for statement in ("UPDATE audit SET principal = 'eve'", "DELETE FROM audit", "TRUNCATE audit"):
             with pytest.raises(asyncpg.RaiseError, match="append only"):
                 await sql(statement)
+
+
+@contextlib.contextmanager
+def pooled(server, mode):
+    """A PgBouncer in front of a server; gives its URL."""
+    port, folder = free_port(), Path(tempfile.mkdtemp(prefix="bouncer-"))
+    file = folder / "pgbouncer.ini"
+    file.write_text(
+        f"[databases]\npostgres = user=postgres host=127.0.0.1 port={server.port}\n[pgbouncer]\n"
+        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\npool_mode = {mode}\nunix_socket_dir =\n"
+    )
+    folder.chmod(0o755)
+    process = subprocess.Popen(["pgbouncer", "-q", file], stderr=subprocess.DEVNULL, **server.unprivileged)
+    try:
+        for _ in attempts():
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+        yield server.url().replace(f":{server.port}/", f":{port}/")
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="no pgbouncer")
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+async def test_a_pooler_keeps_a_connection_for_who_has_it_or_is_refused(server, schema, mode):
+    async def use(url):
+        async with PostgresStore(url, schema=schema, lease=QUIET) as store:
+            await store.create(A, b"seed", generation=1, title=None, now=NOW)
+            return await written(store)
+
+    with pooled(server, mode) as url:
+        if mode == "session":
+            assert await use(url) == [b"seed"]
+        else:
+            with pytest.raises(StorageError, match="pool_mode = session"):
+                await use(url)

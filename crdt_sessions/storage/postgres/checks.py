@@ -8,15 +8,16 @@ from typing import Any
 from crdt_sessions.errors import StorageError, StoreUnavailable
 from crdt_sessions.storage.addresses import shown
 from crdt_sessions.storage.postgres.connection import Connection
-from crdt_sessions.storage.postgres.errors import translated
+from crdt_sessions.storage.postgres.errors import POOLED, translated
 
 _OLDEST = 140000
 _STANDBYS = "SELECT current_setting('synchronous_standby_names')"
+_SERVER = "SELECT pg_backend_pid()"
 _FACTS = (
     "SELECT current_setting('server_version_num')::int, pg_is_in_recovery(),"
     " current_setting('transaction_read_only')::bool, current_setting('fsync')::bool,"
     " current_setting('full_page_writes')::bool, current_setting('server_encoding'),"
-    " current_setting('transaction_isolation'), current_setting('synchronous_commit'), pg_backend_pid()"
+    " current_setting('transaction_isolation'), current_setting('synchronous_commit')"
 )
 
 
@@ -33,7 +34,7 @@ async def check_server(connection: Connection, *, url: str, quorum: bool) -> Non
     """
     with translated():
         (facts,) = await connection.fetch(_FACTS)
-    version, standby, read_only, fsync, full_pages, encoding, isolation, commit, pid = facts
+    version, standby, read_only, fsync, full_pages, encoding, isolation, commit = facts
     for wrong, why in (
         (version < _OLDEST, f"it is version {version // 10000}, and 14 is the oldest that will do"),
         (standby or read_only, "it takes no writes: name the primary, or add ?target_session_attrs=read-write"),
@@ -47,8 +48,6 @@ async def check_server(connection: Connection, *, url: str, quorum: bool) -> Non
             raise StorageError(f"{shown(url)} cannot be used: {why}")
     if quorum:
         await check_quorum(connection.fetch)
-    if pid != connection.get_server_pid():
-        await _check_pooler(connection, url, pid)
 
 
 async def check_quorum(select: Callable[[str], Awaitable[Any]]) -> None:
@@ -65,14 +64,17 @@ async def check_quorum(select: Callable[[str], Awaitable[Any]]) -> None:
         )
 
 
-async def _check_pooler(connection: Connection, url: str, pid: int) -> None:
-    """Return if a pooler gives a connection the same server for as long as it lasts."""
+async def check_pooler(connection: Connection, another: Connection, *, url: str) -> None:
+    """Return if a connection keeps its server for as long as it lasts, also behind a pooler.
+
+    Raises:
+        StorageError: a pooler hands servers to others between transactions: what is set on a connection is not
+            there in the next one, and who ends a connection may end somebody else's.
+    """
     with translated():
-        await connection.execute("SET application_name = 'crdt-sessions/pooled'")
-        for _ in range(3):
-            (found,) = await connection.fetchrow("SELECT pg_backend_pid()") or (0,)
-            if found != pid:
-                raise StorageError(
-                    f"{shown(url)} cannot be used: a pooler hands its connections to others between transactions;"
-                    " connect to the server itself, or set pool_mode = session"
-                )
+        mine = await connection.fetchval(_SERVER)
+        async with another.transaction():
+            others = await another.fetchval(_SERVER)
+            again = await connection.fetchval(_SERVER)
+    if mine in (others, None) or again != mine:
+        raise StorageError(f"{shown(url)} cannot be used: {POOLED}")

@@ -58,6 +58,11 @@ class Database:
             await checks.check_server(connection, url=self._url, quorum=self._quorum)
             with translated():
                 await migrate(connection, self._schema)
+            another = await self._connect(_NAME)
+            try:
+                await checks.check_pooler(connection, another, url=self._url)
+            finally:
+                await close(another)
         finally:
             await close(connection)
         await self.nodes.joined()

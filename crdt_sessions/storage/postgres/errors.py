@@ -20,6 +20,12 @@ _AGAIN = ("40", "57014")
 """The server gave up on the statement, because of another one or because it was told to."""
 _UNAVAILABLE = (*_LOST, "25006", "28", "3D", "53", "55P03", "57", "58")
 """Answers that may be others in a moment, or once somebody has mended the server."""
+_STRAYED = ("42P05", "26000")
+"""A statement that was prepared on this connection is not there, or one that was not is."""
+POOLED = (
+    "a pooler hands its connections to others between transactions; connect to the server itself, or set"
+    " pool_mode = session"
+)
 _DAMAGED = "XX00"
 
 
@@ -88,6 +94,8 @@ def _error_for(error: Exception) -> Exception:
             return Again(f"PostgreSQL: {said}")
         if state.startswith(_UNAVAILABLE):
             return StoreUnavailable(f"PostgreSQL: {said}")
+        if state in _STRAYED:
+            return StorageError(f"PostgreSQL: {POOLED}")
         if state.startswith("42501"):
             return StorageError(f"PostgreSQL: {said}: the role of the service must own its schema")
     found = reference()  # a defect of ours, or a value that no database takes
