@@ -263,3 +263,14 @@ async def test_of_two_tanstack_tabs_one_executes_the_tool(service, clients, room
     clients("ts.open", name=tabs[1], url=service.url, thread=room, mode=mode, **PLACES)
     states = [await ts_done(clients, name) for name in tabs]
     assert sum(len(state["called"]) for state in states) == 1
+
+
+# -- OpenAI ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_openai_client_executes_the_tool_and_the_answer_goes_on(service, clients, room, stream):
+    text = "say 2; device place; say 3"
+    state = await clients.ask("oa.tools", url=service.url, session=room, text=text, stream=stream)
+    assert state["said"] == 'it says "Oslo" done naïve café 😀 '
+    assert state["called"] == [{"question": "where"}]

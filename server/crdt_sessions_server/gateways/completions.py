@@ -1,13 +1,14 @@
 """A run as OpenAI's completion, whole or in chunks.
 
 Calls of the agent's own tools are left out, because a client would call each tool that it sees. Calls that the agent
-leaves for the client are told when the run has ended with them. Source: OpenAI API reference, "The chat completion
+leaves for the client are told when the run has ended with them, and those that a client is to execute when they are
+given to this one. Source: OpenAI API reference, "The chat completion
 object", "The chat completion chunk object".
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Any
 
 from quart import Response
@@ -26,8 +27,9 @@ from crdt_sessions.model import (
     Usage,
     json_text,
 )
-from crdt_sessions.runtime import RunChanged, SessionEvent, SessionRegistry
+from crdt_sessions.runtime import RunChanged, Session, SessionEvent, SessionRegistry
 from crdt_sessions_server.gateways.conversation import failure_of, follow_run, has_paused, output_id
+from crdt_sessions_server.gateways.front_end import FrontEnd, waits_for_device
 from crdt_sessions_server.http.problems import type_of
 from crdt_sessions_server.http.streaming import compact
 
@@ -42,9 +44,15 @@ class Encoder:
         model: the client's name for the agent.
         skip: how many parts of the message the client has, if the run continues one.
         usage: whether a last chunk tells the usage.
+        front: the client as a device, to which calls of its tools may be given.
     """
 
-    def __init__(self, run: Run, model: str, *, skip: int = 0, usage: bool = False) -> None:
+    def __init__(
+        self, run: Run, model: str, *, skip: int = 0, usage: bool = False, front: FrontEnd | None = None
+    ) -> None:
+        self.front = front
+        self.ended = False
+        """Whether the last chunk was told."""
         self._run = run
         self._head = {
             "id": f"chatcmpl-{run.id}",
@@ -69,10 +77,12 @@ class Encoder:
                     yield from self._add(part, text)
                 case RunChanged(run):
                     self._run = run
-                    if has_paused(run):
+                    if has_paused(run) and not _waits(run, self.front):
                         yield from self._end(view, run)
                 case _:
                     pass  # no chunk tells it
+        if not self.ended and _given(self._run, self.front):
+            yield from self._end(view, self._run)
 
     def _add(self, part: int, text: str) -> Iterator[dict[str, Any]]:
         value = self._parts[part].value
@@ -91,10 +101,11 @@ class Encoder:
         }  # fmt: skip
 
     def _end(self, view: SessionView, run: Run) -> Iterator[dict[str, Any]]:
+        self.ended = True
         if run.status in ("failed", "interrupted"):
             yield {"error": error_of(run)}
             return
-        left = _left(run, view.messages.value(output_id(run)), self._skip)
+        left = _left(run, view.messages.value(output_id(run)), self._skip, self.front)
         if left:
             yield self._chunk(0, tool_calls=[{"index": at, **_call(part)} for at, part in enumerate(left)])
         for choice in sorted(self._choices or {0}):
@@ -127,14 +138,28 @@ async def chunks(
     """Yield a run as chunks, in batches; the last has ``finish_reason``, an error, or the usage after that."""
     try:
         async with registry.open(name) as session:
-            async for events in follow_run(session, run.id):
-                yield list(encoder.encode(session.view, events))
+            try:
+                async for events in follow_run(session, run.id, paused=_pauses(encoder.front)):
+                    yield list(encoder.encode(session.view, events))
+                    if encoder.ended:
+                        return
+                    await _offer(session, run.id, encoder.front)
+            finally:
+                await _leave(session, run.id, encoder.front, to_work=encoder.ended)
     except CrdtSessionsError as error:
         code = type_of(error).slug.replace("-", "_")
         yield [{"error": {"message": str(error), "type": "service_error", "param": None, "code": code}}]
 
 
-async def whole(registry: SessionRegistry, name: SessionId, run: Run, model: str, *, skip: int = 0) -> Response:
+async def whole(
+    registry: SessionRegistry,
+    name: SessionId,
+    run: Run,
+    model: str,
+    *,
+    skip: int = 0,
+    front: FrontEnd | None = None,
+) -> Response:
     """Return a run as a completion once it has ended, or waits for people; 502 if it failed.
 
     Args:
@@ -143,10 +168,17 @@ async def whole(registry: SessionRegistry, name: SessionId, run: Run, model: str
         run: the run.
         model: the client's name for the agent.
         skip: how many parts of the message the client has, if the run continues one.
+        front: the client as a device, to which calls of its tools may be given.
     """
     async with registry.open(name) as session:
-        async for _ in follow_run(session, run.id):
-            pass
+        given = False
+        try:
+            async for _ in follow_run(session, run.id, paused=_pauses(front)):
+                if given := _given(session.view.runs.find(run.id), front):
+                    break
+                await _offer(session, run.id, front)
+        finally:
+            await _leave(session, run.id, front, to_work=given)
         run = session.view.runs.find(run.id)
         message = session.view.messages.value(output_id(run))
     if run.status in ("failed", "interrupted"):
@@ -154,7 +186,7 @@ async def whole(registry: SessionRegistry, name: SessionId, run: Run, model: str
         failed = Response(compact({"error": error_of(run)}), 502, content_type="application/json")
         failed.headers["x-should-retry"] = "false"
         return failed
-    left = _left(run, message, skip)
+    left = _left(run, message, skip, front)
     choices = [
         {
             "index": choice,
@@ -168,8 +200,36 @@ async def whole(registry: SessionRegistry, name: SessionId, run: Run, model: str
     return Response(compact({**body, "choices": choices, "usage": _usage(run)}), content_type="application/json")
 
 
-def _left(run: Run, message: Message | None, skip: int) -> list[ToolPart]:
-    """Return the tool calls that the agent leaves for the client."""
+def _waits(run: Run, front: FrontEnd | None) -> bool:
+    """Whether a run waits for a device, which the client may be."""
+    return front is not None and front.has_tools and waits_for_device(run)
+
+
+def _pauses(front: FrontEnd | None) -> Callable[[Run], bool]:
+    return lambda run: has_paused(run) and not _waits(run, front)
+
+
+def _given(run: Run, front: FrontEnd | None) -> bool:
+    """Whether the client was given a call."""
+    return front is not None and not run.over and any(map(front.has, run.calls or ()))
+
+
+async def _offer(session: Session, run_id: str, front: FrontEnd | None) -> None:
+    if front is not None:
+        await front.offer(session, run_id)
+
+
+async def _leave(session: Session, run_id: str, front: FrontEnd | None, *, to_work: bool) -> None:
+    if front is not None:
+        await front.leave(session, run_id, to_work=to_work)
+
+
+def _left(run: Run, message: Message | None, skip: int, front: FrontEnd | None) -> list[ToolPart]:
+    """Return the tool calls that the agent leaves for the client, or that were given to it."""
+    given = {call.tool_call_id for call in run.calls or () if front is not None and front.has(call)}
+    tools = [part for part in message.parts if isinstance(part, ToolPart)] if message is not None else []
+    if given:
+        return [part for part in tools if part.tool_call_id in given]
     parts = message.parts[skip:] if message is not None and run.status == "completed" else []
     return [part for part in parts if isinstance(part, ToolPart) and part.state == "input-available"]
 

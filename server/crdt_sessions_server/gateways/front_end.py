@@ -54,6 +54,11 @@ class FrontEnd:
         self.device = f"{self._page or _PREFIX}{uuid.uuid4().hex[:12]}"
         self._offered = False
 
+    @property
+    def has_tools(self) -> bool:
+        """Whether there is any tool that it can call."""
+        return self._tools is None or bool(self._tools)
+
     def has(self, call: OpenCall) -> bool:
         """Whether this stream was given a call."""
         return call.taken is not None and call.taken.device == self.device

@@ -21,10 +21,10 @@ from quart import Blueprint, Response, jsonify, request
 from quart_schema import tag, validate_request
 
 from crdt_sessions.errors import NotFound
-from crdt_sessions.ids import SessionId, name_of, session_id
-from crdt_sessions.model import ANY_AGENT, Run, RunInput, SessionView, ToolPart, answer_to
+from crdt_sessions.ids import Millis, SessionId, name_of, session_id
+from crdt_sessions.model import ANY_AGENT, CallResult, Run, RunInput, SessionView, ToolPart, answer_to
 from crdt_sessions.model.strings import AgentName, derived
-from crdt_sessions.runtime import SessionRegistry, known_agents, until_taken
+from crdt_sessions.runtime import Session, SessionRegistry, known_agents, until_taken
 from crdt_sessions_server.auth import Principal, current_admitted, current_principal, live_access
 from crdt_sessions_server.gateways.chat_messages import Beside, Chat, ChatMessage, Placed, place, read
 from crdt_sessions_server.gateways.completions import Encoder, chunks, whole
@@ -38,7 +38,9 @@ from crdt_sessions_server.gateways.conversation import (
     continuation,
     output_id,
     who_asks,
+    writer_of,
 )
+from crdt_sessions_server.gateways.front_end import FrontEnd, bring, called_in_client
 from crdt_sessions_server.gateways.inputs import input_of, tool_of
 from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, refuses
 from crdt_sessions_server.http.paths import from_header, header_value
@@ -86,13 +88,22 @@ class Completion(BaseModel):
             return agent, model
         return self.model, None
 
+    @property
+    def function_names(self) -> set[str]:
+        """The names of the functions that the client can call."""
+        return {name for function in self._functions if isinstance(name := function.get("name"), str)}
+
+    @property
+    def _functions(self) -> list[dict[str, Any]]:
+        return [tool["function"] for tool in self.tools or () if isinstance(tool.get("function"), dict)]
+
     def input(self, model: str | None) -> RunInput | None:
         """What the request gives the agent, with the *model* that is handed on.
 
         Raises:
             BadValue, TooLarge: it is no input, or exceeds its bounds.
         """
-        functions = [tool["function"] for tool in self.tools or () if isinstance(tool.get("function"), dict)]
+        functions = self._functions
         others = [tool for tool in self.tools or () if not isinstance(tool.get("function"), dict)]
         extra = {**(self.model_extra or {}), "model": model} | ({"tools": others} if others else {})
         return input_of(extra, tools=[tool_of(function) for function in functions])
@@ -163,11 +174,12 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             taken = until_taken(registry, session, asked.run.id, or_busy=data.stream)
             await live_access().allowed(current_admitted(), taken)
         headers = {SESSION_HEADER: header_value(chat), RUN_HEADER: header_value(asked.run.id)}
+        front = FrontEnd(registry, principal, data.function_names)
         if data.stream:
             usage = data.stream_options is not None and data.stream_options.include_usage
-            encoder = Encoder(asked.run, data.model, skip=asked.skip, usage=usage)
+            encoder = Encoder(asked.run, data.model, skip=asked.skip, usage=usage, front=front)
             return going_on(data_frames(chunks(registry, name, asked.run, encoder), DONE), headers=headers)
-        answer = await whole(registry, name, asked.run, data.model, skip=asked.skip)
+        answer = await whole(registry, name, asked.run, data.model, skip=asked.skip, front=front)
         answer.headers.extend(headers)
         return answer
 
@@ -268,6 +280,8 @@ async def receive(
         view, beside = session.view, Beside(session.view)
         key = f"msg-{_digest([principal.id, attempt.key])}" if attempt.key is not None else None
         placed = place(view, beside, chat, principal.id, same=attempt.again, question=key)
+        if (going := await _brought(session, beside, chat, principal, now)) is not None:
+            return going
         if chat.last_results:
             question, skip = _continuing(view, beside, chat, placed, agent)
         else:
@@ -284,6 +298,22 @@ async def receive(
             question = replace(question, trigger="regenerate")  # no effect on a run that was requested before
         run = await ask(session, replace(question, also=_also(view, beside, chat, placed)), principal, now)
         return Asked(run, skip if output_id(run) == question.asked else 0)
+
+
+async def _brought(session: Session, beside: Beside, chat: Chat, principal: Principal, now: Millis) -> Asked | None:
+    """Record the results of calls that were given to one client each; return the run that goes on with them."""
+    known = beside.calling(chat.last_results)
+    run = writer_of(session.view, known.id) if known is not None else None
+    leased = {
+        call: CallResult(output=chat.results[call], at=0)
+        for call in chat.last_results
+        if known is not None and called_in_client(session, known.id, call)
+    }
+    if known is None or run is None or not leased:
+        return None
+    await bring(session, principal, known.id, leased, now)
+    places = [at for at, part in enumerate(known.parts) if isinstance(part, ToolPart) and part.tool_call_id in leased]
+    return Asked(run, places[-1] + 1)
 
 
 def _answers(run: Run, question: Question) -> bool:
