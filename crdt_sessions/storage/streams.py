@@ -142,7 +142,7 @@ class StreamStore(Protocol):
     """
 
     async def stream(self, tenant: str, path: str, *, now: Millis) -> Stream | None:
-        """Return the stream at a path, or None."""
+        """Return the stream of *tenant* at *path*, or None."""
         ...
 
     async def alter_stream(
@@ -179,7 +179,7 @@ class StreamStore(Protocol):
         ...
 
     async def streams(self, tenant: str, *, after: str = "", limit: int, now: Millis) -> Sequence[Stream]:
-        """Return up to *limit* streams of a tenant in order of path, after the path *after*; none that is gone."""
+        """Return up to *limit* streams of *tenant* in order of path, after the path *after*; none that is gone."""
         ...
 
     async def count_streams(self, tenant: str) -> int:
