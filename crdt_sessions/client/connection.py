@@ -33,6 +33,7 @@ from crdt_sessions.wire.closing import closing_for, is_permanent
 
 _SILENCE_S = 45.0  # the server says something every 20 s
 _RENEW_CHECK_S = 3.0
+_NOT_ALLOWED = 4403
 _NOT_AUTHENTICATED = closing_for(NotAuthenticated()).code
 
 
@@ -190,6 +191,8 @@ class Connection:
                 message = await websocket.recv()
             if isinstance(message, bytes):
                 self._replica.receive(message, self._clock.now())
+                if self._replica.denied is not None:  # its document holds what the service will never take
+                    raise ConnectionClosed(code=_NOT_ALLOWED, reason=self._replica.denied)
                 if self._replica.synced:
                     self._backoff.reset()
                     self._contact.made = True

@@ -78,7 +78,7 @@ from crdt_sessions.sync.log import LogMemory, UpdateLog
 from crdt_sessions.sync.merge import EngineFailed, Merger, Vouched, moved
 from crdt_sessions.sync.owed import Owed
 from crdt_sessions.sync.panics import Panics
-from crdt_sessions.sync.peers import INTRODUCED_MS, REMIND_MS, STRANGER_MS, Peer
+from crdt_sessions.sync.peers import INTRODUCED_MS, REMIND_MS, STRANGER_MS, Answer, Peer
 from crdt_sessions.sync.records import RunRecord, Writer
 from crdt_sessions.sync.runs import RunSteward
 from crdt_sessions.sync.steward import Steward
@@ -520,7 +520,10 @@ class SessionEngine:
             if not peer.known:
                 frames = peer.leave_out_early(frames, now)
             for at, frame in enumerate(frames):
-                taken = self._dispatch(peer_id, peer, frame, now, judged)
+                try:
+                    taken = self._dispatch(peer_id, peer, frame, now, judged)
+                except (AccessDenied, SessionClosed) as error:
+                    taken = self._decline(peer_id, peer, error)
                 if isinstance(taken, _Doubt):
                     return [*effects, *self._wait(Message(peer_id, frames[at:]), taken, now)]
                 effects += taken
@@ -648,6 +651,22 @@ class SessionEngine:
         effects = self._forget(peer_id, now)  # nothing more is taken from it; the roster hears of PeerLeft later
         return [*effects, *self._refuse(peer_id, error), *_violations(peer.actor, error)]
 
+    def _decline(self, peer_id: PeerId, peer: Peer, error: AccessDenied | SessionClosed) -> list[Effect]:
+        """Refuse a change, say so, and go on: who may not write may read.
+
+        A connection that ended here would end again each time it came back, since its client brings the change again.
+
+        Raises:
+            AccessDenied, SessionClosed: it is the connection of a lease's holder, who has nothing to read on for.
+            TooSlow: it does not read what it is told.
+        """
+        if peer.actor.lease is not None:
+            raise error
+        effects = self._owe(peer_id, peer, PermissionDenied(str(error)))
+        if not peer.known and peer.answered:  # nothing said that what it brought is of another session
+            effects += self._recognize(peer_id, peer)
+        return [*effects, *_first_violation(peer, error)]
+
     def _introduce(self, peer_id: PeerId, peer: Peer) -> list[Effect]:
         """From now on, tell a peer who else is here."""
         peer.introduced = True
@@ -677,8 +696,8 @@ class SessionEngine:
             case QueryAwareness():
                 peer.asks_who = True
                 return [Ready(peer_id)]
-            case Ack(payload):
-                return self._promise(peer_id, peer, payload)
+            case Ack():
+                return self._promise(peer_id, peer, frame)
             case Hold(token):
                 return self._hold(peer_id, peer, token, now)
             case PermissionDenied():
@@ -725,21 +744,25 @@ class SessionEngine:
 
     def _recognize(self, peer_id: PeerId, peer: Peer) -> list[Effect]:
         """Accept a peer as one of this session: it has sent all it has."""
-        promises = [effect for early in peer.recognized() for effect in self._promise(peer_id, peer, early)]
+        promises = [effect for early in peer.recognized() for effect in self._owe(peer_id, peer, early)]
         return [Ready(peer_id), *promises]
 
-    def _promise(self, peer_id: PeerId, peer: Peer, payload: bytes) -> list[Effect]:
-        if len(payload) > self.limits.max_ack_bytes:
-            raise TooLarge(what="an acknowledgement", size=len(payload), limit=self.limits.max_ack_bytes)
-        if peer.unread_acks >= self.limits.max_unread_acks:
+    def _promise(self, peer_id: PeerId, peer: Peer, ack: Ack) -> list[Effect]:
+        if len(ack.payload) > self.limits.max_ack_bytes:
+            raise TooLarge(what="an acknowledgement", size=len(ack.payload), limit=self.limits.max_ack_bytes)
+        return self._owe(peer_id, peer, ack)
+
+    def _owe(self, peer_id: PeerId, peer: Peer, answer: Answer) -> list[Effect]:
+        """Have a peer told what became of what it sent, behind what it is told of earlier ones."""
+        if peer.unread_answers >= self.limits.max_unread_acks:
             raise TooSlow(what="too many acknowledgements are unread")
         if peer.left_out:
-            peer.early.append(payload)
+            peer.early.append(answer)
             return []
         if (last := self.waiting.last_of(peer_id)) is not None:
-            peer.held.append((last, Ack(payload)))
+            peer.held.append((last, answer))
             return []
-        peer.due.append((self.log.head, Ack(payload)))
+        peer.due.append((self.log.head, answer))
         return [Ready(peer_id)]
 
     def _hold(self, peer_id: PeerId, peer: Peer, token: str, now: Millis) -> list[Effect]:
@@ -889,9 +912,12 @@ class SessionEngine:
         return effects
 
     def _blame(self, waiting: WaitingUpdate, error: CrdtSessionsError, now: Millis) -> list[Effect]:
-        """Close the connection that sent a waiting update which was refused, if it is still there."""
+        """Tell the connection that sent a waiting update which was refused, or close it, if it is still there."""
         peer = self._peers.get(waiting.author) if waiting.author is not None else None
         if waiting.author is not None and peer is not None:
+            if isinstance(error, AccessDenied) and peer.actor.lease is None:
+                peer.refuse_held(waiting.number, PermissionDenied(str(error)))
+                return _first_violation(peer, error)
             return self._close(waiting.author, peer, error, now)
         effects: list[Effect] = [Reload(error)] if isinstance(error, PanickedUpdate) else []
         return effects if waiting.actor is None else [*effects, *_violations(waiting.actor, error)]
@@ -903,6 +929,12 @@ class SessionEngine:
             return []
         peer.release(self.waiting.first_of(author), self.log.head)
         return [Ready(author)]
+
+
+def _first_violation(peer: Peer, error: CrdtSessionsError) -> list[Effect]:
+    """Return the violation, if it is the first of a connection: one that goes on may do the same a thousand times."""
+    first, peer.declined = not peer.declined, True
+    return _violations(peer.actor, error) if first else []
 
 
 def _violations(actor: Actor, error: CrdtSessionsError) -> list[Effect]:

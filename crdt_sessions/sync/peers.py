@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 
 from crdt_sessions.ids import Millis, Seq
 from crdt_sessions.sync.actor import Actor
-from crdt_sessions.wire import Ack, Frame, SyncStep1, SyncStep2, Update
+from crdt_sessions.wire import Ack, Frame, PermissionDenied, SyncStep1, SyncStep2, Update
+
+Answer = Ack | PermissionDenied
+"""What a peer is told of what it sent, in its order: that all up to there is durable, or that a change is refused."""
 
 STRANGER_MS = 30_000
 """How long a peer with an unknown history may take to say what it has. All clients say so at once, but their answer
@@ -60,16 +63,18 @@ class Peer:
     """The state vector of a SyncStep1 that is not answered yet."""
     left_out: bool = False
     """Whether it sent updates while its history was unknown. Its SyncStep2 must still bring them."""
-    early: deque[bytes] = field(default_factory=deque)
-    """Payloads to acknowledge once its SyncStep2 has brought the updates that were left out."""
+    early: deque[Answer] = field(default_factory=deque)
+    """Answers that are due once its SyncStep2 has brought the updates that were left out."""
     cursor: Seq | None = None
     """Last log entry the peer has; None until its SyncStep1 was answered."""
     vector: tuple[Seq, bytes] = (Seq(0), b"\x00")
     """A lower bound of what the peer has: (log entry, state vector)."""
-    due: deque[tuple[Seq, Ack]] = field(default_factory=deque)
-    """Acknowledgements, each with the log entry that must be committed first."""
-    held: deque[tuple[int, Ack]] = field(default_factory=deque)
-    """Acknowledgements that wait for a pending update, each with that update's number."""
+    due: deque[tuple[Seq, Answer]] = field(default_factory=deque)
+    """Answers, each with the log entry that must be committed first."""
+    held: deque[tuple[int, Answer]] = field(default_factory=deque)
+    """Answers that wait for a pending update, each with that update's number."""
+    declined: bool = False
+    """Whether something of it was refused."""
 
     # -- whether it is a stranger --------------------------------------------------------------------------------
 
@@ -88,8 +93,8 @@ class Peer:
             self.stranger_since = now if self.stranger_since is None else self.stranger_since
         return taken
 
-    def recognized(self) -> deque[bytes]:
-        """Note that it belongs to this session: it has brought all it has. Return the payloads to acknowledge now."""
+    def recognized(self) -> deque[Answer]:
+        """Note that it belongs to this session: it has brought all it has. Return the answers that are due now."""
         self.known, self.left_out, self.stranger_since = True, False, None
         early, self.early = self.early, deque()
         return early
@@ -112,21 +117,26 @@ class Peer:
     # -- what it is owed -----------------------------------------------------------------------------------------
 
     @property
-    def unread_acks(self) -> int:
-        """Number of acknowledgements that it is owed, now or later."""
+    def unread_answers(self) -> int:
+        """Number of answers that it is owed, now or later."""
         return len(self.due) + len(self.held) + len(self.early)
 
     def release(self, first: int | None, head: Seq) -> None:
-        """Make due, with entry *head*, the acknowledgements that waited for updates before number *first*.
+        """Make due, with entry *head*, the answers that waited for updates before number *first*.
 
         If *first* is None, nothing waits any more, and all become due.
         """
         while self.held and (first is None or self.held[0][0] < first):
             self.due.append((head, self.held.popleft()[1]))
 
-    def take_due(self, tail: Seq) -> list[Ack]:
-        """Return the acknowledgements that are due now that everything up to *tail* is durable."""
-        due: list[Ack] = []
+    def refuse_held(self, number: int, answer: Answer) -> None:
+        """Say of the pending update of that number that it was refused, before what waits for it is acknowledged."""
+        at = next((at for at, (last, _) in enumerate(self.held) if last >= number), len(self.held))
+        self.held.insert(at, (number, answer))
+
+    def take_due(self, tail: Seq) -> list[Answer]:
+        """Return the answers that are due now that everything up to *tail* is durable."""
+        due: list[Answer] = []
         while self.due and self.due[0][0] <= tail:
             due.append(self.due.popleft()[1])
         return due

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from crdt_sessions.errors import TooLarge
-from crdt_sessions.wire.frames import AN_UPDATE, AwarenessFrame, Frame, Update, decode_whole, encode, sole_update
+from crdt_sessions.wire.frames import (
+    AN_UPDATE,
+    Ack,
+    AwarenessFrame,
+    Frame,
+    PermissionDenied,
+    Update,
+    decode_whole,
+    encode,
+    sole_update,
+)
 from crdt_sessions.wire.insertions import Insertions
 from crdt_sessions.wire.varint import ONE_BYTE
 
@@ -60,6 +70,8 @@ class YWebSocket:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
+        self._refused = False
+        """Whether something was refused: an Ack says that all before it is durable, so there is none any more."""
 
     def read(self, message: bytes) -> list[Frame]:
         """See :meth:`Codec.read`."""
@@ -86,7 +98,9 @@ class YWebSocket:
         messages: list[bytes] = []
         for frame in frames:  # each token comes by here for each viewer
             if type(frame) is not Shared:
-                messages.append(encode(frame))  # type: ignore[arg-type]
+                self._refused = self._refused or isinstance(frame, PermissionDenied)
+                if not (self._refused and isinstance(frame, Ack)):
+                    messages.append(encode(frame))  # type: ignore[arg-type]
                 continue
             if frame.written is None:
                 frame.written = encode(frame.frame)

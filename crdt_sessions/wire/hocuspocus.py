@@ -54,7 +54,8 @@ PING, PONG = bytes((_PING,)), bytes((_PONG,))
 """Signs of life of a connection; they belong to no document."""
 _STORED, _REFUSED = bytes((_SYNC_STATUS, 1)), bytes((_SYNC_STATUS, 0))
 _STEP1 = b"\x00\x00"
-_ACK = Ack(b"")
+_COUNTED, _UNCOUNTED = Ack(b""), Ack(b"uncounted")
+"""What the engine returns once what stands before is durable, or refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,7 @@ class Hocuspocus:
         """Whether the next acknowledgement is one of something refused."""
 
     def read(self, message: bytes) -> list[Frame]:
-        """See :meth:`Codec.read`. Behind each change that the client counts stands an Ack."""
+        """See :meth:`Codec.read`. Behind each change stands an Ack."""
         if len(message) > self._max_bytes:
             raise TooLarge(what="a frame", size=len(message), limit=self._max_bytes)
         reader = Reader(message)
@@ -214,10 +215,10 @@ class Hocuspocus:
             case SyncStep2():
                 self._began_with = {}
                 counted = self._counted.popleft() if self._counted else True
-                return [frame, _ACK] if counted else [frame]
+                return [frame, _COUNTED if counted else _UNCOUNTED]
             case Update(update):
                 counted = not (self._began_with and covers(self._began_with, update))
-                return [frame, _ACK] if counted else [frame]
+                return [frame, _COUNTED if counted else _UNCOUNTED]
 
     def _written(self, frame: Frame | Shared) -> bytes | None:
         match frame:
@@ -225,8 +226,10 @@ class Hocuspocus:
                 if frame.written is None:
                     frame.written = encode(frame.frame)
                 return frame.written
-            case Ack():
+            case Ack(payload):
                 refused, self._refused = self._refused, False
+                if payload:
+                    return None
                 return _REFUSED if refused else _STORED
             case PermissionDenied():
                 self._refused = True

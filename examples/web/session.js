@@ -1,5 +1,6 @@
 // The connection to a session, and the copy of it in this browser: one Yjs document, stock providers.
 import { IndexeddbPersistence } from 'y-indexeddb'
+import { readAuthMessage } from 'y-protocols/auth'
 import { WebsocketProvider } from 'y-websocket'
 import * as Y from 'yjs'
 import { request, token } from './access.js'
@@ -7,6 +8,8 @@ import * as aside from './aside.js'
 
 const TOO_LONG = 1009 // the web server's own word for a message that it does not even read
 const TOKEN_EXPIRED = 4501
+const NOT_ALLOWED = 4403
+const AUTH = 2 // the type of the message that something was refused
 const refuses = ({ code }) => (code >= 4400 && code < 4500) || [TOO_LONG, TOKEN_EXPIRED].includes(code)
 const server = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/v1/sync`
 
@@ -33,7 +36,7 @@ export class Session {
   /** Whether there is something to show: what the service has, or an earlier copy of it. */
   ready = false
 
-  #place; #pointer; #person; #mayCreate; #local = null
+  #place; #pointer; #person; #mayCreate; #local = null; #renewing = false
 
   constructor (name, person, { mayCreate, onChange, onSync, onRenew }) {
     this.name = name
@@ -114,6 +117,8 @@ export class Session {
     provider.on('status', change)
     provider.on('sync', synced => synced ? this.#synced() : change())
     provider.on('closed', closing => this.#refused(closing))
+    // A change was refused, and the connection goes on: this copy holds what nobody else will ever see.
+    provider.messageHandlers[AUTH] = (_, decoder) => readAuthMessage(decoder, doc, (_, reason) => this.#refused({ code: NOT_ALLOWED, reason }))
     provider.on('connection-close', event => {
       this.away = event !== null
       this.trouble = event && !refuses(event) ? event.reason : ''
@@ -144,6 +149,7 @@ export class Session {
   }
 
   async #refused ({ code, reason }) {
+    if (this.#renewing) return
     const had = this.ready || this.#local !== null
     let deleted = false
     if (code === 4404) {
@@ -168,6 +174,7 @@ export class Session {
 
   /** Begin a new copy from what the service has. The old one is shown until that is there. */
   #begin (code, reason) {
+    this.#renewing = true
     const fresh = this.#replica(null)
     const settled = synced => {
       if (!synced) return
@@ -177,6 +184,8 @@ export class Session {
     }
     const refusedAgain = closing => {
       fresh.provider.destroy()
+      this.provider.disconnect()
+      this.#renewing = false
       this.#end(closing, true)
     }
     fresh.provider.on('sync', settled)
@@ -186,6 +195,7 @@ export class Session {
 
   #renew (fresh, code, reason) {
     this.#setAside(reason || `the service refused it (${code})`)
+    this.#renewing = false
     this.provider.destroy()
     this.#use(fresh)
     this.onRenew()

@@ -205,8 +205,16 @@ def test_tokens_travel_as_parameter_or_subprotocol(tmp_path, js):
         js("insert", peer="query", index=0, text="x")
         js.until(lambda dump: dump["draft"] == "x", command="dump", peer="reader")
         js("insert", peer="reader", index=0, text="not allowed")
-        assert js.until(lambda s: s["stopped"], command="status", peer="reader")["closes"] == [4403]
-        assert js("dump", peer="query")["draft"] == "x"
+        js.until(lambda s: s["denied"], command="status", peer="reader")
+        js("open", peer="again", url=server.ws, room="room", params={"token": "look"}, saved=js("save", peer="reader"))
+        js.synced("again")
+        js.until(lambda s: s["denied"], command="status", peer="again")
+        js("insert", peer="query", index=1, text="y")
+        for peer in ("reader", "again"):
+            js.until(lambda dump: "xy" in dump["draft"], command="dump", peer=peer)
+            status = js("status", peer=peer)
+            assert (status["closes"], status["stopped"], status["synced"]) == ([], None, True)
+        assert js("dump", peer="query")["draft"] == "xy"
     finally:
         server.close()
 

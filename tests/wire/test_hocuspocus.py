@@ -14,6 +14,7 @@ from crdt_sessions.wire import (
     KEEPALIVE,
     Ack,
     AwarenessFrame,
+    PermissionDenied,
     QueryAwareness,
     Shared,
     SyncStep1,
@@ -30,7 +31,8 @@ from tests.sync.test_plain import typed
 
 VECTORS = json.loads((ROOT / "schemas/vectors/hocuspocus.json").read_text("utf-8"))["vectors"]
 D = string("d")
-STORED = D + b"\x08\x01"
+UNCOUNTED = [Ack(b"uncounted")]
+STORED, REFUSED = D + b"\x08\x01", D + b"\x08\x00"
 
 
 def codec(address="d"):
@@ -121,12 +123,18 @@ def test_each_change_has_one_acknowledgement():
     assert document.write([Ack(b""), Ack(b"")]) == [STORED, STORED]
 
 
+def test_what_is_refused_is_said_in_the_order_of_the_acknowledgements():
+    document = codec()
+    assert document.write([Ack(b""), PermissionDenied("no"), Ack(b""), Ack(b"")]) == [STORED, REFUSED, STORED]
+    assert document.write([PermissionDenied("no"), *UNCOUNTED, Ack(b"")]) == [STORED], "of that nobody waits to hear"
+
+
 def test_what_the_server_asked_for_by_itself_is_not_acknowledged():
     document = codec()
     document.read(encode(SyncStep1(b"\x00")))
     document.write([SyncStep1(b"\x00"), SyncStep2(EMPTY_UPDATE), SyncStep1(b"\x00")])
     assert document.read(encode(SyncStep2(EMPTY_UPDATE)))[1:] == [Ack(b"")]
-    assert document.read(encode(SyncStep2(EMPTY_UPDATE)))[1:] == [], "the provider has not counted that one"
+    assert document.read(encode(SyncStep2(EMPTY_UPDATE)))[1:] == UNCOUNTED, "the provider has not counted that one"
     assert document.read(encode(SyncStep1(b"\x00"))) == [SyncStep1(b"\x00", mutual=True)], "as it forces a sync"
     document.write([SyncStep1(b"\x00")])
     assert document.read(encode(SyncStep2(EMPTY_UPDATE)))[1:] == [Ack(b"")]
@@ -138,14 +146,14 @@ def test_what_was_written_offline_is_counted_with_the_answer_to_step_1_only():
     _, (first, second, *_) = typed("a", "b")
     document = codec()
     document.read(encode(SyncStep1(b"\x01\x07\x02")))  # client 7 has written two characters
-    assert document.read(encode(Update(first)))[1:] == []
-    assert document.read(encode(Update(second)))[1:] == []
+    assert document.read(encode(Update(first)))[1:] == UNCOUNTED
+    assert document.read(encode(Update(second)))[1:] == UNCOUNTED
     document.write([SyncStep1(b"\x00")])
     assert document.read(encode(SyncStep2(EMPTY_UPDATE)))[1:] == [Ack(b"")]
     assert document.read(encode(Update(second)))[1:] == [Ack(b"")], "whatever is sent later is counted"
     fresh = codec()
     fresh.read(encode(SyncStep1(b"\x01\x07\x01")))
-    assert fresh.read(encode(Update(first)))[1:] == []
+    assert fresh.read(encode(Update(first)))[1:] == UNCOUNTED
     assert fresh.read(encode(Update(second)))[1:] == [Ack(b"")], "written since"
 
 

@@ -23,7 +23,9 @@ const commands = {
     if (state !== undefined) provider.awareness.setLocalState(state) // null: a viewer
     if (early) provider.on('status', ({ status }) => status === 'connected' && commands.post({ peer, ...early })) // its SyncStep1 comes later
     provider.connect()
-    const log = { closes: [], updates: 0, stopped: null }
+    const log = { closes: [], updates: 0, stopped: null, denied: 0 }
+    const told = provider.messageHandlers[2]
+    provider.messageHandlers[2] = (...message) => { log.denied++; told(...message) }
     provider.on('connection-close', event => { if (event) log.closes.push(event.code) })
     provider.on('closed', () => { log.stopped = true })
     doc.on('update', (_, origin) => { if (origin === provider) log.updates++ })
