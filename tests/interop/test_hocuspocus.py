@@ -1,8 +1,12 @@
 """Unmodified Hocuspocus providers of three generations, on /v1/hocuspocus."""
 
+import httpx
 import pytest
 
+from crdt_sessions_server.auth import Role
+from tests.access.conftest import TOKENS, bearer, guarded, token
 from tests.interop.node import needs_node
+from tests.processes import PATIENCE
 
 pytestmark = [pytest.mark.interop, needs_node]
 VERSIONS = pytest.mark.parametrize("version", [2, 3, 4])
@@ -23,6 +27,10 @@ class Providers:
         if socket is None:
             self.socket(peer)
         self.js("attach", peer=peer, socket=socket or peer, name=name, version=self.version, **options)
+
+    def moved(self, server):
+        """Find the service at another address from now on."""
+        self.url = f"{server.url.replace('http', 'ws', 1)}/v1/hocuspocus"
 
     def until(self, peer, condition):
         return self.js.until(condition, command="count", peer=peer)
@@ -62,3 +70,186 @@ def test_edits_live_late_and_offline_arrive_and_are_counted(providers, js):
     for peer in ("a", "b", "late"):
         assert min(js("count", peer=peer)["counts"]) == 0, "more was acknowledged than was counted"
     assert js.content("late") == js.content("a") == js.content("b")
+
+
+@pytest.fixture
+def guarded_providers(js, tmp_path, version):
+    server = guarded(tmp_path)
+    yield (
+        Providers(js, server, version),
+        httpx.Client(base_url=server.url, headers=bearer("b", "service"), timeout=PATIENCE),
+    )
+    server.close()
+
+
+@VERSIONS
+def test_many_documents_on_one_socket_are_apart(providers, js):
+    providers.socket("shared")
+    names = [f"doc {n}" for n in range(10)]
+    for name in names:
+        providers.attach(name, name, socket="shared")
+    providers.settled(*names)
+    for name in names:
+        js("insert", peer=name, index=0, text=name)
+    providers.settled(*names)
+    js("call", peer=names[0], method="destroy")
+    for name in names[1:]:
+        js("insert", peer=name, index=0, text="still ")
+    providers.settled(*names[1:])
+    for name in names:
+        providers.attach(f"{name} again", name)
+        providers.draft(f"{name} again", name if name == names[0] else f"still {name}")
+    assert js("count", peer=names[1])["closes"] == []
+
+
+@pytest.mark.parametrize("version", [4])
+def test_the_same_document_is_there_twice_on_one_socket(providers, js):
+    providers.socket("shared")
+    for peer in ("one", "two"):
+        providers.attach(peer, socket="shared", more={"sessionAwareness": True}, state={"name": peer})
+    providers.settled("one", "two")
+    js("insert", peer="one", index=0, text="x")
+    providers.draft("two", "x")
+    js.until(lambda states: len(states) == 2, command="present", peer="one")
+    js("call", peer="two", method="destroy")
+    js.until(lambda states: len(states) == 1, command="present", peer="one")
+
+
+@VERSIONS
+def test_presence_comes_and_goes(providers, js):
+    for peer in ("a", "b"):
+        providers.attach(peer, state={"name": peer})
+    providers.settled("a", "b")
+    for peer in ("a", "b"):
+        js.until(lambda states: {state["name"] for _, state in states} == {"a", "b"}, command="present", peer=peer)
+    js("call", peer="b", method="destroy")
+    js.until(lambda states: len(states) == 1, command="present", peer="a")
+
+
+@VERSIONS
+def test_forcing_a_sync_is_counted_like_everything_else(providers, js):
+    providers.attach("a")
+    providers.settled("a")
+    for _ in range(3):
+        js("call", peer="a", method="forceSync")
+        providers.settled("a")
+        js("insert", peer="a", index=0, text="x")
+        providers.settled("a")
+    assert min(js("count", peer="a")["counts"]) == 0
+
+
+@VERSIONS
+def test_a_storm_of_reconnects_and_a_large_document_lose_nothing(providers, js):
+    peers = [f"p{n}" for n in range(8)]
+    for peer in peers:
+        providers.attach(peer)
+    providers.settled(*peers)
+    js("insert", peer="p0", index=0, text="large " * 200_000)
+    for turn in range(3):
+        for peer in peers:
+            js("insert", peer=peer, index=0, text=f"{peer}-{turn} ")
+            js("dropSocket", socket=peer)
+            js("insert", peer=peer, index=0, text=f"{peer}-{turn}-offline ")
+        providers.settled(*peers)
+    length = len("large ") * 200_000 + sum(len(f"{p}-{t} {p}-{t}-offline ") for p in peers for t in range(3))
+    for peer in peers:
+        js.until(lambda dump: len(dump["draft"]) == length, command="dump", peer=peer)
+        assert min(js("count", peer=peer)["counts"]) == 0
+    assert len({str(js.content(peer)["clocks"]) for peer in peers}) == 1
+
+
+@VERSIONS
+def test_what_was_counted_as_synced_survives_a_kill_and_the_rest_is_brought_again(providers, server, js):
+    providers.attach("a")
+    providers.settled("a")
+    js("insert", peer="a", index=0, text="acknowledged")
+    providers.settled("a")
+    server.kill()
+    js("insert", peer="a", index=0, text="not yet ")
+    providers.until("a", lambda count: count["unsynced"] > 0)
+    again = server.again()
+    try:
+        providers.settled("a")
+        providers.attach("late")
+        providers.draft("late", "not yet acknowledged")
+        assert again.terminate() == 0  # and an orderly restart
+        providers.until("a", lambda count: not count["synced"])
+        js("insert", peer="a", index=0, text="and ")
+        third = again.again()
+        try:
+            providers.settled("a", "late")
+            providers.draft("late", "and not yet acknowledged")
+        finally:
+            third.close()
+    finally:
+        again.close()
+
+
+@VERSIONS
+def test_a_refused_change_is_told_and_poisons_nothing(guarded_providers, js):
+    """Also at the next load, as with y-indexeddb; and what was refused counts once its author may write."""
+    providers, http = guarded_providers
+    http.post("/v1/sessions", json={"id": "room"})
+    viewer = token("vera", "viewer")
+    providers.attach("owner", tokens=[TOKENS[Role.OWNER]])
+    providers.attach("vera", tokens=[viewer])
+    providers.settled("owner", "vera")
+    assert js("count", peer="vera")["scope"] == "readonly"
+    js("insert", peer="vera", index=0, text="mine ")
+    js("insert", peer="owner", index=0, text="theirs")
+    js.until(lambda dump: "theirs" in dump["draft"], command="dump", peer="vera")
+    assert js("count", peer="vera")["unsynced"] == 1
+    providers.attach("reloaded", tokens=[viewer], saved=js("save", peer="vera"))
+    providers.until("reloaded", lambda count: count["synced"])
+    js("insert", peer="owner", index=6, text=" again")
+    for peer in ("vera", "reloaded"):
+        js.until(lambda dump: "theirs again" in dump["draft"], command="dump", peer=peer)
+        count = js("count", peer=peer)
+        assert (count["unsynced"], count["closes"], count["denied"]) == (1, [], [])
+    assert js("dump", peer="owner")["draft"] == "theirs again"
+    http.put("/v1/sessions/room/members/vera", json={"role": "editor"})
+    providers.until("reloaded", lambda count: count["scope"] == "read-write")
+    js("call", peer="reloaded", method="forceSync")
+    providers.settled("reloaded")
+    js.until(lambda dump: "mine" in dump["draft"], command="dump", peer="owner")
+    http.close()
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_a_token_is_renewed_while_the_connection_lasts(guarded_providers, js):
+    providers, http = guarded_providers
+    http.post("/v1/sessions", json={"id": "room"})
+    providers.attach("ann", tokens=[token("ann", "editor", ttl_s=4), token("ann", "editor")])
+    providers.settled("ann")
+    providers.until("ann", lambda count: count["tokensAsked"] == 2)
+    js("insert", peer="ann", index=0, text="x")
+    providers.settled("ann")
+    assert js("count", peer="ann")["closes"] == []
+    http.close()
+
+
+@VERSIONS
+def test_a_token_that_has_ended_is_asked_for_at_the_next_connection(guarded_providers, js):
+    providers, http = guarded_providers
+    http.post("/v1/sessions", json={"id": "room"})
+    brief = token("ann", "editor", ttl_s=2)
+    asked = 1 if providers.version == 2 else 2  # in time, by those that understand it
+    providers.attach("ann", tokens=[brief] * asked + [token("ann", "editor")])
+    providers.settled("ann")
+    providers.until("ann", lambda count: 4501 in count["closes"])
+    js("insert", peer="ann", index=0, text="meanwhile")
+    providers.settled("ann")
+    http.close()
+
+
+@VERSIONS
+def test_one_document_is_refused_and_another_one_of_the_socket_is_not(guarded_providers, js):
+    providers, http = guarded_providers
+    http.post("/v1/sessions", json={"id": "room"})
+    providers.socket("shared")
+    providers.attach("good", socket="shared", tokens=[TOKENS[Role.EDITOR]])
+    providers.attach("bad", "other", socket="shared", tokens=["nonsense"])
+    assert providers.until("bad", lambda count: count["denied"])["denied"][0].startswith("4401 ")
+    js("insert", peer="good", index=0, text="x")
+    providers.settled("good")
+    http.close()

@@ -206,7 +206,14 @@ def test_tokens_travel_as_parameter_or_subprotocol(tmp_path, js):
         js.until(lambda dump: dump["draft"] == "x", command="dump", peer="reader")
         js("insert", peer="reader", index=0, text="not allowed")
         js.until(lambda s: s["denied"], command="status", peer="reader")
-        js("open", peer="again", url=server.ws, room="room", params={"token": "look"}, saved=js("save", peer="reader"))
+        js(
+            "open",
+            peer="again",
+            url=server.ws,
+            room="room",
+            params={"token": "look"},
+            saved=js("save", peer="reader"),
+        )
         js.synced("again")
         js.until(lambda s: s["denied"], command="status", peer="again")
         js("insert", peer="query", index=1, text="y")

@@ -7,7 +7,7 @@ import contextlib
 import logging
 
 from crdt_sessions.errors import CrdtSessionsError, ShuttingDown
-from crdt_sessions.ids import session_id
+from crdt_sessions.ids import Millis, session_id
 from crdt_sessions.limits import Timing
 from crdt_sessions.runtime import Channel, SessionRegistry, Transport
 from crdt_sessions.runtime.channel import transport_over
@@ -146,12 +146,15 @@ class _Host:
 
     async def _ask_in_time(self, line: DocumentLine) -> None:
         """Ask for another token before the one that counts ends, once for each."""
+        asked: Millis | None = None
         while line.expires_at is not None:
-            left = (line.expires_at - self._registry.clock.now()) / 1000
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, left - min(_IN_TIME_S, left / 2))):
-                    await line.renewed.wait()
-            if not line.renewed.is_set():
-                line.write([token_wanted(line.address)])
-                await line.renewed.wait()
+            if line.expires_at != asked:
+                left = (line.expires_at - self._registry.clock.now()) / 1000
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, left - min(_IN_TIME_S, left / 2))):
+                        await line.renewed.wait()
+                if not line.renewed.is_set():
+                    asked = line.expires_at
+                    line.write([token_wanted(line.address)])
+            await line.renewed.wait()
             line.renewed.clear()
