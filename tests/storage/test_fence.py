@@ -122,6 +122,27 @@ async def test_a_fence_waits_for_what_is_under_way_and_the_next_owner_sees_it(se
         assert await written(new) == [b"seed", b"two"]
 
 
+async def test_a_write_that_waits_for_a_fence_stores_nothing_though_its_connection_lives(server, schema, sql):
+    """What a statement sees is older than its wait; the lane's row is looked at again after it."""
+    async with opened(server, schema) as store:
+        await store.create(A, b"seed", generation=1, title=None, now=NOW)
+        await store.append(A, rows(2, b"two"), now=NOW)
+        node = me(store)
+        other = await asyncpg.connect(server.url(), server_settings={"search_path": schema})
+        fencing = other.transaction()
+        await fencing.start()
+        await other.execute("UPDATE lanes SET fenced = true WHERE node = $1", node)
+        behind = asyncio.ensure_future(store.append(A, rows(3, b"behind the fence"), now=NOW))
+        blocked = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = $1"
+        while not await sql(blocked, f"crdt-sessions/{node}"):
+            await asyncio.sleep(0)
+        await fencing.commit()
+        await other.close()
+        with pytest.raises(Fenced):
+            await behind
+        assert await sql("SELECT FROM updates WHERE seq = 3") == []
+
+
 async def test_what_was_committed_without_an_answer_is_found_and_not_written_twice(server, schema, sql):
     """Connections are ended at any moment while one writes: every append succeeds, once."""
     async with opened(server, schema) as store:
