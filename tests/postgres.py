@@ -60,7 +60,11 @@ class PostgresServer:
         self._run("initdb", "-D", self.folder / "data", "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync",
                   "--locale=C", "--no-instructions")  # fmt: skip
         self.process = None
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def _run(self, program, *arguments):
         done = subprocess.run(
@@ -118,7 +122,7 @@ class PostgresServer:
 
     def close(self):
         """End it, and remove everything."""
-        if self.process.poll() is None:
+        if self.process is not None and self.process.poll() is None:
             self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
