@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crdt_sessions import errors
@@ -193,26 +193,46 @@ class Real:
         return piece
 
 
-paths, types = st.sampled_from(PATHS), st.sampled_from((TEXT, JSON))
-items = st.lists(st.sampled_from(["x", "y", "z"]), max_size=3)
-batches = st.none() | st.builds(Batch, st.sampled_from("pq"), st.integers(0, 2), st.integers(0, 2))
+TYPES = {"a": TEXT, "b": JSON, "c": TEXT}
+"""What a stream is made of, mostly: so most appends fit."""
+
+paths = st.sampled_from(PATHS)
+types = st.sampled_from([None] * 9 + [TEXT])
+items = st.lists(st.sampled_from(["x", "y", "z"]), min_size=1, max_size=3) | st.just([])
+seqs = st.integers(0, 2)
+batches = st.builds(Batch, st.sampled_from("ppppq"), st.sampled_from([0, 0, 0, 1, 2]), seqs) | st.none()
+appends = st.tuples(st.just("append"), paths, types, items, st.sampled_from([False] * 5 + [True]), batches)
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("create"), paths, types, items, st.sampled_from([None, None, 5, 9])),
         st.tuples(st.just("fork"), paths, paths, st.integers(0, 5), st.integers(0, 2)),
-        st.tuples(st.just("append"), paths, types, items, st.sampled_from([False] * 5 + [True]), batches),
+        appends,
+        appends,
+        appends,
+        st.just(("again",)),
+        st.just(("again",)),
         st.tuples(st.just("delete"), paths),
         st.tuples(st.just("wait"), st.integers(1, 6)),
     ),
     min_size=3,
     max_size=40,
-)
+).map(lambda script: [*(("create", path, None, [], None) for path in "ab"), *script])
+
+
+def spelled_out(script):
+    """Return the steps with the type of each, and with the last one anew where a step is to be repeated."""
+    last = script[0]
+    for step in script:
+        if step[0] in ("create", "append") and step[2] is None:
+            step = (step[0], step[1], TYPES[step[1]], *step[3:])
+        last = last if step[0] == "again" else step
+        yield last
 
 
 async def compared(store, script):
     clock, model = FakeClock(), Model()
     real = Real(store, clock)
-    for name, *arguments in script:
+    for name, *arguments in spelled_out(script):
         if name == "wait":
             await clock.advance(arguments[0])
             model.now += arguments[0]
@@ -240,7 +260,17 @@ async def agree(plain, real, path):
         assert piece.last is bool(plain.closed)
 
 
+CLOSED_TWICE = [
+    ("create", "a", None, [], None),
+    ("append", "a", None, ["x"], True, Batch("p", 0, 0)),
+    ("again",),
+    ("append", "a", None, ["x"], True, Batch("p", 0, 1)),
+    ("append", "a", None, [], True, None),
+]
+
+
 @given(steps)
+@example(CLOSED_TWICE)
 @settings(deadline=None, max_examples=sample("examples") * 4)
 def test_streams_do_what_the_protocol_says(script):
     asyncio.run(compared(MemoryStore(), script))
