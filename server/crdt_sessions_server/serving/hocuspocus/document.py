@@ -106,6 +106,7 @@ class DocumentLine:
         self.on_admitted = _nothing
         if self.access is not None:
             self.access.on_rights = None
+            self.access = None  # it holds the connection, which holds this
 
     def put_text(self, payload: str) -> None:
         """Keep a text for the application until the client is let in."""
