@@ -1,11 +1,14 @@
 """/v1/hocuspocus in this process: a store that fails, an application that hears stateless messages, memory that is freed."""
 
 import asyncio
+import contextlib
 import gc
 import weakref
 from contextlib import asynccontextmanager
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from crdt_sessions.errors import StorageError
 from crdt_sessions.storage import MemoryStore
@@ -14,8 +17,10 @@ from crdt_sessions.testing import MemoryChannel
 from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
 from tests.hocuspocus import Hocuspocus
+from tests.hostile.corpus import mutate
 from tests.processes import PATIENCE
 from tests.sync.test_engine import letters
+from tests.wire.test_hocuspocus import MESSAGES
 
 SCOPE = {"type": "websocket", "path": "/v1/hocuspocus", "headers": [(b"host", b"localhost")], "query_string": b"",
          "client": ("127.0.0.1", 1)}  # fmt: skip
@@ -144,3 +149,20 @@ async def test_a_document_that_was_left_leaves_nothing_behind(served):
                     await asyncio.sleep(0.01)
     finally:
         gc.enable()
+
+
+@given(st.lists(st.sampled_from(MESSAGES), min_size=1, max_size=8), st.randoms(use_true_random=False))
+@settings(max_examples=25)
+def test_whatever_is_sent_is_taken_refused_or_dropped_and_harms_nobody_else(messages, rng):
+    async def run():
+        async with Service(Settings(sandbox=False), store=MemoryStore()) as service, client(service) as witness:
+            await witness.synced("Grüße")
+            async with client(service) as stranger:
+                for message in messages:
+                    with contextlib.suppress(ConnectionError):
+                        await stranger.socket.send(mutate(rng, message, MESSAGES))
+            assert stranger.serving.result().code in (1000, 4400, 4413, 1013)
+            await witness.write("Grüße", letters("w", 77)[0])
+            assert await witness.until("Grüße", "status") == 1
+
+    asyncio.run(run())
