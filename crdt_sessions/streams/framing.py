@@ -77,6 +77,8 @@ def _messages(body: bytes) -> Iterator[str]:
             end = _after_space(text, end) + 1
         if _after_space(text, end) != len(text):
             raise ValueError("something follows the value")
+    except json.JSONDecodeError as error:
+        raise BadStreamRequest(why=f"the body is not JSON: line {error.lineno}, column {error.colno}") from None
     except (ValueError, RecursionError) as error:
         raise BadStreamRequest(why=f"the body is not JSON: {error}") from None
 

@@ -68,6 +68,7 @@ PUBLIC = frozenset(
         "health.healthz",
         "health.readyz",
         "mcp.metadata",
+        "mcp.metadata_of_path",
     }
 )
 """Routes that need no token."""

@@ -15,7 +15,7 @@ from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.asgi import http_token
 from crdt_sessions_server.auth import current_admission, current_admitted
 from crdt_sessions_server.gateways.mcp.host import Begun, Caller, Host
-from crdt_sessions_server.http.describing import LINES, SSE, Function, answers, refuses, takes
+from crdt_sessions_server.http.describing import LINES, NOTHING, SSE, Function, answers, refuses, takes
 from crdt_sessions_server.http.problems import NO_SUCH_ROUTE, NOT_INSTALLED, UNSUPPORTED_MEDIA_TYPE, Refusal
 from crdt_sessions_server.http.schemas import JSON
 from crdt_sessions_server.http.streaming import going_on
@@ -69,14 +69,14 @@ def blueprint(registry: SessionRegistry, *, host: Host, issuer: str | None) -> B
 
     @mcp.delete(_PATH)
     @tag(["gateways"])
-    @answers(200, description="The session of the protocol is over.")
+    @answers(200, NOTHING, "The session of the protocol is over.")
     @_refused
     async def leave() -> Response:
         """End a session of the protocol, as it was until 2025-11-25. Sessions of the service know nothing of that."""
         return await _exchange(host)
 
     @mcp.get(_METADATA)
-    @mcp.get(_METADATA + _PATH)
+    @mcp.get(_METADATA + _PATH, endpoint="metadata_of_path")
     @tag(["gateways"])
     @answers(200, {JSON: {"type": "object", "description": "Metadata of a protected resource (RFC 9728)."}})
     @refuses(NO_SUCH_ROUTE)
