@@ -28,6 +28,8 @@ _KEY = "crdt-sessions/idempotency-key"
 _FRESH_S = 60.0
 """How long a list of tools is taken at its word."""
 _MOST_BYTES = 256 * 1024
+_CONNECT_S, _STREAM_S = 30.0, 300.0
+"""How long a server may take to answer at all, and be silent while it answers."""
 
 _log = logging.getLogger("crdt_sessions.agent")
 
@@ -136,15 +138,15 @@ class Server:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Client]:
+        from httpx2 import AsyncClient, Timeout
         from mcp import Client
         from mcp.client.streamable_http import streamable_http_client
-        from mcp.shared._httpx_utils import create_mcp_http_client
 
         token = await current_token(self._token)
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         try:
             async with (
-                create_mcp_http_client(headers=headers) as http,
+                AsyncClient(headers=headers, timeout=Timeout(_CONNECT_S, read=_STREAM_S)) as http,
                 Client(
                     streamable_http_client(self._url, http_client=http),
                     read_timeout_seconds=self._timeout_s,

@@ -1,9 +1,9 @@
 import contextlib
 
 import pytest
+from httpx2 import AsyncClient, Timeout
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.shared._httpx_utils import create_mcp_http_client
 
 from tests.gateways.conftest import agent
 from tests.processes import Server
@@ -16,7 +16,7 @@ VERSIONS = {"2026-07-28": "auto", "2025-11-25": "legacy"}
 async def client(url, mode="auto", token=None, **options):
     """Yield a connected client of the newest package."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    async with create_mcp_http_client(headers=headers) as http:
+    async with AsyncClient(headers=headers, timeout=Timeout(30, read=300)) as http:
         transport = streamable_http_client(f"{url}/mcp", http_client=http)
         async with Client(transport, mode=mode, cache=None, **options) as mcp:
             yield mcp
