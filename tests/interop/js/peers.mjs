@@ -3,7 +3,7 @@ import WebSocket from 'ws'
 import * as Y from 'yjs'
 import { serve } from './commands.mjs'
 
-const ROOTS = ['meta', 'messages', 'runs', 'state', 'artifacts', 'receipts']
+const ROOTS = ['meta', 'messages', 'runs', 'state', 'artifacts', 'receipts', 'delegated']
 const VERSIONS = { 1: 'y-websocket-1', 2: 'y-websocket-2', 3: 'y-websocket' }
 const providers = {}
 for (const [version, name] of Object.entries(VERSIONS)) providers[version] = (await import(name)).WebsocketProvider
