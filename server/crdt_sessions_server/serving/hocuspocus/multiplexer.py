@@ -70,6 +70,7 @@ class Multiplexer:
         self._backlog = Backlog(limits.max_unauthenticated_bytes)
         self._trusted = False
         self._lines: dict[str, DocumentLine] = {}
+        self._tokens: dict[str, None] = {}  # the addresses for which tokens came, the last ones
         self._attending: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._ending: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
@@ -163,13 +164,22 @@ class Multiplexer:
     def _take_first(self, address: str, said: Said) -> None:
         match said:
             case Token(token, version):
+                self._note_token(address)
                 self._begin(address, token, version)
-            case Content(body) if hocuspocus.is_beginning(body):  # a provider of 2.x that has no token sends none
+            case Content(body) if hocuspocus.is_beginning(body) and address not in self._tokens:
+                # A provider of 2.x that has no token sends none.
                 self._begin(address, None, None)
                 if address in self._lines:
                     self._lines[address].put(body)
             case _:
                 _log.debug("nobody is there for a message", extra={"address": address})
+
+    def _note_token(self, address: str) -> None:
+        """Note that a client sends tokens for a document: what it sends behind one that is refused begins nothing."""
+        self._tokens.pop(address, None)
+        self._tokens[address] = None
+        if len(self._tokens) > self._limits.max_documents_per_socket:
+            del self._tokens[next(iter(self._tokens))]
 
     async def _take_next(self, line: DocumentLine, said: Said) -> None:
         match said:
