@@ -19,6 +19,8 @@ from crdt_sessions_server.http.schemas import Answer, Body
 
 _ROUTE = "/sessions/<name>/runs/<run>/calls/<call>"
 _MS = 1000
+_LONGEST_S = 86_400.0
+"""A longer silence nobody asks for; the service's own bound (`longest_lease_s`) holds as well."""
 
 
 class Call(OpenCall):
@@ -40,6 +42,7 @@ class NewOffer(Body):
     ttl_s: float | None = Field(
         None,
         ge=0,
+        le=_LONGEST_S,
         description="How long it may be silent, in seconds; the service's setting if absent. Offering again is a sign"
         " of life.",
     )
