@@ -42,6 +42,7 @@ def test_a_device_takes_a_call_and_its_result_goes_on_with_the_run(http, call):
     (waiting,) = http.get(f"{session}/calls").json()["calls"]
     assert (waiting["runId"], waiting["toolName"], waiting["input"]) == ("run-q", "place", {"exact": True})
     assert "taken" not in waiting
+    assert http.put(f"{call}/offers/phone-1", json={"principal": "ann", "ttlS": 1e308}).status_code == 422
     first = http.put(f"{call}/offers/phone-1", json={"principal": "ann", "ttlS": 60}).json()
     assert (first["taken"]["device"], first["taken"]["by"], first["taken"]["ttl"]) == ("phone-1", "ann", 60_000)
     second = http.put(f"{call}/offers/laptop-1", json={"principal": "bob"}).json()
