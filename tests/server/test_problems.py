@@ -128,6 +128,23 @@ async def test_a_method_that_is_not_allowed_is_told_with_those_that_are(client):
     assert {"GET", "POST"} <= set(answer.headers["Allow"].split(", "))
 
 
+async def told(rule, answer):
+    """Check that an answer refuses in the form that clients of the route read."""
+    if rule.endpoint.startswith("openai."):
+        error = json.loads(await answer.get_data())["error"]
+        assert readable(error["message"]), error
+        assert re.fullmatch("[a-z]+(_[a-z]+)*", error["code"]), error
+    elif rule.endpoint in ("ai-sdk.send", "ai-sdk.resume"):
+        assert answer.content_type == "text/plain; charset=utf-8"
+        assert readable((await answer.get_data()).decode()), rule
+    elif rule.endpoint.startswith("mcp.") and answer.content_type == JSON["Content-Type"]:
+        error = json.loads(await answer.get_data())["error"]  # JSON-RPC, in the words of the library
+        assert isinstance(error["code"], int)
+        assert error["message"]
+    else:
+        await refused(answer)
+
+
 async def test_no_route_answers_anything_else_to_nonsense(client):
     """Every route that is there, with a body that is none, of another kind, or of another form."""
     asked = 0
@@ -150,15 +167,7 @@ async def test_no_route_answers_anything_else_to_nonsense(client):
                     continue
                 asked += 1
                 assert answer.status_code != 500, (rule, data)
-                if rule.endpoint.startswith("openai."):
-                    error = json.loads(await answer.get_data())["error"]
-                    assert readable(error["message"]), error
-                    assert re.fullmatch("[a-z]+(_[a-z]+)*", error["code"]), error
-                elif rule.endpoint in ("ai-sdk.send", "ai-sdk.resume"):
-                    assert answer.content_type == "text/plain; charset=utf-8"
-                    assert readable((await answer.get_data()).decode()), rule
-                else:
-                    await refused(answer)
+                await told(rule, answer)
     assert asked > 100
 
 

@@ -115,7 +115,7 @@ def test_a_settings_file_that_is_not_there_is_an_error(said):
         ("lease_s = 0", ["s.toml: lease_s must be more than 0, not '0'"]),
         ("auto_create = 'perhaps'", ["s.toml: auto_create must be true or false"]),
         ("jwks_url = 'ftp://keys'", ["s.toml: jwks_url must begin with http:// or https://"]),
-        ("database = 3", ["s.toml: database must be the name of a file"]),
+        ("database = 3", ["s.toml: database must be a text\n"]),
         ("jwt_secret = 3", ["s.toml: jwt_secret must be a text\n"]),
         ("allowed_origins = 'https://a'", ["s.toml: allowed_origins must be a list"]),
         ("allowed_origins = [3]", ["s.toml: allowed_origins.0 must be a text"]),
