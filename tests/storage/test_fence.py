@@ -206,6 +206,23 @@ async def test_statements_that_are_cancelled_are_written_again(server, schema, s
         assert await written(store) == [b"seed", b"two"]
 
 
+WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+
+
+async def commits_wait(server, connection):
+    """Return once commits wait for a standby: a process of the server's own has them do so, some time after a reload."""
+    probe = await asyncpg.connect(server.url())
+    found = []
+    while not found:
+        commit = asyncio.ensure_future(probe.execute("SELECT pg_logical_emit_message(true, 'probe', 'x')"))
+        while not (found or commit.done()):
+            found = await connection.fetch(WAITING)
+        for (pid,) in found:
+            await connection.execute("SELECT pg_cancel_backend($1)", pid)
+        await commit
+    await probe.close()
+
+
 async def test_a_cancelled_wait_for_a_standby_is_no_acknowledgement(version, schema, monkeypatch):
     """The server says so in a warning only; the append ends when a standby has it, and not before."""
     monkeypatch.setattr(lane, "PATIENCE_S", 60.0)
@@ -217,13 +234,11 @@ async def test_a_cancelled_wait_for_a_standby_is_no_acknowledgement(version, sch
             connection = await asyncpg.connect(server.url())
             await connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (nobody)'")
             await connection.execute("SELECT pg_reload_conf()")
-            while await connection.fetchval("SHOW synchronous_standby_names") != "ANY 1 (nobody)":
-                await asyncio.sleep(0)
+            await commits_wait(server, connection)
             appending = asyncio.ensure_future(store.append(A, rows(3, b"three"), now=NOW))
-            waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
             cancelled = set()
             while len(cancelled) < 2:  # the append itself, and the look at what became of it
-                for (pid,) in await connection.fetch(waiting):
+                for (pid,) in await connection.fetch(WAITING):
                     await connection.execute("SELECT pg_cancel_backend($1)", pid)
                     cancelled.add(pid)
                 assert not appending.done()
