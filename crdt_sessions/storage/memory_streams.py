@@ -14,6 +14,7 @@ from crdt_sessions.storage.streams import (
     StreamEntry,
     StreamFacts,
     StreamStore,
+    first_entries,
 )
 
 
@@ -75,16 +76,7 @@ class MemoryStreams(StreamStore):
             kept.producers[producer] = change.producer
 
     async def stream_entries(self, stream: Stream, after: int, *, most: int) -> Sequence[StreamEntry]:
-        found: list[StreamEntry] = []
-        size = 0
-        for entry in self._all(stream.id, stream.tail):
-            if entry.end <= after:
-                continue
-            if found and size + len(entry.data) > most:
-                break
-            found.append(entry)
-            size += len(entry.data)
-        return found
+        return first_entries((entry for entry in self._all(stream.id, stream.tail) if entry.end > after), most)
 
     async def streams(self, tenant: str, *, after: str = "", limit: int, now: Millis) -> Sequence[Stream]:
         await self.sweep_streams(now)
@@ -96,10 +88,8 @@ class MemoryStreams(StreamStore):
         return sum(each.stream.tenant == tenant for each in self._kept.values())
 
     async def sweep_streams(self, now: Millis) -> None:
-        due = [(each.stream.due_at, id) for id, each in self._kept.items() if not each.stream.gone]
-        for at, id in due:
-            if at is not None and at <= now:
-                self._remove(id)
+        for id in [id for id, each in self._kept.items() if each.stream.has_ended(now)]:
+            self._remove(id)
 
     def _at(self, tenant: str, path: str) -> Stream | None:
         found = (each.stream for each in self._kept.values())

@@ -8,7 +8,7 @@ decision is made on what is stored, and is stored with what it decided on, whoev
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -70,6 +70,10 @@ class Stream:
             return Millis(self.touched_at + self.ttl_s * 1000)
         return self.expires_at
 
+    def has_ended(self, now: Millis) -> bool:
+        """Whether its time has come by *now*; one that is kept for its forks has none."""
+        return not self.gone and self.due_at is not None and self.due_at <= now
+
 
 class StreamFacts(NamedTuple):
     """What a decision is made on."""
@@ -128,6 +132,18 @@ def stream_entry(stream: Stream, id: int, end: int, data: bytes, expected: int, 
         raise DamagedLog(session=SessionId(stream.path), seq=Seq(end), why="does not match its checksum")
     start = end - len(data)
     return StreamEntry(start, data[: limit - start])
+
+
+def first_entries(entries: Iterable[StreamEntry], most: int) -> list[StreamEntry]:
+    """Return the first of *entries*, with *most* bytes at the most, but one if there is one."""
+    found: list[StreamEntry] = []
+    size = 0
+    for entry in entries:
+        if found and size + len(entry.data) > most:
+            break
+        found.append(entry)
+        size += len(entry.data)
+    return found
 
 
 Decide = Callable[[StreamFacts], StreamChange | None]

@@ -7,7 +7,7 @@ when it was decided on, as its ``version`` says, and is decided anew otherwise.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from crdt_sessions.storage.streams import (
     StreamEntry,
     StreamFacts,
     StreamStore,
+    first_entries,
     stream_checksum,
     stream_entry,
 )
@@ -89,7 +90,7 @@ class PostgresStreams(OfDatabase, StreamStore):
 
     async def stream(self, tenant: str, path: str, *, now: Millis) -> Stream | None:
         found = await self._stream(tenant, path)
-        if found is None or not _is_due(found, now):
+        if found is None or not found.has_ended(now):
             return found
         await self.sweep_streams(now)
         return await self._stream(tenant, path)
@@ -128,14 +129,8 @@ class PostgresStreams(OfDatabase, StreamStore):
 
     async def stream_entries(self, stream: Stream, after: int, *, most: int) -> Sequence[StreamEntry]:
         async def read(connection: Connection) -> list[StreamEntry]:
-            found: list[StreamEntry] = []
-            size = 0
-            async for entry in _following(connection, stream, after):
-                if found and size + len(entry.data) > most:
-                    break
-                found.append(entry)
-                size += len(entry.data)
-            return found
+            rows = await _following(connection, stream, after, most)
+            return first_entries((stream_entry(stream, *row) for row in rows), most)
 
         return await self._database.view(read)
 
@@ -159,10 +154,6 @@ class PostgresStreams(OfDatabase, StreamStore):
         await self._database.submit(job)
 
 
-def _is_due(stream: Stream, now: Millis) -> bool:
-    return not stream.gone and stream.due_at is not None and stream.due_at <= now
-
-
 def _stored(row: Any) -> _Stored:
     *facts, version = tuple(row)
     found = dict(zip(_NAMES, facts, strict=True))
@@ -183,7 +174,7 @@ async def _at(lane: Lane, tenant: str, path: str, now: Millis) -> _Stored | None
     """Return what is at a path, without what is due."""
     rows = await lane.fetch(f"{_SELECT} WHERE tenant = $1 AND path = $2", tenant, kept(path))
     found = _stored(rows[0]) if rows else None
-    if found is None or not _is_due(found.stream, now):
+    if found is None or not found.stream.has_ended(now):
         return found
     await _remove(lane, found)
     return await _at(lane, tenant, path, now)
@@ -232,15 +223,20 @@ async def _remove(lane: Lane, found: _Stored) -> None:
         await _remove(lane, source)
 
 
-async def _following(connection: Connection, stream: Stream, after: int) -> AsyncIterator[StreamEntry]:
+async def _following(
+    connection: Connection, stream: Stream, after: int, most: int
+) -> list[tuple[int, int, bytes, int, int]]:
+    """Return what :func:`stream_entry` takes, of the *most* bytes after a place, and of one entry at least."""
+    found: list[tuple[int, int, bytes, int, int]] = []
     for id, limit in await _parts(connection, stream, after):
         rows = await connection.fetch(
             "SELECT end_at, data, checksum FROM stream_entries"
-            " WHERE stream = $1 AND end_at > $2 AND end_at - length(data) < $3 ORDER BY end_at",
-            id, after, limit,
+            " WHERE stream = $1 AND end_at > $2 AND end_at - length(data) < $3 AND end_at <= greatest("
+            "$4, (SELECT min(end_at) FROM stream_entries WHERE stream = $1 AND end_at > $2)) ORDER BY end_at",
+            id, after, limit, after + most,
         )  # fmt: skip
-        for end, data, expected in rows:
-            yield stream_entry(stream, id, end, data, expected, limit)
+        found += ((id, *row, limit) for row in rows)
+    return found
 
 
 async def _parts(connection: Connection, stream: Stream, after: int) -> list[tuple[int, int]]:

@@ -21,6 +21,7 @@ from crdt_sessions.storage.streams import (
     StreamEntry,
     StreamFacts,
     StreamStore,
+    first_entries,
     stream_checksum,
     stream_entry,
 )
@@ -35,7 +36,7 @@ class SqliteStreams(OfDatabase, StreamStore):
 
     async def stream(self, tenant: str, path: str, *, now: Millis) -> Stream | None:
         found = await self._stream(tenant, path)
-        if found is None or found.gone or found.due_at is None or found.due_at > now:
+        if found is None or not found.has_ended(now):
             return found
         await self.sweep_streams(now)
         return await self._stream(tenant, path)
@@ -78,7 +79,9 @@ class SqliteStreams(OfDatabase, StreamStore):
             raise refused[0]
 
     async def stream_entries(self, stream: Stream, after: int, *, most: int) -> Sequence[StreamEntry]:
-        return await self._database.view(lambda connection: _entries(connection, stream, after, most))
+        return await self._database.view(
+            lambda connection: first_entries(_following(connection, stream, after), most)
+        )
 
     async def streams(self, tenant: str, *, after: str = "", limit: int, now: Millis) -> Sequence[Stream]:
         rows = await self._database.select(
@@ -166,17 +169,6 @@ def _remove(connection: sqlite3.Connection, id: int) -> None:
         changed(connection, f"DELETE FROM {table} WHERE {column} = ?", (id,))
     if source is not None and _by_id(connection, source).gone:
         _remove(connection, source)
-
-
-def _entries(connection: sqlite3.Connection, stream: Stream, after: int, most: int) -> list[StreamEntry]:
-    found: list[StreamEntry] = []
-    size = 0
-    for entry in _following(connection, stream, after):
-        if found and size + len(entry.data) > most:
-            break
-        found.append(entry)
-        size += len(entry.data)
-    return found
 
 
 def _following(connection: sqlite3.Connection, stream: Stream, after: int) -> Iterator[StreamEntry]:
