@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from crdt_sessions.client.artifact_editor import ArtifactEditor
 from crdt_sessions.client.child import ChildRun
 from crdt_sessions.client.service import Assignment, ServiceClient
 from crdt_sessions.client.session import SessionPeer
@@ -31,7 +32,6 @@ from crdt_sessions.model import (
     child_request,
     shaped,
 )
-from crdt_sessions.model import text as text_edits
 from crdt_sessions.model.checks import why_not
 
 Result = TypeVar("Result")
@@ -565,52 +565,6 @@ class AgentRun:
         head = ArtifactHead(id=artifact_id, title=title, author=self.session.author, created_at=self.session.now())
         self.session.edit(lambda view: view.artifacts.add(head, content))
         return ArtifactEditor(self.session, artifact_id)
-
-
-class ArtifactEditor:
-    """An artifact that others edit at the same time. Its writer is seen at work: presence has its cursor.
-
-    Made by :meth:`AgentRun.artifact`.
-    """
-
-    def __init__(self, session: SessionPeer, artifact_id: str) -> None:
-        self._session = session
-        self._id = artifact_id
-
-    @property
-    def content(self) -> str:
-        """The text as it is now."""
-        return str(self._session.view.artifacts.text(self._id))
-
-    def append(self, text: str) -> None:
-        """Write *text* at the end."""
-        self.insert(len(self.content), text)
-
-    def insert(self, index: int, text: str) -> None:
-        """Write before the character at *index*.
-
-        Raises:
-            IndexError: *index* is outside the text.
-        """
-
-        def change(view: SessionView) -> None:
-            text_edits.insert(view.artifacts.text(self._id), index, text)
-
-        self._session.edit(change)
-        self._session.set_presence(cursor={"artifactId": self._id, "index": index + len(text)})
-
-    def delete(self, index: int, count: int) -> None:
-        """Delete *count* characters from *index* on.
-
-        Raises:
-            IndexError: the range is not within the text.
-        """
-
-        def change(view: SessionView) -> None:
-            text_edits.delete(view.artifacts.text(self._id), index, count)
-
-        self._session.edit(change)
-        self._session.set_presence(cursor={"artifactId": self._id, "index": index})
 
 
 def _says_something(part: Any) -> bool:
