@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from tests.gateways.conftest import agent
+from tests.gateways.test_ai_sdk import history, the_same
 from tests.processes import Server
 
 pytestmark = pytest.mark.interop
@@ -62,16 +63,40 @@ async def test_a_client_is_told_that_nobody_is_there_and_that_somebody_came(empt
         writer.close()
 
 
-async def test_the_ai_sdks_client_is_told_what_an_answer_that_begins_anew_takes_the_place_of(service, clients, room):
+@pytest.mark.parametrize("transport", ["http", "websocket"])
+async def test_the_ai_sdks_client_shows_only_the_answer_that_began_anew(service, clients, room, transport):
+    clients("ai.open", name=room, id=room, url=service.url, transport=transport)
+    state = await clients.ask(
+        "ai.send", name=room, text="think 2; say 30 10; tool look; anew; say 2; tool look; say 4"
+    )
+    message = state["messages"][-1]
+    assert texts(message) == "naïve café naïve café 😀 streams "
+    assert [part["type"] for part in message["parts"]] == ["step-start", "text", "tool-look", "step-start", "text"]
+    await the_same(service, room, state)
+    assert state.get("error") is None and state["status"] == "ready"
+
+
+async def test_the_ai_sdks_client_is_told_where_an_answer_begins_anew_that_had_several_steps(service, clients, room):
     clients("ai.open", name=room, id=room, url=service.url)
-    state = await clients.ask("ai.send", name=room, text="say 30 10; anew; say 2")
+    state = await clients.ask("ai.send", name=room, text="say 1; tool look; say 30 10; anew; say 2")
     parts = state["messages"][-1]["parts"]
     marks = [at for at, part in enumerate(parts) if part["type"] == "data-begun-anew"]
     assert len(marks) == 1
-    assert texts({"parts": parts[: marks[0]]}).startswith("naïve café 😀 ")
+    assert texts({"parts": parts[: marks[0]]}) == "naïve ", "of the step that was being written nothing is left"
     assert texts({"parts": parts[marks[0] :]}) == "naïve café "
     assert parts[marks[0]]["data"]["messageId"] == state["messages"][-1]["id"]
     assert state.get("error") is None
+    clients("ai.open", name=f"{room}-later", id=room, url=service.url, messages=await history(service.url, room))
+    state = clients("ai.state", name=f"{room}-later")
+    assert texts(state["messages"][-1]) == "naïve café "
+
+
+async def test_what_is_told_of_child_runs_stays_when_the_ai_sdks_answer_begins_anew(service, clients, room):
+    clients("ai.open", name=room, id=room, url=service.url)
+    state = await clients.ask("ai.send", name=room, text="delegate 1 say 2; anew; say 4")
+    parts = state["messages"][-1]["parts"]
+    assert [part["data"]["status"] for part in parts if part["type"] == "data-run"] == ["completed"]
+    assert texts({"parts": parts}) == "naïve café 😀 streams "
 
 
 @pytest.mark.parametrize("kind", ["ag", "ts", "ts subscribe"])

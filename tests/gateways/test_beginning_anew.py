@@ -37,9 +37,10 @@ def test_ai_sdk(taken):
     chunks = [chunk for events in taken[1] for chunk in encoder.encode(events)]
     said = [(chunk["type"], chunk.get("delta")) for chunk in chunks if chunk["type"].startswith("text-")]
     assert said == [
-        ("text-start", None), ("text-delta", "Once upon"), ("text-end", None),
+        ("text-start", None), ("text-delta", "Once upon"),
         ("text-start", None), ("text-delta", "Well"), ("text-delta", ", then."),
     ]  # fmt: skip
+    assert [chunk["type"] for chunk in chunks].count("reset-step") == 1
 
 
 def test_openai(taken):

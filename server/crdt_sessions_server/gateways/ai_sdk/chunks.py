@@ -123,7 +123,10 @@ class Encoder:
         self._told = 0
         self._after_tool = False
         self._answered = False
-        self._stepping = bool(known)
+        self._stepping = self._stepped = bool(known)
+        self._earlier = bool(known)
+        """Whether the message has parts before the present step, which no chunk takes out of it."""
+        self._children: dict[str, Chunk] = {}
         self._begun_anew = 0
 
     def encode(self, events: Sequence[SessionEvent]) -> Iterator[Chunk]:
@@ -154,6 +157,12 @@ class Encoder:
         if self.has_work or (ended is not None and rests(ended)):
             yield from self.end()
 
+    def tell_children(self, children: Sequence[Mapping[str, Any]]) -> list[Chunk]:
+        """Return what tells of child runs, each in place of what was told of it before."""
+        told = {child["runId"]: _child_part(dict(child)) for child in children}
+        self._children |= told
+        return list(told.values())
+
     @property
     def has_work(self) -> bool:
         """Whether the client has a call to execute; it does that, and sends the result, when the stream has ended."""
@@ -183,13 +192,18 @@ class Encoder:
         self._run = run
 
     def _begin_anew(self) -> Iterator[Chunk]:
-        """Go on behind what was taken back: no chunk takes parts out of a message, so one says where that ends."""
-        for part in list(self._open):
-            yield from self._close(part)
+        """Take back what was told. The client drops the present step; of earlier ones a part says where they end."""
+        self._open.clear()
         self._tools.clear()
+        self._calls.clear()
+        self._given.clear()
+        self._after_tool = self._answered = False
         self._begun_anew += 1
-        data = {"runId": self._run.id, "messageId": output_id(self._run)}
-        yield {"type": "data-begun-anew", "id": f"begun-anew-{self._begun_anew}", "data": data}
+        yield {"type": "reset-step"}
+        if self._earlier:
+            data = {"runId": self._run.id, "messageId": output_id(self._run)}
+            yield {"type": "data-begun-anew", "id": f"begun-anew-{self._begun_anew}", "data": data}
+        yield from self._children.values()
 
     def end(self) -> Iterator[Chunk]:
         """Close open parts, and tell how the run ended, or that the client has something to do."""
@@ -246,8 +260,9 @@ class Encoder:
             return
         if self._stepping and not (self._after_tool and not isinstance(value, ToolPart)):
             return
+        self._earlier = self._earlier or self._stepped
         yield from self._end_step()
-        self._stepping = True
+        self._stepping = self._stepped = True
         yield {"type": "start-step"}
 
     def _end_step(self) -> Iterator[Chunk]:
@@ -320,7 +335,7 @@ async def follow(
             try:
                 async for events in follow_run(session, run_id, paused=rests, children=True, attendance=attendance):
                     rest, told = children.take(session.view, events)
-                    chunks = [*map(_child_part, told), *encoder.encode(rest)]
+                    chunks = [*encoder.tell_children(told), *encoder.encode(rest)]
                     if attendance.away != away and not encoder.ended:
                         away = attendance.away
                         data = absence(session.view.runs.find(run_id), away=away)
