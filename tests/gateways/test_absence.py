@@ -73,7 +73,7 @@ async def test_the_ai_sdks_client_shows_only_the_answer_that_began_anew(service,
     assert texts(message) == "naïve café naïve café 😀 streams "
     assert [part["type"] for part in message["parts"]] == ["step-start", "text", "tool-look", "step-start", "text"]
     await the_same(service, room, state)
-    assert state.get("error") is None and state["status"] == "ready"
+    assert (state.get("error"), state["status"]) == (None, "ready")
 
 
 async def test_the_ai_sdks_client_is_told_where_an_answer_begins_anew_that_had_several_steps(service, clients, room):
