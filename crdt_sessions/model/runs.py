@@ -214,6 +214,15 @@ class Runs:
             run_id = run.parent
         return False
 
+    def top(self, run: Run) -> Run:
+        """Return the run that is the parent of a run's parent, and so on; the run itself if it is no child."""
+        for _ in range(CHILD_LIMITS.max_depth):
+            above = self.value(run.parent) if run.parent is not None else None
+            if above is None:
+                break
+            run = above
+        return run
+
     def children(self, run_id: str) -> list[Run]:
         """Return the children of a run, those asked for first first."""
         return sorted((run for run in self.all() if run.parent == run_id), key=child_order)

@@ -3,7 +3,7 @@
 import pytest
 
 from crdt_sessions.model import Author, MessageCursor, MessageHead, Run, SessionDoc, SessionView
-from crdt_sessions_server.gateways.ag_ui.events import MessageEncoder
+from crdt_sessions_server.gateways.ag_ui.messages import MessageEncoder
 from crdt_sessions_server.gateways.ai_sdk.chunks import Encoder as AiSdk
 from crdt_sessions_server.gateways.completions import Encoder as Completions
 

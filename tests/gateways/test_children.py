@@ -1,5 +1,6 @@
 """Child runs as the chat clients have a form for them: parts of the AI SDK, subagents of AG-UI, events of TanStack AI."""
 
+import asyncio
 import json
 
 import httpx
@@ -52,8 +53,13 @@ async def test_ag_ui_shows_each_child_as_a_subagent(service, clients, room):
     joined = f"{room}-later"
     clients("ag.open", name=joined, thread=room, url=service.url)
     later = await clients.ask("ag.join", name=joined)
-    roles = [each["role"] for each in later["messages"] if each["role"] != "activity"]
-    assert roles == ["user", "assistant"], "the conversation has no word of a child"
+    listed = [(each["role"], each.get("subagentRunId")) for each in later["messages"] if each["role"] != "activity"]
+    assert listed[:2] == [("user", None), ("assistant", None)]
+    assert listed[2:] == [("assistant", child) for child in by_child], "what children wrote is marked as theirs"
+    again = await clients.ask("ag.run", name=joined, message={"id": "u2", "role": "user", "content": "echo"})
+    assert again["error"] is None
+    said = json.loads(next(each["content"] for each in reversed(again["messages"]) if each["role"] == "assistant"))
+    assert [each["role"] for each in said] == ["user", "assistant", "user"], "the client sends them back in vain"
 
 
 async def test_ag_ui_tells_of_a_child_that_failed_and_of_the_children_of_children(service, clients, room):
@@ -65,6 +71,55 @@ async def test_ag_ui_tells_of_a_child_that_failed_and_of_the_children_of_childre
     assert state["events"].count("SUBAGENT_ERROR") == 2
     assert state["events"][-1].startswith("RUN_ERROR")
     assert "badly" in state["events"][-1]
+
+
+async def test_what_a_child_asks_is_an_interrupt_of_ag_ui_and_the_answer_goes_on(service, clients, room):
+    clients("ag.open", name=room, thread=room, url=service.url)
+    message = {"id": "u1", "role": "user", "content": "delegate 1 ask transfer; say 3"}
+    state = await clients.ask("ag.run", name=room, message=message, runId=f"run-{room}")
+    assert (state["error"], state["events"][-1]) == (None, "RUN_FINISHED interrupt"), state
+    [interrupt] = state["interrupts"]
+    assert interrupt["metadata"]["toolName"] == "transfer"
+    [child] = [each for each in runs_of(service, room) if "parent" in each["request"]]
+    assert interrupt["subagentRunId"] == child["id"]
+    joined = f"{room}-later"
+    clients("ag.open", name=joined, thread=room, url=service.url, follow=True)
+    clients("ag.join", name=joined, wait=False)
+    shown = await asyncio.to_thread(
+        clients.until,
+        lambda state: state["events"][-1:] == ["RUN_FINISHED interrupt"],
+        command="ag.state",
+        name=joined,
+    )
+    assert shown["error"] is None
+    resume = [{"interruptId": interrupt["id"], "status": "resolved", "payload": {"approved": True}}]
+    state = await clients.ask("ag.run", name=room, resume=resume)
+    assert (state["error"], state["events"][-1]) == (None, "RUN_FINISHED success"), state
+    texts = [each["content"] for each in state["messages"] if each["role"] == "assistant" and each.get("content")]
+    assert "naïve café 😀 " in texts
+    shown = await asyncio.to_thread(
+        clients.until, lambda state: state["events"][-1:] == ["RUN_FINISHED success"], command="ag.state", name=joined
+    )
+    assert shown["error"] is None
+    assert "naïve café 😀 " in [each.get("content") for each in shown["messages"]]
+
+
+async def test_tanstack_can_answer_what_a_child_asks(service, clients, room):
+    clients("ts.open", name=room, thread=room, url=service.url)
+    clients("ts.send", name=room, text="delegate 1 ask transfer")
+    state = await asyncio.to_thread(
+        clients.until, lambda state: len(state["interrupts"]) == 1, command="ts.state", name=room
+    )
+    assert state["errors"] == []
+    clients("ts.decide", name=room, payload={"approved": True})
+    state = await asyncio.to_thread(
+        clients.until,
+        lambda state: not state["interrupts"] and not state["generating"] and state["status"] == "ready",
+        command="ts.state", name=room,
+    )  # fmt: skip
+    assert state["errors"] == []
+    runs = await asyncio.to_thread(runs_of, service, room)
+    assert {each["status"] for each in runs} == {"completed"}
 
 
 async def test_tanstack_shows_only_the_answer_and_gets_the_children_as_events(service, clients, room):

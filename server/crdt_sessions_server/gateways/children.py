@@ -108,3 +108,20 @@ def below(top: str, children: Mapping[str, list[Run]]) -> Iterator[Run]:
     for child in children.get(top, ()):
         yield child
         yield from below(child.id, children)
+
+
+def waiting_below(view: SessionView, run: Run) -> list[Run]:
+    """Return the child runs below *run* that wait for people; none while any other work below it goes on."""
+    return _waiting(run.id, by_parent(view.runs.unfinished())) or []
+
+
+def _waiting(top: str, children: Mapping[str, list[Run]]) -> list[Run] | None:
+    """Return the runs below *top* that wait for people; None if others go on."""
+    found: list[Run] = []
+    for child in children.get(top, ()):
+        under = _waiting(child.id, children)
+        asks = child.status == "suspended" and bool(child.pending)
+        if under is None or not (under or asks):
+            return None
+        found += [*([child] if asks else []), *under]
+    return found

@@ -20,9 +20,12 @@ from crdt_sessions.ids import SessionId
 from crdt_sessions.model import Run, SessionView
 from crdt_sessions.runtime import Projector, SessionEvent, SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
-from crdt_sessions_server.gateways.ag_ui.events import Event, SessionEncoder, events, interrupts_of
+from crdt_sessions_server.gateways.ag_ui.events import events
 from crdt_sessions_server.gateways.ag_ui.inbound import names_of, receive
+from crdt_sessions_server.gateways.ag_ui.interrupts import interrupts_of
+from crdt_sessions_server.gateways.ag_ui.messages import Event
 from crdt_sessions_server.gateways.ag_ui.routes import cancelled
+from crdt_sessions_server.gateways.ag_ui.session import SessionEncoder
 from crdt_sessions_server.gateways.children import ChildRuns
 from crdt_sessions_server.gateways.conversation import (
     RUN_HEADER,
@@ -136,6 +139,10 @@ class ChildEvents:
         """Return the events that are about no child run, and what is told of the others."""
         rest, told = self._runs.take(view, events)
         return rest, [{"type": "CUSTOM", "name": "child-run", "value": value} for value in told]
+
+    def written(self, view: SessionView) -> dict[str, list[dict[str, Any]]]:
+        """No message is listed: TanStack AI would show it as one of the conversation."""
+        return {}
 
     def close(self) -> Iterator[Event]:
         """Nothing is open: each event tells all there is."""

@@ -75,6 +75,7 @@ async def receive(
         AccessDenied, BadValue, TooLarge: its state or its input cannot be taken.
     """
     now = registry.clock.now()
+    data = data.model_copy(update={"messages": [each for each in data.messages if not each.subagent_run_id]})
     run_id, given = checked_id(data.run_id, "run id"), _input(data)
     agent = _forwarded(data, "agent")
     await check_agent(registry, principal, agent)
@@ -197,7 +198,8 @@ async def _resumed(
         await session.edit(state.write, by=principal.by)
     for message_id, calls in found.items():
         await decide(session, principal, now, message_id, {call: verdicts[call] for call in calls})
-    return next((run for run in reversed(runs) if not run.over), runs[-1])
+    resumed = next((run for run in reversed(runs) if not run.over), runs[-1])
+    return view.runs.top(resumed)
 
 
 def _forwarded(data: RunAgentInput, key: str) -> str | None:

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from crdt_sessions.model import MessageBegan, Run, SessionView
+from crdt_sessions.model import MessageBegan, MessageCursor, Run, SessionView
 from crdt_sessions.model.children import task_text
 from crdt_sessions.runtime import RunChanged, SessionEvent
-from crdt_sessions_server.gateways.children import sifted
-from crdt_sessions_server.gateways.conversation import failure_of
+from crdt_sessions_server.gateways.ag_ui.messages import Event, MessageEncoder, folded
+from crdt_sessions_server.gateways.children import below, by_parent, sifted
+from crdt_sessions_server.gateways.conversation import failure_of, output_id
 
-Event = dict[str, Any]
 _DESCRIPTION = 500
-
-
-class _Message(Protocol):
-    """Encodes what a child writes."""
-
-    def encode(self, event: SessionEvent) -> Iterator[Event]:
-        """Yield an event in AG-UI's words."""
-
-    def close(self) -> Iterator[Event]:
-        """Close all that is open."""
 
 
 class Subagents:
@@ -30,13 +20,11 @@ class Subagents:
 
     Args:
         top: the run that the stream follows; None if it follows none.
-        encoder: makes the encoder of a message.
     """
 
-    def __init__(self, top: str | None, encoder: Callable[[MessageBegan], _Message]) -> None:
+    def __init__(self, top: str | None) -> None:
         self._top = top
-        self._encoder = encoder
-        self._open: dict[str, list[_Message]] = {}
+        self._open: dict[str, list[MessageEncoder]] = {}
         self._ended: set[str] = set()
 
     def take(self, view: SessionView, events: Sequence[SessionEvent]) -> tuple[list[SessionEvent], list[Event]]:
@@ -46,6 +34,20 @@ class Subagents:
         for child, happened in below.items():
             told += self._tell(view, view.runs.find(child), happened)
         return rest, told
+
+    def written(self, view: SessionView) -> dict[str, list[dict[str, Any]]]:
+        """Return what is listed behind each message: what the child runs of those that wrote it have written.
+
+        Those below the followed run are not among them, since events tell of them.
+        """
+        runs = view.runs.all()
+        children = by_parent(runs)
+        found: dict[str, list[dict[str, Any]]] = {}
+        for run in runs if children else ():
+            if run.parent is None and run.id != self._top and run.id in children:
+                listed = [message for child in below(run.id, children) for message in _messages(view, child)]
+                found.setdefault(output_id(run), []).extend(listed)
+        return found
 
     def close(self) -> Iterator[Event]:
         """End what is told of subagents with the stream, also of those that go on."""
@@ -85,7 +87,7 @@ class Subagents:
 
     def _say(self, child: str, event: SessionEvent) -> Iterator[Event]:
         if isinstance(event, MessageBegan):
-            self._open[child].append(self._encoder(event))
+            self._open[child].append(MessageEncoder(event))
         for encoder in self._open[child][-1:]:
             yield from _by(child, encoder.encode(event))
 
@@ -93,6 +95,18 @@ class Subagents:
         self._ended.add(child)
         for encoder in self._open.pop(child):
             yield from _by(child, encoder.close())
+
+
+def _messages(view: SessionView, child: Run) -> Iterator[dict[str, Any]]:
+    """Yield what a child run has written, as messages."""
+    message = view.messages.find(output_id(child))
+    events = MessageCursor().advance(message) if message is not None else []
+    if not events or not isinstance(events[0], MessageBegan):
+        return
+    encoder = MessageEncoder(events[0])
+    told = [spelled for event in events for spelled in encoder.encode(event)]
+    for listed in folded([event for event in told if event["type"] != "CUSTOM"]):
+        yield {**listed, "subagentRunId": child.id}
 
 
 def _by(child: str, events: Iterator[Event]) -> Iterator[Event]:
