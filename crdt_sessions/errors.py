@@ -69,6 +69,8 @@
     │   ├── OffsetExpired         what was read up to there was taken back; begin anew
     │   ├── StreamReadOnly        it shows something that is not written this way
     │   └── BadStreamRequest      it does not follow the protocol
+    ├── NodeUnreachable           the node that serves the session does not answer; come back
+    ├── NodeRefused               another node answers with an error what it was asked
     ├── ShuttingDown              the process is about to stop; come back
     ├── BadUrl                    (client) the address of no service
     ├── NoService                 (client) what answers there is not the service, or cannot be talked to
@@ -632,6 +634,38 @@ class HeldElsewhere(StorageError):
         self.session = _name(session)
         super().__init__(f"session {self.session!r} is served by another node; come back")
         self.node = node
+
+
+class NodeUnreachable(CrdtSessionsError):
+    """Another node does not answer, or another process has its address.
+
+    Args:
+        node: which.
+        why: what happened.
+        refused: whether nobody listens at its address, or somebody else.
+    """
+
+    def __init__(self, *, node: int, why: str, refused: bool = False) -> None:
+        super().__init__(f"the node that serves this does not answer ({why}); come back")
+        self.node = node
+        self.why = why
+        self.refused = refused
+
+
+class NodeRefused(CrdtSessionsError):
+    """Another node answers with an error what it was asked.
+
+    Args:
+        node: which.
+        error: what its error is called here.
+        detail: what it says.
+    """
+
+    def __init__(self, *, node: int, error: str, detail: str) -> None:
+        super().__init__(f"another node answered: {detail}")
+        self.node = node
+        self.error = error
+        self.detail = detail
 
 
 class DatabaseInUse(StorageError):

@@ -51,6 +51,7 @@ CLOSE_CODES: dict[type[errors.CrdtSessionsError], int] = {
     errors.SessionFailed: 1011,
     errors.Fenced: 1012,
     errors.HeldElsewhere: 1013,
+    errors.NodeUnreachable: 1012,
 }
 """Error to close code; a subclass without an entry of its own takes its parent's."""
 

@@ -9,7 +9,8 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import structlog
@@ -17,11 +18,12 @@ from hypercorn.config import Config
 from hypercorn.protocol import ws_stream
 
 from crdt_sessions_server.asgi import Scope
+from crdt_sessions_server.cluster.addresses import Address
 from crdt_sessions_server.explain import read_file
 from crdt_sessions_server.service import Service
 from crdt_sessions_server.serving.access_log import LOGGER, AccessLogger, tell_websocket
 from crdt_sessions_server.serving.gc_policy import Heap
-from crdt_sessions_server.serving.listener import Greet
+from crdt_sessions_server.serving.listener import Endpoint, Greet
 from crdt_sessions_server.serving.web_server import WebServer
 from crdt_sessions_server.serving.websocket import SocketConnection
 from crdt_sessions_server.settings import Settings
@@ -73,9 +75,14 @@ async def serve(settings: Settings, *, announce: Callable[[str], None] = lambda 
     _raise_file_limit()
     if settings.tls_certificate is not None and settings.tls_key is not None:
         check_tls(settings.tls_certificate, settings.tls_key)
-    with _listen(settings.host, settings.port) as listener:
+    settings.check()
+    with _listen(settings.host, settings.port) as listener, _listen_inside(settings) as (inner, address):
         heap = Heap()
-        async with Service(settings, free_garbage=heap.free) as service, heap:
+        async with (
+            Service(settings, free_garbage=heap.free, address=address) as service,
+            heap,
+            _inner(service, settings, inner),
+        ):
             await _serve(service, settings, listener, announce)
 
 
@@ -117,11 +124,7 @@ async def _serve(
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     host, port = listener.getsockname()[:2]
     scheme = "https" if settings.tls_certificate is not None else "http"
-    endpoints = (
-        [each.endpoint for each in (service.sync, service.hocuspocus, service.chat)] if settings.direct else []
-    )
-    if settings.access_log:
-        endpoints = [each._replace(greet=_greet_aloud(each.greet)) for each in endpoints]
+    endpoints = _endpoints(service, settings)
     async with WebServer(
         service.app,
         _configuration(settings),
@@ -137,6 +140,45 @@ async def _serve(
                 await service.stop()
         except TimeoutError:
             _log.error("gave up waiting for peers after %s s", settings.shutdown_s)
+
+
+def _endpoints(service: Service, settings: Settings) -> list[Endpoint]:
+    """Return what serves WebSockets without Hypercorn."""
+    if not settings.direct:
+        return []
+    endpoints = [each.endpoint for each in (service.sync, service.hocuspocus, service.chat)]
+    if settings.access_log:
+        return [each._replace(greet=_greet_aloud(each.greet)) for each in endpoints]
+    return endpoints
+
+
+@asynccontextmanager
+async def _inner(service: Service, settings: Settings, inner: socket.socket | None) -> AsyncIterator[None]:
+    """Serve other nodes, if they reach this one."""
+    if inner is None or service.cluster is None:
+        yield
+        return
+    door = service.cluster.door
+    configuration = _configuration(settings.model_copy(update={"tls_certificate": None, "tls_key": None}))
+    async with WebServer(
+        door,
+        configuration,
+        [inner],
+        endpoints=door.endpoints(_endpoints(service, settings)),
+        max_message_bytes=service.sync.max_message_bytes,
+    ):
+        yield
+
+
+@contextmanager
+def _listen_inside(settings: Settings) -> Iterator[tuple[socket.socket | None, str]]:
+    """Listen for other nodes, if they are to reach this one; yield the socket, and the address at which they do."""
+    if settings.cluster_listen is None:
+        yield None, ""
+        return
+    address = Address.parse(settings.cluster_listen)
+    with address.listen() as listener:
+        yield listener, settings.cluster_address or str(address.bound(listener))
 
 
 def _configuration(settings: Settings) -> Config:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from quart import Quart
 from quart_schema import QuartSchema
@@ -18,6 +18,7 @@ from crdt_sessions.storage import SqliteStore, UpdateStore
 from crdt_sessions.storage.addresses import shown
 from crdt_sessions_server.auth import Admission, Authorizer, Grants, Open
 from crdt_sessions_server.auth.factory import authorizer_for, rates_of
+from crdt_sessions_server.cluster import Cluster
 from crdt_sessions_server.gateways import GATEWAYS, mcp
 from crdt_sessions_server.gateways.ai_sdk.websocket import ChatSockets
 from crdt_sessions_server.http import docs, health, metrics, middleware, pages, paths, problems
@@ -44,6 +45,7 @@ class Service:
         store: where sessions are kept; the database of the settings if None.
         authorizer: who may come in; what the settings say if None.
         clock: for tests.
+        address: where other nodes reach this one; empty if they do not.
         free_garbage: called where memory is short and sessions were dropped; by whoever has a policy for Python's
             collector.
 
@@ -59,6 +61,7 @@ class Service:
         authorizer: Authorizer | None = None,
         clock: Clock | None = None,
         free_garbage: Callable[[], None] = lambda: None,
+        address: str = "",
     ) -> None:
         clock = clock or SystemClock()
         if authorizer is None:
@@ -70,7 +73,7 @@ class Service:
                 )
         settings.check()
         self._stack: AsyncExitStack | None = None
-        self._own = _store_of(settings, fenced=self._fenced) if store is None else None
+        self._own = _store_of(settings, address=address, fenced=self._fenced) if store is None else None
         self._sandbox = Sandbox(memory_bytes=settings.max_sandbox_bytes) if settings.sandbox else None
         self.open = isinstance(authorizer, Open)
         """Whether everybody on this machine is let in."""
@@ -112,6 +115,11 @@ class Service:
         )
         self.hocuspocus = HocuspocusEndpoint(self.sync, self.registry, self.admission, self._origins, settings.timing)
         self.app.asgi_app = self.hocuspocus  # type: ignore[assignment]
+        self.cluster: Cluster | None = None
+        """This node and the others; None if they do not reach it."""
+        if address:
+            nodes = cast("PostgresStore", self.registry.store).nodes
+            self.cluster = Cluster(self.hocuspocus, nodes, settings.cluster_secret, clock)
 
     async def __aenter__(self) -> Service:
         async with AsyncExitStack() as stack:
@@ -125,6 +133,8 @@ class Service:
                 task = asyncio.create_task(watching)
                 stack.push_async_callback(_ended, task)
             stack.push_async_callback(self._mcp.close)
+            if self.cluster is not None:
+                stack.push_async_callback(self.cluster.close)
             self._stack = stack.pop_all()
         return self
 
@@ -188,8 +198,14 @@ class Service:
         return app
 
 
-def _store_of(settings: Settings, *, fenced: Callable[[], None]) -> SqliteStore | PostgresStore:
-    """Return the store that the settings name; *fenced* is called when other nodes counted this one as gone."""
+def _store_of(settings: Settings, *, address: str, fenced: Callable[[], None]) -> SqliteStore | PostgresStore:
+    """Return the store that the settings name.
+
+    Args:
+        settings: what the service was told.
+        address: where other nodes reach this one.
+        fenced: called when other nodes counted this one as gone.
+    """
     if isinstance(settings.database, Path):
         return SqliteStore(
             settings.database, max_bytes=settings.max_database_bytes, max_wal_bytes=settings.max_wal_bytes
@@ -200,7 +216,7 @@ def _store_of(settings: Settings, *, fenced: Callable[[], None]) -> SqliteStore 
         raise ValueError(
             f"{shown(settings.database)} needs the driver of PostgreSQL: pip install 'crdt-sessions[server,postgres]'"
         ) from error
-    return PostgresStore(settings.database, quorum=settings.durability == "quorum", fenced=fenced)
+    return PostgresStore(settings.database, quorum=settings.durability == "quorum", address=address, fenced=fenced)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

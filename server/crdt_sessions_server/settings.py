@@ -15,6 +15,8 @@ from crdt_sessions.limits import Compaction, Limits, Retention, RunPolicyName, R
 from crdt_sessions.model.strings import AgentName
 from crdt_sessions.model.usage import Currency
 from crdt_sessions.runtime import Webhook
+from crdt_sessions_server.cluster.addresses import Address
+from crdt_sessions_server.cluster.hop import MIN_SECRET_BYTES
 from crdt_sessions_server.explain import explain, read_file
 from crdt_sessions_server.roles import Role
 from crdt_sessions_server.sources import from_environment, from_file, from_flags
@@ -22,6 +24,7 @@ from crdt_sessions_server.webhook_file import read_webhooks
 
 GROUPS = {
     "host": "Where it listens, and what it keeps",
+    "cluster_listen": "Several nodes on one database",
     "tokens_file": "Who may come in",
     "connects_per_s": "How often something may be done",
     "expire_days": "Sessions and pages",
@@ -69,6 +72,19 @@ class Settings(BaseModel):
         "local",
         description="What is acknowledged is on the disk of the database (local), or of a standby, too (quorum): "
         "then PostgreSQL must be set up to wait for one.",
+    )
+    cluster_listen: str | None = Field(
+        None,
+        description="Other nodes on the same PostgreSQL database reach this one here, so that clients may come to "
+        "any of them: a host and port, such as 10.0.0.7:8001, or unix:/run/sessions/1. If it is absent, a client "
+        "that comes to the wrong node is sent away.",
+    )
+    cluster_address: str | None = Field(
+        None,
+        description="They reach it at this address, if it is another one; 0.0.0.0 is none that others can reach.",
+    )
+    cluster_secret_file: Path | None = Field(
+        None, description="All nodes share the secret of 32 bytes at least in this file, and sign with it."
     )
     tokens_file: Path | None = Field(
         None,
@@ -305,6 +321,37 @@ class Settings(BaseModel):
             raise ValueError(
                 "a SQLite file has no standby: --durability quorum goes with --database postgresql://..."
             )
+        self._check_cluster()
+
+    def _check_cluster(self) -> None:
+        given = [self.cluster_listen, self.cluster_address, self.cluster_secret_file]
+        if all(each is None for each in given):
+            return
+        if self.cluster_listen is None or self.cluster_secret_file is None:
+            raise ValueError("a node that others reach takes both: --cluster-listen and --cluster-secret-file")
+        if isinstance(self.database, Path):
+            raise ValueError(
+                "one process owns a SQLite file: --cluster-listen goes with --database postgresql://..., which"
+                " several nodes share"
+            )
+        if Address.parse(self.cluster_listen).anywhere and self.cluster_address is None:
+            raise ValueError(
+                f"nobody can reach {self.cluster_listen} from elsewhere: say with --cluster-address where others"
+                " reach this node"
+            )
+        if self.cluster_address is not None:
+            Address.parse(self.cluster_address)
+        if len(self.cluster_secret) < MIN_SECRET_BYTES:
+            raise ValueError(f"--cluster-secret-file holds less than {MIN_SECRET_BYTES} bytes")
+
+    @property
+    def cluster_secret(self) -> bytes:
+        """The secret that the nodes share; nothing if there is none.
+
+        Raises:
+            ValueError: its file cannot be read.
+        """
+        return read_secret(self.cluster_secret_file) if self.cluster_secret_file is not None else b""
 
     @property
     def knows_tokens(self) -> bool:

@@ -110,7 +110,7 @@ def test_every_error_stands_in_the_tree_and_has_a_place_in_both_tables():
     http_only = {errors.SessionExists, errors.BadDocument, errors.BadValue, errors.NotFound}
     http_only |= {errors.RunNotClaimable, errors.RunsActive, errors.WrongOffset, errors.AlreadyDecided}
     http_only |= {errors.NothingToDecide, errors.NotAnAnswer, errors.AgentAway, errors.EmptyMessage}
-    http_only |= {errors.AllowanceSpent, errors.CallNotGiven}
+    http_only |= {errors.AllowanceSpent, errors.CallNotGiven, errors.NodeRefused}
     http_only |= set(_error_classes(errors.StreamError))
     for kind in set(_error_classes()) - client_only:
         assert kind.__name__ in errors.__doc__

@@ -190,6 +190,7 @@ def test_transient_codes_stay_out_of_the_permanent_range():
     transient = {
         errors.StorageError, errors.SessionFailed, errors.ShuttingDown, errors.TooSlow, errors.TooMany,
         errors.Overloaded, errors.TokenExpired, errors.Fenced, errors.HeldElsewhere,
+        errors.NodeUnreachable,
     }  # fmt: skip
     for kind, code in CLOSE_CODES.items():
         assert (4400 <= code <= 4499) == (kind not in transient)

@@ -37,11 +37,20 @@ class Database:
         lanes: how many connections write.
         quorum: whether a commit must be on another server, too.
         lease: when a node counts as gone.
+        address: where this process listens for other nodes; empty if it does not.
         fenced: called when this process was fenced.
     """
 
     def __init__(
-        self, url: str, *, schema: str, lanes: int, quorum: bool, lease: Lease, fenced: Callable[[], None]
+        self,
+        url: str,
+        *,
+        schema: str,
+        lanes: int,
+        quorum: bool,
+        lease: Lease,
+        address: str,
+        fenced: Callable[[], None],
     ) -> None:
         self._url = url
         self._schema = schema
@@ -49,7 +58,14 @@ class Database:
         self._readers = Readers(lambda: self._connect(_NAME), _READERS)
         self._count = lanes
         self._lanes: list[Lane] = []
-        self.nodes = Nodes(self._connect, lanes=lanes, version=version("crdt-sessions"), lease=lease, fenced=fenced)
+        self.nodes = Nodes(
+            self._connect,
+            lanes=lanes,
+            version=version("crdt-sessions"),
+            address=address,
+            lease=lease,
+            fenced=fenced,
+        )
 
     async def open(self) -> None:
         """Look at the server, bring the schema up to date, and join. Errors as :class:`PostgresStore` says."""

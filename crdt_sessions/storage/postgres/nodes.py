@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from crdt_sessions.errors import StorageError
+from crdt_sessions.storage.peers import Peer
 from crdt_sessions.storage.postgres.connection import Connection, application_name, close
 from crdt_sessions.storage.postgres.errors import translated
 
@@ -24,12 +25,12 @@ _log = logging.getLogger("crdt_sessions.storage")
 _NODE_BITS = 63
 _BEAT = "UPDATE beats SET n = n + 1 WHERE node = $1"
 _LOOK = (
-    "SELECT nodes.node, beats.n,"
+    "SELECT nodes.node, nodes.name, nodes.address, nodes.draining, beats.n,"
     " EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'crdt-sessions/' || nodes.node)"
     " FROM nodes JOIN beats USING (node) WHERE NOT gone"
 )
 _JOIN = (
-    "WITH node AS (INSERT INTO nodes (node, name, version) VALUES ($1, $2, $3)),"
+    "WITH node AS (INSERT INTO nodes (node, name, version, address) VALUES ($1, $2, $3, $5)),"
     " beat AS (INSERT INTO beats (node) VALUES ($1))"
     " INSERT INTO lanes (node, lane) SELECT $1, generate_series(0, $4::int - 1)"
 )
@@ -63,6 +64,7 @@ class _Seen:
     since: float
     present: bool
     """Whether it has a connection to the server."""
+    peer: Peer
 
 
 class Nodes:
@@ -72,6 +74,7 @@ class Nodes:
         connect: makes a connection of a name.
         lanes: how many connections of a node write.
         version: the release, for people who look at the table.
+        address: where this node listens for the others; empty if it does not.
         lease: when a node counts as gone.
         fenced: called when this node was fenced; it is another one from then on, which owns nothing.
     """
@@ -82,12 +85,14 @@ class Nodes:
         *,
         lanes: int,
         version: str,
+        address: str,
         lease: Lease,
         fenced: Callable[[], None],
     ) -> None:
         self._connect = connect
         self._lanes = lanes
         self._version = version
+        self._address = address
         self._lease = lease
         self._fenced = fenced
         self._joining = asyncio.Lock()
@@ -117,6 +122,11 @@ class Nodes:
             self.me = 0
             self._seen.clear()
             self._fenced()
+
+    @property
+    def others(self) -> list[Peer]:
+        """The other nodes that live, as far as this one has seen."""
+        return [seen.peer for node, seen in self._seen.items() if node != self.me]
 
     async def leave(self) -> None:
         """Have everything that this node owns be free at once."""
@@ -154,7 +164,7 @@ class Nodes:
         try:
             with translated():
                 await connection.execute(_FORGET)
-                await connection.execute(_JOIN, node, socket.gethostname(), self._version, self._lanes)
+                await connection.execute(_JOIN, node, socket.gethostname(), self._version, self._lanes, self._address)
         finally:
             await close(connection)
         return node
@@ -178,17 +188,18 @@ class Nodes:
         connection = await self._connected(me)
         with translated():
             await connection.execute(_BEAT, me)
-            found = {node: (beats, present) for node, beats, present in await connection.fetch(_LOOK)}
+            found = {row["node"]: row for row in await connection.fetch(_LOOK)}
         if me not in found:
             self.lost(me)
             return
         now = asyncio.get_running_loop().time()
         before, self._seen = self._seen, {}
-        for node, (beats, present) in found.items():
+        for node, row in found.items():
             seen = before.get(node)
-            since = seen.since if seen is not None and seen.beats == beats else now
-            self._seen[node] = seen = _Seen(beats, since, present)
-            patience_s = self._lease.silent_s if present else self._lease.absent_s
+            since = seen.since if seen is not None and seen.beats == row["n"] else now
+            peer = Peer(node, row["address"], row["draining"], row["name"])
+            self._seen[node] = seen = _Seen(row["n"], since, row["exists"], peer)
+            patience_s = self._lease.silent_s if seen.present else self._lease.absent_s
             if node != me and now - seen.since >= patience_s:
                 _log.warning("node %d has not been heard of: it is fenced, and its sessions are free", node)
                 await self._fence(node)

@@ -254,6 +254,15 @@ STEPS: tuple[tuple[str, int, str], ...] = (
             EXECUTE FUNCTION never_changed();
         """,
     ),
+    (
+        "where nodes listen for each other",
+        1,
+        """
+        ALTER TABLE nodes
+            ADD COLUMN address  text NOT NULL DEFAULT '',
+            ADD COLUMN draining boolean NOT NULL DEFAULT false;
+        """,
+    ),
 )
 """Name, the oldest schema whose release runs on it, and statements. Append only: a released step never changes."""
 

@@ -12,7 +12,7 @@ from crdt_sessions.storage.postgres.database import Database
 from crdt_sessions.storage.postgres.deliveries import PostgresDeliveries
 from crdt_sessions.storage.postgres.lists import PostgresSessionIndex
 from crdt_sessions.storage.postgres.log import PostgresSessionLog
-from crdt_sessions.storage.postgres.nodes import Lease
+from crdt_sessions.storage.postgres.nodes import Lease, Nodes
 from crdt_sessions.storage.postgres.runs import PostgresRunIndex
 from crdt_sessions.storage.postgres.streams import PostgresStreams
 from crdt_sessions.storage.postgres.usage import PostgresUsageRecords
@@ -48,6 +48,7 @@ class PostgresStore(
         quorum: whether what is acknowledged must be on another server, too: then the server must be set up to wait
             for a standby.
         lease: when a node counts as gone.
+        address: where this node listens for the others; empty if it does not.
         fenced: called when this node was counted as gone. Then nothing is known of what is stored: whatever was
             loaded must be loaded anew.
 
@@ -66,11 +67,23 @@ class PostgresStore(
         lanes: int = 2,
         quorum: bool = False,
         lease: Lease | None = None,
+        address: str = "",
         fenced: Callable[[], None] = _nobody,
     ) -> None:
         self._database = Database(
-            url, schema=schema, lanes=lanes, quorum=quorum, lease=lease or Lease(), fenced=fenced
+            url,
+            schema=schema,
+            lanes=lanes,
+            quorum=quorum,
+            lease=lease or Lease(),
+            address=address,
+            fenced=fenced,
         )
+
+    @property
+    def nodes(self) -> Nodes:
+        """This process as a node, and the others."""
+        return self._database.nodes
 
     async def __aenter__(self) -> PostgresStore:
         await self._database.open()

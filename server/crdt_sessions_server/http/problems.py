@@ -260,6 +260,14 @@ OF_ERRORS: dict[type[errors.CrdtSessionsError], ProblemType] = {
         "bad-stream-request", 400, "Not a request of the Durable Streams protocol",
         "Mend the headers, the query or the body; docs/how-to/durable-streams.md shows how they are meant.",
     ),
+    errors.NodeUnreachable: ProblemType(
+        "node-unreachable", 503, "The node that serves this does not answer",
+        "Try again after Retry-After: another node takes over from one that is gone.",
+    ),
+    errors.NodeRefused: ProblemType(
+        "node-refused", 502, "Another node answered with an error",
+        "Look at the detail, and at that node's log.",
+    ),
     errors.ShuttingDown: ProblemType(
         "shutting-down", 503, "The service restarts",
         "Try again after Retry-After.",

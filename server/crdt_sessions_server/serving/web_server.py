@@ -22,6 +22,7 @@ from hypercorn.config import Config
 from crdt_sessions_server.serving.listener import Endpoint, Listener
 
 _BACKLOG = 1024
+_UNIX = getattr(socket, "AF_UNIX", None)
 
 
 class WebServer:
@@ -67,7 +68,8 @@ class WebServer:
             self._living.result()
         tls = self._config.create_ssl_context()
         for each in self._sockets:
-            listening = await loop.create_server(
+            create = loop.create_unix_server if each.family == _UNIX else loop.create_server
+            listening = await create(
                 self._listener,
                 sock=each,
                 ssl=tls,
