@@ -13,6 +13,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 SYNC_PREFIX = "/v1/sync/"
 """Paths of sessions' WebSockets begin so."""
+Y_SWEET_PREFIX = "/v1/y-sweet/ws/"
+"""Paths of the WebSockets of y-sweet's clients begin so."""
 ORDERLY = {1000, 1001, 1005}
 """Codes of a WebSocket that its owner closed; with any other one it broke."""
 _BEARER_SUBPROTOCOL = "bearer."

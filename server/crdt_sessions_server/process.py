@@ -146,7 +146,7 @@ def _endpoints(service: Service, settings: Settings) -> list[Endpoint]:
     """Return what serves WebSockets without Hypercorn."""
     if not settings.direct:
         return []
-    endpoints = [each.endpoint for each in (service.sync, service.hocuspocus, service.chat)]
+    endpoints = [each.endpoint for each in (service.sync, service.y_sweet, service.hocuspocus, service.chat)]
     if settings.access_log:
         return [each._replace(greet=_greet_aloud(each.greet)) for each in endpoints]
     return endpoints

@@ -19,7 +19,7 @@ from crdt_sessions.storage.addresses import shown
 from crdt_sessions_server.auth import Admission, Authorizer, Grants, Open
 from crdt_sessions_server.auth.factory import authorizer_for, rates_of
 from crdt_sessions_server.cluster import Cluster
-from crdt_sessions_server.gateways import GATEWAYS, mcp
+from crdt_sessions_server.gateways import GATEWAYS, mcp, y_sweet
 from crdt_sessions_server.gateways.ai_sdk.websocket import ChatSockets
 from crdt_sessions_server.http import docs, health, metrics, middleware, pages, paths, problems
 from crdt_sessions_server.http.middleware import UnreadBodies
@@ -28,7 +28,7 @@ from crdt_sessions_server.http.schemas import strict_json
 from crdt_sessions_server.ops.expiry import expire
 from crdt_sessions_server.rest import RESOURCES, tokens
 from crdt_sessions_server.serving.hocuspocus import HocuspocusEndpoint
-from crdt_sessions_server.serving.sync_endpoint import SyncEndpoint
+from crdt_sessions_server.serving.sync_endpoint import SyncEndpoint, YSweetEndpoint
 from crdt_sessions_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -113,7 +113,10 @@ class Service:
             self.admission,
             self._origins,
         )
-        self.hocuspocus = HocuspocusEndpoint(self.sync, self.registry, self.admission, self._origins, settings.timing)
+        self.y_sweet = YSweetEndpoint(self.sync, self.registry, self.admission, self._origins)
+        self.hocuspocus = HocuspocusEndpoint(
+            self.y_sweet, self.registry, self.admission, self._origins, settings.timing
+        )
         self.app.asgi_app = self.hocuspocus  # type: ignore[assignment]
         self.cluster: Cluster | None = None
         """This node and the others; None if they do not reach it."""
@@ -149,6 +152,7 @@ class Service:
         await self.chat.stop()
         await self._mcp.close()
         await self.sync.closed()
+        await self.y_sweet.closed()
         await self.hocuspocus.stop()
 
     def _fenced(self) -> None:
@@ -174,14 +178,15 @@ class Service:
         app.register_blueprint(pages.blueprint(self.registry, shown=settings.shows_page))
         for module in (docs, health, metrics, *RESOURCES, *GATEWAYS):
             app.register_blueprint(module.blueprint(self.registry))
-        app.register_blueprint(
-            tokens.blueprint(
-                self.registry,
-                secret=settings.secret,
-                audience=settings.jwt_audience,
-                issuer=settings.jwt_issuer,
+        for module in (tokens, y_sweet):
+            app.register_blueprint(
+                module.blueprint(
+                    self.registry,
+                    secret=settings.secret,
+                    audience=settings.jwt_audience,
+                    issuer=settings.jwt_issuer,
+                )
             )
-        )
         app.register_blueprint(mcp.blueprint(self.registry, host=self._mcp, issuer=settings.jwt_issuer))
         middleware.install(
             app, self.registry, self.admission, self._origins, tls=settings.tls_certificate is not None

@@ -128,6 +128,10 @@ REQUESTS = {
     ),
     "openai.models": ("GET", "/v1/gateways/openai/models", None),
     "openai.model": ("GET", "/v1/gateways/openai/models/writer", None),
+    "y-sweet.create_document": ("POST", "/v1/y-sweet/doc/new", {"docId": "{room}-new"}),
+    "y-sweet.authorize_document": ("POST", "/v1/y-sweet/doc/{room}/auth", {}),
+    "y-sweet.read_document": ("GET", "/v1/y-sweet/d/{room}/as-update", None),
+    "y-sweet.change_document": ("POST", "/v1/y-sweet/d/{room}/update", b"\x00\x00"),
     "mcp.send": ("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}),
     "mcp.listen": ("GET", "/mcp", None),
     "mcp.leave": ("DELETE", "/mcp", None),
@@ -135,7 +139,7 @@ REQUESTS = {
 """A request of each route. What it answers beyond yes and no is other tests' business."""
 
 ABOUT_A_SESSION = [each for each, (_, path, _) in REQUESTS.items() if "/{room}" in path or each in NAMED_IN_BODY]
-NEVER_NEW = {"sessions.create_session", "import_export.import_session"}
+NEVER_NEW = {"sessions.create_session", "import_export.import_session", "y-sweet.create_document"}
 
 
 def routes():

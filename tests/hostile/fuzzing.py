@@ -22,6 +22,7 @@ from crdt_sessions.storage import MemoryStore
 from crdt_sessions.sync import Replica
 from crdt_sessions.testing import MemoryChannel
 from crdt_sessions.wire import SyncStep1, encode
+from crdt_sessions.wire.y_sweet import YSweet
 from tests.hostile.corpus import frames, hostile, updates
 from tests.processes import PATIENCE
 
@@ -58,7 +59,8 @@ async def attack(registry: SessionRegistry, rng: random.Random, frames_each: int
     while sent < frames_each:
         channel, far = MemoryChannel.pair(capacity=1)
         session = SessionId(f"attacked-{sent // A_SESSION}-{rng.randrange(2)}")
-        serving = asyncio.create_task(registry.serve(session, far, access=Access(f"mallory-{rng.randrange(9)}")))
+        access, codec = Access(f"mallory-{rng.randrange(9)}"), rng.choice([None, YSweet(2**20)])
+        serving = asyncio.create_task(registry.serve(session, far, access=access, codec=codec))
         drain = asyncio.create_task(_drain(channel))
         await channel.send(encode(SyncStep1(b"\x00")))  # it has nothing yet: what it writes is taken
         # A connection ends with the first message that is refused; harmless ones go before, so that there is something.

@@ -113,11 +113,16 @@ REQUESTS = [
     ("PUT", "/v1/streams/{path}", None),
     ("POST", "/v1/streams/{path}", {"k": "v"}),
     ("POST", "/v1/gateways/openai/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "?"}], "stream": True}),
+    ("POST", "/v1/y-sweet/doc/new", {"docId": "s"}),
+    ("POST", "/v1/y-sweet/doc/{name}/auth", {"authorization": "full", "userId": "ann", "validForSeconds": 60}),
     ("POST", "/mcp", {"jsonrpc": "2.0", "id": "i", "method": "tools/call", "params": {
         "name": "post_message", "arguments": {"session": "{name}", "text": "t", "agent": "a", "id": "m"}, "_meta": ENVELOPE,
     }}),
 ]  # fmt: skip
-OTHER = {"/v1/sessions/{name}/import", "/v1/sessions/{name}/sync", "/v1/sessions/{name}/versions/{seq}/restore"}
+OTHER = {
+    "/v1/sessions/{name}/import", "/v1/sessions/{name}/sync", "/v1/sessions/{name}/versions/{seq}/restore",
+    "/v1/y-sweet/d/{name}/update",
+}  # fmt: skip
 """Routes that take bytes, or nothing at all."""
 
 

@@ -2,8 +2,8 @@
 
 Each module or package encodes the projector's events in one protocol, and turns requests of its clients into
 proposals. To add one, write a module with a ``blueprint(registry)`` and list it in :data:`GATEWAYS`; nothing else
-needs to know it. :mod:`.conversation` holds the parts that all of them share. :mod:`.mcp` is no chat, and stands
-beside them: it is started and stopped with the service.
+needs to know it. :mod:`.conversation` holds the parts that all of them share. Two stand beside them and are no chat:
+:mod:`.mcp`, which is started and stopped with the service, and :mod:`.y_sweet`, which makes tokens.
 """
 
 from __future__ import annotations

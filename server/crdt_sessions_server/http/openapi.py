@@ -60,6 +60,7 @@ _TAGS = {
     "agents": "For those who work on runs: claim, renew, write, record steps, end.",
     "versions": "The past of a session: versions, differences, restoring, forking.",
     "transfer": "Whole documents: export, import, and sync without a WebSocket.",
+    "y-sweet": "What clients and backends of y-sweet ask for; the document itself goes over its WebSocket.",
     "streams": "Durable Streams: logs of bytes or JSON that are written, read and followed over HTTP.",
     "gateways": "Clients that know no Yjs: AI SDK, AG-UI, TanStack AI, OpenAI, MCP.",
     "access": "Who one is, tokens, revocations, members, the audit log, and people's data.",

@@ -1,4 +1,4 @@
-"""``/v1/sync/<session>``: the y-websocket protocol."""
+"""``/v1/sync/<session>``: the y-websocket protocol; ``/v1/y-sweet/ws/<session>``: the same, for y-sweet's clients."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from crdt_sessions.errors import AccessDenied, BadParameter, CrdtSessionsError
 from crdt_sessions.ids import session_id
 from crdt_sessions.runtime import Channel, SessionRegistry, Transport
-from crdt_sessions.wire import Closing, PermissionDenied, closing_for, encode
-from crdt_sessions_server.asgi import SYNC_PREFIX, App, Scope, query
+from crdt_sessions.wire import Closing, Codec, PermissionDenied, closing_for, encode
+from crdt_sessions.wire.y_sweet import YSweet
+from crdt_sessions_server.asgi import SYNC_PREFIX, Y_SWEET_PREFIX, App, Scope, query
 from crdt_sessions_server.auth import Admission, Admitted, Permission
 from crdt_sessions_server.http.origins import Origins
 from crdt_sessions_server.serving.socket_endpoint import SocketEndpoint
@@ -26,6 +27,7 @@ class SyncEndpoint(SocketEndpoint):
         registry: the sessions.
         admission: who may come in.
         origins: which pages may.
+        prefix: what the paths that it serves begin with.
     """
 
     def __init__(
@@ -34,8 +36,9 @@ class SyncEndpoint(SocketEndpoint):
         registry: SessionRegistry,
         admission: Admission,
         origins: Origins,
+        prefix: str = SYNC_PREFIX,
     ) -> None:
-        super().__init__(app, SYNC_PREFIX)
+        super().__init__(app, prefix)
         self._registry = registry
         self._admission = admission
         self._origins = origins
@@ -52,7 +55,7 @@ class SyncEndpoint(SocketEndpoint):
     async def converse(self, scope: Scope, token: str | None, channel: Channel | Transport) -> Closing:
         """See :meth:`SocketEndpoint.converse`."""
         try:
-            name = scope["path"].removeprefix(SYNC_PREFIX)
+            name = self._asked(scope)
             session_id(name)  # else there is nothing to be admitted to
             self._origins.check(scope)
             admitted = await self._admission.admit(scope, token, name, Permission.READ)
@@ -75,7 +78,30 @@ class SyncEndpoint(SocketEndpoint):
                 generation=_generation(scope),
                 lineage=query(scope).get("lineage"),
                 lease=query(scope).get("lease"),
+                codec=self._codec(),
             )
+
+    def _asked(self, scope: Scope) -> str:
+        """Return the name of the session."""
+        return str(scope["path"].removeprefix(self._prefix))
+
+    def _codec(self) -> Codec | None:
+        """Return the codec of a connection; None for y-websocket's."""
+        return None
+
+
+class YSweetEndpoint(SyncEndpoint):
+    """The endpoint of y-sweet's clients. The arguments are those of :class:`SyncEndpoint`."""
+
+    def __init__(self, app: App, registry: SessionRegistry, admission: Admission, origins: Origins) -> None:
+        super().__init__(app, registry, admission, origins, Y_SWEET_PREFIX)
+
+    def _asked(self, scope: Scope) -> str:
+        """A client puts its document behind the URL as it is; the URL that we gave it has the name encoded."""
+        return query(scope).get("session") or super()._asked(scope)
+
+    def _codec(self) -> Codec:
+        return YSweet(self._registry.limits.max_frame_bytes)
 
 
 def _generation(scope: Scope) -> int | None:

@@ -1,5 +1,7 @@
 // Real Yjs clients for the tests. Commands come as JSON lines on stdin, answers go as JSON lines to stdout.
 import WebSocket from 'ws'
+import { createYjsProvider } from '@y-sweet/client'
+import { DocumentManager } from '@y-sweet/sdk'
 import * as Y from 'yjs'
 import { serve } from './commands.mjs'
 
@@ -53,6 +55,29 @@ const commands = {
     if (version > 2) provider.attach()
     peers.set(peer, { doc, provider, log })
   },
+  async sweeten ({ peer, url, name, asking = {}, saved, state }) { // a client of y-sweet; url as its backend has it
+    const doc = new Y.Doc()
+    if (saved) Y.applyUpdate(doc, Buffer.from(saved, 'hex'))
+    const manager = new DocumentManager(url)
+    const log = { saved: [], closes: [], tokens: [] }
+    const ask = async () => {
+      const token = await manager.getClientToken(name, asking)
+      log.tokens.push(token)
+      return token
+    }
+    const provider = createYjsProvider(doc, name, ask, { WebSocketPolyfill: WebSocket, showDebuggerLink: false, connect: false })
+    if (state !== undefined) provider.awareness.setLocalState(state)
+    provider.on('local-changes', unsaved => log.saved.push(!unsaved))
+    provider.on('connection-close', event => log.closes.push(event.code))
+    provider.connect()
+    peers.set(peer, { doc, provider, log })
+  },
+  sweetness: ({ peer }) => {
+    const { provider, log } = peers.get(peer)
+    return { status: provider.status, unsaved: provider.hasLocalChanges, version: provider.localVersion, acked: provider.ackedVersion, ...log }
+  },
+  dropSweet: ({ peer }) => { peers.get(peer).provider.websocket?.terminate() },
+  backend: ({ url, method, args }) => new DocumentManager(url)[method](...args.map(each => each?.hex ? Buffer.from(each.hex, 'hex') : each)).then(answer => answer instanceof Uint8Array ? hex(answer) : answer ?? null),
   tokens ({ peer, tokens }) { peers.get(peer).log.tokens = tokens },
   count: ({ peer }) => ({ unsynced: peers.get(peer).provider.unsyncedChanges, synced: peers.get(peer).provider.synced, scope: peers.get(peer).provider.authorizedScope, ...peers.get(peer).log }),
   call: ({ peer, method, args = [] }) => { peers.get(peer).provider[method](...args) },
