@@ -10,6 +10,7 @@ from crdt_sessions.storage.base import (
     UpdateStore,
     UsageRecords,
 )
+from crdt_sessions.storage.changes import ChangedSession, Changes, SessionChanges
 from crdt_sessions.storage.memory import MemoryStore
 from crdt_sessions.storage.sqlite import SqliteStore
 from crdt_sessions.storage.stored import (
@@ -47,6 +48,8 @@ __all__ = [
     "AuditEntry",
     "AuditRecords",
     "Batch",
+    "ChangedSession",
+    "Changes",
     "Decide",
     "Deliveries",
     "Delivery",
@@ -59,6 +62,7 @@ __all__ = [
     "Row",
     "RunEntry",
     "RunIndex",
+    "SessionChanges",
     "SessionIndex",
     "SessionLog",
     "SessionRecord",

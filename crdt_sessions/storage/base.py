@@ -21,6 +21,7 @@ from typing import Protocol
 
 from crdt_sessions.ids import Millis, Seq, SessionId
 from crdt_sessions.limits import Retention
+from crdt_sessions.storage.changes import SessionChanges
 from crdt_sessions.storage.stored import (
     NO_ENTRIES,
     Amounts,
@@ -388,6 +389,7 @@ class AuditRecords(Protocol):
 class UpdateStore(
     SessionLog,
     SessionIndex,
+    SessionChanges,
     RunIndex,
     Deliveries,
     AccessRecords,
@@ -399,8 +401,9 @@ class UpdateStore(
     """Where sessions are kept: everything that the service asks of a store.
 
     Each method is described where it is declared: :class:`SessionLog`, :class:`SessionIndex`, :class:`RunIndex`,
-    :class:`Deliveries`, :class:`AccessRecords`, :class:`UsageRecords`, :class:`AuditRecords` and, in ``streams.py``,
-    :class:`StreamStore`. All but :meth:`close` may raise :class:`StorageError`.
+    :class:`Deliveries`, :class:`AccessRecords`, :class:`UsageRecords`, :class:`AuditRecords`, in
+    ``streams.py`` :class:`StreamStore`, and in ``changes.py`` :class:`SessionChanges`. All but :meth:`close` may
+    raise :class:`StorageError`.
 
     A call that writes returns when its effect is durable. When it raises :class:`StoreUnavailable`, the effect may be
     stored all the same, since a connection to a database can break between the commit and its answer; so what is

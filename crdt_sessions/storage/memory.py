@@ -10,6 +10,7 @@ from crdt_sessions.errors import NotFound, SessionExists, SessionNotFound, Stora
 from crdt_sessions.ids import Millis, Seq, SessionId, lineage_of, tenant_of
 from crdt_sessions.limits import Retention
 from crdt_sessions.storage.base import MOST_AGENTS, UpdateStore
+from crdt_sessions.storage.memory_changes import MemoryChanges
 from crdt_sessions.storage.memory_streams import MemoryStreams
 from crdt_sessions.storage.retention import kept
 from crdt_sessions.storage.stored import (
@@ -44,7 +45,7 @@ class _Session:
     asked_at: dict[str, Millis] = field(default_factory=dict)
 
 
-class MemoryStore(MemoryStreams, UpdateStore):
+class MemoryStore(MemoryStreams, MemoryChanges, UpdateStore):
     """An :class:`UpdateStore` that forgets everything when it goes."""
 
     def __init__(self) -> None:
@@ -72,6 +73,7 @@ class MemoryStore(MemoryStreams, UpdateStore):
         record = SessionRecord(session, generation, now, now, "active", title, lineage or lineage_of(generation, now))
         self._sessions[session] = _Session(record, [Row(Seq(1), seed)], {Seq(1): now})
         self._generations[session] = generation
+        self._note_change(session)
         return record
 
     async def get(self, session: SessionId) -> SessionRecord | None:
@@ -134,6 +136,7 @@ class MemoryStore(MemoryStreams, UpdateStore):
         found.rows.extend(rows)
         found.times.update((row.seq, now) for row in rows)
         found.record = replace(found.record, updated_at=now)
+        self._note_change(session)
         for run in entries.runs:
             found.asked_at.setdefault(run.id, run.queued_at)
             found.runs[run.id] = run
@@ -244,9 +247,11 @@ class MemoryStore(MemoryStreams, UpdateStore):
             status=record.status if status is None else status,
             updated_at=now,
         )
+        self._note_change(session)
 
     async def delete(self, session: SessionId, *, now: Millis) -> None:
-        self._find(session)
+        record = self._find(session).record
+        self._note_change(session, gone=replace(record, status="deleted", title=None))
         del self._sessions[session]
         self._deliveries = {id: each for id, each in self._deliveries.items() if each.session != session}
         for place in [place for place in self._usage if place[1] == session]:
@@ -343,6 +348,7 @@ class MemoryStore(MemoryStreams, UpdateStore):
         members.pop(principal, None)
         if role is not None:
             members[principal] = role
+            self._note_change(session)
 
     async def revoke(self, revocation: Revocation) -> None:
         self._revocations[revocation.tenant, revocation.kind, revocation.value] = revocation
@@ -379,6 +385,10 @@ class MemoryStore(MemoryStreams, UpdateStore):
 
     async def close(self) -> None:
         return
+
+    def _known(self, session: SessionId, member: str | None) -> SessionRecord | None:
+        found = self._sessions.get(session)
+        return found.record if found is not None and (member is None or member in found.members) else None
 
     def _find(self, session: SessionId) -> _Session:
         if session not in self._sessions:

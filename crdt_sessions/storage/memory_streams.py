@@ -29,6 +29,7 @@ class MemoryStreams(StreamStore):
     """A :class:`StreamStore` that forgets everything when it goes."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._kept: dict[int, _Kept] = {}
         self._last_stream = 0
 

@@ -44,6 +44,13 @@ _FORGET = (
     " DELETE FROM lanes USING gone WHERE lanes.node = gone.node"
 )
 """A lane that is not there is as good as one that is fenced."""
+_TELL = (
+    "UPDATE sessions SET last_seq = head.seq, updated_at = head.at FROM (SELECT untold.sid, newest.seq, newest.at"
+    " FROM sessions AS untold CROSS JOIN LATERAL (SELECT seq, at FROM updates WHERE updates.sid = untold.sid"
+    " ORDER BY seq DESC LIMIT 1) AS newest WHERE untold.owner = $1 AND untold.deleted_at IS NULL"
+    " AND newest.seq > untold.last_seq) AS head WHERE sessions.sid = head.sid"
+)
+"""A node leaves what it committed in its last second to be told of; who asks what changed since must hear of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +234,7 @@ class Nodes:
                         "SELECT FROM lanes WHERE node = $1 ORDER BY lane FOR NO KEY UPDATE", node
                     )
                     await connection.execute("UPDATE lanes SET fenced = true WHERE node = $1", node)
+                    await connection.execute(_TELL, node)
                     await connection.execute("UPDATE nodes SET gone = true WHERE node = $1", node)
         finally:
             await close(connection)

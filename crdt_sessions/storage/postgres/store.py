@@ -8,6 +8,7 @@ from types import TracebackType
 from crdt_sessions.storage.base import UpdateStore
 from crdt_sessions.storage.postgres.access import PostgresAccessRecords
 from crdt_sessions.storage.postgres.audit import PostgresAuditRecords
+from crdt_sessions.storage.postgres.changes import PostgresChanges
 from crdt_sessions.storage.postgres.database import Database
 from crdt_sessions.storage.postgres.deliveries import PostgresDeliveries
 from crdt_sessions.storage.postgres.lists import PostgresSessionIndex
@@ -27,6 +28,7 @@ def _nobody() -> None:
 class PostgresStore(
     PostgresSessionLog,
     PostgresSessionIndex,
+    PostgresChanges,
     PostgresRunIndex,
     PostgresDeliveries,
     PostgresAccessRecords,

@@ -7,6 +7,12 @@ import aiosqlite
 from crdt_sessions import failpoints
 from crdt_sessions.errors import NewerSchema
 
+_CHANGED = (
+    "UPDATE sessions SET change = 1 +"
+    " (SELECT max(change) FROM sessions AS others WHERE others.tenant = sessions.tenant) WHERE {}"
+)
+"""Put a session behind all others of its tenant in the order of changes."""
+
 STEPS: tuple[tuple[str, str], ...] = (
     (
         "sessions and their updates",
@@ -265,6 +271,32 @@ STEPS: tuple[tuple[str, str], ...] = (
             seq      INTEGER NOT NULL,
             PRIMARY KEY (stream, producer)
         ) STRICT, WITHOUT ROWID;
+        """,
+    ),
+    (
+        "the order in which sessions changed",
+        f"""
+        CREATE TABLE database (
+            id   INTEGER PRIMARY KEY CHECK (id = 1),
+            name TEXT NOT NULL
+        ) STRICT;
+
+        INSERT INTO database VALUES (1, lower(hex(randomblob(8))));
+
+        ALTER TABLE sessions ADD COLUMN change INTEGER NOT NULL DEFAULT 0;
+
+        UPDATE sessions SET change = ranked.place FROM
+            (SELECT id, row_number() OVER (PARTITION BY tenant ORDER BY updated_at, id) AS place FROM sessions)
+            AS ranked WHERE ranked.id = sessions.id;
+
+        CREATE UNIQUE INDEX sessions_in_order ON sessions (tenant, change);
+
+        CREATE TRIGGER made_is_changed AFTER INSERT ON sessions BEGIN {_CHANGED.format("id = new.id")}; END;
+
+        CREATE TRIGGER told_is_changed AFTER UPDATE OF title, status ON sessions
+            BEGIN {_CHANGED.format("id = new.id")}; END;
+
+        CREATE TRIGGER shared_is_changed AFTER INSERT ON members BEGIN {_CHANGED.format("id = new.session")}; END;
         """,
     ),
 )

@@ -47,7 +47,9 @@ def insert_session(connection: sqlite3.Connection, record: SessionRecord, last_s
     """
     made = changed(
         connection,
-        "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+        "INSERT INTO sessions"
+        " (id, generation, created_at, updated_at, status, title, last_seq, tenant, lineage)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
         " generation = excluded.generation, created_at = excluded.created_at,"
         " updated_at = excluded.updated_at, status = excluded.status, title = excluded.title,"
         " last_seq = excluded.last_seq, deleted_at = NULL, lineage = excluded.lineage"

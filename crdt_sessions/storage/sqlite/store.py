@@ -9,6 +9,7 @@ from crdt_sessions.limits import Limits
 from crdt_sessions.storage.base import UpdateStore
 from crdt_sessions.storage.sqlite.access import SqliteAccessRecords
 from crdt_sessions.storage.sqlite.audit import SqliteAuditRecords
+from crdt_sessions.storage.sqlite.changes import SqliteChanges
 from crdt_sessions.storage.sqlite.database import Database
 from crdt_sessions.storage.sqlite.deliveries import SqliteDeliveries
 from crdt_sessions.storage.sqlite.lists import SqliteSessionIndex
@@ -21,6 +22,7 @@ from crdt_sessions.storage.sqlite.usage import SqliteUsageRecords
 class SqliteStore(
     SqliteSessionLog,
     SqliteSessionIndex,
+    SqliteChanges,
     SqliteRunIndex,
     SqliteDeliveries,
     SqliteAccessRecords,

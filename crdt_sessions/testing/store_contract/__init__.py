@@ -18,6 +18,7 @@ Needs pytest with anyio's plugin in ``auto`` mode, or any other runner of corout
 
 from crdt_sessions.testing.store_contract.access import AccessContract
 from crdt_sessions.testing.store_contract.audit import AuditContract
+from crdt_sessions.testing.store_contract.changes import ChangesContract
 from crdt_sessions.testing.store_contract.deliveries import DeliveryContract
 from crdt_sessions.testing.store_contract.durable import DurableStoreContract
 from crdt_sessions.testing.store_contract.index import IndexContract
@@ -36,6 +37,7 @@ __all__ = [
     "AccessContract",
     "AuditContract",
     "B",
+    "ChangesContract",
     "DeliveryContract",
     "DurableStoreContract",
     "IndexContract",

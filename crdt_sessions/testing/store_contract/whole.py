@@ -8,6 +8,7 @@ from crdt_sessions.ids import SessionId
 from crdt_sessions.storage import Entries
 from crdt_sessions.testing.store_contract.access import AccessContract
 from crdt_sessions.testing.store_contract.audit import AuditContract
+from crdt_sessions.testing.store_contract.changes import ChangesContract
 from crdt_sessions.testing.store_contract.deliveries import DeliveryContract
 from crdt_sessions.testing.store_contract.index import IndexContract
 from crdt_sessions.testing.store_contract.log import LogContract
@@ -22,6 +23,7 @@ class StoreContract(
     LogContract,
     VersionContract,
     IndexContract,
+    ChangesContract,
     RunContract,
     DeliveryContract,
     AccessContract,
