@@ -18,6 +18,7 @@ Name = Literal[
     "truncate",  # they are deleted, the transaction is open
     "migration",  # between two statements of a migration
     "unload",  # a session was stored and is about to be freed
+    "import",  # a part of a file is copied into another database, the transaction is open
     "shutdown",  # every session was stored, connections are being closed
 ]
 NAMES: tuple[Name, ...] = get_args(Name)

@@ -102,6 +102,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     _serve(commands)
     _token(commands)
     _backup(commands)
+    _import(commands)
     _doctor(commands)
     _bench(commands)
     _mcp(commands)
@@ -221,32 +222,50 @@ def _token(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
 
 
-_BACK_UP = "use pg_dump, or the continuous archive of the server"
-_EXAMINE = "the server looks after its files (pg_amcheck), and each session's rows are checked whenever it is loaded"
-
-
-def _file(command: str, instead: str) -> Callable[[str], Path]:
-    """Return what takes a path, and says of a database elsewhere what to do *instead*."""
-
-    def take(text: str) -> Path:
-        if "://" in text:
-            raise argparse.ArgumentTypeError(
-                f"{command} is for SQLite files, and that is the URL of a server: {instead};"
-                " see docs/how-to/many-nodes.md"
-            )
+def _database(text: str) -> Path | str:
+    """Return the path of a SQLite file, or the URL of a PostgreSQL database."""
+    if "://" not in text:
         return Path(text)
+    return _server(text)
 
-    return take
+
+def _server(text: str) -> str:
+    """Return the URL of a PostgreSQL database."""
+    if not text.startswith(("postgresql://", "postgres://")):
+        raise argparse.ArgumentTypeError(
+            "must be the URL of a PostgreSQL database, such as postgresql://app@db/sessions"
+        )
+    return text
 
 
 def _backup(commands: argparse._SubParsersAction[_Parser]) -> None:
     command = commands.add_parser(
         "backup",
         help="copy a database while the service is running",
-        description="Copy a database, as it is at one moment; a service may be writing to it.",
+        description="Copy a database, as it is at one moment; a service may be writing to it. One in PostgreSQL is"
+        " copied by pg_dump, which must be there.",
     )
-    command.add_argument("file", type=_file("backup", _BACK_UP), metavar="FILE", help="This SQLite file is copied.")
+    command.add_argument(
+        "file", type=_database, metavar="DATABASE", help="This SQLite file, or PostgreSQL database, is copied."
+    )
     command.add_argument("target", type=Path, metavar="COPY", help="The copy is made here; it must not exist.")
+
+
+def _import(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "import",
+        help="move a SQLite database into PostgreSQL",
+        description="Copy all that a SQLite database holds into a PostgreSQL database, and read it back. The file"
+        " stays as it is. A run that was killed is gone on with by the same command.",
+    )
+    command.add_argument("source", type=Path, metavar="FILE", help="This SQLite file; no service may have it open.")
+    command.add_argument(
+        "--database", type=_server, metavar="URL", required=True,
+        help="The PostgreSQL database, such as postgresql://app@db/sessions.",
+    )  # fmt: skip
+    command.add_argument(
+        "--dry-run", action="store_true", help="Only look whether it could be done, and say how much there is."
+    )
 
 
 def _doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -257,9 +276,9 @@ def _doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     command.add_argument(
         "file",
-        type=_file("doctor", _EXAMINE),
-        metavar="FILE",
-        help="This SQLite file is looked at; a service may have it open.",
+        type=_database,
+        metavar="DATABASE",
+        help="This SQLite file, or PostgreSQL database, is looked at; services may have it open.",
     )
     command.add_argument("--salvage", type=Path, metavar="NEW-FILE", help="What can be read is copied to a new file.")
 

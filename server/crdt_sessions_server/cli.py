@@ -1,4 +1,4 @@
-"""The command line: ``crdt-sessions serve``, ``token``, ``backup``, ``doctor`` and ``mcp``."""
+"""The command line: ``crdt-sessions serve``, ``token``, ``backup``, ``import``, ``doctor`` and ``mcp``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from crdt_sessions.storage.addresses import shown
 from crdt_sessions.storage.sqlite.backup import back_up
 from crdt_sessions_server.arguments import parse
 from crdt_sessions_server.auth import mint
-from crdt_sessions_server.ops import doctor
+from crdt_sessions_server.ops import doctor, moving
+from crdt_sessions_server.ops.postgres import dump
 from crdt_sessions_server.process import configure_logging, serve
 from crdt_sessions_server.settings import Settings, read_secret
 
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _token(parsed)
     if parsed.command == "backup":
         return _backup(parsed.file, parsed.target)
+    if parsed.command == "import":
+        return _import(parsed)
     if parsed.command == "mcp":
         from crdt_sessions_server.mcp.command import run  # what it needs is another extra
 
@@ -98,24 +101,71 @@ def _bench(arguments: Sequence[str]) -> int:
     return subprocess.run([sys.executable, "-m", "tests.bench", *arguments], check=False).returncode
 
 
-def _backup(file: Path, target: Path) -> int:
+def _import(parsed: argparse.Namespace) -> int:
+    progress = _Progress()
+    try:
+        failpoints.arm(os.environ.get("CRDT_SESSIONS_FAILPOINTS", ""))
+        asyncio.run(moving.move(parsed.source, parsed.database, progress.say, progress, dry_run=parsed.dry_run))
+    except (StorageError, ValueError) as error:
+        progress.end()
+        return _fail(str(error))
+    return 0
+
+
+class _Progress:
+    """Says how far something has come: on a terminal in one line, else every tenth of it."""
+
+    def __init__(self) -> None:
+        self._in_line = sys.stdout.isatty()
+        self._said: tuple[str, int] = ("", 0)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        tenths = done * 10 // max(total, 1)
+        if self._in_line:
+            print(f"\r\033[K{what}: {done} of {total}", end="", flush=True)
+        elif (what, tenths) != self._said:
+            print(f"{what}: {done} of {total}", flush=True)
+        self._said = (what, tenths)
+
+    def say(self, line: str) -> None:
+        """Print a line of its own."""
+        self.end()
+        print(line, flush=True)
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._in_line and self._said[0]:
+            print()
+        self._said = ("", 0)
+
+
+def _backup(file: Path | str, target: Path) -> int:
     def progress(done: int, total: int) -> None:
         print(f"{done * 100 // max(total, 1)} % of {total} pages", flush=True)
 
     try:
-        back_up(file, target, progress)
+        if isinstance(file, str):
+            dump(file, target)
+        else:
+            back_up(file, target, progress)
     except StorageError as error:
         return _fail(str(error))
-    print(f"{target} is a whole copy of {file}")
+    print(f"{target} is a whole copy of {shown(file)}")
+    if isinstance(file, str):
+        print(f"to restore it into an empty database: pg_restore --no-owner --dbname=URL {target}")
     return 0
 
 
-def _doctor(file: Path, target: Path | None) -> int:
+def _doctor(file: Path | str, target: Path | None) -> int:
     try:
+        if isinstance(file, str):
+            if target is not None:
+                return _fail("--salvage is for SQLite files; a server's database is restored from its backup")
+            return 0 if asyncio.run(doctor.examine_server(file, print)) else 1
         if target is None:
             return 0 if doctor.examine(file, print) else 1
         doctor.salvage(file, target, print)
-    except StorageError as error:
+    except (StorageError, ValueError) as error:
         return _fail(str(error))
     return 0
 

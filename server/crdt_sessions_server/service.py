@@ -15,7 +15,6 @@ from crdt_sessions.clock import Clock, SystemClock
 from crdt_sessions.errors import Fenced
 from crdt_sessions.runtime import Load, Sandbox, SessionRegistry, post, post_outside
 from crdt_sessions.storage import SqliteStore, UpdateStore
-from crdt_sessions.storage.addresses import shown
 from crdt_sessions_server.auth import Admission, Authorizer, Grants, Open
 from crdt_sessions_server.auth.factory import authorizer_for, rates_of
 from crdt_sessions_server.cluster import Cluster
@@ -26,6 +25,7 @@ from crdt_sessions_server.http.middleware import UnreadBodies
 from crdt_sessions_server.http.origins import Cors, Origins
 from crdt_sessions_server.http.schemas import strict_json
 from crdt_sessions_server.ops.expiry import expire
+from crdt_sessions_server.ops.postgres import no_driver
 from crdt_sessions_server.rest import RESOURCES, tokens
 from crdt_sessions_server.serving.hocuspocus import HocuspocusEndpoint
 from crdt_sessions_server.serving.sync_endpoint import SyncEndpoint, YSweetEndpoint
@@ -218,9 +218,7 @@ def _store_of(settings: Settings, *, address: str, fenced: Callable[[], None]) -
     try:
         from crdt_sessions.storage.postgres import PostgresStore
     except ImportError as error:
-        raise ValueError(
-            f"{shown(settings.database)} needs the driver of PostgreSQL: pip install 'crdt-sessions[server,postgres]'"
-        ) from error
+        raise no_driver(settings.database) from error
     return PostgresStore(settings.database, quorum=settings.durability == "quorum", address=address, fenced=fenced)
 
 

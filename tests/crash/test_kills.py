@@ -96,7 +96,7 @@ async def _dies(server):
 
 
 async def test_the_service_dies_at_every_named_point(tmp_path, js):
-    points = [name for name in NAMES if name not in ("migration", "shutdown", "unload")]
+    points = [name for name in NAMES if name not in ("migration", "shutdown", "unload", "import")]
     server, fleet = Server(tmp_path / "s.db", *FLAGS), Fleet(js)
     try:
         async with AsyncExitStack() as stack:

@@ -1,10 +1,15 @@
 """The service on PostgreSQL, as processes: what was acknowledged survives them, and a zombie stores nothing."""
 
 import asyncio
+import contextlib
+import io
 import itertools
 import os
 import signal
+import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 import pytest
@@ -99,13 +104,58 @@ async def test_a_node_that_slept_for_long_wakes_up_and_stores_nothing(database):
         zombie.close()
 
 
-@pytest.mark.parametrize("command", ["doctor", "backup"])
-def test_what_is_for_files_says_what_to_do_on_a_server(command, capsys):
+def run(*arguments):
+    """Run the command line in this process."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), ThreadPoolExecutor(1) as thread:
+        return thread.submit(cli.main, [str(each) for each in arguments]).result(), said.getvalue()
+
+
+@every_version
+async def test_doctor_looks_at_a_database_and_a_backup_of_it_serves(database, version, tmp_path, monkeypatch):
+    service, sql = Server(database, *FLAGS), partial(shared_server(version).sql, database=database.rpartition("/")[2])
+    try:
+        await said(service.url, "one", "two")
+        status, told = run("doctor", database)
+        assert (status, "  room: " in told, "1 nodes are there" in told) == (0, True, True), told
+        assert "not-to-be-shown" not in told
+        monkeypatch.setenv("PATH", "/nowhere")
+        status, told = run("backup", database, tmp_path / "copy")
+        assert (status, "pg_dump --format=custom" in told, "not-to-be-shown" in told) == (2, True, False), told
+        monkeypatch.setenv("PATH", f"{shared_server(version).programs}{os.pathsep}/usr/bin:/bin")
+        status, told = run("backup", database, tmp_path / "copy")
+        assert (status, "whole copy" in told) == (0, True), told
+        assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+    finally:
+        service.close()
+    sql("UPDATE crdt_sessions.updates SET data = 'x' WHERE seq = (SELECT max(seq) FROM crdt_sessions.updates)")
+    sql("UPDATE crdt_sessions.nodes SET gone = true")
+    status, told = run("doctor", database)
+    assert (status, "does not match its checksum" in told, "1 sessions belong to nodes" in told) == (1, True, True), (
+        told
+    )
+    elsewhere = f"restored{next(_numbers)}_{os.getpid()}"
+    sql(f"CREATE DATABASE {elsewhere}")
+    url = shared_server(version).url(elsewhere)
+    status, told = run("doctor", url)
+    assert (status, "has no sessions" in told) == (2, True), told
+    subprocess.run(
+        [shared_server(version).programs / "pg_restore", f"--dbname={url}", "--no-owner", tmp_path / "copy"],
+        check=True,
+    )
+    assert run("doctor", url)[0] == 0
+    service = Server(url, *FLAGS)
+    try:
+        assert await texts(service.url, 2) == ["one", "two"]
+    finally:
+        service.close()
+
+
+@pytest.mark.parametrize("words", [("backup", "mysql://db/s", "copy"), ("import", "s.db", "--database", "s2.db")])
+def test_a_database_of_another_kind_is_refused(words, capsys):
     with pytest.raises(SystemExit):
-        parse([command, "postgresql://app:secret@db/sessions", *(["copy"] if command == "backup" else [])])
-    said = capsys.readouterr().err
-    assert "is for SQLite files" in said
-    assert "secret" not in said
+        parse(words)
+    assert "postgresql://app@db/sessions" in capsys.readouterr().err
 
 
 def test_the_database_is_a_file_or_a_url():

@@ -38,7 +38,7 @@ def record_of(row: Any) -> SessionRecord:
 
 def versions_of(rows: Sequence[Any]) -> list[Version]:
     """Return the rows of :data:`VERSIONS` as values."""
-    return [Version(Seq(seq), Millis(at), size, name) for seq, at, size, name in rows]
+    return [Version(Seq(seq), Millis(at), size, read(name)) for seq, at, size, name in rows]
 
 
 def base_of(versions: Sequence[Version], first: int | None) -> Seq:

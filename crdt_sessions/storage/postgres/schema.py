@@ -298,7 +298,7 @@ STEPS: tuple[tuple[str, int, str], ...] = (
 )
 """Name, the oldest schema whose release runs on it, and statements. Append only: a released step never changes."""
 
-_OURS = "crdt_sessions_schema"
+OURS = "crdt_sessions_schema"
 
 
 async def migrate(connection: asyncpg.Connection[asyncpg.Record], schema: str) -> None:
@@ -318,12 +318,12 @@ async def migrate(connection: asyncpg.Connection[asyncpg.Record], schema: str) -
         version = await _version(connection, schema)
         if version == 0:
             await connection.execute(
-                f"CREATE TABLE {_OURS} (version int NOT NULL, compatible int NOT NULL);"
-                f" INSERT INTO {_OURS} VALUES (0, 0)"
+                f"CREATE TABLE {OURS} (version int NOT NULL, compatible int NOT NULL);"
+                f" INSERT INTO {OURS} VALUES (0, 0)"
             )
         for number, (_, compatible, statements) in enumerate(STEPS[version:], start=version + 1):
             await connection.execute(statements)
-            await connection.execute(f"UPDATE {_OURS} SET version = $1, compatible = $2", number, compatible)
+            await connection.execute(f"UPDATE {OURS} SET version = $1, compatible = $2", number, compatible)
 
 
 async def _version(connection: asyncpg.Connection[asyncpg.Record], schema: str) -> int:
@@ -336,11 +336,11 @@ async def _version(connection: asyncpg.Connection[asyncpg.Record], schema: str) 
     names = [name for (name,) in tables]
     if not names:
         return 0
-    if _OURS not in names:
+    if OURS not in names:
         shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         why = f"its schema {schema} belongs to something else, with the tables {shown}"
         raise ForeignDatabase(path="the PostgreSQL database", why=why)
-    version, compatible = await connection.fetchrow(f"SELECT version, compatible FROM {_OURS}") or (0, 0)
+    version, compatible = await connection.fetchrow(f"SELECT version, compatible FROM {OURS}") or (0, 0)
     if compatible > len(STEPS):
         raise NewerSchema(path=f"the PostgreSQL schema {schema}", found=version, known=len(STEPS))
     return int(version)

@@ -6,11 +6,11 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 from crdt_sessions.errors import StorageError
 from crdt_sessions.ids import Millis, Seq, SessionId
+from crdt_sessions.storage.inspected import Inspected, gaps
 from crdt_sessions.storage.integrity import checksum
 from crdt_sessions.storage.packing import unpack
 from crdt_sessions.storage.sqlite import records
@@ -23,22 +23,6 @@ _PACKED_SINCE = 4
 """The schema that compresses snapshots."""
 _LINEAGE_SINCE = 6
 """The schema that gives each creation of a session a name of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inspected:
-    """What was found of one session."""
-
-    record: SessionRecord
-    deleted: bool
-    rows: tuple[Row, ...]
-    """The rows that match their checksums, in order; the newest snapshot that does is the first."""
-    versions: tuple[tuple[Version, Row], ...]
-    """The versions that were kept and match their checksums, oldest first."""
-    problems: tuple[str, ...]
-    """What is wrong, for people; empty if nothing is."""
-    entries: Entries
-    """Runs and writers on record."""
 
 
 class Inspection:
@@ -107,7 +91,7 @@ class Inspection:
         behind = newest[0].seq if newest else 0
         rows = (*newest, *(row for row in self._rows(record.id, "updates", problems) if row.seq > behind))
         if not deleted:
-            problems += _gaps(rows, last_seq)
+            problems += gaps(rows, last_seq)
         versions = tuple(self._versions(record, snapshots))
         return Inspected(record, deleted, rows, versions, tuple(problems), self._entries(record.id, problems))
 
@@ -147,14 +131,3 @@ class Inspection:
             problems.append(f"runs cannot be read: {error}")
             return Entries()
         return Entries(records.runs(runs), records.writers(writers))
-
-
-def _gaps(rows: tuple[Row, ...], last_seq: int) -> list[str]:
-    if not rows:
-        return [f"all rows up to {last_seq} are missing"]
-    expected = [*range(rows[0].seq, last_seq + 1)]
-    missing = sorted(set(expected) - {row.seq for row in rows})
-    problems = [f"row {seq} is missing" for seq in missing[:5]]
-    if len(missing) > 5:
-        problems.append(f"and {len(missing) - 5} more")
-    return problems

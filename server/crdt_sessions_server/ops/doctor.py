@@ -12,8 +12,11 @@ from crdt_sessions.errors import StorageError, UpdateError
 from crdt_sessions.ids import Seq
 from crdt_sessions.model import SessionDoc, merge
 from crdt_sessions.storage import Row, SqliteStore, Version
-from crdt_sessions.storage.sqlite.inspection import Inspected, Inspection
+from crdt_sessions.storage.addresses import shown
+from crdt_sessions.storage.inspected import Inspected
+from crdt_sessions.storage.sqlite.inspection import Inspection
 from crdt_sessions.wire import EMPTY_UPDATE
+from crdt_sessions_server.ops import postgres
 
 Say = Callable[[str], None]
 
@@ -43,16 +46,56 @@ def examine(path: Path, say: Say) -> bool:
             whole = False
             say(f"  the file is damaged: {problem}")
         for session in inspection.sessions():
-            problems = [*session.problems, *_read(session).problems] if not session.deleted else []
-            whole = whole and not problems
-            say(_line(session))
-            for problem in problems:
-                say(f"    {problem}")
+            whole = _is_whole(session, say) and whole
     say(
         "all is well"
         if whole
         else "damaged; save what can be read with: crdt-sessions doctor FILE --salvage NEW-FILE"
     )
+    return whole
+
+
+def _is_whole(session: Inspected, say: Say) -> bool:
+    problems = problems_of(session)
+    say(_line(session))
+    for problem in problems:
+        say(f"    {problem}")
+    return not problems
+
+
+def problems_of(session: Inspected) -> list[str]:
+    """Return what is wrong with a session, for people; nothing if it was deleted."""
+    return [*session.problems, *_read(session).problems] if not session.deleted else []
+
+
+async def examine_server(url: str, say: Say) -> bool:
+    """Print the content and the damage of a PostgreSQL database; return whether it is whole. Nothing is changed.
+
+    Args:
+        url: of the database; services may write to it.
+        say: called with each line.
+
+    Raises:
+        StorageError: there is no way to it, or it is not a database of ours.
+        ValueError: the driver is missing.
+    """
+    whole = True
+    async with postgres.inspection(url) as inspection:
+        facts = await inspection.facts()
+        say(f"{shown(url)}: PostgreSQL {facts.server}, schema version {facts.schema}")
+        waits = f"commits wait for {facts.standbys}" if facts.standbys else "commits wait for no standby"
+        say(f"  {waits}; {facts.in_step} standbys are in step")
+        say(f"  {facts.nodes} nodes are there, {facts.gone} are gone")
+        if facts.orphans:
+            say(f"  {facts.orphans} sessions belong to nodes that are gone: the next node that needs one takes it")
+        try:
+            await inspection.check()
+        except StorageError as error:
+            whole = False
+            say(f"  {error}")
+        async for session in inspection.sessions():
+            whole = _is_whole(session, say) and whole
+    say("all is well" if whole else "damaged; restore what is damaged from a backup")
     return whole
 
 

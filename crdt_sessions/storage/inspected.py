@@ -1,0 +1,38 @@
+"""What was found where a database was looked at that may be damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crdt_sessions.storage.stored import Entries, Row, SessionRecord, Version
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What was found of one session."""
+
+    record: SessionRecord
+    deleted: bool
+    rows: tuple[Row, ...]
+    """The rows that match their checksums, in order; the newest snapshot that does is the first."""
+    versions: tuple[tuple[Version, Row], ...]
+    """The versions that were kept and match their checksums, oldest first."""
+    problems: tuple[str, ...]
+    """What is wrong, for people; empty if nothing is."""
+    entries: Entries
+    """Runs and writers on record."""
+
+
+def gaps(rows: Sequence[Row], last_seq: int) -> list[str]:
+    """Return which rows are missing up to *last_seq*, for people."""
+    if not rows:
+        return [f"all rows up to {last_seq} are missing"]
+    expected = [*range(rows[0].seq, last_seq + 1)]
+    missing = sorted(set(expected) - {row.seq for row in rows})
+    problems = [f"row {seq} is missing" for seq in missing[:_SHOWN]]
+    if len(missing) > _SHOWN:
+        problems.append(f"and {len(missing) - _SHOWN} more")
+    return problems
