@@ -1,8 +1,11 @@
 """What all tests share: Hypothesis' profile, the order of files, and the processes of a test of its own."""
 
 import datetime
+import functools
+import ssl
 from collections import Counter
 
+import certifi
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -43,6 +46,18 @@ def pytest_collection_modifyitems(items):
         raise pytest.UsageError(f"workers would run one of several tests of the same name only: {twice}")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def trust_store():
+    """Read the world's certificates once. httpx reads them for each client, which takes 20 ms, thousands of times."""
+    make, world = ssl.create_default_context, {"cafile": certifi.where()}
+    once = functools.cache(lambda: make(**world))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            ssl, "create_default_context", lambda *args, **kw: make(*args, **kw) if args or kw != world else once()
+        )
+        yield
 
 
 @pytest.fixture
