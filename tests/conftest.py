@@ -2,7 +2,9 @@
 
 import datetime
 import functools
+import os
 import ssl
+import sys
 from collections import Counter
 
 import certifi
@@ -16,6 +18,10 @@ from hypothesis import HealthCheck, settings
 from tests.interop.node import NodePeers
 from tests.processes import Process, Server, command
 from tests.profiles import PROFILE, sample
+
+# Images for containers set this; here it would compile the service again for each of hundreds of processes.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 _QUIET = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
 

@@ -31,6 +31,7 @@ _TABLE = {  # dev, ci, nightly
     "soak": (30, 30, 600),  # seconds of a steady load
     "fresh": (0, 0, 99),  # pages of the documentation that are read in an empty environment as well
     "conformance": (0, 0, 1),  # whether the cases of the Durable Streams suite that take long are run, too
+    "coverage": (0, 0, 1),  # whether requests at every bound of the OpenAPI document are made, beside random ones
     "idleness": (34, 34, 66),  # seconds in which a client says nothing; stock clients hang up after 30
 }
 

@@ -17,6 +17,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.access.conftest import TOKENS, guarded
+from tests.profiles import sample
 
 pytestmark = [  # streams that are given up leave their sockets to the collector
     pytest.mark.filterwarnings("ignore:unclosed <socket"),
@@ -25,6 +26,7 @@ pytestmark = [  # streams that are given up leave their sockets to the collector
 
 schemathesis.serializer.alias("application/x-ndjson", "text/plain")  # lines, which it does not know
 SCHEMA = schemathesis.openapi.from_path("schemas/v1/openapi.json")
+SCHEMA.config.phases.coverage.enabled = bool(sample("coverage"))
 
 
 def bodies_are_as_documented(ctx, response, case):
