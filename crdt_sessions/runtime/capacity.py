@@ -1,4 +1,4 @@
-"""Bounds of one process: connections, sessions of tenants, and memory of all sessions together.
+"""Bounds of one process: connections, and memory of all sessions together.
 
 Whoever would be one too many is refused with the limit in the error.
 """
@@ -10,16 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from crdt_sessions.errors import TooMany
-from crdt_sessions.ids import SessionId, check_session_id, tenant_of
 from crdt_sessions.limits import Limits
 from crdt_sessions.runtime.access import ANONYMOUS
 from crdt_sessions.runtime.backlog import Backlog
 from crdt_sessions.runtime.load import Load
-from crdt_sessions.runtime.recent import Recent
-from crdt_sessions.storage import SessionIndex
 from crdt_sessions.sync import LogMemory
-
-_TENANTS_KNOWN = 10_000
 
 
 class Capacity:
@@ -27,13 +22,11 @@ class Capacity:
 
     Args:
         limits: how much there may be.
-        index: knows how many sessions a tenant has.
         load: measures the event loop and the memory; nothing does if None.
     """
 
-    def __init__(self, limits: Limits, index: SessionIndex, load: Load | None) -> None:
+    def __init__(self, limits: Limits, load: Load | None) -> None:
         self._limits = limits
-        self._index = index
         self.load = load
         """What measures the load of the process, if something does."""
         self.connections = 0
@@ -45,7 +38,6 @@ class Capacity:
         """What waits for the disk in all sessions."""
         self.log_memory = LogMemory(limits.total_log_bytes)
         """What the logs of all sessions take."""
-        self._sessions: Recent[str, int] = Recent(_TENANTS_KNOWN)
 
     # -- connections ---------------------------------------------------------------------------------------------
 
@@ -93,27 +85,6 @@ class Capacity:
         """
         if peers >= self._limits.max_connections_per_session:
             raise TooMany(what="connections to one session", limit=self._limits.max_connections_per_session)
-
-    # -- sessions ------------------------------------------------------------------------------------------------
-
-    async def count(self, session_id: SessionId) -> None:
-        """Count a session that is about to be created.
-
-        Raises:
-            TooMany: its tenant has as many as it may have.
-            BadSessionId: it is a name, and not what ``session_id`` makes of it.
-        """
-        check_session_id(session_id)
-        tenant, limit = tenant_of(session_id), self._limits.max_sessions_per_tenant
-        if tenant not in self._sessions:
-            self._sessions.remember(tenant, await self._index.count(tenant))
-        if self._sessions[tenant] >= limit:
-            raise TooMany(what="sessions of a tenant", limit=limit)
-        self._sessions[tenant] += 1  # in advance; those that come to nothing are counted until the next deletion
-
-    def count_anew(self, tenant: str) -> None:
-        """Have the sessions of a tenant counted anew when it creates one: some were deleted."""
-        self._sessions.pop(tenant, None)
 
     # -- load ----------------------------------------------------------------------------------------------------
 

@@ -22,10 +22,9 @@ from crdt_sessions.errors import (
     SessionNotFound,
     UpdateError,
 )
-from crdt_sessions.ids import Millis, Seq, SessionId, reference
+from crdt_sessions.ids import Millis, Seq, SessionId, check_session_id, reference
 from crdt_sessions.model import Later, SessionDoc, seed, split
 from crdt_sessions.runtime.audit import AuditLog
-from crdt_sessions.runtime.capacity import Capacity
 from crdt_sessions.runtime.documents import Documents
 from crdt_sessions.runtime.identifiers import Identifiers
 from crdt_sessions.runtime.quarantine import MOST_KNOWN, Quarantine
@@ -52,7 +51,7 @@ class Loading:
     Args:
         log: where they are stored.
         clock: the only source of time.
-        capacity: how many there may be.
+        most_sessions: how many a tenant may have.
         quarantine: which ones are left alone.
         documents: tries foreign content.
         identifiers: names for what is new.
@@ -65,7 +64,7 @@ class Loading:
         log: SessionLog,
         *,
         clock: Clock,
-        capacity: Capacity,
+        most_sessions: int,
         quarantine: Quarantine,
         documents: Documents,
         identifiers: Identifiers,
@@ -74,7 +73,7 @@ class Loading:
     ) -> None:
         self._log = log
         self._clock = clock
-        self._capacity = capacity
+        self._most_sessions = most_sessions
         self._quarantine = quarantine
         self._documents = documents
         self._identifiers = identifiers
@@ -137,19 +136,18 @@ class Loading:
         now, generation = self._clock.now(), await self._reserve(session_id)
         lineage = self._identifiers.lineage()
         record = SessionRecord(session_id, generation, created_at, now, status, title, lineage)
-        await self._log.adopt(record, snapshots, entries=entries)
+        await self._log.adopt(record, snapshots, entries=entries, most=self._most_sessions)
         return record
 
     async def _reserve(self, session_id: SessionId) -> int:
-        """Return the generation of a session that is about to be created, and counts from now on.
+        """Return the generation of a session that is about to be created.
 
         Raises:
             SessionExists: there is one of that name.
-            TooMany: its tenant has as many as it may have.
             BadSessionId: it is a name, and not what ``session_id`` makes of it.
         """
         await self.check_absent(session_id)
-        await self._capacity.count(session_id)
+        check_session_id(session_id)
         return await self._log.last_generation(session_id) + 1
 
     async def _create(
@@ -163,7 +161,7 @@ class Loading:
         content: bytes | None = None,
         by: str,
     ) -> StoredSession:
-        """Create a session that was counted; return what is stored of it. Arguments and errors as :meth:`create`."""
+        """Create a session; return what is stored of it. Arguments and errors as :meth:`create`."""
         now = self._clock.now()
         lineage = self._identifiers.lineage()
         begin = seed(
@@ -181,7 +179,13 @@ class Loading:
             if waiting != EMPTY_UPDATE:
                 raise EarlyUpdate(size=len(waiting))
         record = await self._log.create(
-            session_id, begin, generation=generation, title=title, now=now, lineage=lineage
+            session_id,
+            begin,
+            generation=generation,
+            title=title,
+            now=now,
+            lineage=lineage,
+            most=self._most_sessions,
         )
         self._audit.note("session.create", by, session_id)
         _log.info("session begins", extra={"session": session_id, "principal": by})
@@ -225,7 +229,7 @@ class Loading:
             raise SessionDeleted(session=session_id)
         if not create:
             raise SessionNotFound(session=session_id)
-        await self._capacity.count(session_id)
+        check_session_id(session_id)
         try:
             return await self._create(session_id, generation=1, by=by)
         except SessionExists:  # somebody else was quicker

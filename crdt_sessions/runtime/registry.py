@@ -55,6 +55,8 @@ from crdt_sessions.wire import Closing, Codec, closing_for
 
 _log = logging.getLogger("crdt_sessions.registry")
 _PAGE = 500
+_DUE_AT_ONCE = 100
+"""Sessions of nobody's that a process takes upon itself at a time, so that others share those of one that is gone."""
 
 
 class SessionRegistry:
@@ -121,7 +123,7 @@ class SessionRegistry:
         """How much runs may still use."""
         self.claimants = Claimants()
         """Those who wait for runs."""
-        self.capacity = Capacity(self.limits, store, load)
+        self.capacity = Capacity(self.limits, load)
         """What there is room for."""
         self.documents = Documents(sandbox, self._identifiers)
         """Work on documents, away from the event loop."""
@@ -131,7 +133,7 @@ class SessionRegistry:
         self.loading = Loading(
             store,
             clock=self.clock,
-            capacity=self.capacity,
+            most_sessions=self.limits.max_sessions_per_tenant,
             quarantine=self._quarantine,
             documents=self.documents,
             identifiers=self._identifiers,
@@ -296,7 +298,6 @@ class SessionRegistry:
             SessionNotFound: there is none.
             StorageError: it could not be deleted.
         """
-        self.capacity.count_anew(tenant_of(session_id))
         try:
             slot = await self._slots.enter(session_id)
         except (DamagedLog, DamagedDatabase):  # what cannot be read can still be deleted
@@ -405,7 +406,7 @@ class SessionRegistry:
     async def _wake_due(self) -> None:
         """Load the sessions in which a lease may have run out, or a question has expired, while nobody was there."""
         try:
-            due = await self.store.due_sessions(self.clock.now())
+            due = await self.store.take_due(self.clock.now(), limit=_DUE_AT_ONCE)
         except StorageError as error:
             _log.error("cannot look for runs that are due: %s", error)
             return

@@ -49,6 +49,8 @@ _FIRST_RETRY_S = 5.0
 _LONGEST_RETRY_S = 6 * 3600.0
 _TIMEOUT_S = 15.0
 _BATCH = 20
+_LEASE_MS = 60_000
+"""After how long another process tries what one has taken and said nothing more of."""
 _LOOK_EVERY_S = 1.0
 _SECRET_PREFIX = "whsec_"
 
@@ -160,11 +162,11 @@ class Outbox:
 
     async def dead(self, limit: int, tenant: str | None = None) -> Sequence[Delivery]:
         """Return the dead letters, oldest first; of one *tenant*, or of all if None."""
-        return await self._store.deliveries(due=None, dead=True, limit=limit, tenant=tenant)
+        return await self._store.deliveries(dead=True, limit=limit, tenant=tenant)
 
     async def waiting(self, limit: int, tenant: str | None = None) -> Sequence[Delivery]:
         """Return the pending deliveries, oldest first; of one *tenant*, or of all if None."""
-        return await self._store.deliveries(due=None, limit=limit, tenant=tenant)
+        return await self._store.deliveries(limit=limit, tenant=tenant)
 
     async def retry(self, id: str, tenant: str | None = None) -> None:
         """Try a delivery again, now and anew; of one *tenant*, or of any if None.
@@ -182,7 +184,7 @@ class Outbox:
         while True:
             seen = self._filled.count
             try:
-                due = await self._store.deliveries(due=self._clock.now(), limit=_BATCH)
+                due = await self._store.take_deliveries(self._clock.now(), limit=_BATCH, lease_ms=_LEASE_MS)
                 await asyncio.gather(*(self._deliver(delivery) for delivery in due))
             except StorageError as error:
                 due = ()

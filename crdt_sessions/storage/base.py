@@ -54,13 +54,16 @@ class SessionLog(Protocol):
         title: str | None,
         now: Millis,
         lineage: str | None = None,
+        most: int | None = None,
     ) -> SessionRecord:
         """Create a session whose first row is *seed*, with a *title*, at *now*; return its record once it is stored.
 
-        *lineage* names this creation; what :func:`crdt_sessions.ids.lineage_of` says if None.
+        *lineage* names this creation; what :func:`crdt_sessions.ids.lineage_of` says if None. *most* is how many
+        sessions its tenant may have, whichever process creates them; any number if None.
 
         Raises:
             SessionExists: there is one, or it was deleted and *generation* is not the next one.
+            TooMany: its tenant has as many as it may have.
         """
         ...
 
@@ -120,7 +123,12 @@ class SessionLog(Protocol):
         ...
 
     async def adopt(
-        self, record: SessionRecord, snapshots: Sequence[tuple[Version, Row]], *, entries: Entries = NO_ENTRIES
+        self,
+        record: SessionRecord,
+        snapshots: Sequence[tuple[Version, Row]],
+        *,
+        entries: Entries = NO_ENTRIES,
+        most: int | None = None,
     ) -> None:
         """Create a session that has a past, as another store had it; all of it or nothing.
 
@@ -128,9 +136,11 @@ class SessionLog(Protocol):
             record: its generation is the next one of that name.
             snapshots: versions with what is in them, oldest first; the last one is the session's present state.
             entries: its runs and writers.
+            most: how many sessions its tenant may have; any number if None.
 
         Raises:
             SessionExists: there is one of that name, or the generation is not the next one.
+            TooMany: its tenant has as many as it may have.
         """
         ...
 
@@ -247,10 +257,11 @@ class RunIndex(Protocol):
         """
         ...
 
-    async def due_sessions(self, now: Millis) -> Sequence[SessionId]:
-        """Return the sessions with a run that is due by *now*.
+    async def take_due(self, now: Millis, *, limit: int) -> Sequence[SessionId]:
+        """Return the sessions with a run that is due by *now*, which this process is to look after.
 
-        Where several processes share a store, it may leave out those that another one serves.
+        Where several processes share a store, each is told of those that belong to it, and of up to *limit* that
+        belonged to nobody and are its own from then on: no two are told of the same one.
         """
         ...
 
@@ -278,12 +289,18 @@ class RunIndex(Protocol):
 class Deliveries(Protocol):
     """The outbox: messages to somebody outside. Rows bring them (:attr:`Entries.deliveries`)."""
 
-    async def deliveries(
-        self, *, due: Millis | None, dead: bool = False, limit: int, tenant: str | None = None
-    ) -> Sequence[Delivery]:
-        """Return up to *limit* deliveries, oldest first: the dead ones, or those due by *due*, or all that wait.
+    async def deliveries(self, *, dead: bool = False, limit: int, tenant: str | None = None) -> Sequence[Delivery]:
+        """Return up to *limit* deliveries, oldest first: the dead ones, or all that wait.
 
         Of one *tenant*, or of all if None.
+        """
+        ...
+
+    async def take_deliveries(self, now: Millis, *, limit: int, lease_ms: int) -> Sequence[Delivery]:
+        """Return up to *limit* deliveries that are due by *now*, oldest first, for the caller to try.
+
+        Where several processes share a store, nobody else is given them for *lease_ms* milliseconds. Then they are
+        due again, unless it was said what became of them: whoever took them may be gone.
         """
         ...
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from crdt_sessions.errors import NotFound, SessionExists, SessionNotFound, StorageError
+from crdt_sessions.errors import NotFound, SessionExists, SessionNotFound, StorageError, TooMany
 from crdt_sessions.ids import Millis, Seq, SessionId, lineage_of, tenant_of
 from crdt_sessions.limits import Retention
 from crdt_sessions.storage.base import MOST_AGENTS, UpdateStore
@@ -51,6 +52,7 @@ class MemoryStore(MemoryStreams, MemoryChanges, UpdateStore):
     def __init__(self) -> None:
         super().__init__()
         self._sessions: dict[SessionId, _Session] = {}
+        self._counts: Counter[str] = Counter()
         self._generations: dict[SessionId, int] = {}
         self._deliveries: dict[str, Delivery] = {}
         self._revocations: dict[tuple[str, str, str], Revocation] = {}
@@ -67,9 +69,13 @@ class MemoryStore(MemoryStreams, MemoryChanges, UpdateStore):
         title: str | None,
         now: Millis,
         lineage: str | None = None,
+        most: int | None = None,
     ) -> SessionRecord:
         if session in self._sessions or generation != self._generations.get(session, 0) + 1:
             raise SessionExists(session=session)
+        if most is not None and self._counts[tenant_of(session)] >= most:
+            raise TooMany(what="sessions of a tenant", limit=most)
+        self._counts[tenant_of(session)] += 1
         record = SessionRecord(session, generation, now, now, "active", title, lineage or lineage_of(generation, now))
         self._sessions[session] = _Session(record, [Row(Seq(1), seed)], {Seq(1): now})
         self._generations[session] = generation
@@ -116,7 +122,7 @@ class MemoryStore(MemoryStreams, MemoryChanges, UpdateStore):
                 yield found.record
 
     async def count(self, tenant: str) -> int:
-        return sum(tenant_of(session) == tenant for session in self._sessions)
+        return self._counts[tenant]
 
     async def load(self, session: SessionId) -> StoredSession | None:
         found = self._sessions.get(session)
@@ -198,11 +204,21 @@ class MemoryStore(MemoryStreams, MemoryChanges, UpdateStore):
         found.snapshots = {seq: each for seq, each in found.snapshots.items() if seq in keep}
 
     async def adopt(
-        self, record: SessionRecord, snapshots: Sequence[tuple[Version, Row]], *, entries: Entries = NO_ENTRIES
+        self,
+        record: SessionRecord,
+        snapshots: Sequence[tuple[Version, Row]],
+        *,
+        entries: Entries = NO_ENTRIES,
+        most: int | None = None,
     ) -> None:
         last = snapshots[-1][1]
         await self.create(
-            record.id, last.update, generation=record.generation, title=record.title, now=record.created_at
+            record.id,
+            last.update,
+            generation=record.generation,
+            title=record.title,
+            now=record.created_at,
+            most=most,
         )
         self._sessions[record.id] = _Session(
             record,
@@ -253,6 +269,7 @@ class MemoryStore(MemoryStreams, MemoryChanges, UpdateStore):
         record = self._find(session).record
         self._note_change(session, gone=replace(record, status="deleted", title=None))
         del self._sessions[session]
+        self._counts[tenant_of(session)] -= 1
         self._deliveries = {id: each for id, each in self._deliveries.items() if each.session != session}
         for place in [place for place in self._usage if place[1] == session]:
             tenant, _, key = place
@@ -299,7 +316,7 @@ class MemoryStore(MemoryStreams, MemoryChanges, UpdateStore):
     async def agents(self, tenant: str) -> Mapping[str, Millis]:
         return dict(sorted(self._agents.get(tenant, {}).items()))
 
-    async def due_sessions(self, now: Millis) -> Sequence[SessionId]:
+    async def take_due(self, now: Millis, *, limit: int) -> Sequence[SessionId]:
         return [
             session
             for session, found in self._sessions.items()
@@ -313,12 +330,16 @@ class MemoryStore(MemoryStreams, MemoryChanges, UpdateStore):
     async def record_step(self, session: SessionId, run: str, key: str, value: str) -> str:
         return self._find(session).steps.setdefault((run, key), value)
 
-    async def deliveries(
-        self, *, due: Millis | None, dead: bool = False, limit: int, tenant: str | None = None
-    ) -> Sequence[Delivery]:
-        found = sorted(self._deliveries.values(), key=lambda each: (each.created_at, each.id))
-        found = [each for each in found if tenant in (None, tenant_of(each.session))]
-        return [each for each in found if each.dead == dead and (due is None or each.next_at <= due)][:limit]
+    async def deliveries(self, *, dead: bool = False, limit: int, tenant: str | None = None) -> Sequence[Delivery]:
+        found = (each for each in self._letters(dead) if tenant in (None, tenant_of(each.session)))
+        return list(islice(found, limit))
+
+    async def take_deliveries(self, now: Millis, *, limit: int, lease_ms: int) -> Sequence[Delivery]:
+        return list(islice((each for each in self._letters(dead=False) if each.next_at <= now), limit))
+
+    def _letters(self, dead: bool) -> list[Delivery]:
+        found = [each for each in self._deliveries.values() if each.dead == dead]
+        return sorted(found, key=lambda each: (each.created_at, each.id))
 
     async def delivered(self, id: str) -> None:
         self._deliveries.pop(id, None)

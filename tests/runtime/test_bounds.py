@@ -43,7 +43,7 @@ async def test_due_sessions_that_cannot_be_loaded_are_remembered_up_to_a_bound(m
     tried = []
 
     class Store(MemoryStore):
-        async def due_sessions(self, now):
+        async def take_due(self, now, *, limit):
             return MISSING
 
         async def load(self, session):

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import secrets
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from crdt_sessions.ids import Millis
 from crdt_sessions.storage.base import Deliveries
 from crdt_sessions.storage.postgres.database import OfDatabase
 from crdt_sessions.storage.postgres.errors import Refused
 from crdt_sessions.storage.postgres.lane import Lane
-from crdt_sessions.storage.postgres.statements import NOTHING, fenced, served_here
+from crdt_sessions.storage.postgres.statements import NOTHING, fenced
 from crdt_sessions.storage.postgres.text import kept, read
 from crdt_sessions.storage.stored import Delivery
 
+_COLUMNS = "id, endpoint, session, kind, body, created_at, attempts, next_at, error, dead"
 _READ = (
-    "SELECT deliveries.id, endpoint, session, kind, body, deliveries.created_at, attempts, next_at, error, dead"
-    " FROM deliveries JOIN sessions ON sessions.id = session WHERE dead = $1"
-    f" AND ($2::bigint IS NULL OR (next_at <= $2 AND {served_here('sessions.owner', '$5::bigint')}))"
-    " AND ($3::text IS NULL OR sessions.tenant = $3) ORDER BY deliveries.created_at, deliveries.id LIMIT $4"
+    f"SELECT {_COLUMNS} FROM deliveries WHERE dead = $1"
+    " AND ($2::text IS NULL OR session IN (SELECT id FROM sessions WHERE tenant = $2))"
+    " ORDER BY created_at, id LIMIT $3"
 )
+_ARE_DUE = "SELECT EXISTS (SELECT FROM deliveries WHERE NOT dead AND next_at <= $1)"
+_TAKE = fenced(
+    taken="UPDATE deliveries SET taken = $4, next_at = $5 WHERE id = ANY(ARRAY("
+    "SELECT id FROM deliveries WHERE NOT dead AND next_at <= $6 ORDER BY created_at, id LIMIT $7"
+    " FOR UPDATE SKIP LOCKED))"
+)
+"""What another node takes just now is skipped; what it took since this began is looked at again, and is not due."""
+_TAKEN = f"SELECT {_COLUMNS} FROM deliveries WHERE next_at = $1 AND taken = $2 ORDER BY created_at, id"
+_TAKING_BITS = 62
 _DELIVERED = fenced(gone="DELETE FROM deliveries WHERE id = $4")
 _POSTPONE = fenced(
     "put",
@@ -28,16 +39,23 @@ _POSTPONE = fenced(
 
 
 class PostgresDeliveries(OfDatabase, Deliveries):
-    """The :class:`Deliveries` in a database. Each node is told of what is due in the sessions that it serves."""
+    """The :class:`Deliveries` in a database. Every node takes some of what is due, of whatever session."""
 
-    async def deliveries(
-        self, *, due: Millis | None, dead: bool = False, limit: int, tenant: str | None = None
-    ) -> Sequence[Delivery]:
-        found = await self._database.select(_READ, dead, due, tenant, limit, self._database.nodes.me)
-        return [
-            Delivery(id, endpoint, session, kind, read(body), created_at, attempts, next_at, read(error), dead)
-            for id, endpoint, session, kind, body, created_at, attempts, next_at, error, dead in found
-        ]
+    async def deliveries(self, *, dead: bool = False, limit: int, tenant: str | None = None) -> Sequence[Delivery]:
+        return _deliveries(await self._database.select(_READ, dead, tenant, limit))
+
+    async def take_deliveries(self, now: Millis, *, limit: int, lease_ms: int) -> Sequence[Delivery]:
+        ((are_due,),) = await self._database.select(_ARE_DUE, now)
+        if not are_due:
+            return []
+        until = now + lease_ms
+
+        async def job(lane: Lane) -> Sequence[Delivery]:
+            taking = secrets.randbits(_TAKING_BITS)
+            await lane.write(_TAKE, taking, until, now, limit)
+            return _deliveries(await lane.fetch(_TAKEN, until, taking))
+
+        return await self._database.submit(job)
 
     async def delivered(self, id: str) -> None:
         await self._database.submit(lambda lane: lane.write(_DELIVERED, id))
@@ -62,3 +80,10 @@ class PostgresDeliveries(OfDatabase, Deliveries):
             return True
 
         return await self._database.submit(job)
+
+
+def _deliveries(found: Iterable[Any]) -> list[Delivery]:
+    return [
+        Delivery(id, endpoint, session, kind, read(body), created_at, attempts, next_at, read(error), dead)
+        for id, endpoint, session, kind, body, created_at, attempts, next_at, error, dead in found
+    ]

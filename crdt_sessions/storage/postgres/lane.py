@@ -168,6 +168,11 @@ class Lane:
 
     # -- for jobs ------------------------------------------------------------------------------------------------
 
+    @property
+    def node(self) -> int:
+        """The node that it has written for last."""
+        return self._node
+
     async def owned(self, session: SessionId) -> int:
         """Return the ``sid`` of a session that belongs to this node from now on.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from crdt_sessions import failpoints
-from crdt_sessions.errors import NotFound, SessionExists, SessionNotFound, StorageError
+from crdt_sessions.errors import NotFound, SessionExists, SessionNotFound, StorageError, TooMany
 from crdt_sessions.ids import Millis, Seq, SessionId, lineage_of, tenant_of
 from crdt_sessions.limits import Retention
 from crdt_sessions.storage.base import SessionLog
@@ -17,7 +17,7 @@ from crdt_sessions.storage.postgres import records, rows
 from crdt_sessions.storage.postgres.connection import Connection
 from crdt_sessions.storage.postgres.database import OfDatabase
 from crdt_sessions.storage.postgres.lane import Append, Lane
-from crdt_sessions.storage.postgres.statements import fenced, missing
+from crdt_sessions.storage.postgres.statements import FULL, fenced, missing
 from crdt_sessions.storage.postgres.text import kept
 from crdt_sessions.storage.retention import kept as retained
 from crdt_sessions.storage.stored import (
@@ -30,6 +30,11 @@ from crdt_sessions.storage.stored import (
     Version,
 )
 
+_ROOM = (
+    "INSERT INTO tenants AS of_one (tenant, sessions) SELECT $11::text, 1 WHERE ${0}::bigint > 0"
+    " ON CONFLICT (tenant) DO UPDATE SET sessions = of_one.sessions + 1 WHERE of_one.sessions < ${0} RETURNING 1"
+)
+"""Counts by the tenant's row, which is read again after a wait for it. To count sessions would be older than that."""
 _MADE = (
     "INSERT INTO sessions"
     " (id, generation, created_at, updated_at, status, title, lineage, tenant, last_seq, owner)"
@@ -39,9 +44,12 @@ _MADE = (
     " deleted_at = NULL, owner = excluded.owner"
     " WHERE sessions.deleted_at IS NOT NULL AND sessions.generation = excluded.generation - 1 RETURNING sid"
 )
+_UNBOUNDED = 2**62
 _CREATE = fenced(
     "made",
+    "counted",
     made=_MADE,
+    counted=_ROOM.format(15),
     seed="INSERT INTO updates (sid, seq, at, checksum, waits, data) SELECT sid, 1, $6, $13, false, $14 FROM made",
 )
 _PAST = (
@@ -49,7 +57,7 @@ _PAST = (
     " unnest($13::bigint[], $14::bigint[], $15::bigint[], $16::boolean[], $17::bigint[], $18::text[], $19::bytea[])"
     " AS version"
 )
-_AFTER_PAST = 20
+_AFTER_PAST = 21
 _FIRST_AND_TIME = (
     "SELECT (SELECT min(seq) FROM updates WHERE sid = $1 AND seq > $2),"
     " (SELECT at FROM updates WHERE sid = $1 AND seq = $3)"
@@ -75,6 +83,7 @@ _DELETE = fenced(
     "gone",
     gone="UPDATE sessions SET deleted_at = $6, title = NULL, status = 'deleted', last_seq = 0, owner = NULL"
     " WHERE sid = $5 AND deleted_at IS NULL AND owner = $2",
+    fewer="UPDATE tenants SET sessions = sessions - 1 WHERE tenant = $7",
     updates_of="DELETE FROM updates WHERE sid = $5",
     snapshots_of="DELETE FROM snapshots WHERE sid = $5",
     used="DELETE FROM usage WHERE session = $4 RETURNING *",
@@ -96,6 +105,7 @@ class PostgresSessionLog(OfDatabase, SessionLog):
         title: str | None,
         now: Millis,
         lineage: str | None = None,
+        most: int | None = None,
     ) -> SessionRecord:
         if generation < 1:
             raise ValueError("the first generation is 1")
@@ -103,8 +113,9 @@ class PostgresSessionLog(OfDatabase, SessionLog):
         row = Row(Seq(1), seed)
 
         async def job(lane: Lane) -> None:
-            with missing(SessionExists(session=session)):
-                await lane.write(_CREATE, *_facts(record, row.seq), checksum(session, row), seed)
+            with missing(SessionExists(session=session)), _room_for(most):
+                values = (checksum(session, row), seed, _UNBOUNDED if most is None else most)
+                await lane.write(_CREATE, *_facts(record, row.seq), *values)
 
         await self._database.submit(job, session)
         return record
@@ -170,18 +181,24 @@ class PostgresSessionLog(OfDatabase, SessionLog):
         await self._database.submit(job, session)
 
     async def adopt(
-        self, record: SessionRecord, snapshots: Sequence[tuple[Version, Row]], *, entries: Entries = NO_ENTRIES
+        self,
+        record: SessionRecord,
+        snapshots: Sequence[tuple[Version, Row]],
+        *,
+        entries: Entries = NO_ENTRIES,
+        most: int | None = None,
     ) -> None:
         def stored() -> list[tuple[Any, ...]]:
             return [_stored(record.id, version, row) for version, row in snapshots]
 
         past = [list(column) for column in zip(*await asyncio.to_thread(stored), strict=True)]
         parts, values = records.parts_of(records.entry_rows([(record.id, entries)]), first=_AFTER_PAST)
-        statement = fenced("made", made=_MADE, past=_PAST, **parts)
+        statement = fenced("made", "counted", made=_MADE, counted=_ROOM.format(_AFTER_PAST - 1), past=_PAST, **parts)
 
         async def job(lane: Lane) -> None:
-            with missing(SessionExists(session=record.id)):
-                await lane.write(statement, *_facts(record, snapshots[-1][1].seq), *past, *values)
+            with missing(SessionExists(session=record.id)), _room_for(most):
+                bound = _UNBOUNDED if most is None else most
+                await lane.write(statement, *_facts(record, snapshots[-1][1].seq), *past, bound, *values)
 
         await self._database.submit(job, record.id)
 
@@ -218,10 +235,14 @@ class PostgresSessionLog(OfDatabase, SessionLog):
         async def job(lane: Lane) -> None:
             sid = await lane.owned(session)
             with missing(SessionNotFound(session=session)):
-                await lane.write(_DELETE, session, sid, now)
+                await lane.write(_DELETE, session, sid, now, tenant_of(session))
             lane.forget(session)
 
         await self._database.submit(job, session)
+
+
+def _room_for(most: int | None) -> missing:
+    return missing(TooMany(what="sessions of a tenant", limit=most or 0), FULL)
 
 
 def _facts(record: SessionRecord, last_seq: Seq) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 
 from crdt_sessions.ids import Millis, SessionId
@@ -23,9 +24,17 @@ _READY = (
     " ORDER BY queued_at, runs.session, runs.id LIMIT $3"
 )
 _DUE = (
-    "SELECT DISTINCT session FROM runs JOIN sessions ON sessions.id = session WHERE due_at <= $1"
+    "SELECT DISTINCT sid, session, sessions.owner FROM runs JOIN sessions ON sessions.id = session WHERE due_at <= $1"
     f" AND {served_here('sessions.owner', '$2::bigint')}"
 )
+_TAKE_DUE = fenced(
+    taken="UPDATE sessions SET owner = $2 WHERE sid = ANY(ARRAY("
+    "SELECT sessions.sid FROM sessions JOIN unnest($4::bigint[], $5::bigint[]) AS found (sid, owner)"
+    " ON found.sid = sessions.sid WHERE sessions.owner IS NOT DISTINCT FROM found.owner AND deleted_at IS NULL"
+    " FOR UPDATE OF sessions SKIP LOCKED))"
+)
+"""Only from the owners that were read, as one session is taken; what somebody else takes just now is theirs."""
+_TAKEN = "SELECT id FROM sessions WHERE sid = ANY($1::bigint[]) AND owner = $2"
 _NOTE = fenced(
     put="INSERT INTO agents (tenant, name, seen_at) SELECT $4, unnest($5::text[]), $6"
     " ON CONFLICT (tenant, name) DO UPDATE SET seen_at = excluded.seen_at"
@@ -64,8 +73,21 @@ class PostgresRunIndex(OfDatabase, RunIndex):
         entries = records.run_entries(row[2:] for row in map(tuple, found))
         return [FoundRun(row[0], row[1], entry) for row, entry in zip(found, entries, strict=True)]
 
-    async def due_sessions(self, now: Millis) -> Sequence[SessionId]:
-        return [SessionId(session) for (session,) in await self._database.select(_DUE, now, self._database.nodes.me)]
+    async def take_due(self, now: Millis, *, limit: int) -> Sequence[SessionId]:
+        me = self._database.nodes.me
+        found = await self._database.select(_DUE, now, me)
+        due = [SessionId(session) for _, session, owner in found if owner == me]
+        free = [(sid, owner) for sid, _, owner in found if owner != me]
+        chosen = random.sample(free, min(limit, len(free)))
+        if not chosen:
+            return due
+        sids, owners = map(list, zip(*chosen, strict=True))
+
+        async def job(lane: Lane) -> list[SessionId]:
+            await lane.write(_TAKE_DUE, sids, owners)
+            return [SessionId(session) for (session,) in await lane.fetch(_TAKEN, sids, lane.node)]
+
+        return [*due, *await self._database.submit(job)]
 
     async def note_agents(self, tenant: str, names: Sequence[str], now: Millis) -> None:
         async def job(lane: Lane) -> None:

@@ -295,6 +295,44 @@ STEPS: tuple[tuple[str, int, str], ...] = (
             FOR EACH ROW EXECUTE FUNCTION note_member();
         """,
     ),
+    (
+        "what nodes share: limits, deliveries, changes of rights, and who waits where",
+        1,
+        """
+        -- How many sessions a tenant has, so that those who create one wait for each other and count right.
+        CREATE TABLE tenants (
+            tenant   text COLLATE "C" PRIMARY KEY,
+            sessions bigint NOT NULL
+        ) WITH (fillfactor = 50);
+        INSERT INTO tenants SELECT tenant, count(*) FROM sessions WHERE deleted_at IS NULL GROUP BY tenant;
+
+        ALTER TABLE deliveries ADD COLUMN taken bigint; -- by which taking it was taken last
+
+        -- What somebody may do has changed; NULL stands for all there are. Who adds one locks access_turn first, so
+        -- that changes appear in the order of their numbers.
+        CREATE TABLE access_changes (
+            change    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            made      timestamptz NOT NULL DEFAULT now(),
+            tenant    text NOT NULL,
+            principal text,
+            session   text,
+            token     text,
+            at        bigint -- of a revocation
+        );
+        CREATE TABLE access_turn (it boolean PRIMARY KEY DEFAULT true CHECK (it));
+        INSERT INTO access_turn DEFAULT VALUES;
+
+        -- Which agents wait for runs at a node, or work there. A hint: it is at most a few seconds old.
+        CREATE TABLE attendance (
+            node   bigint NOT NULL,
+            tenant text COLLATE "C" NOT NULL, -- '*' for all
+            agent  text COLLATE "C" NOT NULL,
+            waits  boolean NOT NULL,
+            PRIMARY KEY (node, tenant, agent)
+        );
+        CREATE INDEX attendance_of_agent ON attendance (agent, tenant) WHERE waits;
+        """,
+    ),
 )
 """Name, the oldest schema whose release runs on it, and statements. Append only: a released step never changes."""
 

@@ -8,10 +8,10 @@ _FENCE = (
     "WITH fence AS (UPDATE lanes SET commits = $1 WHERE node = $2 AND lane = $3 AND NOT fenced"
     " AND commits = $1 - 1 RETURNING 1)"
 )
-FENCED, NOTHING = "fenced", "nothing"
+FENCED, NOTHING, FULL = "fenced", "nothing", "full"
 
 
-def fenced(needs: str = "", **parts: str) -> str:
+def fenced(needs: str = "", room: str = "", **parts: str) -> str:
     """Return one statement that does all *parts*, or nothing if the lane is fenced.
 
     It waits for whoever fences the lane, and they wait for it; the lane's row says afterwards whether it was
@@ -22,10 +22,15 @@ def fenced(needs: str = "", **parts: str) -> str:
 
     Args:
         needs: the part that must find something. Else the statement is refused, and does nothing.
+        room: another one that must, or there is no room for it.
         parts: statements that change something, by name.
     """
     changes = "".join(f", {name} AS ({_returning(statement)})" for name, statement in parts.items())
-    refused = f" WHEN NOT EXISTS (SELECT FROM {needs}) THEN refuse('{NOTHING}')" if needs else ""
+    refused = "".join(
+        f" WHEN NOT EXISTS (SELECT FROM {part}) THEN refuse('{why}')"
+        for part, why in ((needs, NOTHING), (room, FULL))
+        if part
+    )
     return f"{_FENCE}{changes} SELECT CASE WHEN NOT EXISTS (SELECT FROM fence) THEN refuse('{FENCED}'){refused} END"
 
 
@@ -47,14 +52,20 @@ def served_here(owner: str, me: str) -> str:
 
 
 class missing:
-    """Raises *error* where a statement finds nothing that it could change."""
+    """Raises *error* where a statement finds nothing that it could change.
 
-    def __init__(self, error: Exception) -> None:
+    Args:
+        error: says so.
+        why: the reason for which the statement was refused.
+    """
+
+    def __init__(self, error: Exception, why: str = NOTHING) -> None:
         self._error = error
+        self._why = why
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Refused) and error.why == NOTHING:
+        if isinstance(error, Refused) and error.why == self._why:
             raise self._error from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
 from crdt_sessions.ids import Millis
 from crdt_sessions.storage.base import Deliveries
@@ -15,16 +16,20 @@ from crdt_sessions.storage.stored import Delivery
 class SqliteDeliveries(OfDatabase, Deliveries):
     """The :class:`Deliveries` in a database."""
 
-    async def deliveries(
-        self, *, due: Millis | None, dead: bool = False, limit: int, tenant: str | None = None
-    ) -> Sequence[Delivery]:
+    async def deliveries(self, *, dead: bool = False, limit: int, tenant: str | None = None) -> Sequence[Delivery]:
         of_one, which = of_tenant(tenant)
         if of_one:
             of_one = f" AND session IN (SELECT id FROM sessions WHERE true{of_one})"
+        return await self._read(f"dead = ?{of_one}", int(dead), *which, limit)
+
+    async def take_deliveries(self, now: Millis, *, limit: int, lease_ms: int) -> Sequence[Delivery]:
+        return await self._read("NOT dead AND next_at <= ?", now, limit)  # nobody else has this store
+
+    async def _read(self, where: str, *values: Any) -> list[Delivery]:
         found = await self._database.select(
             "SELECT id, endpoint, session, kind, body, created_at, attempts, next_at, error, dead FROM deliveries"
-            f" WHERE dead = ? AND (? IS NULL OR next_at <= ?){of_one} ORDER BY created_at, id LIMIT ?",
-            (int(dead), due, due, *which, limit),
+            f" WHERE {where} ORDER BY created_at, id LIMIT ?",
+            values,
         )
         return [Delivery(*row) for row in [(*facts, bool(dead)) for *facts, dead in found]]
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from crdt_sessions import failpoints
 from crdt_sessions.errors import NotFound, StorageError
-from crdt_sessions.ids import Millis, Seq, SessionId, lineage_of
+from crdt_sessions.ids import Millis, Seq, SessionId, lineage_of, tenant_of
 from crdt_sessions.limits import Retention
 from crdt_sessions.storage.base import SessionLog
+from crdt_sessions.storage.counts import SessionCounts
 from crdt_sessions.storage.integrity import verified
 from crdt_sessions.storage.retention import kept
 from crdt_sessions.storage.sqlite import records, rows
@@ -32,6 +33,8 @@ from crdt_sessions.storage.stored import (
 class SqliteSessionLog(OfDatabase, SessionLog):
     """A :class:`SessionLog` in a database."""
 
+    _counts: SessionCounts
+
     async def create(
         self,
         session: SessionId,
@@ -41,6 +44,7 @@ class SqliteSessionLog(OfDatabase, SessionLog):
         title: str | None,
         now: Millis,
         lineage: str | None = None,
+        most: int | None = None,
     ) -> SessionRecord:
         def job(connection: sqlite3.Connection) -> None:
             rows.insert_session(connection, record, Seq(1))
@@ -49,7 +53,8 @@ class SqliteSessionLog(OfDatabase, SessionLog):
         if generation < 1:
             raise ValueError("the first generation is 1")
         record = SessionRecord(session, generation, now, now, "active", title, lineage or lineage_of(generation, now))
-        await self._database.submit(job)
+        async with self._counts.one_more(tenant_of(session), most):
+            await self._database.submit(job)
         return record
 
     async def get(self, session: SessionId) -> SessionRecord | None:
@@ -106,7 +111,12 @@ class SqliteSessionLog(OfDatabase, SessionLog):
         await self._database.submit(job)
 
     async def adopt(
-        self, record: SessionRecord, snapshots: Sequence[tuple[Version, Row]], *, entries: Entries = NO_ENTRIES
+        self,
+        record: SessionRecord,
+        snapshots: Sequence[tuple[Version, Row]],
+        *,
+        entries: Entries = NO_ENTRIES,
+        most: int | None = None,
     ) -> None:
         stored = await asyncio.to_thread(lambda: [rows.packed(record.id, row) for _, row in snapshots])
 
@@ -115,7 +125,8 @@ class SqliteSessionLog(OfDatabase, SessionLog):
             rows.insert_snapshots(connection, stored, [(version.name, version.at) for version, _ in snapshots])
             records.put(connection, record.id, entries)
 
-        await self._database.submit(job)
+        async with self._counts.one_more(tenant_of(record.id), most):
+            await self._database.submit(job)
 
     async def history(self, session: SessionId) -> History:
         return await self._database.view(lambda connection: rows.history(connection, session))
@@ -168,3 +179,4 @@ class SqliteSessionLog(OfDatabase, SessionLog):
             )
 
         await self._database.submit(job, deletes=session)
+        self._counts.forget(tenant_of(session))

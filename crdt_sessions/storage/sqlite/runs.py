@@ -40,7 +40,7 @@ class SqliteRunIndex(OfDatabase, RunIndex):
         query = lists.runs(tenant, statuses=statuses, answerer=answerer, before=before, limit=limit)
         return lists.found_runs(await self._database.select(*query))
 
-    async def due_sessions(self, now: Millis) -> Sequence[SessionId]:
+    async def take_due(self, now: Millis, *, limit: int) -> Sequence[SessionId]:
         found = await self._database.select("SELECT DISTINCT session FROM runs WHERE due_at <= ?", (now,))
         return [SessionId(session) for (session,) in found]
 

@@ -7,6 +7,7 @@ from types import TracebackType
 
 from crdt_sessions.limits import Limits
 from crdt_sessions.storage.base import UpdateStore
+from crdt_sessions.storage.counts import SessionCounts
 from crdt_sessions.storage.sqlite.access import SqliteAccessRecords
 from crdt_sessions.storage.sqlite.audit import SqliteAuditRecords
 from crdt_sessions.storage.sqlite.changes import SqliteChanges
@@ -53,6 +54,7 @@ class SqliteStore(
     ) -> None:
         self.path = Path(path)
         self._database = Database(self.path, max_bytes=max_bytes, max_wal_bytes=max_wal_bytes)
+        self._counts = SessionCounts(self.count)
 
     async def __aenter__(self) -> SqliteStore:
         await self._database.open()

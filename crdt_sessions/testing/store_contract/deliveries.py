@@ -17,18 +17,18 @@ class DeliveryContract(StoreSuite):
             await self.create(store)
             letters = [delivery("a", at=1), delivery("b", at=2)]
             await store.append(A, rows(2, b"x"), entries=Entries(deliveries=letters), now=NOW)
-            assert list(await store.deliveries(due=Millis(1), limit=9)) == letters[:1]
-            assert list(await store.deliveries(due=None, limit=9)) == letters
+            assert list(await store.take_deliveries(Millis(1), limit=9, lease_ms=0)) == letters[:1]
+            assert list(await store.deliveries(limit=9)) == letters
             assert await store.postpone("a", attempts=1, next_at=Millis(7), error="no", dead=False)
-            assert [each.id for each in await store.deliveries(due=Millis(6), limit=9)] == ["b"]
+            assert [each.id for each in await store.take_deliveries(Millis(6), limit=9, lease_ms=0)] == ["b"]
             assert await store.postpone("a", attempts=2, next_at=Millis(7), error="still no", dead=True)
-            (dead,) = await store.deliveries(due=None, dead=True, limit=9)
+            (dead,) = await store.deliveries(dead=True, limit=9)
             assert (dead.id, dead.attempts, dead.error, dead.dead) == ("a", 2, "still no", True)
-            assert [each.id for each in await store.deliveries(due=Millis(99), limit=9)] == ["b"]
+            assert [each.id for each in await store.take_deliveries(Millis(99), limit=9, lease_ms=0)] == ["b"]
             await store.delivered("b")
-            assert list(await store.deliveries(due=None, limit=9)) == []
+            assert list(await store.deliveries(limit=9)) == []
             assert await store.postpone("a", attempts=0, next_at=Millis(8), error=None, dead=False)
-            assert [each.id for each in await store.deliveries(due=Millis(8), limit=9)] == ["a"]
+            assert [each.id for each in await store.take_deliveries(Millis(8), limit=9, lease_ms=0)] == ["a"]
             assert not await store.postpone("gone", attempts=0, next_at=NOW, error=None, dead=False)
             await store.delete(A, now=NOW)
-            assert list(await store.deliveries(due=None, limit=9)) == []
+            assert list(await store.deliveries(limit=9)) == []

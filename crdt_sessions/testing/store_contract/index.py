@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from crdt_sessions.errors import TooMany
 from crdt_sessions.ids import Millis, SessionId
 from crdt_sessions.testing.store_contract.suite import NOW, A, B, StoreSuite, rows
 
@@ -64,3 +65,17 @@ class IndexContract(StoreSuite):
             assert seen == names[::-1]
             found = await store.recent_sessions("", member=member, limit=9)
             assert {record.id for record in found} == set(names)
+
+    async def test_a_tenant_may_have_so_many_sessions(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+
+            async def create(name: str) -> None:
+                await store.create(SessionId(name), b"seed", generation=1, title=None, now=NOW, most=1)
+
+            await create("acme/a")
+            with pytest.raises(TooMany):
+                await create("acme/b")
+            await create("umbrella/b")
+            await store.delete(SessionId("acme/a"), now=NOW)
+            await create("acme/b")
+            assert await store.count("acme") == 1

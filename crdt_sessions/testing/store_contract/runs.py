@@ -85,9 +85,9 @@ class RunContract(StoreSuite):
                 await self.create(store, session)
             await store.append(A, rows(2, b"x"), entries=Entries(runs=[run("r", due_at=5), run("s")]), now=NOW)
             await store.append(B, rows(2, b"x"), entries=Entries(runs=[run("r", due_at=9)]), now=NOW)
-            assert list(await store.due_sessions(Millis(4))) == []
-            assert list(await store.due_sessions(Millis(5))) == [A]
-            assert sorted(await store.due_sessions(Millis(9))) == [A, B]
+            assert list(await store.take_due(Millis(4), limit=9)) == []
+            assert list(await store.take_due(Millis(5), limit=9)) == [A]
+            assert sorted(await store.take_due(Millis(9), limit=9)) == [A, B]
 
     async def test_a_step_is_recorded_once(self, tmp_path: Path) -> None:
         async with self.open(tmp_path) as store:

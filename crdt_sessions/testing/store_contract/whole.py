@@ -43,7 +43,7 @@ class StoreContract(
             for tenant, session in (("", A), ("acme", ours), ("umbrella", theirs)):
                 assert [each.id for each in await store.sessions(after=None, limit=9, tenant=tenant)] == [session]
                 assert await store.ready_runs(["writer"], limit=9, tenant=tenant) == [(session, "r")]
-                found = await store.deliveries(due=None, limit=9, tenant=tenant)
+                found = await store.deliveries(limit=9, tenant=tenant)
                 assert [each.session for each in found] == [session]
                 assert await store.count(tenant) == 1
             assert len(await store.sessions(after=None, limit=9)) == 3

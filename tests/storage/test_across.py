@@ -1,0 +1,127 @@
+"""What nodes of one database do together is done once, and no limit is counted by one of them alone."""
+
+import asyncio
+import itertools
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from crdt_sessions.errors import SessionExists, TooMany
+from crdt_sessions.ids import Millis, SessionId
+from crdt_sessions.storage import AuditEntry, Entries
+from crdt_sessions.storage.postgres import PostgresStore
+from crdt_sessions.storage.postgres.nodes import Lease
+from crdt_sessions.testing.store_contract import NOW, A, delivery, rows, run
+from tests.postgres import every_version, shared_server
+
+pytestmark = [pytest.mark.processes, every_version]
+
+QUIET = Lease(beat_s=3600)
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def opened(version):
+    """Opens stores of nodes that share a database of their own."""
+    schema = f"across{next(_numbers)}"
+
+    @asynccontextmanager
+    async def open(lease=QUIET):
+        async with PostgresStore(shared_server(version).url(), schema=schema, lease=lease) as store:
+            store.schema = schema
+            yield store
+
+    return open
+
+
+async def test_a_tenant_has_no_more_sessions_than_it_may_whichever_nodes_create_them(opened):
+    async with opened() as one, opened() as other:
+
+        async def create(store, name):
+            session = SessionId(f"acme/{name}")
+            try:
+                await store.create(session, b"seed", generation=1, title=None, now=NOW, most=5)
+            except TooMany:
+                return None
+            return session
+
+        made = await asyncio.gather(
+            *(create(store, f"{at}{n}") for n in range(6) for at, store in enumerate([one, other]))
+        )
+        assert len([each for each in made if each]) == 5 == await one.count("acme")
+        first = next(each for each in made if each)
+        with pytest.raises(SessionExists):  # which is what is said of one that is there, and counts for nothing
+            await other.create(first, b"seed", generation=1, title=None, now=NOW, most=5)
+        owner = one if first.startswith("acme/0") else other
+        await owner.delete(first, now=NOW)
+        assert await create(one, "again")
+        assert not await create(other, "one too many")
+
+
+async def test_a_delivery_is_taken_by_one_node_and_by_another_if_nothing_becomes_of_it(opened):
+    async with opened() as one, opened() as other:
+        await one.create(A, b"seed", generation=1, title=None, now=NOW)
+        letters = [delivery(f"m{n}", at=n) for n in range(30)]
+        await one.append(A, rows(2, b"x"), entries=Entries(deliveries=letters), now=NOW)
+        taken = await asyncio.gather(
+            *(store.take_deliveries(Millis(100), limit=5, lease_ms=50) for store in [one, other] * 4)
+        )
+        ids = [each.id for some in taken for each in some]
+        assert len(ids) == len(set(ids))
+        while more := await one.take_deliveries(Millis(100), limit=5, lease_ms=50):
+            ids += [each.id for each in more]
+        assert sorted(ids) == sorted(each.id for each in letters)
+        await other.delivered("m0")
+        assert await one.postpone("m1", attempts=1, next_at=Millis(1000), error="no", dead=False)
+        assert await other.take_deliveries(Millis(149), limit=99, lease_ms=50) == []
+        again = await other.take_deliveries(Millis(150), limit=99, lease_ms=50)  # the others said nothing
+        assert [each.id for each in again] == [each.id for each in letters[2:]]
+        assert {each.attempts for each in again} == {0}
+
+
+async def test_what_nobody_looks_after_any_more_is_taken_by_one_node(opened):
+    due = Entries(runs=[run("r", due_at=5)])
+    async with opened() as one, opened() as other:
+        names = [SessionId(f"s{n}") for n in range(20)]
+        async with opened() as gone:
+            for session in (*names, A):
+                await gone.create(session, b"seed", generation=1, title=None, now=NOW)
+                await gone.append(session, rows(2, b"x"), entries=due, now=NOW)
+            assert len(await gone.take_due(Millis(5), limit=1)) == 21, "what is its own is no question of how many"
+            assert await one.take_due(Millis(5), limit=9) == []
+        found = await asyncio.gather(*(store.take_due(Millis(5), limit=6) for store in (one, other)))
+        for store, first in zip((one, other), found, strict=True):
+            assert len(first) <= 6
+            assert set(first) <= set(await store.take_due(Millis(5), limit=0))
+        mine, theirs = [await store.take_due(Millis(5), limit=99) for store in (one, other)]
+        assert sorted({*mine, *theirs}) == sorted([*names, A])
+        assert not set(mine) & set(theirs)
+        for store, owned in ((one, mine), (other, theirs)):
+            for session in owned:
+                await store.append(session, rows(3, b"y"), now=NOW)
+
+
+async def test_who_reads_the_audit_log_on_misses_no_entry_that_is_committed_late(opened, version):
+    async with opened() as one, opened() as other:
+
+        async def record(store, action):
+            await store.record([AuditEntry(NOW, "", "", "ann", action)])
+
+        await record(one, "first")
+        late = await asyncpg.connect(shared_server(version).url(), server_settings={"search_path": one.schema})
+        writing = late.transaction()
+        await writing.start()
+        await late.execute("SELECT FROM audit_turn FOR UPDATE")  # as every writer does, and is slow from there on
+        await late.execute(
+            "INSERT INTO audit (at, tenant, session, principal, action, detail) VALUES (1, '', '', 'ann', 'late', '{}')"
+        )
+        behind = asyncio.create_task(record(other, "behind"))
+        blocked = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%audit_turn%'"
+        while not await one._database.select(blocked):
+            await asyncio.sleep(0)
+        (seen,) = await one.audit("", limit=9)
+        await writing.commit()
+        await behind
+        await late.close()
+        assert [each.action for each in await one.audit("", after=seen.id, limit=9)] == ["late", "behind"]
