@@ -153,9 +153,9 @@ async def test_everything_is_there_afterwards_and_the_file_is_as_it_was(file, ta
         for method in (lambda s: s.revocations(), lambda s: s.agents(""), lambda s: s.usage("")):
             assert await method(new) == await method(old)
         for dead in (True, False):
-            wanted = await old.deliveries(due=None, dead=dead, limit=9)
+            wanted = await old.deliveries(dead=dead, limit=9)
             assert len(wanted) == 1
-            assert await new.deliveries(due=None, dead=dead, limit=9) == wanted
+            assert await new.deliveries(dead=dead, limit=9) == wanted
         assert await new.audit("", limit=9) == await old.audit("", limit=9)
         for path in ("source", "fork" + ODD):
             stream = await new.stream("", path, now=NOW)

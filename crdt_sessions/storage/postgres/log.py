@@ -31,10 +31,10 @@ from crdt_sessions.storage.stored import (
 )
 
 _ROOM = (
-    "INSERT INTO tenants AS of_one (tenant, sessions) SELECT $11::text, 1 WHERE ${0}::bigint > 0"
-    " ON CONFLICT (tenant) DO UPDATE SET sessions = of_one.sessions + 1 WHERE of_one.sessions < ${0} RETURNING 1"
+    "INSERT INTO tenants AS of_one (tenant, sessions) SELECT $11::text, 0 WHERE ${0}::bigint > 0"
+    " ON CONFLICT (tenant) DO UPDATE SET sessions = of_one.sessions WHERE of_one.sessions < ${0} RETURNING 1"
 )
-"""Counts by the tenant's row, which is read again after a wait for it. To count sessions would be older than that."""
+"""Goes by the tenant's row, which is read again after a wait for it. To count sessions would be older than that."""
 _MADE = (
     "INSERT INTO sessions"
     " (id, generation, created_at, updated_at, status, title, lineage, tenant, last_seq, owner)"
@@ -83,7 +83,6 @@ _DELETE = fenced(
     "gone",
     gone="UPDATE sessions SET deleted_at = $6, title = NULL, status = 'deleted', last_seq = 0, owner = NULL"
     " WHERE sid = $5 AND deleted_at IS NULL AND owner = $2",
-    fewer="UPDATE tenants SET sessions = sessions - 1 WHERE tenant = $7",
     updates_of="DELETE FROM updates WHERE sid = $5",
     snapshots_of="DELETE FROM snapshots WHERE sid = $5",
     used="DELETE FROM usage WHERE session = $4 RETURNING *",
@@ -235,7 +234,7 @@ class PostgresSessionLog(OfDatabase, SessionLog):
         async def job(lane: Lane) -> None:
             sid = await lane.owned(session)
             with missing(SessionNotFound(session=session)):
-                await lane.write(_DELETE, session, sid, now, tenant_of(session))
+                await lane.write(_DELETE, session, sid, now)
             lane.forget(session)
 
         await self._database.submit(job, session)

@@ -299,12 +299,29 @@ STEPS: tuple[tuple[str, int, str], ...] = (
         "what nodes share: limits, deliveries, changes of rights, and who waits where",
         1,
         """
-        -- How many sessions a tenant has, so that those who create one wait for each other and count right.
+        -- How many sessions a tenant has, so that those who create one wait for each other and count right. By a
+        -- trigger, so that the release before this one, and an import, count, too.
         CREATE TABLE tenants (
             tenant   text COLLATE "C" PRIMARY KEY,
             sessions bigint NOT NULL
         ) WITH (fillfactor = 50);
+        CREATE FUNCTION count_session() RETURNS trigger LANGUAGE plpgsql AS $$
+        DECLARE
+            more int := (NEW.deleted_at IS NULL)::int;
+        BEGIN
+            IF TG_OP = 'UPDATE' THEN
+                more := more - (OLD.deleted_at IS NULL)::int;
+            END IF;
+            IF more <> 0 THEN
+                INSERT INTO tenants AS known VALUES (NEW.tenant, more)
+                    ON CONFLICT (tenant) DO UPDATE SET sessions = known.sessions + more;
+            END IF;
+            RETURN NULL;
+        END $$;
+        LOCK TABLE sessions IN SHARE ROW EXCLUSIVE MODE;
         INSERT INTO tenants SELECT tenant, count(*) FROM sessions WHERE deleted_at IS NULL GROUP BY tenant;
+        CREATE TRIGGER is_counted AFTER INSERT OR UPDATE OF deleted_at ON sessions
+            FOR EACH ROW EXECUTE FUNCTION count_session();
 
         ALTER TABLE deliveries ADD COLUMN taken bigint; -- by which taking it was taken last
 
