@@ -24,6 +24,7 @@ from crdt_sessions_server.ops import doctor, moving
 from crdt_sessions_server.ops.postgres import dump
 from crdt_sessions_server.process import configure_logging, serve
 from crdt_sessions_server.settings import Settings, read_secret
+from crdt_sessions_server.workers import ANNOUNCED, DidNotStart, Workers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character gets its number
-    parsed = parse(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parsed = parse(arguments)
     if parsed.command == "doctor":
         return _doctor(parsed.file, parsed.salvage)
     if parsed.command == "bench":
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from crdt_sessions_server.mcp.command import run  # what it needs is another extra
 
         return run(parsed)
-    return _serve(parsed)
+    return _serve(parsed, arguments[1:])
 
 
 def _token(parsed: argparse.Namespace) -> int:
@@ -170,7 +172,7 @@ def _doctor(file: Path | str, target: Path | None) -> int:
     return 0
 
 
-def _serve(parsed: argparse.Namespace) -> int:
+def _serve(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
     flags = {
         name: value for name, value in vars(parsed).items() if name in Settings.model_fields and value is not None
     }
@@ -181,8 +183,14 @@ def _serve(parsed: argparse.Namespace) -> int:
     configure_logging(settings)
     try:
         failpoints.arm(os.environ.get("CRDT_SESSIONS_FAILPOINTS", ""))
-        with asyncio.Runner(loop_factory=_fast_loop()) as runner:
-            runner.run(serve(settings, announce=lambda url: _announce(url, settings)))
+        if settings.workers > 1:
+            settings.check()
+            asyncio.run(Workers(settings, arguments, _tell).run(lambda url: _announce(url, settings)))
+        else:
+            with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+                runner.run(serve(settings, announce=lambda url: _announce(url, settings)))
+    except DidNotStart:
+        return 2  # it has said why
     except (ValueError, StorageError) as error:
         return _fail(str(error))
     except OSError as error:
@@ -204,12 +212,17 @@ def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _announce(url: str, settings: Settings) -> None:
-    said = f"crdt-sessions serves {shown(settings.database)} on {url}\n"
+    by = f" with {settings.workers} workers" if settings.workers > 1 else ""
+    said = f"{ANNOUNCED}{shown(settings.database)} on {url}{by}\n"
     if not settings.knows_tokens:
         said += "no tokens are configured: everybody on this machine may read and write; others cannot connect\n"
     with contextlib.suppress(OSError):  # nobody listens any more: no reason not to serve
         sys.stdout.write(said)  # in one piece: print, unbuffered, writes the line's end behind the log's next line
         sys.stdout.flush()
+
+
+def _tell(line: str) -> None:
+    print(f"crdt-sessions: {line}", file=sys.stderr, flush=True)
 
 
 def _fail(message: str) -> int:

@@ -76,7 +76,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None] = lambda 
     if settings.tls_certificate is not None and settings.tls_key is not None:
         check_tls(settings.tls_certificate, settings.tls_key)
     settings.check()
-    with _listen(settings.host, settings.port) as listener, _listen_inside(settings) as (inner, address):
+    with _listen(settings) as listener, _listen_inside(settings) as (inner, address):
         heap = Heap()
         async with (
             Service(settings, free_garbage=heap.free, address=address) as service,
@@ -212,19 +212,44 @@ def _no_compression() -> None:
     ws_stream.server_extensions_handshake = lambda *_: None  # type: ignore[attr-defined]
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+def _listen(settings: Settings) -> socket.socket:
+    listener = bind(settings.host, settings.port, shared=settings.reuse_port)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
         listener.listen(1024)
         listener.setblocking(False)
     except OSError as error:
         listener.close()
-        hint = _HINTS.get(error.errno or 0, "choose another --host")
-        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}; {hint}") from error
+        raise _cannot_listen(settings.host, settings.port, error) from error
     return listener
+
+
+def bind(host: str, port: int, *, shared: bool) -> socket.socket:
+    """Return a socket that has an address, and does not listen yet.
+
+    Args:
+        host: the name or IP address.
+        port: 0 picks a free one.
+        shared: whether other processes may have the same address, if they say so, too.
+
+    Raises:
+        OSError: it cannot be had; the message says what to do.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise _cannot_listen(host, port, error) from error
+    return found
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> OSError:
+    hint = _HINTS.get(error.errno or 0, "choose another --host")
+    return OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}; {hint}")
 
 
 _HINTS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -85,6 +86,17 @@ class Settings(BaseModel):
     )
     cluster_secret_file: Path | None = Field(
         None, description="All nodes share the secret of 32 bytes at least in this file, and sign with it."
+    )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="So many processes serve on the port, each a node of its own, so that several cores are used. "
+        "More than one goes with PostgreSQL. With --cluster-listen, each has the next port.",
+    )
+    reuse_port: bool = Field(
+        False,
+        description="Other processes of this user may listen on the same port; Linux spreads connections over them.",
     )
     tokens_file: Path | None = Field(
         None,
@@ -322,6 +334,16 @@ class Settings(BaseModel):
                 "a SQLite file has no standby: --durability quorum goes with --database postgresql://..."
             )
         self._check_cluster()
+        self._check_workers()
+
+    def _check_workers(self) -> None:
+        if self.workers > 1 and isinstance(self.database, Path):
+            raise ValueError(
+                "one process owns a SQLite file: --workers goes with --database postgresql://..., which several"
+                " nodes share; crdt-sessions import moves a file there"
+            )
+        if (self.workers > 1 or self.reuse_port) and sys.platform != "linux":
+            raise ValueError("--workers and --reuse-port need Linux, which spreads connections over processes")
 
     def _check_cluster(self) -> None:
         given = [self.cluster_listen, self.cluster_address, self.cluster_secret_file]
