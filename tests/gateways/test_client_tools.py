@@ -1,11 +1,13 @@
 """Tools that run in a chat client: stock front ends do them unmodified, and of several exactly one does."""
 
 import asyncio
+from email.utils import parsedate_to_datetime
 
 import pytest
 
-from tests.gateways.conftest import agent
+from tests.gateways.conftest import JS, agent
 from tests.gateways.test_ai_sdk import history, opened, the_same
+from tests.interop.node import NodePeers
 from tests.processes import Server
 
 pytestmark = pytest.mark.interop
@@ -115,6 +117,7 @@ async def test_a_page_that_is_loaded_again_between_call_and_result(impatient, cl
     before = opened(clients, impatient, f"{room}-1", room, tools={"place": None}, **options)
     await clients.ask("ai.send", name=before, text="say 3; device place", wait=False)
     await until(clients, before, lambda s: s["called"] and s["status"] == "ready")
+    await clients.ask("ai.close", name=before)
     after = opened(
         clients, impatient, f"{room}-2", room, tools=TOOLS, messages=await history(impatient.url, room), **options
     )
@@ -139,6 +142,51 @@ async def test_a_page_that_dies_is_followed_by_one_that_waits(impatient, clients
     await clients.ask("ai.output", name=dying, tool="place", toolCallId=call, output="late")
     await until(clients, dying, lambda s: s["status"] == "ready" and "it says" in said(s))
     assert '"city": "Oslo"' in said(await clients.ask("ai.state", name=dying)), "the later result counts for nothing"
+
+
+async def test_a_page_whose_socket_lives_keeps_the_call_for_as_long_as_it_takes(impatient, clients, room):
+    slow = opened(clients, impatient, f"{room}-1", room, transport="websocket", auto="tools", tools={"place": None})
+    await clients.ask("ai.send", name=slow, text="device place", wait=False)
+    state = await until(clients, slow, lambda s: s["called"] and s["status"] == "ready")
+    tab = opened(
+        clients, impatient, f"{room}-2", room, transport="websocket", auto="tools", tools=TOOLS,
+        messages=await history(impatient.url, room),
+    )  # fmt: skip
+    await clients.ask("ai.resume", name=tab, wait=False)
+    with impatient.http() as http:
+        taken = [http.get(f"/v1/sessions/{room}/calls").json()["calls"][0]["taken"]]
+        while taken[-1]["at"] + 1.5 * taken[-1]["ttl"] > (await asyncio.to_thread(now_of, http)):
+            await asyncio.sleep(0.1)
+        taken.append(http.get(f"/v1/sessions/{room}/calls").json()["calls"][0]["taken"])
+    assert taken[0]["device"] == taken[1]["device"], "its time is long over, and its socket is there"
+    (call,) = state["called"]
+    await clients.ask("ai.output", name=slow, tool="place", toolCallId=call, output="slowly")
+    assert 'it says "slowly" done' in said(await until(clients, tab, ready))
+
+
+async def test_a_page_without_a_connection_keeps_the_call_by_saying_that_it_is_there(impatient, clients, room):
+    headers = {"X-Device-Id": room}
+    slow = opened(clients, impatient, room, room, auto="tools", tools={"place": None}, headers=headers)
+    await clients.ask("ai.send", name=slow, text="device place", wait=False)
+    state = await until(clients, slow, lambda s: s["called"] and s["status"] == "ready")
+    tab = opened(
+        clients, impatient, f"{room}-2", room, auto="tools", tools=TOOLS, messages=await history(impatient.url, room)
+    )
+    await clients.ask("ai.resume", name=tab, wait=False)
+    with impatient.http() as http:
+        taken = http.get(f"/v1/sessions/{room}/calls").json()["calls"][0]["taken"]
+        while taken["at"] + 1.5 * taken["ttl"] > (await asyncio.to_thread(now_of, http)):
+            [known] = http.get(f"/v1/sessions/{room}/calls", headers=headers).json()["calls"]
+            await asyncio.sleep(0.1)
+    assert known["taken"]["device"] == taken["device"]
+    (call,) = state["called"]
+    await clients.ask("ai.output", name=slow, tool="place", toolCallId=call, output="slowly")
+    assert 'it says "slowly" done' in said(await until(clients, tab, ready))
+
+
+def now_of(http):
+    """The time of the service, in milliseconds: its runs are kept by that."""
+    return parsedate_to_datetime(http.get("/healthz").headers["date"]).timestamp() * 1000
 
 
 # -- AG-UI -----------------------------------------------------------------------------------------------------------
@@ -265,6 +313,42 @@ async def test_of_two_tanstack_tabs_one_executes_the_tool(service, clients, room
     assert sum(len(state["called"]) for state in states) == 1
 
 
+@pytest.fixture
+def mortal_page():
+    """A page of its own, which may be killed."""
+    page = NodePeers(JS / "clients.mjs")
+    yield page
+    page.close()
+
+
+@pytest.mark.parametrize("mode", ["connect", "subscribe"])
+async def test_a_tanstack_page_that_is_loaded_again_between_call_and_result(impatient, clients, room, mode):
+    headers, before = {"X-Device-Id": room} if mode == "connect" else {}, PLACES | {"results": {"never": True}}
+    clients("ts.open", name=room, url=impatient.url, thread=room, mode=mode, headers=headers, **before)
+    await clients.ask("ts.send", name=room, text="say 3; device place")
+    await until(clients, room, lambda s: s["called"], "ts.state")
+    clients("ts.close", name=room)
+    clients("ts.open", name=f"{room}-2", url=impatient.url, thread=room, mode=mode, headers=headers, **PLACES)
+    state = await ts_done(clients, f"{room}-2")
+    assert len(state["called"]) == 1
+    assert state["errors"] == []
+
+
+@pytest.mark.parametrize("mode", ["connect", "subscribe"])
+async def test_a_tanstack_page_that_dies_with_the_call_is_followed_by_one_that_waits(
+    impatient, clients, mortal_page, room, mode
+):
+    before = PLACES | {"results": {"never": True}}
+    await mortal_page.ask("ts.open", name=room, url=impatient.url, thread=room, mode=mode, **before)
+    await mortal_page.ask("ts.send", name=room, text="say 3; device place")
+    await until(mortal_page, room, lambda s: s["called"], "ts.state")
+    clients("ts.open", name=room, url=impatient.url, thread=room, mode=mode, **PLACES)
+    mortal_page.close()
+    state = await ts_done(clients, room)
+    assert len(state["called"]) == 1
+    assert state["errors"] == []
+
+
 # -- OpenAI ------------------------------------------------------------------------------------------------------------
 
 
@@ -274,3 +358,15 @@ async def test_the_openai_client_executes_the_tool_and_the_answer_goes_on(servic
     state = await clients.ask("oa.tools", url=service.url, session=room, text=text, stream=stream)
     assert state["said"] == 'it says "Oslo" done naïve café 😀 '
     assert state["called"] == [{"question": "where"}]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_of_two_openai_clients_with_one_question_one_executes_the_tool(service, clients, room, stream):
+    text = "say 60 10; device place; say 3"
+    asked = {"url": service.url, "session": room, "text": text, "stream": stream}
+    states = await asyncio.gather(*(clients.ask("oa.tools", **asked) for _ in range(2)))
+    assert sum(len(state["called"]) for state in states) == 1
+    assert {state["said"] for state in states if not state["called"]} <= {
+        "naïve café 😀 streams are durable. " * 10 + 'it says "Oslo" done naïve café 😀 '
+    }
+    assert all(state["said"].endswith('it says "Oslo" done naïve café 😀 ') for state in states)

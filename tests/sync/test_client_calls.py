@@ -111,6 +111,27 @@ def test_a_device_that_is_there_keeps_the_call_however_long_it_takes(world):
     assert taken(world) == ann.id
 
 
+@pytest.mark.parametrize(("grace", "kept"), [(None, 5), (1000, 1)])
+def test_a_device_keeps_the_call_while_its_connection_lives_and_a_while_longer(world, grace, kept):
+    world, ann, bob = world("ann", "bob")
+    ann.offer()
+    world.settle()
+    bob.offer()
+    calls = world.network.engine.runs.calls
+    calls.attach(ann.id)
+    world.network.drop("ann")
+    for _ in range(60):
+        world.network.pass_time(1)
+        world.settle()
+    assert taken(world) == ann.id
+    calls.detach(ann.id, world.network.now, grace=grace)
+    for _ in range(kept):
+        assert taken(world) == ann.id
+        world.network.pass_time(1)
+    world.settle()
+    assert taken(world) == bob.id
+
+
 def test_an_offer_that_was_made_earlier_and_comes_later_takes_nothing_away(world):
     world, ann, bob = world("ann", "bob")
     ann.offer()  # on its way

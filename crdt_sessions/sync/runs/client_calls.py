@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from crdt_sessions.ids import Millis
 from crdt_sessions.limits import RunRules
@@ -28,6 +28,8 @@ class ClientCalls:
         self._rules = rules
         self._heard: dict[str, Millis] = {}
         """Signs of life of the devices that have a call. Not on record: a restart of ours is not their fault."""
+        self._attached: set[str] = set()
+        """Devices with a connection of their own, which is their sign of life."""
         self._changed: set[str] = set()
 
     def start(self, now: Millis) -> None:
@@ -36,8 +38,10 @@ class ClientCalls:
 
     def devices(self) -> set[str]:
         """Return the devices that have a call."""
-        open_calls = (call for record in self._table.active() for call in record.open_calls.values())
-        return {call.taken.device for call in open_calls if call.taken is not None}
+        return {call.taken.device for call in self._open_calls() if call.taken is not None}
+
+    def _open_calls(self) -> Iterator[CallRecord]:
+        return (call for record in self._table.active() for call in record.open_calls.values())
 
     @property
     def waiting(self) -> bool:
@@ -49,6 +53,17 @@ class ClientCalls:
         for device in self._heard:
             if device in devices:
                 self._heard[device] = now
+
+    def attach(self, device: str) -> None:
+        """Take a connection of a device for its sign of life, until :meth:`detach`."""
+        self._attached.add(device)
+
+    def detach(self, device: str, now: Millis, *, grace: int | None = None) -> None:
+        """Note that the connection of a device has ended: it has its time from now on, or *grace* milliseconds."""
+        self._attached.discard(device)
+        if device in self._heard:
+            times = [call.taken.ttl for call in self._open_calls() if call.taken and call.taken.device == device]
+            self._heard[device] = now if grace is None else Millis(now - max(0, max(times, default=0) - grace))
 
     def slept(self, pause: int, now: Millis) -> None:
         """Do not hold a pause of ours against the devices: their signs of life still wait to be read."""
@@ -107,7 +122,9 @@ class ClientCalls:
 
     def _is_lost(self, call: CallRecord, now: Millis) -> bool:
         taken = call.taken
-        return taken is not None and now >= self._heard.get(taken.device, taken.at) + taken.ttl
+        if taken is None or taken.device in self._attached:
+            return False
+        return now >= self._heard.get(taken.device, taken.at) + taken.ttl
 
     # -- the end ---------------------------------------------------------------------------------------------------
 

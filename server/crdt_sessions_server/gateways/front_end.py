@@ -2,7 +2,8 @@
 
 A stock front end knows nothing of offers. So each of its streams makes them, and a call is shown
 as one to execute only where it was given to that stream. What a client does then is to end its stream and to send the
-result, so the device stays for a while after its stream. A stream that ends in any other way takes its offers back.
+result, so the device stays for a while after its stream, or as long as a connection of the page does. A stream that
+ends in any other way takes its offers back.
 """
 
 from __future__ import annotations
@@ -12,18 +13,11 @@ import uuid
 from collections.abc import Collection
 
 from crdt_sessions.errors import CrdtSessionsError
-from crdt_sessions.ids import Millis
+from crdt_sessions.ids import Millis, SessionId
 from crdt_sessions.model import CallResult, Offer, OpenCall, Run, SessionView, ToolStream
-from crdt_sessions.model.strings import is_id
 from crdt_sessions.runtime import Session, SessionRegistry
 from crdt_sessions_server.auth import Permission, Principal
-from crdt_sessions_server.http.describing import Parameter
-
-DEVICE_HEADER = "X-Device-Id"
-"""Names the page in what it requests, if it says so: after a reload it is given at once what it had before."""
-PAGE = Parameter(DEVICE_HEADER, "A name of the page's own, by which it is known when it is loaded again.")
-_PREFIX = "page-"
-_MAX_NAME = 100
+from crdt_sessions_server.rest.client_calls import PAGE_PREFIX, devices_of_page
 
 _log = logging.getLogger("crdt_sessions.gateways")
 
@@ -36,6 +30,7 @@ class FrontEnd:
         principal: whose it is.
         tools: the tools that it can call; any if None.
         page: what the page calls itself, if it does.
+        lasting: whether the page has a connection that outlives this stream; then :meth:`gone` says when that ends.
     """
 
     def __init__(
@@ -44,14 +39,19 @@ class FrontEnd:
         principal: Principal,
         tools: Collection[str] | None = None,
         page: str | None = None,
+        *,
+        lasting: bool = False,
     ) -> None:
+        self._registry = registry
+        self._lasting = lasting
+        self._working: SessionId | None = None
         self._clock = registry.clock
         self._ttl = int(registry.rules.front_end_tool_s * 1000)
         self._by = principal.id
         self._may = principal.can(Permission.POST)
         self._tools = tools
-        self._page = f"{_PREFIX}{page}-" if page and is_id(page, _MAX_NAME) else None
-        self.device = f"{self._page or _PREFIX}{uuid.uuid4().hex[:12]}"
+        self._page = devices_of_page(page)
+        self.device = f"{self._page or PAGE_PREFIX}{uuid.uuid4().hex[:12]}"
         self._offered = False
 
     @property
@@ -84,12 +84,19 @@ class FrontEnd:
         )
         if fresh:
             self._offered = True
+            session.engine.runs.calls.attach(self.device)
             await session.edit(change)
 
     async def leave(self, session: Session, run_id: str, *, to_work: bool) -> None:
         """Take the offers back: the stream has ended. *To work* says that the page does what it was given."""
         run = session.view.runs.value(run_id)
-        if not self._offered or run is None:
+        if not self._offered:
+            return
+        if to_work and self._lasting:
+            self._working = session.id
+        else:
+            session.engine.runs.calls.detach(self.device, self._clock.now())
+        if run is None:
             return
         left = [call for call in run.calls or () if not (to_work and self.has(call))]
 
@@ -103,6 +110,22 @@ class FrontEnd:
                 await session.edit(change)
             except CrdtSessionsError as error:  # the device is not heard of any more, and loses what it was given
                 _log.info("offers of a stream were not taken back: %s", error, extra={"session": session.id})
+
+    @property
+    def works(self) -> bool:
+        """Whether the page has left the stream to do a call, and keeps its connection meanwhile."""
+        return self._working is not None
+
+    async def gone(self) -> None:
+        """Note that the connection of the page has ended: what it was given, another one is given soon."""
+        if self._working is None:
+            return
+        grace = int(self._registry.rules.gone_grace_s * 1000)
+        try:
+            async with self._registry.open(self._working) as session:
+                session.engine.runs.calls.detach(self.device, self._clock.now(), grace=grace)
+        except CrdtSessionsError as error:  # then nobody has heard of it since, either
+            _log.info("the end of a page was not noted: %s", error, extra={"session": self._working})
 
     def _is_former(self, device: str) -> bool:
         """Whether a device is this page, before it was loaded again."""
@@ -143,8 +166,8 @@ async def bring(
                 continue
             known = calls.get(call_id)
             had = [] if known is None else [*reversed(known.former), *([known.taken] if known.taken else [])]
-            own = [each.device for each in had if each.by == principal.id and each.device.startswith(_PREFIX)]
-            device = own[-1] if own else f"{_PREFIX}{uuid.uuid4().hex[:12]}"
+            own = [each.device for each in had if each.by == principal.id and each.device.startswith(PAGE_PREFIX)]
+            device = own[-1] if own else f"{PAGE_PREFIX}{uuid.uuid4().hex[:12]}"
             tool.propose(device, said.replace(by=principal.id, at=now))
 
     await session.edit(change)

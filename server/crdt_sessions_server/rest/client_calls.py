@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from pydantic import Field, JsonValue
-from quart import Blueprint
+from quart import Blueprint, request
 from quart_schema import tag, validate_request, validate_response
 
 from crdt_sessions.errors import CallNotGiven, NotFound
 from crdt_sessions.model import CallResult, Offer, OpenCall, Run, SessionView, ToolPart, ToolStream
 from crdt_sessions.model.client_calls import ResultStatusOfCall
-from crdt_sessions.model.strings import ERROR_CHARACTERS, PrincipalId, RunId, checked_id
+from crdt_sessions.model.strings import ERROR_CHARACTERS, PrincipalId, RunId, checked_id, is_id
 from crdt_sessions.runtime import Session, SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
-from crdt_sessions_server.http.describing import answers, refuses
+from crdt_sessions_server.http.describing import Parameter, answers, reads, refuses
 from crdt_sessions_server.http.schemas import Answer, Body
 
+DEVICE_HEADER = "X-Device-Id"
+"""Names the page in what it requests, if it says so: after a reload it is given at once what it had before."""
+PAGE = Parameter(DEVICE_HEADER, "A name of the page's own, by which it is known when it is loaded again.")
+PAGE_PREFIX = "page-"
+"""How the devices begin as which chat clients are known."""
+_MAX_NAME = 100
 _ROUTE = "/sessions/<name>/runs/<run>/calls/<call>"
 _MS = 1000
 _LONGEST_S = 86_400.0
@@ -58,6 +65,11 @@ class NewResult(Body):
     principal: PrincipalId | None = Field(None, description="Only where nobody is known, and for backends.")
 
 
+def devices_of_page(page: str | None) -> str | None:
+    """Return how the devices begin that a page is known as which calls itself *page*; None if that is no name."""
+    return f"{PAGE_PREFIX}{page}-" if page and is_id(page, _MAX_NAME) else None
+
+
 def blueprint(registry: SessionRegistry) -> Blueprint:
     """Return the routes for calls that clients execute."""
     calls = Blueprint("client_calls", __name__, url_prefix="/v1")
@@ -67,10 +79,17 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @calls.get("/sessions/<name>/calls")
     @tag(["runs"])
     @validate_response(CallPage)
+    @reads(PAGE)
     async def list_calls(name: str) -> CallPage:
-        """List the tool calls that wait for a device, or for the result of the one that has them."""
+        """List the tool calls that wait for a device, or for the result of the one that has them.
+
+        To ask with the ``X-Device-Id`` of a page that has one of them is a sign of life of that page.
+        """
+        page = devices_of_page(request.headers.get(DEVICE_HEADER))
         async with registry.open(asked_session(name)) as session:
             await session.readable()
+            if page is not None:
+                session.decide(lambda runs, now: runs.calls.hear(_working(runs.calls.devices(), page), now))
             return CallPage(calls=[_call(session.view, run, each) for run, each in _open_calls(session.view)])
 
     return calls
@@ -151,6 +170,10 @@ def _result_route(calls: Blueprint, registry: SessionRegistry) -> None:
 
             await session.edit(change)
             return _part(session.view, session.view.runs.find(run), call)
+
+
+def _working(devices: Collection[str], page: str) -> set[str]:
+    return {device for device in devices if device.startswith(page)}
 
 
 def _open_calls(view: SessionView) -> list[tuple[Run, OpenCall]]:

@@ -108,6 +108,7 @@ const commands = {
     const resuming = chats.get(name).chat.resumeStream()
     return wait ? resuming.then(() => seen(name)) : undefined
   },
+  'ai.close' ({ name }) { chats.get(name).chat.dispose() }, // what ends the page's connection, as closing its tab does
   'ai.state' ({ name }) { return seen(name) },
   async 'ai.leave' ({ name }) { await chats.get(name).chat.stop(); return seen(name) },
   async 'ai.approve' ({ name, id, approved, reason }) { await chats.get(name).chat.addToolApprovalResponse({ id, approved, reason }) },
@@ -141,7 +142,7 @@ const commands = {
   },
   'ag.leave' ({ name }) { agents.get(name).agent.abortRun() },
   'ag.state' ({ name }) { return shown(name) },
-  'ts.open' ({ name, url, thread, mode = 'connect', messages, tools = [], results = {}, forwardedProps }) {
+  'ts.open' ({ name, url, thread, mode = 'connect', messages, tools = [], results = {}, forwardedProps, headers = {} }) {
     const base = `${url}/v1/gateways/tanstack/${thread}`
     const entry = { errors: [], called: [], customs: [] }
     const execute = name => (input, { toolCallId }) => {
@@ -150,7 +151,7 @@ const commands = {
     }
     const more = { onCustomEvent: (name, value) => entry.customs.push([name, value]), tools: tools.map(tool => toolDefinition(tool).client(execute(tool.name))), forwardedProps }
     entry.client = new ChatClient(mode === 'connect'
-      ? { ...more, threadId: thread, persistence: true, connection: fetchServerSentEvents(base, { reconnect: { maxAttempts: 120 } }), onError: error => entry.errors.push(String(error?.message)) }
+      ? { ...more, threadId: thread, persistence: true, connection: fetchServerSentEvents(base, { headers, reconnect: { maxAttempts: 120 } }), onError: error => entry.errors.push(String(error?.message)) }
       : { ...more, threadId: thread, connection: subscribing(base), ...(messages && { initialMessages: messages }), onError: error => entry.errors.push(String(error?.message)) })
     tans.set(name, entry)
     if (mode === 'connect') entry.client.attach()

@@ -23,11 +23,12 @@ from crdt_sessions_server.gateways.conversation import (
     joined_run,
     stop,
 )
-from crdt_sessions_server.gateways.front_end import DEVICE_HEADER, PAGE, FrontEnd
+from crdt_sessions_server.gateways.front_end import FrontEnd
 from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads
 from crdt_sessions_server.http.paths import header_value
 from crdt_sessions_server.http.schemas import JSON
 from crdt_sessions_server.http.streaming import data_frames, going_on
+from crdt_sessions_server.rest.client_calls import DEVICE_HEADER, PAGE
 from crdt_sessions_server.rest.sessions import creates
 
 

@@ -28,13 +28,14 @@ from crdt_sessions_server.gateways.conversation import (
     steer,
     stop,
 )
-from crdt_sessions_server.gateways.front_end import DEVICE_HEADER, PAGE, FrontEnd
+from crdt_sessions_server.gateways.front_end import FrontEnd
 from crdt_sessions_server.gateways.transcript import IncomingMessage
 from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, refuses
 from crdt_sessions_server.http.paths import header_value
 from crdt_sessions_server.http.problems import MEDIA_TYPE
 from crdt_sessions_server.http.schemas import JSON, Answer
 from crdt_sessions_server.http.streaming import DONE, data_frames, going_on
+from crdt_sessions_server.rest.client_calls import DEVICE_HEADER, PAGE
 
 PATH = "/v1/gateways/ai-sdk/chat"
 _HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}

@@ -22,7 +22,7 @@ from crdt_sessions.wire.closing import closing_for
 from crdt_sessions_server.asgi import App, Receive, Scope, Send, websocket_token
 from crdt_sessions_server.auth import Admission, Admitted, Permission
 from crdt_sessions_server.gateways.ai_sdk import inbound
-from crdt_sessions_server.gateways.ai_sdk.chunks import follow
+from crdt_sessions_server.gateways.ai_sdk.chunks import Chunk, follow
 from crdt_sessions_server.gateways.ai_sdk.inbound import ChatRequest, string
 from crdt_sessions_server.gateways.ai_sdk.routes import PATH, find_run
 from crdt_sessions_server.gateways.conversation import admit_to
@@ -144,6 +144,8 @@ class _Conversation:
         self._socket = socket
         self._page = uuid.uuid4().hex
         self._streams: dict[str, asyncio.Task[None]] = {}
+        self._working: list[FrontEnd] = []
+        """Streams that were given a call, which the page does meanwhile."""
         self._running: set[asyncio.Task[None]] = set()  # holds more if a client uses an id twice
 
     async def run(self, admitted: Admitted) -> bool:
@@ -163,6 +165,8 @@ class _Conversation:
             for task in self._running:
                 task.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
+            for front in self._working:
+                await front.gone()
 
     async def _frames(self) -> AsyncGenerator[Any, None]:
         async with contextlib.aclosing(self._socket.messages()) as messages:
@@ -206,7 +210,7 @@ class _Conversation:
         data = ChatRequest.model_validate({**(body or {}), **frame})
         admitted, name = await admit_to(self._admission, self._scope, self._token, data.id, Permission.POST)
         run, known = await inbound.receive(self._registry, name, data, admitted.principal)
-        front = FrontEnd(self._registry, admitted.principal, data.tools, self._page)
+        front = FrontEnd(self._registry, admitted.principal, data.tools, self._page, lasting=True)
         await self._stream(request_id, admitted, name, run.id, known, front)
 
     async def _resume(self, request_id: str, frame: dict[str, Any]) -> None:
@@ -218,7 +222,7 @@ class _Conversation:
             await self._tell("no-active", request_id)
             return
         await self._tell("start", request_id)
-        front = FrontEnd(self._registry, admitted.principal, page=self._page)
+        front = FrontEnd(self._registry, admitted.principal, page=self._page, lasting=True)
         await self._stream(request_id, admitted, session, run.id, (), front)
 
     async def _stream(
@@ -230,13 +234,23 @@ class _Conversation:
         known: Sequence[dict[str, Any]],
         front: FrontEnd,
     ) -> None:
+        try:
+            await self._tell_chunks(request_id, admitted, follow(self._registry, name, run_id, known, front))
+        finally:
+            if front.works:
+                self._working.append(front)
+        if len(self._working) > _MAX_STREAMS:
+            await self._working.pop(0).gone()
+        await self._tell("end", request_id)
+
+    async def _tell_chunks(
+        self, request_id: str, admitted: Admitted, chunks: AsyncGenerator[list[Chunk], None]
+    ) -> None:
         sequence = 0
-        chunks = follow(self._registry, name, run_id, known, front)
         async for batch in self._admission.live.following(admitted, chunks):
             for chunk in batch:
                 await self._tell("chunk", request_id, sequence=sequence, chunk=chunk)
                 sequence += 1
-        await self._tell("end", request_id)
 
     async def _tell(self, kind: str, request_id: str, **more: Any) -> None:
         await self._socket.send(compact({"type": kind, "requestId": request_id, **more}))
