@@ -31,7 +31,7 @@ from crdt_sessions_server.auth import (
     current_principal,
     mint,
 )
-from crdt_sessions_server.http.describing import BYTES, answers, refuses, takes
+from crdt_sessions_server.http.describing import BYTES, NOTHING, answers, refuses, takes
 from crdt_sessions_server.http.schemas import OCTETS, Answer, Body, check_content_type
 from crdt_sessions_server.rest.sessions import creates
 
@@ -143,7 +143,7 @@ def blueprint(
     @documents.post("/d/<name>/update")
     @tag(["y-sweet"])
     @takes({OCTETS: BYTES})
-    @answers(200, {}, "The update is on disk.")
+    @answers(200, NOTHING, "The update is on disk.")
     @refuses(UpdateError, EarlyUpdate)
     async def change_document(name: str) -> tuple[str, int]:
         """Merge a Yjs update into a session, as y-sweet does."""

@@ -34,6 +34,7 @@ from crdt_sessions_server.http.schemas import JSON
 Json = dict[str, Any]
 Mode = Literal["validation", "serialization"]
 
+_OF_ONE_SESSION = ("/v1/sessions/", "/v1/y-sweet/d/")
 _GATEWAYS = {"ai-sdk": "aiSdk", "ag-ui": "agUi", "tanstack": "tanStack", "openai": "openAi", "mcp": "mcp"}
 """Blueprints whose functions are called alike, to what their operations' ids begin with."""
 _OPENAI, _MCP, _USE_CHAT = "openai.", "mcp.", {"ai-sdk.send", "ai-sdk.resume"}
@@ -280,7 +281,7 @@ def _by_form(
         errors.StoreUnavailable, errors.ShuttingDown, problems.INTERNAL_ERROR,
     ]  # fmt: skip
     gateway = rule.endpoint.partition(".")[0] in _GATEWAYS
-    if rule.rule.startswith("/v1/sessions/") or gateway:
+    if rule.rule.startswith(_OF_ONE_SESSION) or "<room:" in rule.rule or gateway:
         kinds += [
             errors.SessionNotFound,
             errors.SessionDeleted,
