@@ -15,6 +15,7 @@ from crdt_sessions.storage.memory import MemoryStore
 from crdt_sessions.storage.sqlite import SqliteStore
 from crdt_sessions.storage.stored import (
     NO_ENTRIES,
+    AccessChanges,
     Amounts,
     AuditEntry,
     Delivery,
@@ -43,6 +44,7 @@ from crdt_sessions.storage.streams import (
 
 __all__ = [
     "NO_ENTRIES",
+    "AccessChanges",
     "AccessRecords",
     "Amounts",
     "AuditEntry",

@@ -24,6 +24,7 @@ from crdt_sessions.limits import Retention
 from crdt_sessions.storage.changes import SessionChanges
 from crdt_sessions.storage.stored import (
     NO_ENTRIES,
+    AccessChanges,
     Amounts,
     AuditEntry,
     Delivery,
@@ -349,6 +350,14 @@ class AccessRecords(Protocol):
         """Return all that are on record."""
         ...
 
+    async def access_changes(self, after: int | None) -> AccessChanges:
+        """Return what other processes, and this one, have changed since the mark *after*; only a mark if it is None.
+
+        A change may be told twice; who goes on from the last mark misses none, for a day. A store that is not
+        :attr:`UpdateStore.shared` has none to tell.
+        """
+        return AccessChanges(0)
+
 
 class UsageRecords(Protocol):
     """What runs have used, added up by day. Rows bring it (:attr:`Entries.usage`)."""
@@ -426,6 +435,9 @@ class UpdateStore(
     stored all the same, since a connection to a database can break between the commit and its answer; so what is
     stored is read again before anything else is written. When it raises anything else, nothing of it is stored.
     """
+
+    shared: bool = False
+    """Whether other processes may use it at the same time."""
 
     async def check(self) -> None:
         """Return if the store can write now.

@@ -203,3 +203,14 @@ class Revocation:
     value: str
     """The token's id; or the principal, whose tokens made before *at* are meant."""
     at: Millis
+
+
+@dataclass(frozen=True, slots=True)
+class AccessChanges:
+    """What has changed in who may do what, whichever process changed it."""
+
+    mark: int
+    """Where to go on from."""
+    members: Sequence[tuple[SessionId, str]] = ()
+    """Sessions and principals whose role there has changed."""
+    revocations: Sequence[Revocation] = ()

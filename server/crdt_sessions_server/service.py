@@ -132,8 +132,11 @@ class Service:
                 await stack.enter_async_context(self._sandbox)
             await stack.enter_async_context(self.registry)
             await self.admission.grants.start()
-            for watching in (self.admission.live.run(), expire(self.registry, self._expire_days)):
-                task = asyncio.create_task(watching)
+            watching = [self.admission.live.run(), expire(self.registry, self._expire_days)]
+            if self.registry.store.shared:
+                watching.append(self.admission.grants.follow())
+            for each in watching:
+                task = asyncio.create_task(each)
                 stack.push_async_callback(_ended, task)
             stack.push_async_callback(self._mcp.close)
             if self.cluster is not None:

@@ -9,7 +9,7 @@ from crdt_sessions.storage.base import AccessRecords
 from crdt_sessions.storage.postgres.database import OfDatabase
 from crdt_sessions.storage.postgres.lane import Lane
 from crdt_sessions.storage.postgres.statements import fenced
-from crdt_sessions.storage.stored import Revocation
+from crdt_sessions.storage.stored import AccessChanges, Revocation
 
 _SET = fenced(
     put="INSERT INTO members (session, principal, role) VALUES ($4, $5, $6)"
@@ -19,6 +19,9 @@ _REMOVE = fenced(gone="DELETE FROM members WHERE session = $4 AND principal = $5
 _REVOKE = fenced(
     put="INSERT INTO revocations (tenant, kind, value, at) VALUES ($4, $5, $6, $7)"
     " ON CONFLICT (tenant, kind, value) DO UPDATE SET at = excluded.at"
+)
+_CHANGED = (
+    "SELECT change, session, principal, tenant, kind, value, at FROM access_changes WHERE change > $1 ORDER BY change"
 )
 
 
@@ -46,3 +49,14 @@ class PostgresAccessRecords(OfDatabase, AccessRecords):
     async def revocations(self) -> Sequence[Revocation]:
         found = await self._database.select("SELECT tenant, kind, value, at FROM revocations ORDER BY at")
         return [Revocation(*row) for row in found]
+
+    async def access_changes(self, after: int | None) -> AccessChanges:
+        if after is None:
+            ((mark,),) = await self._database.select("SELECT coalesce(max(change), 0) FROM access_changes")
+            return AccessChanges(mark)
+        found = await self._database.select(_CHANGED, after)
+        return AccessChanges(
+            found[-1]["change"] if found else after,
+            [(SessionId(each["session"]), each["principal"]) for each in found if each["session"] is not None],
+            [Revocation(*list(each)[3:]) for each in found if each["session"] is None],
+        )

@@ -325,19 +325,39 @@ STEPS: tuple[tuple[str, int, str], ...] = (
 
         ALTER TABLE deliveries ADD COLUMN taken bigint; -- by which taking it was taken last
 
-        -- What somebody may do has changed; NULL stands for all there are. Who adds one locks access_turn first, so
-        -- that changes appear in the order of their numbers.
+        -- What somebody may do has changed: in a session, or by a revocation (kind, value, at). Who adds one locks
+        -- access_turn first, so that changes appear in the order of their numbers.
         CREATE TABLE access_changes (
             change    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
             made      timestamptz NOT NULL DEFAULT now(),
-            tenant    text NOT NULL,
-            principal text,
             session   text,
-            token     text,
-            at        bigint -- of a revocation
+            principal text,
+            tenant    text,
+            kind      text,
+            value     text,
+            at        bigint
         );
         CREATE TABLE access_turn (it boolean PRIMARY KEY DEFAULT true CHECK (it));
         INSERT INTO access_turn DEFAULT VALUES;
+
+        CREATE FUNCTION note_access() RETURNS trigger LANGUAGE plpgsql AS $$
+        DECLARE
+            changed record := CASE WHEN TG_OP = 'DELETE' THEN OLD ELSE NEW END;
+        BEGIN
+            PERFORM FROM access_turn FOR UPDATE;
+            IF TG_TABLE_NAME = 'members' THEN
+                INSERT INTO access_changes (session, principal) VALUES (changed.session, changed.principal);
+            ELSE
+                INSERT INTO access_changes (tenant, kind, value, at)
+                    VALUES (changed.tenant, changed.kind, changed.value, changed.at);
+            END IF;
+            DELETE FROM access_changes WHERE made < now() - interval '1 day';
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER access_is_changed AFTER INSERT OR UPDATE OR DELETE ON members
+            FOR EACH ROW EXECUTE FUNCTION note_access();
+        CREATE TRIGGER access_is_changed AFTER INSERT OR UPDATE ON revocations
+            FOR EACH ROW EXECUTE FUNCTION note_access();
 
         -- Which agents wait for runs at a node, or work there. A hint: it is at most a few seconds old.
         CREATE TABLE attendance (

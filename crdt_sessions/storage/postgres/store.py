@@ -61,6 +61,8 @@ class PostgresStore(
         StorageError: (on entering) it cannot be used; the message says why.
     """
 
+    shared = True
+
     def __init__(
         self,
         url: str,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from crdt_sessions.clock import Clock
-from crdt_sessions.errors import AccessDenied, NotAuthenticated, TokenExpired
+from crdt_sessions.errors import AccessDenied, NotAuthenticated, StorageError, TokenExpired
 from crdt_sessions.ids import SessionId, name_of, session_id, tenant_of
 from crdt_sessions.model.strings import NOT_AN_ID, is_id
 from crdt_sessions.storage import AccessRecords, Revocation
@@ -20,6 +20,9 @@ from crdt_sessions_server.roles import Role
 
 _log = logging.getLogger("crdt_sessions.access")
 _SESSIONS_KEPT = 10_000
+_HEAR_EVERY_S = 0.5
+_TOLD_FOR_MS = 12 * 3600 * 1000
+"""Who has not asked for so long reads everything anew; the store tells of changes for longer than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Change:
 class Grants:
     """Lets principals in: who a token stands for, unless it is revoked or has expired, and with which role where.
 
-    One process owns the store, so what it remembers of members and revocations is what holds.
+    What it remembers of members and revocations is what holds. Where other processes share the store, it hears of
+    their changes within a second (:meth:`follow`).
 
     Args:
         authorizer: knows tokens.
@@ -62,11 +66,44 @@ class Grants:
         self._members: OrderedDict[SessionId, Mapping[str, str]] = OrderedDict()
         self._version = 0
         self._revision = authorizer.revision()
+        self._mark = 0
+        self._heard_at = clock.now()
+        self._missed = False
 
     async def start(self) -> None:
         """Read the revocations on record."""
+        self._mark, self._heard_at = (await self._store.access_changes(None)).mark, self._clock.now()
         for each in await self._store.revocations():
             self._revoked[each.tenant, each.kind, each.value] = each.at
+
+    async def follow(self) -> None:
+        """Hear what other processes change, until cancelled."""
+        while True:
+            await self._clock.sleep(_HEAR_EVERY_S)
+            try:
+                await self.hear()
+            except StorageError as error:
+                _log.error("changes of rights cannot be read: %s", error)
+
+    async def hear(self) -> None:
+        """Hear what other processes have changed since the last time; connections feel it at once.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        if self._clock.now() - self._heard_at > _TOLD_FOR_MS:
+            await self.start()
+            self._members.clear()
+            self._version += 1
+            self._missed = True
+            return
+        found = await self._store.access_changes(self._mark)
+        self._mark, self._heard_at = found.mark, self._clock.now()
+        for session, principal in found.members:
+            self._member_changed(session, principal)
+        for each in found.revocations:
+            if self._revoked.get((each.tenant, each.kind, each.value)) != each.at:
+                self._revocation_made(each)
 
     @property
     def state(self) -> int:
@@ -74,12 +111,13 @@ class Grants:
         return self._version + self._revision
 
     def refresh(self) -> bool:
-        """Ask the authorizer whether answers that it gave may not hold any more.
+        """Tell whether answers that were given, to whomever, may not hold any more, as the authorizer says.
 
         Asked several times a second and not for each request, since an authorizer may look at a file for that.
         """
         before, self._revision = self._revision, self.authorizer.revision()
-        return self._revision != before
+        missed, self._missed = self._missed, False
+        return self._revision != before or missed
 
     async def authorize(self, token: str | None, session: str | None, needs: Permission | None = None) -> Principal:
         """Return whom a token stands for, with the role that counts in a session.
@@ -132,6 +170,9 @@ class Grants:
             SessionNotFound: there is no such session.
         """
         await self._store.set_member(session, principal, role)
+        self._member_changed(session, principal)
+
+    def _member_changed(self, session: SessionId, principal: str) -> None:
         self._version += 1
         self._members.pop(session, None)
         self.on_change(Change(tenant_of(session), principal, name_of(session)))
@@ -163,8 +204,12 @@ class Grants:
 
     async def revoke(self, tenant: str, kind: Literal["token", "principal"], value: str) -> None:
         """Take a token, or all tokens that a principal has so far, out of use; connections feel it at once."""
-        now = self._clock.now()
-        await self._store.revoke(Revocation(tenant, kind, value, now))
+        revocation = Revocation(tenant, kind, value, self._clock.now())
+        await self._store.revoke(revocation)
+        self._revocation_made(revocation)
+
+    def _revocation_made(self, each: Revocation) -> None:
         self._version += 1
-        self._revoked[tenant, kind, value] = now
-        self.on_change(Change(tenant, value) if kind == "principal" else Change(tenant, token_id=value))
+        self._revoked[each.tenant, each.kind, each.value] = each.at
+        by_token = each.kind == "token"
+        self.on_change(Change(each.tenant, token_id=each.value) if by_token else Change(each.tenant, each.value))
