@@ -254,17 +254,35 @@ def _backup(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _import(commands: argparse._SubParsersAction[_Parser]) -> None:
     command = commands.add_parser(
         "import",
-        help="move a SQLite database into PostgreSQL",
-        description="Copy all that a SQLite database holds into a PostgreSQL database, and read it back. The file"
-        " stays as it is. A run that was killed is gone on with by the same command.",
+        help="bring over what another Yjs server keeps; move a SQLite database into PostgreSQL",
+        description="Make sessions of the documents of another Yjs server; or copy all that a SQLite database of ours"
+        " holds into a PostgreSQL database, and read it back. The source stays as it is. A run that was killed is"
+        " gone on with by the same command, and one that is repeated brings what has come since.",
+        epilog="What SOURCE holds is found out. Exit status 1 means that something was not taken whole.",
     )
-    command.add_argument("source", type=Path, metavar="FILE", help="This SQLite file; no service may have it open.")
     command.add_argument(
-        "--database", type=_server, metavar="URL", required=True,
-        help="The PostgreSQL database, such as postgresql://app@db/sessions.",
+        "source", type=Path, metavar="SOURCE",
+        help="Documents of another server: a database of pycrdt-store's SQLiteYStore or of Hocuspocus, a folder of"
+        " y-leveldb or of y-sweet, a file or a folder of plain updates (.bin, .update, .y, .yjs, .ydoc). Or our"
+        " SQLite file. No service may have it open.",
+    )  # fmt: skip
+    command.add_argument(
+        "--database", type=_database, metavar="DATABASE", required=True,
+        help="The SQLite file, which no service may have open, or the PostgreSQL database, such as"
+        " postgresql://app@db/sessions.",
     )  # fmt: skip
     command.add_argument(
         "--dry-run", action="store_true", help="Only look whether it could be done, and say how much there is."
+    )
+    foreign = command.add_argument_group("for documents of another server")
+    foreign.add_argument("--tenant", default="", help="Their sessions belong to this tenant.")
+    foreign.add_argument("--prefix", default="", help="This stands in front of their names.")
+    foreign.add_argument(
+        "--merge", action="store_true",
+        help="A session of that name gets their content, also if the two have nothing in common.",
+    )  # fmt: skip
+    foreign.add_argument(
+        "--report", type=Path, metavar="FILE", help="What became of each is written to this file, as JSON."
     )
 
 

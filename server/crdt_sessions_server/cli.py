@@ -20,6 +20,8 @@ from crdt_sessions.storage.addresses import shown
 from crdt_sessions.storage.sqlite.backup import back_up
 from crdt_sessions_server.arguments import parse
 from crdt_sessions_server.auth import mint
+from crdt_sessions_server.migration.command import bring_over
+from crdt_sessions_server.migration.sources import source_at
 from crdt_sessions_server.ops import doctor, moving
 from crdt_sessions_server.ops.postgres import dump
 from crdt_sessions_server.process import configure_logging, serve
@@ -107,6 +109,12 @@ def _import(parsed: argparse.Namespace) -> int:
     progress = _Progress()
     try:
         failpoints.arm(os.environ.get("CRDT_SESSIONS_FAILPOINTS", ""))
+        source = source_at(parsed.source)
+        if source is not None:
+            return asyncio.run(bring_over(source, parsed, progress.say, progress))
+        if isinstance(parsed.database, Path):
+            return _fail(f"{parsed.source} is a database of ours, and copied with: crdt-sessions backup; to move it"
+                         " into PostgreSQL give the URL of that, such as postgresql://app@db/sessions")  # fmt: skip
         asyncio.run(moving.move(parsed.source, parsed.database, progress.say, progress, dry_run=parsed.dry_run))
     except (StorageError, ValueError) as error:
         progress.end()

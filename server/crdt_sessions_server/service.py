@@ -73,7 +73,7 @@ class Service:
                 )
         settings.check()
         self._stack: AsyncExitStack | None = None
-        self._own = _store_of(settings, address=address, fenced=self._fenced) if store is None else None
+        self._own = store_of(settings, address=address, fenced=self._fenced) if store is None else None
         self._sandbox = Sandbox(memory_bytes=settings.max_sandbox_bytes) if settings.sandbox else None
         self.open = isinstance(authorizer, Open)
         """Whether everybody on this machine is let in."""
@@ -206,7 +206,9 @@ class Service:
         return app
 
 
-def _store_of(settings: Settings, *, address: str, fenced: Callable[[], None]) -> SqliteStore | PostgresStore:
+def store_of(
+    settings: Settings, *, address: str = "", fenced: Callable[[], None] = lambda: None
+) -> SqliteStore | PostgresStore:
     """Return the store that the settings name.
 
     Args:

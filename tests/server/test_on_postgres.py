@@ -151,7 +151,9 @@ async def test_doctor_looks_at_a_database_and_a_backup_of_it_serves(database, ve
         service.close()
 
 
-@pytest.mark.parametrize("words", [("backup", "mysql://db/s", "copy"), ("import", "s.db", "--database", "s2.db")])
+@pytest.mark.parametrize(
+    "words", [("backup", "mysql://db/s", "copy"), ("import", "s.db", "--database", "mysql://db/s")]
+)
 def test_a_database_of_another_kind_is_refused(words, capsys):
     with pytest.raises(SystemExit):
         parse(words)

@@ -17,6 +17,7 @@ from crdt_sessions_server.migration.source import Source
 
 Progress = Callable[[str, int, int], None]
 _OTHER = "a session of that name has nothing in common with it; delete one, or give --prefix or --merge"
+_GAP = "a part of it follows changes that the source does not have"
 _BY = "import"
 
 
@@ -25,7 +26,7 @@ class Importer:
     """Brings documents into a registry.
 
     Args:
-        registry: the sessions, entered.
+        registry: the sessions, entered, with a sandbox.
         tenant: whose sessions they become.
         prefix: stands in front of each name.
         merge: whether a session that has nothing in common with a document of its name is given its content.
@@ -74,15 +75,16 @@ class Importer:
                 return Outcome.ADDED, ""
             async with self.registry.open(wanted) as session:
                 return await self._add(session, whole)
-        _, waiting = await self.registry.documents.vouch([whole])
-        if waiting == EMPTY_UPDATE:
+        try:
+            await self.registry.documents.vouch([whole])
             if not self.trial:
                 await self.registry.create(wanted, content=whole, by=_BY)
-            return Outcome.NEW, ""
-        if not self.trial:
-            async with self.registry.open(wanted, create=True, by=_BY) as session:
-                return await _applied(session, whole)
-        return Outcome.INCOMPLETE, str(EarlyUpdate(size=len(waiting)))
+        except EarlyUpdate:
+            if not self.trial:
+                async with self.registry.open(wanted, create=True, by=_BY) as session:
+                    await _applied(session, whole)
+            return Outcome.INCOMPLETE, _GAP
+        return Outcome.NEW, ""
 
     async def _add(self, session: Session, whole: bytes) -> tuple[Outcome, str]:
         if await session.contains(whole):
@@ -97,6 +99,6 @@ class Importer:
 async def _applied(session: Session, whole: bytes) -> tuple[Outcome, str]:
     try:
         await session.apply(whole, foreign=True)
-    except EarlyUpdate as error:
-        return Outcome.INCOMPLETE, str(error)
+    except EarlyUpdate:
+        return Outcome.INCOMPLETE, _GAP
     return Outcome.NEW, ""
