@@ -76,9 +76,10 @@ audit: $(VENV)/.ready                 ## look up known vulnerabilities of what i
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-header --no-annotate pyproject.toml
-lock: $(VENV)/.ready                  ## resolve both lock files anew; what the demo needs is a part of what the tests need
+lock: $(VENV)/.ready                  ## resolve the lock files anew; what the demo and the image need is a part of what the tests need
 	$(COMPILE) --upgrade --all-extras --group dev -o requirements-dev.lock
 	$(COMPILE) --extra server --extra demo --group install --constraint requirements-dev.lock -o requirements.lock
+	$(COMPILE) --extra server --extra postgres --group install --constraint requirements-dev.lock -o server/deploy/requirements.lock
 
 clean:
 	rm -rf $(VENV) build examples/web/node_modules tests/*/js/node_modules examples/gateways/node_modules
