@@ -6,8 +6,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 export HYPOTHESIS_PROFILE ?= dev
-# One worker for each core, each with whole files; `make test WORKERS=0` runs all in one process.
-WORKERS ?= logical
+# Each worker has whole files. One more than there are cores, since many a test waits; `make test WORKERS=0` runs all
+# in one process.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 PYTEST := $(BIN)/pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: audit demo test bench check conformance fast setup node-setup page picture schemas lock soak nightly clean

@@ -57,11 +57,14 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session", autouse=True)
 def trust_store():
     """Read the world's certificates once. httpx reads them for each client, which takes 20 ms, thousands of times."""
-    make, world = ssl.create_default_context, {"cafile": certifi.where()}
+    make = ssl.create_default_context
+    world = {"cafile": os.environ.get("SSL_CERT_FILE") or certifi.where()}
     once = functools.cache(lambda: make(**world))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            ssl, "create_default_context", lambda *args, **kw: make(*args, **kw) if args or kw != world else once()
+            ssl,
+            "create_default_context",
+            lambda *args, **kw: once() if not args and kw == world else make(*args, **kw),
         )
         yield
 
