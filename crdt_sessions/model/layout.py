@@ -34,6 +34,8 @@ class Roots:
     artifacts: Map[Any]
     receipts: Map[Any]
     delegated: Map[Any]
+    edits: Map[Any]
+    suggestions: Map[Any]
 
 
 ROOT_NAMES: tuple[str, ...] = tuple(field.name for field in fields(Roots))

@@ -13,6 +13,7 @@ from crdt_sessions.model.calls import with_ended_calls
 from crdt_sessions.model.checks import MAX_DEPTH, check_json
 from crdt_sessions.model.children import task_text
 from crdt_sessions.model.document import SessionDoc
+from crdt_sessions.model.edits import Edits
 from crdt_sessions.model.messages import Messages, MessageView, order
 from crdt_sessions.model.runs import Runs
 from crdt_sessions.model.spelling import spelled, whole
@@ -42,6 +43,7 @@ class SessionView:
         self.messages = Messages(document)
         self.runs = Runs(document)
         self.artifacts = Artifacts(document)
+        self.edits = Edits(document)
         self.state = document.roots.state
         self.receipts = document.roots.receipts
 

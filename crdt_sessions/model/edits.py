@@ -1,0 +1,271 @@
+"""``edits``: what was done to artifacts step by step, so that a step can be undone on any device, at any time.
+
+A step says which ids its client wrote while it lasted, and what it deleted: which ids, and what stood there. To undo
+steps is to find out how the artifact would be without them (:func:`crdt_sessions.model.steps.without`), and to make
+that of it by small edits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from pycrdt import Doc, Map, Text, TransactionEvent, XmlElement, XmlFragment
+from pydantic import ValidationError
+
+from crdt_sessions.errors import NotFound
+from crdt_sessions.model.document import SessionDoc
+from crdt_sessions.model.nodes import Atom, Element, Node, Parent, TextType, Words, attributes_of, element, node_json
+from crdt_sessions.model.rewriting import EXACTLY, Alike, Scribe, size
+from crdt_sessions.model.spelling import json_object
+from crdt_sessions.model.steps import Content, Deletion, Step, Undone, content_in, copied, units, without
+from crdt_sessions.wire.update_v1 import FORMAT, Id, Ranges, parse, read_head
+from crdt_sessions.wire.varint import Reader, decode_state_vector
+
+_KIND = 0x1F
+_NOWHERE = (-1, -1)
+_PROBE = "probe-"
+
+
+class Edits:
+    """``edits``: steps, by their ids."""
+
+    def __init__(self, document: SessionDoc) -> None:
+        self._document = document
+        self._root = document.roots.edits
+
+    def begin(
+        self,
+        artifact_id: str,
+        change: Callable[[Content, Scribe], None],
+        *,
+        by: str,
+        at: int,
+        run: str | None = None,
+        alike: Alike | None = None,
+    ) -> str:
+        """Make a *change* of an artifact that is one step; return the step's id. :meth:`end` says what it wrote.
+
+        Args:
+            artifact_id: the artifact.
+            change: is called twice, and does the same to the same content: in a copy first, to see what it
+                deletes. It must make its changes with the scribe it gets.
+            by: who makes it.
+            at: when, in milliseconds.
+            run: the run it belongs to.
+            alike: what counts as the same; everything if None.
+
+        Raises:
+            NotFound: there is no such artifact.
+        """
+        earlier = list(self._open(self.all(artifact=artifact_id, run=run)).values()) if run is not None else []
+        tracer = _Tracer(self._document.doc, artifact_id, earlier, alike or EXACTLY)
+        change(content_in(tracer.doc, artifact_id), tracer)
+        client = self._document.doc.client_id
+        clock = decode_state_vector(self._document.doc.get_state()).get(client, 0)
+        step = Step(
+            artifact=artifact_id,
+            run=run,
+            by=by,
+            at=at,
+            client=client,
+            clock=clock,
+            length=None,
+            deleted=tracer.deleted,
+        )
+        step_id = f"{client}-{clock}"
+        self._root[step_id] = Map({"step": step.json_value()})
+        change(content_in(self._document.doc, artifact_id), Scribe(alike or EXACTLY))
+        return step_id
+
+    def end(self, step_id: str) -> None:
+        """Say that a step of this client's is over: what the client writes from now on is not part of it.
+
+        Raises:
+            NotFound: there is no such step.
+        """
+        step = self[step_id]
+        clock = decode_state_vector(self._document.doc.get_state()).get(step.client, 0)
+        self._root[step_id]["step"] = step.replace(length=clock - step.clock).json_value()
+
+    def __getitem__(self, step_id: str) -> Step:
+        """Return a step.
+
+        Raises:
+            NotFound: there is none that can be read.
+        """
+        entry = self._root.get(step_id)
+        try:
+            return Step.model_validate(json_object(entry.get("step")) if isinstance(entry, Map) else None)
+        except ValidationError:
+            raise NotFound(what="step", id=step_id) from None
+
+    def undone(self, step_id: str) -> Undone | None:
+        """Return who has undone a step; None if nobody has."""
+        entry = self._root.get(step_id)
+        try:
+            return Undone.model_validate(json_object(entry.get("undone")) if isinstance(entry, Map) else None)
+        except ValidationError:
+            return None
+
+    def all(self, *, artifact: str | None = None, run: str | None = None) -> dict[str, Step]:
+        """Return the steps that can be read, oldest first; of one artifact or run if that is said."""
+        found: dict[str, Step] = {}
+        for step_id in list(self._root.keys()):
+            try:
+                step = self[step_id]
+            except NotFound:
+                continue
+            if (artifact is None or step.artifact == artifact) and (run is None or step.run == run):
+                found[step_id] = step
+        return dict(sorted(found.items(), key=lambda item: (item[1].at, item[1].clock, item[0])))
+
+    def undo(self, step_ids: Iterable[str], *, by: str, at: int) -> list[str]:
+        """Undo steps, as far as they are not undone; return those that were undone now.
+
+        What others wrote stays, also within what the steps wrote, as long as that is text. It must be done in one
+        place, such as the service: two places that do it at once bring back twice what was deleted.
+
+        Raises:
+            NotFound: there is no such step, or its artifact is gone.
+        """
+        open_steps = self._open({each: self[each] for each in step_ids})
+        for artifact_id in {step.artifact for step in open_steps.values()}:
+            steps = [step for step in open_steps.values() if step.artifact == artifact_id]
+            before = [step for id, step in self.all(artifact=artifact_id).items() if self.undone(id) is not None]
+            rest = without(self._document.doc, artifact_id, steps, [*before, *steps])
+            restore(content_in(self._document.doc, artifact_id), rest)
+        for step_id in open_steps:
+            self._root[step_id]["undone"] = Undone(by=by, at=at).json_value()
+        return list(open_steps)
+
+    def _open(self, steps: Mapping[str, Step]) -> dict[str, Step]:
+        return {step_id: step for step_id, step in steps.items() if self.undone(step_id) is None}
+
+
+def restore(content: Content, new: Sequence[Node]) -> None:
+    """Make exactly *new* of the content of an artifact by small edits; of a text that is its words alone."""
+    if isinstance(content, Text):
+        for node in new:
+            if isinstance(node, Words):
+                Scribe().rewrite_text(content, node)
+    else:
+        Scribe().rewrite_children(content, new)
+
+
+# -- what a change deletes -------------------------------------------------------------------------------------------
+
+
+class _Tracer(Scribe):
+    """Makes changes in a copy of a document, and notes what they delete, bit by bit: id and content."""
+
+    def __init__(self, doc: Doc[Any], artifact_id: str, earlier: Sequence[Step], alike: Alike) -> None:
+        super().__init__(alike)
+        self.doc = copied(doc)
+        self._artifact, self._earlier = artifact_id, earlier
+        self.deleted: list[Deletion] = []
+        self._kinds: dict[int, list[tuple[int, int, bool]]] | None = None
+        self._atoms: list[Atom] = []
+        self._probes = 0
+        self._next = _NOWHERE
+
+    def delete(self, text: TextType, offset: int, atoms: Sequence[Atom]) -> None:
+        for atom in atoms:
+            end = offset + size(atom)
+            self._note(*self._only(self._ids(partial(text.__delitem__, slice(offset, end)))), atom)
+
+    def remove(self, parent: Parent, at: int, node: Node) -> None:
+        shared = parent.children[at]
+        if isinstance(shared, XmlElement):
+            node = self._without_earlier(shared, node)
+            for key in attributes_of(shared):
+                del shared.attributes[key]
+            del shared.children[:]
+        elif not isinstance(shared, XmlFragment):
+            del shared[:]
+        client, clock = self._only(self._ids(partial(parent.children.__delitem__, at)))
+        whole = node if isinstance(node, Element) else element("", {}, [node])
+        self.deleted.append(Deletion(client=client, clock=clock, content=node_json(whole)))
+        self._next = _NOWHERE
+
+    def _without_earlier(self, shared: XmlElement, node: Node) -> Node:
+        """Return an element as it would be without what the run did to it before: nobody can tell once it is gone."""
+        if not self._earlier:
+            return node
+        shared.attributes[_PROBE] = "removed"
+        for each in without(self.doc, self._artifact, self._earlier, self._earlier):
+            if (found := _probed(each)) is not None:
+                return found
+        return node  # the run itself has written it
+
+    def set_attribute(self, shared: XmlElement, key: str, old: Any, new: Any) -> None:
+        if old is None:
+            super().set_attribute(shared, key, old, new)
+            return
+        element_id = self._element(shared)
+        client, clock = self._only(self._ids(lambda: super(_Tracer, self).set_attribute(shared, key, old, new)))
+        content = {"attribute": key, "of": element_id, "value": old}
+        self.deleted.append(Deletion(client=client, clock=clock, content=content))
+        self._next = _NOWHERE
+
+    def _element(self, shared: XmlElement) -> Id:
+        """Return the id of an element, which what is put in it names."""
+        self._probes += 1
+        delta = self._delta(partial(shared.attributes.__setitem__, f"{_PROBE}{self._probes}", ""))
+        ((struct,),) = parse(delta).inserted.values()
+        parent = read_head(Reader(delta[struct.start : struct.end])).parent
+        assert isinstance(parent, tuple)
+        return parent
+
+    def _note(self, client: int, clock: int, atom: Atom) -> None:
+        """Note a character; those that stand in a row by their ids, and do so here, are noted as one."""
+        if (client, clock) == self._next:
+            self._atoms.append(atom)
+            self.deleted[-1] = self.deleted[-1].replace(content=node_json(Words(tuple(self._atoms))))
+        else:
+            self._atoms = [atom]
+            self.deleted.append(Deletion(client=client, clock=clock, content=node_json(Words((atom,)))))
+        self._next = (client, clock + units(atom))
+
+    def _ids(self, delete: Callable[[], None]) -> dict[int, Ranges]:
+        return parse(self._delta(delete)).deleted
+
+    def _delta(self, change: Callable[[], None]) -> bytes:
+        deltas: list[bytes] = []
+
+        def note(event: TransactionEvent) -> None:
+            deltas.append(event.update)
+
+        subscription = self.doc.observe(note)
+        try:
+            change()
+        finally:
+            self.doc.unobserve(subscription)
+        return deltas[0]
+
+    def _only(self, deleted: dict[int, Ranges]) -> tuple[int, int]:
+        """Return the id of what was deleted, and not of formatting that went with it."""
+        found = [(client, clock) for client, ranges in deleted.items() for clock, _ in ranges]
+        if len(found) > 1:
+            found = [each for each in found if not self._is_format(*each)] or found
+        return found[0]
+
+    def _is_format(self, client: int, clock: int) -> bool:
+        if self._kinds is None:
+            update = self.doc.get_update()
+            self._kinds = {
+                who: [(each.clock, each.size, update[each.start] & _KIND == FORMAT) for each in listed]
+                for who, listed in parse(update).inserted.items()
+            }
+        return any(is_format and at <= clock < at + count for at, count, is_format in self._kinds.get(client, ()))
+
+
+def _probed(node: Node) -> Element | None:
+    """Return the element that is marked as the one to be removed, without the mark."""
+    if not isinstance(node, Element):
+        return None
+    if _PROBE in node.values:
+        values = {key: value for key, value in node.values.items() if not key.startswith(_PROBE)}
+        return element(node.name, values, node.children)
+    return next((found for child in node.children if (found := _probed(child)) is not None), None)
