@@ -2,56 +2,219 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Literal, cast
 
-from crdt_sessions.model import SessionView
-from crdt_sessions.model import text as text_edits
+from pycrdt import Text
+
+from crdt_sessions.client.insertion import Insertion
+from crdt_sessions.errors import BadValue, NotFound
+from crdt_sessions.model import RelativePosition, SessionView
+from crdt_sessions.model.artifacts import ContentKind
+from crdt_sessions.model.dialects import Dialect, dialect_of
+from crdt_sessions.model.nodes import read_children, words
+from crdt_sessions.model.positions import StructId, position_at
+from crdt_sessions.model.revisions import Passage, find, read_content, revision, text_at
+from crdt_sessions.model.rewriting import Alike, Scribe
+from crdt_sessions.model.steps import Content, content_in
+from crdt_sessions.wire.varint import decode_state_vector
 
 if TYPE_CHECKING:
     from crdt_sessions.client.session import SessionPeer
 
 
 class ArtifactEditor:
-    """An artifact that others edit at the same time. Its writer is seen at work: presence has its cursor.
+    """An artifact that others edit at the same time: a text, or rich text, of which one reads and writes Markdown.
 
-    Made by :meth:`AgentRun.artifact`.
+    Whoever edits is seen at work. Presence has their caret in the form that stock editor bindings draw: relative
+    positions in ``cursor`` (``anchor``, ``head``; y-codemirror.next, y-prosemirror, Tiptap, BlockNote, y-quill), and
+    for plain text in ``selection`` too (y-monaco).
+
+    What is done for a run can be undone together: :meth:`SessionPeer.undo`. Made by :meth:`AgentRun.artifact`.
     """
 
-    def __init__(self, session: SessionPeer, artifact_id: str) -> None:
+    def __init__(
+        self, session: SessionPeer, artifact_id: str, *, run: str | None = None, dialect: Dialect = "tiptap"
+    ) -> None:
         self._session = session
         self._id = artifact_id
+        self._run = run
+        self._dialect = dialect
+        self._open: str | None = None
+        """The step that goes on: what this client writes there is part of it."""
+
+    @property
+    def kind(self) -> ContentKind:
+        """``text``, or ``xml`` for rich text.
+
+        Raises:
+            NotFound: it is gone, or holds something else.
+        """
+        return "text" if isinstance(self._content, Text) else "xml"
+
+    @property
+    def dialect(self) -> Dialect:
+        """In whose shape rich text is: ``tiptap``, ``prosemirror`` or ``blocknote``."""
+        content = self._content
+        return self._dialect if isinstance(content, Text) else dialect_of(read_children(content), self._dialect)
 
     @property
     def content(self) -> str:
-        """The text as it is now."""
-        return str(self._session.view.artifacts.text(self._id))
+        """The text as it is now; of rich text, as Markdown.
+
+        What Markdown has no word for is a comment there, such as ``<!-- kept:mention -->``: leave it where it is.
+        """
+        return read_content(self._content)
+
+    def edit(self, new: str, *, of: str | None = None) -> None:
+        """Put *new* in place of the passage *of*, or of everything, by small edits: what stays is not touched.
+
+        Args:
+            new: text; for rich text Markdown. In place of a passage it is one paragraph at most.
+            of: a passage of what people read, within one paragraph, that is there exactly once.
+
+        Raises:
+            BadValue: there is no such passage, or more than one; or *new* cannot stand there.
+        """
+        wanted = revision(self._content, new, of, self._dialect)
+        self._change(lambda view: self._begin(view, wanted.make, wanted.alike), begins=True)
+        if wanted.passage is not None and not wanted.inline:
+            self._show(wanted.passage.path, wanted.passage.start, wanted.passage.start)
+
+    def select(self, passage: str) -> None:
+        """Show others a selection: the passage that one is about to change.
+
+        Raises:
+            BadValue: there is no such passage, or more than one.
+        """
+        self._show(*find(self._content, passage))
 
     def append(self, text: str) -> None:
-        """Write *text* at the end."""
-        self.insert(len(self.content), text)
+        """Write *text* at the end.
+
+        Raises:
+            NotFound: it is no plain text.
+        """
+        self.insert(len(self._text), text)
 
     def insert(self, index: int, text: str) -> None:
         """Write before the character at *index*.
 
         Raises:
             IndexError: *index* is outside the text.
+            NotFound: it is no plain text.
         """
-
-        def change(view: SessionView) -> None:
-            text_edits.insert(view.artifacts.text(self._id), index, text)
-
-        self._session.edit(change)
-        self._session.set_presence(cursor={"artifactId": self._id, "index": index + len(text)})
+        self._splice(index, 0, text)
 
     def delete(self, index: int, count: int) -> None:
         """Delete *count* characters from *index* on.
 
         Raises:
             IndexError: the range is not within the text.
+            NotFound: it is no plain text.
+        """
+        self._splice(index, count, "")
+        self._show((), index, index)
+
+    @asynccontextmanager
+    async def stream(self, *, after: str | None = None) -> AsyncIterator[Insertion]:
+        """Write as the words come: ``async with draft.stream(after="Summary:") as out: await out.write(token)``.
+
+        They stand together, wherever that place moves while others type around it. In rich text they are a paragraph,
+        and a blank line begins the next one; their Markdown is not read.
+
+        Args:
+            after: a passage that is there exactly once; at the end if None.
+
+        Raises:
+            BadValue: there is no such passage, or more than one.
+        """
+        content = self._content
+        if after is not None:
+            found = find(content, after)
+            place: Passage | None = found._replace(start=found.stop)
+        else:
+            place = None if not isinstance(content, Text) else Passage((), len(self._text), len(self._text))
+        insertion = Insertion(self._session, self._change, content, place, self.dialect)
+        try:
+            yield insertion
+        finally:
+            insertion.close()
+
+    async def undo(self) -> list[str]:
+        """Undo what this run did to artifacts; see :meth:`SessionPeer.undo`.
+
+        Raises:
+            BadValue: it was not made for a run.
+        """
+        if self._run is None:
+            raise BadValue(where="undo", why="this editor was not made for a run")
+        return await self._session.undo(self._run)
+
+    # -- inside --------------------------------------------------------------------------------------------
+
+    @property
+    def _content(self) -> Content:
+        return content_in(self._session.view.document.doc, self._id)
+
+    @property
+    def _text(self) -> str:
+        if not isinstance(self._content, Text):
+            raise NotFound(what="text artifact", id=self._id)
+        return self.content
+
+    def _splice(self, index: int, count: int, addition: str) -> None:
+        length = len(self._text)
+        if not 0 <= index <= index + count <= length:
+            raise IndexError(f"{index} to {index + count} is outside a text of {length} characters")
+
+        def change(content: Content, scribe: Scribe) -> None:
+            scribe.splice(cast(Text, content), index, index + count, words(addition).atoms)
+
+        if count:
+            self._change(lambda view: self._begin(view, change), begins=True)
+        else:
+            self._change(lambda view: change(content_in(view.document.doc, self._id), Scribe()))
+
+    def _change(self, change: Callable[[SessionView], None], *, begins: bool = False) -> None:
+        """Make a change, part of the step that goes on, unless it *begins* one; show the caret behind what it wrote.
+
+        What only writes needs no step of its own: this client writes there for nobody else.
         """
 
-        def change(view: SessionView) -> None:
-            text_edits.delete(view.artifacts.text(self._id), index, count)
+        def within_step(view: SessionView) -> tuple[int, int]:
+            if not begins and (self._open is None or view.edits.undone(self._open) is not None):
+                self._begin(view, lambda content, scribe: None)
+            before = self._clock(view)
+            change(view)
+            return before, self._clock(view)
 
-        self._session.edit(change)
-        self._session.set_presence(cursor={"artifactId": self._id, "index": index})
+        before, after = self._session.edit(within_step)
+        if after > before:
+            end = StructId(client=self._session.client_id, clock=after - 1)
+            self._tell(RelativePosition(type=None, item=end, assoc=-1))
+
+    def _begin(
+        self, view: SessionView, change: Callable[[Content, Scribe], None], alike: Alike | None = None
+    ) -> None:
+        by, now = self._session.author.id, self._session.now()
+        self._open = view.edits.begin(self._id, change, by=by, at=now, run=self._run, alike=alike)
+
+    def _clock(self, view: SessionView) -> int:
+        return decode_state_vector(view.document.doc.get_state()).get(self._session.client_id, 0)
+
+    def _show(self, path: tuple[int, ...], start: int, stop: int) -> None:
+        text = text_at(self._content, path)
+        assoc: Literal[-1, 0] = -1 if start == stop and start else 0
+        head_assoc: Literal[-1, 0] = -1 if stop else 0
+        places = [
+            position_at(text, at, side, lambda copy: text_at(content_in(copy, self._id), path))
+            for at, side in ((start, assoc), (stop, head_assoc))
+        ]
+        self._tell(*places)
+
+    def _tell(self, anchor: RelativePosition, head: RelativePosition | None = None) -> None:
+        places = {"anchor": anchor.json_value(), "head": (head or anchor).json_value()}
+        selection = places if self.kind == "text" else None
+        self._session.set_presence(cursor={**places, "artifactId": self._id}, selection=selection)

@@ -32,7 +32,9 @@ from crdt_sessions.model import (
     child_request,
     shaped,
 )
+from crdt_sessions.model.artifacts import ContentKind
 from crdt_sessions.model.checks import why_not
+from crdt_sessions.model.dialects import Dialect
 
 Result = TypeVar("Result")
 
@@ -554,17 +556,31 @@ class AgentRun:
         self.out.end("handoff", reason, agent=agent)
         raise RunSuspended(run=self.id, why=f"handed over to {agent}")
 
-    def artifact(self, artifact_id: str, *, title: str = "", content: str = "") -> ArtifactEditor:
+    def artifact(
+        self,
+        artifact_id: str,
+        *,
+        title: str = "",
+        content: str = "",
+        kind: ContentKind = "text",
+        dialect: Dialect = "tiptap",
+    ) -> ArtifactEditor:
         """Return an editor of an artifact that others edit, too; it is added if it is not there.
 
         Args:
             artifact_id: names it within the session.
             title: for people, if it is added.
-            content: its text, if it is added.
+            content: its text, if it is added; of rich text as Markdown.
+            kind: ``text``, or ``xml`` for rich text, if it is added.
+            dialect: in whose shape rich text is written that does not tell it: ``tiptap``, ``prosemirror`` or
+                ``blocknote``.
         """
         head = ArtifactHead(id=artifact_id, title=title, author=self.session.author, created_at=self.session.now())
-        self.session.edit(lambda view: view.artifacts.add(head, content))
-        return ArtifactEditor(self.session, artifact_id)
+        added = self.session.edit(lambda view: view.artifacts.begin(head, kind))
+        editor = ArtifactEditor(self.session, artifact_id, run=self.id, dialect=dialect)
+        if added and content:
+            editor.edit(content)
+        return editor
 
 
 def _says_something(part: Any) -> bool:

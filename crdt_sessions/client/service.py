@@ -128,6 +128,15 @@ class ServiceClient:
         path = f"{_path(assignment.session, assignment.run.id)}/result"
         await self.request("POST", path, headers=_lease(assignment), json={"status": "released"})
 
+    async def undo(self, session: str, run: str, artifact: str | None) -> list[str]:
+        """Undo what a run did to artifacts, or to one of them; return the ids of the steps.
+
+        Raises:
+            RequestRefused: nobody may write here.
+        """
+        answer = await self.request("POST", f"{_path(session, run)}/undo", json={"artifact": artifact})
+        return [str(step) for step in answer.json()["steps"]]
+
     async def step(self, assignment: Assignment, key: str) -> tuple[bool, Any]:
         """Return whether something was recorded for the step *key*, and what.
 

@@ -140,6 +140,23 @@ class SessionPeer(ConversationPeer):
             self, service, self._name, self._holder, reply_to=reply_to, run_id=run_id, agent=agent, resume=resume
         )
 
+    async def undo(self, run_id: str, *, artifact: str | None = None) -> list[str]:
+        """Undo what a run did to artifacts, as one step; return the ids of what was undone now.
+
+        What others wrote stays, also where they wrote into the run's text. Any device can do it, also long after the
+        agent is gone; the service does it, so that it is done once.
+
+        Args:
+            run_id: the run.
+            artifact: only what it did to that one.
+
+        Raises:
+            RequestRefused: nobody may write here, or there is no such artifact.
+            ServiceUnreachable, NoService: the service is away.
+        """
+        async with ServiceClient(self._contact.url, self._token) as service:
+            return await service.undo(self._name, run_id, artifact)
+
     def offer_tool(self, name: str, work: Work) -> None:
         """Offer a tool to the agents of the session, for as long as this peer is here.
 

@@ -39,6 +39,13 @@ class Artifacts:
             self._root[head.id] = Map({"head": head.json_value(), "content": Text(content)})
         return self.text(head.id)
 
+    def begin(self, head: ArtifactHead, kind: ContentKind) -> bool:
+        """Add an empty artifact; return whether it was added, and not there."""
+        if head.id in self._root:
+            return False
+        self._root[head.id] = Map({"head": head.json_value(), "content": Text() if kind == "text" else XmlFragment()})
+        return True
+
     def text(self, artifact_id: str) -> Text:
         """Return the content of a text artifact, to be edited with :mod:`crdt_sessions.model.text`.
 

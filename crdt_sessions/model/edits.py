@@ -165,7 +165,8 @@ class _Tracer(Scribe):
         self.doc = copied(doc)
         self._artifact, self._earlier = artifact_id, earlier
         self.deleted: list[Deletion] = []
-        self._kinds: dict[int, list[tuple[int, int, bool]]] | None = None
+        self._before = doc.get_update()
+        self._structs: dict[int, list[tuple[int, int, bool]]] | None = None
         self._atoms: list[Atom] = []
         self._probes = 0
         self._next = _NOWHERE
@@ -244,21 +245,26 @@ class _Tracer(Scribe):
             self.doc.unobserve(subscription)
         return deltas[0]
 
-    def _only(self, deleted: dict[int, Ranges]) -> tuple[int, int]:
-        """Return the id of what was deleted, and not of formatting that went with it."""
-        found = [(client, clock) for client, ranges in deleted.items() for clock, _ in ranges]
-        if len(found) > 1:
-            found = [each for each in found if not self._is_format(*each)] or found
-        return found[0]
+    def _only(self, deleted: dict[int, Ranges]) -> Id:
+        """Return the id of what was deleted, or the first of its ids, and not of formatting that went with it."""
+        ids = [
+            (client, clock + at)
+            for client, ranges in deleted.items()
+            for clock, count in ranges
+            for at in range(count)
+        ]
+        return next((each for each in ids if not self._is_format(*each)), ids[0])
 
     def _is_format(self, client: int, clock: int) -> bool:
-        if self._kinds is None:
-            update = self.doc.get_update()
-            self._kinds = {
+        """Whether an id is formatting; of what was written here nothing else is deleted."""
+        if self._structs is None:
+            update = self._before
+            self._structs = {
                 who: [(each.clock, each.size, update[each.start] & _KIND == FORMAT) for each in listed]
                 for who, listed in parse(update).inserted.items()
             }
-        return any(is_format and at <= clock < at + count for at, count, is_format in self._kinds.get(client, ()))
+        structs = self._structs.get(client, ())
+        return not any(at <= clock < at + count and not is_format for at, count, is_format in structs)
 
 
 def _probed(node: Node) -> Element | None:

@@ -24,6 +24,10 @@ Parent = XmlFragment | XmlElement
 
 PLAIN = ""
 """No marks."""
+NAMED = "blockContainer"
+"""The element of BlockNote that has an id, by which its editor knows it."""
+KEPT = "kept:"
+"""How the name of an element begins that stands for one of that name, whatever is in it, where there is one."""
 
 
 class Embed(NamedTuple):
@@ -88,6 +92,17 @@ def words(text: str, marks: Mapping[str, Any] | None = None) -> Words:
 def canonical(value: Any) -> str:
     """Return *value* as JSON that is the same for equal values."""
     return json.dumps(_whole(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def joined(nodes: Iterable[Node]) -> list[Node]:
+    """Return nodes with texts that are neighbours as one, as editors write them."""
+    found: list[Node] = []
+    for node in nodes:
+        if isinstance(node, Words) and found and isinstance(found[-1], Words):
+            found[-1] = Words(found[-1].atoms + node.atoms)
+        elif isinstance(node, Element) or node.atoms:
+            found.append(node)
+    return found
 
 
 def spans(atoms: Sequence[Atom]) -> list[tuple[str | Embed, dict[str, Any]]]:

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pycrdt import Assoc, Doc, Text, TransactionEvent
+from pycrdt import Assoc, Doc, Text, TransactionEvent, XmlText
 from pydantic import Field
 
 from crdt_sessions.errors import BadValue, UpdateError
-from crdt_sessions.model import text as text_edits
 from crdt_sessions.model.base import Value
 from crdt_sessions.model.checks import MAX_INTEGER
 from crdt_sessions.model.library import apply_guarded
+from crdt_sessions.model.nodes import TextType, read_words
+from crdt_sessions.model.rewriting import size
 from crdt_sessions.wire.update_v1 import HAS_ORIGIN, MAX_CLOCK, NO_DELETIONS, STRING, parse
 from crdt_sessions.wire.varint import decode_state_vector, string, varuint
 
@@ -44,24 +45,24 @@ class RelativePosition(Value):
 
 
 def position_at(
-    text: Text, index: int, assoc: Literal[-1, 0], same_in: Callable[[Doc[Any]], Text]
+    text: TextType, index: int, assoc: Literal[-1, 0], same_in: Callable[[Doc[Any]], TextType]
 ) -> RelativePosition:
     """Return the place before the code point at *index*, as one that stays there.
 
     Args:
-        text: the text, in a document.
-        index: in code points; the length of the text is its end.
+        text: the text, or one of a rich text, in a document.
+        index: in code points, an embed being one; the length of the text is its end.
         assoc: 0 to stay before what follows, -1 to stay behind what precedes.
         same_in: returns the same text in a copy of the document.
 
     Raises:
         BadValue: *index* is outside the text.
     """
-    content = str(text)
-    if not 0 <= index <= len(content):
-        raise BadValue(where="index", why=f"{index} is outside a text of {len(content)} characters")
+    length = len(read_words(text).atoms)
+    if not 0 <= index <= length:
+        raise BadValue(where="index", why=f"{index} is outside a text of {length} characters")
     beside = index + assoc
-    if not 0 <= beside < len(content):
+    if not 0 <= beside < length:
         return RelativePosition(type=_type_of(text), item=None, assoc=assoc)
     client, clock, units = _delete(same_in(_copy(text)), beside)
     return RelativePosition(
@@ -106,20 +107,24 @@ def _elsewhere() -> BadValue:
     return BadValue(where="position", why="it is no place in this text; ask for one with an index")
 
 
-def _type_of(text: Text) -> StructId:
-    """Return the id of a text, which is the only thing that the library says of its beginning."""
+def _type_of(text: TextType) -> StructId | None:
+    """Return the id of a text: all that the library says of its beginning, and of one in rich text not even that."""
+    if isinstance(text, XmlText):
+        return None
     return StructId.model_validate(text.sticky_index(0, Assoc.BEFORE).to_json()["type"])
 
 
-def _copy(text: Text) -> Doc[Any]:
+def _copy(text: TextType) -> Doc[Any]:
     copy: Doc[Any] = Doc(client_id=_COPY)
     apply_guarded(copy, text.doc.get_update())
     return copy
 
 
-def _delete(text: Text, index: int) -> tuple[int, int, int]:
+def _delete(text: TextType, index: int) -> tuple[int, int, int]:
     """Delete the code point at *index*; return which one that was: client, clock, UTF-16 units."""
     deltas: list[bytes] = []
+    atoms = read_words(text).atoms
+    offset = sum(map(size, atoms[:index]))
 
     def note(event: TransactionEvent) -> None:
         deltas.append(event.update)
@@ -127,7 +132,7 @@ def _delete(text: Text, index: int) -> tuple[int, int, int]:
     doc = text.doc
     subscription = doc.observe(note)
     try:
-        text_edits.delete(text, index, 1)
+        del text[offset : offset + size(atoms[index])]
     finally:
         doc.unobserve(subscription)
     ((client, ((clock, units),)),) = parse(deltas[0]).deleted.items()

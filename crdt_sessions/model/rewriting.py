@@ -12,10 +12,13 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from itertools import zip_longest
 from typing import Any, NamedTuple, cast
+from uuid import uuid4
 
 from pycrdt import XmlElement, XmlText
 
 from crdt_sessions.model.nodes import (
+    KEPT,
+    NAMED,
     Atom,
     Element,
     Embed,
@@ -42,12 +45,15 @@ class Alike(NamedTuple):
     """What of an element, without its children, tells it from others."""
     attributes: Callable[[Element], frozenset[str]]
     """Those that may be taken away from an element because the new one has none."""
+    whole: Callable[[Element], bool]
+    """Whether what is in an element does not count."""
 
 
 EXACTLY = Alike(
     atom=lambda atom: atom,
     element=lambda element: (element.name, element.attributes),
     attributes=lambda element: frozenset(element.values),
+    whole=lambda element: False,
 )
 """Everything counts."""
 
@@ -84,7 +90,7 @@ class Scribe:
         old = read_children(parent)
         for at, before, after in reversed(list(_steps(old, new, self._alike))):
             if before is None:
-                self._insert(parent, at, cast(Node, after))
+                self.insert(parent, at, cast(Node, after))
             elif after is None:
                 self.remove(parent, at, before)
             elif isinstance(after, Words):
@@ -115,17 +121,21 @@ class Scribe:
                 self.set_attribute(shared, key, before.get(key), value)
         self.rewrite_children(shared, new.children)
 
-    def _insert(self, parent: Parent, at: int, node: Node) -> None:
+    def insert(self, parent: Parent, at: int, node: Node) -> None:
+        """Put a *node* into a shared fragment or element."""
         if isinstance(node, Words):
             parent.children.insert(at, XmlText(""))
             write(cast(XmlText, parent.children[at]), 0, node.atoms, _mark_names(node.atoms))
             return
+        if node.name.startswith(KEPT):
+            return  # there is none any more
         parent.children.insert(at, XmlElement(node.name))
         shared = cast(XmlElement, parent.children[at])
-        for key, value in node.values.items():
+        names = {"id": uuid4().hex} if node.name == NAMED else {}
+        for key, value in {**names, **node.values}.items():
             shared.attributes[key] = value
-        for place, child in enumerate(node.children):
-            self._insert(shared, place, child)
+        for child in node.children:
+            self.insert(shared, len(shared.children), child)
 
     def _change_text(
         self, text: TextType, old: Sequence[Atom], new: Sequence[Atom], changes: Iterable[Change]
@@ -248,6 +258,8 @@ def _kind(node: Node) -> str | None:
 def _key(node: Node, alike: Alike) -> Hashable:
     if isinstance(node, Words):
         return tuple(map(alike.atom, node.atoms))
+    if alike.whole(node):
+        return alike.element(node)
     return alike.element(node), tuple(_key(child, alike) for child in node.children)
 
 

@@ -54,6 +54,7 @@ REQUESTS = {
     "artifacts.replace_artifact": ("PUT", f"{S}/artifacts/a", {"content": "x"}),
     "artifacts.splice_artifact": ("POST", f"{S}/artifacts/a/splice", {"index": 0, "insert": "x"}),
     "artifacts.get_position": ("GET", f"{S}/artifacts/a/position?index=0", None),
+    "undo.undo_run": ("POST", f"{R}/undo", {}),
     "artifacts.delete_artifact": ("DELETE", f"{S}/artifacts/a", None),
     "messages.list_messages": ("GET", f"{S}/messages", None),
     "messages.post_message": ("POST", f"{S}/messages", {"text": "x"}),

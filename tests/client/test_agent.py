@@ -734,7 +734,7 @@ async def test_concurrency_is_limited(service, room):
     assert max(most) == 2
 
 
-async def test_an_artifact_is_edited_with_a_cursor_in_presence(service, room):
+async def test_an_artifact_is_edited_with_a_caret_in_presence(service, room):
     async def answer(run):
         plan = run.artifact("plan", title="Plan", content="# Plan\n")
         plan.append("1. Oslo 😀\n")

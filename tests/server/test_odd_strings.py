@@ -62,6 +62,7 @@ REQUESTS = [
     ("POST", "/v1/sessions/{name}/artifacts/{artifact}/splice", {
         "position": {"type": {"client": 1, "clock": 0}, "item": {"client": 1, "clock": 0}, "assoc": 0}, "insert": "t",
     }),
+    ("POST", "/v1/sessions/{name}/runs/{run}/undo", {"artifact": "a"}),
     ("POST", "/v1/sessions/{name}/runs", {"id": "r1", "messageId": "m", "agent": "a", "trigger": "submit"}),
     ("POST", "/v1/sessions/{name}/runs/{run}/cancel", {"reason": "r", "principal": "ann"}),
     ("POST", "/v1/sessions/{name}/runs/{run}/approvals/{call}", {

@@ -106,6 +106,7 @@ ROUTES: dict[str, Permission | None] = {
     "artifacts.splice_artifact": Permission.WRITE,
     "artifacts.get_position": Permission.READ,
     "artifacts.delete_artifact": Permission.WRITE,
+    "undo.undo_run": Permission.WRITE,
     "messages.list_messages": Permission.READ,
     "messages.post_message": Permission.POST,
     "messages.put_receipt": Permission.POST,

@@ -19,6 +19,7 @@ from crdt_sessions_server.rest import (
     runs,
     sessions,
     state,
+    undo,
     usage,
     versions,
 )
@@ -27,6 +28,7 @@ RESOURCES = (
     sessions,
     state,
     artifacts,
+    undo,
     presence,
     messages,
     runs,
