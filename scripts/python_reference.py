@@ -25,7 +25,7 @@ PAGES: dict[str, tuple[str, str, dict[str, list[str]]]] = {
             "Answering": [
                 "client.agent.Agent", "client.run.AgentRun", "client.child.ChildRun",
                 "client.stream.TextStream", "client.tool_calls.ToolCall",
-                "client.artifact_editor.ArtifactEditor", "client.stream.MessageStream",
+                "client.artifact_editor.ArtifactEditor", "client.insertion.Insertion", "client.stream.MessageStream",
                 "client.toolbox.RunTools", "client.toolbox.ToolSource",
             ],
             "Bridges from model libraries": [

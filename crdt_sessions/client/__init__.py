@@ -4,6 +4,7 @@ from crdt_sessions.client.agent import Agent
 from crdt_sessions.client.artifact_editor import ArtifactEditor
 from crdt_sessions.client.child import ChildRun
 from crdt_sessions.client.history import KeptVersion, Past
+from crdt_sessions.client.insertion import Insertion
 from crdt_sessions.client.run import AgentRun
 from crdt_sessions.client.session import SessionPeer, connect
 from crdt_sessions.client.stream import MessageStream
@@ -15,6 +16,7 @@ __all__ = [
     "AgentRun",
     "ArtifactEditor",
     "ChildRun",
+    "Insertion",
     "KeptVersion",
     "MessageStream",
     "Past",
