@@ -4,7 +4,7 @@ from crdt_sessions.runtime.access import ANONYMOUS, Access
 from crdt_sessions.runtime.agents import Attendance, is_there, known_agents, runs_at_work, until_taken
 from crdt_sessions.runtime.archive import archive, take_over
 from crdt_sessions.runtime.channel import Channel, Take, Transport
-from crdt_sessions.runtime.claimants import Assignment
+from crdt_sessions.runtime.claimants import Assignment, Claimant
 from crdt_sessions.runtime.dispatch import Dispatcher
 from crdt_sessions.runtime.feed import EVENT_KINDS, FeedEvent, follow, page, whole
 from crdt_sessions.runtime.leased_run import LeasedRun, leased
@@ -34,6 +34,7 @@ __all__ = [
     "Assignment",
     "Attendance",
     "Channel",
+    "Claimant",
     "Dispatcher",
     "FeedEvent",
     "LeasedRun",

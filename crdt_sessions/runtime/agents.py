@@ -45,11 +45,11 @@ async def known_agents(registry: SessionRegistry, tenant: str) -> list[str]:
 def is_there(
     registry: SessionRegistry, tenant: str, agent: str, at_work: Iterable[tuple[SessionId, RunRecord]] | None = None
 ) -> bool:
-    """Whether an agent waits for runs or works on one right now; any agent at all for ``*``.
+    """Whether an agent waits for runs or works on one right now, in any process; any agent at all for ``*``.
 
     *at_work* is what :func:`runs_at_work` returns, for those who ask about many agents.
     """
-    if registry.claimants.waits(tenant, agent):
+    if registry.claimants.waits(tenant, agent) or registry.claimants.is_elsewhere(tenant, agent):
         return True
     at_work = runs_at_work(registry, tenant) if at_work is None else at_work
     leases = (record.lease for _, record in at_work)

@@ -7,7 +7,7 @@ became ready while no worker waited, and those whose worker went away.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from crdt_sessions.ids import Millis, SessionId, tenant_of
 from crdt_sessions.model import ANY_AGENT
 from crdt_sessions.signals import Signal
 from crdt_sessions.storage import SessionRecord
+from crdt_sessions.storage.attendance import ALL_TENANTS, Agent
 from crdt_sessions.sync import RunRecord, RunSteward, lease_digest
 
 _MOST_SEEN = 4096
@@ -34,6 +35,10 @@ class Claimant:
     tenant: str | None = None
     wants: Callable[[SessionId], bool] = lambda _: True
     children: bool = True
+
+    def asks_for(self, tenant: str, agent: str) -> bool:
+        """Tell whether this claimant works as *agent* for a tenant."""
+        return agent in self.agents and (self.tenant is None or tenant in (self.tenant, ALL_TENANTS))
 
     def may_take(self, session: SessionId) -> bool:
         """Tell whether this claimant may take runs of a session."""
@@ -74,7 +79,13 @@ class Claimants:
     def __init__(self) -> None:
         self.ready = Signal()
         """Notified when a run is ready and was not assigned to anybody."""
-        self._waiting: dict[asyncio.Future[Assignment], Claimant] = {}
+        self.waiting = Signal()
+        """Notified when somebody begins to wait."""
+        self.elsewhere: Mapping[Agent, bool] = {}
+        """Agents in other processes, and whether they wait there; as was heard last."""
+        self.on_unclaimed: Callable[[SessionId, str], None] = lambda session, agent: None
+        """Told of a run that is ready, of its session and agent, if nobody here waits for it."""
+        self._waiting: dict[asyncio.Future[Assignment | None], Claimant] = {}
         self._seen: dict[tuple[str | None, str], None] = {}
 
     def note(self, claimant: Claimant) -> list[str]:
@@ -94,10 +105,43 @@ class Claimants:
         return sorted(agent for asked, agent in self._seen if asked in (None, tenant) and agent != ANY_AGENT)
 
     def waits(self, tenant: str, agent: str) -> bool:
-        """Whether a worker of *agent* waits for a tenant's runs now; ``*`` asks for workers of any agent."""
-        return any(
-            agent in claimant.agents and claimant.tenant in (None, tenant) for claimant in self._waiting.values()
-        )
+        """Whether a worker of *agent* waits here for a tenant's runs now; ``*`` asks for workers of any agent."""
+        return any(claimant.asks_for(tenant, agent) for claimant in self._waiting.values())
+
+    def is_elsewhere(self, tenant: str, agent: str) -> bool:
+        """Whether a worker of *agent* waits for a tenant's runs, or works on one, in another process."""
+        return (tenant, agent) in self.elsewhere or (ALL_TENANTS, agent) in self.elsewhere
+
+    def agents_waiting(self) -> set[Agent]:
+        """Return the agents that wait here now, by tenant."""
+        return {
+            (ALL_TENANTS if claimant.tenant is None else claimant.tenant, agent)
+            for claimant in self._waiting.values()
+            for agent in claimant.agents
+        }
+
+    async def somebody_came(self, seen: int) -> None:
+        """Return once somebody has begun to wait since the count of :attr:`waiting` was *seen*."""
+        await self.waiting.wait_for(lambda: self.waiting.count > seen)
+
+    def announce(self, session: SessionId, agents: Iterable[str]) -> None:
+        """Tell of runs of a session that are ready, for *agents*, and were not assigned to anybody."""
+        self.ready.notify_all()
+        for agent in agents:
+            if not self.waits(tenant_of(session), agent):
+                self.on_unclaimed(session, agent)
+
+    def wake(self, tenant: str, agent: str) -> None:
+        """Have one who waits look in the store: there is a run for *agent*. It stands behind the others then.
+
+        Args:
+            tenant: whose run it is; :data:`ALL_TENANTS` for whosesoever.
+            agent: whom it is for.
+        """
+        for given, claimant in self._waiting.items():
+            if not given.done() and claimant.asks_for(tenant, agent):
+                given.set_result(None)
+                return
 
     async def wait(self, claimant: Claimant, *, seen: int, until: float) -> Assignment | None:
         """Wait for a run; return None if the time is over, or if the caller must ask the store again.
@@ -107,8 +151,9 @@ class Claimants:
             seen: the count of :attr:`ready` when the store was last asked.
             until: when to give up, in the event loop's time.
         """
-        given: asyncio.Future[Assignment] = asyncio.get_running_loop().create_future()
+        given: asyncio.Future[Assignment | None] = asyncio.get_running_loop().create_future()
         self._waiting[given] = claimant
+        self.waiting.notify_all()
         watch: asyncio.Future[Any] = asyncio.ensure_future(self.ready.wait_for(lambda: self.ready.count > seen))
         try:
             async with asyncio.timeout_at(until):

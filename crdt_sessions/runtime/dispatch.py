@@ -11,7 +11,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from crdt_sessions.errors import AllowanceSpent, CrdtSessionsError, RunNotClaimable, ShuttingDown, StorageError
+from crdt_sessions.errors import (
+    AllowanceSpent,
+    CrdtSessionsError,
+    HeldElsewhere,
+    RunNotClaimable,
+    ShuttingDown,
+    StorageError,
+)
 from crdt_sessions.ids import SessionId
 from crdt_sessions.model import ANY_AGENT, RunError
 from crdt_sessions.runtime.claimants import Assignment, Claimant
@@ -126,10 +133,23 @@ class Dispatcher:
             session_id, run_id, Claimant(tuple(agents), owner, ttl_s, None, None, children=children)
         )
 
-    async def _assign(self, session_id: SessionId, run_id: str, claimant: Claimant) -> Assignment:
+    async def assign_here(self, session_id: SessionId, run_id: str, claimant: Claimant) -> Assignment:
+        """Assign a run of a session of this node to a claimant; return once that is durable.
+
+        Raises as :meth:`claim_one`.
+        """
         async with self._registry.open(session_id) as session:
             await self._check_allowance(session, run_id)
             return await self._stored(session.assign(run_id, claimant))
+
+    async def _assign(self, session_id: SessionId, run_id: str, claimant: Claimant) -> Assignment:
+        try:
+            return await self.assign_here(session_id, run_id, claimant)
+        except HeldElsewhere as error:
+            elsewhere = self._registry.lookout.elsewhere
+            if elsewhere is None:
+                raise
+            return await elsewhere.claim(error.node, session_id, run_id, claimant)
 
     async def _check_allowance(self, session: Session, run_id: str) -> None:
         """Return if a run may begin, or goes on; else it is settled as failed.

@@ -41,8 +41,10 @@ class Notices:
 
     def announce(self, records: Sequence[Records]) -> None:
         """Tell workers and webhooks of what is durable now."""
-        if any(self._engine.runs.table.is_ready(run_id) for each in records for run_id in each.runs):
-            self._claimants.ready.notify_all()
+        table = self._engine.runs.table
+        ready = {run.agent for each in records for id, run in each.runs.items() if table.is_ready(id)}
+        if ready:
+            self._claimants.announce(self._session, ready)
         notices = [notice for each in records for notice in each.notices]
         for notice in notices:
             if notice.data["status"] in TERMINAL_STATUSES:

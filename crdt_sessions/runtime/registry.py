@@ -28,7 +28,7 @@ from crdt_sessions.errors import (
 )
 from crdt_sessions.ids import SessionId, tenant_of
 from crdt_sessions.limits import Compaction, Limits, Retention, RunRules, Timing, UsageLimits
-from crdt_sessions.model import Later, SessionDoc, settled_meta
+from crdt_sessions.model import ANY_AGENT, Later, SessionDoc, settled_meta
 from crdt_sessions.model.layout import checked_agent
 from crdt_sessions.runtime.access import ANONYMOUS, Access
 from crdt_sessions.runtime.allowances import Allowances
@@ -43,6 +43,7 @@ from crdt_sessions.runtime.health import StoreHealth
 from crdt_sessions.runtime.identifiers import Identifiers
 from crdt_sessions.runtime.load import Load
 from crdt_sessions.runtime.loading import Loading
+from crdt_sessions.runtime.lookout import Lookout
 from crdt_sessions.runtime.quarantine import Quarantine
 from crdt_sessions.runtime.sandbox import Sandbox
 from crdt_sessions.runtime.session import Session
@@ -50,6 +51,7 @@ from crdt_sessions.runtime.slots import Slots
 from crdt_sessions.runtime.streams import Streams
 from crdt_sessions.runtime.webhooks import Outbox, Send, Webhook
 from crdt_sessions.storage import SessionRecord, StoredSession, UpdateStore
+from crdt_sessions.storage.attendance import Agent
 from crdt_sessions.sync import Aside, EngineFailed, Panics, SessionEngine
 from crdt_sessions.wire import Closing, Codec, closing_for
 
@@ -123,6 +125,8 @@ class SessionRegistry:
         """How much runs may still use."""
         self.claimants = Claimants()
         """Those who wait for runs."""
+        self.lookout = Lookout(store, self.claimants, self._working, rng)
+        """What there is for those who wait here in other processes that share the store."""
         self.capacity = Capacity(self.limits, load)
         """What there is room for."""
         self.documents = Documents(sandbox, self._identifiers)
@@ -160,6 +164,8 @@ class SessionRegistry:
             asyncio.create_task(self._outbox_while_there_are_webhooks(), name="outbox"),
             asyncio.create_task(self.audit.run(), name="audit log"),
         ]
+        if self.store.shared:
+            self._tasks.append(asyncio.create_task(self.lookout.run(), name="lookout"))
         if self.capacity.load is not None:
             self._tasks.append(asyncio.create_task(self.capacity.load.run(), name="load meter"))
         return self
@@ -424,6 +430,14 @@ class SessionRegistry:
         except CrdtSessionsError as error:
             self._quarantine.note_unwell(session_id)
             _log.error("cannot look after its runs: %s", error, extra={"session": session_id})
+
+    def _working(self) -> Iterable[Agent]:
+        """Return the agents that have leases of runs here, by tenant; each is some agent, too."""
+        for session in self.live:
+            if session.failed is None:
+                for record in session.engine.runs.table.at_work():
+                    if record.lease is not None:
+                        yield from ((tenant_of(session.id), name) for name in (record.lease.agent, ANY_AGENT))
 
     async def _outbox_while_there_are_webhooks(self) -> None:
         if self.outbox:

@@ -21,6 +21,7 @@ from typing import Protocol
 
 from crdt_sessions.ids import Millis, Seq, SessionId
 from crdt_sessions.limits import Retention
+from crdt_sessions.storage.attendance import AttendanceRecords
 from crdt_sessions.storage.changes import SessionChanges
 from crdt_sessions.storage.stored import (
     NO_ENTRIES,
@@ -421,6 +422,7 @@ class UpdateStore(
     AccessRecords,
     UsageRecords,
     AuditRecords,
+    AttendanceRecords,
     StreamStore,
     Protocol,
 ):

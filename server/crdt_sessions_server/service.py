@@ -18,6 +18,7 @@ from crdt_sessions.storage import SqliteStore, UpdateStore
 from crdt_sessions_server.auth import Admission, Authorizer, Grants, Open
 from crdt_sessions_server.auth.factory import authorizer_for, rates_of
 from crdt_sessions_server.cluster import Cluster
+from crdt_sessions_server.cluster.claims import ClaimsElsewhere
 from crdt_sessions_server.gateways import GATEWAYS, mcp, y_sweet
 from crdt_sessions_server.gateways.ai_sdk.websocket import ChatSockets
 from crdt_sessions_server.http import docs, health, metrics, middleware, pages, paths, problems
@@ -123,6 +124,8 @@ class Service:
         if address:
             nodes = cast("PostgresStore", self.registry.store).nodes
             self.cluster = Cluster(self.hocuspocus, nodes, settings.cluster_secret, clock)
+        if self.cluster is not None:
+            ClaimsElsewhere(self.registry, self.cluster.peers, self.cluster.door)
 
     async def __aenter__(self) -> Service:
         async with AsyncExitStack() as stack:

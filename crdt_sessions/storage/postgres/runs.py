@@ -20,7 +20,8 @@ _READY = (
     "SELECT runs.session, runs.id FROM runs JOIN sessions ON sessions.id = runs.session"
     " WHERE ready AND agent = ANY($1::text[]) AND sessions.status = 'active'"
     " AND ($2::text IS NULL OR sessions.tenant = $2)"
-    f" AND {served_here('sessions.owner', '$4::bigint')}"
+    f" AND ({served_here('sessions.owner', '$4::bigint')} OR EXISTS (SELECT FROM nodes AS here, nodes AS there"
+    " WHERE here.node = $4 AND there.node = sessions.owner AND here.address <> '' AND there.address <> ''))"
     " ORDER BY queued_at, runs.session, runs.id LIMIT $3"
 )
 _DUE = (
@@ -48,7 +49,7 @@ _STEP = "SELECT value FROM steps WHERE session = $1 AND run = $2 AND key = $3"
 
 
 class PostgresRunIndex(OfDatabase, RunIndex):
-    """A :class:`RunIndex` in a database. Runs that wait are those of sessions that no other node serves."""
+    """A :class:`RunIndex` in a database. Runs that wait are those of sessions that this node can reach."""
 
     async def ready_runs(
         self, agents: Sequence[str], *, limit: int, tenant: str | None = None

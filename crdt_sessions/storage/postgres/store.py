@@ -7,6 +7,7 @@ from types import TracebackType
 
 from crdt_sessions.storage.base import UpdateStore
 from crdt_sessions.storage.postgres.access import PostgresAccessRecords
+from crdt_sessions.storage.postgres.attendance import PostgresAttendance
 from crdt_sessions.storage.postgres.audit import PostgresAuditRecords
 from crdt_sessions.storage.postgres.changes import PostgresChanges
 from crdt_sessions.storage.postgres.database import Database
@@ -34,6 +35,7 @@ class PostgresStore(
     PostgresAccessRecords,
     PostgresUsageRecords,
     PostgresAuditRecords,
+    PostgresAttendance,
     PostgresStreams,
     UpdateStore,
 ):
