@@ -86,6 +86,13 @@ class Limits:
 
     max_body_bytes: int = _bound(16 * 1024 * 1024, "An HTTP body may have so many bytes.", ge=1024)
 
+    max_sync_sessions: int = _bound(100, "A request to sync may name so many sessions.", ge=1)
+
+    # a document that is larger is fetched by itself
+    max_sync_bytes: int = _bound(
+        16 * 1024 * 1024, "The answer to a request to sync has differences of so many bytes at the most.", ge=1024
+    )
+
     # those that nobody uses make room
     max_sessions: int = _bound(10_000, "So many sessions may be in memory at a time.", ge=1)
 

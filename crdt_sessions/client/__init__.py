@@ -2,6 +2,7 @@
 
 from crdt_sessions.client.agent import Agent
 from crdt_sessions.client.artifact_editor import ArtifactEditor
+from crdt_sessions.client.background import BackgroundSync, LocalCopy, Synced
 from crdt_sessions.client.child import ChildRun
 from crdt_sessions.client.history import KeptVersion, Past
 from crdt_sessions.client.insertion import Insertion
@@ -15,13 +16,16 @@ __all__ = [
     "Agent",
     "AgentRun",
     "ArtifactEditor",
+    "BackgroundSync",
     "ChildRun",
     "Insertion",
     "KeptVersion",
+    "LocalCopy",
     "MessageStream",
     "Past",
     "RunTools",
     "SessionPeer",
+    "Synced",
     "ToolCall",
     "ToolOutcome",
     "ToolSource",

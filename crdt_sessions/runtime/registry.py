@@ -285,17 +285,49 @@ class SessionRegistry:
         access = access or Access()
         try:
             with self.capacity.admitted(tenant_of(session_id), access.principal):
-                create = self.auto_create and access.creates and lineage is None
-                async with self.open(session_id, create=create, by=access.principal) as session:
-                    _check_history(session.record, generation, lineage)
+                create, by = access.creates, access.principal
+                async with self.join(
+                    session_id, create=create, by=by, generation=generation, lineage=lineage
+                ) as session:
                     self.capacity.check_session(session.peers)
                     return await session.serve(transport_over(channel), access, lease=lease, codec=codec)
-        except SessionNotFound as error:
-            if lineage is not None and not isinstance(error, SessionDeleted):
-                return closing_for(WrongLineage(session=session_id, theirs=lineage, ours=""))
-            return closing_for(error)
         except CrdtSessionsError as error:
             return closing_for(error)
+
+    @asynccontextmanager
+    async def join(
+        self,
+        session_id: SessionId,
+        *,
+        create: bool,
+        by: str,
+        generation: int | None = None,
+        lineage: str | None = None,
+    ) -> AsyncIterator[Session]:
+        """Use a session as a peer does that may have a copy of it.
+
+        Args:
+            session_id: its name.
+            create: whether it may be created, if it never existed and the registry creates on join.
+            by: the principal who would, for the audit log.
+            generation: the generation the copy belongs to, if the peer says so.
+            lineage: the lineage it belongs to, if it says so: then no session is created for it.
+
+        Raises:
+            WrongLineage, WrongGeneration: the copy is of another session of that name.
+            CrdtSessionsError: as :meth:`open` does.
+        """
+        create = create and self.auto_create and lineage is None
+        try:
+            async with self.open(session_id, create=create, by=by) as session:
+                _check_history(session.record, generation, lineage)
+                yield session
+        except SessionDeleted:
+            raise
+        except SessionNotFound:
+            if lineage is None:
+                raise
+            raise WrongLineage(session=session_id, theirs=lineage, ours="") from None
 
     async def delete(self, session_id: SessionId) -> None:
         """Delete a session for good: close its peers with 4404, drop it from memory and from the store.

@@ -415,14 +415,15 @@ class SessionEngine:
     def _take_request(self, request: Request, now: Millis, judged: Judged | None) -> list[Effect]:
         """Take an update that came by another way than a peer's message, and answer the caller."""
         update = request.update
+        writes = request.actor is None or request.actor.rights.write
         try:
             verdict = self._verdicts.vouch(update, judged)
             if verdict is None:
-                takes = not request.compare and self.writable and self.admission.outage is None
+                takes = not request.compare and writes and self.writable and self.admission.outage is None
                 return self._verdicts.wait(request, Doubt(update, apply=takes), now)
             if request.compare:
                 return [Answered(request.call, held=self._merger.holds(update, verdict))]
-            merges = self._verdicts.may_merge(update, verdict, judged, writes=True)
+            merges = self._verdicts.may_merge(update, verdict, judged, writes=writes)
             if isinstance(merges, Doubt):
                 if merges.unstorable and self.admission.outage is not None:
                     raise self.admission.outage

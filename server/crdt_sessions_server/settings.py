@@ -193,6 +193,8 @@ class Settings(BaseModel):
     max_connections_per_principal: int = _as_in(Limits, "max_connections_per_principal")
     max_connections_per_tenant: int = _as_in(Limits, "max_connections_per_tenant")
     max_documents_per_socket: int = _as_in(Limits, "max_documents_per_socket")
+    max_sync_sessions: int = _as_in(Limits, "max_sync_sessions")
+    max_sync_bytes: int = _as_in(Limits, "max_sync_bytes")
     max_unauthenticated_bytes: int = _as_in(Limits, "max_unauthenticated_bytes")
     max_sessions_per_tenant: int = _as_in(Limits, "max_sessions_per_tenant")
     max_streams_per_tenant: int = _as_in(Limits, "max_streams_per_tenant")

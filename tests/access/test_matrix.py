@@ -94,6 +94,7 @@ REQUESTS = {
     "import_export.export_session": ("GET", f"{S}/export", None),
     "import_export.import_session": ("POST", "/v1/sessions/{room}-imported/import", b"\x00\x00"),
     "import_export.sync_session": ("POST", f"{S}/sync", b"\x00\x00\x01\x00"),
+    "sync.sync_sessions": ("POST", "/v1/sync", {"sessions": [{"id": "{room}", "stateVector": "AA=="}]}),
     "versions.list_versions": ("GET", f"{S}/versions", None),
     "versions.read_version": ("GET", f"{S}/versions/1", None),
     "versions.compare_versions": ("GET", f"{S}/versions/1/diff", None),

@@ -98,6 +98,9 @@ REQUESTS = [
     ("POST", "/v1/revocations", {"tokenId": "p"}),
     ("POST", "/v1/tokens", {"principal": "p", "name": "n", "sessions": ["s"], "agents": ["a"]}),
     ("POST", "/v1/webhooks/deliveries/{id}/retry", None),
+    ("POST", "/v1/sync", {"cursor": "c", "device": "d", "sessions": [{
+        "id": "{name}", "lineage": "l", "stateVector": "AA==", "update": "AAA=", "presence": {"user": {"id": "ann"}},
+    }]}),
     ("POST", "/v1/gateways/ai-sdk/chat", {"id": "{name}", "messages": [SAID], "messageId": "m1", "agent": "a", "trigger": "submit-message"}),
     ("POST", "/v1/gateways/ai-sdk/chat", {"id": "{name}", "messages": [{"id": "m", "role": "user", "parts": [
         {"type": "text", "text": "?"}, {"type": "data-x", "id": "i", "data": "d"}, {"type": "file", "url": "u", "mediaType": "t"},

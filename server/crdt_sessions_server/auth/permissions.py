@@ -145,6 +145,7 @@ ROUTES: dict[str, Permission | None] = {
     "import_export.export_session": Permission.EXPORT,
     "import_export.import_session": Permission.CREATE,
     "import_export.sync_session": Permission.READ,
+    "sync.sync_sessions": Permission.READ,
     "versions.list_versions": Permission.READ,
     "versions.read_version": Permission.READ,
     "versions.compare_versions": Permission.READ,

@@ -10,13 +10,25 @@ from pydantic.alias_generators import to_camel
 from quart import Quart, Request
 
 from crdt_sessions.model.checks import parse_json
+from crdt_sessions_server.http.compression import inflated
 from crdt_sessions_server.http.problems import MALFORMED_JSON, UNSUPPORTED_MEDIA_TYPE, Refusal
 
 OCTETS, JSON, NDJSON = "application/octet-stream", "application/json", "application/x-ndjson"
 
 
 class StrictRequest(Request):
-    """A request whose body is what its Content-Type says, or is refused in words of ours."""
+    """A request whose body is what its headers say, or is refused in words of ours."""
+
+    async def get_data(self, cache: bool = True, as_text: bool = False, parse_form_data: bool = False) -> Any:
+        """Return the body as it was before it was compressed.
+
+        Raises:
+            Refusal: it cannot be read.
+            TooLarge: it is larger than a body may be.
+        """
+        body = await super().get_data(cache, False, False)
+        whole = inflated(body, self.headers.get("Content-Encoding", ""), self.max_content_length or len(body))
+        return whole.decode() if as_text else whole
 
     async def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
         """Return the body, as JSON; an empty one is an empty object, so that a route may need none.

@@ -19,7 +19,7 @@ from crdt_sessions_server.auth import Principal, asked_session, current_principa
 from crdt_sessions_server.http.describing import answers, refuses
 from crdt_sessions_server.http.schemas import Answer, Body, Query
 
-_LONGEST_S = 300
+LONGEST_S = 300
 
 
 class Announcement(Body):
@@ -29,7 +29,7 @@ class Announcement(Body):
         default_factory=dict,
         description="What others are shown, such as `activity`; `user`, `kind` and `device` are filled in.",
     )
-    ttl_s: float = Field(30, ge=1, le=_LONGEST_S, description="For how many seconds, if it is not announced again.")
+    ttl_s: float = Field(30, ge=1, le=LONGEST_S, description="For how many seconds, if it is not announced again.")
     device: str = Field("", max_length=NAME_CHARACTERS, description="Tells several presences of one principal apart.")
     principal: PrincipalId | None = Field(None, description="Only where nobody is known, and for backends.")
 
@@ -61,7 +61,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         """Be present for a while, as a peer among the others; announce it again to stay, or to show another state."""
         principal = current_principal()
         who = principal.speaking_as(data.principal)
-        state = _state(principal, who, data)
+        state = shown(principal, who, data.state, data.device)
         async with registry.open(asked_session(name)) as session:
             client = session.announce(
                 Actor(who, principal.rights), data.device, json.dumps(state), Millis(int(data.ttl_s * 1000))
@@ -82,13 +82,18 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     return presence
 
 
-def _state(principal: Principal, who: str, data: Announcement) -> dict[str, Any]:
-    """Return what others are shown: what was said, in the name of who says it."""
-    said = check_json(data.state, "state").get("user", {})
+def shown(principal: Principal, who: str, state: dict[str, Any], device: str) -> dict[str, Any]:
+    """Return what others are shown of somebody: what was said, in the name of who says it.
+
+    Raises:
+        AccessDenied: it is said to be somebody else.
+        BadValue: it is no presence.
+    """
+    said = check_json(state, "state").get("user", {})
     if not isinstance(said, dict):
         raise BadValue(where="state.user", why="is no object")
     if said.get("id", who) != who:
         raise AccessDenied(what=f"{who!r} is not present as somebody else")
     user = {"name": principal.name or who, **said, "id": who}
-    device = {"device": data.device} if data.device else {}
-    return {"kind": principal.kind, **data.state, **device, "user": user}
+    named = {"device": device} if device else {}
+    return {"kind": principal.kind, **state, **named, "user": user}
