@@ -10,24 +10,25 @@ PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "dev")
 NIGHTLY = PROFILE == "nightly"
 
 _TABLE = {  # dev, ci, nightly
-    "examples": (50, 100, 10_000),  # of each property, by Hypothesis
-    "steps": (30, 50, 200),  # of each of its state machines
-    "schedules": (60, 200, 1_000),  # in which two people decide at the same instant
-    "kills": (10, 12, 930),  # of the service, at random instants
+    "examples": (50, 60, 10_000),  # of each property, by Hypothesis
+    "steps": (30, 40, 200),  # of each of its state machines
+    "schedules": (60, 100, 1_000),  # in which two people decide at the same instant
+    "kills": (10, 10, 930),  # of the service, at random instants
     "passes": (2, 2, 15),  # of each named point of the storage path, before the service dies there
     "deaths": (8, 8, 40),  # of the service between two peers that write
     "agents": (3, 3, 40),  # that die in each way
-    "frames": (10_000, 30_000, 1_000_000),  # mutated, thrown at a service
-    "histories": (532, 1_064, 5_320),  # of the conformance data
+    "frames": (10_000, 20_000, 1_000_000),  # mutated, thrown at a service
+    "histories": (532, 532, 5_320),  # of the conformance data
     "traces": (1, 1, 2),  # concurrent, of people who wrote together
     "scribbles": (4, 4, 200),  # of clients that know nothing of emoji
     "places": (2, 2, 40),  # texts in which Yjs and the service must name the same places
     "silence": (17, 17, 75),  # seconds in which a run says nothing; streams are kept alive every 15
     "mutants": (
         9,
-        4,
+        6,
         1,
     ),  # of all of them, every how many-th is tried; that its piece of code is there, is seen of all
+    "recordings": (5, 3, 1),  # of real answers, every how many-th goes through every gateway at once
     "soak": (30, 30, 600),  # seconds of a steady load
     "fresh": (0, 0, 99),  # pages of the documentation that are read in an empty environment as well
     "conformance": (0, 0, 1),  # whether the cases of the Durable Streams suite that take long are run, too

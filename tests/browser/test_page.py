@@ -22,7 +22,7 @@ CHROMIUM = any(shutil.which(name) for name in ("chromium", "google-chrome"))
 @pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium")
 def test_two_people_and_an_agent_share_the_page(tmp_path):
     server = Server(tmp_path / "sessions.db", "--default-agent", "assistant")
-    replay = Replay(60)
+    replay = Replay(100)
     agent = Process(sys.executable, ROOT / "examples/model_agent.py", "--url", server.url, env=replay.env, fork=True)
     booker = Process(sys.executable, ROOT / "examples/approval.py", "--url", server.url, fork=True)
     with server.http() as http:

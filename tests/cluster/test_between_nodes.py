@@ -111,6 +111,7 @@ class Node:
     @contextlib.asynccontextmanager
     async def serving(self):
         config = Config()
+        config.accesslog = config.errorlog = None
         config.graceful_timeout = 0.1
         listener = self.address.listen()
         self.address = self.address.bound(listener)
