@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from crdt_sessions.clock import Clock
@@ -21,6 +21,7 @@ from crdt_sessions.streams.offsets import spelled
 CHUNK_BYTES = 1024 * 1024
 """A read returns so many bytes at the most, or one append that is larger."""
 _TENANTS_KNOWN = 10_000
+_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,23 @@ class Streams:
         await self._store.alter_stream(tenant, path, lambda facts: changes.delete(facts, path), now=self._clock.now())
         self._counts.pop(tenant, None)
         self._wake(tenant, path)
+
+    async def sweep(self) -> None:
+        """Remove the streams whose time has come; those that nobody asks for would stay for ever."""
+        await self._store.sweep_streams(self._clock.now())
+
+    async def owned(self, tenant: str, owner: str) -> AsyncIterator[Stream]:
+        """Yield the streams that somebody made, in order of path."""
+        after = ""
+        while page := await self._store.streams(tenant, after=after, limit=_PAGE, now=self._clock.now()):
+            for stream in page:
+                if stream.owner == owner:
+                    yield stream
+            after = page[-1].path
+
+    async def disown(self, tenant: str, owner: str) -> int:
+        """Forget who made streams; return how many that were."""
+        return await self._store.disown_streams(tenant, owner)
 
     async def _check_room(self, tenant: str) -> None:
         most = self._limits.max_streams_per_tenant

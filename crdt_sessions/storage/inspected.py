@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crdt_sessions.storage.stored import Entries, Row, SessionRecord, Version
+from crdt_sessions.storage.streams import Producer, Stream, StreamEntry
 
 _SHOWN = 5
 
@@ -24,6 +25,23 @@ class Inspected:
     """What is wrong, for people; empty if nothing is."""
     entries: Entries
     """Runs and writers on record."""
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedStream:
+    """What was found of one durable stream."""
+
+    stream: Stream
+    entries: tuple[StreamEntry, ...]
+    """Its own ones from the first on, as far as each follows the one before and matches its checksum."""
+    producers: tuple[tuple[str, Producer], ...]
+    problems: tuple[str, ...]
+    """What is wrong, for people; empty if nothing is."""
+
+    @property
+    def end(self) -> int:
+        """Up to where it can be read."""
+        return self.entries[-1].end if self.entries else self.stream.forked_at
 
 
 def gaps(rows: Sequence[Row], last_seq: int) -> list[str]:

@@ -92,6 +92,12 @@ class MemoryStreams(StreamStore):
         for id in [id for id, each in self._kept.items() if each.stream.has_ended(now)]:
             self._remove(id)
 
+    async def disown_streams(self, tenant: str, owner: str) -> int:
+        owned = [each for each in self._kept.values() if (each.stream.tenant, each.stream.owner) == (tenant, owner)]
+        for kept in owned:
+            kept.stream = replace(kept.stream, owner="")
+        return len(owned)
+
     def _at(self, tenant: str, path: str) -> Stream | None:
         found = (each.stream for each in self._kept.values())
         return next((stream for stream in found if (stream.tenant, stream.path) == (tenant, path)), None)

@@ -205,3 +205,7 @@ class StreamStore(Protocol):
     async def sweep_streams(self, now: Millis) -> None:
         """Remove the streams whose time has come by *now*."""
         ...
+
+    async def disown_streams(self, tenant: str, owner: str) -> int:
+        """Forget that *owner* made streams of *tenant*; they stay, and are nobody's. Return how many."""
+        ...

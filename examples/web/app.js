@@ -8,7 +8,7 @@
 import { html, render } from 'lit-html'
 import { whoami } from './access.js'
 import { Composer } from './composer.js'
-import { messages, title } from './conversation.js'
+import { messages, title, usages } from './conversation.js'
 import { openEditor } from './editor.js'
 import { Header } from './header.js'
 import { person } from './identity.js'
@@ -20,6 +20,7 @@ import { Session } from './session.js'
 import { blocked, focusOn, fullPage } from './states.js'
 import { atEnd, follow } from './sticky.js'
 import { Transcript } from './transcript.js'
+import { usedByAll } from './usage.js'
 
 const name = new URLSearchParams(location.search).get('session') || 'demo'
 const root = document.getElementById('app')
@@ -36,7 +37,7 @@ render(html`
       <div id="composer"></div>
     </section>
     <aside aria-label="People and notes">
-      <section class="present"><h2>Here now</h2><ul id="present"></ul></section>
+      <section class="present"><h2>Here now</h2><ul id="present"></ul><p id="used" class="note"></p></section>
       <section class="notes"><h2>Notes</h2><div id="editor"></div><pre id="earlier" tabindex="0"></pre></section>
     </aside>
   </main>`, root)
@@ -120,6 +121,7 @@ function show () {
   render(all.length ? transcript.show(all) : composer.welcome(), at('messages'))
   render(composer.show(all), at('composer'))
   render(people(session, page.me, rights), at('present'))
+  at('used').textContent = usedByAll(usages(past.doc ?? session.doc))
   editor.allow(!rights.whyNot('write', session.doc))
   atEnd(at('messages'))
   for (const box of root.querySelectorAll('.reasoning[open] .thoughts')) atEnd(box)

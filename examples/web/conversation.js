@@ -97,6 +97,9 @@ export function agents (doc) {
   return new Set(found.filter(name => typeof name === 'string' && name && name !== '*'))
 }
 
+/** What each run says that it has used. */
+export const usages = doc => [...doc.getMap('runs').values()].map(run => run instanceof Y.Map ? run.get('usage') : null).filter(Boolean)
+
 const jsonOf = message => shown(message).map(part => part instanceof Y.Map ? part.toJSON() : {})
 
 /** Returns a function that finds the child runs of a run, each with what it writes and children of its own. */

@@ -4,6 +4,7 @@ import { repeat } from 'lit-html/directives/repeat.js'
 import { tree } from './children.js'
 import { ACTIVE, ask, cancel } from './conversation.js'
 import { part } from './parts.js'
+import { used } from './usage.js'
 
 /** What a suspended run waits for. */
 function waits ({ pending }) {
@@ -66,6 +67,12 @@ export class Transcript {
     }
   }
 
+  /** What an answer has cost, once it is there. */
+  #cost (run) {
+    const text = run && !ACTIVE.includes(run.status) ? used(run.usage) : ''
+    return text ? html`<p class="note used">${text}</p>` : nothing
+  }
+
   /** About a question nobody has begun to answer yet. */
   #waiting (message) {
     const run = message.asked
@@ -102,7 +109,7 @@ export class Transcript {
       <article class="message ${message.role} ${own ? 'own' : ''} ${writing ? 'writing' : ''}" data-id=${message.id} aria-busy=${writing ? 'true' : 'false'}>
         <header><b>${message.author?.name || names.of(message.author?.id)}</b>${this.#sender(message)} <time datetime=${Number.isFinite(message.createdAt) ? time.toISOString() : ''}>${time.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' })}</time>
           ${message.seq === undefined ? html`<span class="waiting" title="Kept on this device until the service has it">Not synced</span>` : nothing}</header>
-        ${message.parts.map(each => part(each, message, this.page, active))}${tree(message.children, this.page, run => this.#stop(run))}${message.role === 'user' ? this.#waiting(message) : this.#ending(message.run, message)}
+        ${message.parts.map(each => part(each, message, this.page, active))}${tree(message.children, this.page, run => this.#stop(run))}${message.role === 'user' ? this.#waiting(message) : this.#ending(message.run, message)}${this.#cost(message.run)}
       </article>`
     this.#rendered.set(message.id, { key, doc: session.doc, html: fresh })
     return fresh

@@ -25,7 +25,7 @@ from crdt_sessions_server.http import docs, health, metrics, middleware, pages, 
 from crdt_sessions_server.http.middleware import UnreadBodies
 from crdt_sessions_server.http.origins import Cors, Origins
 from crdt_sessions_server.http.schemas import strict_json
-from crdt_sessions_server.ops.expiry import expire
+from crdt_sessions_server.ops.expiry import expire, sweep
 from crdt_sessions_server.ops.postgres import no_driver
 from crdt_sessions_server.rest import RESOURCES, tokens
 from crdt_sessions_server.serving.hocuspocus import HocuspocusEndpoint
@@ -135,7 +135,7 @@ class Service:
                 await stack.enter_async_context(self._sandbox)
             await stack.enter_async_context(self.registry)
             await self.admission.grants.start()
-            watching = [self.admission.live.run(), expire(self.registry, self._expire_days)]
+            watching = [self.admission.live.run(), expire(self.registry, self._expire_days), sweep(self.registry)]
             if self.registry.store.shared:
                 watching.append(self.admission.grants.follow())
             for each in watching:

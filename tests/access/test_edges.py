@@ -21,9 +21,10 @@ from crdt_sessions.ids import Millis, session_id
 from crdt_sessions.model import seed
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.storage import MemoryStore
+from crdt_sessions.streams.changes import Creation
 from crdt_sessions.testing import FakeClock
 from crdt_sessions_server.auth.rate_limits import Buckets, Rate
-from crdt_sessions_server.ops.expiry import expire_once
+from crdt_sessions_server.ops.expiry import expire_once, sweep
 from crdt_sessions_server.settings import Settings
 from tests.access.conftest import SECRET, bearer, guarded, token
 from tests.processes import PATIENCE, ROOT, Process, Server, command
@@ -270,6 +271,19 @@ async def test_sessions_that_nobody_changes_are_deleted_for_good(tmp_path):
             ("new", "session.expire", "retention"), ("old", "session.expire", "retention"),
         ]  # fmt: skip
         assert await store.last_generation(session_id("old", "acme")) == 1, "it does not come back by being joined"
+
+
+async def test_streams_whose_time_has_come_are_removed_though_nobody_asks_for_them():
+    clock, store = FakeClock(), MemoryStore()
+    async with SessionRegistry(store, clock=clock) as registry:
+        sweeping = asyncio.create_task(sweep(registry))
+        for path, ttl in (("short", 60), ("long", 3600)):
+            await registry.streams.create(Creation("", path, "ann", "text/plain", ttl_s=ttl))
+        await clock.advance(599)
+        assert await store.count_streams("") == 2
+        await clock.advance(2)
+        assert await store.count_streams("") == 1
+        sweeping.cancel()
 
 
 # -- the how-to ------------------------------------------------------------------------------------------------------------

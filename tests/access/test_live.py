@@ -364,14 +364,19 @@ async def test_data_about_a_principal_is_exported_and_erased(service, http, room
             message = await dora.post("mine")
             dora.mark_read()
             await dora.durable()
+            made = {**bearer("dora", "editor"), "Content-Type": "text/plain"}
+            assert (await http.put(f"/v1/streams/{room}", headers=made, content="12")).status_code == 201
             mine = bearer("dora", "viewer")
             lines = (await http.get("/v1/principals/dora/data", headers=mine)).text.splitlines()
-            here = next(each for each in map(json.loads, lines) if each["session"] == room)
+            here = next(each for each in map(json.loads, lines) if each.get("session") == room)
+            assert [each["bytes"] for each in map(json.loads, lines) if each.get("stream") == room] == [2]
             assert [each["id"] for each in here["messages"]] == [message.id]
             assert (here["readUpTo"], here["role"]) == (1, "editor")
             assert any(json.loads(line).get("action") == "session.join" for line in lines)
             erased = (await http.delete("/v1/principals/dora")).json()
-            assert erased == {"sessions": 1, "receipts": 1, "presences": 1, "memberships": 1, "usage": False}
+            assert erased == {
+                "sessions": 1, "receipts": 1, "presences": 1, "memberships": 1, "streams": 1, "usage": False,
+            }  # fmt: skip
             await asyncio.wait_for(dora.until(lambda: "dora" not in dora.view.receipts), PATIENCE)
         present = (await http.get(f"/v1/sessions/{room}/presence")).json()["present"]
         assert present == []

@@ -65,5 +65,8 @@ class Holder:
         child = self._call("POST", "children", {"key": key, "task": task, "agent": agent})["id"]
         return self._room.take(child, agent) if begin else child
 
+    def use(self, **spent):
+        self._call("PUT", "usage", spent)
+
     def end(self, status="completed"):
         self._call("POST", "result", {"status": status})

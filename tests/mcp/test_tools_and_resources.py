@@ -10,9 +10,11 @@ from mcp.shared.exceptions import MCPError
 from mcp.types import ResourceUpdatedNotification
 
 from crdt_sessions.client.service import ServiceClient
+from crdt_sessions.errors import BadParameter
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions_server.http.inside import Inside
-from crdt_sessions_server.mcp.api import Api
+from crdt_sessions_server.mcp.api import Api, path_of
+from crdt_sessions_server.mcp.search import PIECE, search
 from crdt_sessions_server.mcp.server import build
 from crdt_sessions_server.mcp.subscriptions import Followed
 from crdt_sessions_server.service import Service
@@ -59,6 +61,30 @@ async def test_an_answer_is_waited_for_and_everything_can_be_read(service, versi
         assert (plan.mime_type, plan.text) == ("text/markdown", "# Plan")
         page = json.loads((await mcp.read_resource(f"session://{room}/messages?after=2")).contents[0].text)
         assert page["messages"][0]["id"] == "n"
+
+
+async def test_a_search_goes_on_by_its_cursor_until_everything_was_looked_at():
+    async with Service(Settings(default_agent=""), store=MemoryStore()) as service:
+        api = Api(ServiceClient("http://localhost", None, transport=Inside(service.app.asgi_app, "127.0.0.1")))
+        wanted = []
+        for number in range(2 * PIECE + 3):
+            name = f"s{number}"
+            await api.post("/v1/sessions", {"id": name, "title": f"Needle {number}" if number % 10 == 0 else "Hay"})
+            for message in range(3 if number % 7 == 0 else 0):
+                posted = await api.post(path_of(name, "messages"), {"text": f"a NEEDLE {message}"})
+                wanted.append((name, posted["id"]))
+        wanted += [(f"s{number}", None) for number in range(0, 2 * PIECE + 3, 10)]
+        for limit, session in ((1, None), (2, None), (100, None), (2, "s7")):
+            found, cursor, calls = [], None, 0
+            while calls == 0 or cursor is not None:
+                page = await search(api, "needle", session=session, cursor=cursor, limit=limit)
+                found += [(each["session"], each.get("message")) for each in page["found"]]
+                cursor, calls = page.get("nextCursor"), calls + 1
+            assert sorted(found, key=str) == sorted(
+                (each for each in wanted if session is None or (each[0] == session and each[1])), key=str
+            )
+        with pytest.raises(BadParameter):
+            await search(api, "needle", session=None, cursor="made up", limit=1)
 
 
 async def test_a_run_that_takes_longer_is_named_and_can_be_waited_for_or_stopped(service, version, room):

@@ -32,6 +32,14 @@ async def fill(path):
         with server.http() as http:
             http.post("/v1/sessions", json={"id": "gone"})
             http.delete("/v1/sessions/gone")
+            for stream in ("s/whole", "s/broken"):
+                http.put(f"/v1/streams/{stream}", headers={"Content-Type": "text/plain"}, content="one ")
+                batch = {"Producer-Id": "p", "Producer-Epoch": "0", "Producer-Seq": "0"}
+                http.post(f"/v1/streams/{stream}", headers={"Content-Type": "text/plain", **batch}, content="two ")
+                end = http.post(f"/v1/streams/{stream}", headers={"Content-Type": "text/plain"}, content="three")
+                fork = {"Stream-Forked-From": f"/v1/streams/{stream}", "Stream-Closed": "true"}
+                fork |= {"Stream-Fork-Offset": end.headers["Stream-Next-Offset"]} if stream == "s/broken" else {}
+                http.put(f"/v1/streams/{stream}/fork", headers={"Content-Type": "text/plain", **fork})
     finally:
         server.terminate()
     server = Server(path, *FLAGS)
@@ -111,6 +119,35 @@ async def test_a_damaged_row_costs_its_session_that_row_and_the_others_nothing(p
     connection = sqlite3.connect(saved)
     assert connection.execute("SELECT generation FROM sessions WHERE id = 'gone'").fetchone() == (1,)
     connection.close()
+
+
+def test_damaged_streams_are_named_and_what_can_be_read_of_them_is_saved(path, tmp_path):
+    saved = tmp_path / "saved.db"
+    assert "stream s/whole: 3 entries, 13 bytes" in doctor(path)[1]
+    of_broken = "(SELECT id FROM streams WHERE path = 's/broken')"
+    tamper(
+        path, f"UPDATE stream_entries SET data = x'00' WHERE end_at = (SELECT max(end_at) FROM stream_entries"
+        f" WHERE stream = {of_broken}) AND stream = {of_broken}",
+    )  # fmt: skip
+    status, report = doctor(path)
+    assert (status, "it can be read up to byte 8 of 13" in report) == (1, True), report
+    status, report = doctor(path, "--salvage", saved)
+    assert (status, "not saved: what it is a fork of is damaged before that place" in report) == (0, True), report
+    assert doctor(saved)[0] == 0
+    server = Server(saved, *FLAGS)
+    try:
+        with server.http() as http:
+            texts = {
+                name: http.get(f"/v1/streams/s/{name}") for name in ("whole", "whole/fork", "broken", "broken/fork")
+            }
+            assert [answer.text for answer in texts.values()][:3] == ["one two three", "one two three", "one two "]
+            assert texts["whole/fork"].headers["Stream-Closed"] == "true"
+            assert texts["broken/fork"].status_code == 404
+            batch = {"Content-Type": "text/plain", "Producer-Id": "p", "Producer-Epoch": "0", "Producer-Seq": "0"}
+            assert http.post("/v1/streams/s/whole", headers=batch, content="two ").status_code == 204, "it is known"
+            assert http.get("/v1/streams/s/whole").text == "one two three"
+    finally:
+        server.close()
 
 
 async def test_a_session_without_any_rows_left_is_reported_and_the_others_are_saved(path, tmp_path):

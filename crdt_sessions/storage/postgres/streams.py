@@ -72,6 +72,9 @@ _FORK = fenced(
 _KEEP_FOR_FORKS = fenced(
     "put", put="UPDATE streams SET gone = true, due_at = NULL, version = version + 1 WHERE id = $4 AND version = $5"
 )
+_DISOWN = fenced(
+    put="UPDATE streams SET owner = '', version = version + 1 WHERE tenant = $4 AND owner = $5 AND owner <> ''"
+)
 _REMOVE = fenced(
     "put",
     put="DELETE FROM streams WHERE id = $4 AND version = $5",
@@ -152,6 +155,12 @@ class PostgresStreams(OfDatabase, StreamStore):
                 await _remove(lane, _stored(row))
 
         await self._database.submit(job)
+
+    async def disown_streams(self, tenant: str, owner: str) -> int:
+        statement = "SELECT count(*) FROM streams WHERE tenant = $1 AND owner = $2"
+        rows = await self._database.select(statement, tenant, owner)
+        await self._database.submit(lambda lane: lane.write(_DISOWN, tenant, owner))
+        return int(rows[0][0])
 
 
 def _stored(row: Any) -> _Stored:

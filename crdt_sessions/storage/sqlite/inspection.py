@@ -10,11 +10,12 @@ from pathlib import Path
 
 from crdt_sessions.errors import StorageError
 from crdt_sessions.ids import Millis, Seq, SessionId
-from crdt_sessions.storage.inspected import Inspected, gaps
+from crdt_sessions.storage.inspected import Inspected, InspectedStream, gaps
 from crdt_sessions.storage.integrity import checksum
 from crdt_sessions.storage.packing import unpack
 from crdt_sessions.storage.sqlite import records
 from crdt_sessions.storage.sqlite.foreign import schema_version
+from crdt_sessions.storage.sqlite.stream_inspection import inspected_streams
 from crdt_sessions.storage.stored import Entries, Row, SessionRecord, Version
 
 _VERSIONS_SINCE = 3
@@ -83,6 +84,14 @@ class Inspection:
             raise StorageError(f"the list of sessions cannot be read: {error}") from error
         for *record, last_seq, deleted_at in listed:
             yield self._session(SessionRecord(*record), last_seq, deleted=deleted_at is not None)
+
+    def streams(self) -> Iterator[InspectedStream]:
+        """Yield the durable streams, each after the one that it is a fork of.
+
+        Raises:
+            StorageError: the list itself cannot be read.
+        """
+        return inspected_streams(self._connection)
 
     def _session(self, record: SessionRecord, last_seq: int, *, deleted: bool) -> Inspected:
         problems: list[str] = []

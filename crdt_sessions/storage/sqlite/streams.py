@@ -28,7 +28,8 @@ from crdt_sessions.storage.streams import (
 
 _NAMES = tuple(each.name for each in fields(Stream))
 _COLUMNS = ", ".join(_NAMES)
-_SELECT = f"SELECT {_COLUMNS} FROM streams"
+SELECT_STREAMS = f"SELECT {_COLUMNS} FROM streams"
+"""Reads rows for :func:`stream_of`."""
 
 
 class SqliteStreams(OfDatabase, StreamStore):
@@ -42,8 +43,8 @@ class SqliteStreams(OfDatabase, StreamStore):
         return await self._stream(tenant, path)
 
     async def _stream(self, tenant: str, path: str) -> Stream | None:
-        rows = await self._database.select(f"{_SELECT} WHERE tenant = ? AND path = ?", (tenant, path))
-        return _stream(rows[0]) if rows else None
+        rows = await self._database.select(f"{SELECT_STREAMS} WHERE tenant = ? AND path = ?", (tenant, path))
+        return stream_of(rows[0]) if rows else None
 
     async def alter_stream(
         self,
@@ -85,21 +86,34 @@ class SqliteStreams(OfDatabase, StreamStore):
 
     async def streams(self, tenant: str, *, after: str = "", limit: int, now: Millis) -> Sequence[Stream]:
         rows = await self._database.select(
-            f"{_SELECT} WHERE tenant = ? AND path > ? AND NOT gone AND (due_at IS NULL OR due_at > ?)"
+            f"{SELECT_STREAMS} WHERE tenant = ? AND path > ? AND NOT gone AND (due_at IS NULL OR due_at > ?)"
             " ORDER BY path LIMIT ?",
             (tenant, after, now, limit),
         )
-        return [_stream(row) for row in rows]
+        return [stream_of(row) for row in rows]
 
     async def count_streams(self, tenant: str) -> int:
         rows = await self._database.select("SELECT count(*) FROM streams WHERE tenant = ?", (tenant,))
         return int(rows[0][0])
 
     async def sweep_streams(self, now: Millis) -> None:
-        await self._database.submit(lambda connection: _sweep(connection, now))
+        if await self._database.select("SELECT 1 FROM streams WHERE due_at <= ? LIMIT 1", (now,)):
+            await self._database.submit(lambda connection: _sweep(connection, now))
+
+    async def disown_streams(self, tenant: str, owner: str) -> int:
+        found = await self._database.select(
+            "SELECT count(*) FROM streams WHERE tenant = ? AND owner = ?", (tenant, owner)
+        )
+
+        def job(connection: sqlite3.Connection) -> None:
+            changed(connection, "UPDATE streams SET owner = '' WHERE tenant = ? AND owner = ?", (tenant, owner))
+
+        await self._database.submit(job)
+        return int(found[0][0])
 
 
-def _stream(row: Sequence[Any]) -> Stream:
+def stream_of(row: Sequence[Any]) -> Stream:
+    """Return the stream that a row of :data:`SELECT_STREAMS` says."""
     found = dict(zip(_NAMES, row, strict=True))
     by = found["closed_by"]
     batch = None if by is None else Batch(*json.loads(by))
@@ -114,12 +128,12 @@ def _values(stream: Stream) -> tuple[Any, ...]:
 
 
 def _at(connection: sqlite3.Connection, tenant: str, path: str) -> Stream | None:
-    row = connection.execute(f"{_SELECT} WHERE tenant = ? AND path = ?", (tenant, path)).fetchone()
-    return None if row is None else _stream(row)
+    row = connection.execute(f"{SELECT_STREAMS} WHERE tenant = ? AND path = ?", (tenant, path)).fetchone()
+    return None if row is None else stream_of(row)
 
 
 def _by_id(connection: sqlite3.Connection, id: int) -> Stream:
-    return _stream(connection.execute(f"{_SELECT} WHERE id = ?", (id,)).fetchone())
+    return stream_of(connection.execute(f"{SELECT_STREAMS} WHERE id = ?", (id,)).fetchone())
 
 
 def _producer(connection: sqlite3.Connection, stream: int, producer: str) -> Producer | None:

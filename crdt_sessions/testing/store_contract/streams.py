@@ -158,3 +158,15 @@ class StreamContract(StoreSuite):
             assert [each.path for each in await store.streams("", after="b", limit=2, now=NOW)] == ["c"]
             assert [each.tenant for each in await store.streams("acme", limit=9, now=NOW)] == ["acme"]
             assert await store.count_streams("acme") == 1
+
+    async def test_who_made_a_stream_may_be_forgotten(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            for tenant, path in (("", "a"), ("", "b"), ("acme", "a")):
+                await _put(store, _new(path, tenant), b"x")
+            await _put(store, replace(_new("c"), owner="bob"))
+            assert await store.disown_streams("", "ann") == 2
+            assert [each.owner for each in await store.streams("", limit=9, now=NOW)] == ["", "", "bob"]
+            assert [each.owner for each in await store.streams("acme", limit=9, now=NOW)] == ["ann"]
+            assert await store.disown_streams("", "ann") == 0
+            await _append(store, "a", b"y")
+            assert await _bytes(store, "a") == b"xy"

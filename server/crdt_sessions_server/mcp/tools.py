@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from mcp.types import Tool, ToolAnnotations
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from crdt_sessions.model import Message, answer_to
+from crdt_sessions.model import answer_to
 from crdt_sessions_server.mcp.api import Api, Json, path_of
+from crdt_sessions_server.mcp.search import PIECE, search
 
 LONGEST_WAIT_S = 600.0
-_EXCERPT = 160
-"""Characters of a message that a search shows."""
-_TITLES, _SEARCHED = 500, 20
-"""Of how many sessions, those that changed last, a search looks at the titles, and at the messages."""
 
 
 class _Arguments(BaseModel):
@@ -95,7 +92,8 @@ class Search(_Arguments):
     """What to look for, and where."""
 
     text: str = Field(min_length=1, description="Upper and lower case are the same.")
-    session: str | None = Field(None, description="Look only here; else in those that changed last.")
+    session: str | None = Field(None, description="Look only here; else in all sessions.")
+    cursor: str | None = Field(None, description="nextCursor of the result before: there is more to look at.")
     limit: int = Field(20, ge=1, le=100)
 
 
@@ -192,33 +190,7 @@ async def _read_presence(api: Api, given: ReadPresence) -> Json:
 
 
 async def _search(api: Api, given: Search) -> Json:
-    wanted = given.text.casefold()
-    found: list[Json] = []
-    async for each in _searched(api, given.session):
-        place = each.pop("all").casefold().find(wanted)
-        if place >= 0:
-            text = each["text"]
-            begin = max(0, place - _EXCERPT // 4)
-            found.append(each | {"text": text[begin : begin + _EXCERPT]})
-            if len(found) == given.limit:
-                break
-    return {"found": found}
-
-
-async def _searched(api: Api, session: str | None) -> AsyncIterator[Json]:
-    """Yield what a search looks at: titles first, then messages."""
-    if session is not None:
-        names = [session]
-    else:
-        listed = (await api.get("/v1/sessions", order="recent", limit=_TITLES))["sessions"]
-        for each in listed:
-            title = each.get("title") or each["id"]
-            yield {"session": each["id"], "text": title, "all": f"{title} {each['id']}"}
-        names = [each["id"] for each in listed[:_SEARCHED]]
-    for name in names:
-        async for message in api.messages(name):
-            text = Message.model_validate(message).text
-            yield {"session": name, "message": message["id"], "seq": message.get("seq"), "text": text, "all": text}
+    return await search(api, given.text, session=given.session, cursor=given.cursor, limit=given.limit)
 
 
 TOOLS = {
@@ -263,8 +235,8 @@ TOOLS = {
         ),
         ToolOf(
             "search", "Search",
-            f"Find a text in the messages of a session; or in those of the {_SEARCHED} that changed last, and in the"
-            f" titles of {_TITLES}.",
+            f"Find a text in titles and messages, of one session or of all, those that changed last first. One call"
+            f" looks at {PIECE} sessions; while the result has a nextCursor, there is more.",
             Search, _search, reads=True,
         ),
     )

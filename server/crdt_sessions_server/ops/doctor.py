@@ -16,7 +16,7 @@ from crdt_sessions.storage.addresses import shown
 from crdt_sessions.storage.inspected import Inspected
 from crdt_sessions.storage.sqlite.inspection import Inspection
 from crdt_sessions.wire import EMPTY_UPDATE
-from crdt_sessions_server.ops import postgres
+from crdt_sessions_server.ops import postgres, streams
 
 Say = Callable[[str], None]
 
@@ -47,6 +47,8 @@ def examine(path: Path, say: Say) -> bool:
             say(f"  the file is damaged: {problem}")
         for session in inspection.sessions():
             whole = _is_whole(session, say) and whole
+        for stream in inspection.streams():
+            whole = streams.is_whole(stream, say) and whole
     say(
         "all is well"
         if whole
@@ -121,6 +123,7 @@ async def _copy_all(inspection: Inspection, target: Path, say: Say) -> None:
     async with SqliteStore(target) as store:
         for session in inspection.sessions():
             await _copy(session, store, say)
+        await streams.copy_all(inspection.streams(), store, say)
 
 
 async def _copy(session: Inspected, store: SqliteStore, say: Say) -> None:

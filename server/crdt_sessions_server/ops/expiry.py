@@ -1,4 +1,4 @@
-"""Retention: sessions that nobody has changed for long are deleted for good."""
+"""Retention: sessions that nobody has changed for long are deleted for good, and streams whose time has come."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from crdt_sessions.runtime import SessionRegistry
 
 _log = logging.getLogger("crdt_sessions.expiry")
 _EVERY_S = 3600.0
+_SWEEP_S = 600.0
 _DAY_MS = 24 * 3600 * 1000
 
 
@@ -36,3 +37,13 @@ async def expire_once(registry: SessionRegistry, days: float) -> list[SessionId]
             registry.audit.note("session.expire", "retention", record.id)
             gone.append(record.id)
     return gone
+
+
+async def sweep(registry: SessionRegistry) -> None:
+    """Remove the durable streams whose time has come, now and every ten minutes, until cancelled."""
+    while True:
+        try:
+            await registry.streams.sweep()
+        except CrdtSessionsError as error:  # whoever asks for one of them is told that it is gone
+            _log.error("expired streams are not removed: %s", error)
+        await registry.clock.sleep(_SWEEP_S)

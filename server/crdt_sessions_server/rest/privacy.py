@@ -26,6 +26,7 @@ class Erased(Answer):
     receipts: int
     presences: int
     memberships: int
+    streams: int = Field(description="Durable streams that it had made; they stay, and are nobody's.")
     usage: bool = Field(description="Whether something was used by runs for the principal; it counts for nobody now.")
 
 
@@ -37,7 +38,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @tag(["access"])
     @answers(200, {NDJSON: LINES})
     async def export_data(principal: str) -> Response:
-        """Export the data of a principal, as lines of JSON: messages, receipts, memberships, the audit log.
+        """Export the data of a principal, as lines of JSON: messages, receipts, memberships, streams, the audit log.
 
         Everybody may have their own; that of others takes ``admin``.
         """
@@ -55,11 +56,11 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
         What its runs have used counts for nobody from now on, and still for the tenant.
 
-        What they wrote stays, as part of the sessions; delete the sessions to delete it. Their tokens stay good:
+        What they wrote stays, as part of the sessions and streams; delete those to delete it. Their tokens stay good:
         revoke them first.
         """
         caller, grants = current_principal(), current_admission().grants
-        done = Erased(sessions=0, receipts=0, presences=0, memberships=0, usage=False)
+        done = Erased(sessions=0, receipts=0, presences=0, memberships=0, streams=0, usage=False)
         async for record in registry.records(caller.tenant):
             wanted, found = record.id, [0, 0, 0]
             if principal in await grants.members(wanted):
@@ -74,6 +75,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             done.presences += found[1]
             done.memberships += found[2]
             done.sessions += any(found)
+        done.streams = await registry.streams.disown(caller.tenant, principal)
         done.usage = bool(await registry.store.usage(caller.tenant, principal=principal))
         await registry.store.disown_usage(caller.tenant, principal)
         registry.allowances.forget(caller.tenant, principal)
@@ -97,6 +99,9 @@ async def _data(registry: SessionRegistry, grants: Grants, caller: Principal, pr
             found["role"] = Role(role)
         if found:
             yield compact({"session": name_of(wanted), **found}).encode() + b"\n"
+    async for stream in registry.streams.owned(caller.tenant, principal):
+        facts = {"stream": stream.path, "contentType": stream.content_type, "createdAt": stream.created_at}
+        yield compact({**facts, "bytes": stream.tail}).encode() + b"\n"
     async for entry in registry.audit.entries(caller.tenant, principal=principal):
         yield compact({"at": entry.at, "session": entry.session, "action": entry.action}).encode() + b"\n"
 
