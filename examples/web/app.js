@@ -3,7 +3,7 @@
 //   aside.js         what the service did not take      access.js       HTTP, the token, who one is by it
 //   rights.js        what one may do                    identity.js     who one is without a token
 //   header.js  composer.js  transcript.js  parts.js  children.js  presence.js  notices.js  states.js  past.js
-//   editor.js  carets.js: what is shown
+//   editor.js  carets.js: what is shown             worker.js       keeps the page for where there is no network
 // This file puts them together and draws.
 import { html, render } from 'lit-html'
 import { whoami } from './access.js'
@@ -130,3 +130,6 @@ function show () {
 renew()
 draw()
 if (!page.refused) page.session.open()
+
+// Where pages may have one: not over plain HTTP from another machine.
+navigator.serviceWorker?.register('/demo/worker.js', { scope: '/' }).catch(error => console.info('no page without a network:', error.message))

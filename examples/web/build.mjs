@@ -17,4 +17,4 @@ await build({
   legalComments: 'eof',
   logLevel: 'warning'
 })
-for (const name of ['index.html', 'style.css', 'icon.svg']) fs.copyFileSync(path.join(here, name), path.join(out, name))
+for (const name of ['index.html', 'style.css', 'icon.svg', 'worker.js']) fs.copyFileSync(path.join(here, name), path.join(out, name))

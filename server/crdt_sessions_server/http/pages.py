@@ -18,6 +18,12 @@ _POLICY = (
     " frame-ancestors 'none'"
 )
 """The editor makes style sheets of its own, and colours selections by attributes; nothing else is inline."""
+_FOR_THE_WORKER = {
+    "Service-Worker-Allowed": "/",
+    "Content-Security-Policy": "default-src 'none'; connect-src 'self'",
+}
+_WORKER = "worker.js"
+"""The service worker, which keeps the page for where there is no network."""
 
 
 def blueprint(registry: SessionRegistry, *, shown: bool = True) -> Blueprint:
@@ -55,6 +61,9 @@ def blueprint(registry: SessionRegistry, *, shown: bool = True) -> Blueprint:
     @refuses(NO_SUCH_ROUTE)
     async def asset(name: str) -> Response:
         """Return a file of the demo page."""
-        return await send_from_directory(PAGE, name)
+        response = await send_from_directory(PAGE, name)
+        if name == _WORKER:  # it looks after the whole page, and fetches for it
+            response.headers.update(_FOR_THE_WORKER)
+        return response
 
     return pages
