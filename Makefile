@@ -11,10 +11,13 @@ export HYPOTHESIS_PROFILE ?= dev
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 PYTEST := $(BIN)/pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: audit demo test bench check conformance fast setup node-setup page picture schemas lock soak nightly clean
+.PHONY: audit demo cluster-demo test bench check conformance fast setup node-setup page picture schemas lock soak nightly clean
 
 demo: $(VENV)/.runs                   ## the service, two agents and the page
 	@$(BIN)/python examples/demo.py --port $(PORT)
+
+cluster-demo: $(VENV)/.ready          ## PostgreSQL, three nodes behind HAProxy, and the demo on them
+	@$(BIN)/python examples/cluster_demo.py --port $(PORT)
 
 test: setup check                     ## everything: style, types, contracts, all tests
 	$(PYTEST)

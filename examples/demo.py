@@ -20,8 +20,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from crdt_sessions import connect
 
@@ -228,17 +230,22 @@ async def ask_once(url: str, session: str) -> None:
             await asked.wait()
 
 
-async def run(options: argparse.Namespace) -> None:
-    url = f"http://127.0.0.1:{options.port}"
+def surroundings() -> dict[str, str]:
+    """Return the environment of the demo's parts: no settings of another service get into it."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CRDT_SESSIONS_")}
-    environment = {**clean, "PYTHONUNBUFFERED": "1"}
-    service = Part(
-        "service",
-        ["-m", "crdt_sessions_server", "serve", "--port", str(options.port), "--database", options.database,
-         "--log-level", "warning", "--default-agent", "assistant", "--run-policy", "parallel"],
-        environment,
-    )  # fmt: skip
-    parts = [service]
+    return {**clean, "PYTHONUNBUFFERED": "1"}
+
+
+def service_part(name: str, port: int, database: str, *more: str) -> Part:
+    """Return a service of the demo, which is not started yet."""
+    flags = ["--log-level", "warning", "--default-agent", "assistant", "--run-policy", "parallel", *more]
+    command = ["-m", "crdt_sessions_server", "serve", "--port", str(port), "--database", database, *flags]
+    return Part(name, command, surroundings())
+
+
+def model_and_agents(options: argparse.Namespace, url: str) -> tuple[list[Part], str]:
+    """Return those who answer at *url*, not started yet, and what the model is called."""
+    parts, environment = [], surroundings()
     model = f"{os.environ.get('OPENAI_MODEL', 'the first one')} at {os.environ.get('OPENAI_BASE_URL', 'OpenAI')}"
     if "OPENAI_BASE_URL" not in os.environ and "OPENAI_API_KEY" not in os.environ:
         port, rate = free_port(), str(options.rate)
@@ -250,11 +257,19 @@ async def run(options: argparse.Namespace) -> None:
     for name in ("assistant", "planner"):
         told = ["--url", url, "--session", options.session, "--pace", str(0.06 if options.rate else 0)]
         parts.append(Part(name, [str(HERE / "demo_agents.py"), name, *told], environment))
+    return parts, model
+
+
+async def run(options: argparse.Namespace) -> None:
+    url = f"http://127.0.0.1:{options.port}"
+    service = service_part("service", options.port, options.database)
+    others, model = model_and_agents(options, url)
+    parts = [service, *others]
     keeping: list[asyncio.Task[None]] = []
     try:
         await service.start()
         await ready(service, f"{url}/readyz")
-        for part in parts[1:]:
+        for part in others:
             await part.start()
         await prepare(url, options.session)
         keeping = [asyncio.create_task(part.keep()) for part in parts]
@@ -267,13 +282,13 @@ async def run(options: argparse.Namespace) -> None:
         for task in keeping:
             task.cancel()
         await asyncio.gather(*keeping, return_exceptions=True)
-        await asyncio.gather(*(part.stop() for part in parts[1:]))
+        await asyncio.gather(*(part.stop() for part in others))
         await service.stop()  # last, so that the others can say good-bye
 
 
-async def until_told(options: argparse.Namespace) -> None:
+async def until_told(play: Coroutine[Any, Any, None]) -> None:
     """Run until Ctrl-C, SIGTERM, or the terminal is closed."""
-    running = asyncio.ensure_future(run(options))
+    running = asyncio.ensure_future(play)
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         with contextlib.suppress(NotImplementedError, AttributeError):  # Windows
             asyncio.get_running_loop().add_signal_handler(getattr(signal, name), running.cancel)
@@ -290,7 +305,7 @@ def main() -> None:
     parser.add_argument("--once", action="store_true", help="ask one question, print the answer and end")
     options = parser.parse_args()
     check_port(options.port, options.session)
-    asyncio.run(until_told(options))
+    asyncio.run(until_told(run(options)))
 
 
 if __name__ == "__main__":

@@ -131,10 +131,15 @@ VERSIONS = sorted(_installations())
 """Major versions that there are on this machine."""
 
 
+def programs_of(version):
+    """Return the folder of a version's programs."""
+    return _installations()[version]
+
+
 @functools.cache
 def shared_server(version):
     """Return the server of a version that all tests of this process use."""
-    server = PostgresServer(_installations()[version])
+    server = PostgresServer(programs_of(version))
     atexit.register(server.close)
     return server
 

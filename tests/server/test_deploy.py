@@ -94,7 +94,7 @@ def test_what_listens_is_what_is_asked():
     assert f"--cluster-listen=$(POD_IP):{ports['cluster']}" in container["args"]
     rules = {rule.rule for rule in create_app(Settings()).url_map.iter_rules()}
     asked = {container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")}
-    asked |= set(re.findall(r"httpchk GET (\S+)", balancer))
+    asked |= set(re.findall(r"http-check send meth GET uri (\S+)", balancer))
     assert asked == {"/healthz", "/readyz"} <= rules
 
 

@@ -1,0 +1,209 @@
+"""Three nodes on a real PostgreSQL, what goes wrong with them, and clients that note what they have seen."""
+
+import asyncio
+import os
+import random
+import signal
+from contextlib import AsyncExitStack, suppress
+
+from crdt_sessions import connect
+from crdt_sessions.failpoints import NAMES
+from examples.cluster_demo import spread
+from tests.crash.histories import History, check_commits, check_epochs, check_owners, check_tokens
+from tests.processes import PATIENCE, Server, attempts, free_port
+
+NODES = 3
+SESSIONS = ("room-0", "room-1")
+FLAGS = ("--no-sandbox", "--default-agent", "", "--snapshot-rows", "25", "--idle-unload-s", "600")
+POINTS = [
+    name for name in NAMES if name in ("before-append", "before-commit", "after-commit", "snapshot", "truncate")
+]
+_WATCH = """
+CREATE SEQUENCE crdt_sessions.places;
+CREATE TABLE crdt_sessions.watched_rows (place bigint, sid bigint, seq bigint, node bigint);
+CREATE TABLE crdt_sessions.watched_fences (place bigint, node bigint);
+CREATE TABLE crdt_sessions.watched_runs (place bigint, session text, run text, epoch bigint);
+CREATE FUNCTION crdt_sessions.watch_row() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO crdt_sessions.watched_rows VALUES (nextval('crdt_sessions.places'), NEW.sid, NEW.seq,
+        substr(current_setting('application_name'), 15)::bigint);
+    RETURN NULL;
+END $$;
+CREATE FUNCTION crdt_sessions.watch_fence() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO crdt_sessions.watched_fences VALUES (nextval('crdt_sessions.places'), NEW.node);
+    RETURN NULL;
+END $$;
+CREATE FUNCTION crdt_sessions.watch_run() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO crdt_sessions.watched_runs VALUES (nextval('crdt_sessions.places'), NEW.session, NEW.id,
+        coalesce((NEW.data::jsonb -> 'lease' ->> 'epoch')::bigint, 0));
+    RETURN NULL;
+END $$;
+CREATE TRIGGER watch AFTER INSERT ON crdt_sessions.updates FOR EACH ROW EXECUTE FUNCTION crdt_sessions.watch_row();
+CREATE TRIGGER watch AFTER UPDATE OF gone ON crdt_sessions.nodes FOR EACH ROW WHEN (NEW.gone)
+    EXECUTE FUNCTION crdt_sessions.watch_fence();
+CREATE TRIGGER watch AFTER INSERT OR UPDATE ON crdt_sessions.runs FOR EACH ROW
+    EXECUTE FUNCTION crdt_sessions.watch_run();
+"""
+"""The database itself notes who wrote what, and when nodes were fenced, in one order."""
+
+
+class World:
+    """Nodes, a database and clients.
+
+    Args:
+        postgres: the server.
+        database: the name of an empty database on it.
+        folder: for files.
+        number: the seed of what happens.
+    """
+
+    def __init__(self, postgres, database, folder, number):
+        self.postgres, self.database, self.folder = postgres, database, folder
+        self.rng = random.Random(number)
+        self.history = History(number)
+        self.ports = [free_port() for _ in range(NODES)]
+        self.nodes = [None] * NODES
+        self._stack = AsyncExitStack()
+        self._writers = []
+
+    async def __aenter__(self):
+        for at in range(NODES):
+            await self.start(at)
+        for statement in _WATCH.split(";\nCREATE"):  # a function's body has semicolons, but none of these
+            words = statement.strip().rstrip(";")
+            self.sql(words if words.startswith("CREATE") else f"CREATE {words}")
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        await self._stack.enter_async_context(spread(port, self.ports, self.folder))
+        for session in SESSIONS:
+            for name in "ab":
+                peer = await self._stack.enter_async_context(connect(self.url, session, name=name))
+                self._writers.append(asyncio.create_task(self._write(peer, f"{session}/{name}")))
+        return self
+
+    async def __aexit__(self, *error):
+        for task in self._writers:
+            task.cancel()
+        await asyncio.gather(*self._writers, return_exceptions=True)
+        await self._stack.aclose()
+        for node in self.nodes:
+            if node is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(node.child.pid, signal.SIGCONT)
+                node.close()
+
+    async def _write(self, peer, name):
+        for number in range(1_000_000):
+            token = f"{name}-{number}"
+            self.history.invoked.append(token)
+            await peer.post(token, id=token.replace("/", "."))
+            self.history.ok.append(token)
+
+    def sql(self, statement):
+        return self.postgres.sql(statement, database=self.database)
+
+    async def start(self, at, **env):
+        self.nodes[at] = await asyncio.to_thread(
+            Server, self.postgres.url(self.database), *FLAGS, port=self.ports[at], env=env
+        )
+
+    async def again(self, at):
+        """Start a node anew that has died, or kill it first."""
+        await asyncio.to_thread(self.nodes[at].close)
+        await self.start(at)
+
+    async def progress(self):
+        """Return once each writer has had something acknowledged from now on."""
+        before = dict.fromkeys((task.get_name() for task in self._writers), 0)
+        counts = self._counts()
+        assert before
+        for _ in attempts():
+            if all(count > counts.get(name, 0) for name, count in self._counts().items()) and self._counts():
+                return
+            for task in self._writers:
+                if task.done():
+                    task.result()
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"somebody is not acknowledged any more; {self.history}")
+
+    def _counts(self):
+        counts = {f"{session}/{name}": 0 for session in SESSIONS for name in "ab"}
+        for token in self.history.ok:
+            counts[token.rsplit("-", 1)[0]] += 1
+        return counts
+
+    # -- what goes wrong -----------------------------------------------------------------------------------------
+
+    async def harm(self, fault):
+        """Have something go wrong, and return once everybody is served again."""
+        self.history.faults.append(fault)
+        await getattr(self, f"_{fault}")(self.rng.randrange(NODES))
+        await self.progress()
+
+    async def _kill(self, at):
+        await asyncio.sleep(self.rng.uniform(0, 0.2))
+        os.kill(self.nodes[at].child.pid, signal.SIGKILL)
+        await self.progress()  # without it
+        await self.again(at)
+
+    async def _die_at_a_point(self, at):
+        """Every node has the point armed, since it is not known which of them writes."""
+        point = f"{self.rng.choice(POINTS)}:{self.rng.randint(1, 5)}"
+        self.history.faults[-1] += f" {point}"
+        await asyncio.to_thread(self.nodes[at].close)
+        await self.start(at, CRDT_SESSIONS_FAILPOINTS=point)
+        others = [each for each in range(NODES) if each != at]
+        for each in others:  # so that the armed one gets all sessions
+            os.kill(self.nodes[each].child.pid, signal.SIGKILL)
+        await asyncio.to_thread(self.nodes[at].child.wait, PATIENCE)
+        for each in (*others, at):
+            await self.again(each)
+
+    async def _sleep(self, at):
+        os.kill(self.nodes[at].child.pid, signal.SIGSTOP)
+        await asyncio.sleep(self.rng.choice((0.5, 7.0)))  # shorter and longer than it takes to count as gone
+        os.kill(self.nodes[at].child.pid, signal.SIGCONT)
+
+    async def _end_connections(self, _):
+        self._backends("pg_terminate_backend")
+
+    async def _cancel_statements(self, _):
+        for _ in range(20):
+            self._backends("pg_cancel_backend")
+            await asyncio.sleep(0.01)
+
+    def _backends(self, what):
+        self.sql(
+            f"SELECT {what}(pid) FROM pg_stat_activity WHERE application_name LIKE 'crdt-sessions%'"
+            f" AND datname = '{self.database}'"
+        )
+
+    async def _kill_postgres(self, _):
+        await asyncio.to_thread(self.postgres.kill)
+        await asyncio.sleep(self.rng.uniform(0, 0.5))
+        await asyncio.to_thread(self.postgres.start)
+
+    # -- in the end ----------------------------------------------------------------------------------------------
+
+    async def check(self):
+        """Have writers rest, and check what is there: through the nodes, in the database, and who wrote it."""
+        for task in self._writers:
+            task.cancel()
+        await asyncio.gather(*self._writers, return_exceptions=True)
+        for session in SESSIONS:
+            own = History(
+                self.history.seed,
+                [each for each in self.history.invoked if each.startswith(f"{session}/")],
+                [each for each in self.history.ok if each.startswith(f"{session}/")],
+                self.history.faults,
+            )
+            async with connect(self.url, session, name="reader") as reader:
+                check_tokens(own, [message.text for message in reader.messages.all()])
+        rows = self.sql("SELECT place, sid, seq, node FROM crdt_sessions.watched_rows")
+        fences = {node: place for place, node in self.sql("SELECT place, node FROM crdt_sessions.watched_fences")}
+        check_commits(rows, fences, self.history)
+        check_owners(rows, self.history)
+        check_epochs(self.sql("SELECT * FROM crdt_sessions.watched_runs"), self.history)
+        return len(rows)
+
+
+FAULTS = ("kill", "end_connections", "die_at_a_point", "cancel_statements", "kill_postgres", "sleep")
