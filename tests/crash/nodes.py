@@ -7,13 +7,17 @@ import signal
 from contextlib import AsyncExitStack, suppress
 
 from crdt_sessions import connect
+from crdt_sessions.errors import NotAnswered
 from crdt_sessions.failpoints import NAMES
 from examples.cluster_demo import spread
+from tests.agents import working
 from tests.crash.histories import History, check_commits, check_epochs, check_owners, check_tokens
 from tests.processes import PATIENCE, Server, attempts, free_port
 
 NODES = 3
 SESSIONS = ("room-0", "room-1")
+ASKED = "asked"
+"""The session in which an agent answers."""
 FLAGS = ("--no-sandbox", "--default-agent", "", "--snapshot-rows", "25", "--idle-unload-s", "600")
 POINTS = [
     name for name in NAMES if name in ("before-append", "before-commit", "after-commit", "snapshot", "truncate")
@@ -34,7 +38,7 @@ CREATE FUNCTION crdt_sessions.watch_fence() RETURNS trigger LANGUAGE plpgsql AS 
 END $$;
 CREATE FUNCTION crdt_sessions.watch_run() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     INSERT INTO crdt_sessions.watched_runs VALUES (nextval('crdt_sessions.places'), NEW.session, NEW.id,
-        coalesce((NEW.data::jsonb -> 'lease' ->> 'epoch')::bigint, 0));
+        (NEW.data::jsonb ->> 'epoch')::bigint);
     RETURN NULL;
 END $$;
 CREATE TRIGGER watch AFTER INSERT ON crdt_sessions.updates FOR EACH ROW EXECUTE FUNCTION crdt_sessions.watch_row();
@@ -44,6 +48,16 @@ CREATE TRIGGER watch AFTER INSERT OR UPDATE ON crdt_sessions.runs FOR EACH ROW
     EXECUTE FUNCTION crdt_sessions.watch_run();
 """
 """The database itself notes who wrote what, and when nodes were fenced, in one order."""
+
+
+def _said(question):
+    return f"{question} is answered by six words"
+
+
+async def _answer(run):
+    """Answer; where another attempt has written some of it, go on."""
+    before = run.out.message
+    await run.out.write(_said(run.message.text)[len(before.text if before is not None else "") :])
 
 
 class World:
@@ -64,6 +78,8 @@ class World:
         self.nodes = [None] * NODES
         self._stack = AsyncExitStack()
         self._writers = []
+        self.answers = []
+        """Of the agent: the message's id, what the asker saw of it when it was over, and the question."""
 
     async def __aenter__(self):
         for at in range(NODES):
@@ -78,6 +94,9 @@ class World:
             for name in "ab":
                 peer = await self._stack.enter_async_context(connect(self.url, session, name=name))
                 self._writers.append(asyncio.create_task(self._write(peer, f"{session}/{name}")))
+        await self._stack.enter_async_context(working(self.url, _answer, shutdown_s=0.2))
+        asker = await self._stack.enter_async_context(connect(self.url, ASKED, name="asker"))
+        self._writers.append(asyncio.create_task(self._ask(asker)))
         return self
 
     async def __aexit__(self, *error):
@@ -97,6 +116,16 @@ class World:
             self.history.invoked.append(token)
             await peer.post(token, id=token.replace("/", "."))
             self.history.ok.append(token)
+
+    async def _ask(self, peer):
+        """Ask one question after the other, and note those of which the answer was there."""
+        for number in range(1_000_000):
+            asked = await peer.post(f"question {number}", id=f"q{number}", agent="writer")
+            try:
+                answer = await peer.messages.answer_to(asked)
+            except NotAnswered:  # its agent was thought lost too often
+                continue
+            self.answers.append((answer.id, answer.text, f"question {number}"))
 
     def sql(self, statement):
         return self.postgres.sql(statement, database=self.database)
@@ -198,6 +227,10 @@ class World:
             )
             async with connect(self.url, session, name="reader") as reader:
                 check_tokens(own, [message.text for message in reader.messages.all()])
+        async with connect(self.url, ASKED, name="reader") as reader:
+            there = {message.id: message.text for message in reader.messages.all()}
+            for id, seen, question in self.answers:
+                assert seen == there[id] == _said(question), f"{id} is {there[id]!r}, was {seen!r}; {self.history}"
         rows = self.sql("SELECT place, sid, seq, node FROM crdt_sessions.watched_rows")
         fences = {node: place for place, node in self.sql("SELECT place, node FROM crdt_sessions.watched_fences")}
         check_commits(rows, fences, self.history)
