@@ -124,6 +124,7 @@ REQUESTS = {
     "yjs-streams.read_updates": ("GET", "/v1/streams/yjs/docs/{room}", None),
     "yjs-streams.put_document": ("PUT", "/v1/streams/yjs/docs/{room}", None),
     "yjs-streams.post_updates": ("POST", "/v1/streams/yjs/docs/{room}", b"\x02\x00\x00"),
+    "yjs-streams.delete_document": ("DELETE", "/v1/streams/yjs/docs/{room}", None),
     "openai.complete": (
         "POST", "/v1/gateways/openai/chat/completions",
         {"model": "*", "stream": True, "messages": [{"role": "user", "content": "?"}]},

@@ -175,6 +175,21 @@ def test_yjs_documents_are_written_and_read(clients, http, service, room, live):
         clients("yjs.close", name=name)
 
 
+def test_a_document_is_deleted_for_good(http, room):
+    document = f"/v1/streams/yjs/docs/{room}"
+    assert http.delete(document).status_code == 404
+    assert http.put(document).status_code == 201
+    assert http.delete(document, params={"awareness": "default"}).status_code == 404
+    assert http.delete(document).status_code == 204
+    assert http.get(document).status_code == 404
+    assert http.put(document).status_code == 410, (
+        "a page that is still open asks for it again, and must not bring it back"
+    )
+    assert http.get(f"/v1/sessions/{room}").status_code == 404
+    http.post("/v1/sessions", json={"id": room})
+    assert http.get(document, params={"offset": "snapshot"}).status_code in (200, 307)
+
+
 def test_what_a_view_refuses(http, room):
     assert http.get(f"/v1/streams/sessions/{room}/events").status_code == 404
     http.post("/v1/sessions", json={"id": room})

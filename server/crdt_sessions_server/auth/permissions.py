@@ -176,6 +176,7 @@ ROUTES: dict[str, Permission | None] = {
     "yjs-streams.read_updates": Permission.READ,
     "yjs-streams.put_document": Permission.READ,
     "yjs-streams.post_updates": Permission.WRITE,
+    "yjs-streams.delete_document": Permission.MANAGE,
     "openai.complete": Permission.POST,
     "openai.models": Permission.READ,
     "openai.model": Permission.READ,

@@ -13,7 +13,7 @@ from quart import Blueprint
 from quart_schema import tag, validate_querystring, validate_request, validate_response
 
 from crdt_sessions.errors import AccessDenied, BadSessionId, SessionExists
-from crdt_sessions.ids import Millis, name_of
+from crdt_sessions.ids import Millis, SessionId, name_of
 from crdt_sessions.model import (
     SessionView,
 )
@@ -192,10 +192,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @answers(204)
     async def delete_session(name: str) -> tuple[str, int]:
         """Delete a session for good. Its peers are closed with 4404 and it does not come back by itself."""
-        wanted = asked_session(name)
-        await registry.delete(wanted)
-        current_admission().grants.forget(wanted)
-        await registry.audit.record("session.delete", current_principal().id, wanted)
+        await delete_for_good(registry, asked_session(name))
         return "", 204
 
     @sessions.get("/<name>/presence")
@@ -268,6 +265,17 @@ async def _listed(
         return await store.sessions(after=place, limit=limit, tenant=tenant, statuses=statuses, member=query.member)
 
     return await visible(read, lambda record: principal.may_see(record.id), query.limit)
+
+
+async def delete_for_good(registry: SessionRegistry, wanted: SessionId) -> None:
+    """Delete a session in the name of the current principal.
+
+    Raises:
+        SessionNotFound: there is none.
+    """
+    await registry.delete(wanted)
+    current_admission().grants.forget(wanted)
+    await registry.audit.record("session.delete", current_principal().id, wanted)
 
 
 def creates(registry: SessionRegistry, principal: Principal) -> bool:

@@ -17,7 +17,7 @@ from crdt_sessions_server.gateways.durable_streams.headers import as_the_protoco
 from crdt_sessions_server.gateways.durable_streams.reading import QUERY, answered_view
 from crdt_sessions_server.gateways.durable_streams.updates import Updates, Vectors
 from crdt_sessions_server.http.describing import BYTES, LINES, NOTHING, SSE, Parameter, answers, reads, refuses, takes
-from crdt_sessions_server.rest.sessions import creates
+from crdt_sessions_server.rest.sessions import creates, delete_for_good
 
 _SNAPSHOT = "_snapshot"
 _OCTETS = {"application/octet-stream": BYTES}
@@ -45,6 +45,11 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             return _snapshot(*await updates.snapshot(), found=offset == "snapshot")
         return await answered_view(updates, registry.clock, registry.long_poll_s)
 
+    _writing(streams, registry, vectors)
+    return streams
+
+
+def _writing(streams: Blueprint, registry: SessionRegistry, vectors: Vectors) -> None:
     @streams.put("/<room:name>")
     @tag(["streams"])
     @answers(200, NOTHING, "The session is there.", {names.NEXT: "Where its updates end."})
@@ -85,7 +90,18 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             told |= {names.EPOCH: str(batch.epoch), names.PRODUCER_SEQ: str(batch.seq)}
         return Response(b"", 204 if batch is None else 200, headers=told)
 
-    return streams
+    @streams.delete("/<room:name>")
+    @tag(["streams"])
+    @answers(204)
+    @refuses(*_REFUSES)
+    async def delete_document(name: str) -> Response:
+        """Delete a session for good. It does not come back by being asked for (`PUT`)."""
+        _no_awareness()
+        try:
+            await delete_for_good(registry, asked_session(name))
+        except errors.SessionNotFound:
+            raise StreamNotFound(path=name) from None
+        return Response(b"", 204)
 
 
 def _no_awareness() -> None:
