@@ -17,6 +17,7 @@ _TABLE = {  # dev, ci, nightly
     "passes": (2, 2, 15),  # of each named point of the storage path, before the service dies there
     "deaths": (8, 8, 40),  # of the service between two peers that write
     "faults": (3, 4, 1_000),  # of three nodes and their PostgreSQL
+    "node_histories": (40, 100, 10_000),  # of nodes over one simulated database
     "agents": (3, 3, 40),  # that die in each way
     "frames": (10_000, 20_000, 1_000_000),  # mutated, thrown at a service
     "histories": (532, 532, 5_320),  # of the conformance data
