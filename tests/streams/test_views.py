@@ -185,7 +185,7 @@ def test_a_document_is_deleted_for_good(http, room):
     assert http.put(document).status_code == 410, (
         "a page that is still open asks for it again, and must not bring it back"
     )
-    assert http.get(f"/v1/sessions/{room}").status_code == 404
+    assert http.get(f"/v1/sessions/{room}").status_code == 410
     http.post("/v1/sessions", json={"id": room})
     assert http.get(document, params={"offset": "snapshot"}).status_code in (200, 307)
 
