@@ -43,6 +43,7 @@
     ├── NotFound                  a message, run or artifact that is not in the document
     ├── NotAnAnswer               it does not fit what people are asked
     ├── AlreadyDecided            what people were asked is settled; the first decision counts
+    ├── PieceSettled              a piece of a suggestion is settled; the first decision counts
     ├── NothingToDecide           nobody is asked about the tool call
     ├── CallNotGiven              a device brings the result of a tool call that is not its own
     ├── StorageError              the store failed; what was not acknowledged is not stored
@@ -298,6 +299,24 @@ class NotAnAnswer(CrdtSessionsError):
         super().__init__(f"that is no answer to what the tool call {call!r} asks: {why}")
         self.call = call
         self.why = why
+
+
+class PieceSettled(CrdtSessionsError):
+    """Somebody has decided otherwise about a piece of a suggestion before. Who comes later has no say.
+
+    Args:
+        suggestion: the suggestion.
+        piece: which piece, from 0.
+        accepted: what was settled.
+        by: the principal that decided.
+    """
+
+    def __init__(self, *, suggestion: str, piece: int, accepted: bool, by: str) -> None:
+        super().__init__(f"piece {piece} was {'accepted' if accepted else 'rejected'} by {by!r} already")
+        self.suggestion = suggestion
+        self.piece = piece
+        self.accepted = accepted
+        self.by = by
 
 
 class AlreadyDecided(CrdtSessionsError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal, cast
@@ -18,6 +19,7 @@ from crdt_sessions.model.positions import StructId, position_at
 from crdt_sessions.model.revisions import Passage, find, read_content, revision, text_at
 from crdt_sessions.model.rewriting import Alike, Scribe
 from crdt_sessions.model.steps import Content, content_in
+from crdt_sessions.model.suggestions import Suggestion, SuggestionHead, pieces_of
 from crdt_sessions.wire.varint import decode_state_vector
 
 if TYPE_CHECKING:
@@ -81,6 +83,36 @@ class ArtifactEditor:
         self._change(lambda view: self._begin(view, wanted.make, wanted.alike), begins=True)
         if wanted.passage is not None and not wanted.inline:
             self._show(wanted.passage.path, wanted.passage.start, wanted.passage.start)
+
+    def suggest(self, new: str, *, of: str | None = None, note: str = "") -> str:
+        """Suggest what :meth:`edit` would do; people accept or reject it piece by piece. Return the suggestion's id.
+
+        Args:
+            new: text; for rich text Markdown of one paragraph.
+            of: the passage that it is to stand for; everything if None, which is then suggested change by change.
+                In rich text it must be said.
+            note: for people.
+
+        Raises:
+            BadValue: there is no such passage, or more than one; or there is nothing to change.
+        """
+        pieces = pieces_of(self._content, self._id, new, of, self._dialect)
+        head = SuggestionHead(
+            artifact=self._id,
+            author=self._session.author,
+            run=self._run,
+            note=note,
+            created_at=self._session.now(),
+            pieces=pieces,
+        )
+        suggestion_id = uuid.uuid4().hex
+        self._session.edit(lambda view: view.suggestions.add(suggestion_id, head))
+        return suggestion_id
+
+    async def decided(self, suggestion_id: str) -> Suggestion:
+        """Return a suggestion once every piece of it is decided: ``settled`` says what, by piece."""
+        await self._session.until(lambda: self._session.view.suggestions[suggestion_id].over)
+        return self._session.view.suggestions[suggestion_id]
 
     def select(self, passage: str) -> None:
         """Show others a selection: the passage that one is about to change.

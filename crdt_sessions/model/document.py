@@ -114,6 +114,7 @@ class SessionDoc:
         for root in (roots.messages, roots.delegated):
             touched.messages.update((message_id, {"*"}) for message_id in list(root.keys()))
         touched.runs.update(roots.runs.keys())
+        touched.suggestions.update(roots.suggestions.keys())
 
     def append(self, update: bytes) -> None:
         """Apply an update of which is known that it is new and waits for nothing: it is itself what changes.
@@ -181,7 +182,7 @@ class SessionDoc:
     def touched(self) -> bool:
         """Whether :meth:`take_touched` has something to tell."""
         touched = self._touched  # asked for each token
-        return bool(touched.meta or touched.messages or touched.runs)
+        return bool(touched.meta or touched.messages or touched.runs or touched.suggestions)
 
     @property
     def may_hold_pairs(self) -> bool:

@@ -7,7 +7,7 @@ has an id, and what is inserted right behind an id stands where it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from pycrdt import Assoc, Doc, Text, TransactionEvent, XmlText
@@ -64,7 +64,7 @@ def position_at(
     beside = index + assoc
     if not 0 <= beside < length:
         return RelativePosition(type=_type_of(text), item=None, assoc=assoc)
-    client, clock, units = _delete(same_in(_copy(text)), beside)
+    client, clock, units = _delete(same_in(_copy(text.doc)), beside)
     return RelativePosition(
         type=_type_of(text), item=StructId(client=client, clock=clock + units - 1 if assoc else clock), assoc=assoc
     )
@@ -81,26 +81,48 @@ def index_of(text: Text, position: RelativePosition, same_in: Callable[[Doc[Any]
     Raises:
         BadValue: it is no place in this text.
     """
-    content = str(text)
     if position.item is None:
         if position.type != _type_of(text):
             raise _elsewhere()
-        return 0 if position.assoc else len(content)
-    copy = _copy(text)
-    marked = same_in(copy)
-    mark = next(char for char in map(chr, range(0xE000, 0x10FFFF)) if char not in content)
+        return 0 if position.assoc else len(str(text))
+    return find_place(text.doc, position.item, position.assoc, lambda copy: [((), same_in(copy))])[1]
+
+
+def find_place(
+    doc: Doc[Any],
+    item: StructId,
+    assoc: Literal[-1, 0],
+    texts_in: Callable[[Doc[Any]], Iterable[tuple[tuple[int, ...], TextType]]],
+) -> tuple[tuple[int, ...], int]:
+    """Return in which of several texts a place is, and where in it, in code points.
+
+    Args:
+        doc: the document.
+        item: the character that the place is at.
+        assoc: on which side of it, as :class:`RelativePosition` has it.
+        texts_in: returns the texts in a copy of the document, each with what it is called.
+
+    Raises:
+        BadValue: it is in none of them.
+    """
+    copy = _copy(doc)
+    texts = list(texts_in(copy))
+    said = set("".join(read_words(text).text for _, text in texts))
+    mark = next(char for char in map(chr, range(0xE000, 0x10FFFF)) if char not in said)
     try:
-        apply_guarded(copy, _behind(position.item, mark, decode_state_vector(copy.get_state())))
+        apply_guarded(copy, _behind(item, mark, decode_state_vector(copy.get_state())))
     except UpdateError as error:
         raise _elsewhere() from error
-    found = str(marked).find(mark)
-    if found < 0:
-        raise _elsewhere()
-    if position.assoc or not found:
-        return found
-    client, clock, units = _delete(marked, found - 1)
-    there = client == position.item.client and clock <= position.item.clock < clock + units
-    return found - there
+    for name, text in texts:
+        values = [atom.value for atom in read_words(text).atoms]
+        if mark not in values:
+            continue
+        found = values.index(mark)
+        if assoc or not found:
+            return name, found
+        client, clock, units = _delete(text, found - 1)
+        return name, found - (client == item.client and clock <= item.clock < clock + units)
+    raise _elsewhere()
 
 
 def _elsewhere() -> BadValue:
@@ -114,9 +136,9 @@ def _type_of(text: TextType) -> StructId | None:
     return StructId.model_validate(text.sticky_index(0, Assoc.BEFORE).to_json()["type"])
 
 
-def _copy(text: TextType) -> Doc[Any]:
+def _copy(doc: Doc[Any]) -> Doc[Any]:
     copy: Doc[Any] = Doc(client_id=_COPY)
-    apply_guarded(copy, text.doc.get_update())
+    apply_guarded(copy, doc.get_update())
     return copy
 
 

@@ -68,13 +68,13 @@ class Revision(NamedTuple):
             scribe.rewrite_children(content, self.whole or ())
 
 
-def revision(content: Content, new: str, of: str | None, dialect: Dialect) -> Revision:
+def revision(content: Content, new: str, of: str | Passage | None, dialect: Dialect) -> Revision:
     """Return the change that puts *new* in place of the passage *of*, or of everything if that is None.
 
     Args:
         content: what stands in the artifact.
         new: text, or Markdown.
-        of: a passage, as it reads without marks; it must be there exactly once, within one paragraph.
+        of: a passage; if it is said in words, as it reads without marks, it must be there exactly once.
         dialect: whose shape rich text gets that has none yet.
 
     Raises:
@@ -83,17 +83,22 @@ def revision(content: Content, new: str, of: str | None, dialect: Dialect) -> Re
     if isinstance(content, Text):
         if of is None:
             return Revision(BY_CHARACTERS, None, (), (words(new),))
-        return Revision(BY_CHARACTERS, find(content, of), words(new).atoms, None)
+        return Revision(BY_CHARACTERS, _found(content, of), words(new).atoms, None)
     dialect = dialect_of(read_children(content), dialect)
     if of is None:
         return Revision(alike(dialect), None, (), from_markdown(new, dialect))
-    passage = find(content, of)
+    passage = _found(content, of)
     inline = inline_from_markdown(new, dialect)
     if not all(isinstance(node, Words) for node in inline):
         raise BadValue(where="the text", why="it has a picture or a new line; replace the whole document with it")
     atoms = tuple(atom for node in inline if isinstance(node, Words) for atom in node.atoms)
     before = read_words(text_at(content, passage.path)).atoms[passage.start : passage.stop]
     return Revision(EXACTLY, passage, _marked_as(atoms, before), None)
+
+
+def read_passage(content: Content, passage: Passage) -> str:
+    """Return what people read at a passage."""
+    return _text(Words(read_words(text_at(content, passage.path)).atoms[passage.start : passage.stop]))
 
 
 def read_content(content: Content) -> str:
@@ -145,6 +150,10 @@ def text_at(content: Content, path: Sequence[int]) -> TextType:
     if not isinstance(found, TextType):
         raise BadValue(where="the path", why=f"there is no text at {list(path)}")
     return found
+
+
+def _found(content: Content, passage: str | Passage) -> Passage:
+    return find(content, passage) if isinstance(passage, str) else passage
 
 
 def _texts_in(parent: Parent, path: Path) -> Iterator[tuple[Path, TextType]]:

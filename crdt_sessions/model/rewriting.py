@@ -175,7 +175,11 @@ def text_changes(
     """Return how *old* becomes *new*, word by word, first changes first."""
     olds, news = list(map(key, old)), list(map(key, new))
     head = _alike(olds, news)
+    while head > 0 and any(_in_word(each, head) for each in (old, new)):
+        head -= 1
     tail = _alike(olds[head:][::-1], news[head:][::-1])
+    while tail > 0 and any(_in_word(each, len(each) - tail) for each in (old, new)):
+        tail -= 1
     stop, end = len(olds) - tail, len(news) - tail
     if head == stop and head == end:
         return []
@@ -185,6 +189,13 @@ def text_changes(
     starts, begins = _borders(one, head), _borders(other, head)
     codes = SequenceMatcher(None, one, other, autojunk=False).get_opcodes()
     return [Change(starts[a], starts[b], begins[c], begins[d]) for tag, a, b, c, d in codes if tag != "equal"]
+
+
+def _in_word(atoms: Sequence[Atom], at: int) -> bool:
+    """Whether a place is in the middle of a word."""
+    return 0 < at < len(atoms) and all(
+        isinstance(each.value, str) and each.value.isalnum() for each in atoms[at - 1 : at + 1]
+    )
 
 
 def _tokens(atoms: Sequence[Atom], keys: Sequence[Hashable]) -> list[tuple[Hashable, ...]]:

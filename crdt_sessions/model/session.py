@@ -18,6 +18,7 @@ from crdt_sessions.model.messages import Messages, MessageView, order
 from crdt_sessions.model.runs import Runs
 from crdt_sessions.model.spelling import spelled, whole
 from crdt_sessions.model.strings import checked_id, derived, is_id
+from crdt_sessions.model.suggestions import Suggestions
 from crdt_sessions.model.thread import conversation
 from crdt_sessions.model.values import (
     ANY_AGENT,
@@ -44,6 +45,7 @@ class SessionView:
         self.runs = Runs(document)
         self.artifacts = Artifacts(document)
         self.edits = Edits(document)
+        self.suggestions = Suggestions(document)
         self.state = document.roots.state
         self.receipts = document.roots.receipts
 

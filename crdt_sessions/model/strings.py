@@ -83,6 +83,7 @@ class _Millis:
 MessageId = Annotated[str, _id(ID_CHARACTERS)]
 RunId = Annotated[str, _id(ID_CHARACTERS)]
 ArtifactId = Annotated[str, _id(ID_CHARACTERS)]
+SuggestionId = Annotated[str, _id(ID_CHARACTERS)]
 PrincipalId = Annotated[str, _id(ID_CHARACTERS)]
 AgentName = Annotated[str, _id(AGENT_CHARACTERS)]
 ToolCallId = Annotated[str, Field(max_length=CALL_CHARACTERS)]

@@ -22,17 +22,21 @@ class Touched:
     runs: set[str] = field(default_factory=set)
     """Run ids."""
 
+    suggestions: set[str] = field(default_factory=set)
+    """Ids of suggestions."""
+
     @property
     def within_messages(self) -> bool:
         """Whether only something deep in messages changed."""
-        return not (self.meta or self.runs or any(self.messages.values()))
+        return not (self.meta or self.runs or self.suggestions or any(self.messages.values()))
 
     def take(self) -> Touched:
         """Return what was noted, and begin anew."""
-        taken = Touched(self.meta.copy(), self.messages.copy(), self.runs.copy())
+        taken = Touched(self.meta.copy(), self.messages.copy(), self.runs.copy(), self.suggestions.copy())
         self.meta.clear()
         self.messages.clear()
         self.runs.clear()
+        self.suggestions.clear()
         return taken
 
 
@@ -46,6 +50,7 @@ def watch(roots: Roots, touched: Touched) -> list[tuple[Any, Any]]:
         (roots.messages, _note_messages),
         (roots.delegated, _note_messages),
         (roots.runs, _note_runs),
+        (roots.suggestions, _note_suggestions),
     )
     return [(root, root.observe_deep(_bind(note, touched))) for root, note in notes]
 
@@ -78,6 +83,10 @@ def _note_messages(touched: Touched, event: _Event) -> None:
 
 def _note_runs(touched: Touched, event: _Event) -> None:
     touched.runs.update(_root_keys(event))
+
+
+def _note_suggestions(touched: Touched, event: _Event) -> None:
+    touched.suggestions.update(_root_keys(event))
 
 
 def _root_keys(event: _Event) -> list[str]:

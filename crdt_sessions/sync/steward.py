@@ -5,6 +5,7 @@ offline; decisions are written once, here. Layout 1, section "Who decides":
 
 * a message's place in the session's order (``seq``), and who wrote it (``by``) where that is known, once;
 * everything about runs (:mod:`crdt_sessions.sync.runs`);
+* which decision about a piece of a suggestion counts (:mod:`crdt_sessions.sync.suggestions`);
 * the keys of ``meta`` that belong to the server.
 
 What a peer overwrites of it is restored in the next turn. What is not of layout 1 is left where it stands, nothing
@@ -24,6 +25,7 @@ from crdt_sessions.sync.actor import NOBODY_KNOWN, Asker
 from crdt_sessions.sync.aside import Aside
 from crdt_sessions.sync.records import Asked, Unreadable
 from crdt_sessions.sync.runs import RunDecisions, RunSteward, Write
+from crdt_sessions.sync.suggestions import SuggestionSteward
 
 _MAX_TOLD = 1000
 _MAX_WHY = 500
@@ -44,6 +46,7 @@ class Steward:
         self._view = view
         self._meta = meta
         self._runs = runs
+        self._suggestions = SuggestionSteward(view)
         self._seqs: dict[str, int] = {}
         self._by: dict[str, str | None] = {}
         self._restored: list[str] = []
@@ -79,9 +82,11 @@ class Steward:
                 self._by[message_id] = by
                 self._last_seq = max(self._last_seq, seq)
         self._runs.start(now)
+        self._suggestions.start()
         runs = self._view.runs.all()
         outputs: dict[str, set[str]] = {run.output: set() for run in runs if run.output is not None and not run.over}
-        touched = Touched(set(self._meta), outputs | open_messages, {run.id for run in runs})
+        proposed = set(self._view.suggestions.ids())
+        touched = Touched(set(self._meta), outputs | open_messages, {run.id for run in runs}, proposed)
         self.decide(touched, now, Asker(decides=False))
         self._restored.clear()
 
@@ -93,6 +98,10 @@ class Steward:
         self._settle_meta(touched.meta)
         self._settle_runs(touched.runs, now, by)
         self._settle_order(touched.messages, now, by)
+        if touched.suggestions:
+            writes, restored = self._suggestions.look_at(touched.suggestions, now, by)
+            self._writes += writes
+            self._restored += restored
         for message_id in touched.messages:
             if not self._aside.left("message", message_id):
                 with self._aside.about("message", message_id):

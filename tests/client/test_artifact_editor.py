@@ -1,4 +1,4 @@
-"""An agent edits artifacts beside people: small edits, carets that stock bindings draw, streaming, undo."""
+"""An agent edits artifacts beside people, as docs/how-to/editors.md says: small edits, carets, streaming, undo."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from crdt_sessions.errors import BadValue, NotFound
 from crdt_sessions.model import ArtifactHead, RelativePosition
 from crdt_sessions.model.artifacts import ContentKind
 from crdt_sessions.model.dialects import Dialect
+from crdt_sessions.model.suggestions import PieceDecision
 from tests.processes import PATIENCE, Server
 
 
@@ -140,3 +141,75 @@ async def test_what_a_run_did_is_undone_from_another_device_after_it_is_gone(ser
         assert len(await bob.undo(run, artifact="draft")) == 1
         await bob.until(lambda: text_of(bob) == "Ours, of people(Ann) .")
         assert await bob.undo(run) == []
+
+
+def decide(service, room, suggestion, **said):
+    with service.http() as http:
+        return http.post(f"/v1/sessions/{room}/suggestions/{suggestion}/decisions", json=said)
+
+
+async def test_pieces_of_a_suggestion_are_accepted_and_rejected_once_each(service, room):
+    async with connect(service.url, room, id="ann") as ann, connect(service.url, room, id="bot") as bot:
+        draft = editor(bot, content="We go by car, at noon, to Oslo.")
+        suggested = draft.suggest("We go by train, at dawn, to Oslo.", note="greener")
+        await bot.durable()
+        assert [(each.before, each.after) for each in bot.view.suggestions[suggested].pieces] == [
+            ("car", "train"),
+            ("noon", "dawn"),
+        ]
+        assert draft.content == "We go by car, at noon, to Oslo.", "nothing changes by itself"
+        ann.edit(lambda view: view.artifacts.splice("draft", 0, 2, "Tomorrow we"))
+        await ann.durable()
+        accepted = decide(service, room, suggested, accepted=True, pieces=[0], principal="ann").json()
+        assert accepted["settled"]["0"]["by"] == "ann"
+        late = decide(service, room, suggested, accepted=False, principal="bob", pieces=[0])
+        assert (late.status_code, late.json()["by"]) == (409, "ann")
+        ann.edit(lambda view: view.suggestions.decide(suggested, 1, "ann", PieceDecision(accepted=False, at=1)))
+        settled = (await draft.decided(suggested)).settled
+        assert {piece: each.accepted for piece, each in settled.items()} == {"0": True, "1": False}
+        await bot.until(lambda: draft.content == "Tomorrow we go by train, at noon, to Oslo.")
+        assert decide(service, room, suggested, accepted=True, pieces=[7]).status_code == 404
+        assert decide(service, room, "nothing", accepted=True).status_code == 404
+
+
+async def test_who_decides_offline_and_later_is_told_and_what_is_settled_stays(service, room):
+    async with connect(service.url, room, id="ann") as ann, connect(service.url, room, id="bot") as bot:
+        draft = editor(bot, "xml", "# Plan\n\nWe go by **car** now.\n")
+        suggested = draft.suggest("*train*", of="car")
+        with pytest.raises(BadValue, match="say which passage"):
+            draft.suggest("# Other")
+        await bot.durable()
+        await ann.until(lambda: suggested in ann.view.suggestions)
+        ann.go_offline()
+        ann.edit(lambda view: view.suggestions.decide(suggested, 0, "ann", PieceDecision(accepted=False, at=1)))
+        assert decide(service, room, suggested, accepted=True, principal="bob").status_code == 200
+        await bot.until(lambda: "*train*" in draft.content)
+        ann.go_online()
+        await ann.until(lambda: bool(ann.view.suggestions[suggested].late))
+        found = ann.view.suggestions[suggested]
+        assert [(each.by, each.why, each.accepted) for each in found.late] == [("ann", "late", False)]
+        overwritten = found.settled["0"].replace(accepted=False, by="ann")
+        ann.edit(lambda view: view.suggestions.put(suggested, 0, overwritten))
+        await ann.durable()
+        await ann.until(lambda: ann.view.suggestions[suggested].settled["0"].by == "bob")
+        assert draft.content == "# Plan\n\nWe go by *train* now.\n", "it was done once"
+
+
+async def test_what_has_changed_meanwhile_is_not_changed_by_a_suggestion(service, room):
+    async with connect(service.url, room, id="bot") as bot:
+        draft = editor(bot, content="We go by car to Oslo.")
+        suggested = draft.suggest("train", of="car")
+        draft.edit("cart", of="car")
+        await bot.durable()
+        answer = decide(service, room, suggested, accepted=True, principal="ann").json()
+        assert answer["settled"]["0"]["outdated"] is True
+        assert draft.content == "We go by cart to Oslo."
+        with service.http() as http:
+            url = f"/v1/sessions/{room}/artifacts/draft/suggestions"
+            new = {"id": "s1", "content": "bus", "of": "cart"}
+            assert http.post(url, json=new).status_code == 201
+            assert http.post(url, json=new).json()["pieces"][0]["after"] == "bus"
+            assert http.post(url, json={"content": "x", "of": "nowhere"}).status_code == 422
+            assert [each["id"] for each in http.get(url).json()["suggestions"]] == [suggested, "s1"]
+        assert decide(service, room, "s1", accepted=True, principal="ann").status_code == 200
+        await bot.until(lambda: draft.content == "We go by bus to Oslo.")

@@ -108,7 +108,13 @@ def test_every_error_stands_in_the_tree_and_has_a_place_in_both_tables():
     client_only = {kind for kind in _error_classes() if re.search(rf"─ {kind.__name__} +\(client\)", errors.__doc__)}
     client_only |= {errors._SessionError, errors.StreamError, *stopped}
     http_only = {errors.SessionExists, errors.BadDocument, errors.BadValue, errors.NotFound}
-    http_only |= {errors.RunNotClaimable, errors.RunsActive, errors.WrongOffset, errors.AlreadyDecided}
+    http_only |= {
+        errors.RunNotClaimable,
+        errors.RunsActive,
+        errors.WrongOffset,
+        errors.AlreadyDecided,
+        errors.PieceSettled,
+    }
     http_only |= {errors.NothingToDecide, errors.NotAnAnswer, errors.AgentAway, errors.EmptyMessage}
     http_only |= {errors.AllowanceSpent, errors.CallNotGiven, errors.NodeRefused}
     http_only |= set(_error_classes(errors.StreamError))

@@ -62,6 +62,12 @@ REQUESTS = [
     ("POST", "/v1/sessions/{name}/artifacts/{artifact}/splice", {
         "position": {"type": {"client": 1, "clock": 0}, "item": {"client": 1, "clock": 0}, "assoc": 0}, "insert": "t",
     }),
+    ("POST", "/v1/sessions/{name}/artifacts/{artifact}/suggestions", {
+        "id": "s", "content": "d", "of": "c", "note": "n", "run": "r", "author": {"id": "ann", "name": "Ann"},
+    }),
+    ("POST", "/v1/sessions/{name}/suggestions/{suggestion}/decisions", {
+        "accepted": True, "reason": "r", "principal": "ann",
+    }),
     ("POST", "/v1/sessions/{name}/runs/{run}/undo", {"artifact": "a"}),
     ("POST", "/v1/sessions/{name}/runs", {"id": "r1", "messageId": "m", "agent": "a", "trigger": "submit"}),
     ("POST", "/v1/sessions/{name}/runs/{run}/cancel", {"reason": "r", "principal": "ann"}),
@@ -192,6 +198,7 @@ def test_odd_strings_are_refused_or_taken(http, number):
         "path": "a",
         "artifact": "a",
         "device": "d",
+        "suggestion": "s",
     }
     if "/calls/" in template:
         asked = {"name": "t", "input": "i", "clientCall": {"requestedAt": 1}}

@@ -146,6 +146,12 @@ OF_ERRORS: dict[type[errors.CrdtSessionsError], ProblemType] = {
         "It does not fit what is asked",
         "Look at approvalRequest of the tool call: its kind, and the schema that the value must fit.",
     ),
+    errors.PieceSettled: ProblemType(
+        "piece-settled",
+        409,
+        "It is decided already",
+        "Show what was decided about the piece; it holds for everybody.",
+    ),
     errors.AlreadyDecided: ProblemType(
         "already-decided",
         409,

@@ -1,0 +1,266 @@
+"""``suggestions``: changes of artifacts that are proposed, and that people accept or reject piece by piece.
+
+A piece is a passage, held by its ends, and what is to stand in its place. Whoever decides writes so under their name;
+the first decision that reaches the server counts, and the server makes the change in the same transaction.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from pycrdt import Map, Text
+from pydantic import Field, ValidationError
+
+from crdt_sessions.errors import BadValue, NotFound
+from crdt_sessions.model.base import Value
+from crdt_sessions.model.dialects import Dialect
+from crdt_sessions.model.document import SessionDoc
+from crdt_sessions.model.nodes import read_words, words
+from crdt_sessions.model.positions import RelativePosition, find_place, index_of, position_at
+from crdt_sessions.model.revisions import BY_CHARACTERS, Passage, Path, find, read_passage, revision, text_at, texts
+from crdt_sessions.model.rewriting import Scribe, text_changes
+from crdt_sessions.model.spelling import json_object, spelled
+from crdt_sessions.model.steps import Content, content_in
+from crdt_sessions.model.strings import ArtifactId, Reason, RunId, Time, Who
+from crdt_sessions.model.values import Author
+
+MOST_PIECES = 200
+"""Pieces of a suggestion."""
+
+
+class Piece(Value):
+    """A passage, and what is to stand in its place."""
+
+    begin: RelativePosition
+    end: RelativePosition
+    before: str
+    """What stands there, as people read it; if it does not any more, the piece cannot be accepted."""
+    after: str
+    """What is to stand there: text, or Markdown of one paragraph."""
+
+
+class SuggestionHead(Value):
+    """``suggestions[id].head``: written once, by whoever suggests."""
+
+    artifact: ArtifactId
+    author: Author
+    run: RunId | None = None
+    note: Reason = ""
+    created_at: Time
+    pieces: list[Piece] = Field(min_length=1, max_length=MOST_PIECES)
+
+
+class PieceDecision(Value):
+    """``suggestions[id].decisions[<piece>:<principal>]``: what somebody says about a piece."""
+
+    accepted: bool
+    reason: Reason | None = None
+    at: Time
+
+
+class Settled(Value):
+    """``suggestions[id].settled[<piece>]``: what was decided, once; the server writes it."""
+
+    accepted: bool
+    by: Who
+    reason: Reason | None = None
+    at: Time
+    outdated: bool | None = None
+    """It was accepted, but what it changes had changed; so nothing was done."""
+
+
+class LatePieceDecision(PieceDecision):
+    """A decision that did not count."""
+
+    piece: int
+    by: Who
+    why: str
+    """``late``, ``role`` (they may not decide) or ``not-yours`` (it stood under somebody else's name)."""
+
+
+class Suggestion(SuggestionHead):
+    """A suggestion in JSON form."""
+
+    id: str
+    settled: dict[str, Settled] = Field(default_factory=dict)
+    late: list[LatePieceDecision] = Field(default_factory=list)
+
+    @property
+    def over(self) -> bool:
+        """Whether every piece is decided."""
+        return all(str(at) in self.settled for at in range(len(self.pieces)))
+
+
+class Suggestions:
+    """``suggestions``, by their ids."""
+
+    def __init__(self, document: SessionDoc) -> None:
+        self._document = document
+        self._root = document.roots.suggestions
+
+    def __contains__(self, suggestion_id: str) -> bool:
+        return suggestion_id in self._root
+
+    def ids(self) -> list[str]:
+        """Return the ids of all suggestions."""
+        return list(self._root.keys())
+
+    def add(self, suggestion_id: str, head: SuggestionHead) -> None:
+        """Add a suggestion, unless the id is taken."""
+        if suggestion_id not in self._root:
+            entry = {"head": head.json_value(), "decisions": Map({}), "settled": Map({})}
+            self._root[suggestion_id] = Map(entry)
+
+    def decide(self, suggestion_id: str, piece: int, principal: str, decision: PieceDecision) -> None:
+        """Write down what *principal* says about a piece.
+
+        Raises:
+            NotFound: there is no such suggestion, or no such piece.
+        """
+        if not 0 <= piece < len(self[suggestion_id].pieces):
+            raise NotFound(what="piece of the suggestion", id=str(piece))
+        self._map(suggestion_id, "decisions")[f"{piece}:{principal}"] = decision.json_value()
+
+    def take_back(self, suggestion_id: str, key: str) -> None:
+        """Take a decision away that is not what it says."""
+        decisions = self._map(suggestion_id, "decisions")
+        if key in decisions:
+            del decisions[key]
+
+    def decisions(self, suggestion_id: str) -> dict[str, tuple[int, str, PieceDecision]]:
+        """Return what people said, by its keys, first things first: the piece, the principal, the decision."""
+        found = {}
+        for key, value in self._map(suggestion_id, "decisions").items():
+            piece, _, principal = key.partition(":")
+            try:
+                decision = PieceDecision.model_validate(json_object(value))
+            except ValidationError:
+                continue
+            if piece.isascii() and piece.isdigit() and principal:
+                found[key] = (int(piece), principal, decision)
+        return dict(sorted(found.items(), key=lambda item: (item[1][2].at, item[0])))
+
+    def settle(self, suggestion_id: str, piece: int, settled: Settled) -> Settled:
+        """Settle a piece, and make its change if it is accepted and still can be; return what is settled.
+
+        Raises:
+            NotFound: there is no such suggestion.
+        """
+        if settled.accepted and not self._apply(self[suggestion_id], piece):
+            settled = settled.replace(outdated=True)
+        self.put(suggestion_id, piece, settled)
+        return settled
+
+    def put(self, suggestion_id: str, piece: int, settled: Settled | None) -> None:
+        """Write what was settled about a piece, and no more; None if nothing was."""
+        written = self._map(suggestion_id, "settled")
+        if settled is not None:
+            written[str(piece)] = settled.json_value()
+        elif str(piece) in written:
+            del written[str(piece)]
+
+    def note_late(self, suggestion_id: str, late: LatePieceDecision) -> None:
+        """Tell of a decision that did not count."""
+        entry = self._root[suggestion_id]
+        known = spelled(entry.get("late")) if "late" in entry else []
+        entry["late"] = [*(known if isinstance(known, list) else []), late.json_value()][-MOST_PIECES:]
+
+    def __getitem__(self, suggestion_id: str) -> Suggestion:
+        """Return a suggestion.
+
+        Raises:
+            NotFound: there is none that can be read.
+        """
+        entry = self._root.get(suggestion_id)
+        if not isinstance(entry, Map) or (head := json_object(entry.get("head"))) is None:
+            raise NotFound(what="suggestion", id=suggestion_id)
+        try:
+            more: dict[str, Any] = {
+                "settled": spelled(entry.get("settled")) or {},
+                "late": spelled(entry.get("late")) or [],
+            }
+            return Suggestion.model_validate({**head, **more, "id": suggestion_id})
+        except ValidationError:
+            raise NotFound(what="suggestion", id=suggestion_id) from None
+
+    def all(self, artifact: str | None = None) -> list[Suggestion]:
+        """Return the suggestions that can be read, of one artifact if that is said, oldest first."""
+        found = []
+        for suggestion_id in self.ids():
+            try:
+                suggestion = self[suggestion_id]
+            except NotFound:
+                continue
+            if artifact is None or suggestion.artifact == artifact:
+                found.append(suggestion)
+        return sorted(found, key=lambda suggestion: (suggestion.created_at, suggestion.id))
+
+    def _map(self, suggestion_id: str, key: str) -> Map[Any]:
+        entry = self._root.get(suggestion_id)
+        found = entry.get(key) if isinstance(entry, Map) else None
+        if not isinstance(found, Map):
+            raise NotFound(what="suggestion", id=suggestion_id)
+        return found
+
+    def _apply(self, suggestion: Suggestion, piece: int) -> bool:
+        """Make the change of a piece; return whether it could be made."""
+        wanted = suggestion.pieces[piece]
+        try:
+            content = content_in(self._document.doc, suggestion.artifact)
+            passage = _passage(content, wanted, suggestion.artifact)
+            if passage is None or read_passage(content, passage) != wanted.before:
+                return False
+            made = revision(content, wanted.after, passage, "tiptap")
+        except (BadValue, NotFound):
+            return False
+        made.make(content, Scribe(made.alike))
+        return True
+
+
+def pieces_of(content: Content, artifact_id: str, new: str, of: str | None, dialect: Dialect) -> list[Piece]:
+    """Return the pieces of a suggestion that puts *new* in place of the passage *of*, or of everything.
+
+    Raises:
+        BadValue: there is no such passage, or *new* cannot stand there; or it is everything of rich text; or there is
+            nothing to change, or too much.
+    """
+    if of is not None:
+        revision(content, new, of, dialect)  # so that what cannot be made is not suggested
+        found = [(find(content, of), new)]
+    elif isinstance(content, Text):
+        old, wanted = read_words(content).atoms, words(new).atoms
+        changes = text_changes(old, wanted, BY_CHARACTERS.atom)
+        found = [(Passage((), a, b), "".join(str(atom.value) for atom in wanted[c:d])) for a, b, c, d in changes]
+    else:
+        raise BadValue(where="the suggestion", why="of rich text, say which passage is to become another (of=...)")
+    if not 0 < len(found) <= MOST_PIECES:
+        raise BadValue(where="the suggestion", why=f"it has {len(found)} pieces, and not 1 to {MOST_PIECES}")
+    return [_piece(content, artifact_id, passage, after) for passage, after in found]
+
+
+def _piece(content: Content, artifact_id: str, passage: Passage, after: str) -> Piece:
+    text = text_at(content, passage.path)
+
+    def same_in(copy: Any) -> Any:
+        return text_at(content_in(copy, artifact_id), passage.path)
+
+    empty = passage.start == passage.stop
+    begin = position_at(text, passage.start, -1 if empty else 0, same_in)
+    end = begin if empty else position_at(text, passage.stop, -1, same_in)
+    return Piece(begin=begin, end=end, before=read_passage(content, passage), after=after)
+
+
+def _passage(content: Content, piece: Piece, artifact_id: str) -> Passage | None:
+    """Return where a piece is now; None if it has been torn apart."""
+    begin, end = (_place(content, each, artifact_id) for each in (piece.begin, piece.end))
+    return Passage(begin[0], begin[1], end[1]) if begin[0] == end[0] and begin[1] <= end[1] else None
+
+
+def _place(content: Content, position: RelativePosition, artifact_id: str) -> tuple[Path, int]:
+    if position.item is not None:
+        return find_place(
+            content.doc, position.item, position.assoc, lambda copy: texts(content_in(copy, artifact_id))
+        )
+    if isinstance(content, Text):
+        return (), index_of(content, position, lambda copy: cast(Text, content_in(copy, artifact_id)))
+    raise BadValue(where="position", why="in rich text it is beside a character")
