@@ -86,4 +86,4 @@ lock: $(VENV)/.ready                  ## resolve the lock files anew; what the d
 	$(COMPILE) --extra server --extra postgres --group install --constraint requirements-dev.lock -o server/deploy/requirements.lock
 
 clean:
-	rm -rf $(VENV) build examples/web/node_modules tests/*/js/node_modules examples/gateways/node_modules
+	rm -rf $(VENV) build examples/web/node_modules tests/*/js/node_modules examples/gateways/node_modules examples/editors/node_modules

@@ -18,7 +18,7 @@ if [ "$(node -p 'process.versions.node.split(".")[0]')" -lt 20 ]; then
   echo "NOTE: Node $(node --version) is too old (20 or newer is needed): tests that need it will be SKIPPED."
   exit 0
 fi
-for folder in tests/interop/js tests/gateways/js tests/streams/js tests/mcp/js examples/web examples/gateways; do
+for folder in tests/interop/js tests/gateways/js tests/streams/js tests/mcp/js examples/web examples/gateways examples/editors; do
   if [ ! -f "$folder/node_modules/.package-lock.json" ] || [ "$folder/package-lock.json" -nt "$folder/node_modules/.package-lock.json" ]; then
     echo "installing npm packages of $folder (each of these folders takes 30 to 120 MB on disk, and up to a minute) ..."
     npm --prefix "$folder" ci --silent --no-audit --no-fund || {

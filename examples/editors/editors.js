@@ -1,0 +1,77 @@
+// Each editor as its makers bind it to Yjs. Nothing here knows of agents.
+import { BlockNoteEditor } from '@blocknote/core'
+import { EditorState } from '@codemirror/state'
+import { EditorView, lineNumbers } from '@codemirror/view'
+import { registerRichText } from '@lexical/rich-text'
+import { createBinding, syncCursorPositions, syncLexicalUpdateToYjs, syncYjsChangesToLexical } from '@lexical/yjs'
+import { Editor } from '@tiptap/core'
+import Collaboration from '@tiptap/extension-collaboration'
+import CollaborationCaret from '@tiptap/extension-collaboration-caret'
+import { TableKit } from '@tiptap/extension-table'
+import StarterKit from '@tiptap/starter-kit'
+import { $createParagraphNode, $getRoot, createEditor } from 'lexical'
+import { schema } from 'prosemirror-markdown'
+import { EditorState as ProseMirrorState } from 'prosemirror-state'
+import { EditorView as ProseMirrorView } from 'prosemirror-view'
+import Quill from 'quill'
+import QuillCursors from 'quill-cursors'
+import { yCollab } from 'y-codemirror.next'
+import { yCursorPlugin, ySyncPlugin, yUndoPlugin } from 'y-prosemirror'
+import { QuillBinding } from 'y-quill'
+import * as Y from 'yjs'
+import { artifact, awareness, doc, person, provider } from './place.js'
+
+/** By name: which artifact it edits, and how it is put into a box. */
+export const editors = {
+  codemirror: ['text', parent => {
+    const text = artifact('text', Y.Text)
+    const extensions = [lineNumbers(), EditorView.lineWrapping, EditorView.contentAttributes.of({ 'aria-label': 'Text' }), yCollab(text, awareness)]
+    return new EditorView({ parent, state: EditorState.create({ doc: text.toString(), extensions }) })
+  }],
+  quill: ['text', parent => {
+    Quill.register('modules/cursors', QuillCursors)
+    const box = parent.appendChild(document.createElement('div'))
+    const quill = new Quill(box, { theme: 'snow', modules: { cursors: true, toolbar: false } })
+    return new QuillBinding(artifact('text', Y.Text), quill, awareness)
+  }],
+  prosemirror: ['prosemirror', parent => {
+    const plugins = [ySyncPlugin(artifact('prosemirror', Y.XmlFragment)), yCursorPlugin(awareness), yUndoPlugin()]
+    return new ProseMirrorView(parent, { state: ProseMirrorState.create({ schema, plugins }) })
+  }],
+  tiptap: ['tiptap', element => new Editor({
+    element,
+    extensions: [
+      StarterKit.configure({ undoRedo: false }),
+      TableKit,
+      Collaboration.configure({ fragment: artifact('tiptap', Y.XmlFragment) }),
+      CollaborationCaret.configure({ provider, user: person })
+    ]
+  })],
+  blocknote: ['blocknote', parent => {
+    const fragment = artifact('blocknote', Y.XmlFragment)
+    const editor = BlockNoteEditor.create({ collaboration: { fragment, provider, user: person } })
+    editor.mount(parent.appendChild(document.createElement('div')))
+    return editor
+  }],
+  lexical: [null, parent => { // it binds to the root named "root", and to no artifact
+    const box = parent.appendChild(document.createElement('div'))
+    box.contentEditable = 'true'
+    const editor = createEditor({ namespace: 'editors', onError: error => { throw error } })
+    editor.setRootElement(box)
+    const binding = createBinding(editor, provider, 'root', doc, new Map([['root', doc]]))
+    const shared = binding.root.getSharedType()
+    shared.observeDeep((events, { origin }) => {
+      if (origin !== binding) syncYjsChangesToLexical(binding, provider, events, origin instanceof Y.UndoManager)
+    })
+    editor.registerUpdateListener(({ prevEditorState, editorState, dirtyLeaves, dirtyElements, normalizedNodes, tags }) => {
+      if (!tags.has('skip-collab')) {
+        syncLexicalUpdateToYjs(binding, provider, prevEditorState, editorState, dirtyElements, dirtyLeaves, normalizedNodes, tags)
+      }
+    })
+    awareness.on('update', () => syncCursorPositions(binding, provider))
+    registerRichText(editor)
+    if (shared.length > 0) editor.update(() => { binding.root.applyChildrenYjsDelta(binding, shared.toDelta()); binding.root.syncChildrenFromYjs(binding) }, { tag: 'skip-collab' })
+    editor.update(() => { if ($getRoot().isEmpty()) $getRoot().append($createParagraphNode()) })
+    return editor
+  }]
+}

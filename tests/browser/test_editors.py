@@ -1,0 +1,168 @@
+"""The page of docs/how-to/editors.md in real tabs: two people and an agent in one document, with stock bindings."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import http.server
+import subprocess
+import threading
+import uuid
+
+import pytest
+
+from crdt_sessions import connect
+from crdt_sessions.client.artifact_editor import ArtifactEditor
+from tests.browser.chromium import PHONE, needs_chromium
+from tests.processes import PATIENCE, ROOT
+
+PAGE = ROOT / "examples/editors"
+pytestmark = [
+    *needs_chromium,
+    pytest.mark.skipif(not (PAGE / "node_modules").is_dir(), reason="needs npm packages: make setup"),
+]
+CARETS = {
+    "codemirror": ".cm-ySelectionCaret",
+    "quill": ".ql-cursor",
+    "prosemirror": ".ProseMirror-yjs-cursor",
+    "tiptap": ".collaboration-carets__caret",
+    "blocknote": ".bn-collaboration-cursor__base",
+}
+SAYS = """(() => {
+  const box = document.querySelector('#editor').cloneNode(true)
+  for (const caret of box.querySelectorAll('%s, .ql-cursors, .cm-gutters')) caret.remove()
+  return box.textContent.replace(/[\\u2060\\u200b\\ufeff]/g, '').replaceAll('\\u00a0', ' ').includes('%s')
+})()"""
+WRITABLE = "#editor [contenteditable=true]"
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Return where the page is served, by a server of its own."""
+    out = tmp_path_factory.mktemp("editors")
+    subprocess.run(["node", PAGE / "build.mjs", out], check=True, timeout=PATIENCE)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quietly, directory=out))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+class _Quietly(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format, *args):
+        """Say nothing."""
+
+
+class Robot:
+    """An agent beside the tabs, with an event loop of its own."""
+
+    def __init__(self, url, room, run):
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._peer = connect(url, room, id="robot", name="Robot", kind="agent", quiet=True)
+        self._run = run
+        self._wait(self._peer.__aenter__())
+
+    def _wait(self, work):
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
+
+    def does(self, artifact, change, has=""):
+        """Have it change an artifact, once that holds something."""
+
+        async def work():
+            await self._peer.until(lambda: artifact in self._peer.view.artifacts)
+            draft = ArtifactEditor(self._peer, artifact, run=self._run)
+            await self._peer.until(lambda: has in draft.content)
+            done = change(draft)
+            await self._peer.durable()
+            return done
+
+        return self._wait(work())
+
+    def leave(self):
+        self._wait(self._peer.leave())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(PATIENCE)
+        self._loop.close()
+
+
+class Table:
+    """A room with Ann at a desk, Bob with a phone, and an agent that has a run."""
+
+    def __init__(self, browser, service, pages, editor):
+        self.room = f"editors-{uuid.uuid4().hex[:8]}"
+        self.http = service.http()
+        self.http.post("/v1/sessions", json={"id": self.room})
+        asked = self.http.post(f"/v1/sessions/{self.room}/messages", json={"text": "Improve it"}).json()
+        run = self.http.post(
+            f"/v1/sessions/{self.room}/runs", json={"messageId": asked["id"], "agent": "robot"}
+        ).json()["id"]
+        self.robot = Robot(service.url, self.room, run)
+        where = f"{pages}/?service={service.url}&session={self.room}&editor={editor}"
+        self.ann = browser.page(f"{where}&as=Ann")
+        self.ann.see(f"body[data-ready={editor}]")
+        self.bob = browser.page(f"{where}&as=Bob", **PHONE)
+        self.bob.see(f"body[data-ready={editor}]")
+
+    def both_say(self, text):
+        for page in (self.ann, self.bob):
+            page.until(SAYS % (", ".join(CARETS.values()), text))
+
+    def leave(self):
+        self.robot.leave()
+        for page in (self.ann, self.bob):
+            assert page.errors() == []
+            page.close()
+        self.http.close()
+
+
+@pytest.fixture
+def table(browser, service, pages, request):
+    table = Table(browser, service, pages, request.param)
+    yield table
+    table.leave()
+
+
+@pytest.mark.parametrize("table", CARETS, indirect=True)
+def test_two_people_and_an_agent_write_and_what_the_agent_did_is_undone(table, request):
+    editor = request.node.callspec.params["table"]
+    artifact = {"codemirror": "text", "quill": "text"}.get(editor, editor)
+    table.ann.do("type", WRITABLE, "We go by car to Oslo.")
+    table.both_say("We go by car to Oslo.")
+    table.robot.does(artifact, lambda draft: draft.edit("train", of="car"), has="car")
+    table.both_say("We go by train to Oslo.")
+    caret = f"[...document.querySelectorAll({CARETS[editor]!r})].find(each => each.textContent.includes('Robot'))"
+    for page in (table.ann, table.bob):
+        page.until(f"[...({caret})?.querySelectorAll('*') ?? []].some(each => each.getClientRects().length > 0)")
+    table.bob.do("press", WRITABLE, "Control+Home")
+    table.bob.do("type", WRITABLE, "Bob: ")
+    table.both_say("Bob: We go by train to Oslo.")
+    table.ann.click("#undo:enabled")
+    table.both_say("Bob: We go by car to Oslo.")
+
+
+@pytest.mark.parametrize("table", ["lexical"], indirect=True)
+def test_lexical_binds_to_the_session(table):
+    table.ann.do("type", WRITABLE, "Hello from Ann")
+    table.both_say("Hello from Ann")
+
+
+@pytest.mark.parametrize("table", ["tiptap"], indirect=True)
+def test_a_suggestion_is_accepted_here_and_rejected_there_and_one_of_them_counts(table, tmp_path):
+    table.ann.do("type", WRITABLE, "We go by car to Oslo.")
+    table.both_say("We go by car to Oslo.")
+    table.robot.does("tiptap", lambda draft: draft.suggest("**train**", of="car", note="no traffic"), has="car")
+    for page in (table.ann, table.bob):
+        page.says("Robot suggests: no traffic")
+    table.bob.cut(cut=True)
+    table.bob.click(".suggestion button:has-text('Reject')")
+    table.ann.click(".suggestion button:has-text('Accept')")
+    table.ann.says("Accepted by ann")
+    table.bob.cut(cut=False)
+    table.bob.says("Accepted by ann; you were later")
+    table.both_say("We go by train to Oslo.")
+    assert table.ann.text("#editor strong") == "train"
+    for name, page in (("desk", table.ann), ("phone", table.bob)):
+        page.do("screenshot", {"path": str(tmp_path / f"{name}.png")})
+        assert page.eval("document.documentElement.scrollWidth <= window.innerWidth"), "it fits"
