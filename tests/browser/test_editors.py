@@ -125,7 +125,7 @@ def table(browser, service, pages, request):
 
 
 @pytest.mark.parametrize("table", CARETS, indirect=True)
-def test_two_people_and_an_agent_write_and_what_the_agent_did_is_undone(table, request):
+def test_two_people_and_an_agent_write_and_what_the_agent_did_is_undone(table, request, tmp_path):
     editor = request.node.callspec.params["table"]
     artifact = {"codemirror": "text", "quill": "text"}.get(editor, editor)
     table.ann.do("type", WRITABLE, "We go by car to Oslo.")
@@ -138,6 +138,8 @@ def test_two_people_and_an_agent_write_and_what_the_agent_did_is_undone(table, r
     table.bob.do("press", WRITABLE, "Control+Home")
     table.bob.do("type", WRITABLE, "Bob: ")
     table.both_say("Bob: We go by train to Oslo.")
+    for name, page in (("desk", table.ann), ("phone", table.bob)):
+        page.do("screenshot", {"path": str(tmp_path / f"{name}.png")})
     table.ann.click("#undo:enabled")
     table.both_say("Bob: We go by car to Oslo.")
 
