@@ -32,6 +32,7 @@ _TABLE = {  # dev, ci, nightly
     ),  # of all of them, every how many-th is tried; that its piece of code is there, is seen of all
     "recordings": (5, 3, 1),  # of real answers, every how many-th goes through every gateway at once
     "soak": (30, 30, 600),  # seconds of a steady load
+    "phones": (12, 20, 1_000),  # that are online for seconds at random in thirty days
     "fresh": (0, 0, 99),  # pages of the documentation that are read in an empty environment as well
     "conformance": (0, 0, 1),  # whether the cases of the Durable Streams suite that take long are run, too
     "coverage": (0, 0, 1),  # whether requests at every bound of the OpenAPI document are made, beside random ones
