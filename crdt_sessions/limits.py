@@ -248,6 +248,17 @@ class Timing:
         20.0, "A long poll of a durable stream is answered after so many seconds, if nothing comes.", gt=0
     )
 
+    away_s: float = _bound(
+        60.0,
+        "Somebody whose last connection, stream or sync request ended so many seconds ago is there: a webhook is not"
+        " asked to wake them up.",
+        ge=0,
+    )
+
+    push_period_s: float = _bound(
+        15.0, "What happens for somebody within so many seconds wakes them up once, at the end.", gt=0
+    )
+
     authentication_s: float = _bound(
         10.0,
         "A socket of a Hocuspocus provider may be without a document that it was let into for so many seconds.",

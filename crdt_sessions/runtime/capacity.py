@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from crdt_sessions.errors import TooMany
 from crdt_sessions.limits import Limits
 from crdt_sessions.runtime.access import ANONYMOUS
+from crdt_sessions.runtime.attendance import Attendance
 from crdt_sessions.runtime.backlog import Backlog
 from crdt_sessions.runtime.load import Load
 from crdt_sessions.sync import LogMemory
@@ -23,9 +24,10 @@ class Capacity:
     Args:
         limits: how much there may be.
         load: measures the event loop and the memory; nothing does if None.
+        attendance: counts the connections of principals.
     """
 
-    def __init__(self, limits: Limits, load: Load | None) -> None:
+    def __init__(self, limits: Limits, load: Load | None, attendance: Attendance) -> None:
         self._limits = limits
         self.load = load
         """What measures the load of the process, if something does."""
@@ -33,7 +35,7 @@ class Capacity:
         """Connections right now."""
         self.by_tenant: Counter[str] = Counter()
         """Connections of each tenant right now."""
-        self._by_principal: Counter[tuple[str, str]] = Counter()
+        self._attendance = attendance
         self.backlog = Backlog(limits.total_uncommitted_bytes)
         """What waits for the disk in all sessions."""
         self.log_memory = LogMemory(limits.total_log_bytes)
@@ -48,18 +50,14 @@ class Capacity:
         Raises as :meth:`check_room`.
         """
         self.check_room(tenant, principal)
-        who = (tenant, principal)
         self.connections += 1
         self.by_tenant[tenant] += 1
-        self._by_principal[who] += 1
         try:
-            yield
+            with self._attendance.counted(tenant, principal):
+                yield
         finally:
             self.connections -= 1
             self.by_tenant[tenant] -= 1
-            self._by_principal[who] -= 1
-            if not self._by_principal[who]:
-                del self._by_principal[who]
 
     def check_room(self, tenant: str, principal: str) -> None:
         """Return if there is room for one more connection, or stream, of a *tenant* and *principal*.
@@ -73,7 +71,7 @@ class Capacity:
         if self.by_tenant[tenant] >= self._limits.max_connections_per_tenant:
             raise TooMany(what="connections of a tenant", limit=self._limits.max_connections_per_tenant)
         known = principal != ANONYMOUS
-        if known and self._by_principal[tenant, principal] >= self._limits.max_connections_per_principal:
+        if known and self._attendance.connections(tenant, principal) >= self._limits.max_connections_per_principal:
             limit = self._limits.max_connections_per_principal
             raise TooMany(what=f"connections of {principal}", limit=limit)
 

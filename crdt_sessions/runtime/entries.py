@@ -10,7 +10,16 @@ from pydantic import ValidationError
 from crdt_sessions.ids import ClientId, Millis
 from crdt_sessions.model import Spent
 from crdt_sessions.model.checks import why_not
-from crdt_sessions.storage import Amounts, Delivery, Entries, RunEntry, StoredSession, UsageKey, WriterEntry
+from crdt_sessions.storage import (
+    NO_ENTRIES,
+    Amounts,
+    Delivery,
+    Entries,
+    RunEntry,
+    StoredSession,
+    UsageKey,
+    WriterEntry,
+)
 from crdt_sessions.sync import Records, RunRecord, Spending, Writer
 
 _DAY_MS = 24 * 3600 * 1000
@@ -24,6 +33,9 @@ def entries_of(records: Sequence[Records], deliveries: Sequence[Delivery]) -> En
     for each in records:
         whole.runs.update(each.runs)
         whole.writers.update(each.writers)
+    usage = _usage_of(spending for each in records for spending in each.spendings)
+    if not (whole or deliveries or usage):
+        return NO_ENTRIES
     return Entries(
         runs=[
             RunEntry(
@@ -43,7 +55,7 @@ def entries_of(records: Sequence[Records], deliveries: Sequence[Delivery]) -> En
             for writer in whole.writers.values()
         ],
         deliveries=deliveries,
-        usage=_usage_of(spending for each in records for spending in each.spendings),
+        usage=usage,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from crdt_sessions.ids import SessionId
 from crdt_sessions.model import TERMINAL_STATUSES
 from crdt_sessions.runtime.claimants import Claimants
+from crdt_sessions.runtime.pushes import people_of
 from crdt_sessions.runtime.webhooks import Outbox
 from crdt_sessions.storage import Delivery
 from crdt_sessions.sync import Records, SessionEngine
@@ -33,11 +34,12 @@ class Notices:
 
     def deliveries(self, records: Sequence[Records]) -> list[Delivery]:
         """Return what is to be stored for absent people, together with *records*."""
-        notices = [notice for each in records for notice in each.notices] if self._outbox else []
-        if not notices:
+        if not self._outbox:
             return []
-        absent = self._absent()
-        return [delivery for notice in notices for delivery in self._outbox.deliveries(self._session, notice, absent)]
+        notices = [notice for each in records for notice in each.notices]
+        absent = self._absent() if notices else []
+        told = [delivery for notice in notices for delivery in self._outbox.deliveries(self._session, notice, absent)]
+        return told + self._outbox.pushes_of(self._session, self._engine, records)
 
     def announce(self, records: Sequence[Records]) -> None:
         """Tell workers and webhooks of what is durable now."""
@@ -55,7 +57,4 @@ class Notices:
 
     def _absent(self) -> list[str]:
         """Return the people who take part in the session and are not connected."""
-        known = {head.author.id for head in self._engine.view.messages.heads() if head.author.kind == "human"} | set(
-            self._engine.view.receipts.keys()
-        )
-        return sorted(known - self._engine.roster.principals())
+        return sorted(people_of(self._engine.view) - self._engine.roster.principals())

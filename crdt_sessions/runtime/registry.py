@@ -32,6 +32,7 @@ from crdt_sessions.model import ANY_AGENT, Later, SessionDoc, settled_meta
 from crdt_sessions.model.layout import checked_agent
 from crdt_sessions.runtime.access import ANONYMOUS, Access
 from crdt_sessions.runtime.allowances import Allowances
+from crdt_sessions.runtime.attendance import Attendance
 from crdt_sessions.runtime.audit import AuditLog
 from crdt_sessions.runtime.capacity import Capacity
 from crdt_sessions.runtime.channel import Channel, Transport, transport_over
@@ -44,6 +45,7 @@ from crdt_sessions.runtime.identifiers import Identifiers
 from crdt_sessions.runtime.load import Load
 from crdt_sessions.runtime.loading import Loading
 from crdt_sessions.runtime.lookout import Lookout
+from crdt_sessions.runtime.pushes import Pushes
 from crdt_sessions.runtime.quarantine import Quarantine
 from crdt_sessions.runtime.sandbox import Sandbox
 from crdt_sessions.runtime.session import Session
@@ -120,14 +122,22 @@ class SessionRegistry:
         self._identifiers = Identifiers(rng)
         self.health = StoreHealth(store, self.clock)
         self.audit = AuditLog(store, self.clock)
-        self.outbox = Outbox(store, webhooks, clock=self.clock, rng=rng, send=send)
+        attendance = Attendance(self.clock)
+        self.outbox = Outbox(
+            store,
+            webhooks,
+            clock=self.clock,
+            rng=rng,
+            send=send,
+            pushes=Pushes(attendance, self._timing),
+        )
         self.allowances = Allowances(store, usage_limits or UsageLimits(), self.clock)
         """How much runs may still use."""
         self.claimants = Claimants()
         """Those who wait for runs."""
         self.lookout = Lookout(store, self.claimants, self._working, rng)
         """What there is for those who wait here in other processes that share the store."""
-        self.capacity = Capacity(self.limits, load)
+        self.capacity = Capacity(self.limits, load, attendance)
         """What there is room for."""
         self.documents = Documents(sandbox, self._identifiers)
         """Work on documents, away from the event loop."""

@@ -19,7 +19,6 @@ import socket
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -27,9 +26,10 @@ import httpx
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import NotFound, StorageError
 from crdt_sessions.ids import Millis, SessionId, name_of, tenant_of
+from crdt_sessions.runtime.pushes import PUSH, Pushes, timestamp
 from crdt_sessions.signals import Signal
 from crdt_sessions.storage import Deliveries, Delivery
-from crdt_sessions.sync import Notice
+from crdt_sessions.sync import Notice, Records, SessionEngine
 
 _log = logging.getLogger("crdt_sessions.webhooks")
 
@@ -63,8 +63,9 @@ class Webhook:
         name: for people and for dead letters.
         url: where to post.
         secret: ``whsec_`` and base64: the key that signs.
-        events: which ones; all of :data:`EVENTS` if empty.
+        events: which ones; all of :data:`EVENTS` if empty. :data:`PUSH` only if it is named.
         tenant: whose sessions it hears of.
+        content: whether pushes have words of what happened.
 
     Raises:
         ValueError: the secret is not of that form, or an event is unknown.
@@ -75,14 +76,14 @@ class Webhook:
     secret: str
     events: tuple[str, ...] = ()
     tenant: str = ""
+    content: bool = False
 
     def __post_init__(self) -> None:
         if not self.key:
             raise ValueError(f"webhook {self.name!r}: the secret is {_SECRET_PREFIX!r} and 24 to 64 bytes in base64")
-        if unknown := set(self.events) - set(EVENTS):
-            raise ValueError(
-                f"webhook {self.name!r}: there are no events {', '.join(sorted(unknown))}, only {', '.join(EVENTS)}"
-            )
+        if unknown := set(self.events) - {*EVENTS, PUSH}:
+            known = ", ".join((*EVENTS, PUSH))
+            raise ValueError(f"webhook {self.name!r}: there are no events {', '.join(sorted(unknown))}, only {known}")
 
     @property
     def key(self) -> bytes:
@@ -117,6 +118,7 @@ class Outbox:
         clock: the only source of time.
         rng: source of jitter.
         send: how to post; HTTP if None.
+        pushes: finds out whom to wake up.
     """
 
     def __init__(
@@ -127,7 +129,9 @@ class Outbox:
         clock: Clock,
         rng: random.Random,
         send: Send | None = None,
+        pushes: Pushes,
     ) -> None:
+        self._pushes = pushes
         self._store = store
         self._webhooks = {webhook.name: webhook for webhook in webhooks}
         self._clock = clock
@@ -143,7 +147,7 @@ class Outbox:
         body = json.dumps(
             {
                 "type": notice.kind,
-                "timestamp": datetime.fromtimestamp(notice.at / 1000, UTC).isoformat().replace("+00:00", "Z"),
+                "timestamp": timestamp(notice.at),
                 "data": {"session": name_of(session), **_present(notice.data), "absent": absent},
             },
             ensure_ascii=False,
@@ -154,6 +158,20 @@ class Outbox:
             )
             for webhook in self._webhooks.values()
             if webhook.tenant == tenant_of(session) and (not webhook.events or notice.kind in webhook.events)
+        ]
+
+    def pushes_of(self, session: SessionId, engine: SessionEngine, records: Sequence[Records]) -> list[Delivery]:
+        """Return the deliveries for whom *records* concern and who is not there, to store together with these."""
+        receivers = [
+            webhook
+            for webhook in self._webhooks.values()
+            if PUSH in webhook.events and webhook.tenant == tenant_of(session)
+        ]
+        found = self._pushes.happenings(session, engine, records) if receivers else []
+        return [
+            self._pushes.delivery(session, engine, each, webhook.name, content=webhook.content)
+            for each in found
+            for webhook in receivers
         ]
 
     def look(self) -> None:
@@ -205,7 +223,7 @@ class Outbox:
             await asyncio.gather(sleeping, filled, return_exceptions=True)
 
     async def _deliver(self, delivery: Delivery) -> None:
-        error = await self._attempt(delivery)
+        error = None if self._pushes.needless(delivery) else await self._attempt(delivery)
         if error is None:
             await self._store.delivered(delivery.id)
             return

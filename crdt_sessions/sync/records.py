@@ -269,6 +269,15 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Posted:
+    """Somebody said something."""
+
+    message: str
+    author: str
+    at: Millis
+
+
+@dataclass(frozen=True, slots=True)
 class Deed:
     """Somebody did something that may be looked up later: an effect, for the audit log."""
 
@@ -318,7 +327,8 @@ class Records:
     runs: dict[str, RunRecord] = field(default_factory=dict)
     writers: dict[ClientId, Writer] = field(default_factory=dict)
     notices: list[Notice] = field(default_factory=list)
+    posted: list[Posted] = field(default_factory=list)
     spendings: list[Spending] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.runs or self.writers or self.notices)
+        return bool(self.runs or self.writers or self.notices or self.posted)

@@ -23,7 +23,7 @@ from crdt_sessions.model.checks import NO_MAP
 from crdt_sessions.model.strings import ID_CHARACTERS, NOT_AN_ID, is_id
 from crdt_sessions.sync.actor import NOBODY_KNOWN, Asker
 from crdt_sessions.sync.aside import Aside
-from crdt_sessions.sync.records import Asked, Unreadable
+from crdt_sessions.sync.records import Asked, Posted, Unreadable
 from crdt_sessions.sync.runs import RunDecisions, RunSteward, Write
 from crdt_sessions.sync.suggestions import SuggestionSteward
 
@@ -169,6 +169,8 @@ class Steward:
             self._seqs[head.id] = self._last_seq
             self._by[head.id] = by.principal
             self._write_place(head.id)
+            if head.role == "user" and head.id not in foreign and not head.imported:
+                self._runs.table.decided.records.posted.append(Posted(head.id, head.author.id, now))
             if head.id not in foreign and not self._aside.left("question", head.id):
                 with self._aside.about("question", head.id):
                     self._runs.answer(head, now, by)

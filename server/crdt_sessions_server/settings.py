@@ -219,6 +219,8 @@ class Settings(BaseModel):
         ge=1024**2,
         description="The database may grow to so many bytes; to whatever the disk holds, if this is absent.",
     )
+    away_s: float = _as_in(Timing, "away_s")
+    push_period_s: float = _as_in(Timing, "push_period_s")
     authentication_s: float = _as_in(Timing, "authentication_s")
     idle_unload_s: float = _as_in(Timing, "idle_unload_s")
     long_poll_s: float = _as_in(Timing, "long_poll_s")

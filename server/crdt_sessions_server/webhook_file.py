@@ -19,6 +19,7 @@ class _Entry(BaseModel):
     url: str = Field(pattern=r"^https?://")
     secret: str
     events: tuple[str, ...] = ()
+    content: bool = False
     tenant: str = Field("", pattern=rf"^$|{TENANT_PATTERN}")
 
 
@@ -41,6 +42,9 @@ def read_webhooks(path: Path) -> list[Webhook]:
     except ValidationError as error:
         raise ValueError("\n".join(explain(error, place, _Entry.model_fields))) from None
     try:
-        return [Webhook(entry.name, entry.url, entry.secret, entry.events, entry.tenant) for entry in entries]
+        return [
+            Webhook(entry.name, entry.url, entry.secret, entry.events, entry.tenant, entry.content)
+            for entry in entries
+        ]
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from None

@@ -72,7 +72,7 @@ class World:
             self.phones.append(phone)
 
     async def start(self):
-        settings = Settings(sandbox=False, idle_unload_s=3600, connect_burst=10**9)
+        settings = Settings(sandbox=False, idle_unload_s=3600, connect_burst=10**9, max_lag_s=3600)
         self.service = Service(settings, store=self.store, clock=self.clock)
         await self.service.__aenter__()
         self.inside = Inside(self.service.app, "127.0.0.1")
