@@ -5,7 +5,7 @@ import { DocumentManager } from '@y-sweet/sdk'
 import * as Y from 'yjs'
 import { serve } from './commands.mjs'
 
-const ROOTS = ['meta', 'messages', 'runs', 'state', 'artifacts', 'receipts', 'delegated']
+const ROOTS = ['meta', 'messages', 'runs', 'state', 'artifacts', 'receipts', 'delegated', 'edits', 'suggestions']
 const VERSIONS = { 1: 'y-websocket-1', 2: 'y-websocket-2', 3: 'y-websocket' }
 const providers = {}
 for (const [version, name] of Object.entries(VERSIONS)) providers[version] = (await import(name)).WebsocketProvider
