@@ -11,6 +11,7 @@ from crdt_sessions.model import SCHEMAS
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
+from scripts import asyncapi
 
 FOLDER = Path(__file__).parent.parent / "schemas/v1"
 
@@ -22,6 +23,7 @@ def generate() -> dict[str, str]:
         schema = model.model_json_schema(by_alias=True, mode="validation")
         schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
         files[f"{name}.schema.json"] = _spell(schema)
+    files["asyncapi.json"] = _spell(asyncapi.document())
     files["openapi.json"] = _spell(asyncio.run(_openapi()))
     return files
 

@@ -105,6 +105,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     _import(commands)
     _doctor(commands)
     _bench(commands)
+    _conformance(commands)
     _mcp(commands)
     return parser, commands.choices
 
@@ -299,6 +300,21 @@ def _doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="This SQLite file, or PostgreSQL database, is looked at; services may have it open.",
     )
     command.add_argument("--salvage", type=Path, metavar="NEW-FILE", help="What can be read is copied to a new file.")
+
+
+def _conformance(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "conformance",
+        help="check a server against the golden vectors",
+        description="Check whether a server syncs as y-websocket's clients expect: this service, or another server."
+        " Documents named conformance-… are made there, and left.",
+        epilog="Exit status 1 means that something is not met.",
+    )
+    command.add_argument(
+        "--url", default="ws://127.0.0.1:8000/v1/sync",
+        help="What clients of y-websocket are given. The default is %(default)s.",
+    )  # fmt: skip
+    command.add_argument("--token", help="This is sent as the query parameter token.")
 
 
 def _bench(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -40,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _doctor(parsed.file, parsed.salvage)
     if parsed.command == "bench":
         return _bench(parsed.arguments)
+    if parsed.command == "conformance":
+        from crdt_sessions.testing import conformance  # no service needs it
+
+        return 0 if conformance.tell(asyncio.run(conformance.check_server(parsed.url, parsed.token)), print) else 1
     if parsed.command == "token":
         return _token(parsed)
     if parsed.command == "backup":

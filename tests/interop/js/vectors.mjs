@@ -107,6 +107,46 @@ save('session', 'a session document in steps, and the JSON of its root maps at t
   draft: session.getText('draft').toString()
 }])
 
+// Documents: updates, and what everybody reads once these were applied in that order.
+const written = (clientID, write, base = []) => {
+  const own = new Y.Doc()
+  own.clientID = clientID
+  for (const update of base) Y.applyUpdate(own, update)
+  const made = []
+  own.on('update', update => made.push(update))
+  for (const step of write) own.transact(() => step(own.getText('draft'), own.getMap('state')))
+  return made
+}
+const documents = []
+const readAs = updates => {
+  const read = new Y.Doc()
+  for (const update of updates) Y.applyUpdate(read, update)
+  return {
+    draft: read.getText('draft').toString(),
+    state: read.getMap('state').toJSON(),
+    clocks: [...Y.decodeStateVector(Y.encodeStateVector(read))].sort(([one], [other]) => one - other),
+    pending: read.store.pendingStructs !== null || read.store.pendingDs !== null
+  }
+}
+const vector = (name, updates, then) => documents.push({
+  name,
+  updates: updates.map(hex),
+  ...readAs(updates),
+  ...(then && { then: { updates: then.map(hex), ...readAs([...updates, ...then]) } })
+})
+const largest = 2 ** 53 - 1
+vector('client ids of 53 bits', [2 ** 31, 2 ** 32, 2 ** 53 - 2, largest].flatMap(id => written(id, [draft => draft.insert(0, `${id} `), (_, state) => state.set(String(id), id)])))
+const one = written(1, [draft => draft.insert(0, 'Grüße 😀, 👩‍👩‍👧 𝒳')])
+vector('surrogate pairs: inserted beside, deleted whole', [...one, ...written(2, [draft => draft.insert(8, '😺'), draft => draft.delete(6, 2), draft => draft.insert(draft.length, '🚆')], one)])
+vector('surrogate pairs: two insert at one place', [...one, ...written(2, [draft => draft.insert(6, '😺a')], one), ...written(3, [draft => draft.insert(6, '😻b')], one)])
+vector('deletions, and entries that were replaced', written(4, [draft => draft.insert(0, 'abcdefgh'), draft => draft.delete(2, 3), draft => { draft.insert(2, 'X'); draft.delete(0, 1) }, (_, state) => state.set('k', 1), (_, state) => state.set('k', { deep: [null, true, 1.5, 'x'] }), (_, state) => state.set('gone', 1), (_, state) => state.delete('gone')]))
+const two = written(5, [draft => draft.insert(0, 'one '), draft => draft.insert(4, 'two '), draft => draft.insert(8, 'three'), draft => draft.delete(0, 4)])
+vector('updates twice and in another order', [two[1], two[0], two[1], two[2], two[0]])
+vector('structs that wait for one that comes later', [two[0], two[2]], [two[1]])
+vector('a deletion that waits for what it deletes', [two[3]], [two[0], two[1], two[2]])
+vector('one update of all', [Y.mergeUpdates(two)])
+save('documents', 'updates (encoding v1), in their order, and what a document reads as that has applied them: the text draft, the map state, the clock of each client, and whether something waits; then, if more follows, the same again', documents)
+
 // What providers of Hocuspocus say about two documents: one opens, writes, says something to the application and leaves.
 class Wire extends EventTarget { // a WebSocket that is open at once, and answers nothing but the first message
   static said = []

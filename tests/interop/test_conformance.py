@@ -1,0 +1,111 @@
+"""Golden vectors in real Yjs 14 and pycrdt, and the check of servers against them; Yjs 13 has written them."""
+
+import asyncio
+import json
+
+import pytest
+from pycrdt import Doc, Map, Text
+
+from crdt_sessions.storage import MemoryStore
+from crdt_sessions.testing.conformance import Unmet, check_document, check_server, tell, vectors
+from crdt_sessions.wire.varint import decode_state_vector
+from crdt_sessions_server import cli
+from crdt_sessions_server.service import Service
+from crdt_sessions_server.settings import Settings
+from tests.interop.node import JS, NodePeers, needs_node
+from tests.processes import ROOT, free_port
+
+pytestmark = pytest.mark.interop
+DOCUMENTS = vectors("documents")
+
+
+def steps(vector):
+    """Yield the updates applied so far, and what a document must read as then."""
+    updates = []
+    for step in (vector, vector.get("then")):
+        if step is not None:
+            updates += step["updates"]
+            yield updates, step
+
+
+@pytest.mark.parametrize("vector", DOCUMENTS, ids=lambda vector: vector["name"])
+def test_pycrdt_reads_a_document_so(vector):
+    for updates, expected in steps(vector):
+        doc = Doc()
+        for update in updates:
+            doc.apply_update(bytes.fromhex(update))
+        assert str(doc.get("draft", type=Text)) == expected["draft"]
+        assert doc.get("state", type=Map).to_py() == expected["state"]
+        assert sorted(map(list, decode_state_vector(doc.get_state()).items())) == expected["clocks"]
+
+
+@needs_node
+def test_yjs_14_reads_the_documents_so():
+    js14 = NodePeers(JS / "yjs14.mjs")
+    try:
+        for vector in DOCUMENTS:
+            for updates, expected in steps(vector):
+                read = js14("applied", updates=updates)
+                assert read["draft"] == expected["draft"], vector["name"]
+                assert sorted(read["vector"]) == expected["clocks"], vector["name"]
+                assert not read["pending"] or expected["pending"], vector["name"]
+    finally:
+        js14.close()
+
+
+def test_a_document_that_reads_otherwise_is_told():
+    update = bytes.fromhex(DOCUMENTS[3]["updates"][0])
+    with pytest.raises(Unmet, match="draft is 'abcdefgh' and must be 'bXfgh'"):
+        check_document(update, DOCUMENTS[3])
+
+
+def test_the_service_conforms(server, capsys):
+    assert cli.main(["conformance", "--url", server.ws]) == 0
+    said = capsys.readouterr().out
+    assert "NOT MET" not in said
+    assert "left out" not in said
+    assert said.count("met ") > len(DOCUMENTS)
+
+
+def test_another_server_is_checked_and_what_it_leaves_out_is_told():
+    """One of pycrdt-websocket: it answers, and does not know type 102."""
+    port = free_port()
+
+    async def check():
+        import websockets
+        from pycrdt.websocket import WebsocketServer, exception_logger
+
+        class Channel:
+            def __init__(self, socket):
+                self.socket, self.path = socket, socket.request.path
+
+            async def send(self, message):
+                await self.socket.send(message)
+
+            def __aiter__(self):
+                return self.socket.__aiter__()
+
+        async with WebsocketServer(auto_clean_rooms=False, exception_handler=exception_logger) as rooms:
+            async with websockets.serve(lambda socket: rooms.serve(Channel(socket)), "127.0.0.1", port):
+                return await check_server(f"ws://127.0.0.1:{port}", patience_s=3)
+
+    checks = asyncio.run(check())
+    said = []
+    tell(checks, said.append)
+    named = {each.name: each for each in checks}
+    assert named["document: client ids of 53 bits"].met, said
+    assert not named["acknowledges what was sent before (type 102)"].met
+    assert any(line.startswith("left out") for line in said)
+
+
+def test_the_document_of_sockets_names_what_is_served():
+    document = json.loads((ROOT / "schemas/v1/asyncapi.json").read_text("utf-8"))
+    service = Service(Settings(), store=MemoryStore())
+    addresses = {channel["address"].removesuffix("{session}") for channel in document["channels"].values()}
+    text = {service.chat.endpoint.prefix}
+    served = {each.endpoint.prefix for each in (service.sync, service.y_sweet, service.hocuspocus, service.chat)}
+    assert addresses == served - text, "the AI SDK's socket is that protocol's own"
+    for operation in document["operations"].values():
+        for message in operation["messages"]:
+            name = message["$ref"].rpartition("/")[2]
+            assert name in document["components"]["messages"]
