@@ -162,8 +162,11 @@ class SessionRegistry:
             quarantine=self._quarantine,
             most=self.limits.max_sessions,
             idle_unload_s=self._timing.idle_unload_s,
+            release=store.release,
         )
         self._stopping = False
+        self.leaving = False
+        """Whether other processes are being given the sessions."""
         self._tasks: list[asyncio.Task[None]] = []
         self._waking: set[asyncio.Task[None]] = set()
         self._tidying = asyncio.Lock()
@@ -199,6 +202,10 @@ class SessionRegistry:
     def live(self) -> list[Session]:
         """The sessions in memory."""
         return self._slots.sessions
+
+    def holds(self, session_id: SessionId) -> bool:
+        """Tell whether a session is in memory, or about to be."""
+        return session_id in self._slots
 
     @property
     def quarantined(self) -> dict[SessionId, CrdtSessionsError]:
@@ -377,6 +384,15 @@ class SessionRegistry:
 
     # -- the end -------------------------------------------------------------------------------------------------
 
+    async def hand_over(self, per_s: float) -> None:
+        """Let other processes have all sessions, one after the other, and load none any more.
+
+        Args:
+            per_s: so many a second.
+        """
+        self.leaving = True
+        await self._slots.hand_over(per_s)
+
     async def shutdown(self) -> None:
         """Stop: admit nobody, store everything, close every connection with 1012, drop every session."""
         self._stopping = True
@@ -458,7 +474,7 @@ class SessionRegistry:
         except StorageError as error:
             _log.error("cannot look for runs that are due: %s", error)
             return
-        for session_id in due:
+        for session_id in due if not self.leaving else ():
             if session_id not in self._slots and self._quarantine.may_wake(session_id):
                 task = asyncio.create_task(self._wake(session_id), name=f"wake {session_id}")
                 self._waking.add(task)

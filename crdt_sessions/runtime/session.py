@@ -379,8 +379,11 @@ class Session:
             self._loop.signal.notify_all()
         await self._loop.signal.wait_for(lambda: not self._loop.connections)
 
-    async def drain(self) -> None:
+    async def drain(self, *, fold: bool = True) -> None:
         """Store everything, and fold the rows if there are many. Call it when nobody uses the session.
+
+        Args:
+            fold: False where somebody waits for it.
 
         Raises:
             StorageError: changes that were not acknowledged could not be stored.
@@ -388,7 +391,7 @@ class Session:
         self._stopping = True
         await self._loop.tried()
         await self.durable()
-        if self._loop.compactor.due_on_unload:
+        if fold and self._loop.compactor.due_on_unload:
             await self.snapshot()
         else:
             await self._loop.compactor.idle()

@@ -58,12 +58,22 @@ class Slots:
         quarantine: which ones are left alone.
         most: how many there may be.
         idle_unload_s: how long one that nobody uses stays.
+        release: lets another process have a session that is not in memory any more.
     """
 
     def __init__(
-        self, load: Load, *, clock: Clock, capacity: Capacity, quarantine: Quarantine, most: int, idle_unload_s: float
+        self,
+        load: Load,
+        *,
+        clock: Clock,
+        capacity: Capacity,
+        quarantine: Quarantine,
+        most: int,
+        idle_unload_s: float,
+        release: Callable[[SessionId], Awaitable[None]],
     ) -> None:
         self._load = load
+        self._release = release
         self._clock = clock
         self._capacity = capacity
         self._quarantine = quarantine
@@ -72,6 +82,7 @@ class Slots:
         self._slots: dict[SessionId, Slot] = {}
         self._dropped = False  # whether there may be garbage worth a full collection
         self._stopping = False
+        self._leaving = False
 
     def __contains__(self, session_id: object) -> bool:
         return session_id in self._slots
@@ -153,7 +164,10 @@ class Slots:
         Raises:
             TooMany: all sessions in memory are in use.
             Overloaded: there is no memory for another one.
+            ShuttingDown: other processes are being given the sessions.
         """
+        if self._leaving:
+            raise ShuttingDown
         if len(self._slots) >= self._most:
             idle = [slot for slot in self._slots.values() if self._may_go(slot)]
             if not idle:
@@ -221,6 +235,40 @@ class Slots:
         """Let nobody in any more."""
         self._stopping = True
 
+    async def hand_over(self, per_s: float) -> None:
+        """Load nothing any more, and let other processes have one session after the other: its peers are told 1012.
+
+        Args:
+            per_s: so many a second, since all of their clients come back at once.
+        """
+        self._leaving = True
+        going: set[asyncio.Task[None]] = set()
+        for slot in list(self._slots.values()):
+            if slot.draining is None:
+                slot.draining = asyncio.create_task(self._leave_to_others(slot), name=f"hand over {slot.session_id}")
+            going.add(slot.draining)
+            await self._clock.sleep(1 / per_s)
+        if going:
+            await asyncio.wait(going)
+
+    async def _leave_to_others(self, slot: Slot) -> None:
+        await asyncio.gather(slot.loading, return_exceptions=True)
+        if (session := slot.session) is None:
+            return
+        try:
+            await session.stop(ShuttingDown())
+            await session.drain(fold=False)
+        except CrdtSessionsError as error:
+            self._note_loss(slot, error)
+        await self._give_up(slot.session_id)  # before anybody here may load it anew
+        await self._drop(slot)
+
+    async def _give_up(self, session_id: SessionId) -> None:
+        try:
+            await self._release(session_id)
+        except CrdtSessionsError as error:  # another process waits for the end of this one then
+            _log.warning("it is not free yet: %s", error, extra={"session": session_id})
+
     async def stop(self) -> None:
         """Store everything, close every connection with 1012, drop every session."""
         await asyncio.gather(*(self._stop(slot) for slot in list(self._slots.values())))
@@ -249,6 +297,7 @@ class Slots:
         try:
             await session.drain()
             failpoints.reach("unload")
+            await self._give_up(slot.session_id)
             _log.debug("unloaded", extra={"session": slot.session_id})
         except CrdtSessionsError as error:
             self._note_loss(slot, error)

@@ -77,6 +77,10 @@ class SessionLog(Protocol):
         """Return the generation a session had when it was last known, deleted or not; 0 if never."""
         ...
 
+    async def release(self, session: SessionId) -> None:
+        """Let another process have a session, if several share the store. All that was written of it has ended."""
+        return
+
     async def load(self, session: SessionId) -> StoredSession | None:
         """Return everything stored of a session, or None if there is none.
 

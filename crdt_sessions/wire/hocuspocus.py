@@ -123,6 +123,31 @@ def document_of(address: str) -> str:
     return address.partition("\0")[0]
 
 
+# -- what a client says, for whoever passes it on --------------------------------------------------------------------
+
+
+def pack(address: str, said: Said) -> bytes:
+    """Return what a client says as a message; :func:`unpack` reads it."""
+    match said:
+        case Content(body):
+            return string(address) + body
+        case Token(token, version):
+            return string(address) + bytes((_AUTH, _TOKEN)) + string(token) + (string(version) if version else b"")
+        case Stateless(payload):
+            return stateless(address, payload)
+        case Leave():
+            return closed(address, "")
+
+
+def refusal_in(message: bytes) -> str | None:
+    """Return why a server's message does not, or no longer, let a client in; None if it is none of those."""
+    reader = Reader(message)
+    reader.string()
+    if reader.varuint() == _AUTH and reader.varuint() == _DENIED:
+        return reader.string()
+    return None
+
+
 # -- what a server says besides the document -------------------------------------------------------------------------
 
 

@@ -131,6 +131,7 @@ async def _serve(
         [listener],
         endpoints=endpoints,
         max_message_bytes=service.sync.max_message_bytes,
+        connection=service.cluster.connection if service.cluster is not None else SocketConnection,
     ):
         announce(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
         _log.info("WebSockets are served %s", "directly" if endpoints else "through Hypercorn")
@@ -166,6 +167,7 @@ async def _inner(service: Service, settings: Settings, inner: socket.socket | No
         [inner],
         endpoints=door.endpoints(_endpoints(service, settings)),
         max_message_bytes=service.sync.max_message_bytes,
+        connection=service.cluster.connection,
     ):
         yield
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,16 +13,18 @@ from quart import Quart
 from quart_schema import QuartSchema
 
 from crdt_sessions.clock import Clock, SystemClock
-from crdt_sessions.errors import Fenced
+from crdt_sessions.errors import Fenced, StorageError
 from crdt_sessions.runtime import Load, Sandbox, SessionRegistry, post, post_outside
 from crdt_sessions.storage import SqliteStore, UpdateStore
+from crdt_sessions_server.asgi import App, Receive, Scope, Send
 from crdt_sessions_server.auth import Admission, Authorizer, Grants, Open
 from crdt_sessions_server.auth.factory import authorizer_for, rates_of
-from crdt_sessions_server.cluster import Cluster
 from crdt_sessions_server.cluster.claims import ClaimsElsewhere
+from crdt_sessions_server.cluster.cluster import Cluster
+from crdt_sessions_server.cluster.silence import Silence
 from crdt_sessions_server.gateways import GATEWAYS, mcp, y_sweet
 from crdt_sessions_server.gateways.ai_sdk.websocket import ChatSockets
-from crdt_sessions_server.http import docs, health, metrics, middleware, pages, paths, problems
+from crdt_sessions_server.http import docs, elsewhere, health, metrics, middleware, pages, paths, problems
 from crdt_sessions_server.http.middleware import UnreadBodies
 from crdt_sessions_server.http.origins import Cors, Origins
 from crdt_sessions_server.http.schemas import strict_json
@@ -34,6 +37,8 @@ from crdt_sessions_server.settings import Settings
 
 if TYPE_CHECKING:
     from crdt_sessions.storage.postgres import PostgresStore
+
+_log = logging.getLogger("crdt_sessions.serve")
 
 
 class Service:
@@ -98,6 +103,17 @@ class Service:
         self.admission = Admission(
             Grants(authorizer, self.registry.store, clock), self.registry, rates_of(settings, clock), settings.proxies
         )
+        self.cluster: Cluster | None = None
+        """This node and the others; None if they do not reach it."""
+        if address:
+            self.cluster = Cluster(
+                self._serve,
+                cast("PostgresStore", self.registry.store),
+                self.registry,
+                self.admission,
+                settings.cluster_secret,
+                settings.handovers_per_s,
+            )
         self._expire_days = settings.expire_days
         self._mcp = mcp.Host(settings.limits.max_body_bytes)
         self.app = self._quart(settings)
@@ -107,25 +123,24 @@ class Service:
             self.admission,
             self._origins,
             patience_s=settings.timing.send_timeout_s,
+            elsewhere=self.cluster,
         )
         self.sync = SyncEndpoint(
             self.chat,
             self.registry,
             self.admission,
             self._origins,
+            self.cluster,
         )
-        self.y_sweet = YSweetEndpoint(self.sync, self.registry, self.admission, self._origins)
+        self.y_sweet = YSweetEndpoint(self.sync, self.registry, self.admission, self._origins, self.cluster)
         self.hocuspocus = HocuspocusEndpoint(
-            self.y_sweet, self.registry, self.admission, self._origins, settings.timing
+            self.y_sweet, self.registry, self.admission, self._origins, settings.timing, self.cluster
         )
-        self.app.asgi_app = self.hocuspocus  # type: ignore[assignment]
-        self.cluster: Cluster | None = None
-        """This node and the others; None if they do not reach it."""
-        if address:
-            nodes = cast("PostgresStore", self.registry.store).nodes
-            self.cluster = Cluster(self.hocuspocus, nodes, settings.cluster_secret, clock)
+        served: App = self.hocuspocus
         if self.cluster is not None:
+            served = Silence(served, self.cluster.may_tell)
             ClaimsElsewhere(self.registry, self.cluster.peers, self.cluster.door)
+        self.app.asgi_app = served  # type: ignore[assignment]
 
     async def __aenter__(self) -> Service:
         async with AsyncExitStack() as stack:
@@ -153,13 +168,24 @@ class Service:
             await stack.aclose()
 
     async def stop(self) -> None:
-        """Store everything, close every connection with 1012, and return when all have been told."""
+        """Store everything, close every connection with 1012, and return when all have been told.
+
+        If there are other nodes, they are given the sessions before, one after the other.
+        """
+        if self.cluster is not None:
+            try:
+                await self.cluster.drain()
+            except StorageError as error:
+                _log.error("sessions cannot be handed over: %s", error)
         await self.registry.shutdown()
         await self.chat.stop()
         await self._mcp.close()
         await self.sync.closed()
         await self.y_sweet.closed()
         await self.hocuspocus.stop()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)  # type: ignore[arg-type]  # Quart types every event
 
     def _fenced(self) -> None:
         self.registry.abandon(Fenced())
@@ -180,6 +206,7 @@ class Service:
         strict_json(app)
         problems.install(app)
         paths.install(app)
+        elsewhere.install(app, self.cluster)
         app.extensions["admission"] = self.admission
         app.register_blueprint(pages.blueprint(self.registry, shown=settings.shows_page))
         for module in (docs, health, metrics, *RESOURCES, *GATEWAYS):

@@ -98,6 +98,12 @@ class Settings(BaseModel):
         False,
         description="Other processes of this user may listen on the same port; Linux spreads connections over them.",
     )
+    handovers_per_s: float = Field(
+        300,
+        gt=0,
+        description="When the node stops, it hands so many sessions a second over to others, whose clients then come "
+        "back.",
+    )
     tokens_file: Path | None = Field(
         None,
         description="Tokens stand in this JSON file. Where no setting tells of tokens, everybody is let in, from "

@@ -12,6 +12,7 @@ import asyncpg
 
 from crdt_sessions.errors import HeldElsewhere, StorageError, StoreUnavailable
 from crdt_sessions.ids import SessionId
+from crdt_sessions.storage.peers import Peer
 from crdt_sessions.storage.postgres import checks
 from crdt_sessions.storage.postgres.connection import Connection, close, connect
 from crdt_sessions.storage.postgres.errors import translated
@@ -26,6 +27,11 @@ Result = TypeVar("Result")
 _NAME = "crdt-sessions"
 _READERS = 3
 _NOTHING = fenced()
+_OWNER = (
+    "SELECT node, address, draining, name FROM nodes WHERE NOT gone AND node <> $2"
+    " AND node = (SELECT owner FROM sessions WHERE id = $1 AND deleted_at IS NULL)"
+)
+_RELEASE = fenced(released="UPDATE sessions SET owner = NULL WHERE id = $4 AND owner = $2")
 
 
 class Database:
@@ -131,6 +137,20 @@ class Database:
                 if loop.time() >= until or not self.nodes.silent(error.node):
                     raise
             await self.nodes.looked()
+
+    async def owner(self, session: SessionId) -> Peer | None:
+        """Return the other node that owns a session and lives; None if it is this one, or nobody does."""
+        found = await self.select(_OWNER, session, self.nodes.me)
+        return Peer(**found[0]) if found else None
+
+    async def release(self, session: SessionId) -> None:
+        """Own a session no more, after everything that was written of it."""
+
+        async def job(lane: Lane) -> None:
+            await lane.write(_RELEASE, session)
+            lane.forget(session)
+
+        await self.submit(job, session)
 
     async def caught_up(self, session: SessionId | None = None) -> None:
         """Return once ``sessions`` says where a log of this node ends, or all."""

@@ -128,6 +128,9 @@ class PostgresSessionLog(OfDatabase, SessionLog):
         found = await self._database.select("SELECT generation FROM sessions WHERE id = $1", session)
         return int(found[0][0]) if found else 0
 
+    async def release(self, session: SessionId) -> None:
+        await self._database.release(session)
+
     async def load(self, session: SessionId) -> StoredSession | None:
         try:
             await self._database.own(session)

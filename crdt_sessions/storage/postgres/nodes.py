@@ -10,7 +10,8 @@ import asyncio
 import logging
 import secrets
 import socket
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 import asyncpg
@@ -34,6 +35,8 @@ _JOIN = (
     " beat AS (INSERT INTO beats (node) VALUES ($1))"
     " INSERT INTO lanes (node, lane) SELECT $1, generate_series(0, $4::int - 1)"
 )
+_DRAIN = "UPDATE nodes SET draining = true WHERE node = $1"
+_PRESENT = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'crdt-sessions/' || $1::bigint)"
 _END = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE application_name = 'crdt-sessions/' || $1::bigint AND pid <> pg_backend_pid()"
@@ -51,6 +54,10 @@ _TELL = (
     " AND newest.seq > untold.last_seq) AS head WHERE sessions.sid = head.sid"
 )
 """A node leaves what it committed in its last second to be told of; who asks what changed since must hear of it."""
+
+
+_LOOKS, _LOOK_S = 10, 0.05
+"""How often, and after which pauses, the server is asked whether the connections of a node have ended that died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,17 @@ class Nodes:
         self._connection: Connection | None = None
         self.me = 0
         """This node's id; 0 if it has none."""
+        self.draining = False
+        """Whether this node is about to stop, and takes no sessions any more."""
+        self.others: list[Peer] = []
+        """The other nodes that live, as far as this one has last seen."""
+        self._heard_at = 0.0  # when the last beat began that the server took
+        self._serves_until = 0.0
+        self._suspecting = asyncio.Lock()
+        self.on_look: Callable[[Collection[int]], None] = _nothing_seen
+        """Called with all nodes that live, whenever they have been looked at."""
+        self.is_cut_off: Callable[[], Awaitable[bool]] = _nobody_to_ask
+        """Called while the server has not heard of this node for too long: whether it hears of others."""
 
     def start(self) -> None:
         """Begin to say that this node lives."""
@@ -119,8 +137,14 @@ class Nodes:
         if self.me == 0:
             async with self._joining:
                 if self.me == 0:
+                    begun = _steady()
                     self.me = await self._join()
+                    self._note_heard(begun)
         return self.me
+
+    def _note_heard(self, begun: float) -> None:
+        """Note that the server took what was begun at a time: nobody has counted this node as gone before."""
+        self._heard_at, self._serves_until = begun, begun + self._lease.silent_s
 
     def lost(self, node: int) -> None:
         """Take note that the node *node* was fenced, if this process is that one."""
@@ -131,9 +155,50 @@ class Nodes:
             self._fenced()
 
     @property
-    def others(self) -> list[Peer]:
-        """The other nodes that live, as far as this one has seen."""
-        return [seen.peer for node, seen in self._seen.items() if node != self.me]
+    def reaches(self) -> bool:
+        """Whether the database has heard of this node lately, so that nobody counts it as gone."""
+        return _steady() < self._heard_at + self._lease.silent_s
+
+    @property
+    def serves(self) -> bool:
+        """Whether this node may tell anybody what it has: else another one may have gone on from there.
+
+        It knows by a clock that goes on while the process or the machine sleeps, without asking anybody.
+        """
+        return _steady() < self._serves_until
+
+    async def drain(self) -> None:
+        """Tell the others that this node is about to stop.
+
+        Raises:
+            StorageError: the server cannot be told.
+        """
+        self.draining = True
+        connection = await self._connect("crdt-sessions")
+        try:
+            with translated():
+                await connection.execute(_DRAIN, self.me)
+        finally:
+            await close(connection)
+
+    async def suspect(self, node: int) -> None:
+        """Have the sessions of a node be free if it has no connection to the server, since nobody is at its address.
+
+        Raises:
+            StorageError: the server cannot be asked.
+        """
+        async with self._suspecting:  # many may have come for its sessions at once
+            for attempt in range(_LOOKS):
+                if node not in self._seen or node == self.me:
+                    return
+                await asyncio.sleep(_LOOK_S * bool(attempt))
+                if not await self._is_present(node):
+                    _log.warning("node %d is not there any more: it is fenced, and its sessions are free", node)
+                    await self._fence(node)
+                    self._seen.pop(node, None)
+                    self.others = [peer for peer in self.others if peer.node != node]
+                    self.on_look([*self._seen])
+                    return
 
     async def leave(self) -> None:
         """Have everything that this node owns be free at once."""
@@ -187,18 +252,33 @@ class Nodes:
                 if self._connection is not None:
                     self._connection.terminate()
                     self._connection = None
+                await self._doubt()
             self._changed.set()
             await asyncio.sleep(self._lease.beat_s)
+
+    async def _doubt(self) -> None:
+        """Find out whether others go on without this node. If the server is away for all, it shows what it has."""
+        if self._serves_until > _steady() + self._lease.beat_s:
+            return
+        if await self.is_cut_off():
+            if self._serves_until:
+                _log.error("other nodes reach the database and this one does not: its sessions are dropped")
+                self._serves_until = 0.0
+                self._fenced()
+        elif self._serves_until:
+            self._serves_until = _steady() + 3 * self._lease.beat_s
 
     async def _look(self) -> None:
         me = await self.joined()
         connection = await self._connected(me)
+        begun = _steady()
         with translated():
             await connection.execute(_BEAT, me)
             found = {row["node"]: row for row in await connection.fetch(_LOOK)}
         if me not in found:
             self.lost(me)
             return
+        self._note_heard(begun)
         now = asyncio.get_running_loop().time()
         before, self._seen = self._seen, {}
         for node, row in found.items():
@@ -210,7 +290,17 @@ class Nodes:
             if node != me and now - seen.since >= patience_s:
                 _log.warning("node %d has not been heard of: it is fenced, and its sessions are free", node)
                 await self._fence(node)
-                del self._seen[node]
+                self._seen.pop(node, None)
+        self.others = [seen.peer for node, seen in self._seen.items() if node != me]
+        self.on_look([*self._seen])
+
+    async def _is_present(self, node: int) -> bool:
+        connection = await self._connect("crdt-sessions")
+        try:
+            with translated():
+                return bool(await connection.fetchval(_PRESENT, node))
+        finally:
+            await close(connection)
 
     async def _connected(self, me: int) -> Connection:
         if self._connection is None or self._connection.is_closed():
@@ -238,3 +328,19 @@ class Nodes:
                     await connection.execute("UPDATE nodes SET gone = true WHERE node = $1", node)
         finally:
             await close(connection)
+
+
+def _nothing_seen(living: Collection[int]) -> None:
+    pass
+
+
+async def _nobody_to_ask() -> bool:
+    return False
+
+
+def _steady() -> float:
+    """Return the seconds of a clock that nobody sets, and that goes on while the machine sleeps, where it can."""
+    return time.clock_gettime(_STEADY) if _STEADY is not None else time.monotonic()
+
+
+_STEADY = getattr(time, "CLOCK_BOOTTIME", None)

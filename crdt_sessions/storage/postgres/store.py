@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
+from crdt_sessions.ids import SessionId
 from crdt_sessions.storage.base import UpdateStore
+from crdt_sessions.storage.peers import Peer
 from crdt_sessions.storage.postgres.access import PostgresAccessRecords
 from crdt_sessions.storage.postgres.attendance import PostgresAttendance
 from crdt_sessions.storage.postgres.audit import PostgresAuditRecords
@@ -90,6 +92,14 @@ class PostgresStore(
     def nodes(self) -> Nodes:
         """This process as a node, and the others."""
         return self._database.nodes
+
+    async def owner(self, session: SessionId) -> Peer | None:
+        """Return the other node that owns a session and lives; None if it is this one, or nobody does.
+
+        Raises:
+            StorageError: it cannot be looked up.
+        """
+        return await self._database.owner(session)
 
     async def __aenter__(self) -> PostgresStore:
         await self._database.open()

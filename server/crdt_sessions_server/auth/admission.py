@@ -64,10 +64,13 @@ class Admission:
 
     def origin(self, scope: Scope) -> str:
         """Return the scheme and host under which a client knows the service, as far as trusted proxies tell."""
+        return f"{self.scheme(scope)}://{header(scope, b'host') or ''}"
+
+    def scheme(self, scope: Scope) -> str:
+        """Return the scheme by which a client knows the service."""
         client, said = scope.get("client"), header(scope, b"x-forwarded-proto")
         trusted = client is not None and self._trusts(str(client[0]))
-        scheme = said if trusted and said in ("http", "https") else scope["scheme"]
-        return f"{scheme}://{header(scope, b'host') or ''}"
+        return said if trusted and said in ("http", "https") else str(scope.get("scheme", "http"))
 
     async def admit(
         self, scope: Scope, token: str | None, session: str | None, needs: Permission | None = None

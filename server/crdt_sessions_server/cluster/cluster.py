@@ -1,26 +1,37 @@
-"""This node and the others, as the service uses them: wiring only."""
+"""This node and the others, as the service uses them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
 
-from crdt_sessions.clock import Clock
+from quart import Response
+
+from crdt_sessions.errors import NodeRefused, NodeUnreachable
+from crdt_sessions.ids import SessionId
+from crdt_sessions.runtime import Channel, SessionRegistry, Transport
 from crdt_sessions.storage.peers import Peer
-from crdt_sessions_server.asgi import App
-from crdt_sessions_server.cluster.inner_door import InnerDoor
+from crdt_sessions.wire import Closing
+from crdt_sessions.wire.closing import NORMAL
+from crdt_sessions_server.asgi import App, Scope
+from crdt_sessions_server.auth import Admission
+from crdt_sessions_server.cluster.forward import Forwarder
+from crdt_sessions_server.cluster.hop import Hop, passed_on
+from crdt_sessions_server.cluster.inner_door import MISDIRECTED, OWNER, InnerDoor
 from crdt_sessions_server.cluster.peers import Peers
+from crdt_sessions_server.cluster.relay import Relay, pump, relayed
+from crdt_sessions_server.cluster.router import Router
+from crdt_sessions_server.cluster.splice import Splice, UndecidedConnection, dial
+from crdt_sessions_server.serving.websocket import SocketConnection
 
+if TYPE_CHECKING:
+    from crdt_sessions.storage.postgres import PostgresStore
 
-class Nodes(Protocol):
-    """Which nodes live: the store knows."""
-
-    me: int
-
-    @property
-    def others(self) -> Sequence[Peer]:
-        """The other nodes that live, as far as this one has seen."""
-        ...
+Result = TypeVar("Result")
+_ASKED_S = 1.0
+"""How long another node may think about whether it reaches the database."""
 
 
 class Cluster:
@@ -28,17 +39,146 @@ class Cluster:
 
     Args:
         app: the service.
-        nodes: which there are.
-        secret: that they share.
-        clock: the only source of time.
+        store: knows the nodes, and who owns sessions.
+        registry: the sessions of this node.
+        admission: knows from where requests come.
+        secret: that the nodes share.
+        handovers_per_s: so many sessions are handed over in a second when this node stops.
     """
 
-    def __init__(self, app: App, nodes: Nodes, secret: bytes, clock: Clock) -> None:
-        self.peers = Peers(lambda: nodes.others, secret, clock)
+    def __init__(
+        self,
+        app: App,
+        store: PostgresStore,
+        registry: SessionRegistry,
+        admission: Admission,
+        secret: bytes,
+        handovers_per_s: float,
+    ) -> None:
+        self._nodes = nodes = store.nodes
+        self._registry = registry
+        self._handovers_per_s = handovers_per_s
+        self._admission = admission
+        self.peers = Peers(lambda: nodes.others, secret, registry.clock)
         """The other nodes, to be asked."""
-        self.door = InnerDoor(app, secret, lambda: nodes.me, clock)
+        self.door = InnerDoor(app, secret, lambda: nodes.me, registry.clock)
         """Where the others ask this one."""
+        self.router = Router(store, nodes.suspect, registry.holds, self._heirs)
+        """Knows which node has a session."""
+        self._forwarder = Forwarder(self.router, self.peers)
+        nodes.on_look = self.router.seen
+        nodes.is_cut_off = self._is_cut_off
+        self.door.answer("database", self._reaches_database)
+
+    def connection(self, transport: asyncio.Transport, max_message_bytes: int, *, text: bool) -> SocketConnection:
+        """Return the connection of a client whose request was accepted."""
+        return UndecidedConnection(transport, max_message_bytes, text=text, may_tell=self.may_tell)
+
+    def may_tell(self) -> bool:
+        """Tell whether this node may tell clients what it has: whether nobody can have counted it as gone."""
+        return self._nodes.serves
+
+    async def drain(self) -> None:
+        """Hand all sessions over to other nodes, if there are any; then let clients of other nodes go.
+
+        Raises:
+            StorageError: the others cannot be told.
+        """
+        if not any(not peer.draining for peer in self.peers.living):
+            return
+        await self._nodes.drain()
+        await self._registry.hand_over(self._handovers_per_s)
+        await self.router.break_off_all(self._handovers_per_s)
+
+    def _heirs(self) -> list[Peer]:
+        return [peer for peer in self.peers.living if not peer.draining] if self._nodes.draining else []
+
+    async def _reaches_database(self, _: object) -> bool:
+        return self._nodes.reaches
+
+    async def _is_cut_off(self) -> bool:
+        """Tell whether another node reaches the database."""
+
+        async def asked(peer: Peer) -> bool:
+            try:
+                return bool(await self.peers.call(peer, "database", patience_s=_ASKED_S))
+            except (NodeUnreachable, NodeRefused):
+                return False
+
+        return any(await asyncio.gather(*map(asked, self.peers.living)))
 
     async def close(self) -> None:
         """Ask nobody any more."""
         await self.peers.close()
+
+    async def answer(self, session: SessionId, scope: Scope, body: AsyncIterable[bytes] | None) -> Response | None:
+        """Return the answer of the node that serves a session; None if that is this one.
+
+        A request that another node passed on goes no further: if it should, the answer is 421.
+
+        Raises:
+            NodeUnreachable, HeldElsewhere, StorageError: see :meth:`Router.at_owner`.
+        """
+        if not passed_on(scope):
+            client, scheme = self._admission.address(scope), self._admission.scheme(scope)
+            return await self._forwarder.forward(session, scope, client, scheme, body)
+        owner = await self.router.owner(session)
+        if owner is None:
+            return None
+        return Response("", status=MISDIRECTED, headers={OWNER: str(owner.node)})
+
+    async def serve(self, session: SessionId, scope: Scope, channel: Channel | Transport) -> Closing | None:
+        """Have a WebSocket served by the node that has the session; return how it ended, None if that is this one.
+
+        Raises:
+            NodeUnreachable, HeldElsewhere, StorageError: see :meth:`Router.at_owner`.
+        """
+        if passed_on(scope):
+            return None
+
+        async def carry(peer: Peer) -> Closing:
+            if not isinstance(channel, UndecidedConnection):
+                async with self.relay(peer, scope) as relay:
+                    return await pump(channel, relay)  # type: ignore[arg-type]  # all others are of ASGI
+            splice = Splice(channel, await dial(self.peers, peer, self._hop(peer, scope), scope))
+            with self.router.tied(peer, splice.break_off):
+                await splice.ended()
+            return NORMAL
+
+        return await self.router.at_owner(session, carry)
+
+    async def follow(
+        self, session: SessionId, scope: Scope, carry: Callable[[Relay], Awaitable[Result]]
+    ) -> Result | None:
+        """Have *carry* use a WebSocket to the node that has a session, opened as the client did.
+
+        Args:
+            session: which.
+            scope: how the client opened its own.
+            carry: returns what this returns. If this node has the session, that is None.
+
+        Raises:
+            NodeUnreachable, HeldElsewhere, StorageError: see :meth:`Router.at_owner`.
+        """
+        if passed_on(scope):
+            return None
+
+        async def follow(peer: Peer) -> Result:
+            async with self.relay(peer, scope) as relay:
+                return await carry(relay)
+
+        return await self.router.at_owner(session, follow)
+
+    @asynccontextmanager
+    async def relay(self, peer: Peer, scope: Scope) -> AsyncIterator[Relay]:
+        """Open a WebSocket to a node, as the client did that *scope* describes.
+
+        Raises:
+            NodeUnreachable: it does not answer.
+        """
+        async with relayed(self.peers, peer, self._hop(peer, scope), scope) as relay:
+            with self.router.tied(peer, relay.break_off):
+                yield relay
+
+    def _hop(self, peer: Peer, scope: Scope) -> Hop:
+        return Hop(peer.node, self._admission.address(scope))

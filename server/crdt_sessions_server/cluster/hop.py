@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from crdt_sessions.errors import AccessDenied
 from crdt_sessions.ids import Millis
@@ -19,6 +20,7 @@ from crdt_sessions_server.asgi import Scope, header
 HEADER = "x-crdt-sessions-hop"
 """The header of requests between nodes."""
 MIN_SECRET_BYTES = 32
+_PLAIN = "/:@!$&'()*+,;=~"
 _KEY = "crdt_sessions.hop"
 _VERSION = "1"
 _AGE_MS = 60_000
@@ -43,7 +45,7 @@ class Request:
 
     Args:
         method: of HTTP; ``GET`` for a WebSocket.
-        path: decoded.
+        path: encoded, as it is sent.
         query: as it stands behind the question mark.
     """
 
@@ -53,8 +55,15 @@ class Request:
 
     @classmethod
     def of(cls, scope: Scope) -> Request:
-        """Return the request that ASGI describes."""
-        return cls(scope.get("method", "GET"), scope["path"], scope["query_string"])
+        """Return the request that ASGI describes. The path of a WebSocket is always spelled in one way."""
+        raw = scope.get("raw_path") if scope["type"] == "http" else None
+        path = quote(scope["path"], safe=_PLAIN) if raw is None else raw.partition(b"?")[0].decode("latin-1")
+        return cls(scope.get("method", "GET"), path, scope["query_string"])
+
+    @property
+    def target(self) -> bytes:
+        """Path and query, as they stand in the request."""
+        return self.path.encode("latin-1") + (b"?" + self.query if self.query else b"")
 
 
 @dataclass(frozen=True, slots=True)

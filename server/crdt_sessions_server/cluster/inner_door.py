@@ -18,6 +18,8 @@ _log = logging.getLogger("crdt_sessions.cluster")
 CALLS = "/cluster/"
 """Paths of what nodes ask each other begin so."""
 MISDIRECTED = 421
+OWNER = "x-crdt-sessions-owner"
+"""With :data:`MISDIRECTED`: the node to which the session belongs that was asked for."""
 REFUSED = 409
 _DENIED = 403
 _MAX_BODY_BYTES = 1024 * 1024

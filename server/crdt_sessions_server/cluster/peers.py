@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterable, Callable, Sequence
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 
@@ -14,10 +13,9 @@ from crdt_sessions.errors import NodeRefused, NodeUnreachable
 from crdt_sessions.storage.peers import Peer
 from crdt_sessions_server.cluster.addresses import Address
 from crdt_sessions_server.cluster.hop import HEADER, Hop, Request
-from crdt_sessions_server.cluster.inner_door import CALLS, MISDIRECTED
+from crdt_sessions_server.cluster.inner_door import CALLS, MISDIRECTED, OWNER
 
 _CONNECT_S = 2.0
-_PLAIN = "/:@!$&'()*+,;=~"
 _NO_POOL = httpx.Limits(max_connections=None, max_keepalive_connections=0)
 
 
@@ -95,14 +93,13 @@ class Peers:
             NodeUnreachable: the other node does not answer, or says that it is another one.
         """
         address = Address.parse(peer.address)
-        target = quote(request.path, safe=_PLAIN).encode() + (b"?" + request.query if request.query else b"")
         outgoing = httpx.Request(
             request.method,
             "http://node/" if address.path else f"http://{address}/",
             headers=[*headers, (b"connection", b"close"), self.signed(hop, request)],
             content=body,
             extensions={
-                "target": target,
+                "target": request.target,
                 "timeout": {"connect": _CONNECT_S, "read": patience_s, "write": patience_s, "pool": None},
             },
         )
@@ -111,7 +108,7 @@ class Peers:
         except httpx.TransportError as error:
             refused = isinstance(error, httpx.ConnectError)
             raise NodeUnreachable(node=peer.node, why=str(error) or type(error).__name__, refused=refused) from error
-        if response.status_code == MISDIRECTED and "x-crdt-sessions-owner" not in response.headers:
+        if response.status_code == MISDIRECTED and OWNER not in response.headers:
             await response.aclose()
             raise NodeUnreachable(node=peer.node, why="another process listens there", refused=True)
         response.request = outgoing

@@ -44,6 +44,7 @@ from crdt_sessions_server.auth import Admission, Admitted, Permission, Principal
 from crdt_sessions_server.gateways.children import is_about_child
 from crdt_sessions_server.gateways.front_end import waits_for_device
 from crdt_sessions_server.gateways.transcript import IncomingMessage, lacking, question_of
+from crdt_sessions_server.http.elsewhere import Answered, answer_elsewhere
 from crdt_sessions_server.http.schemas import Answer
 from crdt_sessions_server.http.streaming import compact
 from crdt_sessions_server.rest.decisions import write_decisions
@@ -122,9 +123,15 @@ async def who_asks() -> Principal:
 
 
 async def asked_in_body(name: str, needs: Permission = Permission.POST) -> tuple[Principal, SessionId]:
-    """Return the principal of the current HTTP request and the session in its body; raises as :func:`admit_to`."""
+    """Return the principal of the current HTTP request and the session in its body; raises as :func:`admit_to`.
+
+    Raises:
+        Answered: another node has the session.
+    """
     scope = dict(request.scope)
     g.admitted, session = await admit_to(current_admission(), scope, http_token(scope), name, needs)
+    if (answer := await answer_elsewhere(session)) is not None:
+        raise Answered(answer)
     return g.admitted.principal, session
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from quart import Blueprint, Response
 
-from crdt_sessions.errors import StorageError, StoreUnavailable
+from crdt_sessions.errors import ShuttingDown, StorageError, StoreUnavailable
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.http.describing import answers, refuses
 from crdt_sessions_server.http.problems import problem, type_of
@@ -41,7 +41,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
     @health.get("/readyz")
     @answers(200, {JSON: Ready})
-    @refuses(StoreUnavailable)
+    @refuses(StoreUnavailable, ShuttingDown)
     async def readyz() -> Response | dict[str, str | int]:
         """Answer whether the service can store what it is given, and how many sessions are damaged."""
         facts = {
@@ -53,6 +53,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             await registry.health.check()
         except StorageError as error:
             return problem(type_of(StoreUnavailable), str(error), since=registry.health.since, **facts)
+        if registry.leaving:
+            return problem(type_of(ShuttingDown), "sessions are being handed over to other nodes", **facts)
         return {"status": "ready", **facts}
 
     return health

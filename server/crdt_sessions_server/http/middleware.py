@@ -7,10 +7,12 @@ from typing import Any
 from quart import Quart, Response, g, request, websocket
 
 from crdt_sessions.errors import AccessDenied
+from crdt_sessions.ids import session_id
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.asgi import App, Receive, Scope, Send, header, http_token
 from crdt_sessions_server.auth import Admission
 from crdt_sessions_server.auth.permissions import NAMED_IN_BODY, PUBLIC, ROUTES
+from crdt_sessions_server.http.elsewhere import answer_elsewhere
 from crdt_sessions_server.http.origins import Origins
 
 HARDENING = {
@@ -40,9 +42,9 @@ def install(app: Quart, registry: SessionRegistry, admission: Admission, origins
         origins.check(dict(websocket.scope))
 
     @app.before_request
-    async def authorize() -> None:
+    async def authorize() -> Response | None:
         origins.check(dict(request.scope))
-        await _authorize(registry, admission)
+        return await _authorize(registry, admission)
 
     @app.after_request
     async def harden(response: Response) -> Response:
@@ -53,18 +55,24 @@ def install(app: Quart, registry: SessionRegistry, admission: Admission, origins
         return response
 
 
-async def _authorize(registry: SessionRegistry, admission: Admission) -> None:
+async def _authorize(registry: SessionRegistry, admission: Admission) -> Response | None:
+    """Let the request in, or refuse it; return its answer if another node has the session, which counts it, too."""
     endpoint = request.endpoint
     if request.method == "OPTIONS" or endpoint is None or endpoint in PUBLIC:
-        return  # a browser sends no token with its preflight, and a route that does not exist needs none
+        return None  # a browser sends no token with its preflight, and a route that does not exist needs none
     registry.capacity.check_lag()
     if endpoint not in ROUTES:
         raise AccessDenied(what="nobody may: the table of permissions does not know this route")
     if endpoint in NAMED_IN_BODY:
-        return  # the route looks at the body first
+        return None  # the route looks at the body first
     scope, needs = dict(request.scope), ROUTES[endpoint]
-    g.admitted = await admission.admit(scope, http_token(scope), (request.view_args or {}).get("name"), needs)
-    admission.count_request(g.admitted.principal, needs)
+    name = (request.view_args or {}).get("name")
+    g.admitted = await admission.admit(scope, http_token(scope), name, needs)
+    principal = g.admitted.principal
+    if name is not None and (answer := await answer_elsewhere(session_id(name, principal.tenant))) is not None:
+        return answer
+    admission.count_request(principal, needs)
+    return None
 
 
 class UnreadBodies:

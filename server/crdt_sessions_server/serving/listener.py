@@ -34,6 +34,14 @@ Greet = Callable[[Scope, str | None, SocketConnection], None]
 """Called with a request, the token in it, and the connection on which it was answered; returns at once."""
 
 
+class Connect(Protocol):
+    """Makes the connection of a WebSocket that was accepted."""
+
+    def __call__(self, transport: asyncio.Transport, max_message_bytes: int, *, text: bool) -> SocketConnection:
+        """See :class:`SocketConnection`."""
+        ...
+
+
 class Endpoint(NamedTuple):
     """Paths whose WebSockets are served without Hypercorn."""
 
@@ -63,6 +71,7 @@ class Listener(asyncio.Protocol):
         server: serves all that is no WebSocket of an endpoint.
         endpoints: take these.
         max_message_bytes: larger messages on these are refused.
+        connection: makes their connections.
         patience_s: for the head of the first request.
     """
 
@@ -71,11 +80,13 @@ class Listener(asyncio.Protocol):
         server: Behind,
         endpoints: Sequence[Endpoint],
         max_message_bytes: int,
+        connection: Connect = SocketConnection,
         patience_s: float = HEAD_PATIENCE_S,
     ) -> None:
         self._server = server
         self._endpoints = endpoints
         self._max_message_bytes = max_message_bytes
+        self._connection = connection
         self._patience = patience_s
         self._head = b""
         self._transport: asyncio.Transport | None = None
@@ -128,7 +139,7 @@ class Listener(asyncio.Protocol):
             return
         transport = self._leave()
         if transport is not None:
-            connection = SocketConnection(transport, self._max_message_bytes, text=endpoint.text)
+            connection = self._connection(transport, self._max_message_bytes, text=endpoint.text)
             connection.begin(answered.response)
             endpoint.greet(answered.scope, answered.token, connection)
 

@@ -13,6 +13,7 @@ from crdt_sessions.wire.y_sweet import YSweet
 from crdt_sessions_server.asgi import SYNC_PREFIX, Y_SWEET_PREFIX, App, Scope, query
 from crdt_sessions_server.auth import Admission, Admitted, Permission
 from crdt_sessions_server.http.origins import Origins
+from crdt_sessions_server.serving.elsewhere import Elsewhere
 from crdt_sessions_server.serving.socket_endpoint import SocketEndpoint
 
 _log = logging.getLogger("crdt_sessions.sync_endpoint")
@@ -27,6 +28,7 @@ class SyncEndpoint(SocketEndpoint):
         registry: the sessions.
         admission: who may come in.
         origins: which pages may.
+        elsewhere: the other nodes, if there are any.
         prefix: what the paths that it serves begin with.
     """
 
@@ -36,9 +38,11 @@ class SyncEndpoint(SocketEndpoint):
         registry: SessionRegistry,
         admission: Admission,
         origins: Origins,
+        elsewhere: Elsewhere | None = None,
         prefix: str = SYNC_PREFIX,
     ) -> None:
         super().__init__(app, prefix)
+        self._elsewhere = elsewhere
         self._registry = registry
         self._admission = admission
         self._origins = origins
@@ -68,6 +72,11 @@ class SyncEndpoint(SocketEndpoint):
 
     async def _serve(self, scope: Scope, name: str, admitted: Admitted, channel: Channel | Transport) -> Closing:
         principal, session = admitted.principal, session_id(name, admitted.principal.tenant)
+        if self._elsewhere is not None:
+            with self._registry.capacity.admitted(principal.tenant, principal.id):
+                closing = await self._elsewhere.serve(session, scope, channel)
+            if closing is not None:
+                return closing
         if not principal.anonymous:
             self._registry.audit.note("session.join", principal.id, session, role=principal.role)
         with self._admission.live.watching(admitted) as access:
@@ -93,8 +102,15 @@ class SyncEndpoint(SocketEndpoint):
 class YSweetEndpoint(SyncEndpoint):
     """The endpoint of y-sweet's clients. The arguments are those of :class:`SyncEndpoint`."""
 
-    def __init__(self, app: App, registry: SessionRegistry, admission: Admission, origins: Origins) -> None:
-        super().__init__(app, registry, admission, origins, Y_SWEET_PREFIX)
+    def __init__(
+        self,
+        app: App,
+        registry: SessionRegistry,
+        admission: Admission,
+        origins: Origins,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
+        super().__init__(app, registry, admission, origins, elsewhere, Y_SWEET_PREFIX)
 
     def _asked(self, scope: Scope) -> str:
         """A client puts its document behind the URL as it is; the URL that we gave it has the name encoded."""

@@ -19,7 +19,8 @@ from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 
-from crdt_sessions_server.serving.listener import Endpoint, Listener
+from crdt_sessions_server.serving.listener import Connect, Endpoint, Listener
+from crdt_sessions_server.serving.websocket import SocketConnection
 
 _BACKLOG = 1024
 _UNIX = getattr(socket, "AF_UNIX", None)
@@ -34,6 +35,7 @@ class WebServer:
         sockets: listen already; they are closed at the end.
         endpoints: take WebSockets from their first byte; all others are Hypercorn's.
         max_message_bytes: larger messages on these are refused.
+        connection: makes their connections.
     """
 
     def __init__(
@@ -44,12 +46,14 @@ class WebServer:
         *,
         endpoints: Sequence[Endpoint] = (),
         max_message_bytes: int = 0,
+        connection: Connect = SocketConnection,
     ) -> None:
         self._app = ASGIWrapper(app)
         self._config = config
         self._sockets = sockets
         self._endpoints = endpoints
         self._max_message_bytes = max_message_bytes
+        self._connection = connection
         self._context = WorkerContext(None)
         self._state: dict[str, Any] = {}
         self._servers: list[asyncio.Server] = []
@@ -103,7 +107,7 @@ class WebServer:
             await asyncio.wait(set(self._connections), timeout=self._config.graceful_timeout)
 
     def _listener(self) -> Listener:
-        return Listener(self, self._endpoints, self._max_message_bytes)
+        return Listener(self, self._endpoints, self._max_message_bytes, self._connection)
 
     def serve(self, transport: asyncio.Transport, first: bytes) -> None:
         """Let Hypercorn serve a connection of which *first* was read already; return at once."""

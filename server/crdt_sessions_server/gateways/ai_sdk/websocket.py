@@ -18,7 +18,7 @@ from crdt_sessions.errors import AccessDenied, BadValue, CrdtSessionsError, Shut
 from crdt_sessions.ids import SessionId
 from crdt_sessions.model.checks import parse_json
 from crdt_sessions.runtime import SessionRegistry
-from crdt_sessions.wire.closing import closing_for
+from crdt_sessions.wire.closing import NORMAL, Closing, closing_for
 from crdt_sessions_server.asgi import App, Receive, Scope, Send, websocket_token
 from crdt_sessions_server.auth import Admission, Admitted, Permission
 from crdt_sessions_server.gateways.ai_sdk import inbound
@@ -31,6 +31,7 @@ from crdt_sessions_server.http.complaints import complaints
 from crdt_sessions_server.http.origins import Origins
 from crdt_sessions_server.http.streaming import compact
 from crdt_sessions_server.serving.asgi_channel import Departures
+from crdt_sessions_server.serving.elsewhere import Elsewhere, Relay
 from crdt_sessions_server.serving.listener import Endpoint
 from crdt_sessions_server.serving.text_socket import AsgiTextSocket, OwnTextSocket, TextSocket
 from crdt_sessions_server.serving.websocket import SocketConnection
@@ -38,6 +39,8 @@ from crdt_sessions_server.serving.websocket import SocketConnection
 _MAX_STREAMS = 32
 """Most requests that one WebSocket may have under way."""
 _NOT_JSON = 1007
+_LAST = ("end", "error", "no-active")
+"""Kinds of the last frame of an answer."""
 
 
 class ChatSockets:
@@ -49,11 +52,20 @@ class ChatSockets:
         admission: admits requests.
         origins: the origins whose pages may connect.
         patience_s: after so long, a client that reads nothing is disconnected.
+        elsewhere: the other nodes, if there are any.
     """
 
     def __init__(
-        self, app: App, registry: SessionRegistry, admission: Admission, origins: Origins, *, patience_s: float
+        self,
+        app: App,
+        registry: SessionRegistry,
+        admission: Admission,
+        origins: Origins,
+        *,
+        patience_s: float,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
+        self._elsewhere = elsewhere
         self._app = app
         self._registry = registry
         self._admission = admission
@@ -114,7 +126,7 @@ class ChatSockets:
             admitted = await self._admission.admit(scope, token, None)  # read nothing before the client is known
             self._admission.count_connect(scope, admitted.principal)
             with self._admission.streaming(admitted.principal):
-                conversation = _Conversation(self._registry, self._admission, scope, token, socket)
+                conversation = _Conversation(self._registry, self._admission, scope, token, socket, self._elsewhere)
                 if await conversation.run(admitted):
                     await socket.close(1000, "")
                 else:
@@ -135,8 +147,15 @@ class _Conversation:
     """The requests of one WebSocket, and their answers."""
 
     def __init__(
-        self, registry: SessionRegistry, admission: Admission, scope: Scope, token: str | None, socket: TextSocket
+        self,
+        registry: SessionRegistry,
+        admission: Admission,
+        scope: Scope,
+        token: str | None,
+        socket: TextSocket,
+        elsewhere: Elsewhere | None,
     ) -> None:
+        self._elsewhere = elsewhere
         self._registry = registry
         self._admission = admission
         self._scope = scope
@@ -209,6 +228,8 @@ class _Conversation:
         body = frame.get("body") if isinstance(frame.get("body"), dict) else {}
         data = ChatRequest.model_validate({**(body or {}), **frame})
         admitted, name = await admit_to(self._admission, self._scope, self._token, data.id, Permission.POST)
+        if await self._passed_on(name, frame):
+            return
         run, known = await inbound.receive(self._registry, name, data, admitted.principal)
         front = FrontEnd(self._registry, admitted.principal, data.tools, self._page, lasting=True)
         await self._stream(request_id, admitted, name, run.id, known, front)
@@ -216,6 +237,8 @@ class _Conversation:
     async def _resume(self, request_id: str, frame: dict[str, Any]) -> None:
         name = str(frame.get("id", ""))
         admitted, session = await admit_to(self._admission, self._scope, self._token, name, Permission.READ)
+        if await self._passed_on(session, frame):
+            return
         body = frame.get("body")
         run = await find_run(self._registry, session, string(body.get("runId")) if isinstance(body, dict) else None)
         if run is None:
@@ -224,6 +247,25 @@ class _Conversation:
         await self._tell("start", request_id)
         front = FrontEnd(self._registry, admitted.principal, page=self._page, lasting=True)
         await self._stream(request_id, admitted, session, run.id, (), front)
+
+    async def _passed_on(self, session: SessionId, frame: dict[str, Any]) -> bool:
+        """Have another node answer a frame if it has the session; tell whether it has."""
+        if self._elsewhere is None:
+            return False
+
+        async def carry(relay: Relay) -> Closing:
+            await relay.send(compact(frame))
+            async for said in relay.messages():
+                text = said if isinstance(said, str) else said.decode()
+                await self._socket.send(text)
+                if parse_json(text)["type"] in _LAST:
+                    return NORMAL
+            return relay.closing
+
+        closing = await self._elsewhere.follow(session, self._scope, carry)
+        if closing not in (None, NORMAL):  # the node has gone: clients come back, and go on
+            await self._socket.close(closing.code, closing.reason)
+        return closing is not None
 
     async def _stream(
         self,

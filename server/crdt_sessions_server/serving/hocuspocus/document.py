@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from crdt_sessions.ids import Millis, SessionId
 from crdt_sessions.runtime import Access, Take, Transport
 from crdt_sessions.sync import Rights
 from crdt_sessions.wire import hocuspocus
+from crdt_sessions.wire.hocuspocus import Said
 
 _MESSAGE_BYTES = 50
 """What a message costs beside its bytes."""
@@ -66,6 +67,8 @@ class DocumentLine:
         self.session: SessionId | None = None
         self.unheard: list[str] = []
         """Texts for the application that came before the client was let in."""
+        self.pass_on: Callable[[Said], Awaitable[None]] | None = None
+        """Takes what the client says besides the document, where another node serves it."""
         self.on_admitted: Callable[[], None] = _nothing
         self._socket = socket
         self._backlog = backlog
@@ -104,6 +107,7 @@ class DocumentLine:
         self._waiting = []
         self._count(-self._cost)
         self.on_admitted = _nothing
+        self.pass_on = None
         if self.access is not None:
             self.access.on_rights = None
             self.access = None  # it holds the connection, which holds this

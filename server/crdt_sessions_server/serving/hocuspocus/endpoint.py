@@ -7,17 +7,19 @@ import contextlib
 import logging
 
 from crdt_sessions.errors import CrdtSessionsError, ShuttingDown
-from crdt_sessions.ids import Millis, session_id
+from crdt_sessions.ids import Millis, SessionId, session_id
 from crdt_sessions.limits import Timing
 from crdt_sessions.runtime import Channel, SessionRegistry, Transport
 from crdt_sessions.runtime.channel import transport_over
 from crdt_sessions.wire import Closing, closing_for
-from crdt_sessions.wire.hocuspocus import Hocuspocus, document_of, token_wanted
+from crdt_sessions.wire.hocuspocus import Hocuspocus, Said, Stateless, Token, document_of, pack, token_wanted
 from crdt_sessions_server.asgi import App, Scope
-from crdt_sessions_server.auth import Admission, Permission
+from crdt_sessions_server.auth import Admission, Admitted, Permission
 from crdt_sessions_server.http.origins import Origins
+from crdt_sessions_server.serving.elsewhere import Elsewhere, Relay
 from crdt_sessions_server.serving.hocuspocus.document import DocumentLine
 from crdt_sessions_server.serving.hocuspocus.multiplexer import Multiplexer
+from crdt_sessions_server.serving.hocuspocus.passing_on import carry
 from crdt_sessions_server.serving.hocuspocus.stateless import StatelessMessages
 from crdt_sessions_server.serving.socket_endpoint import SocketEndpoint
 from crdt_sessions_server.serving.websocket import SocketConnection
@@ -37,12 +39,21 @@ class HocuspocusEndpoint(SocketEndpoint):
         admission: who may come in.
         origins: which pages may.
         timing: periods.
+        elsewhere: the other nodes, if there are any.
     """
 
     def __init__(
-        self, app: App, registry: SessionRegistry, admission: Admission, origins: Origins, timing: Timing
+        self,
+        app: App,
+        registry: SessionRegistry,
+        admission: Admission,
+        origins: Origins,
+        timing: Timing,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         super().__init__(app, PATH)
+        self.elsewhere = elsewhere
+        """The other nodes, if there are any."""
         self._registry = registry
         self._admission = admission
         self._origins = origins
@@ -93,6 +104,7 @@ class _Host:
         channel: Channel | Transport,
     ) -> None:
         self._stateless = endpoint.stateless
+        self._elsewhere = endpoint.elsewhere
         self._registry = registry
         self._admission = admission
         self._scope = scope
@@ -112,6 +124,12 @@ class _Host:
         principal = admitted.principal
         self._admission.count_connect(self._scope, principal)
         session = session_id(name, principal.tenant)
+        if self._elsewhere is not None:
+            closing = await self._elsewhere.follow(
+                session, self._scope, lambda relay: self._pass_on(line, token, admitted, session, relay)
+            )
+            if closing is not None:
+                return closing
         if not principal.anonymous:
             self._registry.audit.note("session.join", principal.id, session, role=principal.role)
         codec = Hocuspocus(self._registry.limits.max_frame_bytes, line.address)
@@ -124,9 +142,29 @@ class _Host:
                 asking.cancel()
                 await asyncio.gather(asking, return_exceptions=True)
 
+    async def _pass_on(
+        self, line: DocumentLine, token: str | None, admitted: Admitted, session: SessionId, relay: Relay
+    ) -> Closing:
+        """Have another node serve a document, on a socket of its own."""
+
+        async def pass_on(said: Said) -> None:
+            await relay.send(pack(line.address, said))
+
+        with (
+            self._registry.capacity.admitted(admitted.principal.tenant, admitted.principal.id),
+            self._admission.live.watching(admitted) as access,
+        ):
+            if token is not None:
+                await pass_on(Token(token, line.version))
+            line.pass_on = pass_on
+            line.admit(session, access, admitted.principal.expires_at)
+            return await carry(line, relay)
+
     async def renew(self, line: DocumentLine, token: str) -> None:
         """See :meth:`Host.renew`. A bad one ends the access; an issuer that does not answer changes nothing."""
         assert line.access is not None
+        if line.pass_on is not None:
+            await line.pass_on(Token(token, line.version))
         try:
             name = document_of(line.address)
             admitted = await self._admission.admit(self._scope, token or self._token, name, Permission.READ)
@@ -142,7 +180,10 @@ class _Host:
 
     async def hear(self, line: DocumentLine, payload: str) -> None:
         """See :meth:`Host.hear`."""
-        await self._stateless.hear(line, payload)
+        if line.pass_on is not None:
+            await line.pass_on(Stateless(payload))
+        else:
+            await self._stateless.hear(line, payload)
 
     async def _ask_in_time(self, line: DocumentLine) -> None:
         """Ask for another token before the one that counts ends, once for each."""
