@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+from random import Random
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from crdt_sessions_server.http.inside import Inside
 from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
 from tests.processes import PROBLEM
+from tests.profiles import sample
 
 URL = "http://localhost"
 FAR = (1 << 53) - 1
@@ -373,6 +375,35 @@ async def test_what_is_no_request_is_refused_in_words(fleet):
     assert (await fleet.ask({})).json() | {"cursor": ""} == {
         "cursor": "", "more": False, "reset": False, "changed": [], "sessions": []
     }  # fmt: skip
+
+
+async def test_mutated_requests_are_answered_and_harm_nothing(fleet):
+    """Bytes of bodies, of gzip, of updates and of state vectors are changed at random."""
+    random, doc = Random(7), document(x=1.0)
+    good = {"id": "s", "update": b64(doc.get_update()), "stateVector": b64(doc.get_state())}
+    assert "problem" not in (await fleet.ask({"sessions": [good]})).json()["sessions"][0]
+
+    def mutated(value):
+        changed = bytearray(value)
+        for _ in range(random.randint(1, 3)):
+            changed[random.randrange(len(changed))] = random.randrange(256)
+        return bytes(changed)
+
+    for at in range(sample("examples")):
+        update, vector = mutated(doc.get_update()), mutated(doc.get_state())
+        body = json.dumps(
+            {"sessions": [{"id": f"t{at}", "update": b64(update), "stateVector": b64(vector)}, good]}
+        ).encode()
+        packed = random.random() < 0.3
+        raw = mutated(gzip.compress(body)) if packed else mutated(body) if random.random() < 0.3 else body
+        answer = await fleet.ask(None, raw=raw, headers={"Content-Encoding": "gzip"} if packed else {})
+        assert answer.status_code in (200, 400, 413, 422), (raw, answer.text)
+        if raw is body:
+            assert "problem" not in answer.json()["sessions"][1], "the other one goes on"
+    async with fleet.device() as phone:
+        copy = phone.hold("s")
+        await phone.once()
+        assert state(copy) == {"x": 1}
 
 
 async def test_requests_are_counted_as_connections(fleet):
