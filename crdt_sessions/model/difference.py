@@ -13,8 +13,8 @@ from crdt_sessions.model.library import apply_guarded
 from crdt_sessions.model.session import SessionView
 from crdt_sessions.model.values import SessionExport
 
-_KEPT_ROOTS = ("runs", "receipts", "delegated")
-"""What happened, happened: agents' work and what people have read is not taken back."""
+_KEPT_ROOTS = ("runs", "receipts", "delegated", "edits", "suggestions")
+"""What happened, happened: agents' work, what people have read, and what they decided is not taken back."""
 _SCRATCH_CLIENT = 1
 
 
