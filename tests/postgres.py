@@ -43,22 +43,28 @@ def _embedded():
 
 
 class PostgresServer:
-    """A server of its own, with nothing in it.
+    """A server of its own, with nothing in it, or a standby that follows another one.
 
     Args:
         programs: the folder of its programs.
+        primary: the server that it follows.
+        port: where it listens; a free one if None.
     """
 
-    def __init__(self, programs):
+    def __init__(self, programs, primary=None, port=None):
         self.programs = programs
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir=memory))
         self.unprivileged = {"user": "nobody"} if os.getuid() == 0 else {}  # it refuses to be started by root
         if self.unprivileged:
             shutil.chown(self.folder, "nobody")
-        self.port = free_port()
-        self._run("initdb", "-D", self.folder / "data", "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync",
-                  "--locale=C", "--no-instructions")  # fmt: skip
+        self.port = port or free_port()
+        if primary is None:
+            self._run("initdb", "-D", self.folder / "data", "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync",
+                      "--locale=C", "--no-instructions")  # fmt: skip
+        else:
+            self._run("pg_basebackup", "-D", self.folder / "data", "-d", primary.url(), "-R", "-X", "stream",
+                      "-c", "fast", "--no-sync")  # fmt: skip
         self.process = None
         try:
             self.start()
@@ -125,6 +131,56 @@ class PostgresServer:
         if self.process is not None and self.process.poll() is None:
             self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Pair:
+    """A primary and a standby that follows it, at two addresses that stay, whoever is the primary.
+
+    Args:
+        programs: the folder of their programs.
+        quorum: whether commits wait for the standby.
+    """
+
+    def __init__(self, programs, *, quorum):
+        self.programs = programs
+        self.primary = PostgresServer(programs)
+        self.ports = (self.primary.port, free_port())
+        self.standby = None
+        if quorum:
+            self.primary.sql("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'")
+        self.follow()
+        self.primary.sql("SELECT pg_reload_conf()")
+
+    def url(self, database="postgres"):
+        """Return the addresses of a database, of which clients take the one that can be written to."""
+        hosts = ",".join(f"127.0.0.1:{port}" for port in self.ports)
+        return f"postgresql://{USER}@{hosts}/{database}?target_session_attrs=read-write"
+
+    def sql(self, statement, *values, database="postgres"):
+        """Execute a statement on the primary."""
+        return self.primary.sql(statement, *values, database=database)
+
+    def follow(self):
+        """Make a standby at the address that is free, and return when it follows."""
+        (port,) = set(self.ports) - {self.primary.port}
+        self.standby = PostgresServer(self.programs, self.primary, port)
+        until = time.monotonic() + _PATIENCE_S
+        while not self.primary.sql("SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'"):
+            assert time.monotonic() < until, "the standby does not follow"
+            time.sleep(0.05)
+
+    def fail_over(self):
+        """Lose the primary, and have the standby take its place; the next standby has its address."""
+        self.primary.close()
+        self.primary = self.standby
+        self.primary.sql("SELECT pg_promote()")
+        self.follow()
+
+    def close(self):
+        """End both."""
+        for each in (self.primary, self.standby):
+            if each is not None:
+                each.close()
 
 
 VERSIONS = sorted(_installations())

@@ -18,6 +18,7 @@ _TABLE = {  # dev, ci, nightly
     "deaths": (8, 8, 40),  # of the service between two peers that write
     "faults": (3, 4, 1_000),  # of three nodes and their PostgreSQL
     "node_histories": (40, 100, 10_000),  # of nodes over one simulated database
+    "failovers": (1, 1, 30),  # from a primary that is lost to its standby, and back
     "agents": (3, 3, 40),  # that die in each way
     "frames": (10_000, 20_000, 1_000_000),  # mutated, thrown at a service
     "histories": (532, 532, 5_320),  # of the conformance data

@@ -68,10 +68,11 @@ class World:
         database: the name of an empty database on it.
         folder: for files.
         number: the seed of what happens.
+        flags: of the nodes.
     """
 
-    def __init__(self, postgres, database, folder, number):
-        self.postgres, self.database, self.folder = postgres, database, folder
+    def __init__(self, postgres, database, folder, number, *flags):
+        self.postgres, self.database, self.folder, self.flags = postgres, database, folder, flags
         self.rng = random.Random(number)
         self.history = History(number)
         self.ports = [free_port() for _ in range(NODES)]
@@ -100,9 +101,7 @@ class World:
         return self
 
     async def __aexit__(self, *error):
-        for task in self._writers:
-            task.cancel()
-        await asyncio.gather(*self._writers, return_exceptions=True)
+        await self.rest()
         await self._stack.aclose()
         for node in self.nodes:
             if node is not None:
@@ -132,7 +131,7 @@ class World:
 
     async def start(self, at, **env):
         self.nodes[at] = await asyncio.to_thread(
-            Server, self.postgres.url(self.database), *FLAGS, port=self.ports[at], env=env
+            Server, self.postgres.url(self.database), *FLAGS, *self.flags, port=self.ports[at], env=env
         )
 
     async def again(self, at):
@@ -211,22 +210,29 @@ class World:
         await asyncio.sleep(self.rng.uniform(0, 0.5))
         await asyncio.to_thread(self.postgres.start)
 
+    async def _fail_over(self, _):
+        await asyncio.to_thread(self.postgres.fail_over)
+
+    async def _fail_over_behind(self, _):
+        """The standby that takes over has not seen the last of what was acknowledged."""
+        await asyncio.to_thread(self.postgres.standby.kill)
+        await self.progress()
+        await asyncio.to_thread(self.postgres.primary.kill)
+        await asyncio.to_thread(self.postgres.standby.start)
+        await asyncio.to_thread(self.postgres.fail_over)
+
     # -- in the end ----------------------------------------------------------------------------------------------
 
-    async def check(self):
-        """Have writers rest, and check what is there: through the nodes, in the database, and who wrote it."""
+    async def rest(self):
+        """Have writers write no more."""
         for task in self._writers:
             task.cancel()
         await asyncio.gather(*self._writers, return_exceptions=True)
-        for session in SESSIONS:
-            own = History(
-                self.history.seed,
-                [each for each in self.history.invoked if each.startswith(f"{session}/")],
-                [each for each in self.history.ok if each.startswith(f"{session}/")],
-                self.history.faults,
-            )
-            async with connect(self.url, session, name="reader") as reader:
-                check_tokens(own, [message.text for message in reader.messages.all()])
+
+    async def check(self):
+        """Have writers rest, and check what is there: through the nodes, in the database, and who wrote it."""
+        await self.rest()
+        await self.check_tokens()
         async with connect(self.url, ASKED, name="reader") as reader:
             there = {message.id: message.text for message in reader.messages.all()}
             for id, seen, question in self.answers:
@@ -237,6 +243,18 @@ class World:
         check_owners(rows, self.history)
         check_epochs(self.sql("SELECT * FROM crdt_sessions.watched_runs"), self.history)
         return len(rows)
+
+    async def check_tokens(self):
+        """Check what clients wrote, as a new one sees it."""
+        for session in SESSIONS:
+            own = History(
+                self.history.seed,
+                [each for each in self.history.invoked if each.startswith(f"{session}/")],
+                [each for each in self.history.ok if each.startswith(f"{session}/")],
+                self.history.faults,
+            )
+            async with connect(self.url, session, name="reader") as reader:
+                check_tokens(own, [message.text for message in reader.messages.all()])
 
 
 FAULTS = ("kill", "end_connections", "die_at_a_point", "cancel_statements", "kill_postgres", "sleep")
