@@ -16,7 +16,7 @@ _TABLE = {  # dev, ci, nightly
     "kills": (10, 10, 930),  # of the service, at random instants
     "passes": (2, 2, 15),  # of each named point of the storage path, before the service dies there
     "deaths": (8, 8, 40),  # of the service between two peers that write
-    "faults": (3, 4, 1_000),  # of three nodes and their PostgreSQL
+    "faults": (2, 3, 1_000),  # of three nodes and their PostgreSQL
     "node_histories": (40, 100, 10_000),  # of nodes over one simulated database
     "failovers": (1, 1, 30),  # from a primary that is lost to its standby, and back
     "agents": (3, 3, 40),  # that die in each way

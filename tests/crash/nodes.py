@@ -3,8 +3,11 @@
 import asyncio
 import os
 import random
+import shutil
 import signal
+import tempfile
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 
 from crdt_sessions import connect
 from crdt_sessions.errors import NotAnswered
@@ -69,21 +72,27 @@ class World:
         folder: for files.
         number: the seed of what happens.
         flags: of the nodes.
+        count: how many nodes there are.
     """
 
-    def __init__(self, postgres, database, folder, number, *flags):
+    def __init__(self, postgres, database, folder, number, *flags, count=NODES):
         self.postgres, self.database, self.folder, self.flags = postgres, database, folder, flags
+        self.count = count
         self.rng = random.Random(number)
         self.history = History(number)
-        self.ports = [free_port() for _ in range(NODES)]
-        self.nodes = [None] * NODES
+        self.ports = [free_port() for _ in range(count)]
+        self.nodes = [None] * count
+        self.inside = Path(tempfile.mkdtemp(prefix="nodes-"))
+        """Where nodes reach each other: the name of a socket must be short."""
+        (self.inside / "secret").write_text("x" * 64)
         self._stack = AsyncExitStack()
+        self._stack.callback(shutil.rmtree, self.inside, ignore_errors=True)
         self._writers = []
         self.answers = []
         """Of the agent: the message's id, what the asker saw of it when it was over, and the question."""
 
     async def __aenter__(self):
-        for at in range(NODES):
+        for at in range(self.count):
             await self.start(at)
         for statement in _WATCH.split(";\nCREATE"):  # a function's body has semicolons, but none of these
             words = statement.strip().rstrip(";")
@@ -130,8 +139,10 @@ class World:
         return self.postgres.sql(statement, database=self.database)
 
     async def start(self, at, **env):
+        between = ("--cluster-listen", f"unix:{self.inside}/{at}", "--cluster-secret-file", self.inside / "secret")
+        flags = (*FLAGS, *between, *self.flags)
         self.nodes[at] = await asyncio.to_thread(
-            Server, self.postgres.url(self.database), *FLAGS, *self.flags, port=self.ports[at], env=env
+            Server, self.postgres.url(self.database), *flags, port=self.ports[at], env=env
         )
 
     async def again(self, at):
@@ -164,7 +175,7 @@ class World:
     async def harm(self, fault):
         """Have something go wrong, and return once everybody is served again."""
         self.history.faults.append(fault)
-        await getattr(self, f"_{fault}")(self.rng.randrange(NODES))
+        await getattr(self, f"_{fault}")(self.rng.randrange(self.count))
         await self.progress()
 
     async def _kill(self, at):
@@ -179,7 +190,7 @@ class World:
         self.history.faults[-1] += f" {point}"
         await asyncio.to_thread(self.nodes[at].close)
         await self.start(at, CRDT_SESSIONS_FAILPOINTS=point)
-        others = [each for each in range(NODES) if each != at]
+        others = [each for each in range(self.count) if each != at]
         for each in others:  # so that the armed one gets all sessions
             os.kill(self.nodes[each].child.pid, signal.SIGKILL)
         await asyncio.to_thread(self.nodes[at].child.wait, PATIENCE)

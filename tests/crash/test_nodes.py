@@ -41,7 +41,7 @@ async def test_nothing_acknowledged_is_lost_whatever_dies(postgres, tmp_path):
 async def test_a_failover_to_a_standby_that_commits_wait_for_loses_nothing(tmp_path):
     pair = Pair(programs_of(VERSIONS[-1]), quorum=True)
     try:
-        async with World(pair, "postgres", tmp_path, 7, "--durability", "quorum") as world:
+        async with World(pair, "postgres", tmp_path, 7, "--durability", "quorum", count=1) as world:
             await world.progress()
             for _ in range(sample("failovers")):
                 await world.harm("fail_over")
@@ -56,7 +56,7 @@ async def test_what_a_standby_had_not_seen_is_told_and_brought_back_by_those_who
     """Its clients are connected, so the document is whole again; the log says what the store had lost."""
     pair = Pair(programs_of(VERSIONS[-1]), quorum=False)
     try:
-        async with World(pair, "postgres", tmp_path, 7) as world:
+        async with World(pair, "postgres", tmp_path, 7, count=1) as world:
             await world.progress()
             await world.harm("fail_over_behind")
             told = [line for node in world.nodes for line in node.lines if "acknowledged" in line]
