@@ -17,4 +17,6 @@ await build({
   logLevel: 'warning'
 })
 for (const name of ['index.html', 'style.css']) fs.copyFileSync(path.join(here, name), path.join(out, name))
-fs.copyFileSync(path.join(here, 'node_modules/quill/dist/quill.snow.css'), path.join(out, 'quill.css'))
+for (const [name, from] of [['quill.css', 'quill/dist/quill.snow.css'], ['blocknote.css', '@blocknote/core/dist/style.css']]) {
+  fs.copyFileSync(path.join(here, 'node_modules', from), path.join(out, name))
+}

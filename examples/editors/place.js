@@ -11,7 +11,7 @@ export const which = query.get('editor') ?? 'codemirror'
 export const person = {
   id: name.toLowerCase(),
   name,
-  color: COLOURS[[...name].reduce((sum, letter) => sum * 31 + letter.codePointAt(0), 0) % COLOURS.length]
+  color: COLOURS[[...name].reduce((sum, letter) => sum * 7 + letter.codePointAt(0), 0) % COLOURS.length]
 }
 export const doc = new Y.Doc()
 export const provider = new WebsocketProvider(`${service.replace('http', 'ws')}/v1/sync`, session, doc)
