@@ -139,7 +139,7 @@ MUTANTS = {
     ),
     "forget a revocation": Mutant(
         "server/crdt_sessions_server/auth/grants.py",
-        "        self.on_change(Change(tenant, value) if kind == \"principal\" else Change(tenant, token_id=value))\n",
+        "        self.on_change(Change(each.tenant, token_id=each.value) if by_token else Change(each.tenant, each.value))\n",
         "",
         ("tests/access/test_live_access.py",),
     ),
