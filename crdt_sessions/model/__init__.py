@@ -16,6 +16,7 @@ from crdt_sessions.model.client_calls import (
     OpenCall,
     Taken,
 )
+from crdt_sessions.model.deferred import DocumentFailed
 from crdt_sessions.model.difference import by_id, difference, export_of, revert_update
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.extent import Extent, decode_extent, extent_of
@@ -100,6 +101,7 @@ __all__ = [
     "ClientCall",
     "ContextItem",
     "Decision",
+    "DocumentFailed",
     "Extent",
     "Folded",
     "LateDecision",

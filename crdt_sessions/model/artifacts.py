@@ -24,7 +24,11 @@ class Artifacts:
     """``artifacts``: documents that humans and agents edit together."""
 
     def __init__(self, document: SessionDoc) -> None:
-        self._root = document.roots.artifacts
+        self._document = document
+
+    @property
+    def _root(self) -> Map[Any]:
+        return self._document.roots.artifacts
 
     def __contains__(self, artifact_id: str) -> bool:
         return artifact_id in self._root

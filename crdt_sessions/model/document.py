@@ -3,6 +3,9 @@
 It knows nothing of peers, frames or rules. Whatever changes the document, it hands back the *delta* (what
 the document says changed, as an update) and remembers *where* the change was (:class:`Touched`), so that
 nobody ever has to walk the whole document to find out.
+
+Text that it is known to take may wait (:meth:`SessionDoc.defer`). It is taken before anybody sees the document: there
+is no way to it that does not lead through :attr:`SessionDoc.doc` or :attr:`SessionDoc.roots`.
 """
 
 from __future__ import annotations
@@ -13,13 +16,15 @@ from typing import Any, TypeVar
 
 from pycrdt import Doc, TransactionEvent
 
-from crdt_sessions.errors import BadValue, MalformedUpdate
+from crdt_sessions.errors import BadValue, MalformedUpdate, UpdateError
 from crdt_sessions.model import layout
+from crdt_sessions.model.deferred import MAX_BYTES, DeferredText, DocumentFailed
 from crdt_sessions.model.extent import holds, waits
 from crdt_sessions.model.library import apply_guarded, guarded, is_panic, merge
 from crdt_sessions.model.touched import Touched, watch
 from crdt_sessions.wire import EMPTY_UPDATE
 from crdt_sessions.wire.update_v1 import may_hold_pairs
+from crdt_sessions.wire.varint import decode_state_vector
 
 Result = TypeVar("Result")
 
@@ -48,14 +53,15 @@ class SessionDoc:
     """
 
     def __init__(self, client_id: int) -> None:
-        self.doc: Doc[Any] = Doc(client_id=client_id)
+        self._doc: Doc[Any] = Doc(client_id=client_id)
+        self._deferred = DeferredText()
         self._notes = notes = _Notes()
         self._touched = Touched()
         self._waiting = EMPTY_UPDATE
         self._complete = _NOTHING  # the state vector before anything waited
         self._pairs: bool | None = None  # whether there may be any in what was looked at; None if nothing was
         self._unlooked: list[bytes] = []  # what came since
-        roots = layout.roots(self.doc)
+        self._roots = layout.roots(self._doc)
 
         # Observers only take notes: an exception in one would leave the mutating call after the change (P9),
         # and they are closures without self because pycrdt keeps them alive (P10).
@@ -63,14 +69,76 @@ class SessionDoc:
             if not notes.known:
                 notes.deltas.append(event.update)
 
-        self.roots = roots
-        self._noting: list[tuple[Any, Any]] = [(self.doc, self.doc.observe(note_delta))]
-        self._watching = watch(roots, self._touched)
+        self._noting: list[tuple[Any, Any]] = [(self._doc, self._doc.observe(note_delta))]
+        self._watching = watch(self._roots, self._touched)
 
     def close(self) -> None:
         """Release the native subscriptions; without this the document is never freed."""
         for subscriptions in (self._noting, self._watching):
             _unsubscribe(subscriptions)
+        self._deferred.clear()
+
+    # -- what waits to be taken ------------------------------------------------------------------------------------
+
+    @property
+    def doc(self) -> Doc[Any]:
+        """The library's document. Nothing is deferred any more when this returns.
+
+        Raises:
+            DocumentFailed: as :meth:`settle`.
+        """
+        if self._deferred.bytes:
+            self.settle()
+        return self._doc
+
+    @property
+    def roots(self) -> layout.Roots:
+        """Its root types. Do not keep them: whoever does reads on without what was deferred since.
+
+        Raises:
+            DocumentFailed: as :meth:`settle`.
+        """
+        if self._deferred.bytes:
+            self.settle()
+        return self._roots
+
+    @property
+    def behind(self) -> bool:
+        """Whether something is deferred."""
+        return bool(self._deferred.bytes)
+
+    def defer(self, client: int, clock: int, update: bytes, at: int) -> None:
+        """Take an update later, of which is known that the document takes it. Arguments as of :class:`DeferredText`.
+
+        Neither the delta nor :class:`Touched` will tell of it. It must go on where the last text of its client ends.
+
+        Raises:
+            DocumentFailed: as :meth:`settle`.
+        """
+        self._deferred.add(client, clock, update, at)
+        if self._deferred.bytes > MAX_BYTES:
+            self.settle()
+
+    def settle(self) -> None:
+        """Take what was deferred.
+
+        Raises:
+            DocumentFailed: the document does not take it. It raises again whenever the document is asked for.
+        """
+        notes, touched, deferred = self._notes, self._touched, self._deferred
+        notes.known = touched.known = True
+        try:
+            for update in deferred.updates():
+                self._integrate(update, begins=False)
+        except UpdateError as error:
+            raise DocumentFailed from error
+        finally:
+            notes.known = touched.known = False
+        if deferred.bytes and not deferred.held_by(decode_state_vector(self._doc.get_state())):
+            raise DocumentFailed
+        deferred.clear()
+
+    # -- changing --------------------------------------------------------------------------------------------------
 
     def apply(self, update: bytes) -> bytes | None:
         """Apply a foreign update; return what changed, or None if the document held all of it already.
@@ -100,16 +168,16 @@ class SessionDoc:
         if self._pairs is False:
             self._look_later(update)
         if not begins or len(update) < _WHOLE:
-            apply_guarded(self.doc, update)
+            apply_guarded(self._doc, update)
             return
         _unsubscribe(self._watching)
         try:
-            apply_guarded(self.doc, update)
+            apply_guarded(self._doc, update)
         except MalformedUpdate:
-            self._watching = watch(self.roots, self._touched)
+            self._watching = watch(self._roots, self._touched)
             raise
-        self._watching = watch(self.roots, self._touched)
-        touched, roots = self._touched, self.roots
+        self._watching = watch(self._roots, self._touched)
+        touched, roots = self._touched, self._roots
         touched.meta.update(roots.meta.keys())
         for root in (roots.messages, roots.delegated):
             touched.messages.update((message_id, {"*"}) for message_id in list(root.keys()))
@@ -122,9 +190,9 @@ class SessionDoc:
         Raises:
             UpdateError: as :meth:`apply`.
         """
-        self._notes.known = True
+        doc, self._notes.known = self.doc, True
         try:
-            self._integrate(update, begins=len(update) >= _WHOLE and self.doc.get_state() == _NOTHING)
+            self._integrate(update, begins=len(update) >= _WHOLE and doc.get_state() == _NOTHING)
         finally:
             self._notes.known = False
 
@@ -137,11 +205,11 @@ class SessionDoc:
         progress = True
         while self._waiting != EMPTY_UPDATE and progress:
             events = len(self._notes.deltas)
-            apply_guarded(self.doc, self._waiting)
-            if not waits(self.doc, self._waiting):
+            apply_guarded(self._doc, self._waiting)
+            if not waits(self._doc, self._waiting):
                 self._waiting = EMPTY_UPDATE
                 # What came after the gap was in no delta so far; now everybody gets all of it.
-                self._notes.deltas[:] = [self.doc.get_update(self._complete)]
+                self._notes.deltas[:] = [self._doc.get_update(self._complete)]
             progress = len(self._notes.deltas) > events
 
     def transact(self, change: Callable[[SessionDoc], Result], origin: str = "local") -> Result:
@@ -187,8 +255,13 @@ class SessionDoc:
     @property
     def may_hold_pairs(self) -> bool:
         """Whether there may be text beyond the basic plane: two UTF-16 units each, of which Yjs can take one."""
+        if self._deferred.bytes:
+            self.settle()
+        return self._looked()
+
+    def _looked(self) -> bool:
         if self._pairs is None:
-            self._pairs = may_hold_pairs(self.doc.get_update())
+            self._pairs = may_hold_pairs(self._doc.get_update())
         if self._unlooked:
             self._pairs = may_hold_pairs(b"".join(self._unlooked))
             self._unlooked.clear()
@@ -198,7 +271,7 @@ class SessionDoc:
         """Have *update* looked at for pairs, together with others: most are tokens."""
         self._unlooked.append(update)
         if len(self._unlooked) == _MANY or len(update) > _WHOLE:
-            self._pairs = self.may_hold_pairs
+            self._pairs = self._looked()
 
     @property
     def waiting(self) -> bytes:

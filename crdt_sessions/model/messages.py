@@ -34,8 +34,15 @@ class Messages:
     """
 
     def __init__(self, document: SessionDoc) -> None:
-        self._root = document.roots.messages
-        self._beside = document.roots.delegated
+        self._document = document
+
+    @property
+    def _root(self) -> Map[Any]:
+        return self._document.roots.messages
+
+    @property
+    def _beside(self) -> Map[Any]:
+        return self._document.roots.delegated
 
     def __len__(self) -> int:
         return len(self._root)

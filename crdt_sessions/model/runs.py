@@ -80,7 +80,11 @@ class Runs:
     """The runs of a session. Proposals are data that anyone may write; what they lead to is settled by the server."""
 
     def __init__(self, document: SessionDoc) -> None:
-        self._root = document.roots.runs
+        self._document = document
+
+    @property
+    def _root(self) -> Map[Any]:
+        return self._document.roots.runs
 
     def __contains__(self, run_id: object) -> bool:
         return isinstance(run_id, str) and run_id in self._root

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pycrdt import Map
 from pydantic import ValidationError
 
 from crdt_sessions.errors import BadDocument, NotFound
@@ -46,8 +47,16 @@ class SessionView:
         self.artifacts = Artifacts(document)
         self.edits = Edits(document)
         self.suggestions = Suggestions(document)
-        self.state = document.roots.state
-        self.receipts = document.roots.receipts
+
+    @property
+    def state(self) -> Map[Any]:
+        """What applications share."""
+        return self.document.roots.state
+
+    @property
+    def receipts(self) -> Map[Any]:
+        """How far each participant has read."""
+        return self.document.roots.receipts
 
     @property
     def meta(self) -> Meta:

@@ -25,6 +25,9 @@ class Touched:
     suggestions: set[str] = field(default_factory=set)
     """Ids of suggestions."""
 
+    known: bool = False
+    """Whether what changes is known anyway. Then it is not noted."""
+
     @property
     def within_messages(self) -> bool:
         """Whether only something deep in messages changed."""
@@ -60,8 +63,9 @@ _Event = Any  # pycrdt's stubs give events no attributes
 
 def _bind(note: Callable[[Touched, _Event], None], touched: Touched) -> Callable[[list[Any]], None]:
     def observer(events: list[Any]) -> None:
-        for event in events:
-            note(touched, event)
+        if not touched.known:
+            for event in events:
+                note(touched, event)
 
     return observer
 

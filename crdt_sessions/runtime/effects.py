@@ -194,6 +194,17 @@ class EffectLoop:
         except Exception as error:
             raise self._broke(error) from error
 
+    def settled(self) -> SessionEngine:
+        """Return the engine, for somebody who reads its document: that has taken what was deferred.
+
+        Raises:
+            SessionFailed: it does not.
+        """
+        if self.failed is None and self.engine.document.behind:
+            with self.guard():
+                self.engine.settle()
+        return self.engine
+
     def _broke(self, error: BaseException) -> SessionFailed:
         failed = SessionFailed(reference=reference())
         _log.error(

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from crdt_sessions.errors import CrdtSessionsError, EarlyUpdate, LeaseLost, SessionFailed, ShuttingDown
 from crdt_sessions.ids import ClientId, Millis, Seq, SessionId, tenant_of
-from crdt_sessions.model import SessionView
+from crdt_sessions.model import SessionDoc, SessionView
 from crdt_sessions.runtime.access import Access
 from crdt_sessions.runtime.channel import Transport
 from crdt_sessions.runtime.claimants import Assignment, Claimant
@@ -61,12 +61,21 @@ class Session:
 
     @property
     def view(self) -> SessionView:
-        """The document, to read. Writes go through :meth:`edit`."""
-        return self.engine.view
+        """The document, to read. Writes go through :meth:`edit`.
+
+        Raises:
+            SessionFailed: the document lacks what it was known to take. The session is loaded anew.
+        """
+        return self._loop.settled().view
+
+    @property
+    def document(self) -> SessionDoc:
+        """The document as Yjs has it, to read. Raises as :attr:`view`."""
+        return self._loop.settled().document
 
     @property
     def engine(self) -> SessionEngine:
-        """The engine, to read."""
+        """The engine, to read all but its document: see :attr:`view` and :attr:`document`."""
         return self._loop.engine
 
     @property

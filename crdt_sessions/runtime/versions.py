@@ -92,7 +92,7 @@ class Versions:
         async with self._registry.open(self._session_id) as session:
             _raise_if_busy(session)
             before = await session.snapshot(keep_rows=True)
-            way = await self._registry.documents.revert_update(session.engine.document.encode(), earlier)
+            way = await self._registry.documents.revert_update(session.document.encode(), earlier)
             await session.apply(way, foreign=True)  # its own, from before it was taken over by this service, perhaps
         return await self._find(before)
 

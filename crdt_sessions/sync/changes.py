@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from crdt_sessions.ids import Seq
 from crdt_sessions.model import Touched
@@ -19,12 +19,17 @@ class ChangeIndex:
 
     def note(self, touched: Touched, seq: Seq) -> None:
         """Record that the subjects in *touched* changed with log entry *seq*."""
-        subjects: list[Subject] = [("message", message_id) for message_id in touched.messages]
-        subjects += [("run", run_id) for run_id in touched.runs]
+        self.note_messages(touched.messages, seq)
+        subjects: list[Subject] = [("run", run_id) for run_id in touched.runs]
         if touched.meta:
             subjects.append(("meta", ""))
         for subject in subjects:
             self._move(subject, seq)
+
+    def note_messages(self, messages: Iterable[str], seq: Seq) -> None:
+        """Record that these messages changed with log entry *seq*."""
+        for message_id in messages:
+            self._move(("message", message_id), seq)
 
     def note_elsewhere(self, seq: Seq) -> None:
         """Record that log entry *seq* may have changed ``state``, or another part that is not watched."""

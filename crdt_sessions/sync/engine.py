@@ -6,7 +6,9 @@ feeds the outcomes back as events, and lets each connection :meth:`~SessionEngin
 
 Invariants:
 
-1. An update is applied before it is persisted, so bytes that the CRDT rejects are never stored.
+1. An update is known to apply before it is persisted, so bytes that the CRDT rejects are never stored: it was
+   applied, or it is text that goes on where its client's last text ended. That may be applied later, but before
+   anybody sees the document (``docs/decisions/0058-known-to-apply-before-stored.md``).
 2. An update that needs another one which has not arrived is not applied: it waits, unstored and unacknowledged, and
    the peer that sent it is asked for the rest. It stays its author's, whoever sends the rest. An echo is neither
    stored nor sent.
@@ -255,6 +257,7 @@ class SessionEngine:
     def _tick(self, now: Millis) -> list[Effect]:
         if self.runs.calls.waiting:
             self.runs.calls.hear({str(client) for client in self.roster.present()}, now)
+        self.document.settle()
         self.runs.tick(now)
         self._trim()
         effects = [*self._merger.carry_out(), *self._presence.tick(now), *self._attached.watch(now)]
@@ -285,6 +288,7 @@ class SessionEngine:
         """
         if not (self.writable or administrative):
             raise SessionClosed(session=self.session)
+        self.settle()
         try:
             result = self.document.transact(lambda _: change(self.view))
         except Exception as error:
@@ -355,6 +359,15 @@ class SessionEngine:
         if self.runs.table.timed() or self.roster.waiting or len(self.waiting) or self.admission.outage is not None:
             return now
         return Millis(min([*self._attached.due(), *self._presence.due(now)]))
+
+    @moved
+    def settle(self) -> None:
+        """Let the document take what was deferred.
+
+        Raises:
+            EngineFailed: it does not.
+        """
+        self.document.settle()
 
     @property
     def writers(self) -> list[Writer]:

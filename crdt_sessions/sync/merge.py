@@ -46,6 +46,7 @@ Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
 
 _MAX_TITLE = 500
+_NOWHERE = Touched()
 Vouched = Passed | Harmless | Trusted
 """Why an update may meet the document: its shape, a trial, or that nobody is there who would try it."""
 
@@ -304,14 +305,18 @@ class Merger:
 
     def _merge_passed(self, passed: Passed, author: PeerId | None, actor: Actor | None, now: Millis) -> list[Effect]:
         """Merge what a client put next to other text, which is most of what there ever is, or something new."""
-        update = passed.update
+        update, stream = passed.update, passed.stream
         records = self._bind((ClientId(passed.client),), actor)
+        if stream is not None and stream.messages is not None and update not in self._panics:
+            self.document.defer(stream.client, passed.clock, update, len(stream.expected))  # nobody needs it yet
+            persist = self._persist(update, update, author, records, passed)
+            self._changes.note_messages(stream.messages, self._log.head)
+            return [persist]
         self._apply(self.document.append, update)
         persist = self._persist(update, update, author, records, passed)
-        if not self.document.touched:
-            return [persist]
-        touched = self._noted()
+        touched = self._noted() if self.document.touched else _NOWHERE
         if passed.arrays is None and touched.within_messages:  # about text there is nothing to be decided
+            self._inspector.learn(tuple(touched.messages))
             return [persist]
         return [persist, *self._judge(touched, now, actor)]
 

@@ -4,12 +4,16 @@ The CRDT library can panic, loop for ever or crash the process on a hostile upda
 (docs/decisions/0011-a-process-for-foreign-bytes.md), so foreign updates are first applied in another process. Nine
 out of ten updates only insert a few characters after, or before, existing ones. They need no trial: everything in
 them can be checked by reading. The same is true of updates that begin a message; see :mod:`crdt_sessions.sync.fresh`.
+
+Most of them go on where the last one of their client ended. They are in the same text as that one, so it is known
+what they change, and the document need not be asked (docs/decisions/0058-known-to-apply-before-stored.md).
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from crdt_sessions.errors import UpdateError, WireError
@@ -31,6 +35,23 @@ from crdt_sessions.wire.varint import Reader, decode_state_vector, varuint
 _MAX_STRUCTS = 8
 _MAX_ARRAYS = 32
 _MAX_PLACES, _SHORT = 64, 256
+_MAX_STREAMS = 16
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """The place where the last change of a client ended."""
+
+    client: int
+    name: bytes
+    """The client, encoded."""
+    clock: int
+    """The client's clock there."""
+    expected: bytes
+    """How an update begins that goes on there with text, up to the length of the text."""
+    messages: Collection[str] | None = None
+    """The messages that change with it and are all that can change: text goes on in the text that it stands after.
+    None if that is not known yet."""
 
 
 class Passed(NamedTuple):
@@ -43,6 +64,12 @@ class Passed(NamedTuple):
     """The client's clock after it."""
     arrays: OpenArrays | None
     """The arrays to which the client may append later, if the update begins something; None if it is only text."""
+    stream: Stream | None = None
+    """The place where it goes on, if it does: the update is what is expected there, and a text."""
+
+
+_NO_STREAM = Stream(0, b"", 0, b"\xff")
+"""No update goes on there: none begins like that."""
 
 
 class Inspector:
@@ -57,7 +84,8 @@ class Inspector:
         self._clocks: dict[int, int] | None = None
         self._arrays: dict[tuple[int, int], tuple[int, int | None]] = {}
         self._places: dict[tuple[int, int], None] = {}  # inside texts, where tried updates inserted lately
-        self._expected = (0, b"\0", 0, b"")  # client, also encoded; clock; start of an update that goes on there
+        self._streams: dict[int, Stream] = {}  # begun since the last update that is neither plain nor fresh
+        self._stream = _NO_STREAM  # the one that went on last
 
     def passes(self, update: bytes) -> Passed | None:
         """Return *update* as passed if it is plain or fresh; None if it needs a trial.
@@ -67,7 +95,12 @@ class Inspector:
         if self._document.waiting != EMPTY_UPDATE:
             return None  # the update may complete others that the document keeps pending
         clocks = self._clocks if self._clocks is not None else self.clocks()
-        text = self._goes_on(update) or plain(update, clocks, self._is_whole)
+        stream = self._goes_on(update)
+        if stream is not None:
+            added = only_text(update, len(stream.expected))
+            if added and stream.clock + added < MAX_CLOCK:
+                return Passed(update, stream.client, stream.clock + added, None, stream)
+        text = plain(update, clocks, self._is_whole)
         if text is not None:
             return Passed(update, *text, None)
         begun = fresh(update, clocks, self._has, self._arrays)
@@ -86,27 +119,43 @@ class Inspector:
     def _has(self, root: str, key: str) -> bool:
         return key in getattr(self._document.roots, root)
 
-    def _goes_on(self, update: bytes) -> tuple[int, int] | None:
-        """Check an update that goes on where the last one ended: the quick way for streams."""
-        client, _, clock, expected = self._expected
-        if self._clocks is None or self._clocks.get(client) != clock or not update.startswith(expected):
-            return None
-        added = only_text(update, len(expected))
-        return (client, clock + added) if added and clock + added < MAX_CLOCK else None
+    def _goes_on(self, update: bytes) -> Stream | None:
+        """Return the place where an update goes on: the quick way for streams."""
+        if update.startswith(self._stream.expected):
+            return self._stream
+        for stream in self._streams.values():
+            if update.startswith(stream.expected):
+                return stream
+        return None
 
     def took(self, update: bytes, passed: Passed | None = None) -> None:
-        """Note that the document has taken *update*; *passed* says that it had no trial."""
+        """Note that the document has taken *update*, or will; *passed* says that it had no trial."""
         if self._clocks is not None and passed is not None:
-            _, client, clock, arrays = passed
+            _, client, clock, arrays, stream = passed
             self._clocks[client] = clock
             if arrays is not None:
                 self._remember(arrays)
-            name = self._expected[1] if client == self._expected[0] else varuint(client)
-            self._expected = (client, name, clock, next_insertion(name, clock, HAS_ORIGIN | STRING))
+            if stream is None:
+                stream = self._begin(client)
+            stream.clock, stream.expected = clock, next_insertion(stream.name, clock, HAS_ORIGIN | STRING)
+            self._stream = stream
         else:
-            self._clocks = None
+            self._clocks, self._stream = None, _NO_STREAM
+            self._streams.clear()
             if len(update) < _SHORT and self._document.may_hold_pairs:
                 self._remember_places(update)
+
+    def _begin(self, client: int) -> Stream:
+        """Return a new place of a client, of which nothing is known."""
+        self._streams.pop(client, None)
+        if len(self._streams) == _MAX_STREAMS:
+            del self._streams[next(iter(self._streams))]
+        stream = self._streams[client] = Stream(client, varuint(client), 0, b"")
+        return stream
+
+    def learn(self, messages: Collection[str]) -> None:
+        """Note what the update that was taken last has changed, which was only text: these messages, or none."""
+        self._stream.messages = messages
 
     def _remember(self, arrays: OpenArrays) -> None:
         self._arrays.update(arrays)

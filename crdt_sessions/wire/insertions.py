@@ -6,6 +6,8 @@ them itself (``Item.mergeWith``), so no replica can tell.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from crdt_sessions.errors import WireError
 from crdt_sessions.wire.update_v1 import HAS_KEY, HAS_ORIGIN, NO_DELETIONS, STRING, Id, read_head, units
 from crdt_sessions.wire.varint import ONE_BYTE, Reader, buffer, varuint
@@ -64,10 +66,15 @@ class Insertions:
         """Return all of it as one update."""
         if len(self._texts) == 1:
             return self._first
-        return self._head + buffer(b"".join(self._texts)) + NO_DELETIONS
+        return joined(self._head, self._texts)
 
     def _expect(self) -> None:
         self._expected = next_insertion(self._client, self._clock, self._info) + self._right
+
+
+def joined(head: bytes, texts: Iterable[bytes]) -> bytes:
+    """Return the update that inserts *texts* one after the other; *head* is what stands before the first of them."""
+    return head + buffer(b"".join(texts)) + NO_DELETIONS
 
 
 def next_insertion(client: bytes, clock: int, info: int) -> bytes:

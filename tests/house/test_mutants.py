@@ -59,6 +59,18 @@ MUTANTS = {
         "        self.check_size(len(update))\n        self._early = self._persist(update, None, author)\n        if isinstance(verdict, Passed)",
         ("tests/sync/test_engine.py::test_an_echo_is_neither_stored_nor_sent_but_acknowledged",),
     ),
+    "believe one wrong clock": Mutant(
+        "crdt_sessions/sync/plain.py",
+        "next_insertion(stream.name, clock, HAS_ORIGIN | STRING)",
+        "next_insertion(stream.name, clock + 1, HAS_ORIGIN | STRING)",
+        ("tests/sync/test_deferred.py",),
+    ),
+    "show what lacks the last words": Mutant(
+        "crdt_sessions/model/document.py",
+        "            self.settle()\n        return self._roots\n",
+        "            pass\n        return self._roots\n",
+        ("tests/sync/test_deferred.py",),
+    ),
     "forward raw awareness": Mutant(
         "crdt_sessions/sync/awareness.py",
         "may_speak = self._may_speak(peer, principal, client)",

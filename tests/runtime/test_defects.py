@@ -351,3 +351,25 @@ async def test_a_peer_that_cannot_be_written_to_leaves_alone(registry, monkeypat
         await other.edit(post("ordinary"))
         await until(lambda: placed(other))
     assert other.closing.code == 1000
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda session: session.view,
+        lambda session: session.document,
+        lambda session: session.edit(lambda view: view.messages.ids()),
+    ],
+)
+async def test_a_document_that_lacks_what_was_known_to_apply_is_loaded_anew_with_all_that_is_stored(look):
+    """Decision 0058: a check that is wrong costs a reload."""
+    async with SessionRegistry(MemoryStore(), clock=FakeClock()) as registry:
+        async with Peer(registry) as peer, registry.open(ROOM) as session:
+            await peer.edit(lambda view: view.set_title("kept"))
+            await settle(50)
+            session.engine.document.defer(7, 9, b"\x01\x01\x07\x08\x84\x07\x07\x01a\x00", 7)
+            with pytest.raises(SessionFailed):
+                await look(session)
+        assert peer.closing.code == 1011
+        async with registry.open(ROOM) as session:
+            assert session.view.meta.title == "kept"

@@ -144,7 +144,7 @@ async def _exchange(
     registry: SessionRegistry, wanted: SessionId, principal: Principal, asked: bytes | None, brought: list[bytes]
 ) -> bytes:
     async with registry.open(wanted, create=creates(registry, principal), by=principal.id) as session:
-        document = session.engine.document
+        document = session.document
         for update in brought:
             if not await session.contains(update):
                 principal.require(Permission.WRITE)

@@ -49,13 +49,13 @@ class Updates(View):
         """Return what follows an offset."""
         async with self.opened() as session:
             seq, tail = session.engine.log.head, spelled_in(session, session.engine.log.head)
-            vector = session.engine.document.state_vector()
+            vector = session.document.state_vector()
             self._vectors.remember(tail, vector)
             position = None if offset == NOW else position_of(offset)
             known = position is not None and session.remembers(position.lineage, position.life, position.seq)
             if offset == NOW or (position is not None and known and position.seq >= seq):
                 return Found(b"", tail, tail, up_to_date=True, last=False)
-            update = session.engine.document.encode(self._vectors.get(offset) if known else None)
+            update = session.document.encode(self._vectors.get(offset) if known else None)
             await session.durable()
             return Found(buffer(update), offset, tail, up_to_date=True, last=False)
 
@@ -63,7 +63,7 @@ class Updates(View):
         """Return the whole document as one update, and the offset of what follows it."""
         async with self.opened() as session:
             tail = spelled_in(session, session.engine.log.head)
-            self._vectors.remember(tail, session.engine.document.state_vector())
-            update = session.engine.document.encode()
+            self._vectors.remember(tail, session.document.state_vector())
+            update = session.document.encode()
             await session.durable()
             return update, tail
