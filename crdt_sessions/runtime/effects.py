@@ -160,6 +160,8 @@ class EffectLoop:
 
     def start(self) -> None:
         """Let the engine settle what the loaded document left open."""
+        if self._trials is not None:
+            self._trials.prepare()
         self._perform(self.engine.start(self.clock.now()))
 
     # -- driving -------------------------------------------------------------------------------------------------

@@ -71,8 +71,12 @@ class Sandbox:
         """Number of updates that killed a process, or on which the library panicked."""
 
     async def __aenter__(self) -> Sandbox:
-        self._starting = asyncio.create_task(self._quick.start(), name="start the sandbox")
         return self
+
+    def prepare(self) -> None:
+        """Start the process that is asked first, if it was not: somebody may soon bring an update."""
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._quick.start(), name="start the sandbox")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

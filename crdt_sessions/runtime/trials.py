@@ -35,6 +35,10 @@ class Trials:
         self._broke = broke
         self._task: asyncio.Task[None] | None = None
 
+    def prepare(self) -> None:
+        """Have the sandbox ready for a first trial."""
+        self._sandbox.prepare()
+
     def begin(self, trial: Try) -> None:
         """Start a trial.
 

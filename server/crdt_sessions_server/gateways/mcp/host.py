@@ -14,7 +14,6 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from crdt_sessions.client.service import ServiceClient
 from crdt_sessions.errors import ShuttingDown
 from crdt_sessions_server.asgi import App, Scope
 from crdt_sessions_server.auth import Principal
@@ -230,6 +229,7 @@ def _named(app: App, scope: Scope, caller: Caller) -> Scope:
     from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
     from mcp.server.auth.provider import AccessToken
 
+    from crdt_sessions.client.service import ServiceClient
     from crdt_sessions_server.mcp.api import Api
 
     client = ServiceClient(_INSIDE, caller.token, transport=Inside(app, caller.address))
