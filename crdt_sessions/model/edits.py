@@ -33,7 +33,11 @@ class Edits:
 
     def __init__(self, document: SessionDoc) -> None:
         self._document = document
-        self._root = document.roots.edits
+        self._document = document
+
+    @property
+    def _root(self) -> Map[Any]:
+        return self._document.roots.edits
 
     def begin(
         self,

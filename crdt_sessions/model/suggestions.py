@@ -96,7 +96,11 @@ class Suggestions:
 
     def __init__(self, document: SessionDoc) -> None:
         self._document = document
-        self._root = document.roots.suggestions
+        self._document = document
+
+    @property
+    def _root(self) -> Map[Any]:
+        return self._document.roots.suggestions
 
     def __contains__(self, suggestion_id: str) -> bool:
         return suggestion_id in self._root

@@ -191,7 +191,7 @@ async def test_a_token_costs_a_bounded_number_of_calls(service):
         one_by_one = _calls(lambda: [agent.feed(token) for token in alone])
         at_once = _calls(lambda: agent.feed(*piled))
         await session.durable()
-    assert one_by_one / 200 < 65
+    assert one_by_one / 200 < 53
     assert at_once / 1000 < 8.2
 
 

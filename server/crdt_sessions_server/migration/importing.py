@@ -89,7 +89,7 @@ class Importer:
     async def _add(self, session: Session, whole: bytes) -> tuple[Outcome, str]:
         if await session.contains(whole):
             return Outcome.THERE, ""
-        known = decode_state_vector(session.engine.document.state_vector())
+        known = decode_state_vector(session.document.state_vector())
         if not (self.merge or known.keys() & parse(whole).inserted.keys()):
             return Outcome.FAILED, _OTHER
         outcome, why = await _applied(session, whole)

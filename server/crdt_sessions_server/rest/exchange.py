@@ -114,9 +114,9 @@ class Exchange:
                 await session.readable()
                 _check_shares(session, copy)
                 outcome.lineage = session.record.lineage
-                outcome.state_vector = session.engine.document.state_vector()
+                outcome.state_vector = session.document.state_vector()
                 if copy.state_vector is not None:
-                    difference = session.engine.document.encode(copy.state_vector)
+                    difference = session.document.encode(copy.state_vector)
                     if len(difference) > room:
                         outcome.left_out = len(difference)
                     elif difference != EMPTY_UPDATE:
@@ -134,6 +134,6 @@ def _check_shares(session: Session, copy: Copy) -> None:
     """
     if copy.state_vector is None or copy.lineage is not None:
         return
-    theirs, ours = decode_state_vector(copy.state_vector), decode_state_vector(session.engine.document.state_vector())
+    theirs, ours = decode_state_vector(copy.state_vector), decode_state_vector(session.document.state_vector())
     if theirs and ours and ours.keys().isdisjoint(theirs):
         raise WrongLineage(session=session.id, theirs="", ours=session.record.lineage)
