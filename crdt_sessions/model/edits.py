@@ -33,7 +33,6 @@ class Edits:
 
     def __init__(self, document: SessionDoc) -> None:
         self._document = document
-        self._document = document
 
     @property
     def _root(self) -> Map[Any]:

@@ -96,7 +96,6 @@ class Suggestions:
 
     def __init__(self, document: SessionDoc) -> None:
         self._document = document
-        self._document = document
 
     @property
     def _root(self) -> Map[Any]:
