@@ -141,11 +141,17 @@ _TOKEN_MARKS = {"strong": "bold", "em": "italic", "s": "strike"}
 
 
 def _written(blocks: Iterable[Node]) -> Iterator[str]:
+    before, other = "", False
     for block in blocks:
+        name = "" if isinstance(block, Words) else block.name
+        other = name == before and not other  # with one sign, two lists in a row would be read as one
+        before = name
         if isinstance(block, Words):
             yield _marked([block])
+        elif name in _LISTS:
+            yield _LISTS[name](block, other)
         else:
-            yield _WRITERS.get(block.name, _kept)(block)
+            yield _WRITERS.get(name, _kept)(block)
 
 
 def _paragraph(block: Element) -> str:
@@ -154,18 +160,21 @@ def _paragraph(block: Element) -> str:
 
 def _heading(block: Element) -> str:
     level = block.values.get("level")
-    return "#" * (level if isinstance(level, int) and 1 <= level <= 6 else 1) + " " + _marked(block.children)
+    text = re.sub(r" *\\\n *", " ", _marked(block.children)).strip()  # a heading of this form is one line
+    return "#" * (level if isinstance(level, int) and 1 <= level <= 6 else 1) + " " + text
 
 
-def _bullets(block: Element) -> str:
-    return "\n".join(_indented(item, "- ") for item in block.children if isinstance(item, Element))
+def _bullets(block: Element, other: bool) -> str:
+    sign = "* " if other else "- "
+    return "\n".join(_indented(item, sign) for item in block.children if isinstance(item, Element))
 
 
-def _numbers(block: Element) -> str:
+def _numbers(block: Element, other: bool) -> str:
+    end = ")" if other else "."
     start = block.values.get("start")
     first = start if isinstance(start, int) else 1
     items = (item for item in block.children if isinstance(item, Element))
-    return "\n".join(_indented(item, f"{number}. ") for number, item in enumerate(items, first))
+    return "\n".join(_indented(item, f"{number}{end} ") for number, item in enumerate(items, first))
 
 
 def _indented(item: Element, sign: str) -> str:
@@ -210,11 +219,11 @@ def _kept(block: Element) -> str:
     return f"<!-- {KEPT}{block.name.removeprefix(KEPT)} -->"
 
 
+_LISTS = {"bulletList": _bullets, "orderedList": _numbers}
+
 _WRITERS = {
     "paragraph": _paragraph,
     "heading": _heading,
-    "bulletList": _bullets,
-    "orderedList": _numbers,
     "blockquote": _quote,
     "codeBlock": _code,
     "horizontalRule": lambda block: "---",
