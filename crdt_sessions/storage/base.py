@@ -445,6 +445,11 @@ class UpdateStore(
     shared: bool = False
     """Whether other processes may use it at the same time."""
 
+    @property
+    def node(self) -> str:
+        """What other processes know this one by; empty if the store is not shared."""
+        return ""
+
     async def check(self) -> None:
         """Return if the store can write now.
 

@@ -104,6 +104,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     _backup(commands)
     _import(commands)
     _doctor(commands)
+    _nodes(commands)
     _bench(commands)
     _conformance(commands)
     _mcp(commands)
@@ -250,6 +251,21 @@ def _backup(commands: argparse._SubParsersAction[_Parser]) -> None:
         "file", type=_database, metavar="DATABASE", help="This SQLite file, or PostgreSQL database, is copied."
     )
     command.add_argument("target", type=Path, metavar="COPY", help="The copy is made here; it must not exist.")
+
+
+def _nodes(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = commands.add_parser(
+        "nodes",
+        help="list the nodes that share a PostgreSQL database",
+        description="List the nodes that share a PostgreSQL database: where each listens for the others, whether it"
+        " lives, its release, how many sessions it owns and has in memory, its connections, and its last beat.",
+    )
+    command.add_argument(
+        "--database", type=_server, metavar="URL", required=True,
+        help="The PostgreSQL database, such as postgresql://app@db/sessions.",
+    )  # fmt: skip
+    command.add_argument("--all", action="store_true", help="Show those of the last days that are gone, too.")
+    command.add_argument("--json", action="store_true", help="Print JSON, for programs.")
 
 
 def _import(commands: argparse._SubParsersAction[_Parser]) -> None:

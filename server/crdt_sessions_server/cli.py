@@ -22,7 +22,7 @@ from crdt_sessions_server.arguments import parse
 from crdt_sessions_server.auth import mint
 from crdt_sessions_server.migration.command import bring_over
 from crdt_sessions_server.migration.sources import source_at
-from crdt_sessions_server.ops import doctor, moving
+from crdt_sessions_server.ops import doctor, moving, nodes
 from crdt_sessions_server.ops.postgres import dump
 from crdt_sessions_server.process import configure_logging, serve
 from crdt_sessions_server.settings import Settings, read_secret
@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _backup(parsed.file, parsed.target)
     if parsed.command == "import":
         return _import(parsed)
+    if parsed.command == "nodes":
+        return _nodes(parsed)
     if parsed.command == "mcp":
         from crdt_sessions_server.mcp.command import run  # what it needs is another extra
 
@@ -107,6 +109,14 @@ def _bench(arguments: Sequence[str]) -> int:
     if not Path("tests/bench/__main__.py").exists():
         return _fail("the benchmarks are part of the source: run this in a checkout, or there: make bench")
     return subprocess.run([sys.executable, "-m", "tests.bench", *arguments], check=False).returncode
+
+
+def _nodes(parsed: argparse.Namespace) -> int:
+    try:
+        nodes.show(parsed.database, print, gone=parsed.all, as_json=parsed.json)
+    except (StorageError, ValueError) as error:
+        return _fail(str(error))
+    return 0
 
 
 def _import(parsed: argparse.Namespace) -> int:

@@ -137,6 +137,8 @@ class Service:
             self.y_sweet, self.registry, self.admission, self._origins, settings.timing, self.cluster
         )
         served: App = self.hocuspocus
+        if self.registry.store.shared:
+            cast("PostgresStore", self.registry.store).nodes.figures = self._figures
         if self.cluster is not None:
             served = Silence(served, self.cluster.may_tell)
             ClaimsElsewhere(self.registry, self.cluster.peers, self.cluster.door)
@@ -186,6 +188,10 @@ class Service:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)  # type: ignore[arg-type]  # Quart types every event
+
+    def _figures(self) -> tuple[int, int]:
+        """Return how many sessions are in memory, and how many connections there are."""
+        return len(self.registry.live), self.registry.capacity.connections
 
     def _fenced(self) -> None:
         self.registry.abandon(Fenced())

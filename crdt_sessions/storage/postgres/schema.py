@@ -368,6 +368,12 @@ STEPS: tuple[tuple[str, int, str], ...] = (
             PRIMARY KEY (node, tenant, agent)
         );
         CREATE INDEX attendance_of_agent ON attendance (agent, tenant) WHERE waits;
+
+        -- For people who look at a node: when it said last that it lives, and what it has to do.
+        ALTER TABLE beats
+            ADD COLUMN at          timestamptz NOT NULL DEFAULT now(),
+            ADD COLUMN live        int NOT NULL DEFAULT 0,
+            ADD COLUMN connections int NOT NULL DEFAULT 0;
         """,
     ),
 )

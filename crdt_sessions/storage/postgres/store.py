@@ -110,6 +110,10 @@ class PostgresStore(
     ) -> None:
         await self.close()
 
+    @property
+    def node(self) -> str:
+        return str(self._database.nodes.me)
+
     async def check(self) -> None:
         await self._database.check()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from collections.abc import Iterable
+from importlib.metadata import version
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -65,6 +67,13 @@ class _Figures(Collector):
         return family
 
     def _of_the_process(self) -> Iterable[Metric]:
+        if node := self._registry.store.node:
+            labels = {"node": node, "name": socket.gethostname(), "version": version("crdt-sessions")}
+            which = GaugeMetricFamily(
+                "crdt_sessions_node", "Which of the nodes this is: see crdt-sessions nodes.", labels=list(labels)
+            )
+            which.add_metric(list(labels.values()), 1)
+            yield which
         refused = CounterMetricFamily(
             "crdt_sessions_refused", "Requests that were turned away at the door, by error.", labels=["error"]
         )
