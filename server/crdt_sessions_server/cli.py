@@ -36,27 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character gets its number
     arguments = sys.argv[1:] if arguments is None else arguments
     parsed = parse(arguments)
-    if parsed.command == "doctor":
-        return _doctor(parsed.file, parsed.salvage)
-    if parsed.command == "bench":
-        return _bench(parsed.arguments)
-    if parsed.command == "conformance":
-        from crdt_sessions.testing import conformance  # no service needs it
-
-        return 0 if conformance.tell(asyncio.run(conformance.check_server(parsed.url, parsed.token)), print) else 1
-    if parsed.command == "token":
-        return _token(parsed)
-    if parsed.command == "backup":
-        return _backup(parsed.file, parsed.target)
-    if parsed.command == "import":
-        return _import(parsed)
-    if parsed.command == "nodes":
-        return _nodes(parsed)
-    if parsed.command == "mcp":
-        from crdt_sessions_server.mcp.command import run  # what it needs is another extra
-
-        return run(parsed)
-    return _serve(parsed, arguments[1:])
+    if parsed.command == "serve":
+        return _serve(parsed, arguments[1:])
+    return _COMMANDS[parsed.command](parsed)
 
 
 def _token(parsed: argparse.Namespace) -> int:
@@ -250,3 +232,27 @@ def _tell(line: str) -> None:
 def _fail(message: str) -> int:
     print(f"crdt-sessions: {message}", file=sys.stderr)
     return 2
+
+
+def _mcp(parsed: argparse.Namespace) -> int:
+    from crdt_sessions_server.mcp.command import run  # what it needs is another extra
+
+    return run(parsed)
+
+
+def _conformance(parsed: argparse.Namespace) -> int:
+    from crdt_sessions.testing import conformance  # no service needs it
+
+    return 0 if conformance.tell(asyncio.run(conformance.check_server(parsed.url, parsed.token)), print) else 1
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "doctor": lambda parsed: _doctor(parsed.file, parsed.salvage),
+    "bench": lambda parsed: _bench(parsed.arguments),
+    "conformance": _conformance,
+    "token": _token,
+    "backup": lambda parsed: _backup(parsed.file, parsed.target),
+    "import": _import,
+    "nodes": _nodes,
+    "mcp": _mcp,
+}
