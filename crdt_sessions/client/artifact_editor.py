@@ -151,7 +151,7 @@ class ArtifactEditor:
 
     @asynccontextmanager
     async def stream(self, *, after: str | None = None) -> AsyncIterator[Insertion]:
-        """Write as the words come: ``async with draft.stream(after="Summary:") as out: await out.write(token)``.
+        """Yield what writes as the words come: ``async with draft.stream() as out: await out.write(token)``.
 
         They stand together, wherever that place moves while others type around it. In rich text they are a paragraph,
         and a blank line begins the next one; their Markdown is not read.
@@ -175,7 +175,7 @@ class ArtifactEditor:
             insertion.close()
 
     async def undo(self) -> list[str]:
-        """Undo what this run did to artifacts; see :meth:`SessionPeer.undo`.
+        """Undo what this run did to artifacts, and return the ids of those; see :meth:`SessionPeer.undo`.
 
         Raises:
             BadValue: it was not made for a run.

@@ -14,7 +14,12 @@ class AttendanceRecords(Protocol):
     """Who waits for runs, or works, in which process. A store that is not shared has nobody to tell."""
 
     async def attend(self, waiting: Collection[Agent], working: Collection[Agent]) -> None:
-        """Tell which agents wait for runs here, and which work on one, in place of what was told before."""
+        """Tell which agents are here, in place of what was told before.
+
+        Args:
+            waiting: those that wait for runs.
+            working: those that work on one.
+        """
         return
 
     async def attendance(self) -> Mapping[Agent, bool]:

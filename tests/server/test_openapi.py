@@ -176,7 +176,7 @@ async def test_the_page_shows_every_route_without_scripts_or_assets_of_others(se
     assert "-d &#x27;{&quot;text&quot;: &quot;Hello&quot;}&#x27;" in page
     links = set(re.findall(r'href="#([^"]+)"', page))
     assert links <= set(re.findall(r'id="([^"]+)"', page)), "no link leads nowhere"
-    assert len(page.encode()) < 400_000
+    assert len(page.encode()) < 500_000
     style = await http.get("/docs/style.css", headers=HERE)
     assert style.content_type == "text/css; charset=utf-8"
 

@@ -42,6 +42,7 @@ _PATH_PARAMETERS = {
     "name": "The session's name.",
     "artifact": "The artifact's id.",
     "run": "The run's id.",
+    "suggestion": "The suggestion's id.",
     "call": "The tool call's id.",
     "device": "The device's own name.",
     "message": "The message's id.",
