@@ -302,13 +302,14 @@ def _errors(source: griffe.Module) -> Iterator[str]:
         " [troubleshooting](../how-to/troubleshooting.md).",
         "",
     )  # fmt: skip
-    for name, found in module.members.items():
-        if isinstance(found, griffe.Class) and not name.startswith("_"):
-            yield from (f"## `{name}`", "")
-            yield from _docstring(found, list(found.parameters))
-            facts = [each.name for each in _facts(found)]
-            if facts:
-                yield from (f"Attributes: {', '.join(f'`{fact}`' for fact in facts)}.", "")
+    in_the_tree = re.findall(r"^[^\w\n]*(\w+)", tree, re.M)
+    for name in dict.fromkeys([*in_the_tree, *map(str, module.exports or ())]):
+        found = module[name].final_target
+        yield from (f"## `{name}`", "")
+        yield from _docstring(found, list(found.parameters))
+        facts = [each.name for each in _facts(found)]
+        if facts:
+            yield from (f"Attributes: {', '.join(f'`{fact}`' for fact in facts)}.", "")
 
 
 def _facts(found: griffe.Class) -> Iterator[griffe.Attribute]:
