@@ -13,13 +13,13 @@ _TABLE = {  # dev, ci, nightly
     "examples": (50, 60, 10_000),  # of each property, by Hypothesis
     "steps": (30, 40, 200),  # of each of its state machines
     "schedules": (60, 100, 1_000),  # in which two people decide at the same instant
-    "kills": (10, 10, 930),  # of the service, at random instants
-    "passes": (2, 2, 15),  # of each named point of the storage path, before the service dies there
-    "deaths": (8, 8, 40),  # of the service between two peers that write
+    "kills": (10, 8, 930),  # of the service, at random instants
+    "passes": (2, 1, 15),  # of each named point of the storage path, before the service dies there
+    "deaths": (8, 6, 40),  # of the service between two peers that write
     "faults": (2, 3, 1_000),  # of three nodes and their PostgreSQL
     "node_histories": (40, 100, 10_000),  # of nodes over one simulated database
     "failovers": (1, 1, 30),  # from a primary that is lost to its standby, and back
-    "agents": (3, 3, 40),  # that die in each way
+    "agents": (3, 2, 40),  # that die in each way
     "frames": (10_000, 20_000, 1_000_000),  # mutated, thrown at a service
     "histories": (532, 532, 5_320),  # of the conformance data
     "traces": (1, 1, 2),  # concurrent, of people who wrote together
@@ -28,7 +28,7 @@ _TABLE = {  # dev, ci, nightly
     "silence": (17, 17, 75),  # seconds in which a run says nothing; streams are kept alive every 15
     "mutants": (
         9,
-        6,
+        8,
         1,
     ),  # of all of them, every how many-th is tried; that its piece of code is there, is seen of all
     "recordings": (5, 3, 1),  # of real answers, every how many-th goes through every gateway at once

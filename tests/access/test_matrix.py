@@ -173,8 +173,9 @@ def test_the_documents_show_the_table():
             row = next(line for line in text.splitlines() if line.startswith(f"| `{permission}` |"))
             column = [cell.strip() for cell in row.strip("|").split("|")][2 + list(Role).index(role)]
             assert (column == "yes") is (permission in permissions), (role, permission)
+    rules = routes()
     for endpoint, permission in ROUTES.items():
-        found = routes()[endpoint]
+        found = rules[endpoint]
         method = "WEBSOCKET" if found.websocket else min(found.methods - {"HEAD", "OPTIONS"})
         rule = re.sub(r"<(?:\w+:)?(\w+)>", r"<\1>", found.rule)
         assert f"\n| `{method} {rule}` | {permission or 'anybody known'} |\n" in text, endpoint
