@@ -168,7 +168,7 @@ def _medians(figures: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[s
 
 def main(arguments: Sequence[str]) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="tests.bench.streams", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tests.bench.streams", description=__doc__, allow_abbrev=False)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--writers", type=int, default=16)
     parser.add_argument("--readers", type=int, default=50)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from crdt_sessions.errors import StorageError
 from crdt_sessions_server.migration.plain import PlainFiles
 from crdt_sessions_server.migration.source import Source, unreadable
 from crdt_sessions_server.migration.sqlite_files import sqlite_source
@@ -26,6 +27,8 @@ def source_at(path: Path) -> Source | None:
             return YSweetFiles(path) if next(path.rglob(FILE), None) else PlainFiles(path)
         with path.open("rb") as file:
             start = file.read(len(_SQLITE))
+    except FileNotFoundError:
+        raise StorageError(f"there is no file {path}, and no folder") from None
     except OSError as error:
         raise unreadable(path, error.strerror or str(error)) from error
     return sqlite_source(path) if start == _SQLITE else PlainFiles(path)
