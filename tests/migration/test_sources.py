@@ -152,7 +152,7 @@ def test_a_database_of_ours_is_none_of_theirs_and_nothing_else_is_guessed_at(tmp
         connection.execute("CREATE TABLE things (x)")
     with pytest.raises(StorageError, match="something else"):
         source_at(tmp_path / "other.db")
-    with pytest.raises(StorageError, match="cannot be read"):
+    with pytest.raises(StorageError, match="there is no file"):
         source_at(tmp_path / "missing")
     (tmp_path / "empty").mkdir()
     with pytest.raises(StorageError, match="no file in it"):

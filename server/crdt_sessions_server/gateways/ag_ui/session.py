@@ -205,10 +205,16 @@ class SessionEncoder:
         self._run, self._run_id, self._parent, self.ended = following, None, None, False
         self._nested = self._children(following)
         waiting, self._waiting = self._waiting, []
-        yield self._started(following)
-        yield from self._tell(view, [*waiting, *events])
-        if following is None:
+        told = self._tell(view, [*waiting, *events])
+        if following is not None:
+            yield self._started(following)
+            yield from told
+        elif said := [*told]:  # a late event may have nothing to say, as a part that was closed with its run
+            yield self._started(None)
+            yield from said
             yield from self._finish("success")
+        else:
+            self.ended = True
 
     def rewritten_by(self, view: SessionView, events: Sequence[SessionEvent]) -> Run | None:
         """Return a run that begins now and replaces the told answer, if there is one; then all is told anew."""
