@@ -197,6 +197,42 @@ MUTANTS = {
         "",
         ("tests/sync/test_runs.py::test_the_end_of_a_run_ends_its_calls",),
     ),
+    "no fence in the statement": Mutant(
+        "crdt_sessions/storage/postgres/statements.py",
+        "lane = $3 AND NOT fenced\"",
+        "lane = $3\"",
+        ("tests/storage/test_fence.py::test_a_write_that_waits_for_a_fence_stores_nothing_though_its_connection_lives",),
+    ),
+    "take a session that was taken since": Mutant(
+        "crdt_sessions/storage/postgres/runs.py",
+        "WHERE sessions.owner IS NOT DISTINCT FROM found.owner AND deleted_at IS NULL\"",
+        "WHERE deleted_at IS NULL\"",
+        ("tests/storage/test_across.py::test_what_was_taken_since_it_was_read_is_not_taken_again",),
+    ),
+    "take a delivery for no time": Mutant(
+        "crdt_sessions/storage/postgres/deliveries.py",
+        "SET taken = $4, next_at = $5 WHERE",
+        "SET taken = $4, next_at = least(next_at, $5) WHERE",
+        ("tests/storage/test_across.py::test_a_delivery_is_taken_by_one_node_and_by_another_if_nothing_becomes_of_it",),
+    ),
+    "count sessions as they were before the wait": Mutant(
+        "crdt_sessions/storage/postgres/log.py",
+        "WHERE of_one.sessions < ${0} RETURNING 1",
+        "WHERE (SELECT count(*) FROM sessions WHERE tenant = $11 AND deleted_at IS NULL) < ${0} RETURNING 1",
+        ("tests/storage/test_across.py::test_a_tenant_has_no_more_sessions_than_it_may_whichever_nodes_create_them",),
+    ),
+    "hear of no revocation elsewhere": Mutant(
+        "server/crdt_sessions_server/auth/grants.py",
+        "                self._revocation_made(each)\n",
+        "                pass\n",
+        ("tests/access/test_nodes.py::test_what_is_revoked_at_one_node_is_closed_at_the_others_within_a_second",),
+    ),
+    "say that it is stored before it is, among nodes": Mutant(
+        "crdt_sessions/runtime/effects.py",
+        "            stored = self._stored(head)\n            if not stored:",
+        "            stored = True\n            if not stored:",
+        ("tests/runtime/test_nodes.py::test_nothing_acknowledged_is_lost_and_one_node_at_a_time_writes",),
+    ),
 }  # fmt: skip
 
 

@@ -125,3 +125,21 @@ async def test_who_reads_the_audit_log_on_misses_no_entry_that_is_committed_late
         await behind
         await late.close()
         assert [each.action for each in await one.audit("", after=seen.id, limit=9)] == ["late", "behind"]
+
+
+async def test_what_was_taken_since_it_was_read_is_not_taken_again(opened, monkeypatch):
+    async with opened() as one, opened() as other:
+        async with opened() as gone:
+            await gone.create(A, b"seed", generation=1, title=None, now=NOW)
+            await gone.append(A, rows(2, b"x"), entries=Entries(runs=[run("r", due_at=5)]), now=NOW)
+        select, taken = one._database.select, []
+
+        async def slow(statement, *values):
+            found = await select(statement, *values)
+            taken.extend(await other.take_due(Millis(5), limit=9))  # in between
+            return found
+
+        monkeypatch.setattr(one._database, "select", slow)
+        assert await one.take_due(Millis(5), limit=9) == []
+        assert taken == [A]
+        await other.append(A, rows(3, b"y"), now=NOW)
