@@ -29,8 +29,10 @@ class SyncEndpoint(SocketEndpoint):
         admission: who may come in.
         origins: which pages may.
         elsewhere: the other nodes, if there are any.
-        prefix: what the paths that it serves begin with.
     """
+
+    prefix = SYNC_PREFIX
+    """What the paths that it serves begin with."""
 
     def __init__(
         self,
@@ -39,9 +41,8 @@ class SyncEndpoint(SocketEndpoint):
         admission: Admission,
         origins: Origins,
         elsewhere: Elsewhere | None = None,
-        prefix: str = SYNC_PREFIX,
     ) -> None:
-        super().__init__(app, prefix)
+        super().__init__(app, self.prefix)
         self._elsewhere = elsewhere
         self._registry = registry
         self._admission = admission
@@ -102,15 +103,7 @@ class SyncEndpoint(SocketEndpoint):
 class YSweetEndpoint(SyncEndpoint):
     """The endpoint of y-sweet's clients. The arguments are those of :class:`SyncEndpoint`."""
 
-    def __init__(
-        self,
-        app: App,
-        registry: SessionRegistry,
-        admission: Admission,
-        origins: Origins,
-        elsewhere: Elsewhere | None = None,
-    ) -> None:
-        super().__init__(app, registry, admission, origins, elsewhere, Y_SWEET_PREFIX)
+    prefix = Y_SWEET_PREFIX
 
     def _asked(self, scope: Scope) -> str:
         """A client puts its document behind the URL as it is; the URL that we gave it has the name encoded."""
