@@ -165,10 +165,10 @@ class _Tracer(Scribe):
 
     def __init__(self, doc: Doc[Any], artifact_id: str, earlier: Sequence[Step], alike: Alike) -> None:
         super().__init__(alike)
-        self.doc = copied(doc)
+        self._before = doc.get_update()
+        self.doc = copied(self._before)
         self._artifact, self._earlier = artifact_id, earlier
         self.deleted: list[Deletion] = []
-        self._before = doc.get_update()
         self._structs: dict[int, list[tuple[int, int, bool]]] | None = None
         self._atoms: list[Atom] = []
         self._probes = 0

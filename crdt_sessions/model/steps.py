@@ -104,10 +104,10 @@ def content_in(doc: Doc[Any], artifact_id: str) -> Content:
     return content
 
 
-def copied(doc: Doc[Any]) -> Doc[Any]:
-    """Return a copy of a document, to be thrown away: its client is not one that others may be told of."""
+def copied(update: bytes) -> Doc[Any]:
+    """Return a document with an update, to be thrown away: its client is not one that others may be told of."""
     copy: Doc[Any] = Doc(client_id=_COPY)
-    apply_guarded(copy, doc.get_update())
+    apply_guarded(copy, update)
     return copy
 
 
@@ -128,7 +128,7 @@ def without(doc: Doc[Any], artifact_id: str, steps: Sequence[Step], gone: Sequen
     Raises:
         NotFound: there is no such artifact.
     """
-    copy = copied(doc)
+    copy = copied(doc.get_update())
     markers = _Markers(copy)
     known = decode_state_vector(copy.get_state())
     lost = _written(gone, known)
