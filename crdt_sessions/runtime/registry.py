@@ -165,8 +165,6 @@ class SessionRegistry:
             release=store.release,
         )
         self._stopping = False
-        self.leaving = False
-        """Whether other processes are being given the sessions."""
         self._tasks: list[asyncio.Task[None]] = []
         self._waking: set[asyncio.Task[None]] = set()
         self._tidying = asyncio.Lock()
@@ -202,6 +200,11 @@ class SessionRegistry:
     def live(self) -> list[Session]:
         """The sessions in memory."""
         return self._slots.sessions
+
+    @property
+    def leaving(self) -> bool:
+        """Whether other processes are being given the sessions."""
+        return self._slots.leaving
 
     def holds(self, session_id: SessionId) -> bool:
         """Tell whether a session is in memory, or about to be."""
@@ -390,7 +393,6 @@ class SessionRegistry:
         Args:
             per_s: so many a second.
         """
-        self.leaving = True
         await self._slots.hand_over(per_s)
 
     async def shutdown(self) -> None:
@@ -468,13 +470,18 @@ class SessionRegistry:
             await self._slots.relieve()
 
     async def _wake_due(self) -> None:
-        """Load the sessions in which a lease may have run out, or a question has expired, while nobody was there."""
+        """Load the sessions in which a lease may have run out, or a question has expired, while nobody was there.
+
+        One that gives its sessions away takes none: those that belonged to nobody would be its own.
+        """
+        if self.leaving:
+            return
         try:
             due = await self.store.take_due(self.clock.now(), limit=_DUE_AT_ONCE)
         except StorageError as error:
             _log.error("cannot look for runs that are due: %s", error)
             return
-        for session_id in due if not self.leaving else ():
+        for session_id in due:
             if session_id not in self._slots and self._quarantine.may_wake(session_id):
                 task = asyncio.create_task(self._wake(session_id), name=f"wake {session_id}")
                 self._waking.add(task)

@@ -82,7 +82,8 @@ class Slots:
         self._slots: dict[SessionId, Slot] = {}
         self._dropped = False  # whether there may be garbage worth a full collection
         self._stopping = False
-        self._leaving = False
+        self.leaving = False
+        """Whether other processes are being given the sessions."""
 
     def __contains__(self, session_id: object) -> bool:
         return session_id in self._slots
@@ -166,7 +167,7 @@ class Slots:
             Overloaded: there is no memory for another one.
             ShuttingDown: other processes are being given the sessions.
         """
-        if self._leaving:
+        if self.leaving:
             raise ShuttingDown
         if len(self._slots) >= self._most:
             idle = [slot for slot in self._slots.values() if self._may_go(slot)]
@@ -241,7 +242,7 @@ class Slots:
         Args:
             per_s: so many a second, since all of their clients come back at once.
         """
-        self._leaving = True
+        self.leaving = True
         going: set[asyncio.Task[None]] = set()
         for slot in list(self._slots.values()):
             if slot.draining is None:

@@ -65,6 +65,25 @@ async def test_due_sessions_that_cannot_be_loaded_are_remembered_up_to_a_bound(m
         assert set(tried) == set(MISSING), "for a while"
 
 
+async def test_who_gives_sessions_away_takes_none_that_are_due():
+    asked = []
+
+    class Store(MemoryStore):
+        async def take_due(self, now, *, limit):
+            asked.append(now)
+            return []
+
+    clock = FakeClock()
+    async with SessionRegistry(Store(), clock=clock) as registry:
+        await settle()
+        await clock.advance(2)
+        assert asked
+        await registry.hand_over(300)
+        asked.clear()
+        await clock.advance(31)
+        assert not asked, "what is taken would be lost to the others"
+
+
 @pytest.mark.parametrize("remember", ["hold", "note_end"])
 def test_what_is_known_of_sessions_that_failed_has_a_bound(monkeypatch, remember):
     monkeypatch.setattr("crdt_sessions.runtime.quarantine.MOST_KNOWN", 3)
