@@ -1,7 +1,8 @@
 """The registry of live sessions: the front door of the library for those who serve sessions.
 
 What it is made of has modules of its own: which sessions are in memory (``slots``), how they come into being
-(``loading``), what there is room for (``capacity``), and which ones are left alone (``quarantine``).
+(``loading``), what there is room for (``capacity``), which ones are left alone (``quarantine``), and which ones are
+loaded because something is due in them (``wakeups``).
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from crdt_sessions.runtime.sandbox import Sandbox
 from crdt_sessions.runtime.session import Session
 from crdt_sessions.runtime.slots import Slots
 from crdt_sessions.runtime.streams import Streams
+from crdt_sessions.runtime.wakeups import Wakeups
 from crdt_sessions.runtime.webhooks import Outbox, Send, Webhook
 from crdt_sessions.storage import SessionRecord, StoredSession, UpdateStore
 from crdt_sessions.storage.attendance import Agent
@@ -59,8 +61,6 @@ from crdt_sessions.wire import Closing, Codec, closing_for
 
 _log = logging.getLogger("crdt_sessions.registry")
 _PAGE = 500
-_DUE_AT_ONCE = 100
-"""Sessions of nobody's that a process takes upon itself at a time, so that others share those of one that is gone."""
 
 
 class SessionRegistry:
@@ -164,9 +164,9 @@ class SessionRegistry:
             idle_unload_s=self._timing.idle_unload_s,
             release=store.release,
         )
+        self._wakeups = Wakeups(store, self._slots, self.open, self.clock, self._quarantine)
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
-        self._waking: set[asyncio.Task[None]] = set()
         self._tidying = asyncio.Lock()
 
     async def __aenter__(self) -> SessionRegistry:
@@ -401,10 +401,10 @@ class SessionRegistry:
         self._slots.stop_entering()
         self.claimants.ready.notify_all()
         self.streams.stop()
-        tasks, self._tasks = [*self._tasks, *self._waking], []
+        tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *self._wakeups.stop(), return_exceptions=True)
         await self._slots.stop()
         try:
             await self.audit.flush()
@@ -463,38 +463,11 @@ class SessionRegistry:
 
     async def _tick(self) -> None:
         while True:
-            await self._wake_due()
+            await self._wakeups.look()
             await self.clock.sleep(self._timing.tick_s)
             await self.health.look()
             self._slots.look_after_all()  # a call, so that the sleeping loop keeps no session alive in a local
             await self._slots.relieve()
-
-    async def _wake_due(self) -> None:
-        """Load the sessions in which a lease may have run out, or a question has expired, while nobody was there.
-
-        One that gives its sessions away takes none: those that belonged to nobody would be its own.
-        """
-        if self.leaving:
-            return
-        try:
-            due = await self.store.take_due(self.clock.now(), limit=_DUE_AT_ONCE)
-        except StorageError as error:
-            _log.error("cannot look for runs that are due: %s", error)
-            return
-        for session_id in due:
-            if session_id not in self._slots and self._quarantine.may_wake(session_id):
-                task = asyncio.create_task(self._wake(session_id), name=f"wake {session_id}")
-                self._waking.add(task)
-                task.add_done_callback(self._waking.discard)
-
-    async def _wake(self, session_id: SessionId) -> None:
-        try:
-            async with self.open(session_id):
-                _log.debug("woken", extra={"session": session_id})
-            self._quarantine.note_well(session_id)
-        except CrdtSessionsError as error:
-            self._quarantine.note_unwell(session_id)
-            _log.error("cannot look after its runs: %s", error, extra={"session": session_id})
 
     def _working(self) -> Iterable[Agent]:
         """Return the agents that have leases of runs here, by tenant; each is some agent, too."""
