@@ -27,7 +27,7 @@ _STAYS_S = 3.0
 _TELL_S = 10.0
 
 
-class Elsewhere(Protocol):
+class OtherProcesses(Protocol):
     """The other processes that serve sessions of the same store."""
 
     async def claim(self, node: int, session: SessionId, run: str, claimant: Claimant) -> Assignment:
@@ -73,7 +73,7 @@ class Lookout:
         self._told: tuple[set[Agent], set[Agent]] | None = None
         self._told_at = 0.0
         self._telling: set[asyncio.Task[None]] = set()
-        self.elsewhere: Elsewhere | None = None
+        self.elsewhere: OtherProcesses | None = None
         """How other processes are reached; None if they are not."""
         claimants.on_unclaimed = self._unclaimed
 
@@ -116,7 +116,7 @@ class Lookout:
             self._telling.add(task)
             task.add_done_callback(self._telling.discard)
 
-    async def _tell(self, elsewhere: Elsewhere, tenant: str, agent: str) -> None:
+    async def _tell(self, elsewhere: OtherProcesses, tenant: str, agent: str) -> None:
         try:
             node = await self._store.where_waits(tenant, agent)
             if node is not None:

@@ -24,7 +24,7 @@ from crdt_sessions_server.cluster.cluster import Cluster
 from crdt_sessions_server.cluster.silence import Silence
 from crdt_sessions_server.gateways import GATEWAYS, mcp, y_sweet
 from crdt_sessions_server.gateways.ai_sdk.websocket import ChatSockets
-from crdt_sessions_server.http import docs, elsewhere, health, metrics, middleware, pages, paths, problems
+from crdt_sessions_server.http import docs, health, metrics, middleware, pages, paths, problems, request_forwarding
 from crdt_sessions_server.http.middleware import UnreadBodies
 from crdt_sessions_server.http.origins import Cors, Origins
 from crdt_sessions_server.http.schemas import strict_json
@@ -212,7 +212,7 @@ class Service:
         strict_json(app)
         problems.install(app)
         paths.install(app)
-        elsewhere.install(app, self.cluster)
+        request_forwarding.install(app, self.cluster)
         app.extensions["admission"] = self.admission
         app.register_blueprint(pages.blueprint(self.registry, shown=settings.shows_page))
         for module in (docs, health, metrics, *RESOURCES, *GATEWAYS):

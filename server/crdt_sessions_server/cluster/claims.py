@@ -36,7 +36,7 @@ class ClaimsElsewhere:
         door.answer(_READY, self._told)
 
     async def claim(self, node: int, session: SessionId, run: str, claimant: Claimant) -> Assignment:
-        """Have another node assign a run; see :class:`crdt_sessions.runtime.lookout.Elsewhere`."""
+        """Have another node assign a run; see :class:`crdt_sessions.runtime.lookout.OtherProcesses`."""
         peer = next((peer for peer in self._peers.living if peer.node == node), None)
         if peer is None:
             raise HeldElsewhere(session=session, node=node)
@@ -60,7 +60,7 @@ class ClaimsElsewhere:
         return Assignment(record, RunRecord.model_validate(said["run"]), said["token"])
 
     async def tell_ready(self, node: int, tenant: str, agent: str) -> None:
-        """Tell another node that a run is ready; see :class:`crdt_sessions.runtime.lookout.Elsewhere`."""
+        """Tell another node that a run is ready; see :class:`crdt_sessions.runtime.lookout.OtherProcesses`."""
         for peer in self._peers.living:
             if peer.node == node:
                 await self._peers.call(peer, _READY, {"tenant": tenant, "agent": agent})

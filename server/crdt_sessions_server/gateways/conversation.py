@@ -44,7 +44,7 @@ from crdt_sessions_server.auth import Admission, Admitted, Permission, Principal
 from crdt_sessions_server.gateways.children import is_about_child
 from crdt_sessions_server.gateways.front_end import waits_for_device
 from crdt_sessions_server.gateways.transcript import IncomingMessage, lacking, question_of
-from crdt_sessions_server.http.elsewhere import Answered, answer_elsewhere
+from crdt_sessions_server.http.request_forwarding import Answered, answer_elsewhere
 from crdt_sessions_server.http.schemas import Answer
 from crdt_sessions_server.http.streaming import compact
 from crdt_sessions_server.rest.decisions import write_decisions

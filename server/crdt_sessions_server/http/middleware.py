@@ -12,8 +12,8 @@ from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.asgi import App, Receive, Scope, Send, header, http_token
 from crdt_sessions_server.auth import Admission
 from crdt_sessions_server.auth.permissions import NAMED_IN_BODY, PUBLIC, ROUTES
-from crdt_sessions_server.http.elsewhere import answer_elsewhere
 from crdt_sessions_server.http.origins import Origins
+from crdt_sessions_server.http.request_forwarding import answer_elsewhere
 
 HARDENING = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",

@@ -13,8 +13,8 @@ from crdt_sessions.wire.y_sweet import YSweet
 from crdt_sessions_server.asgi import SYNC_PREFIX, Y_SWEET_PREFIX, App, Scope, query
 from crdt_sessions_server.auth import Admission, Admitted, Permission
 from crdt_sessions_server.http.origins import Origins
-from crdt_sessions_server.serving.elsewhere import Elsewhere
 from crdt_sessions_server.serving.socket_endpoint import SocketEndpoint
+from crdt_sessions_server.serving.socket_forwarding import SocketForwarder
 
 _log = logging.getLogger("crdt_sessions.sync_endpoint")
 _DENIED = closing_for(AccessDenied(what="")).code
@@ -40,7 +40,7 @@ class SyncEndpoint(SocketEndpoint):
         registry: SessionRegistry,
         admission: Admission,
         origins: Origins,
-        elsewhere: Elsewhere | None = None,
+        elsewhere: SocketForwarder | None = None,
     ) -> None:
         super().__init__(app, self.prefix)
         self._elsewhere = elsewhere

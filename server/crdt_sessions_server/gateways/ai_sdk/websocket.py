@@ -31,8 +31,8 @@ from crdt_sessions_server.http.complaints import complaints
 from crdt_sessions_server.http.origins import Origins
 from crdt_sessions_server.http.streaming import compact
 from crdt_sessions_server.serving.asgi_channel import Departures
-from crdt_sessions_server.serving.elsewhere import Elsewhere, Relay
 from crdt_sessions_server.serving.listener import Endpoint
+from crdt_sessions_server.serving.socket_forwarding import Relay, SocketForwarder
 from crdt_sessions_server.serving.text_socket import AsgiTextSocket, OwnTextSocket, TextSocket
 from crdt_sessions_server.serving.websocket import SocketConnection
 
@@ -63,7 +63,7 @@ class ChatSockets:
         origins: Origins,
         *,
         patience_s: float,
-        elsewhere: Elsewhere | None = None,
+        elsewhere: SocketForwarder | None = None,
     ) -> None:
         self._elsewhere = elsewhere
         self._app = app
@@ -153,7 +153,7 @@ class _Conversation:
         scope: Scope,
         token: str | None,
         socket: TextSocket,
-        elsewhere: Elsewhere | None,
+        elsewhere: SocketForwarder | None,
     ) -> None:
         self._elsewhere = elsewhere
         self._registry = registry

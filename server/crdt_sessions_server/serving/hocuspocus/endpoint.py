@@ -16,12 +16,12 @@ from crdt_sessions.wire.hocuspocus import Hocuspocus, Said, Stateless, Token, do
 from crdt_sessions_server.asgi import App, Scope
 from crdt_sessions_server.auth import Admission, Admitted, Permission
 from crdt_sessions_server.http.origins import Origins
-from crdt_sessions_server.serving.elsewhere import Elsewhere, Relay
 from crdt_sessions_server.serving.hocuspocus.document import DocumentLine
 from crdt_sessions_server.serving.hocuspocus.multiplexer import Multiplexer
 from crdt_sessions_server.serving.hocuspocus.passing_on import carry
 from crdt_sessions_server.serving.hocuspocus.stateless import StatelessMessages
 from crdt_sessions_server.serving.socket_endpoint import SocketEndpoint
+from crdt_sessions_server.serving.socket_forwarding import Relay, SocketForwarder
 from crdt_sessions_server.serving.websocket import SocketConnection
 
 _log = logging.getLogger("crdt_sessions.hocuspocus")
@@ -49,7 +49,7 @@ class HocuspocusEndpoint(SocketEndpoint):
         admission: Admission,
         origins: Origins,
         timing: Timing,
-        elsewhere: Elsewhere | None = None,
+        elsewhere: SocketForwarder | None = None,
     ) -> None:
         super().__init__(app, PATH)
         self.elsewhere = elsewhere

@@ -10,8 +10,8 @@ import asyncio
 from crdt_sessions.wire import Closing, hocuspocus
 from crdt_sessions.wire.closing import NORMAL
 from crdt_sessions.wire.hocuspocus import PING, PONG, Content, pack
-from crdt_sessions_server.serving.elsewhere import Relay
 from crdt_sessions_server.serving.hocuspocus.document import DocumentLine
+from crdt_sessions_server.serving.socket_forwarding import Relay
 
 
 async def carry(line: DocumentLine, relay: Relay) -> Closing:

@@ -28,8 +28,8 @@ class Relay(Protocol):
         ...
 
 
-class Elsewhere(Protocol):
-    """The other nodes, as those that serve."""
+class SocketForwarder(Protocol):
+    """Has WebSockets served by other nodes."""
 
     async def serve(self, session: SessionId, scope: Scope, channel: Channel | Transport) -> Closing | None:
         """Have a WebSocket served by the node that has a session; return how it ended, None if that is this one."""

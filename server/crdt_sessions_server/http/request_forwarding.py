@@ -10,11 +10,11 @@ from quart import Quart, Response, current_app, request
 from crdt_sessions.ids import SessionId
 from crdt_sessions_server.asgi import Scope
 
-_KEY = "elsewhere"
+_KEY = "request_forwarder"
 
 
-class Elsewhere(Protocol):
-    """The other nodes, as those that answer."""
+class RequestForwarder(Protocol):
+    """Has requests answered by other nodes."""
 
     async def answer(self, session: SessionId, scope: Scope, body: AsyncIterable[bytes] | None) -> Response | None:
         """Return the answer of the node that serves a session; None if that is this one."""
@@ -33,7 +33,7 @@ class Answered(Exception):
         self.response = response
 
 
-def install(app: Quart, elsewhere: Elsewhere | None) -> None:
+def install(app: Quart, elsewhere: RequestForwarder | None) -> None:
     """Have *elsewhere* answer for sessions of other nodes, if there is any."""
     app.extensions[_KEY] = elsewhere
 
@@ -50,7 +50,7 @@ async def answer_elsewhere(session: SessionId) -> Response | None:
     Raises:
         NodeUnreachable, HeldElsewhere: that node cannot answer at the moment.
     """
-    elsewhere = cast("Elsewhere | None", current_app.extensions[_KEY])
+    elsewhere = cast("RequestForwarder | None", current_app.extensions[_KEY])
     if elsewhere is None:
         return None
     return await elsewhere.answer(session, dict(request.scope), _body())
