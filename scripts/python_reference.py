@@ -37,9 +37,9 @@ PAGES: dict[str, tuple[str, str, dict[str, list[str]]]] = {
             ],
             "Looking back": ["client.history.Past", "client.history.KeptVersion"],
             "What is in a session": [
-                "model.session.SessionView", "model.values.Message", "model.values.Author", "model.values.TextPart",
-                "model.values.ToolPart", "model.values.ValuePart", "model.values.Approval", "model.values.Run",
-                "model.values.RunOutcome", "model.inputs.RunInput", "model.inputs.ToolSpec",
+                "model.session.SessionView", "model.values.Message", "model.values.Author", "model.parts.TextPart",
+                "model.parts.ToolPart", "model.parts.ValuePart", "model.decisions.Approval", "model.run_values.Run",
+                "model.run_values.RunOutcome", "model.inputs.RunInput", "model.inputs.ToolSpec",
                 "model.inputs.ContextItem", "model.schedules.Schedule",
                 "model.values.Presence", "model.values.SessionExport",
             ],

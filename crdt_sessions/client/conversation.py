@@ -26,9 +26,11 @@ from crdt_sessions.model import (
     find_call,
     say_nothing,
 )
+from crdt_sessions.model.base import Value
+from crdt_sessions.model.run_values import RunPolicy, Trigger
 from crdt_sessions.model.schedules import Missed
 from crdt_sessions.model.strings import AGENT_CHARACTERS, checked_id
-from crdt_sessions.model.values import Role, RunPolicy, Trigger, Value
+from crdt_sessions.model.values import Role
 
 
 class ConversationPeer(Peer):

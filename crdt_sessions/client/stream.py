@@ -24,8 +24,10 @@ from crdt_sessions.model import (
     UsageReport,
     output_of,
 )
+from crdt_sessions.model.parts import StreamState
+from crdt_sessions.model.run_values import ResultStatus
 from crdt_sessions.model.text import SurrogateJoiner, join_surrogates
-from crdt_sessions.model.values import Activity, ResultStatus, StreamState
+from crdt_sessions.model.values import Activity
 
 _log = logging.getLogger("crdt_sessions.agent")
 

@@ -15,7 +15,7 @@ from crdt_sessions.client.service import Assignment, ServiceClient
 from crdt_sessions.client.stream import MessageStream, failure_by
 from crdt_sessions.errors import RequestRefused, RunCancelled, RunNotClaimable, ServiceUnreachable
 from crdt_sessions.model import RunError, answer_to
-from crdt_sessions.model.values import ResultStatus
+from crdt_sessions.model.run_values import ResultStatus
 
 
 @asynccontextmanager

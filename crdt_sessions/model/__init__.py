@@ -16,6 +16,14 @@ from crdt_sessions.model.client_calls import (
     OpenCall,
     Taken,
 )
+from crdt_sessions.model.decisions import (
+    Approval,
+    ApprovalRequest,
+    Decision,
+    LateDecision,
+    PendingCall,
+    RefusedDecision,
+)
 from crdt_sessions.model.deferred import DocumentFailed
 from crdt_sessions.model.difference import by_id, difference, export_of, revert_update
 from crdt_sessions.model.document import SessionDoc
@@ -27,6 +35,7 @@ from crdt_sessions.model.library import merge
 from crdt_sessions.model.lineage import lineage_in
 from crdt_sessions.model.messages import Messages, MessageView, order
 from crdt_sessions.model.pairs import Mended, Pairs, places_in
+from crdt_sessions.model.parts import TextPart, ToolPart, ValuePart, say_nothing
 from crdt_sessions.model.positions import RelativePosition
 from crdt_sessions.model.projection import (
     MessageBegan,
@@ -39,6 +48,18 @@ from crdt_sessions.model.projection import (
     PartChanged,
     TextAdded,
 )
+from crdt_sessions.model.run_values import (
+    ANY_AGENT,
+    SETTLED_KEYS,
+    TERMINAL_STATUSES,
+    Run,
+    RunCancel,
+    RunError,
+    RunLease,
+    RunOutcome,
+    RunRequest,
+    RunResult,
+)
 from crdt_sessions.model.runs import Runs, answer_to, child_order, child_request, output_of, same_request
 from crdt_sessions.model.schedules import Schedule
 from crdt_sessions.model.session import SessionView
@@ -49,36 +70,16 @@ from crdt_sessions.model.touched import Touched
 from crdt_sessions.model.transcript import markdown
 from crdt_sessions.model.usage import Spent, Usage, UsageReport
 from crdt_sessions.model.values import (
-    ANY_AGENT,
     SCHEMAS,
-    SETTLED_KEYS,
-    TERMINAL_STATUSES,
-    Approval,
-    ApprovalRequest,
     Artifact,
     ArtifactHead,
     Author,
-    Decision,
-    LateDecision,
     Message,
     MessageHead,
     Meta,
-    PendingCall,
     Presence,
     PresenceUser,
-    RefusedDecision,
-    Run,
-    RunCancel,
-    RunError,
-    RunLease,
-    RunOutcome,
-    RunRequest,
-    RunResult,
     SessionExport,
-    TextPart,
-    ToolPart,
-    ValuePart,
-    say_nothing,
 )
 
 __all__ = [

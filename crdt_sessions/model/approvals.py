@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from crdt_sessions.errors import AlreadyDecided, NotAnAnswer, NotAnApprover, NotFound, NothingToDecide
 from crdt_sessions.model.asks import why_no_answer
+from crdt_sessions.model.decisions import Approval, ApprovalRequest, Decision
 from crdt_sessions.model.messages import MessageView
+from crdt_sessions.model.run_values import Run
 from crdt_sessions.model.streams import ToolStream
-from crdt_sessions.model.values import Approval, ApprovalRequest, Decision, Run
 
 
 def may_decide(request: ApprovalRequest, principal: str) -> bool:

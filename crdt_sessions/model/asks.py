@@ -17,7 +17,7 @@ from crdt_sessions.model.checks import check_json
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
 
-    from crdt_sessions.model.values import ApprovalRequest, Decision
+    from crdt_sessions.model.decisions import ApprovalRequest, Decision
 
 SCHEMA_BYTES = 16 * 1024
 """Size of a form, as JSON."""

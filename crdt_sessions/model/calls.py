@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from crdt_sessions.model.values import Approval, Message, Run, RunStatus, ToolPart, ToolState
+from crdt_sessions.model.decisions import Approval
+from crdt_sessions.model.parts import ToolPart, ToolState
+from crdt_sessions.model.run_values import Run, RunStatus
+from crdt_sessions.model.values import Message
 
 _WHY = {
     "cancelled": "the run was stopped before this call had a result",

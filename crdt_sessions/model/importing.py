@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from crdt_sessions.model.checks import check_json
 from crdt_sessions.model.document import SessionDoc
+from crdt_sessions.model.run_values import RunOutcome
 from crdt_sessions.model.session import SessionView
-from crdt_sessions.model.values import ArtifactHead, MessageHead, RunOutcome, SessionExport
+from crdt_sessions.model.values import ArtifactHead, MessageHead, SessionExport
 
 
 def document_from(export: SessionExport, *, client_id: int) -> bytes:

@@ -13,9 +13,10 @@ from pycrdt import Doc, Map
 
 from crdt_sessions.ids import Millis, SessionId, lineage_of, name_of
 from crdt_sessions.model.checks import check_json
+from crdt_sessions.model.run_values import RunPolicy
 from crdt_sessions.model.spelling import spelled
 from crdt_sessions.model.strings import AGENT_CHARACTERS, NOT_AN_ID, checked_id, is_agent
-from crdt_sessions.model.values import Meta, RunPolicy
+from crdt_sessions.model.values import Meta
 
 LAYOUT = 1
 

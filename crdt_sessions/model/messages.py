@@ -16,12 +16,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from crdt_sessions.errors import NotFound, WrongOffset
 from crdt_sessions.ids import ClientId
+from crdt_sessions.model.base import Value
 from crdt_sessions.model.calls import ending
 from crdt_sessions.model.checks import NO_MAP, why_not
 from crdt_sessions.model.document import SessionDoc
+from crdt_sessions.model.parts import Part, StreamState
+from crdt_sessions.model.run_values import RunStatus
 from crdt_sessions.model.spelling import json_object, spelled, whole
 from crdt_sessions.model.streams import PartStream, ToolStream
-from crdt_sessions.model.values import Message, MessageHead, Part, RunStatus, StreamState, Value
+from crdt_sessions.model.values import Message, MessageHead
 
 _PART: TypeAdapter[Part] = TypeAdapter(Part)
 

@@ -16,8 +16,9 @@ from zlib import crc32
 from pycrdt import Array, Map, Text
 
 from crdt_sessions.model.messages import MessageView, part_value, superseded
+from crdt_sessions.model.parts import Part
 from crdt_sessions.model.spelling import spelled
-from crdt_sessions.model.values import Message, MessageHead, Part
+from crdt_sessions.model.values import Message, MessageHead
 
 _TEXTS = {"text": "text", "reasoning": "text", "tool": "inputText", "audio": "transcript"}
 """Part type to the key of its buffer."""

@@ -12,16 +12,10 @@ from crdt_sessions.model.checks import NO_MAP, why_not
 from crdt_sessions.model.children import CHILD_LIMITS, Orphans, checked_task, child_of
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.inputs import RunInput
+from crdt_sessions.model.run_values import TERMINAL_STATUSES, Run, RunCancel, RunRequest, RunResult
 from crdt_sessions.model.spelling import spelled
 from crdt_sessions.model.strings import AGENT_CHARACTERS, checked_id, derived
 from crdt_sessions.model.usage import UsageReport
-from crdt_sessions.model.values import (
-    TERMINAL_STATUSES,
-    Run,
-    RunCancel,
-    RunRequest,
-    RunResult,
-)
 
 
 def answer_to(message_id: str) -> str:

@@ -16,23 +16,14 @@ from crdt_sessions.model.children import task_text
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.edits import Edits
 from crdt_sessions.model.messages import Messages, MessageView, order
+from crdt_sessions.model.parts import TextPart, ValuePart
+from crdt_sessions.model.run_values import ANY_AGENT, Run, RunPolicy
 from crdt_sessions.model.runs import Runs
 from crdt_sessions.model.spelling import spelled, whole
 from crdt_sessions.model.strings import checked_id, derived, is_id
 from crdt_sessions.model.suggestions import Suggestions
 from crdt_sessions.model.thread import conversation
-from crdt_sessions.model.values import (
-    ANY_AGENT,
-    Author,
-    Message,
-    MessageHead,
-    Meta,
-    Run,
-    RunPolicy,
-    SessionExport,
-    TextPart,
-    ValuePart,
-)
+from crdt_sessions.model.values import Author, Message, MessageHead, Meta, SessionExport
 
 _IN_ORDER = ("suspended", "handoff")
 

@@ -13,8 +13,9 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from crdt_sessions.model.asks import wants_value
+from crdt_sessions.model.parts import Part, TextPart, ToolPart, ValuePart
 from crdt_sessions.model.spelling import spelled
-from crdt_sessions.model.values import Message, Part, TextPart, ToolPart, ValuePart
+from crdt_sessions.model.values import Message
 
 Shape = Literal["openai", "anthropic", "ai-sdk"]
 _SAID: TypeAdapter[list[Part]] = TypeAdapter(list[Part])

@@ -15,6 +15,7 @@ from pycrdt import Array, Map, Text
 from pydantic import ValidationError
 
 from crdt_sessions.errors import BadId
+from crdt_sessions.model.base import Value
 from crdt_sessions.model.calls import ending, why_ended
 from crdt_sessions.model.checks import check_json
 from crdt_sessions.model.client_calls import (
@@ -25,18 +26,11 @@ from crdt_sessions.model.client_calls import (
     Offer,
     why_no_result,
 )
+from crdt_sessions.model.decisions import Approval, ApprovalRequest, Decision, LateDecision, RefusedDecision
+from crdt_sessions.model.parts import ToolState
+from crdt_sessions.model.run_values import RunStatus
 from crdt_sessions.model.spelling import json_object, spelled
 from crdt_sessions.model.strings import CALL_CHARACTERS, checked_id, is_call, is_id
-from crdt_sessions.model.values import (
-    Approval,
-    ApprovalRequest,
-    Decision,
-    LateDecision,
-    RefusedDecision,
-    RunStatus,
-    ToolState,
-    Value,
-)
 
 _V = TypeVar("_V", bound=Value)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from crdt_sessions.model.values import Message, Run
+from crdt_sessions.model.run_values import Run
+from crdt_sessions.model.values import Message
 
 
 class Threads:

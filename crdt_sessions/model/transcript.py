@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-from crdt_sessions.model.values import Message, SessionExport, TextPart, ToolPart
+from crdt_sessions.model.parts import TextPart, ToolPart
+from crdt_sessions.model.values import Message, SessionExport
 
 
 def markdown(session: SessionExport) -> str:

@@ -34,7 +34,8 @@ from crdt_sessions.model import (
     Taken,
     Usage,
 )
-from crdt_sessions.model.values import RunPolicy, RunStatus, Value
+from crdt_sessions.model.base import Value
+from crdt_sessions.model.run_values import RunPolicy, RunStatus
 
 
 class ApprovalRecord(BaseModel):

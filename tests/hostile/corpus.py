@@ -11,7 +11,9 @@ from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
 from crdt_sessions.ids import Millis, SessionId
 from crdt_sessions.model import SessionDoc, SessionView, seed
-from crdt_sessions.model.values import Author, MessageHead, RunRequest, TextPart
+from crdt_sessions.model.parts import TextPart
+from crdt_sessions.model.run_values import RunRequest
+from crdt_sessions.model.values import Author, MessageHead
 from crdt_sessions.wire import (
     Ack,
     AwarenessEntry,

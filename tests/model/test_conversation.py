@@ -30,7 +30,7 @@ from crdt_sessions.model import (
     with_ended_calls,
     writes_as,
 )
-from crdt_sessions.model.values import Approval
+from crdt_sessions.model.decisions import Approval
 
 
 def message(id, text="", role="user", parts=None, **head):

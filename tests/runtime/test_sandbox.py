@@ -10,7 +10,8 @@ from crdt_sessions.errors import EarlyUpdate, MalformedUpdate, Overloaded, Panic
 from crdt_sessions.ids import Seq, session_id
 from crdt_sessions.limits import Limits, Timing
 from crdt_sessions.model import SessionDoc, extent_of, seed
-from crdt_sessions.model.values import Author, MessageHead, TextPart
+from crdt_sessions.model.parts import TextPart
+from crdt_sessions.model.values import Author, MessageHead
 from crdt_sessions.runtime import Sandbox, SessionRegistry
 from crdt_sessions.runtime.sandbox import PROGRAM
 from crdt_sessions.runtime.shadow import ShadowDocument

@@ -9,7 +9,9 @@ from pycrdt import Array, Doc, Map, Text, XmlFragment
 
 from crdt_sessions.ids import Millis, SessionId
 from crdt_sessions.model import SessionDoc, SessionView, encode_verified, extent_of, merge, seed
-from crdt_sessions.model.values import Author, MessageHead, RunRequest, TextPart, ValuePart
+from crdt_sessions.model.parts import TextPart, ValuePart
+from crdt_sessions.model.run_values import RunRequest
+from crdt_sessions.model.values import Author, MessageHead
 from crdt_sessions.sync.fresh import fresh
 from crdt_sessions.sync.plain import Inspector
 from crdt_sessions.wire import EMPTY_UPDATE

@@ -8,7 +8,7 @@ from crdt_sessions.errors import RunNotClaimable
 from crdt_sessions.ids import Millis
 from crdt_sessions.limits import RunRules
 from crdt_sessions.model import ANY_AGENT, RunLease
-from crdt_sessions.model.values import StreamState
+from crdt_sessions.model.parts import StreamState
 from crdt_sessions.sync.records import RunRecord
 from crdt_sessions.sync.runs.mirror import close_parts
 from crdt_sessions.sync.runs.table import RunTable

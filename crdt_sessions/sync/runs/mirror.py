@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from crdt_sessions.model import CallResult, Run, SessionView, same_request
-from crdt_sessions.model.values import RunStatus, StreamState
+from crdt_sessions.model.parts import StreamState
+from crdt_sessions.model.run_values import RunStatus
 from crdt_sessions.sync.records import ApprovalRecord, CallRecord, RunRecord
 
 Write = Callable[[SessionView], None]

@@ -7,8 +7,8 @@ from typing import get_args
 from crdt_sessions.ids import Millis
 from crdt_sessions.limits import RunRules
 from crdt_sessions.model import RunError, RunRequest, SessionView, output_of
+from crdt_sessions.model.run_values import RunPolicy
 from crdt_sessions.model.strings import is_agent
-from crdt_sessions.model.values import RunPolicy
 from crdt_sessions.sync.actor import Asker
 from crdt_sessions.sync.records import RunRecord
 from crdt_sessions.sync.runs.schedules import first_due

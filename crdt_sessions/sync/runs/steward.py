@@ -21,8 +21,9 @@ from crdt_sessions.model import (
     may_decide,
     output_of,
 )
+from crdt_sessions.model.parts import StreamState
+from crdt_sessions.model.run_values import RunStatus
 from crdt_sessions.model.strings import is_id
-from crdt_sessions.model.values import RunStatus, StreamState
 from crdt_sessions.sync.actor import NOBODY_KNOWN, Asker
 from crdt_sessions.sync.aside import Aside
 from crdt_sessions.sync.records import Deed, RunRecord

@@ -18,8 +18,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from crdt_sessions.model import Message, SessionView, TextPart, ToolPart, ValuePart, arranged
+from crdt_sessions.model.parts import Part
 from crdt_sessions.model.strings import is_call
-from crdt_sessions.model.values import Part, Role
+from crdt_sessions.model.values import Role
 from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, IncomingMessage
 from crdt_sessions_server.http.streaming import compact
 

@@ -28,8 +28,8 @@ from crdt_sessions.model import (
     say_nothing,
 )
 from crdt_sessions.model.checks import json_size
+from crdt_sessions.model.run_values import Trigger
 from crdt_sessions.model.strings import checked_id, derived
-from crdt_sessions.model.values import Trigger
 from crdt_sessions.runtime import (
     Attendance,
     Projector,

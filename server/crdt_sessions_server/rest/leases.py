@@ -15,6 +15,7 @@ from quart_schema import tag, validate_request, validate_response
 
 from crdt_sessions.errors import LeaseLost, WrongOffset
 from crdt_sessions.model import ApprovalRequest, ClientCall, Message, Run, RunError, RunResult, Spent
+from crdt_sessions.model.run_values import ResultStatus
 from crdt_sessions.model.strings import (
     CALL_CHARACTERS,
     NAME_CHARACTERS,
@@ -24,7 +25,6 @@ from crdt_sessions.model.strings import (
     checked_id,
 )
 from crdt_sessions.model.usage import Count, Currency
-from crdt_sessions.model.values import ResultStatus
 from crdt_sessions.runtime import LeasedRun, SessionRegistry, leased
 from crdt_sessions_server.auth import asked_session
 from crdt_sessions_server.http.describing import Parameter, answers, reads, refuses

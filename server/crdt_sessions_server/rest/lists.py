@@ -10,8 +10,8 @@ from quart_schema import tag, validate_querystring, validate_response
 
 from crdt_sessions.ids import Millis, SessionId, name_of, session_id
 from crdt_sessions.model import Run
+from crdt_sessions.model.run_values import RunStatus
 from crdt_sessions.model.strings import AgentName
-from crdt_sessions.model.values import RunStatus
 from crdt_sessions.runtime import SessionRegistry, is_there, known_agents, runs_at_work
 from crdt_sessions.storage import FoundRun
 from crdt_sessions.sync import RunRecord

@@ -23,6 +23,8 @@ from crdt_sessions.model import (
     say_nothing,
 )
 from crdt_sessions.model.checks import MAX_INTEGER
+from crdt_sessions.model.parts import Part
+from crdt_sessions.model.run_values import RunPolicy
 from crdt_sessions.model.strings import (
     WORD_CHARACTERS,
     AgentName,
@@ -31,7 +33,7 @@ from crdt_sessions.model.strings import (
     RunId,
     Time,
 )
-from crdt_sessions.model.values import Part, Role, RunPolicy
+from crdt_sessions.model.values import Role
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.auth import Permission, asked_session, current_principal
 from crdt_sessions_server.http.describing import refuses

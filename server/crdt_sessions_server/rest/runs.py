@@ -29,6 +29,7 @@ from crdt_sessions.model import (
     ToolPart,
     find_call,
 )
+from crdt_sessions.model.run_values import RunPolicy, Trigger
 from crdt_sessions.model.strings import (
     NAME_CHARACTERS,
     REASON_CHARACTERS,
@@ -38,7 +39,6 @@ from crdt_sessions.model.strings import (
     RunId,
     Time,
 )
-from crdt_sessions.model.values import RunPolicy, Trigger
 from crdt_sessions.runtime import Assignment, Dispatcher, SessionRegistry
 from crdt_sessions_server.auth import Permission, asked_session, current_admitted, current_principal, live_access
 from crdt_sessions_server.http.describing import answers, refuses

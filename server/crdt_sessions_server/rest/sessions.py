@@ -17,12 +17,13 @@ from crdt_sessions.ids import Millis, SessionId, name_of
 from crdt_sessions.model import (
     SessionView,
 )
+from crdt_sessions.model.run_values import RunPolicy
 from crdt_sessions.model.strings import (
     TITLE_CHARACTERS,
     AgentName,
     PrincipalId,
 )
-from crdt_sessions.model.values import RunPolicy, SessionStatus
+from crdt_sessions.model.values import SessionStatus
 from crdt_sessions.runtime import Session, SessionRegistry, present
 from crdt_sessions.storage import SessionRecord
 from crdt_sessions_server.auth import Permission, Principal, asked_session, current_admission, current_principal

@@ -20,8 +20,10 @@ from crdt_sessions.model import (
     ValuePart,
     wants_value,
 )
+from crdt_sessions.model.parts import Part
+from crdt_sessions.model.run_values import Trigger
 from crdt_sessions.model.strings import checked_id, is_call
-from crdt_sessions.model.values import Part, Role, Trigger
+from crdt_sessions.model.values import Role
 from crdt_sessions.runtime import Session, SessionRegistry
 from crdt_sessions_server.auth import Principal
 from crdt_sessions_server.gateways.ag_ui.state import ClientState, ToldStates

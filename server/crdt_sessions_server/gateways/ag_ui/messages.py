@@ -19,7 +19,7 @@ from crdt_sessions.model import (
     json_text,
     ui_tool_input,
 )
-from crdt_sessions.model.values import Part
+from crdt_sessions.model.parts import Part
 from crdt_sessions.runtime import SessionEvent
 from crdt_sessions_server.gateways.parts import JoinedParts
 

@@ -29,7 +29,8 @@ from crdt_sessions.model import (
     ui_tool_input,
     wants_value,
 )
-from crdt_sessions.model.values import Message, Part
+from crdt_sessions.model.parts import Part
+from crdt_sessions.model.values import Message
 from crdt_sessions.runtime import Attendance, RunChanged, SessionEvent, SessionRegistry
 from crdt_sessions_server.gateways.children import ChildRuns, below, by_parent, child_value
 from crdt_sessions_server.gateways.conversation import absence, follow_run, output_id, rests

@@ -22,8 +22,8 @@ from crdt_sessions.model import (
     shaped,
     wants_value,
 )
+from crdt_sessions.model.parts import Part
 from crdt_sessions.model.strings import AgentName, MessageId, is_call
-from crdt_sessions.model.values import Part
 from crdt_sessions.runtime import Session, SessionRegistry
 from crdt_sessions_server.auth import Principal
 from crdt_sessions_server.gateways.conversation import (
