@@ -56,9 +56,9 @@ PAGES: dict[str, tuple[str, str, dict[str, list[str]]]] = {
                 "runtime.webhooks.Webhook", "ids.session_id", "ids.name_of", "wire.closing.Closing",
             ],
             "Stores": [
-                "storage.base.UpdateStore", "storage.base.SessionLog", "storage.base.SessionIndex",
-                "storage.base.RunIndex", "storage.base.Deliveries", "storage.base.AccessRecords",
-                "storage.base.AuditRecords", "storage.sqlite.SqliteStore", "storage.memory.MemoryStore",
+                "storage.base.UpdateStore", "storage.log.SessionLog", "storage.lists.SessionIndex",
+                "storage.runs.RunIndex", "storage.deliveries.Deliveries", "storage.access.AccessRecords",
+                "storage.audit.AuditRecords", "storage.sqlite.SqliteStore", "storage.memory.MemoryStore",
             ],
             "Numbers": [
                 "limits.Limits", "limits.InputLimits", "limits.ScheduleLimits", "limits.ChildLimits",
@@ -69,8 +69,9 @@ PAGES: dict[str, tuple[str, str, dict[str, list[str]]]] = {
     ),
 }  # fmt: skip
 
-_WITH_A_PLACE = {"crdt_sessions.storage.base." + name for name in (
-    "SessionLog", "SessionIndex", "RunIndex", "Deliveries", "AccessRecords", "AuditRecords",
+_WITH_A_PLACE = {"crdt_sessions.storage." + name for name in (
+    "log.SessionLog", "lists.SessionIndex", "runs.RunIndex", "deliveries.Deliveries", "access.AccessRecords",
+    "audit.AuditRecords",
 )}  # fmt: skip
 _ROLE = re.compile(r":\w+:`~?\.?(?:[\w.]+\.)?(\w+)`")
 _EXAMPLE = '```python not-run="an example of a docstring; README and the how-tos have whole programs"'

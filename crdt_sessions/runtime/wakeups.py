@@ -12,7 +12,7 @@ from crdt_sessions.errors import CrdtSessionsError, StorageError
 from crdt_sessions.ids import SessionId
 from crdt_sessions.runtime.quarantine import Quarantine
 from crdt_sessions.runtime.slots import Slots
-from crdt_sessions.storage.base import RunIndex
+from crdt_sessions.storage.runs import RunIndex
 
 _log = logging.getLogger("crdt_sessions.registry")
 _AT_ONCE = 100

@@ -10,27 +10,25 @@ from itertools import islice
 from crdt_sessions.errors import NotFound, SessionExists, SessionNotFound, StorageError, TooMany
 from crdt_sessions.ids import Millis, Seq, SessionId, lineage_of, tenant_of
 from crdt_sessions.limits import Retention
-from crdt_sessions.storage.base import MOST_AGENTS, UpdateStore
+from crdt_sessions.storage.access import Revocation
+from crdt_sessions.storage.audit import AuditEntry
+from crdt_sessions.storage.base import UpdateStore
+from crdt_sessions.storage.deliveries import Delivery
 from crdt_sessions.storage.memory_changes import MemoryChanges
 from crdt_sessions.storage.memory_streams import MemoryStreams
 from crdt_sessions.storage.retention import kept
+from crdt_sessions.storage.runs import MOST_AGENTS, FoundRun, RunEntry
 from crdt_sessions.storage.stored import (
     NO_ENTRIES,
-    Amounts,
-    AuditEntry,
-    Delivery,
     Entries,
-    FoundRun,
     History,
-    Revocation,
     Row,
-    RunEntry,
     SessionRecord,
     StoredSession,
-    UsageKey,
     Version,
     WriterEntry,
 )
+from crdt_sessions.storage.usage import Amounts, UsageKey
 
 
 @dataclass(slots=True)

@@ -20,8 +20,12 @@ from crdt_sessions.ids import Millis, Seq, SessionId
 from crdt_sessions.limits import Retention
 from crdt_sessions.model import seed
 from crdt_sessions.storage import AuditEntry, Producer, Row, SqliteStore, Stream, StreamChange
+from crdt_sessions.storage.access import Revocation
+from crdt_sessions.storage.deliveries import Delivery
+from crdt_sessions.storage.runs import RunEntry
 from crdt_sessions.storage.sqlite.lock import DatabaseLock
-from crdt_sessions.storage.stored import Amounts, Delivery, Entries, Revocation, RunEntry, UsageKey, WriterEntry
+from crdt_sessions.storage.stored import Entries, WriterEntry
+from crdt_sessions.storage.usage import Amounts, UsageKey
 from crdt_sessions.wire import EMPTY_UPDATE
 from crdt_sessions_server import cli
 from tests.postgres import VERSIONS, needs_postgres, shared_server

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from crdt_sessions.ids import SessionId
-from crdt_sessions.storage.base import AccessRecords
+from crdt_sessions.storage.access import AccessChanges, AccessRecords, Revocation
 from crdt_sessions.storage.postgres.database import OfDatabase
 from crdt_sessions.storage.postgres.lane import Lane
 from crdt_sessions.storage.postgres.statements import fenced
-from crdt_sessions.storage.stored import AccessChanges, Revocation
 
 _SET = fenced(
     put="INSERT INTO members (session, principal, role) VALUES ($4, $5, $6)"

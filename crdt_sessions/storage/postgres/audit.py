@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crdt_sessions.ids import Millis
-from crdt_sessions.storage.base import AuditRecords
+from crdt_sessions.storage.audit import AuditEntry, AuditRecords
 from crdt_sessions.storage.postgres.database import OfDatabase
 from crdt_sessions.storage.postgres.statements import fenced
 from crdt_sessions.storage.postgres.text import kept, read
-from crdt_sessions.storage.stored import AuditEntry
 
 _COLUMNS = "at, tenant, session, principal, action, detail"
 _RECORD = fenced(

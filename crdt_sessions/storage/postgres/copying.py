@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from crdt_sessions.errors import StorageError
 from crdt_sessions.storage.postgres.connection import Connection
 from crdt_sessions.storage.postgres.text import kept
-from crdt_sessions.storage.stored import Amounts
+from crdt_sessions.storage.usage import Amounts
 
 Rows = Sequence[tuple[Any, ...]]
 

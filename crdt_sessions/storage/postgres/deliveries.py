@@ -7,13 +7,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from crdt_sessions.ids import Millis
-from crdt_sessions.storage.base import Deliveries
+from crdt_sessions.storage.deliveries import Deliveries, Delivery
 from crdt_sessions.storage.postgres.database import OfDatabase
 from crdt_sessions.storage.postgres.errors import Refused
 from crdt_sessions.storage.postgres.lane import Lane
 from crdt_sessions.storage.postgres.statements import NOTHING, fenced
 from crdt_sessions.storage.postgres.text import kept, read
-from crdt_sessions.storage.stored import Delivery
 
 _COLUMNS = "id, endpoint, session, kind, body, created_at, attempts, next_at, error, dead"
 _READ = (

@@ -9,7 +9,7 @@ import functools
 from collections.abc import Sequence
 
 from crdt_sessions.ids import Millis, SessionId
-from crdt_sessions.storage.base import SessionIndex
+from crdt_sessions.storage.lists import SessionIndex
 from crdt_sessions.storage.postgres.database import OfDatabase
 from crdt_sessions.storage.postgres.records import RUN_COLUMNS
 from crdt_sessions.storage.postgres.rows import COLUMNS, record_of

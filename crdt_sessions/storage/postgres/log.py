@@ -10,8 +10,8 @@ from crdt_sessions import failpoints
 from crdt_sessions.errors import NotFound, SessionExists, SessionNotFound, StorageError, TooMany
 from crdt_sessions.ids import Millis, Seq, SessionId, lineage_of, tenant_of
 from crdt_sessions.limits import Retention
-from crdt_sessions.storage.base import SessionLog
 from crdt_sessions.storage.integrity import checksum, verified
+from crdt_sessions.storage.log import SessionLog
 from crdt_sessions.storage.packing import pack
 from crdt_sessions.storage.postgres import records, rows
 from crdt_sessions.storage.postgres.connection import Connection

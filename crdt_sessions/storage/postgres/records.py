@@ -10,7 +10,9 @@ from crdt_sessions.ids import Millis, SessionId, tenant_of
 from crdt_sessions.storage.integrity import checksum
 from crdt_sessions.storage.postgres.statements import fenced
 from crdt_sessions.storage.postgres.text import kept, read
-from crdt_sessions.storage.stored import NO_ENTRIES, Amounts, Entries, RunEntry, UsageKey, WriterEntry
+from crdt_sessions.storage.runs import RunEntry
+from crdt_sessions.storage.stored import NO_ENTRIES, Entries, WriterEntry
+from crdt_sessions.storage.usage import Amounts, UsageKey
 
 if TYPE_CHECKING:
     from crdt_sessions.storage.postgres.lane import Append

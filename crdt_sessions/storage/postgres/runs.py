@@ -6,15 +6,14 @@ import random
 from collections.abc import Mapping, Sequence
 
 from crdt_sessions.ids import Millis, SessionId
-from crdt_sessions.storage.base import MOST_AGENTS, RunIndex
 from crdt_sessions.storage.postgres import records
 from crdt_sessions.storage.postgres.database import OfDatabase
 from crdt_sessions.storage.postgres.lane import Lane
 from crdt_sessions.storage.postgres.lists import NO_BOUND, runs_page
 from crdt_sessions.storage.postgres.statements import fenced, served_here
 from crdt_sessions.storage.postgres.text import kept, read
+from crdt_sessions.storage.runs import MOST_AGENTS, FoundRun, RunIndex
 from crdt_sessions.storage.statuses import RUN_STATUSES
-from crdt_sessions.storage.stored import FoundRun
 
 _READY = (
     "SELECT runs.session, runs.id FROM runs JOIN sessions ON sessions.id = runs.session"

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from crdt_sessions.ids import SessionId
-from crdt_sessions.storage.base import UsageRecords
 from crdt_sessions.storage.postgres.database import OfDatabase
 from crdt_sessions.storage.postgres.records import ADDED, AMOUNTS, USAGE_COLUMNS, USAGE_KEY
 from crdt_sessions.storage.postgres.statements import fenced
 from crdt_sessions.storage.postgres.text import read
-from crdt_sessions.storage.stored import Amounts
+from crdt_sessions.storage.usage import Amounts, UsageRecords
 
 _SUMS = ", ".join(f"sum({name})::bigint" for name in Amounts._fields)
 _READ = (

@@ -6,10 +6,9 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 
 from crdt_sessions.ids import SessionId
-from crdt_sessions.storage.base import AccessRecords
+from crdt_sessions.storage.access import AccessRecords, Revocation
 from crdt_sessions.storage.sqlite.database import OfDatabase
 from crdt_sessions.storage.sqlite.statements import changed, require_session
-from crdt_sessions.storage.stored import Revocation
 
 
 class SqliteAccessRecords(OfDatabase, AccessRecords):

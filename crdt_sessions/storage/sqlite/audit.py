@@ -6,9 +6,8 @@ import sqlite3
 from collections.abc import Sequence
 
 from crdt_sessions.ids import Millis
-from crdt_sessions.storage.base import AuditRecords
+from crdt_sessions.storage.audit import AuditEntry, AuditRecords
 from crdt_sessions.storage.sqlite.database import OfDatabase
-from crdt_sessions.storage.stored import AuditEntry
 
 _INSERT = "INSERT INTO audit (at, tenant, session, principal, action, detail) VALUES (?, ?, ?, ?, ?, ?)"
 

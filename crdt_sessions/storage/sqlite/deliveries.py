@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from crdt_sessions.ids import Millis
-from crdt_sessions.storage.base import Deliveries
+from crdt_sessions.storage.deliveries import Deliveries, Delivery
 from crdt_sessions.storage.sqlite.database import OfDatabase
 from crdt_sessions.storage.sqlite.statements import changed, of_tenant
-from crdt_sessions.storage.stored import Delivery
 
 
 class SqliteDeliveries(OfDatabase, Deliveries):

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from crdt_sessions.ids import Millis, SessionId
-from crdt_sessions.storage.base import SessionIndex
+from crdt_sessions.storage.lists import SessionIndex
+from crdt_sessions.storage.runs import FoundRun
 from crdt_sessions.storage.sqlite import records
 from crdt_sessions.storage.sqlite.database import OfDatabase
 from crdt_sessions.storage.sqlite.rows import COLUMNS, RECORD
 from crdt_sessions.storage.sqlite.statements import marks, of_tenant
 from crdt_sessions.storage.statuses import RUN_STATUSES, SESSION_STATUSES
-from crdt_sessions.storage.stored import FoundRun, SessionRecord
+from crdt_sessions.storage.stored import SessionRecord
 
 _WHERE_MEMBER = "id IN (SELECT session FROM members WHERE principal = ?)"
 

@@ -11,9 +11,9 @@ from crdt_sessions import failpoints
 from crdt_sessions.errors import NotFound, StorageError
 from crdt_sessions.ids import Millis, Seq, SessionId, lineage_of, tenant_of
 from crdt_sessions.limits import Retention
-from crdt_sessions.storage.base import SessionLog
 from crdt_sessions.storage.counts import SessionCounts
 from crdt_sessions.storage.integrity import verified
+from crdt_sessions.storage.log import SessionLog
 from crdt_sessions.storage.retention import kept
 from crdt_sessions.storage.sqlite import records, rows
 from crdt_sessions.storage.sqlite.database import OfDatabase

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from crdt_sessions.ids import Millis, SessionId, tenant_of
-from crdt_sessions.storage.stored import Amounts, Entries, RunEntry, UsageKey, WriterEntry
+from crdt_sessions.storage.runs import RunEntry
+from crdt_sessions.storage.stored import Entries, WriterEntry
+from crdt_sessions.storage.usage import Amounts, UsageKey
 
 TABLES = ("runs", "writers", "steps", "deliveries", "members")
 

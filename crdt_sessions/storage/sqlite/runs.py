@@ -6,11 +6,10 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 
 from crdt_sessions.ids import Millis, SessionId
-from crdt_sessions.storage.base import MOST_AGENTS, RunIndex
+from crdt_sessions.storage.runs import MOST_AGENTS, FoundRun, RunIndex
 from crdt_sessions.storage.sqlite import lists
 from crdt_sessions.storage.sqlite.database import OfDatabase
 from crdt_sessions.storage.sqlite.statements import changed, marks, of_tenant, require_session
-from crdt_sessions.storage.stored import FoundRun
 
 
 class SqliteRunIndex(OfDatabase, RunIndex):

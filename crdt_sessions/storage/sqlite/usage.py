@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from crdt_sessions.ids import SessionId
-from crdt_sessions.storage.base import UsageRecords
 from crdt_sessions.storage.sqlite.database import OfDatabase
 from crdt_sessions.storage.sqlite.records import disown_usage
-from crdt_sessions.storage.stored import Amounts
+from crdt_sessions.storage.usage import Amounts, UsageRecords
 
 _SUMS = ", ".join(f"sum({name})" for name in Amounts._fields)
 

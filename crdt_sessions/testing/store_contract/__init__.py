@@ -9,8 +9,8 @@
                 yield store
 
 :class:`StoreContract` is everything that an :class:`UpdateStore` promises, :class:`DurableStoreContract` is for one
-that outlives its process. The others hold the Protocols of :mod:`crdt_sessions.storage.base` one by one; most of them
-create sessions, so they need a :class:`SessionLog` beside. A store whose lists and audit log may be behind for a
+that outlives its process. Each of the others is for one of the Protocols that :class:`UpdateStore` is made of; most
+of them create sessions, so they need a :class:`SessionLog` beside. A store whose lists and audit log may be behind for a
 moment overrides :meth:`StoreSuite.settle`.
 
 Needs pytest with anyio's plugin in ``auto`` mode, or any other runner of coroutine tests.
