@@ -186,14 +186,14 @@ MUTANTS = {
         ("tests/sync/test_runs.py::test_one_run_at_a_time_works_and_who_was_kept_waiting_comes_first",),
     ),
     "anybody closes a question by talking": Mutant(
-        "crdt_sessions/sync/runs/steward.py",
+        "crdt_sessions/sync/runs/beginnings.py",
         "if waits and asked_before and all(may_decide(each.request, asker) for each in waits):",
         "if waits and asked_before:",
         ("tests/sync/test_runs.py::test_others_are_answered_while_a_question_stays_open",),
     ),
     "calls outlive their run": Mutant(
-        "crdt_sessions/sync/runs/steward.py",
-        "        self.table.decided.writes.append(end_calls(ended.output, status))\n",
+        "crdt_sessions/sync/runs/endings.py",
+        "        self._table.decided.writes.append(end_calls(ended.output, status))\n",
         "",
         ("tests/sync/test_runs.py::test_the_end_of_a_run_ends_its_calls",),
     ),
