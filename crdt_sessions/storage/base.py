@@ -1,7 +1,7 @@
 """The store seam: an append-only log of opaque updates per session, and the records beside it.
 
 It is cut by concern: a caller takes the Protocol that it needs, and a store of the whole service meets all of them,
-which is :class:`UpdateStore`. A store knows nothing of documents or frames. Each concern has a module here, and those of
+which is :class:`UpdateStore`. A store knows nothing of documents or frames. Each concern has a module here; those of
 the same name in ``sqlite/`` and ``postgres/`` do what it says.
 ``crdt_sessions.testing.store_contract`` has a suite for each concern.
 

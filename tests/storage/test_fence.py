@@ -24,7 +24,7 @@ from crdt_sessions.errors import (
 from crdt_sessions.ids import Seq
 from crdt_sessions.storage import Entries, Row
 from crdt_sessions.storage.addresses import shown
-from crdt_sessions.storage.postgres import PostgresStore, lane
+from crdt_sessions.storage.postgres import PostgresStore, lane_connection
 from crdt_sessions.storage.postgres.nodes import Lease
 from crdt_sessions.testing.store_contract import NOW, A, B, rows, run
 from tests.postgres import PostgresServer, every_version, shared_server
@@ -168,7 +168,7 @@ async def test_a_connection_lost_around_the_commit_is_looked_up(server, schema, 
     async with opened(server, schema) as store:
         await store.create(A, b"seed", generation=1, title=None, now=NOW)
         await store.append(A, rows(2, b"two"), now=NOW)
-        ask, cuts = lane.Lane._ask, []
+        ask, cuts = lane_connection.LaneConnection._ask, []
 
         async def cut_once(self, connection, statement, values):
             if "INSERT INTO updates" not in statement or cuts:
@@ -179,7 +179,7 @@ async def test_a_connection_lost_around_the_commit_is_looked_up(server, schema, 
             connection.terminate()
             return await ask(self, connection, statement, values)
 
-        monkeypatch.setattr(lane.Lane, "_ask", cut_once)
+        monkeypatch.setattr(lane_connection.LaneConnection, "_ask", cut_once)
         await store.append(A, rows(3, b"three"), now=NOW)
         await store.append(A, rows(4, b"four"), now=NOW)
         assert len(cuts) == 1
@@ -225,7 +225,7 @@ async def commits_wait(server, connection):
 
 async def test_a_cancelled_wait_for_a_standby_is_no_acknowledgement(version, schema, monkeypatch):
     """The server says so in a warning only; the append ends when a standby has it, and not before."""
-    monkeypatch.setattr(lane, "PATIENCE_S", 60.0)
+    monkeypatch.setattr(lane_connection, "PATIENCE_S", 60.0)
     server = PostgresServer(shared_server(version).programs)
     try:
         async with opened(server, schema) as store:
@@ -309,7 +309,7 @@ async def test_a_server_that_restarts_is_found_again(version, schema, monkeypatc
             await store.append(A, rows(2, b"two"), now=NOW)
             server.kill()
             with monkeypatch.context() as impatient:
-                impatient.setattr(lane, "PATIENCE_S", 0.1)
+                impatient.setattr(lane_connection, "PATIENCE_S", 0.1)
                 with pytest.raises(StoreUnavailable):
                     await store.append(A, rows(3, b"three"), now=NOW)
                 with pytest.raises(StoreUnavailable):

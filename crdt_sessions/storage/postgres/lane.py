@@ -1,11 +1,7 @@
-"""A lane: one connection that writes, and what waits for it.
+"""A lane: what one connection writes, and what waits for it.
 
-Whatever rows wait while a commit is under way go into the next one together, as one statement. Every write is one
-statement, so that the server never waits for this process inside a transaction, and locks the lane's row: see
-:func:`~crdt_sessions.storage.postgres.statements.fenced`.
-
-A lost connection leaves it open whether a statement was committed. The lane looks it up: it ends the old connection
-at the server, waits for the lane's row, and reads there how many commits there were.
+Whatever rows wait while a commit is under way go into the next one together, as one statement. What becomes of a
+statement whose answer is lost is the business of ``lane_connection``; ``heads`` remembers where logs end.
 """
 
 from __future__ import annotations
@@ -14,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 
@@ -23,32 +19,26 @@ from crdt_sessions.errors import (
     CrdtSessionsError,
     Fenced,
     HeldElsewhere,
-    Regressed,
     SessionNotFound,
     StorageError,
     StoreUnavailable,
 )
 from crdt_sessions.ids import Millis, SessionId, reference
-from crdt_sessions.storage.postgres.connection import Connection, Values, application_name, close
-from crdt_sessions.storage.postgres.errors import Again, Refused, Unknown, translated
+from crdt_sessions.storage.postgres.connection import Connection
+from crdt_sessions.storage.postgres.errors import Again, Refused
+from crdt_sessions.storage.postgres.heads import Head, Heads
+from crdt_sessions.storage.postgres.lane_connection import LaneConnection, Membership
 from crdt_sessions.storage.postgres.records import statement_for
-from crdt_sessions.storage.postgres.statements import FENCED, NOTHING, fenced
+from crdt_sessions.storage.postgres.statements import NOTHING, fenced
 from crdt_sessions.storage.stored import Entries, Row
 
 _log = logging.getLogger("crdt_sessions.storage")
 Result = TypeVar("Result")
 
-ANSWER_S = 10.0
-"""A server that does not answer for so long is left, and what became of the statement is looked up."""
-PATIENCE_S = 5.0
-"""For how long a write waits for a server that was there."""
-_TRY_S = 0.05
 _ATTEMPTS = 5
 _MAX_REST_S = 0.001
 _CATCH_UP_S = 1.0
 """How far ``sessions`` may lag behind the rows."""
-_MOST_KNOWN = 10_000
-"""Sessions of which is remembered where their logs end."""
 
 _LOOK = (
     "SELECT sid, owner, EXISTS (SELECT FROM nodes WHERE node = owner AND NOT gone),"
@@ -66,24 +56,6 @@ _CATCH_UP = fenced(
     " FROM unnest($4::bigint[], $5::bigint[], $6::bigint[]) AS head (sid, last, at)"
     " WHERE sessions.sid = head.sid AND owner = $2 AND deleted_at IS NULL"
 )
-_MINE = "UPDATE lanes SET commits = commits WHERE node = $1 AND lane = $2 RETURNING commits, fenced, pg_backend_pid()"
-"""Waits for what is under way in the lane, and commits something: with a standby it returns when that has it all."""
-_END = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-    " WHERE pid = $1 AND application_name = $2 AND pid <> pg_backend_pid()"
-)
-
-
-class Membership(Protocol):
-    """Which node this process is."""
-
-    async def joined(self) -> int:
-        """Return the node's id; it becomes a new one if it was fenced."""
-        ...
-
-    def lost(self, node: int) -> None:
-        """Take note that the node *node* was fenced."""
-        ...
 
 
 @dataclass(slots=True)
@@ -94,14 +66,6 @@ class Append:
     rows: Sequence[Row]
     entries: Entries
     now: Millis
-
-
-@dataclass(slots=True)
-class Head:
-    """Where the log of a session ends that this node owns."""
-
-    sid: int
-    seq: int
 
 
 @dataclass(slots=True)
@@ -120,18 +84,8 @@ class Lane:
     """
 
     def __init__(self, number: int, membership: Membership, connect: Callable[[str], Awaitable[Connection]]) -> None:
-        self._number = number
-        self._membership = membership
-        self._connect = connect
-        self._node = 0
-        self._connection: Connection | None = None
-        self._pid = 0
-        self._commits = 0
-        self._unreplicated = False  # the server has said that it gave up waiting for a standby
-        self._up = True
-        self._heads: dict[SessionId, Head] = {}
-        self._acknowledged: dict[SessionId, int] = {}  # what heads were before the connection was lost
-        self._behind: dict[SessionId, tuple[int, int, Millis]] = {}
+        self._heads = Heads()
+        self._connection = LaneConnection(number, membership, connect, self._heads)
         self._catching_up: asyncio.TimerHandle | None = None
         self._queue: asyncio.Queue[_Queued | None] = asyncio.Queue()
         self._doing: list[_Queued] = []
@@ -142,11 +96,11 @@ class Lane:
         """Finish the writes that wait, then close the connection."""
         if self._catching_up is not None:
             self._catching_up.cancel()
-        if self._behind:
+        if self._heads.lag():
             self._catch_up()
         self._queue.put_nowait(None)
         await asyncio.wait({self._task})
-        await close(self._connection)
+        await self._connection.close()
 
     # -- from outside --------------------------------------------------------------------------------------------
 
@@ -164,14 +118,14 @@ class Lane:
 
     def lags(self, session: SessionId | None = None) -> bool:
         """Tell whether ``sessions`` does not say yet where a log ends, or any."""
-        return bool(self._behind) if session is None else session in self._behind
+        return self._heads.lag(session)
 
     # -- for jobs ------------------------------------------------------------------------------------------------
 
     @property
     def node(self) -> int:
         """The node that it has written for last."""
-        return self._node
+        return self._connection.node
 
     async def owned(self, session: SessionId) -> int:
         """Return the ``sid`` of a session that belongs to this node from now on.
@@ -183,47 +137,17 @@ class Lane:
         """
         return (await self._head(session)).sid
 
-    async def fetch(self, statement: str, *values: Any) -> list[asyncpg.Record]:
-        """Return what a statement finds that changes nothing."""
-        connection = await self._connected()
-        try:
-            return await self._ask(connection, statement, values)
-        except Unknown as error:
-            await self._leave()
-            raise Again(*error.args) from error
+    def fetch(self, statement: str, *values: Any) -> Awaitable[list[asyncpg.Record]]:
+        """Return what a statement finds that changes nothing; see :meth:`LaneConnection.fetch`."""
+        return self._connection.fetch(statement, *values)
 
-    async def write(self, statement: str, *values: Any) -> None:
-        """Return once a statement of :func:`fenced` is durable.
-
-        Raises:
-            Refused: it found nothing to change.
-            Fenced: others counted this node as gone.
-            Again: nothing is stored, and what the job has read may not hold any more.
-            StorageError: it cannot be stored.
-        """
-        connection = await self._connected()
-        number, node = self._commits + 1, self._node
-        self._unreplicated = False
-        try:
-            await self._ask(connection, statement, (number, node, self._number, *values))
-            if self._unreplicated:
-                raise Unknown("PostgreSQL: no standby has it")
-        except Unknown as error:
-            await self._leave()
-            is_fenced = await self._reconnect(node)
-            if self._commits < number:
-                raise (Fenced(node=node) if is_fenced else Again(*error.args)) from error
-        except Refused as error:
-            if error.why != FENCED:
-                raise
-            self._membership.lost(node)
-            raise Fenced(node=node) from None
-        self._commits = number
+    def write(self, statement: str, *values: Any) -> Awaitable[None]:
+        """Return once a statement is durable; see :meth:`LaneConnection.write`."""
+        return self._connection.write(statement, *values)
 
     def forget(self, session: SessionId) -> None:
         """Forget where a log ends: the session is gone."""
-        for known in (self._heads, self._behind, self._acknowledged):
-            known.pop(session, None)
+        self._heads.forget(session)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -240,7 +164,7 @@ class Lane:
             begun = loop.time()
             self._doing = [queued for queued in group if queued is not None]
             await self._do(self._doing)
-            if self._behind and self._catching_up is None:
+            if self._heads.lag() and self._catching_up is None:
                 self._catching_up = loop.call_later(_CATCH_UP_S, self._catch_up)
             now = loop.time()
             free_at = now + min(now - begun, _MAX_REST_S)
@@ -332,13 +256,10 @@ class Lane:
         await self.write(statement, *values)
         failpoints.reach("after-commit")
         for head, each in zip(heads, appends, strict=True):
-            head.seq = each.rows[-1].seq
-            self._heads[each.session] = head
-            self._acknowledged.pop(each.session, None)
-            self._behind[each.session] = (head.sid, head.seq, each.now)
+            self._heads.appended(each.session, head, each.rows[-1].seq, each.now)
 
     async def _head(self, session: SessionId) -> Head:
-        await self._connected()
+        await self._connection.connected()
         return self._heads.get(session) or await self._take(session)
 
     async def _take(self, session: SessionId) -> Head:
@@ -348,8 +269,8 @@ class Lane:
             if not found:
                 raise SessionNotFound(session=session)
             sid, owner, lives, seq = found[0]
-            if owner == self._node:
-                return self._known(session, Head(sid, seq))
+            if owner == self.node:
+                return self._heads.read(session, Head(sid, seq))
             if owner is not None and lives:
                 raise HeldElsewhere(session=session, node=owner)
             try:
@@ -359,17 +280,6 @@ class Lane:
                     raise
         raise StoreUnavailable(f"the session {session!r} changes hands")
 
-    def _known(self, session: SessionId, head: Head) -> Head:
-        acknowledged = self._acknowledged.pop(session, 0)
-        if head.seq < acknowledged:
-            error = Regressed(session=session, acknowledged=acknowledged, found=head.seq)
-            _log.error("%s", error, extra={"session": session})
-            raise error
-        if len(self._heads) > _MOST_KNOWN:
-            self._heads = {each: known for each, known in self._heads.items() if each in self._behind}
-        self._heads[session] = head
-        return head
-
     def _catch_up(self) -> None:
         self._catching_up = None
         trying = self.submit(nothing)
@@ -377,87 +287,13 @@ class Lane:
 
     async def _tell(self) -> None:
         """Have ``sessions`` say where logs end."""
-        if self._behind:
-            told, self._behind = self._behind, {}
+        if self._heads.lag():
+            told = self._heads.take_behind()
             try:
                 await self.write(_CATCH_UP, *map(list, zip(*told.values(), strict=True)))
             except StorageError:
-                self._behind = {**told, **self._behind}
+                self._heads.put_back(told)
                 raise
-
-    # -- the connection ------------------------------------------------------------------------------------------
-
-    async def _ask(self, connection: Connection, statement: str, values: Values) -> list[asyncpg.Record]:
-        hung = asyncio.get_running_loop().call_later(ANSWER_S, connection.terminate)
-        try:
-            with translated(writing=True):
-                return await connection.fetch(statement, *values)
-        finally:
-            hung.cancel()
-
-    async def _connected(self) -> Connection:
-        node = await self._membership.joined()
-        if node != self._node:
-            await self._leave()
-            self._node, self._pid, self._commits = node, 0, 0
-            self._heads, self._acknowledged, self._behind = {}, {}, {}
-        if self._connection is None or self._connection.is_closed():
-            await self._leave()
-            if await self._reconnect(node):
-                raise Fenced(node=node)
-        assert self._connection is not None
-        return self._connection
-
-    async def _leave(self) -> None:
-        """Leave the connection, and what was known by it: another server may take over that has less."""
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
-        self._acknowledged.update((session, head.seq) for session, head in self._heads.items())
-        self._heads = {}
-
-    async def _reconnect(self, node: int) -> bool:
-        """Connect, and see to it that nothing of the lane is under way; tell whether it is fenced.
-
-        Raises:
-            StoreUnavailable: there is no way to the server.
-        """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + (PATIENCE_S if self._up else 0.0)
-        while True:
-            try:
-                return await self._try_to_connect(node)
-            except (StoreUnavailable, Unknown, Again) as error:
-                if loop.time() > until:
-                    self._up = False
-                    raise StoreUnavailable(f"{error}; what was being written may be stored") from error
-            await asyncio.sleep(_TRY_S)
-
-    async def _try_to_connect(self, node: int) -> bool:
-        name = application_name(node)
-        connection = await self._connect(name)
-        try:
-            if self._pid:
-                await self._ask(connection, _END, (self._pid, name))
-            self._unreplicated = False
-            connection.add_log_listener(self._heard)
-            found = await self._ask(connection, _MINE, (node, self._number))
-            if self._unreplicated:
-                raise StoreUnavailable("PostgreSQL: no standby has it")
-        except BaseException:
-            connection.terminate()
-            raise
-        commits, is_fenced, pid = found[0] if found else (-1, True, 0)
-        if commits < self._commits:
-            self._behind = {}
-        self._connection, self._pid, self._commits, self._up = connection, pid, commits, True
-        if is_fenced:
-            self._membership.lost(node)
-        return bool(is_fenced)
-
-    def _heard(self, _: object, message: asyncpg.PostgresLogMessage) -> None:
-        if getattr(message, "sqlstate", None) == "01000":  # "canceling wait for synchronous replication"
-            self._unreplicated = True
 
 
 async def nothing(lane: Lane) -> None:
