@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from typing import Any
 
 from crdt_sessions.client.session import SessionPeer
 from crdt_sessions.client.stream import MessageStream
-from crdt_sessions.errors import NotAnswered, RunCancelled
-from crdt_sessions.model import Message, Run, output_of
+from crdt_sessions.errors import NotAnswered, RunCancelled, RunStopped
+from crdt_sessions.model import Message, Orphans, Run, RunInput, child_request, output_of
 
 
 class ChildRun:
@@ -90,3 +91,58 @@ class ChildRun:
         await self._session.until(lambda: condition() or self._parent.cancelled)
         if self._parent.cancelled and not condition():
             raise RunCancelled(run=self._parent.run_id, why="somebody pressed stop")
+
+
+class Children:
+    """The children of a run, as its agent asks for them.
+
+    Args:
+        session: the session.
+        out: what the parent writes.
+        parent: the run.
+    """
+
+    def __init__(self, session: SessionPeer, out: MessageStream, parent: Run) -> None:
+        self._session = session
+        self._out = out
+        self._parent = parent
+        self._asked = 0
+
+    def delegate(
+        self,
+        agent: str,
+        task: Any,
+        *,
+        key: str | None,
+        input: RunInput | None,
+        orphans: Orphans,
+        deadline: int | None,
+        now: int,
+    ) -> ChildRun:
+        """Ask for a child, or find it again; see :meth:`AgentRun.delegate`.
+
+        Args:
+            agent: who is to do it.
+            task: what.
+            key: names the child within its parent; the number of the call if None.
+            input: tools, context, model and settings for it.
+            orphans: what becomes of it when its parent has ended.
+            deadline: when it ends as failed.
+            now: the time.
+        """
+        self._asked += 1
+        key = str(self._asked) if key is None else key
+        request = child_request(
+            self._parent, key, agent, task, now=now, deadline=deadline, input=input, orphans=orphans
+        )
+        run_id = self._session.edit(lambda view: view.runs.delegate(request))
+        return ChildRun(self._session, self._out, run_id)
+
+
+async def gathered(children: Sequence[ChildRun], return_exceptions: bool) -> list[Any]:
+    """Return the texts of *children*, in their order; see :meth:`AgentRun.gather`."""
+    results = await asyncio.gather(*(child.result() for child in children), return_exceptions=return_exceptions)
+    for result in results:
+        if isinstance(result, RunStopped):
+            raise result
+    return results

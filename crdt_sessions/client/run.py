@@ -2,44 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from crdt_sessions.client.artifact_editor import ArtifactEditor
-from crdt_sessions.client.child import ChildRun
+from crdt_sessions.client.child import Children, ChildRun, gathered
+from crdt_sessions.client.context import RunContext
+from crdt_sessions.client.questions import Questions
 from crdt_sessions.client.service import Assignment, ServiceClient
 from crdt_sessions.client.session import SessionPeer
 from crdt_sessions.client.stream import MessageStream, TextStream
 from crdt_sessions.client.tool_calls import ClientCalls, ToolCall, ToolOutcome
 from crdt_sessions.client.toolbox import RunTools, ToolSource
-from crdt_sessions.errors import BadValue, NotFound, RunStopped, RunSuspended
+from crdt_sessions.errors import RunSuspended
 from crdt_sessions.model import (
     Approval,
-    ApprovalRequest,
     ArtifactHead,
     ClientCall,
-    Message,
     Orphans,
     RunInput,
     SessionView,
-    Shape,
     Spent,
-    child_request,
-    shaped,
 )
 from crdt_sessions.model.artifacts import ContentKind
-from crdt_sessions.model.checks import why_not
 from crdt_sessions.model.dialects import Dialect
 
 Result = TypeVar("Result")
 
 
-class AgentRun:
+class AgentRun(RunContext):
     """One question to answer. Made by :class:`Agent`, given to the coroutine that answers.
 
     If the process dies, or people must decide something first, the coroutine is called again, by this process
@@ -55,117 +48,18 @@ class AgentRun:
         out: MessageStream,
         tools: Sequence[ToolSource] = (),
     ) -> None:
-        self.session = session
-        """The session, as a peer of it."""
-        self.out = out
-        """The message that the answer becomes."""
-        self._assignment = assignment
+        super().__init__(session, assignment, out)
         self._tools = tools
         self._service = service
         self._calls = 0
-        self._children = 0
-        self._broke_off = session.view.broke_off(assignment.run)
+        self._children = Children(session, out, assignment.run)
+        self._questions = Questions(session, out)
         self._clients = ClientCalls(session, out, assignment.run.id)
-
-    @property
-    def id(self) -> str:
-        """The run's id."""
-        return self._assignment.run.id
 
     @property
     def tools(self) -> RunTools:
         """The tools that its agent has from elsewhere, such as MCP servers."""
         return RunTools(self, self._tools)
-
-    @property
-    def attempt(self) -> int:
-        """How often it was tried, this time included, since it was asked for or continued."""
-        return self._assignment.run.lease.attempt if self._assignment.run.lease is not None else 1
-
-    @property
-    def message(self) -> Message:
-        """What was asked; also where the request is to go on with an answer that broke off.
-
-        A child run is asked for its :attr:`task`, and gets that as a message.
-
-        Raises:
-            NotFound: the message is not there, or not one that layout 1 can describe.
-        """
-        if (task := self.session.view.task_message(self._assignment.run)) is not None:
-            return task
-        request = self._assignment.run.request
-        message = self.session.view.messages.value(request.message_id) if request is not None else None
-        if message is not None and message.id == self.out.message_id:
-            message = self.session.view.messages.value(message.reply_to or message.parent or "")
-        if message is None:
-            raise NotFound(what="question of run", id=self.id)
-        return message
-
-    @property
-    def input(self) -> RunInput:
-        """What whoever asked gave besides the conversation: tools, context, model, settings; perhaps nothing.
-
-        It is what somebody in the session wished for: the agent decides what of it it heeds.
-        """
-        return self._assignment.run.input
-
-    @property
-    def parent(self) -> str | None:
-        """The run whose agent asked for this one; None if it is no child."""
-        return self._assignment.run.parent
-
-    @property
-    def task(self) -> Any:
-        """What a child is to do: what :meth:`delegate` was given; None if this is no child."""
-        request = self._assignment.run.request
-        return request.task if request is not None else None
-
-    @property
-    def resumed(self) -> str:
-        """The text of the answer as it stood when this process took the run up; empty if it begins it."""
-        return self.out.resumed
-
-    @property
-    def broke_off(self) -> bool:
-        """Whether this goes on with an answer that its writer did not end: it was lost, or its run failed."""
-        return self._broke_off
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether somebody has pressed stop. Writing raises :class:`RunCancelled` then."""
-        return self.out.cancelled
-
-    # -- reading -----------------------------------------------------------------------------------------------
-
-    def messages(self) -> list[Message]:
-        """Return the conversation up to the question, the answer so far, and what was said to steer it.
-
-        The answer has a part ``steering`` where it took that up, which :meth:`history` tells from what comes after.
-        A child run has its task in place of the conversation.
-        """
-        request = self._assignment.run.request
-        everything = self.session.messages.all()
-        if (task := self.session.view.task_message(self._assignment.run)) is not None:
-            thread = [task]
-        else:
-            thread = self.session.view.conversation(request.message_id) if request is not None else []
-        answer = self.out.message
-        if answer is not None and any(_says_something(part) for part in answer.parts):
-            thread = [message for message in thread if message.id != answer.id] + [answer]
-        taken = self.session.view.runs.find(self.id).steers
-        known = {message.id for message in thread}
-        return thread + [each for each in everything if taken.get(each.id) is True and each.id not in known]
-
-    def history(self, shape: Shape = "openai") -> list[dict[str, Any]]:
-        """Return :meth:`messages` in the *shape* that a provider wants: ``openai``, ``anthropic`` or ``ai-sdk``."""
-        return shaped(self.messages(), shape)
-
-    def take_steering(self) -> list[Message]:
-        """Return what people said to steer this run since the last call, and record that it was taken up."""
-        steering = self.session.view.steering(self.id)
-        for message in steering:
-            self.out.take_up(message.id)
-        return steering
 
     # -- writing -----------------------------------------------------------------------------------------------
 
@@ -239,21 +133,16 @@ class AgentRun:
 
         Who asks too much (``ChildLimits``) gets a child that has failed and says why.
         """
-        self._children += 1
-        key = str(self._children) if key is None else key
         now = self.session.now()
-        request = child_request(
-            self._assignment.run,
-            key,
+        return self._children.delegate(
             agent,
             task,
-            now=now,
-            deadline=None if deadline_s is None else now + int(deadline_s * 1000),
+            key=key,
             input=RunInput.of(input) if input is not None else None,
             orphans=orphans,
+            deadline=None if deadline_s is None else now + int(deadline_s * 1000),
+            now=now,
         )
-        run_id = self.session.edit(lambda view: view.runs.delegate(request))
-        return ChildRun(self.session, self.out, run_id)
 
     async def gather(self, *children: ChildRun, return_exceptions: bool = False) -> list[Any]:
         """Return the texts of *children* once all are completed, in their order.
@@ -267,11 +156,7 @@ class AgentRun:
             NotAnswered: one ended otherwise.
             RunCancelled: somebody has pressed stop.
         """
-        results = await asyncio.gather(*(child.result() for child in children), return_exceptions=return_exceptions)
-        for result in results:
-            if isinstance(result, RunStopped):
-                raise result
-        return results
+        return await gathered(children, return_exceptions)
 
     async def step(self, key: str, work: Callable[[], Awaitable[Result] | Result]) -> Result:
         """Do something once: if *key* was recorded in this run, return what was recorded, else do it and record it.
@@ -326,7 +211,7 @@ class AgentRun:
             BadValue: the schema has what forms cannot have.
         """
         asked = {"kind": "edit", "schema": schema} if edit else {}
-        return self._decided(call, asked, approvers, needs, deadline_s)
+        return self._questions.decided(call, asked, approvers, needs, deadline_s)
 
     async def ask(
         self,
@@ -364,30 +249,10 @@ class AgentRun:
         call = self.tool("ask", {"message": message}, call_id=call_id)
         kind = "approve" if schema is None else "form" if "properties" in schema else "choose"
         asked = {"kind": kind, "message": message, "schema": schema, "default": default}
-        approval = self._decided(call, asked, approvers, needs, deadline_s)
+        approval = self._questions.decided(call, asked, approvers, needs, deadline_s)
         if not call.done:
             call.output({"approved": approval.approved, "value": approval.value})
         return approval
-
-    def _decided(
-        self, call: ToolCall, asked: dict[str, Any], approvers: list[str] | None, needs: str, deadline_s: float | None
-    ) -> Approval:
-        if (approval := call.approval) is not None:
-            return approval
-        now = self.session.now()
-        said = {
-            "approvers": approvers,
-            "needs": needs,
-            "deadline": None if deadline_s is None else now + int(deadline_s * 1000),
-            "requestedAt": now,
-        }
-        try:
-            request = ApprovalRequest.model_validate(asked | said)
-        except ValidationError as error:
-            raise BadValue(where="the question", why="; ".join(why_not(error))) from None
-        call.ask(request)
-        self.out.end("suspended", "approval requested")
-        raise RunSuspended(run=self.id, why="people must decide")
 
     async def call_in_client(
         self,
@@ -581,7 +446,3 @@ class AgentRun:
         if added and content:
             editor.edit(content)
         return editor
-
-
-def _says_something(part: Any) -> bool:
-    return bool(getattr(part, "text", "") or getattr(part, "tool_call_id", "") or getattr(part, "value", None))

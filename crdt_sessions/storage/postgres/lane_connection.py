@@ -3,8 +3,8 @@
 Every write is one statement, so that the server never waits for this process inside a transaction, and locks the
 lane's row: see :func:`~crdt_sessions.storage.postgres.statements.fenced`.
 
-A lost connection leaves it open whether a statement was committed. This looks it up: it ends the old connection at the
-server, waits for the lane's row, and reads there how many commits there were.
+A lost connection leaves it open whether a statement was committed. This looks it up: it ends the old connection at
+the server, waits for the lane's row, and reads there how many commits there were.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@
 
 :class:`StoreContract` is everything that an :class:`UpdateStore` promises, :class:`DurableStoreContract` is for one
 that outlives its process. Each of the others is for one of the Protocols that :class:`UpdateStore` is made of; most
-of them create sessions, so they need a :class:`SessionLog` beside. A store whose lists and audit log may be behind for a
-moment overrides :meth:`StoreSuite.settle`.
+of them create sessions, so they need a :class:`SessionLog` beside. A store whose lists and audit log may be behind
+for a moment overrides :meth:`StoreSuite.settle`.
 
 Needs pytest with anyio's plugin in ``auto`` mode, or any other runner of coroutine tests.
 """
