@@ -25,7 +25,9 @@ from crdt_sessions_server.migration.sources import source_at
 from crdt_sessions_server.ops import doctor, moving, nodes
 from crdt_sessions_server.ops.postgres import dump
 from crdt_sessions_server.process import configure_logging, serve
-from crdt_sessions_server.settings import Settings, read_secret
+from crdt_sessions_server.settings import Settings
+from crdt_sessions_server.settings_check import check_settings
+from crdt_sessions_server.sources import read_secret
 from crdt_sessions_server.workers import ANNOUNCED, DidNotStart, Workers
 
 
@@ -188,7 +190,7 @@ def _serve(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
     try:
         failpoints.arm(os.environ.get("CRDT_SESSIONS_FAILPOINTS", ""))
         if settings.workers > 1:
-            settings.check()
+            check_settings(settings)
             asyncio.run(Workers(settings, arguments, _tell).run(lambda url: _announce(url, settings)))
         else:
             with asyncio.Runner(loop_factory=_fast_loop()) as runner:

@@ -27,6 +27,7 @@ from crdt_sessions_server.serving.listener import Endpoint, Greet
 from crdt_sessions_server.serving.web_server import WebServer
 from crdt_sessions_server.serving.websocket import SocketConnection
 from crdt_sessions_server.settings import Settings
+from crdt_sessions_server.settings_check import check_settings
 
 _log = logging.getLogger("crdt_sessions.serve")
 _GRACE_S = 1.0
@@ -75,7 +76,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None] = lambda 
     _raise_file_limit()
     if settings.tls_certificate is not None and settings.tls_key is not None:
         check_tls(settings.tls_certificate, settings.tls_key)
-    settings.check()
+    check_settings(settings)
     with _listen(settings) as listener, _listen_inside(settings) as (inner, address):
         heap = Heap()
         async with (

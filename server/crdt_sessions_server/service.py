@@ -34,6 +34,7 @@ from crdt_sessions_server.rest import RESOURCES, tokens
 from crdt_sessions_server.serving.hocuspocus import HocuspocusEndpoint
 from crdt_sessions_server.serving.sync_endpoint import SyncEndpoint, YSweetEndpoint
 from crdt_sessions_server.settings import Settings
+from crdt_sessions_server.settings_check import check_settings
 
 if TYPE_CHECKING:
     from crdt_sessions.storage.postgres import PostgresStore
@@ -77,7 +78,7 @@ class Service:
                     f"without tokens the service listens on this machine only, and {settings.host} is reachable"
                     " from others: use --host 127.0.0.1, or give --jwt-secret-file, --jwks-url or --tokens-file"
                 )
-        settings.check()
+        check_settings(settings)
         self._stack: AsyncExitStack | None = None
         self._own = store_of(settings, address=address, fenced=self._fenced) if store is None else None
         self._sandbox = Sandbox(memory_bytes=settings.max_sandbox_bytes) if settings.sandbox else None

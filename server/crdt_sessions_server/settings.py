@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -16,11 +15,9 @@ from crdt_sessions.limits import Compaction, Limits, Retention, RunPolicyName, R
 from crdt_sessions.model.strings import AgentName
 from crdt_sessions.model.usage import Currency
 from crdt_sessions.runtime import Webhook
-from crdt_sessions_server.cluster.addresses import Address
-from crdt_sessions_server.cluster.hop import MIN_SECRET_BYTES
-from crdt_sessions_server.explain import explain, read_file
+from crdt_sessions_server.explain import explain
 from crdt_sessions_server.roles import Role
-from crdt_sessions_server.sources import from_environment, from_file, from_flags
+from crdt_sessions_server.sources import from_environment, from_file, from_flags, read_secret
 from crdt_sessions_server.webhook_file import read_webhooks
 
 GROUPS = {
@@ -37,15 +34,6 @@ GROUPS = {
     "webhooks_file": "Webhooks",
 }
 """The first setting of each group, and what it is called; the others follow as they stand in :class:`Settings`."""
-
-
-def read_secret(path: Path) -> bytes:
-    """Return what a file holds, without the end of its line.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
-    return read_file(path, "secret file").strip()
 
 
 def _as_in(group: type, name: str) -> Any:
@@ -328,53 +316,6 @@ class Settings(BaseModel):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
-
-    def check(self) -> None:
-        """Return if the settings agree with each other.
-
-        Raises:
-            ValueError: they do not; the message says what to do.
-        """
-        if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("TLS takes both: --tls-certificate and --tls-key")
-        if self.jwks_url is not None and self.jwks_file is not None:
-            raise ValueError("the issuer's keys come from one place: --jwks-url or --jwks-file")
-        if self.durability == "quorum" and isinstance(self.database, Path):
-            raise ValueError(
-                "a SQLite file has no standby: --durability quorum goes with --database postgresql://..."
-            )
-        self._check_cluster()
-        self._check_workers()
-
-    def _check_workers(self) -> None:
-        if self.workers > 1 and isinstance(self.database, Path):
-            raise ValueError(
-                "one process owns a SQLite file: --workers goes with --database postgresql://..., which several"
-                " nodes share; crdt-sessions import moves a file there"
-            )
-        if (self.workers > 1 or self.reuse_port) and sys.platform != "linux":
-            raise ValueError("--workers and --reuse-port need Linux, which spreads connections over processes")
-
-    def _check_cluster(self) -> None:
-        given = [self.cluster_listen, self.cluster_address, self.cluster_secret_file]
-        if all(each is None for each in given):
-            return
-        if self.cluster_listen is None or self.cluster_secret_file is None:
-            raise ValueError("a node that others reach takes both: --cluster-listen and --cluster-secret-file")
-        if isinstance(self.database, Path):
-            raise ValueError(
-                "one process owns a SQLite file: --cluster-listen goes with --database postgresql://..., which"
-                " several nodes share"
-            )
-        if Address.parse(self.cluster_listen).anywhere and self.cluster_address is None:
-            raise ValueError(
-                f"nobody can reach {self.cluster_listen} from elsewhere: say with --cluster-address where others"
-                " reach this node"
-            )
-        if self.cluster_address is not None:
-            Address.parse(self.cluster_address)
-        if len(self.cluster_secret) < MIN_SECRET_BYTES:
-            raise ValueError(f"--cluster-secret-file holds less than {MIN_SECRET_BYTES} bytes")
 
     @property
     def cluster_secret(self) -> bytes:

@@ -102,3 +102,12 @@ _EXAMPLES = {
     "trusted_proxies": "'[\"10.0.0.0/8\"]'",
     "jwt_claims": '\'{"tenant": "org_id"}\'',
 }
+
+
+def read_secret(path: Path) -> bytes:
+    """Return what a file holds, without the end of its line.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    return read_file(path, "secret file").strip()

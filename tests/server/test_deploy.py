@@ -13,6 +13,7 @@ import yaml
 from crdt_sessions_server.arguments import parse
 from crdt_sessions_server.service import create_app
 from crdt_sessions_server.settings import Settings
+from crdt_sessions_server.settings_check import check_settings
 from tests.processes import ROOT
 
 DEPLOY = ROOT / "server/deploy"
@@ -71,7 +72,7 @@ def test_what_the_service_is_told_is_something_it_knows_and_agrees_with_itself(w
     environment = {key: str(secret) if key.endswith("_SECRET_FILE") else value for key, value in variables.items()}
     file = None if parsed.config is None else DEPLOY / "systemd" / Path(parsed.config).name
     settings = Settings.load(flags, file, environment)
-    settings.check()
+    check_settings(settings)
     assert (
         settings.loopback_only
         or settings.knows_tokens

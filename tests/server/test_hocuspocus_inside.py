@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crdt_sessions.errors import StorageError
-from crdt_sessions.storage import MemoryStore
-from crdt_sessions.storage import NO_ENTRIES
+from crdt_sessions.storage import NO_ENTRIES, MemoryStore
 from crdt_sessions.testing import MemoryChannel
 from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings

@@ -18,6 +18,7 @@ from crdt_sessions import connect
 from crdt_sessions_server import cli
 from crdt_sessions_server.arguments import parse
 from crdt_sessions_server.settings import Settings
+from crdt_sessions_server.settings_check import check_settings
 from tests.postgres import every_version, shared_server
 from tests.processes import PATIENCE, Server
 
@@ -164,7 +165,7 @@ def test_the_database_is_a_file_or_a_url():
     assert Settings(database="postgresql://db/s").database == "postgresql://db/s"
     assert str(Settings(database="sessions.db").database) == "sessions.db"
     with pytest.raises(ValueError, match="standby"):
-        Settings(durability="quorum").check()
+        check_settings(Settings(durability="quorum"))
 
 
 def test_a_server_that_is_not_there_is_named_without_its_password(capsys):
