@@ -24,7 +24,16 @@ from crdt_sessions_server.cluster.cluster import Cluster
 from crdt_sessions_server.cluster.silence import Silence
 from crdt_sessions_server.gateways import GATEWAYS, mcp, y_sweet
 from crdt_sessions_server.gateways.ai_sdk.websocket import ChatSockets
-from crdt_sessions_server.http import docs, health, metrics, middleware, pages, paths, problems, request_forwarding
+from crdt_sessions_server.http import (
+    docs,
+    health,
+    metrics,
+    middleware,
+    pages,
+    paths,
+    problem_documents,
+    request_forwarding,
+)
 from crdt_sessions_server.http.middleware import UnreadBodies
 from crdt_sessions_server.http.origins import Cors, Origins
 from crdt_sessions_server.http.schemas import strict_json
@@ -211,7 +220,7 @@ class Service:
             conversion_preference="pydantic",
         )
         strict_json(app)
-        problems.install(app)
+        problem_documents.install(app)
         paths.install(app)
         request_forwarding.install(app, self.cluster)
         app.extensions["admission"] = self.admission

@@ -8,7 +8,8 @@ from pydantic import BaseModel
 
 from crdt_sessions import errors
 from crdt_sessions.storage import MemoryStore
-from crdt_sessions_server.http.problems import OF_ERRORS, TYPES, URN, problem_for, type_of
+from crdt_sessions_server.http.problem_documents import problem_for
+from crdt_sessions_server.http.problems import OF_ERRORS, TYPES, URN, type_of
 from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
 from tests.processes import PROBLEM

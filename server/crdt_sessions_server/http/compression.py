@@ -8,7 +8,8 @@ import zlib
 from quart import Request, Response
 
 from crdt_sessions.errors import TooLarge
-from crdt_sessions_server.http.problems import BAD_REQUEST, UNSUPPORTED_MEDIA_TYPE, Refusal
+from crdt_sessions_server.http.problem_documents import Refusal
+from crdt_sessions_server.http.problems import BAD_REQUEST, UNSUPPORTED_MEDIA_TYPE
 
 _GZIP = 16 + zlib.MAX_WBITS
 _LEVEL = 6

@@ -10,7 +10,8 @@ from quart import Blueprint, Response
 from crdt_sessions.errors import ShuttingDown, StorageError, StoreUnavailable
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.http.describing import answers, refuses
-from crdt_sessions_server.http.problems import problem, type_of
+from crdt_sessions_server.http.problem_documents import problem
+from crdt_sessions_server.http.problems import type_of
 from crdt_sessions_server.http.schemas import JSON, Answer
 
 

@@ -9,7 +9,8 @@ from quart import Blueprint, Response, request, send_from_directory
 
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.http.describing import BYTES, HTML, answers, refuses
-from crdt_sessions_server.http.problems import NO_SUCH_ROUTE, Refusal
+from crdt_sessions_server.http.problem_documents import Refusal
+from crdt_sessions_server.http.problems import NO_SUCH_ROUTE
 
 PAGE = Path(__file__).parent.parent / "web"
 _POLICY = (

@@ -8,7 +8,8 @@ from typing import Any
 
 from quart import request
 
-from crdt_sessions_server.http.problems import PRECONDITION_FAILED, Refusal
+from crdt_sessions_server.http.problem_documents import Refusal
+from crdt_sessions_server.http.problems import PRECONDITION_FAILED
 
 
 def version_of(value: Any) -> str:

@@ -11,7 +11,8 @@ from quart import Quart, Request
 
 from crdt_sessions.model.checks import parse_json
 from crdt_sessions_server.http.compression import inflated
-from crdt_sessions_server.http.problems import MALFORMED_JSON, UNSUPPORTED_MEDIA_TYPE, Refusal
+from crdt_sessions_server.http.problem_documents import Refusal
+from crdt_sessions_server.http.problems import MALFORMED_JSON, UNSUPPORTED_MEDIA_TYPE
 
 OCTETS, JSON, NDJSON = "application/octet-stream", "application/json", "application/x-ndjson"
 

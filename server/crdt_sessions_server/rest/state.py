@@ -18,7 +18,8 @@ from crdt_sessions.runtime import Session, SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
 from crdt_sessions_server.http.describing import Parameter, answers, reads, refuses, takes
 from crdt_sessions_server.http.preconditions import check_match, is_known, version_of
-from crdt_sessions_server.http.problems import PATCH_FAILED, PRECONDITION_FAILED, Refusal
+from crdt_sessions_server.http.problem_documents import Refusal
+from crdt_sessions_server.http.problems import PATCH_FAILED, PRECONDITION_FAILED
 from crdt_sessions_server.http.schemas import JSON, Answer, check_content_type
 
 JSON_PATCH = "application/json-patch+json"

@@ -23,7 +23,8 @@ from crdt_sessions_server.auth import Principal, current_admission, current_prin
 from crdt_sessions_server.http.compression import compressed
 from crdt_sessions_server.http.describing import Parameter, answers, reads, refuses, takes
 from crdt_sessions_server.http.paging import MAX_PAGE, cursor_at, place_of
-from crdt_sessions_server.http.problems import told, type_of
+from crdt_sessions_server.http.problem_documents import told
+from crdt_sessions_server.http.problems import type_of
 from crdt_sessions_server.http.schemas import JSON, Answer, Body
 from crdt_sessions_server.rest.exchange import Copy, Exchange, Outcome
 from crdt_sessions_server.rest.presence import LONGEST_S

@@ -13,7 +13,7 @@ from crdt_sessions.ids import Millis
 from crdt_sessions.storage import Batch, Producer, Stream
 from crdt_sessions.streams import MAX_INTEGER, integer, place, spelled
 from crdt_sessions_server.http.paths import from_header
-from crdt_sessions_server.http.problems import problem_for
+from crdt_sessions_server.http.problem_documents import problem_for
 
 NEXT, UP_TO_DATE, CLOSED, CURSOR = "Stream-Next-Offset", "Stream-Up-To-Date", "Stream-Closed", "Stream-Cursor"
 TTL, EXPIRES_AT, SEQ, ENCODING = "Stream-TTL", "Stream-Expires-At", "Stream-Seq", "stream-sse-data-encoding"

@@ -16,7 +16,8 @@ from crdt_sessions_server.asgi import http_token
 from crdt_sessions_server.auth import current_admission, current_admitted
 from crdt_sessions_server.gateways.mcp.host import Begun, Caller, Host
 from crdt_sessions_server.http.describing import LINES, NOTHING, SSE, Function, answers, refuses, takes
-from crdt_sessions_server.http.problems import NO_SUCH_ROUTE, NOT_INSTALLED, UNSUPPORTED_MEDIA_TYPE, Refusal
+from crdt_sessions_server.http.problem_documents import Refusal
+from crdt_sessions_server.http.problems import NO_SUCH_ROUTE, NOT_INSTALLED, UNSUPPORTED_MEDIA_TYPE
 from crdt_sessions_server.http.schemas import JSON
 from crdt_sessions_server.http.streaming import going_on
 
