@@ -64,8 +64,9 @@ from crdt_sessions.model.runs import Runs, answer_to, child_order, child_request
 from crdt_sessions.model.schedules import Schedule
 from crdt_sessions.model.session import SessionView
 from crdt_sessions.model.shapes import Shape, alone, json_text, shaped, system_text, ui_part, ui_tool_input
-from crdt_sessions.model.streams import SEGMENT_BYTES, PartStream, Question, ToolStream
+from crdt_sessions.model.streams import SEGMENT_BYTES, PartStream
 from crdt_sessions.model.thread import Threads, arranged, conversation
+from crdt_sessions.model.tool_stream import Question, ToolStream
 from crdt_sessions.model.touched import Touched
 from crdt_sessions.model.transcript import markdown
 from crdt_sessions.model.usage import Spent, Usage, UsageReport

@@ -7,7 +7,7 @@ from crdt_sessions.model.asks import why_no_answer
 from crdt_sessions.model.decisions import Approval, ApprovalRequest, Decision
 from crdt_sessions.model.messages import MessageView
 from crdt_sessions.model.run_values import Run
-from crdt_sessions.model.streams import ToolStream
+from crdt_sessions.model.tool_stream import ToolStream
 
 
 def may_decide(request: ApprovalRequest, principal: str) -> bool:

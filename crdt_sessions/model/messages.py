@@ -23,7 +23,8 @@ from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.parts import Part, StreamState
 from crdt_sessions.model.run_values import RunStatus
 from crdt_sessions.model.spelling import json_object, spelled, whole
-from crdt_sessions.model.streams import PartStream, ToolStream
+from crdt_sessions.model.streams import PartStream
+from crdt_sessions.model.tool_stream import ToolStream
 from crdt_sessions.model.values import Message, MessageHead
 
 _PART: TypeAdapter[Part] = TypeAdapter(Part)

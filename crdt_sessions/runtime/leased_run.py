@@ -27,8 +27,8 @@ from crdt_sessions.model import (
     child_of,
 )
 from crdt_sessions.model.checks import check_json, json_size
-from crdt_sessions.model.streams import ToolStream
 from crdt_sessions.model.text import join_surrogates
+from crdt_sessions.model.tool_stream import ToolStream
 from crdt_sessions.runtime.registry import SessionRegistry
 from crdt_sessions.runtime.session import Session
 from crdt_sessions.sync import RunRecord

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
-from quart import g, request
 
 from crdt_sessions.errors import EmptyMessage, NotFound
-from crdt_sessions.ids import Millis, SessionId, session_id
+from crdt_sessions.ids import Millis
 from crdt_sessions.model import (
     ANY_AGENT,
     Decision,
@@ -24,7 +23,6 @@ from crdt_sessions.model import (
     RunRequest,
     SessionView,
     answer_to,
-    output_of,
     say_nothing,
 )
 from crdt_sessions.model.checks import json_size
@@ -36,15 +34,11 @@ from crdt_sessions.runtime import (
     RunChanged,
     Session,
     SessionEvent,
-    SessionRegistry,
-    known_agents,
 )
-from crdt_sessions_server.asgi import Scope, http_token
-from crdt_sessions_server.auth import Admission, Admitted, Permission, Principal, current_admission
+from crdt_sessions_server.auth import Permission, Principal
 from crdt_sessions_server.gateways.children import is_about_child
-from crdt_sessions_server.gateways.front_end import waits_for_device
+from crdt_sessions_server.gateways.run_lookup import active_run, has_paused, output_id, writer_of
 from crdt_sessions_server.gateways.transcript import IncomingMessage, lacking, question_of
-from crdt_sessions_server.http.request_forwarding import Answered, answer_elsewhere
 from crdt_sessions_server.http.schemas import Answer
 from crdt_sessions_server.http.streaming import compact
 from crdt_sessions_server.rest.decisions import write_decisions
@@ -95,59 +89,6 @@ class Question:
     """What the agent gets besides the conversation; that of the run it repeats if None."""
     also: Callable[[SessionView], None] = lambda _: None
     """Writes more in the same change."""
-
-
-async def admit_to(
-    admission: Admission, scope: Scope, token: str | None, name: str, needs: Permission
-) -> tuple[Admitted, SessionId]:
-    """Admit a request that names its session in the body, not in the path; return the admission and the session.
-
-    Raises:
-        NotAuthenticated, AccessDenied, BadSessionId: the request is refused.
-        TooMany: the principal sends too many requests.
-    """
-    session_id(name)
-    admitted = await admission.admit(scope, token, name, needs)
-    admission.count_request(admitted.principal, needs)
-    return admitted, session_id(name, admitted.principal.tenant)
-
-
-async def who_asks() -> Principal:
-    """Return the principal of the current HTTP request, before the session's name is known.
-
-    Raises:
-        NotAuthenticated, TooMany: as :func:`admit_to`.
-    """
-    scope = dict(request.scope)
-    return (await current_admission().admit(scope, http_token(scope), None)).principal
-
-
-async def asked_in_body(name: str, needs: Permission = Permission.POST) -> tuple[Principal, SessionId]:
-    """Return the principal of the current HTTP request and the session in its body; raises as :func:`admit_to`.
-
-    Raises:
-        Answered: another node has the session.
-    """
-    scope = dict(request.scope)
-    g.admitted, session = await admit_to(current_admission(), scope, http_token(scope), name, needs)
-    if (answer := await answer_elsewhere(session)) is not None:
-        raise Answered(answer)
-    return g.admitted.principal, session
-
-
-async def check_agent(
-    registry: SessionRegistry, principal: Principal, agent: str | None, *, what: str = "agent"
-) -> None:
-    """Return if the named agent is known: it has been connected, or is the default agent.
-
-    Raises:
-        NotFound: it is unknown; the error names those that are known.
-    """
-    if agent in (None, ANY_AGENT):
-        return
-    known = await known_agents(registry, principal.tenant)
-    if agent not in known:
-        raise NotFound(what=what, id=agent or "", known=known)
 
 
 async def ask(session: Session, question: Question, principal: Principal, now: Millis) -> Run:
@@ -289,69 +230,6 @@ async def follow_run(
             return
 
 
-def absence(run: Run, *, away: bool) -> dict[str, Any]:
-    """Return what a client of a stream is told when the agent of its run is not there, or is there again."""
-    return {"runId": run.id, "agent": run.agent or ANY_AGENT, "away": away}
-
-
-def has_paused(run: Run) -> bool:
-    """Whether a run has ended, or waits for people."""
-    return run.over or run.status == "suspended"
-
-
-def rests(run: Run) -> bool:
-    """Whether a run has ended, or waits for what no stream of a front end can bring: the decision of people."""
-    return has_paused(run) and not waits_for_device(run)
-
-
-def failure_of(run: Run) -> tuple[str | None, str]:
-    """Return the code and the message of a run that failed or was interrupted."""
-    error = run.outcome.error if run.outcome is not None else None
-    return (run.status, f"the run was {run.status}") if error is None else (error.code, error.message or error.code)
-
-
-def output_id(run: Run) -> str:
-    """Return the id of the message that a run writes, or will write."""
-    if run.output is not None:
-        return run.output
-    continues = run.request is not None and run.request.trigger == "continue"
-    return run.request.message_id if run.request is not None and continues else output_of(run.id)
-
-
-def active_run(view: SessionView) -> Run | None:
-    """Return the running run, or the first that is queued or waits for a device; None if there is none."""
-    going = [run for run in view.runs.answering() if not rests(run)]
-    return next((run for run in going if run.status == "running"), going[0] if going else None)
-
-
-def joined_run(view: SessionView) -> Run | None:
-    """Return the run that a joining client follows: the active one, or else the last that waits for people."""
-    waiting = [run for run in view.runs.answering() if run.status == "suspended"]
-    return active_run(view) or (waiting[-1] if waiting else None)
-
-
-def writer_of(view: SessionView, message_id: str) -> Run | None:
-    """Return the run that writes a message, or wrote it last; None if there is none."""
-    return _latest(run for run in view.runs.all() if output_id(run) == message_id)
-
-
-def takes_outputs(writer: Run | None) -> bool:
-    """Whether a client may answer the calls of a message: not while the agent may do so itself."""
-    return writer is None or writer.over or (writer.request is not None and writer.request.trigger == "continue")
-
-
-def answering(view: SessionView, message_id: str) -> Run | None:
-    """Return the run that answers a message, or answered it last; None if there is none."""
-    asked = (run for run in view.runs.all() if run.request is not None and run.parent is None)
-    runs = (run for run in asked if run.request is not None and run.request.message_id == message_id)
-    return _latest(runs)
-
-
-def _latest(runs: Iterable[Run]) -> Run | None:
-    found = list(runs)
-    return next((run for run in reversed(found) if not run.over), found[-1] if found else None)
-
-
 async def stop(session: Session, principal: Principal, now: Millis, run_id: str | None = None) -> list[str]:
     """Cancel one run, or all unfinished ones; return their ids once that is durable.
 
@@ -439,14 +317,3 @@ async def steer(
     )
     await session.edit(lambda view: view.messages.add(head, list(incoming.parts)), by=principal.by)
     return run
-
-
-def wants_another(view: SessionView, message_id: str) -> bool:
-    """Whether a client that repeats a question, and says no more, wants another answer to it.
-
-    It does if the question was answered and is the last one. Otherwise the client has not seen the later messages,
-    and gets them.
-    """
-    run = answering(view, message_id)
-    asked = [message.id for message in view.conversation() if message.role == "user"]
-    return run is not None and run.over and asked[-1:] == [message_id]

@@ -28,20 +28,11 @@ from crdt_sessions.runtime import Session, SessionRegistry, known_agents, until_
 from crdt_sessions_server.auth import Principal, current_admitted, current_principal, live_access
 from crdt_sessions_server.gateways.chat_messages import Beside, Chat, ChatMessage, Placed, place, read
 from crdt_sessions_server.gateways.completions import Encoder, chunks, whole
-from crdt_sessions_server.gateways.conversation import (
-    RUN_HEADER,
-    SESSION_HEADER,
-    Question,
-    ask,
-    asked_in_body,
-    check_agent,
-    continuation,
-    output_id,
-    who_asks,
-    writer_of,
-)
+from crdt_sessions_server.gateways.conversation import RUN_HEADER, SESSION_HEADER, Question, ask, continuation
 from crdt_sessions_server.gateways.front_end import FrontEnd, bring, called_in_client
 from crdt_sessions_server.gateways.inputs import input_of, tool_of
+from crdt_sessions_server.gateways.run_lookup import output_id, writer_of
+from crdt_sessions_server.gateways.who_asks import asked_in_body, check_agent, who_asks
 from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, refuses
 from crdt_sessions_server.http.paths import from_header, header_value
 from crdt_sessions_server.http.problems import MEDIA_TYPE, URN

@@ -27,15 +27,9 @@ from crdt_sessions_server.gateways.ag_ui.messages import Event
 from crdt_sessions_server.gateways.ag_ui.routes import cancelled
 from crdt_sessions_server.gateways.ag_ui.session import SessionEncoder
 from crdt_sessions_server.gateways.children import ChildRuns
-from crdt_sessions_server.gateways.conversation import (
-    RUN_HEADER,
-    Going,
-    Stopped,
-    StopRequest,
-    active_run,
-    joined_run,
-)
+from crdt_sessions_server.gateways.conversation import RUN_HEADER, Going, Stopped, StopRequest
 from crdt_sessions_server.gateways.front_end import FrontEnd
+from crdt_sessions_server.gateways.run_lookup import active_run, joined_run
 from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads
 from crdt_sessions_server.http.paths import header_value
 from crdt_sessions_server.http.schemas import JSON

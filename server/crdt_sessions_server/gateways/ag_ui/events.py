@@ -16,7 +16,7 @@ from crdt_sessions.runtime import Attendance, Projector, Session, SessionRegistr
 from crdt_sessions_server.gateways.ag_ui.messages import Event
 from crdt_sessions_server.gateways.ag_ui.session import SessionEncoder
 from crdt_sessions_server.gateways.ag_ui.state import ClientState
-from crdt_sessions_server.gateways.conversation import absence, active_run
+from crdt_sessions_server.gateways.run_lookup import absence, active_run
 from crdt_sessions_server.http.problems import type_of
 
 

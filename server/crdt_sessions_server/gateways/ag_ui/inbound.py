@@ -27,21 +27,12 @@ from crdt_sessions.model.values import Role
 from crdt_sessions.runtime import Session, SessionRegistry
 from crdt_sessions_server.auth import Principal
 from crdt_sessions_server.gateways.ag_ui.state import ClientState, ToldStates
-from crdt_sessions_server.gateways.conversation import (
-    Question,
-    Verdict,
-    answering,
-    ask,
-    check_agent,
-    decide,
-    output_id,
-    takes_outputs,
-    wants_another,
-    writer_of,
-)
+from crdt_sessions_server.gateways.conversation import Question, Verdict, ask, decide
 from crdt_sessions_server.gateways.front_end import bring
 from crdt_sessions_server.gateways.inputs import input_of, tool_of
+from crdt_sessions_server.gateways.run_lookup import answering, output_id, takes_outputs, wants_another, writer_of
 from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, IncomingMessage
+from crdt_sessions_server.gateways.who_asks import check_agent
 from crdt_sessions_server.rest.sessions import creates
 
 _OWN = ("agent", "trigger")

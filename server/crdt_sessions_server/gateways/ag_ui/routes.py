@@ -15,15 +15,10 @@ from crdt_sessions_server.gateways.ag_ui.events import events
 from crdt_sessions_server.gateways.ag_ui.inbound import names_of, receive
 from crdt_sessions_server.gateways.ag_ui.session import SessionEncoder
 from crdt_sessions_server.gateways.ag_ui.state import ToldStates
-from crdt_sessions_server.gateways.conversation import (
-    RUN_HEADER,
-    Stopped,
-    StopRequest,
-    asked_in_body,
-    joined_run,
-    stop,
-)
+from crdt_sessions_server.gateways.conversation import RUN_HEADER, Stopped, StopRequest, stop
 from crdt_sessions_server.gateways.front_end import FrontEnd
+from crdt_sessions_server.gateways.run_lookup import joined_run
+from crdt_sessions_server.gateways.who_asks import asked_in_body
 from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads
 from crdt_sessions_server.http.paths import header_value
 from crdt_sessions_server.http.schemas import JSON

@@ -23,8 +23,8 @@ from crdt_sessions_server.gateways.ag_ui.interrupts import interrupts_below, int
 from crdt_sessions_server.gateways.ag_ui.messages import Event, MessageEncoder, content_of, folded
 from crdt_sessions_server.gateways.ag_ui.subagents import Subagents
 from crdt_sessions_server.gateways.children import waiting_below
-from crdt_sessions_server.gateways.conversation import failure_of, output_id, rests
 from crdt_sessions_server.gateways.front_end import FrontEnd
+from crdt_sessions_server.gateways.run_lookup import failure_of, output_id, rests
 
 PRESENCE = "presence"
 _LATER = (PresenceChanged, StateChanged, RunChanged, MessagePlaced, PartChanged)

@@ -10,7 +10,7 @@ from crdt_sessions.model.children import task_text
 from crdt_sessions.runtime import RunChanged, SessionEvent
 from crdt_sessions_server.gateways.ag_ui.messages import Event, MessageEncoder, folded
 from crdt_sessions_server.gateways.children import below, by_parent, sifted
-from crdt_sessions_server.gateways.conversation import failure_of, output_id
+from crdt_sessions_server.gateways.run_lookup import failure_of, output_id
 
 _DESCRIPTION = 500
 

@@ -33,9 +33,10 @@ from crdt_sessions.model.parts import Part
 from crdt_sessions.model.values import Message
 from crdt_sessions.runtime import Attendance, RunChanged, SessionEvent, SessionRegistry
 from crdt_sessions_server.gateways.children import ChildRuns, below, by_parent, child_value
-from crdt_sessions_server.gateways.conversation import absence, follow_run, output_id, rests
+from crdt_sessions_server.gateways.conversation import follow_run
 from crdt_sessions_server.gateways.front_end import FrontEnd
 from crdt_sessions_server.gateways.parts import JoinedParts
+from crdt_sessions_server.gateways.run_lookup import absence, output_id, rests
 
 Chunk = dict[str, Any]
 

@@ -26,19 +26,12 @@ from crdt_sessions.model.parts import Part
 from crdt_sessions.model.strings import AgentName, MessageId, is_call
 from crdt_sessions.runtime import Session, SessionRegistry
 from crdt_sessions_server.auth import Principal
-from crdt_sessions_server.gateways.conversation import (
-    Question,
-    Verdict,
-    ask,
-    check_agent,
-    continuation,
-    decide,
-    takes_outputs,
-    writer_of,
-)
+from crdt_sessions_server.gateways.conversation import Question, Verdict, ask, continuation, decide
 from crdt_sessions_server.gateways.front_end import bring
 from crdt_sessions_server.gateways.inputs import input_of, tool_of
+from crdt_sessions_server.gateways.run_lookup import takes_outputs, writer_of
 from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, IncomingMessage
+from crdt_sessions_server.gateways.who_asks import check_agent
 from crdt_sessions_server.rest.sessions import creates
 
 _FRAME = frozenset({"type", "requestId", "headers", "body", "credentials"})

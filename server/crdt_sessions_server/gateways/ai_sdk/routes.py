@@ -18,18 +18,11 @@ from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
 from crdt_sessions_server.gateways.ai_sdk.chunks import follow, ui_messages
 from crdt_sessions_server.gateways.ai_sdk.inbound import ChatRequest, Incoming, UiMessage, parts_of, receive
-from crdt_sessions_server.gateways.conversation import (
-    RUN_HEADER,
-    Going,
-    Stopped,
-    StopRequest,
-    active_run,
-    asked_in_body,
-    steer,
-    stop,
-)
+from crdt_sessions_server.gateways.conversation import RUN_HEADER, Going, Stopped, StopRequest, steer, stop
 from crdt_sessions_server.gateways.front_end import FrontEnd
+from crdt_sessions_server.gateways.run_lookup import active_run
 from crdt_sessions_server.gateways.transcript import IncomingMessage
+from crdt_sessions_server.gateways.who_asks import asked_in_body
 from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, refuses
 from crdt_sessions_server.http.paths import header_value
 from crdt_sessions_server.http.problems import MEDIA_TYPE

@@ -25,8 +25,8 @@ from crdt_sessions_server.gateways.ai_sdk import inbound
 from crdt_sessions_server.gateways.ai_sdk.chunks import Chunk, follow
 from crdt_sessions_server.gateways.ai_sdk.inbound import ChatRequest, string
 from crdt_sessions_server.gateways.ai_sdk.routes import PATH, find_run
-from crdt_sessions_server.gateways.conversation import admit_to
 from crdt_sessions_server.gateways.front_end import FrontEnd
+from crdt_sessions_server.gateways.who_asks import admit_to
 from crdt_sessions_server.http.complaints import complaints
 from crdt_sessions_server.http.origins import Origins
 from crdt_sessions_server.http.streaming import compact
