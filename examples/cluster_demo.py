@@ -214,11 +214,7 @@ async def run(options: argparse.Namespace) -> None:
                 demo.say(hints(options, url, [*nodes, *others], model, by))
                 await asyncio.gather(*keeping)
         finally:
-            for task in keeping:
-                task.cancel()
-            await asyncio.gather(*keeping, return_exceptions=True)
-            await asyncio.gather(*(part.stop() for part in others))
-            await asyncio.gather(*(node.stop() for node in nodes))
+            await demo.end(keeping, others, nodes)
             if postgres is not None:
                 postgres.stop()
 

@@ -279,11 +279,16 @@ async def run(options: argparse.Namespace) -> None:
         say(hints(options, url, parts, model))
         await asyncio.gather(*keeping)
     finally:
-        for task in keeping:
-            task.cancel()
-        await asyncio.gather(*keeping, return_exceptions=True)
-        await asyncio.gather(*(part.stop() for part in others))
-        await service.stop()  # last, so that the others can say good-bye
+        await end(keeping, others, [service])  # the service last, so that the others can say good-bye
+
+
+async def end(keeping: list[asyncio.Task[None]], *groups: list[Part]) -> None:
+    """Look after no part any more, then stop all of them, one group after the other."""
+    for task in keeping:
+        task.cancel()
+    await asyncio.gather(*keeping, return_exceptions=True)
+    for group in groups:
+        await asyncio.gather(*(part.stop() for part in group))
 
 
 async def until_told(play: Coroutine[Any, Any, None]) -> None:

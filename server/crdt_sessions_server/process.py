@@ -28,6 +28,7 @@ from crdt_sessions_server.serving.web_server import WebServer
 from crdt_sessions_server.serving.websocket import SocketConnection
 from crdt_sessions_server.settings import Settings
 from crdt_sessions_server.settings_check import check_settings
+from crdt_sessions_server.sockets import bound, listening
 
 _log = logging.getLogger("crdt_sessions.serve")
 _GRACE_S = 1.0
@@ -216,38 +217,23 @@ def _no_compression() -> None:
 
 
 def _listen(settings: Settings) -> socket.socket:
-    listener = bind(settings.host, settings.port, shared=settings.reuse_port)
+    made = bind(settings.host, settings.port, shared=settings.reuse_port)
     try:
-        listener.listen(1024)
-        listener.setblocking(False)
+        return listening(made)
     except OSError as error:
-        listener.close()
         raise _cannot_listen(settings.host, settings.port, error) from error
-    return listener
 
 
 def bind(host: str, port: int, *, shared: bool) -> socket.socket:
-    """Return a socket that has an address, and does not listen yet.
-
-    Args:
-        host: the name or IP address.
-        port: 0 picks a free one.
-        shared: whether other processes may have the same address, if they say so, too.
+    """Return a socket as :func:`bound` does.
 
     Raises:
         OSError: it cannot be had; the message says what to do.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
     try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        found.bind((host, port))
+        return bound(host, port, shared=shared)
     except OSError as error:
-        found.close()
         raise _cannot_listen(host, port, error) from error
-    return found
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> OSError:

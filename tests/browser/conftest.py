@@ -3,6 +3,7 @@
 import pytest
 
 from tests.browser.chromium import Chromium
+from tests.browser.room import Room
 from tests.processes import Server
 
 
@@ -18,3 +19,11 @@ def service(tmp_path_factory):
     server = Server(tmp_path_factory.mktemp("open") / "s.db", "--default-agent", "")
     yield server
     server.close()
+
+
+@pytest.fixture
+def room(service):
+    """A session on that service."""
+    room = Room(service)
+    yield room
+    room.http.close()

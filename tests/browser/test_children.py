@@ -1,18 +1,8 @@
 """Child runs on the page: a tree under the answer that asked, with what they write, ask and are stopped by."""
 
-import pytest
-
 from tests.browser.chromium import PHONE, needs_chromium
-from tests.browser.room import Room
 
 pytestmark = needs_chromium
-
-
-@pytest.fixture
-def room(service):
-    room = Room(service)
-    yield room
-    room.http.close()
 
 
 def test_children_stand_as_a_tree_under_the_answer_and_one_can_be_stopped(browser, room):

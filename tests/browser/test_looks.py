@@ -28,13 +28,6 @@ def strict(tmp_path_factory):
 
 
 @pytest.fixture
-def room(service):
-    room = Room(service)
-    yield room
-    room.http.close()
-
-
-@pytest.fixture
 def guarded_room(strict):
     room = Room(strict, bearer("backend", "service"))
     yield room

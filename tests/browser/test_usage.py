@@ -1,18 +1,8 @@
 """What answers have cost, on the page: under each answer, and of the whole session, in everyday words."""
 
-import pytest
-
 from tests.browser.chromium import needs_chromium
-from tests.browser.room import Room
 
 pytestmark = needs_chromium
-
-
-@pytest.fixture
-def room(service):
-    room = Room(service)
-    yield room
-    room.http.close()
 
 
 def test_an_answer_says_what_it_has_cost_and_the_page_what_all_have(browser, room):

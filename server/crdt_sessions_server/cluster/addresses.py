@@ -10,9 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
+from crdt_sessions_server.sockets import bound, listening
+
 _UNIX = "unix:"
 _ANY = ("", "0.0.0.0", "::")
-_BACKLOG = 1024
 Protocol = TypeVar("Protocol", bound=asyncio.Protocol)
 
 
@@ -63,26 +64,25 @@ class Address:
         Raises:
             OSError: one cannot; the message says what to do.
         """
-        family = socket.AF_UNIX if self.path else socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
         try:
-            if self.path:
-                with suppress(FileNotFoundError):  # what a process left that was killed
-                    os.unlink(self.path)
-                listener.bind(self.path)
-                os.chmod(self.path, 0o600)
-            else:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.bind((self.host, self.port))
-            listener.listen(_BACKLOG)
-            listener.setblocking(False)
+            return listening(self._in_file_system() if self.path else bound(self.host, self.port))
         except OSError as error:
-            listener.close()
             hint = "stop what listens there, or choose" if error.errno == errno.EADDRINUSE else "choose"
             raise OSError(
                 error.errno, f"cannot listen on {self}: {error.strerror}; {hint} another --cluster-listen"
             ) from error
-        return listener
+
+    def _in_file_system(self) -> socket.socket:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with suppress(FileNotFoundError):  # what a process left that was killed
+                os.unlink(self.path)
+            made.bind(self.path)
+            os.chmod(self.path, 0o600)
+        except OSError:
+            made.close()
+            raise
+        return made
 
     def bound(self, listener: socket.socket) -> Address:
         """Return the address with the port that *listener* was given."""
