@@ -13,12 +13,6 @@ def service(tmp_path_factory):
 
 
 @pytest.fixture
-def http(service):
-    with service.http() as client:
-        yield client
-
-
-@pytest.fixture
 def parent(http, request):
     """A run that somebody holds: its path, and the header that proves it."""
     room = request.node.name.replace("[", "-").replace("]", "")

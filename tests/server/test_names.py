@@ -44,12 +44,6 @@ def service(tmp_path_factory):
 
 
 @pytest.fixture
-def http(service):
-    with service.http() as client:
-        yield client
-
-
-@pytest.fixture
 def busy(http):
     """An agent that is there and does something else."""
     http.post("/v1/sessions/busy/messages", json={"id": "q", "text": "?", "agent": "busy"})

@@ -22,12 +22,6 @@ def service(tmp_path_factory):
 
 
 @pytest.fixture
-def http(service):
-    with service.http() as client:
-        yield client
-
-
-@pytest.fixture
 def name():
     return f"s-{uuid.uuid4().hex}"
 

@@ -54,12 +54,6 @@ def service(tmp_path_factory, hook):
 
 
 @pytest.fixture
-def http(service):
-    with service.http() as client:
-        yield client
-
-
-@pytest.fixture
 def agent():
     return f"agent-{uuid.uuid4().hex[:8]}"
 

@@ -19,12 +19,6 @@ def service(tmp_path_factory):
 
 
 @pytest.fixture
-def http(service):
-    with service.http() as client:
-        yield client
-
-
-@pytest.fixture
 def name(request, http):
     name = "".join(char if char.isalnum() else "-" for char in request.node.name)[-60:].strip("-")
     http.post("/v1/sessions", json={"id": name})
