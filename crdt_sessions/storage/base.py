@@ -46,8 +46,8 @@ class UpdateStore(
 ):
     """Where sessions are kept: everything that the service asks of a store.
 
-    Each method is described in the Protocol of its concern, each of which has a module beside this one, together
-    with the values that it takes and returns. All but :meth:`close` may raise :class:`StorageError`.
+    Each method is described in the Protocol of its concern, such as :class:`SessionLog`, which stands in a module of
+    its own with the values that it takes and returns. All but :meth:`close` may raise :class:`StorageError`.
 
     A call that writes returns when its effect is durable. When it raises :class:`StoreUnavailable`, the effect may be
     stored all the same, since a connection to a database can break between the commit and its answer; so what is
