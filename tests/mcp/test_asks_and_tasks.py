@@ -1,6 +1,7 @@
 """What agents ask people is asked of a client's people, and a run is a task."""
 
 import asyncio
+import contextlib
 import json
 import sys
 from typing import Literal
@@ -218,3 +219,51 @@ def test_input_that_is_not_changed_is_approved():
     asked = call("edit", SEAT, input={"row": 1})
     assert form_of(asked).requested_schema["properties"]["row"]["default"] == 1
     assert verdict_of(asked, ElicitResult(action="accept", content={"row": 1})) == {"approved": True}
+
+
+async def test_a_task_is_told_of_until_it_has_ended(service, room):
+    """A client of the extension listens to a task by its id; no package has that yet, so the bytes are ours."""
+    url = f"{service.url}/v1/sessions/{room}"
+    async with httpx.AsyncClient(timeout=PATIENCE) as http:
+        await http.post(f"{url}/messages", json={"id": "q", "text": "ask pay; say 1", "agent": "writer"})
+        task, heard = f"{room}/run-q", []
+        wanted = {"taskIds": [task, "nobody/run", "none"]}
+        async with asyncio.timeout(PATIENCE), listening(http, service.url, wanted) as lines:
+            async for line in lines:
+                if not line.startswith("data:"):
+                    continue
+                told = json.loads(line[5:])
+                heard.append(told)
+                params = told.get("params", {})
+                if params.get("status") == "input_required":
+                    (call,) = params["inputRequests"]
+                    await http.post(f"{url}/runs/run-q/approvals/{call}", json={"approved": True})
+                if params.get("status") == "completed":
+                    break
+    assert heard[0]["params"]["notifications"] == {"taskIds": [task]}, "those that there are"
+    assert {each["method"] for each in heard[1:]} == {"notifications/tasks"}
+    assert heard[-1]["params"]["taskId"] == task
+    assert heard[-1]["params"]["result"]["structuredContent"]["text"] == "naïve "
+    assert heard[-1]["params"]["ttlMs"] is None
+
+
+@contextlib.asynccontextmanager
+async def listening(http, url, wanted):
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "tests", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}},
+    }
+    body = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "subscriptions/listen",
+        "params": {"notifications": wanted, "_meta": meta},
+    }
+    headers = {
+        "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2026-07-28",
+        "Mcp-Method": "subscriptions/listen",
+    }  # fmt: skip
+    async with http.stream("POST", f"{url}/mcp", json=body, headers=headers) as answer:
+        assert answer.status_code == 200, await answer.aread()
+        yield answer.aiter_lines()

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from mcp import Client
 from mcp.shared.exceptions import MCPError
+from mcp.shared.subscriptions import ResourcesListChanged
 from mcp.types import ResourceUpdatedNotification
 
 from crdt_sessions.client.service import ServiceClient
@@ -16,7 +17,7 @@ from crdt_sessions_server.http.inside import Inside
 from crdt_sessions_server.mcp.api import Api, path_of
 from crdt_sessions_server.mcp.search import PIECE, search
 from crdt_sessions_server.mcp.server import build
-from crdt_sessions_server.mcp.subscriptions import Followed
+from crdt_sessions_server.mcp.subscriptions import Followed, list_changes
 from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
 from tests.mcp.conftest import VERSIONS, client
@@ -209,23 +210,60 @@ async def test_in_one_process_no_socket_is_needed():
             assert read.structured_content["messages"][0]["parts"][0]["text"] == "hello"
 
 
-class Quiet:
-    """An interface at which nothing happens."""
-
-    async def events(self, session, kinds=None):
-        yield []
-        await asyncio.get_running_loop().create_future()
+async def quiet():
+    """Something that never changes."""
+    yield
+    await asyncio.get_running_loop().create_future()
 
 
 async def test_one_client_is_told_of_so_many_resources():
     followed = Followed(lambda uri: asyncio.sleep(0))
     try:
         for number in range(100):
-            await followed.follow(Quiet(), f"session://s{number}")
-        await followed.follow(Quiet(), "session://s0")
+            await followed.follow(f"session://s{number}", quiet())
+        await followed.follow("session://s0", quiet())
         with pytest.raises(MCPError, match="100 resources"):
-            await followed.follow(Quiet(), "session://more")
+            await followed.follow("session://more", quiet())
         followed.leave("session://s0")
-        await followed.follow(Quiet(), "session://more")
+        await followed.follow("session://more", quiet())
     finally:
         await followed.close()
+
+
+async def test_listeners_hear_of_new_sessions_and_titles_and_not_of_what_is_said(service, room):
+    async with client(service.url) as mcp, httpx.AsyncClient(base_url=service.url) as http:
+        async with (
+            asyncio.timeout(PATIENCE),
+            mcp.listen(resources_list_changed=True, tools_list_changed=True) as heard,
+        ):
+            assert (heard.honored.resources_list_changed, heard.honored.tools_list_changed) == (True, True)
+            for change in (
+                http.post("/v1/sessions", json={"id": room}),
+                http.patch(f"/v1/sessions/{room}", json={"title": "Plans"}),
+                http.delete(f"/v1/sessions/{room}"),
+            ):
+                assert (await change).is_success
+                assert await anext(heard) == ResourcesListChanged()
+
+
+async def test_what_is_said_changes_no_list():
+    pages = asyncio.Queue()
+
+    class Sessions:
+        async def changed_sessions(self):
+            while True:
+                yield await pages.get()
+
+    told = list_changes(Sessions())
+    for page, differs in (
+        ([{"id": "a", "title": "t", "deleted": False}], False),
+        ([{"id": "a", "title": "t", "deleted": False}], False),
+        ([{"id": "a", "title": "u", "deleted": False}], True),
+        ([{"id": "b", "deleted": True}], False),
+        ([{"id": "b", "deleted": False}], True),
+        ([{"id": "b", "deleted": True}], True),
+        ([], False),
+    ):
+        pages.put_nowait(page)
+        assert await anext(told) is differs, page
+    await told.aclose()

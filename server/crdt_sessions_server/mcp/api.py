@@ -85,6 +85,17 @@ class Api:
             cursor, wait = page["cursor"], _POLL_S
             yield page["events"]
 
+    async def changed_sessions(self) -> AsyncGenerator[list[Json], None]:
+        """Yield the sessions there are, and then those that changed since, as far as one looks."""
+        cursor, known = None, list[Json]()
+        while True:
+            page = await self.post("/v1/sync", {"cursor": cursor, "limit": _PAGE})
+            cursor, known = page["cursor"], [*known, *page["changed"]]
+            if not page["more"]:
+                yield known
+                known = []
+                await asyncio.sleep(_LOOK_S)
+
     async def versions(self, path: str) -> AsyncGenerator[None, None]:
         """Yield once there is something at a path, and for every other version of it, as far as one looks."""
         seen, known = "", None

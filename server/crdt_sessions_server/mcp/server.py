@@ -197,7 +197,8 @@ def build(api_of: Callable[[Context], Api]) -> Server[Any]:
     Args:
         api_of: returns in whose name a request is made.
     """
-    conversations, subscriptions = Conversations(api_of), Subscriptions(api_of)
+    conversations = Conversations(api_of)
+    subscriptions = Subscriptions(api_of, lambda api, task: tasks.task_changes(api, task, conversations.answerable))
 
     async def list_tools(context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
         return ListToolsResult(tools=[tool.listed for tool in TOOLS.values()])

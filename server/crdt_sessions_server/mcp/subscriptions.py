@@ -6,14 +6,22 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Literal, cast
 
 from mcp.server import ServerRequestContext
 from mcp.shared.exceptions import MCPError
-from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY, ResourceUpdated, event_to_notification
+from mcp.shared.subscriptions import (
+    SUBSCRIPTION_ID_META_KEY,
+    ResourcesListChanged,
+    ResourceUpdated,
+    ServerEvent,
+    event_to_notification,
+)
 from mcp.types import (
     INVALID_PARAMS,
     EmptyResult,
+    Notification,
+    ServerNotification,
     SubscribeRequestParams,
     SubscriptionFilter,
     SubscriptionsAcknowledgedNotification,
@@ -25,7 +33,7 @@ from mcp.types import (
 
 from crdt_sessions.client.obstacles import is_final
 from crdt_sessions.errors import BadParameter, CrdtSessionsError
-from crdt_sessions_server.mcp.api import OBSTACLES, Api
+from crdt_sessions_server.mcp.api import OBSTACLES, Api, Json
 from crdt_sessions_server.mcp.resources import Place, place_of
 
 _log = logging.getLogger("crdt_sessions.mcp")
@@ -34,6 +42,8 @@ _MOST = 100
 _PACE_S = 0.25
 """Least time between two notifications of one resource: text comes a word at a time."""
 _AGAIN_S = 2.0
+TASKS = "taskIds"
+"""What the extension for tasks adds to what can be listened to."""
 
 
 async def changes(api: Api, uri: str) -> AsyncIterator[bool]:
@@ -76,30 +86,54 @@ async def _pages(api: Api, place: Place) -> AsyncGenerator[bool, None]:
                 yield True
 
 
+async def list_changes(api: Api) -> AsyncIterator[bool]:
+    """Yield False once the list of sessions is followed, and True whenever it has others, or other titles."""
+    titles: dict[str, str | None] = {}
+    followed = missed = False
+    while True:
+        try:
+            async with aclosing(api.changed_sessions()) as pages:
+                async for page in pages:
+                    told = {each["id"]: each.get("title") for each in page if not each["deleted"]}
+                    gone = {each["id"] for each in page if each["deleted"]} & titles.keys()
+                    differs = bool(gone) or not told.items() <= titles.items()
+                    titles = {id: title for id, title in (titles | told).items() if id not in gone}
+                    yield followed and (differs or missed)
+                    followed, missed = True, False
+        except OBSTACLES as error:
+            if not followed or is_final(error):
+                raise
+            missed = True
+            await asyncio.sleep(_AGAIN_S)
+
+
 class Followed:
-    """The resources that one client is told of.
+    """What one client is told of.
 
     Args:
-        tell: tells it of a change.
+        tell: tells it of a change, as what tells of changes says it.
     """
 
-    def __init__(self, tell: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, tell: Callable[[Any], Awaitable[None]]) -> None:
         self._tell = tell
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def follow(self, api: Api, uri: str) -> None:
-        """Follow a resource from now on.
+    async def follow(self, name: str, changes: AsyncIterator[Any]) -> None:
+        """Follow something from now on.
+
+        Args:
+            name: what it is.
+            changes: yields something once it is followed, and then what is to be told.
 
         Raises:
-            BadParameter, RequestRefused: see :func:`changes`.
+            BadParameter, RequestRefused: as *changes* does at first.
         """
-        if uri in self._tasks:
+        if name in self._tasks:
             return
         if len(self._tasks) >= _MOST:
             raise MCPError(INVALID_PARAMS, f"one client is told of {_MOST} resources at most")
-        source = changes(api, uri)
-        await anext(source)
-        self._tasks[uri] = asyncio.create_task(self._follow(uri, source), name=f"follows {uri}")
+        await anext(changes)
+        self._tasks[name] = asyncio.create_task(self._follow(name, changes), name=f"follows {name}")
 
     def leave(self, uri: str) -> None:
         """Follow a resource no more."""
@@ -119,12 +153,31 @@ class Followed:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         self._tasks.clear()
 
-    async def _follow(self, uri: str, source: AsyncIterator[bool]) -> None:
+    async def _follow(self, name: str, changes: AsyncIterator[Any]) -> None:
         try:
-            async for _ in source:
-                await self._tell(uri)
+            async for change in changes:
+                if change:
+                    await self._tell(change)
         except CrdtSessionsError as error:
-            _log.info("%s is followed no more: %s", uri, error)
+            _log.info("%s is followed no more: %s", name, error)
+
+
+class TaskNotification(Notification[dict[str, Any], Literal["notifications/tasks"]]):
+    """A task as it is now."""
+
+    method: Literal["notifications/tasks"] = "notifications/tasks"
+
+
+async def _each(changes: AsyncIterator[bool], said: Any) -> AsyncIterator[Any]:
+    """Yield *said* for each change, and nothing that counts before."""
+    async for changed in changes:
+        yield said if changed else None
+
+
+async def _never() -> AsyncIterator[None]:
+    """Yield once: what is followed never changes."""
+    yield None
+    await asyncio.Event().wait()
 
 
 class Subscriptions:
@@ -132,10 +185,16 @@ class Subscriptions:
 
     Args:
         api_of: in whose name a request is made.
+        task_changes: yields once a task is followed, and then how it is, whenever that changes.
     """
 
-    def __init__(self, api_of: Callable[[ServerRequestContext[Any, Any]], Api]) -> None:
+    def __init__(
+        self,
+        api_of: Callable[[ServerRequestContext[Any, Any]], Api],
+        task_changes: Callable[[Api, str], AsyncIterator[Json]],
+    ) -> None:
         self._api_of = api_of
+        self._task_changes = task_changes
 
     async def listen(
         self, context: ServerRequestContext[Any, Any], params: SubscriptionsListenRequestParams
@@ -148,22 +207,17 @@ class Subscriptions:
         meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: number}
         acknowledged = asyncio.Event()
 
-        async def tell(uri: str) -> None:
+        async def tell(said: ServerEvent | Json) -> None:
             await acknowledged.wait()  # nothing comes before it
-            await context.session.send_notification(
-                event_to_notification(ResourceUpdated(uri), meta), related_request_id=number
-            )
+            if isinstance(said, dict):
+                notification = cast(ServerNotification, TaskNotification(params={**said, "_meta": meta}))
+            else:
+                notification = event_to_notification(said, meta)
+            await context.session.send_notification(notification, related_request_id=number)
 
-        followed, found = Followed(tell), []
+        followed = Followed(tell)
         try:
-            for uri in params.notifications.resource_subscriptions or ():
-                try:
-                    await followed.follow(self._api_of(context), uri)
-                except (BadParameter, *OBSTACLES) as error:
-                    _log.info("%s is not followed: %s", uri, error)
-                else:
-                    found.append(uri)
-            honored = SubscriptionFilter(resource_subscriptions=found or None)
+            honored = await self._honored(followed, self._api_of(context), params.notifications)
             told = SubscriptionsAcknowledgedNotificationParams(notifications=honored, _meta=meta)
             await context.session.send_notification(
                 SubscriptionsAcknowledgedNotification(params=told), related_request_id=number
@@ -174,9 +228,31 @@ class Subscriptions:
             await followed.close()
         return SubscriptionsListenResult(_meta=meta)
 
+    async def _honored(self, followed: Followed, api: Api, wanted: SubscriptionFilter) -> SubscriptionFilter:
+        """Follow what is wanted; return what of it there is."""
+        uris = [
+            uri
+            for uri in wanted.resource_subscriptions or ()
+            if await _can_follow(followed, uri, _each(changes(api, uri), ResourceUpdated(uri)))
+        ]
+        tasks = [
+            task
+            for task in (wanted.model_extra or {}).get(TASKS) or ()
+            if isinstance(task, str) and await _can_follow(followed, f"task {task}", self._task_changes(api, task))
+        ]
+        lists = {
+            "resources_list_changed": wanted.resources_list_changed
+            and await _can_follow(followed, "resources", _each(list_changes(api), ResourcesListChanged())),
+            "tools_list_changed": wanted.tools_list_changed and await _can_follow(followed, "tools", _never()),
+        }
+        found = {name: True for name, honored in lists.items() if honored}
+        more = {TASKS: tasks} if tasks else {}
+        return SubscriptionFilter.model_validate({"resource_subscriptions": uris or None, **found, **more})
+
     async def subscribe(self, context: ServerRequestContext[Any, Any], params: SubscribeRequestParams) -> EmptyResult:
         """Tell of changes of a resource for as long as the client's session lasts."""
-        await self._of_session(context).follow(self._api_of(context), params.uri)
+        source = _each(changes(self._api_of(context), params.uri), params.uri)
+        await self._of_session(context).follow(params.uri, source)
         return EmptyResult()
 
     async def unsubscribe(
@@ -195,3 +271,12 @@ class Subscriptions:
             connection.state["followed"] = found
             connection.exit_stack.push_async_callback(found.close)
         return found
+
+
+async def _can_follow(followed: Followed, name: str, changes: AsyncIterator[Any]) -> bool:
+    try:
+        await followed.follow(name, changes)
+    except (BadParameter, *OBSTACLES) as error:
+        _log.info("%s is not followed: %s", name, error)
+        return False
+    return True

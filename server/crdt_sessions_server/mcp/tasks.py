@@ -6,7 +6,8 @@ the process and the machine, as the run does. Source: the extension's specificat
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, unquote
@@ -54,6 +55,27 @@ def requests_of(calls: list[ToolPart]) -> dict[str, ElicitRequest]:
 def created(answer: Answer) -> Json:
     """Return what answers ``tools/call`` instead of the result."""
     return {"resultType": "task", **_head(answer), "status": _status(answer, [])}
+
+
+async def task_changes(
+    api: Api, task: str, answerable: Callable[[Api, Answer], Awaitable[list[ToolPart]]]
+) -> AsyncGenerator[Json, None]:
+    """Yield once a task is followed, and then how it is, whenever that changes, until it has ended.
+
+    Raises:
+        BadParameter: it is the id of no task.
+        RequestRefused: there is none, or it is none of the caller's business.
+    """
+    session, run = _named(task)
+    await api.run(session, run)
+    yield {}
+    async with aclosing(api.events(session, "run")) as pages:
+        async for page in pages:
+            if any(event["event"] == "run" and event["data"]["id"] == run for event in page):
+                found = await answer_now(api, session, run)
+                yield _told(found, await answerable(api, found))
+                if found.run.over:
+                    return
 
 
 def install(
