@@ -69,6 +69,15 @@
     │   ├── ProducerGap           an earlier batch of this producer is missing
     │   ├── OffsetExpired         what was read up to there was taken back; begin anew
     │   ├── StreamReadOnly        it shows something that is not written this way
+    │   ├── SubscriptionError     a subscription to streams that does not do what was asked of it
+    │   │   ├── SubscriptionNotFound
+    │   │   ├── SubscriptionExists    there is one of that name, made otherwise
+    │   │   ├── WebhookRefused        the service does not post to that URL
+    │   │   ├── BadWakeToken          no worker was given that token
+    │   │   ├── WakeFenced            the worker's turn is over
+    │   │   ├── AlreadyClaimed        it is another worker's turn
+    │   │   ├── NoPendingWork         nothing is new in its streams
+    │   │   └── BadAck                a worker cannot have come there
     │   └── BadStreamRequest      it does not follow the protocol
     ├── NodeUnreachable           the node that serves the session does not answer; come back
     ├── NodeRefused               another node answers with an error what it was asked
@@ -154,6 +163,17 @@ from crdt_sessions.errors.streams import (
     StreamNotFound,
     StreamReadOnly,
 )
+from crdt_sessions.errors.subscriptions import (
+    AlreadyClaimed,
+    BadAck,
+    BadWakeToken,
+    NoPendingWork,
+    SubscriptionError,
+    SubscriptionExists,
+    SubscriptionNotFound,
+    WakeFenced,
+    WebhookRefused,
+)
 from crdt_sessions.errors.updates import EarlyUpdate, MalformedUpdate, PanickedUpdate, UpdateError
 from crdt_sessions.errors.values import (
     BadDocument,
@@ -171,7 +191,9 @@ __all__ = [
     "AccessDenied",
     "AgentAway",
     "AllowanceSpent",
+    "AlreadyClaimed",
     "AlreadyDecided",
+    "BadAck",
     "BadDocument",
     "BadHandler",
     "BadId",
@@ -182,6 +204,7 @@ __all__ = [
     "BadText",
     "BadUrl",
     "BadValue",
+    "BadWakeToken",
     "CallNotGiven",
     "ConnectionClosed",
     "CrdtSessionsError",
@@ -199,6 +222,7 @@ __all__ = [
     "LeaseLost",
     "MalformedUpdate",
     "NewerSchema",
+    "NoPendingWork",
     "NoService",
     "NoToken",
     "NodeRefused",
@@ -239,6 +263,9 @@ __all__ = [
     "StreamGone",
     "StreamNotFound",
     "StreamReadOnly",
+    "SubscriptionError",
+    "SubscriptionExists",
+    "SubscriptionNotFound",
     "TokenExpired",
     "TooLarge",
     "TooMany",
@@ -248,6 +275,8 @@ __all__ = [
     "UnknownFrame",
     "UpdateError",
     "VarintTooLong",
+    "WakeFenced",
+    "WebhookRefused",
     "WireError",
     "WrongGeneration",
     "WrongLineage",

@@ -24,8 +24,9 @@ from crdt_sessions.runtime.registry import SessionRegistry
 from crdt_sessions.runtime.sandbox import Sandbox
 from crdt_sessions.runtime.session import Session
 from crdt_sessions.runtime.streams import Streams
+from crdt_sessions.runtime.subscriptions import Subscriptions
 from crdt_sessions.runtime.versions import Versions
-from crdt_sessions.runtime.webhooks import Webhook, post, post_outside
+from crdt_sessions.runtime.webhooks import Reply, Webhook, exchange, exchange_outside, is_public, post, post_outside
 
 __all__ = [
     "ANONYMOUS",
@@ -43,6 +44,7 @@ __all__ = [
     "Position",
     "PresenceChanged",
     "Projector",
+    "Reply",
     "RunChanged",
     "Sandbox",
     "Session",
@@ -51,12 +53,16 @@ __all__ = [
     "StateChanged",
     "Streams",
     "Subject",
+    "Subscriptions",
     "Take",
     "Transport",
     "Versions",
     "Webhook",
     "archive",
+    "exchange",
+    "exchange_outside",
     "follow",
+    "is_public",
     "is_there",
     "known_agents",
     "leased",

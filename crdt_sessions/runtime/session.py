@@ -19,7 +19,7 @@ from crdt_sessions.runtime.claimants import Assignment, Claimant
 from crdt_sessions.runtime.effects import EffectLoop
 from crdt_sessions.storage import SessionRecord, UpdateStore
 from crdt_sessions.sync import Actor, Asker, PrincipalChanged, RunRecord, RunSteward, SessionEngine
-from crdt_sessions.wire import Closing, Codec, closing_for
+from crdt_sessions.wire import AwarenessEntry, Closing, Codec, closing_for
 
 Result = TypeVar("Result")
 
@@ -226,6 +226,23 @@ class Session:
         now = self._loop.clock.now()
         client = self._client_of(actor.principal, name)
         return self._loop.change(lambda: self.engine.announce(actor, name, client, state, Millis(now + ttl), now))
+
+    def relay(self, actor: Actor, entry: AwarenessEntry, ttl: Millis) -> None:
+        """Take what a Yjs client without a connection says of its presence.
+
+        Args:
+            actor: whose client it is.
+            entry: the client, its own clock and its state.
+            ttl: for how long, if nothing more is heard of it.
+
+        Raises:
+            TooLarge, TooMany, AccessDenied: it is not taken.
+            StorageError: the session failed.
+        """
+        self._loop.raise_if_failed()
+        self._loop.wake()
+        now = self._loop.clock.now()
+        self._loop.change(lambda: (None, self.engine.relay(actor, entry, Millis(now + ttl), now)))
 
     def withdraw(self, principal: str, name: str) -> None:
         """End a presence of *principal* that was announced by that *name* without a connection, if there is one.

@@ -70,6 +70,8 @@ class Streams:
         self._waiting: dict[tuple[str, str], tuple[Signal, int]] = {}  # and how many wait
         self._counts: Recent[str, int] = Recent(_TENANTS_KNOWN)
         self._stopping = False
+        self.on_change: Callable[[str, str], None] = lambda tenant, path: None
+        """Told of each change of a stream by this process: whose it is, and where."""
 
     def stop(self) -> None:
         """End all waiting: the process is about to stop."""
@@ -242,6 +244,7 @@ class Streams:
         return start + _within(source, entries[0] if entries else StreamEntry(start, b""), start, sub)
 
     def _wake(self, tenant: str, path: str) -> None:
+        self.on_change(tenant, path)
         if (tenant, path) in self._waiting:
             self._waiting[tenant, path][0].notify_all()
 

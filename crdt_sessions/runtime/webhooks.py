@@ -19,7 +19,7 @@ import socket
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -36,6 +36,15 @@ _log = logging.getLogger("crdt_sessions.webhooks")
 Send = Callable[[str, dict[str, str], bytes], Awaitable[int]]
 """Posts a body with headers to a URL and returns the HTTP status; raises OSError or httpx.HTTPError."""
 
+
+class Reply(NamedTuple):
+    """What a receiver answered."""
+
+    status: int
+    body: bytes
+    """Its first 64 KiB."""
+
+
 EVENTS = (
     "run.queued",
     "run.approval_requested",
@@ -48,6 +57,7 @@ MAX_ATTEMPTS = 12
 _FIRST_RETRY_S = 5.0
 _LONGEST_RETRY_S = 6 * 3600.0
 _TIMEOUT_S = 15.0
+_MOST_ANSWERED = 64 * 1024
 _BATCH = 20
 _LEASE_MS = 60_000
 """After how long another process tries what one has taken and said nothing more of."""
@@ -256,13 +266,30 @@ class Outbox:
 
 async def post(url: str, headers: dict[str, str], body: bytes) -> int:
     """Post over HTTP, to wherever the URL leads; redirects count as failures."""
-    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
-        response = await client.post(url, headers=headers, content=body)
-    return response.status_code
+    return (await exchange(url, headers, body)).status
 
 
 async def post_outside(url: str, headers: dict[str, str], body: bytes) -> int:
-    """Post as :func:`post`, but never to this machine or a private network, whatever a name may stand for.
+    """Post as :func:`post`, but never to this machine or a private network; see :func:`exchange_outside`."""
+    return (await exchange_outside(url, headers, body)).status
+
+
+async def exchange(url: str, headers: dict[str, str], body: bytes, **how: Any) -> Reply:
+    """Post over HTTP as :func:`post` does, and return what was answered."""
+    async with (
+        httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client,
+        client.stream("POST", url, headers=headers, content=body, **how) as response,
+    ):
+        answered = b""
+        async for piece in response.aiter_raw(_MOST_ANSWERED):
+            answered += piece
+            if len(answered) >= _MOST_ANSWERED:
+                break
+    return Reply(response.status_code, answered[:_MOST_ANSWERED])
+
+
+async def exchange_outside(url: str, headers: dict[str, str], body: bytes) -> Reply:
+    """Post as :func:`exchange`, but never to this machine or a private network, whatever a name may stand for.
 
     The address that was looked at is the one that is connected to, so a name cannot stand for another one a moment
     later.
@@ -274,19 +301,18 @@ async def post_outside(url: str, headers: dict[str, str], body: bytes) -> int:
     port = target.port or (443 if target.scheme == "https" else 80)
     found = await asyncio.get_running_loop().getaddrinfo(target.host, port, type=socket.SOCK_STREAM)
     addresses = [ipaddress.ip_address(str(each[4][0]).split("%")[0]) for each in found]
-    if private := [address for address in addresses if not _is_public(address)]:
+    if private := [address for address in addresses if not is_public(address)]:
         raise OSError(f"{target.host} stands for {private[0]}, which is not public; see webhooks_to_private")
-    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
-        response = await client.post(
-            target.copy_with(host=str(addresses[0])),
-            headers={**headers, "host": target.netloc.decode("ascii")},
-            content=body,
-            extensions={"sni_hostname": target.host},
-        )
-    return response.status_code
+    return await exchange(
+        str(target.copy_with(host=str(addresses[0]))),
+        {**headers, "host": target.netloc.decode("ascii")},
+        body,
+        extensions={"sni_hostname": target.host},
+    )
 
 
-def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether an address is one that anybody in the world can reach."""
     inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None) or address
     return bool(inner.is_global) and bool(address.is_global or inner is not address) and not inner.is_multicast
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from crdt_sessions.errors import DamagedLog
 from crdt_sessions.storage.stored import Entries, Row, SessionRecord, Version
-from crdt_sessions.storage.streams import Producer, Stream, StreamEntry
+from crdt_sessions.storage.streams import Producer, Stream, StreamEntry, stream_entry
 
 _SHOWN = 5
 
@@ -42,6 +43,32 @@ class InspectedStream:
     def end(self) -> int:
         """Up to where it can be read."""
         return self.entries[-1].end if self.entries else self.stream.forked_at
+
+
+def following(stream: Stream, rows: Iterable[tuple[int, bytes, int]]) -> Iterator[StreamEntry]:
+    """Yield the entries of a stream up to the first that is missing or damaged.
+
+    Args:
+        stream: which it is.
+        rows: where each of its own entries ends, its bytes and its checksum, in order.
+    """
+    end = stream.forked_at
+    for end_at, data, expected in rows:
+        try:
+            entry = stream_entry(stream, stream.id, end_at, data, expected, end_at)
+        except DamagedLog:
+            return
+        if entry.start != end:
+            return
+        yield entry
+        end = entry.end
+
+
+def short_of(found: InspectedStream) -> list[str]:
+    """Return what a stream lacks at its end, for people; nothing if it has all."""
+    if found.end == found.stream.tail:
+        return []
+    return [f"it can be read up to byte {found.end} of {found.stream.tail}: what follows is missing or damaged"]
 
 
 def gaps(rows: Sequence[Row], last_seq: int) -> list[str]:

@@ -85,6 +85,15 @@ class MemoryStreams(StreamStore):
         there = [stream for stream in found if not stream.gone and stream.path > after]
         return sorted(there, key=lambda stream: stream.path)[:limit]
 
+    async def streams_at(self, tenant: str, paths: Sequence[str], *, now: Millis) -> Sequence[Stream]:
+        await self.sweep_streams(now)
+        found = (self._at(tenant, path) for path in paths)
+        return [stream for stream in found if stream is not None and not stream.gone]
+
+    async def stream_states(self, *, after: int = 0, limit: int) -> Sequence[Stream]:
+        found = (self._kept[id].stream for id in sorted(self._kept) if id > after)
+        return [stream for stream in found if stream.state is not None][:limit]
+
     async def count_streams(self, tenant: str) -> int:
         return sum(each.stream.tenant == tenant for each in self._kept.values())
 

@@ -60,6 +60,8 @@ class Stream:
     """So many bytes are its source's."""
     gone: bool = False
     """Whether it is kept for its forks only."""
+    state: str | None = None
+    """What the protocol keeps at a path that is no log, as JSON: a subscription, a key. None for a stream."""
     id: int = 0
     """Given by the store; 0 for one that is not stored yet."""
 
@@ -196,6 +198,14 @@ class StreamStore(Protocol):
 
     async def streams(self, tenant: str, *, after: str = "", limit: int, now: Millis) -> Sequence[Stream]:
         """Return up to *limit* streams of *tenant* in order of path, after the path *after*; none that is gone."""
+        ...
+
+    async def streams_at(self, tenant: str, paths: Sequence[str], *, now: Millis) -> Sequence[Stream]:
+        """Return the streams of *tenant* at these paths, in any order; none that is gone, or not there."""
+        ...
+
+    async def stream_states(self, *, after: int = 0, limit: int) -> Sequence[Stream]:
+        """Return up to *limit* streams of all tenants that have a state, in order of id, after the id *after*."""
         ...
 
     async def count_streams(self, tenant: str) -> int:

@@ -2,7 +2,7 @@
 
 ``changes`` decides about creating, appending, closing and deleting, from what a store has; ``offsets`` spells places
 in a stream, ``framing`` what lies between the messages of a JSON stream, and ``cursors`` what keeps caches from
-answering the same for ever.
+answering the same for ever. ``subscriptions`` says who is woken when something is new, with ``patterns`` of paths.
 """
 
 from crdt_sessions.streams.changes import Append, Appended, Creation, append, create, delete, touch

@@ -248,6 +248,10 @@ class Roster:
         oldest = self._table.oldest()
         return Millis((now if oldest is None else oldest) + self._expiry)
 
+    def changed_since(self, version: int) -> list[AwarenessEntry]:
+        """Return the latest entry of every client that changed after *version*, those that left included."""
+        return self._table.changed_since(version)
+
     def frame_since(self, version: int, reader: PeerId) -> Shared | None:
         """Return the changes after *version* as one frame, or None if *reader* knows them all."""
         entries = self._table.changed_since(version)

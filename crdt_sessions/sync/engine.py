@@ -70,7 +70,7 @@ from crdt_sessions.sync.steward import Steward
 from crdt_sessions.sync.verdicts import Doubt, Judged, Verdicts
 from crdt_sessions.sync.waiting import WaitingUpdates
 from crdt_sessions.sync.writers import Writers
-from crdt_sessions.wire import Frame, Shared
+from crdt_sessions.wire import AwarenessEntry, Frame, Shared
 
 Result = TypeVar("Result")
 
@@ -309,6 +309,10 @@ class SessionEngine:
     ) -> tuple[ClientId, list[Effect]]:
         """Announce the presence of somebody without a connection; as :meth:`Guests.announce`, with the effects."""
         return self._presence.announce(actor, name, client, state, until, now)
+
+    def relay(self, actor: Actor, entry: AwarenessEntry, until: Millis, now: Millis) -> list[Effect]:
+        """Take what a Yjs client without a connection says of itself; as :meth:`Guests.relay`, with the effects."""
+        return self._presence.relay(actor, entry, until, now)
 
     def withdraw(self, principal: str, name: str, now: Millis) -> list[Effect]:
         """End a presence that was announced without a connection, if there is one; return the effects."""

@@ -10,13 +10,15 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from crdt_sessions.errors import TooLarge, TooMany
+from crdt_sessions.errors import AccessDenied, TooLarge, TooMany
 from crdt_sessions.ids import ClientId, Millis, PeerId
 from crdt_sessions.limits import Limits, Timing
 from crdt_sessions.sync.actor import Actor
 from crdt_sessions.sync.awareness import Roster
 from crdt_sessions.wire import AwarenessEntry
 
+_CLIENT = "\x00"
+"""Begins the names of clients that have a clock of their own: no other name can begin so."""
 _RENEWALS = 2
 """How often a presence is renewed in the time after which it would be dropped."""
 
@@ -83,6 +85,42 @@ class Guests:
             raise TooMany(what="presences of the session", limit=self._limits.max_presences)
         self._guests[key] = guest
         return ClientId(guest.entry.client_id)
+
+    def relay(self, actor: Actor, entry: AwarenessEntry, until: Millis, now: Millis) -> None:
+        """Take what a Yjs client without a connection says of itself: it has a clock of its own, and renews itself.
+
+        Args:
+            actor: whose client it is.
+            entry: the client, its clock and its state.
+            until: when its presence ends if nothing more is heard of it.
+            now: the time.
+
+        Raises:
+            TooLarge: the state exceeds its limit.
+            TooMany: the principal has too many presences, or the session.
+            AccessDenied: the client is somebody else's, or says that it is.
+        """
+        if len(entry.state) > self._limits.max_presence_bytes:
+            raise TooLarge(what="a presence", size=len(entry.state), limit=self._limits.max_presence_bytes)
+        name = f"{_CLIENT}{entry.client_id}"
+        guest = self._guests.get((actor.principal, name))
+        if guest is None:
+            if entry.gone:
+                return
+            self._check_room(actor.principal)
+            guest = _Guest(PeerId(next(self._peers)), actor, entry, until, until)
+        elif entry.gone:
+            self.withdraw(actor.principal, name, now)
+            return
+        forged = self._roster.forged
+        self._roster.hear(guest.peer, actor, [entry], now)
+        theirs = self._roster.announced_by(ClientId(entry.client_id)) not in (None, actor.principal)
+        if self._roster.forged > forged or theirs:
+            raise AccessDenied(what=f"{actor.principal!r} is not present as somebody else")
+        if not self._roster.announces(guest.peer):
+            raise TooMany(what="presences of the session", limit=self._limits.max_presences)
+        guest.actor, guest.entry, guest.until, guest.renew_at = actor, entry, until, until
+        self._guests[actor.principal, name] = guest
 
     def withdraw(self, principal: str, name: str, now: Millis) -> None:
         """End a presence, if there is one."""

@@ -13,7 +13,7 @@ from crdt_sessions.sync.awareness import Roster
 from crdt_sessions.sync.events import Effect, Ready, Violation
 from crdt_sessions.sync.guests import Guests
 from crdt_sessions.sync.peers import Peer
-from crdt_sessions.wire import decode_awareness
+from crdt_sessions.wire import AwarenessEntry, decode_awareness
 
 _TABS_MS = 5_000
 """How often a peer is asked again while tabs beside it have no connection of their own. It passes on their presence
@@ -85,6 +85,10 @@ class Presence:
         clients: list[ClientId] = []
         effects = self._told(lambda: clients.append(self.guests.announce(actor, name, client, state, until, now)))
         return clients[0], effects
+
+    def relay(self, actor: Actor, entry: AwarenessEntry, until: Millis, now: Millis) -> list[Effect]:
+        """Take what a Yjs client without a connection says of itself; as :meth:`Guests.relay`, with the effects."""
+        return self._told(lambda: self.guests.relay(actor, entry, until, now))
 
     def withdraw(self, principal: str, name: str, now: Millis) -> list[Effect]:
         """End a presence that was announced without a connection, if there is one; return the effects."""

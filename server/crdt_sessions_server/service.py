@@ -14,7 +14,17 @@ from quart_schema import QuartSchema
 
 from crdt_sessions.clock import Clock, SystemClock
 from crdt_sessions.errors import Fenced, StorageError
-from crdt_sessions.runtime import Load, Sandbox, SessionRegistry, post, post_outside
+from crdt_sessions.runtime import (
+    Load,
+    Reply,
+    Sandbox,
+    SessionRegistry,
+    Subscriptions,
+    exchange,
+    exchange_outside,
+    post,
+    post_outside,
+)
 from crdt_sessions.storage import SqliteStore, UpdateStore
 from crdt_sessions_server.asgi import App, Receive, Scope, Send
 from crdt_sessions_server.auth import Admission, Authorizer, Grants, Open
@@ -24,6 +34,8 @@ from crdt_sessions_server.cluster.cluster import Cluster
 from crdt_sessions_server.cluster.silence import Silence
 from crdt_sessions_server.gateways import GATEWAYS, mcp, y_sweet
 from crdt_sessions_server.gateways.ai_sdk.websocket import ChatSockets
+from crdt_sessions_server.gateways.durable_streams import subscription_routes
+from crdt_sessions_server.gateways.durable_streams.signing import SigningKey
 from crdt_sessions_server.http import (
     docs,
     health,
@@ -126,7 +138,21 @@ class Service:
             )
         self._expire_days = settings.expire_days
         self._mcp = mcp.Host(settings.limits.max_body_bytes)
+        private = settings.sends_to_private
+        key = SigningKey(self.registry.store, clock)
+        exchanged = exchange if private else exchange_outside
+
+        async def deliver(url: str, body: bytes) -> Reply:
+            return await exchanged(url, await key.headers(body), body)
+
+        self.subscriptions = Subscriptions(
+            self.registry.streams, self.registry.store, clock, deliver, shared=self.registry.store.shared
+        )
+        """Who is woken when something is new in durable streams."""
         self.app = self._quart(settings)
+        self.app.register_blueprint(
+            subscription_routes.blueprint(self.registry, subscriptions=self.subscriptions, key=key, private=private)
+        )
         self.chat = ChatSockets(
             UnreadBodies(Cors(self.app.asgi_app, self._origins)),  # type: ignore[arg-type]  # Quart types every event
             self.registry,
@@ -162,7 +188,12 @@ class Service:
                 await stack.enter_async_context(self._sandbox)
             await stack.enter_async_context(self.registry)
             await self.admission.grants.start()
-            watching = [self.admission.live.run(), expire(self.registry, self._expire_days), sweep(self.registry)]
+            watching = [
+                self.admission.live.run(),
+                expire(self.registry, self._expire_days),
+                sweep(self.registry),
+                self.subscriptions.run(),
+            ]
             if self.registry.store.shared:
                 watching.append(self.admission.grants.follow())
             for each in watching:

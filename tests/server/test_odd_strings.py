@@ -122,6 +122,19 @@ REQUESTS = [
     ("POST", "/v1/streams/yjs/docs/{name}", {"k": "v"}),
     ("PUT", "/v1/streams/{path}", None),
     ("POST", "/v1/streams/{path}", {"k": "v"}),
+    ("PUT", "/v1/streams/__ds/subscriptions/{subscription}", {
+        "type": "webhook", "pattern": "p/*", "streams": ["a"], "webhook": {"url": "https://example.com/"}, "description": "d",
+    }),
+    ("PUT", "/v1/streams/__ds/subscriptions/{subscription}", {"type": "pull-wake", "pattern": "p", "wake_stream": "w"}),
+    ("POST", "/v1/streams/__ds/subscriptions/{subscription}/streams", {"streams": ["a"]}),
+    ("POST", "/v1/streams/__ds/subscriptions/{subscription}/claim", {"worker": "w"}),
+    ("POST", "/v1/streams/__ds/subscriptions/{subscription}/callback", {
+        "wake_id": "w", "generation": 1, "acks": [{"stream": "a", "offset": "o"}], "done": True,
+    }),
+    ("POST", "/v1/streams/__ds/subscriptions/{subscription}/ack", {
+        "wake_id": "w", "generation": 1, "acks": [{"stream": "a", "offset": "o"}],
+    }),
+    ("POST", "/v1/streams/__ds/subscriptions/{subscription}/release", {"wake_id": "w", "generation": 1}),
     ("POST", "/v1/gateways/openai/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "?"}], "stream": True}),
     ("POST", "/v1/y-sweet/doc/new", {"docId": "s"}),
     ("POST", "/v1/y-sweet/doc/{name}/auth", {"authorization": "full", "userId": "ann", "validForSeconds": 60}),
@@ -196,6 +209,7 @@ def test_odd_strings_are_refused_or_taken(http, number):
         "principal": "p",
         "id": "1",
         "path": "a",
+        "subscription": "s",
         "artifact": "a",
         "device": "d",
         "suggestion": "s",

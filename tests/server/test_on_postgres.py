@@ -117,8 +117,14 @@ async def test_doctor_looks_at_a_database_and_a_backup_of_it_serves(database, ve
     service, sql = Server(database, *FLAGS), partial(shared_server(version).sql, database=database.rpartition("/")[2])
     try:
         await said(service.url, "one", "two")
+        with service.http() as http:
+            for path in ("whole", "broken"):
+                http.put(f"/v1/streams/s/{path}", headers={"Content-Type": "text/plain"}, content="one ")
+                http.post(f"/v1/streams/s/{path}", headers={"Content-Type": "text/plain"}, content="two")
+                http.put(f"/v1/streams/s/{path}/fork", headers={"Stream-Forked-From": f"/v1/streams/s/{path}"})
         status, told = run("doctor", database)
         assert (status, "  room: " in told, "1 nodes are there" in told) == (0, True, True), told
+        assert "stream s/broken: 2 entries, 7 bytes" in told, told
         assert "not-to-be-shown" not in told
         monkeypatch.setenv("PATH", "/nowhere")
         status, told = run("backup", database, tmp_path / "copy")
@@ -131,7 +137,11 @@ async def test_doctor_looks_at_a_database_and_a_backup_of_it_serves(database, ve
         service.close()
     sql("UPDATE crdt_sessions.updates SET data = 'x' WHERE seq = (SELECT max(seq) FROM crdt_sessions.updates)")
     sql("UPDATE crdt_sessions.nodes SET gone = true")
+    broken = "stream = (SELECT id FROM crdt_sessions.streams WHERE path = 's/broken')"
+    sql(f"UPDATE crdt_sessions.stream_entries SET data = 'x' WHERE {broken} AND end_at = 7")
     status, told = run("doctor", database)
+    assert "stream s/broken: 1 entries, 7 bytes\n    it can be read up to byte 4 of 7" in told, told
+    assert told.count("can be read up to") == 1, told
     assert (status, "does not match its checksum" in told, "1 sessions belong to nodes" in told) == (1, True, True), (
         told
     )

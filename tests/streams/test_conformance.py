@@ -16,7 +16,8 @@ pytestmark = [pytest.mark.interop, needs_node]
 PAGE = ROOT / "docs/reference/conformance.md"
 LONG_POLL_S = 1
 SLOW = "Property-Based Tests|TTL Expiration Behavior|Chunking and Large Payloads|Fork - TTL"
-"""Cases that wait for time to pass, or send thousands of requests."""
+SLOW += "|subscription-scoped leases|fences stale wake generations"
+"""Cases that wait for time to pass, or send thousands of requests; or have a second for several of them."""
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_the_conformance_suite_passes(service, tmp_path):
     told = subprocess.run(
         ["npx", "vitest", "run", "conformance.test.mjs", "--reporter=json", f"--outputFile={report}", *chosen],
         cwd=JS, check=False, capture_output=True, text=True, timeout=280,
-        env={**os.environ, "SERVICE": service.url, "LONG_POLL_MS": str(LONG_POLL_S * 1000), "SUBSCRIPTIONS": "no"},
+        env={**os.environ, "SERVICE": service.url, "LONG_POLL_MS": str(LONG_POLL_S * 1000), "SUBSCRIPTIONS": "yes"},
     )  # fmt: skip
     assert report.exists(), told.stdout + told.stderr
     (file,) = json.loads(report.read_text("utf-8"))["testResults"]

@@ -123,6 +123,51 @@ def test_a_session_is_followed_through_cuts_and_by_a_second_device(clients, http
     clients("stop", name=f"{room}-e")
 
 
+def replayed(items):
+    """Return the texts that a reader has who is told what is added, by message and part; and how much came whole."""
+    texts, wholes = {}, 0
+    for item in items:
+        value = item.get("value")
+        match item.get("type"):
+            case "message":
+                wholes += 1
+                texts = {key: text for key, text in texts.items() if key[0] != item["key"]}
+                texts |= {(item["key"], at): part.get("text", "") for at, part in enumerate(value["parts"])}
+            case "part":
+                texts[value["messageId"], value["part"]] = value["value"].get("text", "")
+            case "text":
+                key = (value["messageId"], value["part"])
+                before = texts.get(key, "")
+                assert len(before) == value["offset"], "nothing is missing, and nothing comes twice"
+                texts[key] = before + value["text"]
+    return texts, wholes
+
+
+@pytest.mark.parametrize("live", ["sse", "long-poll"])
+def test_what_is_added_to_a_message_is_told_instead_of_the_message(clients, http, service, room, live):
+    answer, name = Answer(http, room), f"{room}-a"
+    clients("follow", name=name, url=f"{service.url}/v1/streams/sessions/{room}/events?text=added", live=live)
+    said = ""
+    for at, word in enumerate(WORDS[:12]):
+        answer.say(word)
+        said += word
+        clients.until(
+            lambda got, said=said: replayed(got["items"])[0].get((answer.message, 0)) == said,
+            command="got",
+            name=name,
+        )
+        if at == 6:
+            clients("cut", name=name)
+    before = clients("got", name=name)["items"]
+    assert replayed(before)[1] <= 3, "the question once, and the answer once as it began; cut readers are known"
+    answer.end()
+    clients.until(
+        lambda got: rows_of(got)["message", answer.message].get("seq") is not None, command="got", name=name
+    )
+    clients("stop", name=name)
+    assert http.get(f"/v1/streams/sessions/{room}/events", params={"text": "x"}).status_code == 400
+
+
 @pytest.mark.crash
 def test_a_session_is_followed_while_the_service_is_killed_and_its_agent_too(clients, tmp_path, room):
     server = Server(tmp_path / "s.db", "--long-poll-s", 1, "--max-attempts", 1)
@@ -175,11 +220,52 @@ def test_yjs_documents_are_written_and_read(clients, http, service, room, live):
         clients("yjs.close", name=name)
 
 
+def test_stock_clients_and_others_see_each_other(clients, http, service, room):
+    ann, bob = f"{room}-ann", f"{room}-bob"
+    http.post("/v1/sessions", json={"id": room})
+    http.put(
+        f"/v1/sessions/{room}/presence", json={"principal": "carla", "state": {"activity": "reading"}, "ttlS": 60}
+    )
+    clients("yjs.open", name=ann, url=service.url, session=room, live="sse")
+    clients("yjs.say", name=ann, state={"user": {"name": "Ann"}, "cursor": 1})
+    present = clients.until(lambda seen: len(seen["states"]) == 2, command="yjs.present", name=ann)
+    others = [state for client, state in present["states"].items() if client != str(present["own"])]
+    assert [state["user"]["id"] for state in others] == ["carla"], "who was here before is seen at once"
+    clients("yjs.open", name=bob, url=service.url, session=room, live="sse")
+    own = str(present["own"])
+    clients.until(lambda seen: own in seen["states"], command="yjs.present", name=bob)
+    clients("yjs.say", name=ann, state={"user": {"name": "Ann"}, "cursor": 2})
+    clients.until(lambda seen: seen["states"].get(own, {}).get("cursor") == 2, command="yjs.present", name=bob)
+
+    def here():
+        return {
+            each["state"]["user"].get("name") for each in http.get(f"/v1/sessions/{room}/presence").json()["present"]
+        }
+
+    assert "Ann" in here(), "to the session it is one presence among the others"
+    clients("yjs.close", name=ann)
+    clients.until(lambda seen: own not in seen["states"], command="yjs.present", name=bob)
+    assert "Ann" not in here(), "who leaves is gone at once"
+    clients("yjs.close", name=bob)
+
+
+def test_what_presence_refuses(http, room):
+    awareness = f"/v1/streams/yjs/docs/{room}?awareness=default"
+    assert http.get(awareness).status_code == 404
+    assert http.post(awareness, content=b"\x01\x00").status_code == 404
+    http.post("/v1/sessions", json={"id": room})
+    assert http.put(awareness).status_code == 200
+    assert http.post(awareness, content=b"\x09abc").status_code == 400
+    assert http.post(awareness, content=b"\x01\x00").status_code == 204
+    assert http.delete(awareness).status_code == 405
+    assert http.get(awareness.replace("default", "admin")).status_code == 404
+    assert http.get(awareness, headers={"Accept": "*/*"}, params={"awareness": "default"}).content == b""
+
+
 def test_a_document_is_deleted_for_good(http, room):
     document = f"/v1/streams/yjs/docs/{room}"
     assert http.delete(document).status_code == 404
     assert http.put(document).status_code == 201
-    assert http.delete(document, params={"awareness": "default"}).status_code == 404
     assert http.delete(document).status_code == 204
     assert http.get(document).status_code == 404
     assert http.put(document).status_code == 410, (
@@ -206,7 +292,7 @@ def test_what_a_view_refuses(http, room):
     document = f"/v1/streams/yjs/docs/{room}"
     assert http.post(document, content=b"\x09abc").status_code == 400
     assert http.post(document, headers={"Stream-Closed": "true"}).status_code == 405
-    assert http.get(document, params={"awareness": "default"}).status_code == 404
+    assert http.get(document, params={"awareness": "default"}).content == b""
     before = http.get(events).headers["Stream-Next-Offset"]
     stale = before.replace(before.rsplit("_", 1)[1], "another-lineage")
     assert http.get(events, params={"offset": stale}).json()[0] == {"headers": {"control": "reset"}}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crdt_sessions.errors import TooLarge, TooMany
+from crdt_sessions.errors import AccessDenied, TooLarge, TooMany
 from crdt_sessions.limits import Limits, Timing
 from crdt_sessions.sync import Actor, Rights
 from crdt_sessions.sync.awareness import AwarenessTable, Roster
@@ -110,3 +110,41 @@ def test_a_client_that_drops_what_is_not_renewed_sees_it_until_its_time_is_over(
         for client in peer.silent_since(now - 30_000):
             peer.remove(client, now)
         assert (5 in peer.present()) is (now < ttl), (now, ttl, due)
+
+
+def relay(guests, who="ann", client=5, clock=1, text='{"x": 1}', until=30_000, now=0):
+    guests.relay(Actor(who, KNOWN), AwarenessEntry(client, clock, text), until, now)
+
+
+def test_a_client_with_a_clock_of_its_own_is_never_spoken_for():
+    roster, guests = made()
+    relay(guests, clock=7)
+    guests.tick(29_999)
+    assert (roster.present(), roster.clock(5)) == ({5: '{"x": 1}'}, 7)
+    relay(guests, clock=8, text='{"x": 2}', until=50_000, now=20_000)
+    guests.tick(30_000)
+    assert roster.present() == {5: '{"x": 2}'}
+    guests.tick(50_000)
+    assert (roster.present(), len(guests)) == ({}, 0)
+    relay(guests, clock=9, until=90_000, now=60_000)
+    relay(guests, clock=10, text="null", now=60_000)
+    assert (roster.present(), len(guests)) == ({}, 0)
+    relay(guests, client=6, text="null", now=60_000)
+    assert len(guests) == 0
+
+
+def test_a_client_speaks_for_nobody_else():
+    roster, guests = made(max_presences_per_connection=2)
+    relay(guests)
+    for bad in (
+        lambda: relay(guests, who="bob", clock=2, text='{"x": "stolen"}'),
+        lambda: relay(guests, who="bob", client=6, text='{"user": {"id": "ann"}}'),
+    ):
+        with pytest.raises(AccessDenied):
+            bad()
+    assert roster.present() == {5: '{"x": 1}'}
+    with pytest.raises(TooLarge):
+        relay(guests, clock=3, text=json.dumps("x" * 100_000))
+    relay(guests, client=7)
+    with pytest.raises(TooMany):
+        relay(guests, client=8)

@@ -111,7 +111,7 @@ OF_STREAMS = (
 STREAM = Table(
     "streams", "id",
     ("tenant", "path", "content_type", "owner", "created_at", "touched_at", "ttl_s", "expires_at", "due_at", "tail",
-     "closed", "closed_by", "last_seq", "forked_at", "gone"),
+     "closed", "closed_by", "last_seq", "forked_at", "gone", "state"),
     frozenset({"closed", "gone"}), frozenset({"path", "last_seq"}),
 )  # fmt: skip
 """Streams, but for what they are forks of: they get other numbers here."""

@@ -66,7 +66,8 @@ _REMEMBER = "UPDATE sessions SET generation = greatest(generation, $2) WHERE id 
 _STREAM = (
     f"INSERT INTO streams ({', '.join(STREAM.columns)}, source, version)"
     f" SELECT {', '.join(f'${at + 1}' for at in range(len(STREAM.columns)))},"
-    " (SELECT id FROM streams WHERE tenant = $16 AND path = $17), 0 ON CONFLICT DO NOTHING RETURNING id"
+    f" (SELECT id FROM streams WHERE tenant = ${len(STREAM.columns) + 1} AND path = ${len(STREAM.columns) + 2}), 0"
+    " ON CONFLICT DO NOTHING RETURNING id"
 )
 _FINGERPRINT = (
     "SELECT id, lineage, coalesce(deleted_at, 0), (SELECT max(seq) FROM updates WHERE session = id),"

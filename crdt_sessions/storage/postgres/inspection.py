@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from crdt_sessions.errors import NewerSchema, StorageError
 from crdt_sessions.ids import Millis, Seq, SessionId
 from crdt_sessions.storage.addresses import shown
-from crdt_sessions.storage.inspected import Inspected, gaps
+from crdt_sessions.storage.inspected import Inspected, InspectedStream, gaps
 from crdt_sessions.storage.integrity import checksum
 from crdt_sessions.storage.packing import unpack
 from crdt_sessions.storage.postgres import checks, records, rows
@@ -17,10 +17,12 @@ from crdt_sessions.storage.postgres.connection import Connection, close, connect
 from crdt_sessions.storage.postgres.errors import translated
 from crdt_sessions.storage.postgres.schema import OURS, STEPS
 from crdt_sessions.storage.postgres.store import SCHEMA
+from crdt_sessions.storage.postgres.stream_inspection import inspected_streams
 from crdt_sessions.storage.postgres.text import read
 from crdt_sessions.storage.stored import Entries, Row, Version
 
 _AT_ONCE = 500
+_STATES_SINCE = 5
 _SETTINGS = (
     "SELECT current_setting('server_version'), current_setting('fsync'), current_setting('full_page_writes'),"
     " current_setting('synchronous_standby_names'),"
@@ -131,6 +133,10 @@ class Inspection:
             if not names:
                 return
             after = names[-1]
+
+    def streams(self) -> AsyncIterator[InspectedStream]:
+        """Yield the durable streams, each after the one that it is a fork of."""
+        return inspected_streams(self._connection, states=self.version >= _STATES_SINCE)
 
     async def _session(self, id: SessionId) -> Inspected | None:
         with translated():

@@ -376,6 +376,15 @@ STEPS: tuple[tuple[str, int, str], ...] = (
             ADD COLUMN connections int NOT NULL DEFAULT 0;
         """,
     ),
+    (
+        "subscriptions to durable streams, as streams that have a state",
+        1,
+        """
+        ALTER TABLE streams ADD COLUMN state text;
+
+        CREATE INDEX streams_with_state ON streams (id) WHERE state IS NOT NULL;
+        """,
+    ),
 )
 """Name, the oldest schema whose release runs on it, and statements. Append only: a released step never changes."""
 

@@ -35,7 +35,8 @@ from crdt_sessions.storage.streams import (
 
 _NAMES = tuple(each.name for each in fields(Stream))
 _COLUMNS = ", ".join(_NAMES)
-_SELECT = f"SELECT {_COLUMNS}, version FROM streams"
+SELECT_STREAMS = f"SELECT {_COLUMNS}, version FROM streams"
+"""Reads rows for :func:`stored_stream`."""
 _MARKS = ", ".join(f"${4 + at}" for at in range(len(_NAMES) + 1))
 _AFTER = 4 + len(_NAMES) + 1
 _DATA = f"${_AFTER}::bytea, ${_AFTER + 1}::bigint"
@@ -99,7 +100,7 @@ class PostgresStreams(OfDatabase, StreamStore):
         return await self._stream(tenant, path)
 
     async def _stream(self, tenant: str, path: str) -> Stream | None:
-        rows = await self._database.select(f"{_SELECT} WHERE tenant = $1 AND path = $2", tenant, kept(path))
+        rows = await self._database.select(f"{SELECT_STREAMS} WHERE tenant = $1 AND path = $2", tenant, kept(path))
         return _stored(rows[0]).stream if rows else None
 
     async def alter_stream(
@@ -139,10 +140,23 @@ class PostgresStreams(OfDatabase, StreamStore):
 
     async def streams(self, tenant: str, *, after: str = "", limit: int, now: Millis) -> Sequence[Stream]:
         rows = await self._database.select(
-            f"{_SELECT} WHERE tenant = $1 AND path > $2 AND NOT gone AND (due_at IS NULL OR due_at > $3)"
+            f"{SELECT_STREAMS} WHERE tenant = $1 AND path > $2 AND NOT gone AND (due_at IS NULL OR due_at > $3)"
             " ORDER BY path LIMIT $4",
             tenant, kept(after), now, limit,
         )  # fmt: skip
+        return [_stored(row).stream for row in rows]
+
+    async def streams_at(self, tenant: str, paths: Sequence[str], *, now: Millis) -> Sequence[Stream]:
+        rows = await self._database.select(
+            f"{SELECT_STREAMS} WHERE tenant = $1 AND path = ANY($2) AND NOT gone AND (due_at IS NULL OR due_at > $3)",
+            tenant, [kept(path) for path in paths], now,
+        )  # fmt: skip
+        return [_stored(row).stream for row in rows]
+
+    async def stream_states(self, *, after: int = 0, limit: int) -> Sequence[Stream]:
+        rows = await self._database.select(
+            f"{SELECT_STREAMS} WHERE state IS NOT NULL AND id > $1 ORDER BY id LIMIT $2", after, limit
+        )
         return [_stored(row).stream for row in rows]
 
     async def count_streams(self, tenant: str) -> int:
@@ -151,7 +165,7 @@ class PostgresStreams(OfDatabase, StreamStore):
 
     async def sweep_streams(self, now: Millis) -> None:
         async def job(lane: Lane) -> None:
-            for row in await lane.fetch(f"{_SELECT} WHERE due_at <= $1", now):
+            for row in await lane.fetch(f"{SELECT_STREAMS} WHERE due_at <= $1", now):
                 await _remove(lane, _stored(row))
 
         await self._database.submit(job)
@@ -179,9 +193,14 @@ def _values(stream: Stream) -> list[Any]:
     return [*facts, None if stream.gone else stream.due_at]
 
 
+def stored_stream(row: Any) -> Stream:
+    """Return the stream that a row of :data:`SELECT_STREAMS` says."""
+    return _stored(row).stream
+
+
 async def _at(lane: Lane, tenant: str, path: str, now: Millis) -> _Stored | None:
     """Return what is at a path, without what is due."""
-    rows = await lane.fetch(f"{_SELECT} WHERE tenant = $1 AND path = $2", tenant, kept(path))
+    rows = await lane.fetch(f"{SELECT_STREAMS} WHERE tenant = $1 AND path = $2", tenant, kept(path))
     found = _stored(rows[0]) if rows else None
     if found is None or not found.stream.has_ended(now):
         return found
@@ -190,7 +209,7 @@ async def _at(lane: Lane, tenant: str, path: str, now: Millis) -> _Stored | None
 
 
 async def _by_id(lane: Lane, id: int) -> _Stored | None:
-    rows = await lane.fetch(f"{_SELECT} WHERE id = $1", id)
+    rows = await lane.fetch(f"{SELECT_STREAMS} WHERE id = $1", id)
     return _stored(rows[0]) if rows else None
 
 
@@ -254,7 +273,7 @@ async def _parts(connection: Connection, stream: Stream, after: int) -> list[tup
     at, limit = stream, stream.tail
     while at.source is not None and after < (limit := min(limit, at.forked_at)):
         parts.append((at.source, limit))
-        row = await connection.fetchrow(f"{_SELECT} WHERE id = $1", at.source)
+        row = await connection.fetchrow(f"{SELECT_STREAMS} WHERE id = $1", at.source)
         if row is None:
             raise StoreUnavailable(f"what the stream {stream.path!r} is a fork of has gone meanwhile")
         at = _stored(row).stream

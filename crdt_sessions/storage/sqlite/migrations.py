@@ -299,6 +299,14 @@ STEPS: tuple[tuple[str, str], ...] = (
         CREATE TRIGGER shared_is_changed AFTER INSERT ON members BEGIN {_CHANGED.format("id = new.session")}; END;
         """,
     ),
+    (
+        "subscriptions to durable streams, as streams that have a state",
+        """
+        ALTER TABLE streams ADD COLUMN state TEXT;
+
+        CREATE INDEX streams_with_state ON streams (id) WHERE state IS NOT NULL;
+        """,
+    ),
 )
 """Name and statements. Append only: a released step never changes."""
 

@@ -92,6 +92,20 @@ class SqliteStreams(OfDatabase, StreamStore):
         )
         return [stream_of(row) for row in rows]
 
+    async def streams_at(self, tenant: str, paths: Sequence[str], *, now: Millis) -> Sequence[Stream]:
+        rows = await self._database.select(
+            f"{SELECT_STREAMS} WHERE tenant = ? AND path IN (SELECT value FROM json_each(?))"
+            " AND NOT gone AND (due_at IS NULL OR due_at > ?)",
+            (tenant, json.dumps(list(paths)), now),
+        )
+        return [stream_of(row) for row in rows]
+
+    async def stream_states(self, *, after: int = 0, limit: int) -> Sequence[Stream]:
+        rows = await self._database.select(
+            f"{SELECT_STREAMS} WHERE state IS NOT NULL AND id > ? ORDER BY id LIMIT ?", (after, limit)
+        )
+        return [stream_of(row) for row in rows]
+
     async def count_streams(self, tenant: str) -> int:
         rows = await self._database.select("SELECT count(*) FROM streams WHERE tenant = ?", (tenant,))
         return int(rows[0][0])

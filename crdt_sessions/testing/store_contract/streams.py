@@ -134,6 +134,23 @@ class StreamContract(StoreSuite):
             await _put(store, _new("source"), b"new")
             assert await _bytes(store, "source") == b"new"
 
+    async def test_streams_are_found_by_their_paths_and_those_that_have_a_state(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            await _put(store, _new("a"), b"12")
+            await _put(store, _new("due", ttl_s=1))
+            kept = await _put(store, _new("b", state='{"n": "\\u0000"}'))
+            other = await _put(store, _new("b", tenant="other", state="{}"))
+            later = Millis(NOW + 2000)
+            found = await store.streams_at("", ["b", "a", "due", "nowhere"], now=later)
+            assert {each.path: each.tail for each in found} == {"a": 2, "b": 0}
+            assert list(await store.streams_at("", [], now=NOW)) == []
+            assert list(await store.stream_states(limit=9)) == [kept, other]
+            assert list(await store.stream_states(limit=1)) == [kept]
+            assert list(await store.stream_states(after=kept.id, limit=9)) == [other]
+            changed = replace(kept, state=None)
+            await store.alter_stream("", "b", lambda _: StreamChange(changed), now=NOW)
+            assert list(await store.stream_states(limit=9)) == [other]
+
     async def test_a_stream_goes_when_its_time_has_come(self, tmp_path: Path) -> None:
         async with self.open(tmp_path) as store:
             await _put(store, _new("idle", ttl_s=10))

@@ -68,6 +68,10 @@ PUBLIC = frozenset(
         "health.healthz",
         "health.readyz",
         "mcp.metadata",
+        "subscriptions.read_keys",
+        "subscriptions.call_back",  # these three take the token that a worker was given with its turn
+        "subscriptions.ack_wake",
+        "subscriptions.release_claim",
         "mcp.metadata_of_path",
     }
 )
@@ -174,6 +178,12 @@ ROUTES: dict[str, Permission | None] = {
     "durable-streams.append_stream": Permission.WRITE,
     "durable-streams.read_stream": Permission.READ,
     "durable-streams.delete_stream": Permission.MANAGE,
+    "subscriptions.put_subscription": Permission.CREATE,
+    "subscriptions.get_subscription": Permission.READ,
+    "subscriptions.delete_subscription": Permission.MANAGE,
+    "subscriptions.add_streams": Permission.CREATE,
+    "subscriptions.remove_stream": Permission.CREATE,
+    "subscriptions.claim_subscription": Permission.CLAIM,
     "session-streams.read_events": Permission.READ,
     "session-streams.read_text": Permission.READ,
     "yjs-streams.read_updates": Permission.READ,

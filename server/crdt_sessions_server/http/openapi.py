@@ -50,6 +50,7 @@ _PATH_PARAMETERS = {
     "principal": "The principal's id.",
     "seq": "The version's number.",
     "id": "The delivery's id.",
+    "subscription": "The subscription's name.",
     "model": "The agent's name.",
     "file": "The file's name.",
     "path": "The stream's path, of any number of segments.",

@@ -76,7 +76,7 @@ def problem(kind: ProblemType, detail: str, /, **more: Any) -> Response:
     return response
 
 
-def problem_for(error: errors.CrdtSessionsError, **more: Any) -> Response:
+def problem_for(error: errors.CrdtSessionsError, /, **more: Any) -> Response:
     """Return the problem document for *error*: its class gives the type, its attributes are members."""
     facts = {key: value for key, value in vars(error).items() if isinstance(value, str | int | float | list)}
     if "status" in facts:

@@ -249,6 +249,42 @@ OF_ERRORS: dict[type[errors.CrdtSessionsError], ProblemType] = {
         "stream-read-only", 405, "A stream that can only be read",
         "Write to the session: as a Yjs peer, or with the routes under /v1/sessions.",
     ),
+    errors.SubscriptionNotFound: ProblemType(
+        "subscription-not-found", 404, "No such subscription",
+        "Check its name, or make it with PUT.",
+    ),
+    errors.SubscriptionExists: ProblemType(
+        "subscription-exists", 409, "The subscription exists already",
+        "Use it as it is, or delete it and make it anew; GET tells what it asks for.",
+    ),
+    errors.WebhookRefused: ProblemType(
+        "webhook-refused", 400, "Webhooks do not go there",
+        "Give the https URL of a host that everybody can reach; --webhooks-to-private allows others.",
+    ),
+    errors.BadWakeToken: ProblemType(
+        "bad-wake-token", 401, "Not a worker's token",
+        "Send the callback_token of the webhook, or the token of the claim, as Authorization: Bearer.",
+    ),
+    errors.WakeFenced: ProblemType(
+        "wake-fenced", 409, "The worker's turn is over",
+        "Stop; what you did is not noted. Wait for the next wake, and go on from its offsets.",
+    ),
+    errors.AlreadyClaimed: ProblemType(
+        "already-claimed", 409, "Another worker has the turn",
+        "Wait for the next line in the wake stream.",
+    ),
+    errors.NoPendingWork: ProblemType(
+        "no-pending-work", 409, "Nothing is new",
+        "Wait for the next line in the wake stream.",
+    ),
+    errors.BadAck: ProblemType(
+        "bad-ack", 409, "A worker cannot have come there",
+        "Ack an offset that a read of that stream gave you, not before the last one you acked.",
+    ),
+    errors.SubscriptionError: ProblemType(
+        "subscription-error", 409, "The subscription does not take that",
+        "Look at it with GET.",
+    ),
     errors.BadStreamRequest: ProblemType(
         "bad-stream-request", 400, "Not a request of the Durable Streams protocol",
         "Mend the headers, the query or the body; docs/how-to/durable-streams.md shows how they are meant.",

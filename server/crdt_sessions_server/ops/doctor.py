@@ -97,6 +97,8 @@ async def examine_server(url: str, say: Say) -> bool:
             say(f"  {error}")
         async for session in inspection.sessions():
             whole = _is_whole(session, say) and whole
+        async for stream in inspection.streams():
+            whole = streams.is_whole(stream, say) and whole
     say("all is well" if whole else "damaged; restore what is damaged from a backup")
     return whole
 

@@ -4,6 +4,7 @@ import { DurableStream, IdempotentProducer, stream } from '@durable-streams/clie
 import { createStateSchema } from '@durable-streams/state'
 import { createStreamDB } from '@durable-streams/state/db'
 import { YjsProvider } from '@durable-streams/y-durable-streams'
+import { Awareness } from 'y-protocols/awareness'
 import * as Y from 'yjs'
 
 process.on('unhandledRejection', () => {}) // the client leaks one for each request that a dead service cuts off
@@ -102,12 +103,19 @@ const commands = {
   },
   'state.close' ({ name }) { states.get(name).close() },
 
-  'yjs.open' ({ name, url, session, live = 'sse', headers = {} }) {
+  'yjs.open' ({ name, url, session, live = 'sse', headers = {}, insist = false }) {
     const doc = new Y.Doc()
-    const provider = new YjsProvider({ doc, baseUrl: `${url}/v1/streams/yjs`, docId: session, liveMode: live, headers })
+    const awareness = new Awareness(doc)
+    const provider = new YjsProvider({ doc, awareness, baseUrl: `${url}/v1/streams/yjs`, docId: session, liveMode: live, headers })
     const errors = []
     provider.on('error', error => errors.push(String(error)))
-    documents.set(name, { doc, provider, errors })
+    const insisting = insist ? setInterval(() => provider.connect(), 50) : undefined // it does nothing while connected
+    documents.set(name, { doc, provider, awareness, errors, insisting })
+  },
+  'yjs.say' ({ name, state }) { documents.get(name).awareness.setLocalState(state) },
+  'yjs.present' ({ name }) {
+    const { awareness } = documents.get(name)
+    return { own: awareness.clientID, states: Object.fromEntries(awareness.getStates()) }
   },
   'yjs.set' ({ name, key, value }) { documents.get(name).doc.getMap('state').set(key, value) },
   'yjs.see' ({ name }) {
@@ -116,7 +124,11 @@ const commands = {
   },
   async 'yjs.leave' ({ name }) { await documents.get(name).provider.disconnect() },
   async 'yjs.return' ({ name }) { await documents.get(name).provider.connect() },
-  'yjs.close' ({ name }) { documents.get(name).provider.destroy() }
+  'yjs.close' ({ name }) {
+    clearInterval(documents.get(name).insisting)
+    documents.get(name).provider.destroy()
+    documents.get(name).awareness.destroy()
+  }
 }
 
 for await (const line of createInterface({ input: process.stdin })) {

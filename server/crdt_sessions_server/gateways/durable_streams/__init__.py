@@ -2,7 +2,9 @@
 
 Source: the protocol's draft 1.0, and ``@durable-streams/server-conformance-tests`` 0.3.6. ``headers`` reads requests
 and spells answers, ``reading`` answers reads of anything that can be read as a stream, ``routes`` are the methods of
-streams of their own. ``views`` and ``updates`` show what is in a session as streams, and ``session_routes`` and
+streams of their own. ``paths`` says which paths are theirs. ``subscription_routes`` are the methods of
+subscriptions, with ``subscription_models``; ``signing`` has the key for their webhooks, and ``webhook_urls`` says
+where these may go. ``views`` and ``updates`` show what is in a session as streams, and ``session_routes`` and
 ``yjs_routes`` are their methods.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from quart import Blueprint, Response, request
 
@@ -142,6 +143,14 @@ _OF_ERRORS: dict[type[errors.StreamError], Callable[..., dict[str, str]]] = {
 }
 
 
+def _as_subscriptions_say(error: errors.StreamError) -> dict[str, Any]:
+    """Return the member by which clients of subscriptions tell errors apart."""
+    if not isinstance(error, errors.SubscriptionError):
+        return {}
+    facts = {key: value for key, value in vars(error).items() if isinstance(value, str | int)}
+    return {"error": {**facts, "code": error.code, "message": str(error)}}
+
+
 def as_the_protocol_says(routes: Blueprint) -> None:
     """Have the answers of *routes* carry the headers by which clients of the protocol go, errors too."""
 
@@ -152,7 +161,7 @@ def as_the_protocol_says(routes: Blueprint) -> None:
 
     @routes.errorhandler(errors.StreamError)
     async def refused(error: errors.StreamError) -> Response:
-        response = problem_for(error)
+        response = problem_for(error, **_as_subscriptions_say(error))
         tell = _OF_ERRORS.get(type(error))
         response.headers.update({} if tell is None else tell(error))
         response.headers["Cache-Control"] = "no-store"

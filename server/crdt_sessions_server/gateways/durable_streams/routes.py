@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from quart import Blueprint, Response, request
 from quart_schema import tag
 
 from crdt_sessions import errors
-from crdt_sessions.errors import AccessDenied, BadStreamRequest
+from crdt_sessions.errors import AccessDenied
 from crdt_sessions.runtime import SessionRegistry, Streams
 from crdt_sessions.storage import Stream
 from crdt_sessions.streams import NOW, Append, Creation, place, spelled
@@ -25,14 +23,10 @@ from crdt_sessions_server.gateways.durable_streams.headers import (
     of_time,
     says_closed,
 )
+from crdt_sessions_server.gateways.durable_streams.paths import VIEWS, check_own, here
 from crdt_sessions_server.gateways.durable_streams.reading import QUERY, Found, answered
 from crdt_sessions_server.http.describing import BYTES, NOTHING, SSE, Parameter, answers, reads, refuses, takes
 
-_PATH = re.compile(r"[^\u0000-\u001F\u007F-\u009F\ud800-\udfff]{1,500}")
-_VIEWS = ("sessions", "yjs")
-"""First segments of paths that show sessions."""
-_RESERVED = ("__ds", *_VIEWS)
-"""First segments of paths that are no streams of their own."""
 _ANY = {"application/octet-stream": BYTES}
 _WHERE = {names.NEXT: "Where the stream ends.", names.CLOSED: "`true` if nothing can follow."}
 
@@ -65,7 +59,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         told = {"Content-Type": stream.content_type, **of_stream(stream)}
         if new:
             registry.audit.note("stream.create", principal.id, tenant=tenant, path=path)
-            told["Location"] = _url()
+            told["Location"] = here()
         return Response(b"", 201 if new else 200, headers=told)
 
     @streams.post("/<path:path>")
@@ -173,14 +167,9 @@ def _entered(path: str) -> str:
         StreamReadOnly: it shows a session.
         AccessDenied: the token is not for it.
     """
-    segments = path.split("/")
-    if segments[0] in _VIEWS and request.method not in ("GET", "HEAD"):
+    if path.split("/")[0] in VIEWS and request.method not in ("GET", "HEAD"):
         raise errors.StreamReadOnly(path=path)
-    if _PATH.fullmatch(path) is None or not {"", ".", ".."}.isdisjoint(segments) or segments[0] in _RESERVED:
-        raise BadStreamRequest(
-            why=f"a stream's path has 1 to 500 characters, no control characters, none of the segments '', '.' and"
-            f" '..', and does not begin with {' or '.join(_RESERVED)}"
-        )
+    check_own(path)
     principal = current_principal()
     if not principal.may_enter(path):
         raise AccessDenied(what="this token is not for that stream")
@@ -190,11 +179,6 @@ def _entered(path: str) -> str:
 def _described(stream: Stream) -> Response:
     told = {"Content-Type": stream.content_type, "Cache-Control": "no-store"}
     return Response(b"", headers={**told, **of_stream(stream), **of_time(stream)})
-
-
-def _url() -> str:
-    raw = request.scope.get("raw_path")
-    return f"{request.scheme}://{request.host}{request.path if raw is None else raw.decode('latin-1')}"
 
 
 class _Own:

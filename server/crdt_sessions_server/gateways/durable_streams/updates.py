@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from crdt_sessions.ids import SessionId
 from crdt_sessions.runtime import SessionRegistry
+from crdt_sessions.runtime.recent import Recent
 from crdt_sessions.streams import NOW
 from crdt_sessions.wire.varint import buffer
 from crdt_sessions_server.gateways.durable_streams.reading import Found
 from crdt_sessions_server.gateways.durable_streams.views import View, position_of, seq_of, spelled_in
 
-_VECTORS = 64
-
-
-class Vectors:
-    """State vectors of documents at offsets that readers were given lately: so they are told what is new only."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
-
-    def remember(self, offset: str, vector: bytes) -> None:
-        """Note what a reader has that comes back with *offset*."""
-        self._kept[offset] = vector
-        self._kept.move_to_end(offset)
-        if len(self._kept) > _VECTORS:
-            self._kept.popitem(last=False)
-
-    def get(self, offset: str) -> bytes | None:
-        """Return what whoever comes with *offset* has; None if that is forgotten."""
-        return self._kept.get(offset)
+Vectors = Recent[str, bytes]
+"""State vectors of documents at offsets that readers were given lately: so they are told what is new only."""
 
 
 class Updates(View):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
+import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +18,7 @@ from typing import Any
 
 from crdt_sessions.errors import BadStreamRequest, OffsetExpired, SessionNotFound, StreamNotFound
 from crdt_sessions.ids import Seq, SessionId, name_of
-from crdt_sessions.model import MessageRemoved, MessageReplaced
+from crdt_sessions.model import MessageCursor, MessageRemoved, MessageReplaced, PartBegan, PartChanged, TextAdded
 from crdt_sessions.runtime import (
     MetaChanged,
     Position,
@@ -28,13 +30,14 @@ from crdt_sessions.runtime import (
     StateChanged,
     whole,
 )
+from crdt_sessions.runtime.recent import Recent
 from crdt_sessions.streams import NOW, START, place, spelled
 from crdt_sessions_server.gateways.durable_streams.reading import Found
 from crdt_sessions_server.http.streaming import compact
 
 BREATH_S = 0.05
 """A reader is told of what changed in so many seconds at once: how things are is told whole, not what was added."""
-_PLACE = re.compile(r"([0-9]{16})_([0-9a-f]{1,32})_([\w.-]{1,120})")
+_PLACE = re.compile(r"([0-9]{16})_([0-9a-f]{1,32})_([\w.-]{1,120})(?:~[0-9a-f]{16})?")
 
 
 class View(ABC):
@@ -107,11 +110,27 @@ def seq_of(offset: str) -> int:
     return -1 if position is None else position.seq
 
 
+Cursors = Recent[str, dict[str, MessageCursor]]
+"""What readers have of messages that are being written, by the offset that they were given."""
+
+
 class Events(View):
-    """Messages, runs, state and what the session is, as change messages of Durable State: each says how it is now."""
+    """Messages, runs, state and what the session is, as change messages of Durable State: each says how it is now.
+
+    Args:
+        registry: the sessions.
+        session: which one.
+        cursors: what readers have of messages that are being written: they are told what is added only. If None,
+            such a message is told whole each time.
+    """
 
     content_type = "application/json"
     seq_of = staticmethod(seq_of)
+
+    def __init__(self, registry: SessionRegistry, session: SessionId, cursors: Cursors | None = None) -> None:
+        super().__init__(registry, session)
+        self._cursors = cursors
+        self.name += "" if cursors is None else "-added"
 
     async def read(self, offset: str) -> Found:
         """Return what follows an offset."""
@@ -119,15 +138,26 @@ class Events(View):
             if offset == NOW:
                 tail = spelled_in(session, session.engine.log.tail)
                 return Found(b"", tail, tail, up_to_date=True, last=False)
-            projector = Projector(session, position_of(offset), presence=False)
+            position, added = position_of(offset), self._cursors is not None
+            if position is not None and self._cursors is not None:
+                position.messages = copy.deepcopy(self._cursors.get(offset, {}))
+            projector = Projector(session, position, presence=False)
             told: list[dict[str, Any]] = [{"headers": {"control": "reset"}}] if projector.reset else []
             async for events in projector.take_in_turns():
-                told += [change for event in whole(session, events) for change in _changes(event)]
+                told += [change for event in whole(session, events) for change in _changes(event, added=added)]
             data = "".join(f"{compact(change)}," for change in told).encode()
-            return Found(data, offset, spelled_in(session, projector.position.seq), up_to_date=True, last=False)
+            tail = spelled_in(session, projector.position.seq)
+            if self._cursors is not None and (told_of := projector.position.messages):
+                tail += f"~{_digest(told_of)}"  # two readers may have come there with more and with less of a text
+                self._cursors.remember(tail, copy.deepcopy(told_of))
+            return Found(data, offset, tail, up_to_date=True, last=False)
 
 
-def _changes(event: SessionEvent) -> Iterator[dict[str, Any]]:
+def _digest(cursors: dict[str, MessageCursor]) -> str:
+    return hashlib.blake2b(repr(sorted(cursors.items())).encode(), digest_size=8).hexdigest()
+
+
+def _changes(event: SessionEvent, *, added: bool) -> Iterator[dict[str, Any]]:
     match event:
         case MessageReplaced(id, value):
             yield _upsert("message", id, value.to_json())
@@ -139,12 +169,21 @@ def _changes(event: SessionEvent) -> Iterator[dict[str, Any]]:
             yield _upsert("session", "session", meta.to_json())
         case StateChanged(state):
             yield _upsert("state", "state", state)
+        case TextAdded(message, part, offset, text) if added:
+            said = {"messageId": message, "part": part, "offset": offset, "text": text}
+            yield _change("text", f"{message}/{part}/{offset}", said, "insert")
+        case PartBegan(message, part, value) | PartChanged(message, part, value) if added:
+            yield _upsert("part", f"{message}/{part}", {"messageId": message, "part": part, "value": value.to_json()})
         case _:
             pass  # of a message that is told whole
 
 
 def _upsert(kind: str, key: str, value: dict[str, Any]) -> dict[str, Any]:
-    return {"type": kind, "key": key, "value": value, "headers": {"operation": "upsert"}}
+    return _change(kind, key, value, "upsert")
+
+
+def _change(kind: str, key: str, value: dict[str, Any], operation: str) -> dict[str, Any]:
+    return {"type": kind, "key": key, "value": value, "headers": {"operation": operation}}
 
 
 class Text(View):

@@ -8,11 +8,13 @@ from quart_schema import tag
 from crdt_sessions import errors
 from crdt_sessions.errors import BadStreamRequest, StreamNotFound, WireError
 from crdt_sessions.runtime import SessionRegistry
-from crdt_sessions.streams import START
+from crdt_sessions.runtime.recent import Recent
+from crdt_sessions.streams import NOW, START
 from crdt_sessions.sync import Actor
 from crdt_sessions.wire.varint import Reader
 from crdt_sessions_server.auth import asked_session, current_principal
 from crdt_sessions_server.gateways.durable_streams import headers as names
+from crdt_sessions_server.gateways.durable_streams.awareness import Awareness, announce, check_name
 from crdt_sessions_server.gateways.durable_streams.headers import as_the_protocol_says, asked_batch, says_closed
 from crdt_sessions_server.gateways.durable_streams.reading import QUERY, answered_view
 from crdt_sessions_server.gateways.durable_streams.updates import Updates, Vectors
@@ -20,7 +22,9 @@ from crdt_sessions_server.http.describing import BYTES, LINES, NOTHING, SSE, Par
 from crdt_sessions_server.rest.sessions import creates, delete_for_good
 
 _SNAPSHOT = "_snapshot"
+_VECTORS = 64
 _OCTETS = {"application/octet-stream": BYTES}
+_AWARENESS = Parameter("awareness", "`default`: who is present, instead of the document.", "query")
 _REFUSES = (errors.BadStreamRequest, errors.BadSessionId, errors.StreamNotFound)
 
 
@@ -28,17 +32,19 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     """Return the routes of sessions as Yjs documents."""
     streams = Blueprint("yjs-streams", __name__, url_prefix="/v1/streams/yjs/docs")
     as_the_protocol_says(streams)
-    vectors = Vectors()
+    vectors: Vectors = Recent(_VECTORS)
 
     @streams.get("/<room:name>")
     @tag(["streams"])
-    @reads(*QUERY)
+    @reads(*QUERY, _AWARENESS)
     @answers(200, {**_OCTETS, SSE: LINES}, "Updates, each with its length before it; a snapshot without.")
     @answers(307, NOTHING, "Where the newest snapshot is (`offset=snapshot`).", {"Location": "Its URL."})
     @refuses(*_REFUSES)
     async def read_updates(name: str) -> Response:
         """Read the Yjs updates of a session, as ``y-durable-streams`` does."""
-        _no_awareness()
+        if _asks_for_awareness():
+            awareness = Awareness(registry, asked_session(name))
+            return await answered_view(awareness, registry.clock, registry.long_poll_s)
         updates = Updates(registry, asked_session(name), vectors)
         offset = request.args.get("offset", START)
         if offset == "snapshot" or offset.endswith(_SNAPSHOT):
@@ -46,6 +52,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         return await answered_view(updates, registry.clock, registry.long_poll_s)
 
     _writing(streams, registry, vectors)
+    _deleting(streams, registry)
     return streams
 
 
@@ -57,8 +64,9 @@ def _writing(streams: Blueprint, registry: SessionRegistry, vectors: Vectors) ->
     @refuses(*_REFUSES)
     async def put_document(name: str) -> Response:
         """Have a session, and make it if need be."""
-        _no_awareness()
         session, principal = asked_session(name), current_principal()
+        if _asks_for_awareness():
+            return Response(b"", headers={names.NEXT: (await Awareness(registry, session).read(NOW)).end})
         new = await registry.store.get(session) is None
         async with registry.open(session, create=creates(registry, principal), by=principal.id):
             _, tail = await Updates(registry, session, vectors).snapshot()
@@ -70,15 +78,21 @@ def _writing(streams: Blueprint, registry: SessionRegistry, vectors: Vectors) ->
     @streams.post("/<room:name>")
     @tag(["streams"])
     @takes(_OCTETS)
-    @reads(Parameter(names.PRODUCER, "Names the producer; what comes twice is taken twice, which changes nothing."))
+    @reads(
+        Parameter(names.PRODUCER, "Names the producer; what comes twice is taken twice, which changes nothing."),
+        _AWARENESS,
+    )
     @answers(200, NOTHING, "The producer's updates are on disk.", {names.NEXT: "Where the updates end."})
     @answers(204, {}, "They are on disk.", {names.NEXT: "Where the updates end."})
     @refuses(*_REFUSES, errors.StreamReadOnly, errors.UpdateError, errors.EarlyUpdate)
     async def post_updates(name: str) -> Response:
-        """Bring Yjs updates, each with its length before it."""
-        _no_awareness()
+        """Bring Yjs updates, each with its length before it; with `awareness=default`, awareness updates."""
         session, principal, batch = asked_session(name), current_principal(), asked_batch()
-        updates = _updates(await request.get_data())
+        body = await request.get_data()
+        if _asks_for_awareness():
+            await announce(registry, session, Actor(principal.id, principal.rights), _bytes(body))
+            return Response(b"", 204, headers={names.NEXT: (await Awareness(registry, session).read(NOW)).end})
+        updates = _updates(_bytes(body))
         if says_closed() and not updates:
             raise errors.StreamReadOnly(path=name)  # clients say so when they leave; the session goes on
         async with registry.open(session) as live:
@@ -90,13 +104,16 @@ def _writing(streams: Blueprint, registry: SessionRegistry, vectors: Vectors) ->
             told |= {names.EPOCH: str(batch.epoch), names.PRODUCER_SEQ: str(batch.seq)}
         return Response(b"", 204 if batch is None else 200, headers=told)
 
+
+def _deleting(streams: Blueprint, registry: SessionRegistry) -> None:
     @streams.delete("/<room:name>")
     @tag(["streams"])
     @answers(204)
     @refuses(*_REFUSES)
     async def delete_document(name: str) -> Response:
         """Delete a session for good. It does not come back by being asked for (`PUT`)."""
-        _no_awareness()
+        if _asks_for_awareness():
+            raise errors.StreamReadOnly(path=f"{name}?awareness")  # each presence ends by itself
         try:
             await delete_for_good(registry, asked_session(name))
         except errors.SessionNotFound:
@@ -104,18 +121,24 @@ def _writing(streams: Blueprint, registry: SessionRegistry, vectors: Vectors) ->
         return Response(b"", 204)
 
 
-def _no_awareness() -> None:
-    """Return unless presence is asked for, which is not offered here.
+def _asks_for_awareness() -> bool:
+    """Whether presence is asked for, and not the document.
 
     Raises:
-        StreamNotFound: it is.
+        StreamNotFound: it is, under another name than the dialect's own.
     """
-    if "awareness" in request.args:
-        raise StreamNotFound(path=f"{request.path}?awareness")
+    name = request.args.get("awareness")
+    if name is not None:
+        check_name(name, request.path)
+    return name is not None
 
 
-def _updates(body: bytes | str) -> list[bytes]:
-    reader = Reader(body if isinstance(body, bytes) else body.encode())
+def _bytes(body: bytes | str) -> bytes:
+    return body if isinstance(body, bytes) else body.encode()  # Quart types both
+
+
+def _updates(body: bytes) -> list[bytes]:
+    reader = Reader(body)
     found = []
     try:
         while reader.remaining:

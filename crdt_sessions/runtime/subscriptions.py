@@ -1,0 +1,547 @@
+"""Subscriptions of a process: they are kept as streams that have a state, and their workers are woken.
+
+What is decided stands in :mod:`crdt_sessions.streams.subscriptions`. Here it is stored, in one transaction each, and
+done: a webhook is posted, or a line appended to the stream that workers read. All of it is found again in the store,
+so whoever goes on after a crash, or another process that shares the store, does what is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import httpx
+
+from crdt_sessions.clock import Clock
+from crdt_sessions.errors import (
+    CrdtSessionsError,
+    SubscriptionExists,
+    SubscriptionNotFound,
+    TooMany,
+)
+from crdt_sessions.ids import Millis
+from crdt_sessions.runtime.streams import Streams
+from crdt_sessions.runtime.webhooks import Reply
+from crdt_sessions.signals import Signal
+from crdt_sessions.storage import Batch, Decide, Stream, StreamChange, StreamFacts, StreamStore
+from crdt_sessions.streams import subscriptions as rules
+from crdt_sessions.streams.changes import Append
+from crdt_sessions.streams.subscriptions import End, Ends, Subscription, Wanted, Worker
+
+_log = logging.getLogger("crdt_sessions.subscriptions")
+
+Key = tuple[str, str]
+"""The tenant, and the subscription's id."""
+Deliver = Callable[[str, bytes], Awaitable[Reply]]
+"""Posts a body to a URL, signed; raises OSError or httpx.HTTPError."""
+
+RESERVED = "__ds"
+"""The first segment of paths that are no streams."""
+_PREFIX = f"{RESERVED}/subscriptions/"
+_TYPE = "application/json"
+_MOST = 1000
+"""A tenant has so many subscriptions at the most."""
+_PAGE = 500
+_LOOK_EVERY_S = 5.0
+"""Where others write to the store, too, it is looked at so often."""
+_LOOK_ANEW = 12
+"""Every so many times, also for streams that were made meanwhile."""
+_LONGEST_WAIT_S = 3600.0
+_AFTER_FAILURE_S = 1.0
+
+
+class Subscriptions:
+    """The subscriptions of a process.
+
+    Args:
+        streams: what is subscribed to.
+        store: where all is kept.
+        clock: the only source of time.
+        deliver: how to post to webhooks.
+        shared: whether other processes use the store, too.
+        rng: source of names, secrets and jitter.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        store: StreamStore,
+        clock: Clock,
+        deliver: Deliver,
+        *,
+        shared: bool = False,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._streams = streams
+        self._store = store
+        self._clock = clock
+        self._deliver = deliver
+        self._shared = shared
+        self._rng = rng or random.SystemRandom()
+        self._known: dict[str, dict[str, Subscription]] = {}
+        self._news: dict[Key, dict[str, int]] = {}  # and the paths where something may be new, with when it was
+        self._noted = 0
+        self._changed = Signal()
+        self._telling: dict[Key, asyncio.Task[None]] = {}
+        streams.on_change = self._note
+
+    # -- what is asked for ---------------------------------------------------------------------------------------
+
+    async def put(self, tenant: str, id: str, wanted: Wanted, *, owner: str, url: str) -> tuple[Subscription, bool]:
+        """Make a subscription; return it once it is durable, and whether it is new.
+
+        Args:
+            tenant: whose it is.
+            id: its name.
+            wanted: what is asked for.
+            owner: the principal who asks.
+            url: where it is, as they see it.
+
+        Raises:
+            SubscriptionExists: there is one of that name that asks for something else.
+            BadStreamRequest: it follows too many streams.
+            TooMany: the tenant has as many as it may have.
+        """
+        if len(self._known.get(tenant, {})) >= _MOST and id not in self._known[tenant]:
+            raise TooMany(what="subscriptions of a tenant", limit=_MOST)
+        now = self._clock.now()
+        new = Subscription(id, wanted, self._name("s"), url, now)
+        ends = await self._ends(tenant, wanted.streams)
+        if wanted.pattern is not None:
+            ends |= await self._meant(tenant, new)
+        new = rules.backfilled(rules.followed(new, wanted.streams, ends), ends)
+        made = [(new, True)]
+
+        def decide(facts: StreamFacts) -> StreamChange | None:
+            if facts.stream is None:
+                made.append((new, True))
+                state = rules.spelled_out(new)
+                return StreamChange(Stream(tenant, _PREFIX + id, _TYPE, owner, now, now, state=state))
+            found = _of(facts.stream)
+            if found.wanted != wanted:
+                raise SubscriptionExists(subscription=id)
+            made.append((found, False))
+            return None
+
+        await self._store.alter_stream(tenant, _PREFIX + id, decide, now=now)
+        found, is_new = made[-1]
+        self._remember(tenant, found)
+        if is_new:  # what was written meanwhile was not seen
+            self._note_of((tenant, id), await self._meant(tenant, found) if wanted.pattern is not None else ())
+        return found, is_new
+
+    async def get(self, tenant: str, id: str) -> Subscription:
+        """Return a subscription.
+
+        Raises:
+            SubscriptionNotFound: there is none.
+        """
+        found = await self._store.stream(tenant, _PREFIX + id, now=self._clock.now())
+        if found is None:
+            self._forget(tenant, id)
+            raise SubscriptionNotFound(subscription=id)
+        return _of(found)
+
+    async def delete(self, tenant: str, id: str) -> bool:
+        """Delete a subscription; return whether there was one. What its workers say from now on is refused."""
+        there: list[bool] = []
+
+        def decide(facts: StreamFacts) -> StreamChange | None:
+            there.append(facts.stream is not None)
+            return StreamChange(None) if there[-1] else None
+
+        await self._store.alter_stream(tenant, _PREFIX + id, decide, now=self._clock.now())
+        self._forget(tenant, id)
+        return there[-1]
+
+    async def follow(self, tenant: str, id: str, paths: Sequence[str]) -> None:
+        """Follow further streams, from where they end now.
+
+        Raises:
+            SubscriptionNotFound: there is no such subscription.
+            BadStreamRequest: they are too many.
+        """
+        await self._alter((tenant, id), lambda found, ends: rules.followed(found, paths, ends), paths)
+
+    async def leave(self, tenant: str, id: str, path: str) -> None:
+        """Follow a stream no more by its path.
+
+        Raises:
+            SubscriptionNotFound: there is no such subscription.
+        """
+        await self._alter((tenant, id), lambda found, ends: rules.left(found, path))
+
+    async def claim(self, tenant: str, id: str, worker: str) -> tuple[Subscription, list[dict[str, Any]]]:
+        """Give a worker its turn; return the subscription, and what it is told of the streams.
+
+        Raises:
+            SubscriptionNotFound: there is no such subscription.
+            BadStreamRequest, AlreadyClaimed, NoPendingWork: there is no turn for it.
+        """
+        wake, told = self._name("w"), list[dict[str, Any]]()
+
+        def change(found: Subscription, ends: Ends) -> Subscription:
+            now = self._clock.now()
+            after = rules.claimed(rules.stepped(found, ends, now, wake), worker, now)
+            told[:] = after.told(ends)
+            return after
+
+        return await self._alter((tenant, id), change, self._news.get((tenant, id), ())), told
+
+    async def ack(
+        self,
+        tenant: str,
+        id: str,
+        worker: Worker,
+        acks: Sequence[tuple[str, str]],
+        *,
+        done: bool,
+    ) -> bool:
+        """Note how far a worker has come; return whether another one is to be woken.
+
+        Args:
+            tenant: whose subscription it is.
+            id: its name.
+            worker: what it shows.
+            acks: paths, and the offsets up to which they were worked on.
+            done: whether its turn is over; else it goes on as long again.
+
+        Raises:
+            SubscriptionNotFound, BadWakeToken, WakeFenced: it is not its turn.
+            BadAck: it cannot have come there.
+            BadStreamRequest: workers of this subscription are woken otherwise.
+        """
+        wake = self._name("w")
+
+        def change(found: Subscription, ends: Ends) -> Subscription:
+            rules.check_worker(found, worker)
+            now = self._clock.now()
+            after = rules.acked(found, acks, ends, now, done=done)
+            return rules.stepped(after, ends, now, wake) if done else after
+
+        after = await self._alter((tenant, id), change, self._news.get((tenant, id), ()))
+        return done and after.wake == wake
+
+    async def release(self, tenant: str, id: str, worker: Worker) -> None:
+        """End a worker's turn, whatever it has done; if something is new still, another one is woken.
+
+        Raises:
+            SubscriptionNotFound, BadWakeToken, WakeFenced: it is not its turn.
+            BadStreamRequest: workers that a webhook wakes release nothing.
+        """
+        wake = self._name("w")
+
+        def change(found: Subscription, ends: Ends) -> Subscription:
+            rules.check_worker(found, worker)
+            return rules.stepped(rules.released(found), ends, self._clock.now(), wake)
+
+        await self._alter((tenant, id), change)
+
+    # -- what is to be done --------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Wake workers until cancelled."""
+        looks = 0
+        try:
+            while True:
+                seen = self._changed.count
+                try:
+                    if self._shared or not looks:
+                        await self._look(anew=looks % _LOOK_ANEW == 0)
+                        looks += 1
+                    await self._step()
+                    pause = self._pause()
+                except CrdtSessionsError as error:
+                    _log.error("subscriptions cannot be looked at: %s", error)
+                    pause = _AFTER_FAILURE_S
+                await self._wait(seen, pause)
+        finally:
+            for task in self._telling.values():
+                task.cancel()
+            await asyncio.gather(*self._telling.values(), return_exceptions=True)
+
+    async def _look(self, *, anew: bool) -> None:
+        """Read all subscriptions of the store; *anew*, or those not known yet, with the streams that they mean."""
+        found = {(stream.tenant, id): _of(stream) async for id, stream in self._stored()}
+        for tenant, id in [(tenant, id) for tenant, ids in self._known.items() for id in ids]:
+            if (tenant, id) not in found:
+                self._forget(tenant, id)
+        for (tenant, id), subscription in found.items():
+            known = self._known.get(tenant, {})
+            unseen = subscription.wanted.pattern is not None and (anew or id not in known)
+            self._remember(tenant, subscription)
+            self._note_of((tenant, id), await self._meant(tenant, subscription) if unseen else ())
+
+    async def _stored(self) -> AsyncIterator[tuple[str, Stream]]:
+        after = 0
+        while page := await self._store.stream_states(after=after, limit=_PAGE):
+            for stream in page:
+                if stream.path.startswith(_PREFIX):
+                    yield stream.path.removeprefix(_PREFIX), stream
+            after = page[-1].id
+
+    async def _step(self) -> None:
+        """Do what is due."""
+        now = self._clock.now()
+        for key in [key for key in self._keys() if self._is_due(key, now)]:
+            seen = dict(self._news.get(key, {}))
+            try:
+                found = await self._alter(key, partial(rules.stepped, now=now, wake=self._name("w")), seen)
+            except SubscriptionNotFound:
+                continue
+            self._seen(key, seen)
+            if found.wake is not None and found.due_at is not None and found.due_at <= now:
+                self._begin_telling(key, found)
+
+    def _keys(self) -> set[Key]:
+        return {*self._news, *((tenant, id) for tenant, ids in self._known.items() for id in ids)}
+
+    def _is_due(self, key: Key, now: Millis) -> bool:
+        """Whether the time of something has come, or something is new that is not waited for already."""
+        found = self._known.get(key[0], {}).get(key[1])
+        if found is None:
+            return key in self._news
+        if found.next_at is not None and found.next_at <= now and key not in self._telling:
+            return True
+        news = self._news.get(key)
+        return news is not None and (found.wake is None or not news.keys() <= found.links.keys())
+
+    def _seen(self, key: Key, seen: Mapping[str, int]) -> None:
+        """Forget news that was looked at, unless it came once more."""
+        left = {path: at for path, at in self._news.get(key, {}).items() if seen.get(path) != at}
+        self._news.pop(key, None)
+        if left:
+            self._news[key] = left
+
+    def _begin_telling(self, key: Key, subscription: Subscription) -> None:
+        if key in self._telling:
+            return  # it is about to be, or its end is looked at again
+        task = asyncio.create_task(self._tell(key, subscription), name=f"wake {key[1]}")
+        self._telling[key] = task
+
+        def ended(task: asyncio.Task[None]) -> None:
+            del self._telling[key]
+            if not task.cancelled() and task.exception() is not None:
+                _log.error("a worker of the subscription %s was not woken", key[1], exc_info=task.exception())
+            self._changed.notify_all()
+
+        task.add_done_callback(ended)
+
+    async def _tell(self, key: Key, subscription: Subscription) -> None:
+        """Tell a worker of a wake, and note what came of it."""
+        wake = subscription.wake
+        assert wake is not None
+        try:
+            if subscription.wanted.webhook is not None:
+                await self._post(key, wake, subscription.wanted.webhook)
+            else:
+                await self._announce(key, subscription)
+                await self._alter(key, lambda found, ends: rules.told_of(found, wake))
+        except SubscriptionNotFound:
+            return  # it was deleted meanwhile
+        except (OSError, httpx.HTTPError, httpx.InvalidURL, CrdtSessionsError) as error:
+            _log.warning("a worker of the subscription %s cannot be woken: %s", key[1], error)
+            jitter = self._rng.uniform(0.8, 1.2)
+            now = self._clock.now()
+            try:
+                await self._alter(key, lambda found, ends: rules.failed(found, wake, now, jitter))
+            except CrdtSessionsError as again:
+                _log.error("that cannot be noted: %s", again)  # its turn will be over, and then it is tried again
+
+    async def _announce(self, key: Key, subscription: Subscription) -> None:
+        """Tell those who read the wake stream; what is told twice is appended once."""
+        event = {
+            "type": "wake",
+            "subscription_id": subscription.id,
+            "stream": next(iter(subscription.pending_at_wake), ""),
+            "generation": subscription.generation,
+            "ts": self._clock.now(),
+        }
+        batch = Batch(f"{_PREFIX}{subscription.id}/{subscription.origin}", subscription.generation, 0)
+        stream = subscription.wanted.wake_stream or ""
+        await self._streams.append(key[0], stream, Append(json.dumps(event).encode(), _TYPE, batch=batch))
+
+    async def _post(self, key: Key, wake: str, url: str) -> None:
+        told: list[dict[str, Any]] = []
+        ours: list[bool] = []
+        now = self._clock.now()
+
+        def change(found: Subscription, ends: Ends) -> Subscription:
+            after = rules.posting(found, wake, now)
+            told[:], ours[:] = found.told(ends), [after is not found]
+            return after
+
+        found = await self._alter(key, change)
+        if not ours[-1]:
+            return  # another process tells of it, or it is over
+        reply = await self._deliver(url, json.dumps(_body(found, key[0], told)).encode())
+        if not 200 <= reply.status < 300:
+            raise OSError(f"HTTP {reply.status}")
+        again = self._name("w")
+
+        def heard(found: Subscription, ends: Ends) -> Subscription:
+            after = rules.told_of(found, wake)
+            if _says_done(reply):
+                after = rules.stepped(rules.finished(after, wake), ends, self._clock.now(), again)
+            return after
+
+        await self._alter(key, heard, self._news.get(key, ()))
+
+    # -- the store -----------------------------------------------------------------------------------------------
+
+    async def _alter(
+        self, key: Key, change: Callable[[Subscription, Ends], Subscription], paths: Iterable[str] = ()
+    ) -> Subscription:
+        """Change a subscription; return it once that is durable.
+
+        Args:
+            key: which one.
+            change: is called with it, and with where the streams end that it follows, and those at *paths*.
+            paths: of streams that it may not follow yet.
+
+        Raises:
+            SubscriptionNotFound: there is none.
+        """
+        tenant, id = key
+        extra = set(paths)
+        done: list[Subscription] = []
+        while not done:
+            found = await self.get(tenant, id)
+            ends = await self._ends(tenant, {*found.links, *extra})
+            decide = _deciding(id, found.links.keys(), partial(_changed, change, ends), done)
+            await self._store.alter_stream(tenant, _PREFIX + id, decide, now=self._clock.now())
+        self._remember(tenant, done[0])
+        return done[0]
+
+    async def _ends(self, tenant: str, paths: Iterable[str]) -> dict[str, End]:
+        found = await self._store.streams_at(tenant, sorted(paths), now=self._clock.now())
+        return {stream.path: End(stream.id, stream.tail) for stream in found}
+
+    async def _meant(self, tenant: str, subscription: Subscription) -> dict[str, End]:
+        """Return the streams there are that the subscription's pattern means."""
+        found: dict[str, End] = {}
+        after = ""
+        while page := await self._store.streams(tenant, after=after, limit=_PAGE, now=self._clock.now()):
+            found |= {
+                stream.path: End(stream.id, stream.tail)
+                for stream in page
+                if stream.state is None and subscription.wanted.means(stream.path)
+            }
+            after = page[-1].path
+        return found
+
+    # -- what is known -------------------------------------------------------------------------------------------
+
+    def _note(self, tenant: str, path: str) -> None:
+        """Note that something may be new at a path."""
+        for id, each in self._known.get(tenant, {}).items():
+            if path in each.links or each.wanted.means(path):
+                self._note_of((tenant, id), (path,))
+
+    def _note_of(self, key: Key, paths: Iterable[str]) -> None:
+        """Note that something may be new of a subscription, at *paths* among others."""
+        self._noted += 1
+        self._news.setdefault(key, {}).update(dict.fromkeys(paths, self._noted))
+        self._changed.notify_all()
+
+    def _remember(self, tenant: str, subscription: Subscription) -> None:
+        before = self._known.setdefault(tenant, {}).get(subscription.id)
+        self._known[tenant][subscription.id] = subscription
+        if before is None or before.next_at != subscription.next_at:
+            self._changed.notify_all()
+
+    def _forget(self, tenant: str, id: str) -> None:
+        known = self._known.get(tenant, {})
+        known.pop(id, None)
+        if not known:
+            self._known.pop(tenant, None)
+        self._news.pop((tenant, id), None)
+
+    def _name(self, kind: str) -> str:
+        return f"{kind}_{self._rng.getrandbits(128):032x}"
+
+    # -- waiting -------------------------------------------------------------------------------------------------
+
+    def _pause(self) -> float:
+        """Return after how many seconds something is due."""
+        times = (
+            each.next_at
+            for tenant, ids in self._known.items()
+            for id, each in ids.items()
+            if (tenant, id) not in self._telling
+        )
+        next_at = min((at for at in times if at is not None), default=None)
+        most = _LOOK_EVERY_S if self._shared else _LONGEST_WAIT_S
+        if next_at is None:
+            return most
+        return min(most, max(0.0, (next_at - self._clock.now()) / 1000))
+
+    async def _wait(self, seen: int, seconds: float) -> None:
+        """Wait until something has changed since it was *seen*, or for so long."""
+        sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
+        changed = asyncio.ensure_future(self._changed.wait_for(lambda: self._changed.count != seen))
+        try:
+            await asyncio.wait({sleeping, changed}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiting in (sleeping, changed):
+                waiting.cancel()
+            await asyncio.gather(sleeping, changed, return_exceptions=True)
+
+
+def _of(stream: Stream) -> Subscription:
+    return rules.read_back(stream.state or "")
+
+
+def _changed(
+    change: Callable[[Subscription, Ends], Subscription], ends: Ends, subscription: Subscription
+) -> Subscription:
+    return change(subscription, ends)
+
+
+def _deciding(
+    id: str, known: Set[str], change: Callable[[Subscription], Subscription], done: list[Subscription]
+) -> Decide:
+    """Return what changes a subscription, and puts it into *done*; not if it follows others than those *known*."""
+
+    def decide(facts: StreamFacts) -> StreamChange | None:
+        if facts.stream is None:
+            raise SubscriptionNotFound(subscription=id)
+        before = _of(facts.stream)
+        done.clear()
+        if not before.links.keys() <= known:
+            return None
+        after = change(before)
+        done.append(after)
+        return None if after == before else StreamChange(replace(facts.stream, state=rules.spelled_out(after)))
+
+    return decide
+
+
+def worker_token(tenant: str, subscription: Subscription) -> str:
+    """Return what the worker of a wake shows: whose the subscription is, too, since it has no other token."""
+    return f"{tenant.encode().hex()}.{subscription.token()}"
+
+
+def _body(subscription: Subscription, tenant: str, told: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "subscription_id": subscription.id,
+        "wake_id": subscription.wake,
+        "generation": subscription.generation,
+        "streams": told,
+        "callback_url": f"{subscription.url}/callback",
+        "callback_token": worker_token(tenant, subscription),
+    }
+
+
+def _says_done(reply: Reply) -> bool:
+    try:
+        answered = json.loads(reply.body)
+    except ValueError:
+        return False
+    return isinstance(answered, dict) and answered.get("done") is True

@@ -1,0 +1,38 @@
+"""Paths of streams: which of them are streams of their own, and what they are called outside."""
+
+from __future__ import annotations
+
+import re
+
+from quart import request
+
+from crdt_sessions.errors import BadStreamRequest
+from crdt_sessions.runtime.subscriptions import RESERVED
+
+NAME = re.compile(r"[^\u0000-\u001F\u007F-\u009F\ud800-\udfff]{1,200}")
+"""Names of subscriptions."""
+VIEWS = ("sessions", "yjs")
+"""First segments of paths that show sessions."""
+_PATH = re.compile(r"[^\u0000-\u001F\u007F-\u009F\ud800-\udfff]{1,500}")
+_RESERVED = (RESERVED, *VIEWS)
+
+
+def check_own(path: str) -> None:
+    """Return if a *path* can be that of a stream of its own.
+
+    Raises:
+        BadStreamRequest: it cannot.
+    """
+    segments = path.split("/")
+    if _PATH.fullmatch(path) is None or not {"", ".", ".."}.isdisjoint(segments) or segments[0] in _RESERVED:
+        raise BadStreamRequest(
+            why=f"a stream's path has 1 to 500 characters, no control characters, none of the segments '', '.' and"
+            f" '..', and does not begin with {' or '.join(_RESERVED)}"
+        )
+
+
+def here() -> str:
+    """Return the URL that is asked for, as it was spelled, without its query."""
+    raw = request.scope.get("raw_path")
+    path = request.path if raw is None else raw.partition(b"?")[0].decode("latin-1")
+    return f"{request.scheme}://{request.host}{path}"
