@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,10 @@ def _asked(command: list[str], folder: Path = ROOT) -> Any:
 def main() -> int:
     """Look up everything; return the exit status."""
     found = python_packages()
-    for lock in sorted(ROOT.glob("**/package-lock.json")):
-        if "node_modules" not in lock.parts:
-            found += node_packages(lock.parent)
+    folders = [lock.parent for lock in sorted(ROOT.glob("**/package-lock.json")) if "node_modules" not in lock.parts]
+    with ThreadPoolExecutor() as waiting:
+        for each in waiting.map(node_packages, folders):
+            found += each
     for each in found:
         print(f"vulnerable: {each}", file=sys.stderr)
     return 1 if found else 0

@@ -18,14 +18,17 @@ if [ "$(node -p 'process.versions.node.split(".")[0]')" -lt 20 ]; then
   echo "NOTE: Node $(node --version) is too old (20 or newer is needed): tests that need it will be SKIPPED."
   exit 0
 fi
+install() {
+  if npm --prefix "$1" ci --silent --no-audit --no-fund; then
+    touch "$1/node_modules/.package-lock.json"
+  else
+    echo "NOTE: npm could not install the packages of $1: tests that need them will be SKIPPED."
+  fi
+}
 for folder in tests/interop/js tests/gateways/js tests/streams/js tests/mcp/js examples/web examples/gateways examples/editors; do
   if [ ! -f "$folder/node_modules/.package-lock.json" ] || [ "$folder/package-lock.json" -nt "$folder/node_modules/.package-lock.json" ]; then
     echo "installing npm packages of $folder (each of these folders takes 30 to 120 MB on disk, and up to a minute) ..."
-    npm --prefix "$folder" ci --silent --no-audit --no-fund || {
-      echo "NOTE: npm could not install the packages of $folder: tests that need them will be SKIPPED."
-      exit 0
-    }
-    touch "$folder/node_modules/.package-lock.json"
+    install "$folder" & # beside the others, and Chromium: most of it is waiting for the network
   fi
 done
 if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then
@@ -44,3 +47,4 @@ for program in nginx caddy; do # front ends that the service is tried behind; th
   fi
   command -v $program >/dev/null || echo "NOTE: $program is missing: its test will be SKIPPED. On Debian: apt-get install $program"
 done
+wait

@@ -2,6 +2,7 @@
 
 import datetime
 import functools
+import gc
 import os
 import ssl
 import sys
@@ -13,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from tests.interop.node import NodePeers
 from tests.processes import Process, Server, command
@@ -31,6 +32,7 @@ settings.register_profile(
     stateful_step_count=sample("steps"),
     derandomize=PROFILE == "ci",
     deadline=None,
+    phases=[phase for phase in Phase if phase is not Phase.shrink or sample("shrinking")],
     suppress_health_check=_QUIET,
 )
 settings.load_profile(PROFILE)
@@ -52,6 +54,12 @@ def pytest_collection_modifyitems(items):
         raise pytest.UsageError(f"workers would run one of several tests of the same name only: {twice}")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish():
+    """Look at the modules and the thousands of tests no more whenever garbage is collected: they stay to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -78,11 +86,24 @@ def server(tmp_path):
 
 
 @pytest.fixture
-def js():
-    """Real JavaScript clients."""
+def room(request):
+    """The name of a session for each test of those that share a service."""
+    return "".join(char if char.isalnum() else "-" for char in request.node.name)[-100:].strip("-")
+
+
+@pytest.fixture(scope="module")
+def node():
+    """A process of Node, which takes a third of a second to start."""
     peers = NodePeers()
     yield peers
     peers.close()
+
+
+@pytest.fixture
+def js(node):
+    """Real JavaScript clients."""
+    yield node
+    node("reset")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -123,6 +124,8 @@ def _serve(requests: socket.socket) -> None:
     )
     for module in (*service, *agents):
         importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # whose collector looks at what was imported writes into each page of it, and gets a copy of its own
     requests.send(b"!")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who watch
     while True:

@@ -11,6 +11,7 @@ NIGHTLY = PROFILE == "nightly"
 
 _TABLE = {  # dev, ci, nightly
     "examples": (50, 60, 10_000),  # of each property, by Hypothesis
+    "shrinking": (1, 1, 1),  # whether an example that fails is made smaller; mutants need none to look at
     "steps": (30, 40, 200),  # of each of its state machines
     "schedules": (60, 100, 1_000),  # in which two people decide at the same instant
     "kills": (10, 8, 930),  # of the service, at random instants

@@ -47,9 +47,3 @@ def service(tmp_path_factory):
     server = guarded(tmp_path_factory.mktemp("access"))
     yield server
     server.close()
-
-
-@pytest.fixture
-def room(request):
-    """A session for each test."""
-    return "".join(char if char.isalnum() else "-" for char in request.node.name)[-100:].strip("-")

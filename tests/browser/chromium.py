@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,15 @@ needs_chromium = [
         reason="needs Chromium: apt-get install chromium",
     ),
 ]
+
+
+def in_chromium(test):
+    """Mark a test that starts a browser of its own."""
+    for mark in needs_chromium:
+        test = mark(test)
+    return test
+
+
 PHONE = {"viewport": {"width": 390, "height": 844}, "hasTouch": True, "isMobile": True}
 
 
@@ -89,6 +99,11 @@ class Page:
 
     def axe(self):
         return self._browser("axe", page=self.id)
+
+    def shot(self, name):
+        """Take a picture into the folder that SHOTS names, for somebody who wants to look."""
+        if folder := os.environ.get("SHOTS"):
+            self.do("screenshot", {"path": f"{folder}/{name}"})
 
     def errors(self):
         return self._browser("errors", page=self.id)

@@ -3,22 +3,18 @@ import fs from 'node:fs'
 import { createRequire } from 'node:module'
 import path from 'node:path'
 import { serve } from '../interop/js/commands.mjs'
+import { DESK, launch } from './browser.mjs'
 
 const require = createRequire(path.join(import.meta.dirname, '../interop/js/package.json'))
-const { chromium } = require('playwright-core')
 const axe = fs.readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8')
 const patience = Number(process.argv[2]) * 1000
 
-const executablePath = ['/usr/bin/chromium', '/usr/bin/google-chrome'].find(file => fs.existsSync(file))
-const browser = await chromium.launch({
-  executablePath,
-  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
-})
+const browser = await launch()
 const pages = new Map()
 
 const commands = {
   async open ({ page: id, context = {}, beside }) {
-    const room = beside ? pages.get(beside).context : await browser.newContext({ viewport: { width: 1280, height: 800 }, ...context })
+    const room = beside ? pages.get(beside).context : await browser.newContext({ ...DESK, ...context })
     const page = await room.newPage()
     page.setDefaultTimeout(patience)
     const errors = []

@@ -1,27 +1,18 @@
 // Opens what README's two browser quickstarts serve, in a real Chromium, and talks to the agent. Prints what it saw.
-import fs from 'node:fs'
-import { createRequire } from 'node:module'
-import path from 'node:path'
+import { DESK, launch, shot, until } from './browser.mjs'
 
-const require = createRequire(path.join(import.meta.dirname, '../interop/js/package.json'))
-const { chromium } = require('playwright-core')
-
-const [stock, chat, shots] = process.argv.slice(2)
-const executablePath = ['/usr/bin/chromium', '/usr/bin/google-chrome'].find(file => fs.existsSync(file))
-const browser = await chromium.launch({
-  executablePath,
-  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
-})
+const [stock, chat] = process.argv.slice(2)
+const browser = await launch()
 const errors = []
 const open = async url => {
-  const page = await (await browser.newContext()).newPage()
+  const page = await (await browser.newContext(DESK)).newPage()
   page.on('pageerror', error => errors.push(String(error)))
   page.on('console', message => { if (message.type() === 'error' && !message.location().url.endsWith('/favicon.ico')) errors.push(message.text()) })
   await page.goto(url)
   return page
 }
 const say = async (page, text) => { await page.fill('input', text); await page.press('input', 'Enter') }
-const shows = (page, text) => page.waitForFunction(text => document.body.innerText.includes(text), text)
+const shows = (page, text) => until(page, text => document.body.innerText.includes(text), text)
 
 const one = await open(stock)
 const other = await open(stock)
@@ -36,7 +27,7 @@ await shows(asking, 'assistant: You said: hello from useChat')
 await shows(other, 'You said: hello from useChat')
 await asking.reload()
 await shows(asking, 'You said: hello from stock Yjs')
-await one.screenshot({ path: path.join(shots, 'stock.png') })
-await asking.screenshot({ path: path.join(shots, 'chat.png') })
+await shot(one, 'stock.png')
+await shot(asking, 'chat.png')
 await browser.close()
 console.log(JSON.stringify({ errors }))

@@ -128,7 +128,7 @@ def table(browser, service, pages, request):
 
 
 @pytest.mark.parametrize("table", TRIED, indirect=True)
-def test_two_people_and_an_agent_write_and_what_the_agent_did_is_undone(table, request, tmp_path):
+def test_two_people_and_an_agent_write_and_what_the_agent_did_is_undone(table, request):
     editor = request.node.callspec.params["table"]
     artifact = {"codemirror": "text", "quill": "text"}.get(editor, editor)
     table.ann.do("type", WRITABLE, "We go by car to Oslo.")
@@ -142,7 +142,7 @@ def test_two_people_and_an_agent_write_and_what_the_agent_did_is_undone(table, r
     table.bob.do("type", WRITABLE, "Bob: ")
     table.both_say("Bob: We go by train to Oslo.")
     for name, page in (("desk", table.ann), ("phone", table.bob)):
-        page.do("screenshot", {"path": str(tmp_path / f"{name}.png")})
+        page.shot(f"{editor}-{name}.png")
     table.ann.click("#undo:enabled")
     table.both_say("Bob: We go by car to Oslo.")
 
@@ -154,7 +154,7 @@ def test_lexical_binds_to_the_session(table):
 
 
 @pytest.mark.parametrize("table", ["tiptap"], indirect=True)
-def test_a_suggestion_is_accepted_here_and_rejected_there_and_one_of_them_counts(table, tmp_path):
+def test_a_suggestion_is_accepted_here_and_rejected_there_and_one_of_them_counts(table):
     table.ann.do("type", WRITABLE, "We go by car to Oslo.")
     table.both_say("We go by car to Oslo.")
     table.robot.does("tiptap", lambda draft: draft.suggest("**train**", of="car", note="no traffic"), has="car")
@@ -169,5 +169,5 @@ def test_a_suggestion_is_accepted_here_and_rejected_there_and_one_of_them_counts
     table.both_say("We go by train to Oslo.")
     assert table.ann.text("#editor strong") == "train"
     for name, page in (("desk", table.ann), ("phone", table.bob)):
-        page.do("screenshot", {"path": str(tmp_path / f"{name}.png")})
+        page.shot(f"suggestion-{name}.png")
         assert page.eval("document.documentElement.scrollWidth <= window.innerWidth"), "it fits"

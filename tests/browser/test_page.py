@@ -1,25 +1,20 @@
 """The demo page in a real browser: two tabs, an agent, an offline switch, a reload."""
 
 import json
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from crdt_sessions_server.http.pages import PAGE
 from examples.replay_server import recordings
 from tests.access.conftest import bearer, guarded, token
-from tests.interop.node import AVAILABLE, WHY_NOT, needs_node
+from tests.browser.chromium import in_chromium
+from tests.interop.node import needs_node
 from tests.processes import PATIENCE, ROOT, Process, Replay, Server
 
-CHROMIUM = any(shutil.which(name) for name in ("chromium", "google-chrome"))
 
-
-@pytest.mark.browser
-@pytest.mark.skipif(not AVAILABLE, reason=WHY_NOT)
-@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium")
+@in_chromium
 def test_two_people_and_an_agent_share_the_page(tmp_path):
     server = Server(tmp_path / "sessions.db", "--default-agent", "assistant")
     replay = Replay(100)
@@ -27,11 +22,9 @@ def test_two_people_and_an_agent_share_the_page(tmp_path):
     booker = Process(sys.executable, ROOT / "examples/approval.py", "--url", server.url, fork=True)
     with server.http() as http:
         http.post("/v1/sessions", json={"id": "room"})  # else the page asks, hears 404, and the console says so
-    shots = Path(tmp_path / "shots")
-    shots.mkdir()
     try:
         done = subprocess.run(
-            ["node", ROOT / "tests/browser/page.mjs", server.url, "room", shots],
+            ["node", ROOT / "tests/browser/page.mjs", server.url, "room"],
             capture_output=True, text=True, timeout=150, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr + "\n".join(agent.lines + server.lines)
@@ -73,9 +66,7 @@ def test_the_built_page_is_what_its_source_builds(tmp_path):
     assert built == served, "the page in the package is stale: run make page"
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(not AVAILABLE, reason=WHY_NOT)
-@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium")
+@in_chromium
 def test_the_page_of_a_service_with_tokens_shows_who_wrote_what(tmp_path):
     server = guarded(tmp_path, "--page")
     backend = bearer("backend", "service")
@@ -84,11 +75,9 @@ def test_the_page_of_a_service_with_tokens_shows_who_wrote_what(tmp_path):
         asked = {"text": "By Ann, it says", "author": {"id": "ann", "name": "Ann", "kind": "human"}}
         http.post("/v1/sessions/room/messages", json=asked)
     tokens = [token("ann", "editor", name="Ann"), token("eve", "editor"), token("vera", "viewer", name="Vera")]
-    shots = tmp_path / "shots"
-    shots.mkdir()
     try:
         done = subprocess.run(
-            ["node", ROOT / "tests/browser/known.mjs", server.url, "room", shots, *tokens],
+            ["node", ROOT / "tests/browser/known.mjs", server.url, "room", *tokens],
             capture_output=True, text=True, timeout=100, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr + "\n".join(server.lines)

@@ -1,18 +1,15 @@
 """The browser quickstarts of README.md, as they stand: stock Yjs and useChat, each in a Vite of its own, in Chromium."""
 
 import json
-import shutil
 import subprocess
 import sys
 
 import pytest
 
+from tests.browser.chromium import in_chromium
 from tests.docs.page import blocks
 from tests.docs.reader import PACKAGES, link_packages
-from tests.interop.node import AVAILABLE
 from tests.processes import PATIENCE, ROOT, Process, Server, free_port
-
-CHROMIUM = any(shutil.which(name) for name in ("chromium", "google-chrome"))
 
 # what `npm create vite@latest chat -- --template react` makes, but for its looks
 _TEMPLATE = {
@@ -26,9 +23,8 @@ _TEMPLATE = {
 }
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(not AVAILABLE or not (PACKAGES / "vite").is_dir(), reason="needs Node: make setup")
-@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium")
+@in_chromium
+@pytest.mark.skipif(not (PACKAGES / "vite").is_dir(), reason="needs Node: make setup")
 def test_the_browser_quickstarts_of_the_readme_work_as_they_stand(tmp_path):
     server = Server(tmp_path / "s.db")
     found = blocks(ROOT / "README.md")
@@ -42,7 +38,7 @@ def test_the_browser_quickstarts_of_the_readme_work_as_they_stand(tmp_path):
     try:
         urls = [each.wait_for(r"Local: +(http\S+)")[1] for each in (stock, chat)]
         done = subprocess.run(
-            ["node", ROOT / "tests/browser/quickstarts.mjs", *urls, tmp_path],
+            ["node", ROOT / "tests/browser/quickstarts.mjs", *urls],
             capture_output=True, text=True, timeout=2 * PATIENCE, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr + "\n".join(agent.lines + stock.lines + chat.lines)

@@ -12,9 +12,24 @@ from crdt_sessions.model.strings import derived
 from tests.processes import PATIENCE, Server
 
 
-async def test_two_peers_converse_and_see_each_other(server):
-    async with connect(server.url, "room", name="Ann", id="ann") as ann:
-        async with connect(server.url, "room", name="Bob", id="bob", device="phone") as bob:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    process = Server(tmp_path_factory.mktemp("peers") / "s.db")
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def mortal(tmp_path):
+    """A service of one test, which kills it."""
+    process = Server(tmp_path / "s.db")
+    yield process
+    process.close()
+
+
+async def test_two_peers_converse_and_see_each_other(server, room):
+    async with connect(server.url, room, name="Ann", id="ann") as ann:
+        async with connect(server.url, room, name="Bob", id="bob", device="phone") as bob:
             posted = await ann.post("Plan my weekend")
             assert ann.unacknowledged == 0
             await bob.until(lambda: [m.text for m in bob.messages.all() if m.seq] == ["Plan my weekend"])
@@ -28,15 +43,15 @@ async def test_two_peers_converse_and_see_each_other(server):
         await ann.until(lambda: ann.present() == {})
 
 
-async def test_posting_an_id_twice_is_posting_it_once(server):
-    async with connect(server.url, "room") as peer:
+async def test_posting_an_id_twice_is_posting_it_once(server, room):
+    async with connect(server.url, room) as peer:
         first = await peer.post("once", id="key")
         again = await peer.post("twice", id="key")
         assert (first.text, again.text, len(peer.messages.all())) == ("once", "once", 1)
 
 
-async def test_a_stream_is_seen_while_it_is_written_and_ends_once(server):
-    async with connect(server.url, "room", kind="agent", name="writer") as agent, connect(server.url, "room") as ann:
+async def test_a_stream_is_seen_while_it_is_written_and_ends_once(server, room):
+    async with connect(server.url, room, kind="agent", name="writer") as agent, connect(server.url, room) as ann:
         seen = []
 
         async def watch():
@@ -65,8 +80,8 @@ async def test_a_stream_is_seen_while_it_is_written_and_ends_once(server):
                 pass
 
 
-async def test_a_failing_answer_keeps_what_it_wrote_and_says_why(server):
-    async with connect(server.url, "room") as peer:
+async def test_a_failing_answer_keeps_what_it_wrote_and_says_why(server, room):
+    async with connect(server.url, room) as peer:
         with pytest.raises(RunFailed):
             async with peer.stream(run_id="r") as out:
                 await out.write("so far")
@@ -77,8 +92,8 @@ async def test_a_failing_answer_keeps_what_it_wrote_and_says_why(server):
         assert (out.message.text, out.message.done) == ("so far", True)
 
 
-async def test_a_long_buffer_goes_on_in_further_parts(server):
-    async with connect(server.url, "room") as peer, connect(server.url, "room") as other:
+async def test_a_long_buffer_goes_on_in_further_parts(server, room):
+    async with connect(server.url, room) as peer, connect(server.url, room) as other:
         words = [f"wörd{n} " for n in range(6000)]
         async with peer.stream(run_id="r") as out:
             for word in words:
@@ -90,16 +105,16 @@ async def test_a_long_buffer_goes_on_in_further_parts(server):
         assert [part.continues for part in message.parts] == [None] + [True] * (len(message.parts) - 1)
 
 
-async def test_surrogates_torn_apart_by_a_token_stream_are_joined(server):
-    async with connect(server.url, "room") as peer:
+async def test_surrogates_torn_apart_by_a_token_stream_are_joined(server, room):
+    async with connect(server.url, room) as peer:
         async with peer.stream(run_id="r") as out:
             for token in ("a", "\ud83d", "\ude00", "b\ud83d"):
                 await out.write(token)
         assert out.message.text == "a😀b\N{REPLACEMENT CHARACTER}"
 
 
-async def test_offline_edits_merge_and_nothing_is_acknowledged_meanwhile(server):
-    async with connect(server.url, "room", name="Ann") as ann, connect(server.url, "room") as bob:
+async def test_offline_edits_merge_and_nothing_is_acknowledged_meanwhile(server, room):
+    async with connect(server.url, room, name="Ann") as ann, connect(server.url, room) as bob:
         ann.go_offline()
         await ann.until(lambda: not ann.connected)
         mine = await ann.post("written offline", wait=False)
@@ -112,54 +127,54 @@ async def test_offline_edits_merge_and_nothing_is_acknowledged_meanwhile(server)
         await ann.until(lambda: ann.messages.all() == bob.messages.all())
 
 
-async def test_a_local_file_carries_a_peer_through_its_own_death(server, tmp_path):
+async def test_a_local_file_carries_a_peer_through_its_own_death(mortal, tmp_path, room):
     file = tmp_path / "phone.db"
-    server.kill()
-    async with connect(server.url, "room", offline=file) as peer:
+    mortal.kill()
+    async with connect(mortal.url, room, offline=file) as peer:
         await peer.post("before I died", wait=False)
         peer.edit(lambda view: text.insert(view.document.doc.get("draft", type=Text), 0, "é"))
-    revived = server.again()
+    revived = mortal.again()
     try:
-        async with connect(server.url, "room", offline=file) as peer:
+        async with connect(mortal.url, room, offline=file) as peer:
             assert [m.text for m in peer.messages.all()] == ["before I died"]
             await peer.durable()
-        async with connect(server.url, "room") as other:
+        async with connect(mortal.url, room) as other:
             assert [m.text for m in other.messages.all()] == ["before I died"]
             assert str(other.view.document.doc.get("draft", type=Text)) == "é"
     finally:
         revived.close()
 
 
-async def test_a_restarted_server_is_found_again(server):
-    async with connect(server.url, "room") as peer:
+async def test_a_restarted_server_is_found_again(mortal, room):
+    async with connect(mortal.url, room) as peer:
         await peer.post("one")
-        server.kill()
+        mortal.kill()
         await peer.until(lambda: not peer.connected)
         await peer.post("two", wait=False)
-        revived = server.again()
+        revived = mortal.again()
         try:
             await asyncio.wait_for(peer.durable(), PATIENCE)
-            async with connect(server.url, "room") as other:
+            async with connect(mortal.url, room) as other:
                 assert [m.text for m in other.messages.all()] == ["one", "two"]
         finally:
             revived.close()
 
 
-async def test_a_permanent_refusal_ends_the_peer_with_its_reason(server):
+async def test_a_permanent_refusal_ends_the_peer_with_its_reason(server, room):
     with server.http() as http:
-        http.post("/v1/sessions", json={"id": "room"})
-        async with connect(server.url, "room") as peer:
-            http.delete("/v1/sessions/room")
+        http.post("/v1/sessions", json={"id": room})
+        async with connect(server.url, room) as peer:
+            http.delete(f"/v1/sessions/{room}")
             with pytest.raises(ConnectionClosed) as caught:
                 await peer.until(lambda: False)
             assert caught.value.code == 4404
         with pytest.raises(ConnectionClosed):
-            async with connect(server.url, "room"):
+            async with connect(server.url, room):
                 pass
 
 
-async def test_follow_yields_finished_messages_in_order(server):
-    async with connect(server.url, "room") as peer:
+async def test_follow_yields_finished_messages_in_order(server, room):
+    async with connect(server.url, room) as peer:
         await peer.post("one")
         followed = []
 
@@ -179,7 +194,7 @@ async def test_follow_yields_finished_messages_in_order(server):
         assert followed == ["one", "two, slowly", "three"]
 
 
-async def test_an_agent_answers_each_question_once_and_survives_a_bad_one(server):
+async def test_an_agent_answers_each_question_once_and_survives_a_bad_one(server, room):
     agent = Agent(server.url, name="echo")
 
     @agent.on_run
@@ -189,7 +204,7 @@ async def test_an_agent_answers_each_question_once_and_survives_a_bad_one(server
         await run.out.write(f"{len(run.messages())}: {run.message.text}")
 
     working = asyncio.create_task(agent.work())
-    async with connect(server.url, "room") as ann:
+    async with connect(server.url, room) as ann:
         await ann.post("bad")
         await ann.post("good")
         await ann.until(lambda: sum(run.status in ("completed", "failed") for run in ann.view.runs.all()) == 2)
@@ -200,43 +215,43 @@ async def test_an_agent_answers_each_question_once_and_survives_a_bad_one(server
         await asyncio.gather(working, return_exceptions=True)
 
 
-async def test_a_second_server_on_the_same_file_says_so(server):
+async def test_a_second_server_on_the_same_file_says_so(mortal):
     with pytest.raises(AssertionError, match="in use by another process"):
-        Server(server.database)
+        Server(mortal.database)
 
 
-async def test_what_was_written_last_is_handed_over_on_leaving(server):
-    async with connect(server.url, "room") as peer:
+async def test_what_was_written_last_is_handed_over_on_leaving(server, room):
+    async with connect(server.url, room) as peer:
         peer.edit(lambda view: view.state.update({"last": "words"}))
-    async with connect(server.url, "room") as other:
+    async with connect(server.url, room) as other:
         assert dict(other.view.state.items()) == {"last": "words"}
 
 
-async def test_a_local_copy_of_a_deleted_session_is_not_merged_into_its_successor(server, tmp_path):
-    async with connect(server.url, "room", offline=tmp_path / "p.db") as peer:
+async def test_a_local_copy_of_a_deleted_session_is_not_merged_into_its_successor(server, tmp_path, room):
+    async with connect(server.url, room, offline=tmp_path / "p.db") as peer:
         await peer.post("of the first generation")
     with server.http() as http:
-        http.delete("/v1/sessions/room")
-        http.post("/v1/sessions", json={"id": "room"})
-        async with connect(server.url, "room", offline=tmp_path / "p.db") as peer:
+        http.delete(f"/v1/sessions/{room}")
+        http.post("/v1/sessions", json={"id": room})
+        async with connect(server.url, room, offline=tmp_path / "p.db") as peer:
             with pytest.raises(ConnectionClosed) as caught:
                 await peer.synced()
         assert caught.value.code == 4409
-        assert http.get("/v1/sessions/room").json()["messages"] == 0
+        assert http.get(f"/v1/sessions/{room}").json()["messages"] == 0
 
 
-async def test_a_change_that_is_too_large_is_said_to_its_author(server):
+async def test_a_change_that_is_too_large_is_said_to_its_author(server, room):
     from crdt_sessions.errors import TooLarge
     from crdt_sessions.limits import Limits
 
-    async with connect(server.url, "room", limits=Limits(max_frame_bytes=2000)) as peer:
+    async with connect(server.url, room, limits=Limits(max_frame_bytes=2000)) as peer:
         with pytest.raises(TooLarge):
             await peer.post("x" * 3000)
 
 
 @pytest.mark.parametrize("stop", [asyncio.CancelledError, KeyboardInterrupt, SystemExit])
-async def test_a_process_that_stops_leaves_its_run_to_a_successor(server, stop):
-    async with connect(server.url, "room") as peer:
+async def test_a_process_that_stops_leaves_its_run_to_a_successor(server, stop, room):
+    async with connect(server.url, room) as peer:
         with pytest.raises(stop):
             async with peer.stream(run_id="r") as out:
                 await out.write("half an ")
@@ -250,8 +265,8 @@ async def test_a_process_that_stops_leaves_its_run_to_a_successor(server, stop):
         assert (message.text, len(message.parts)) == ("half an answer", 1)
 
 
-async def test_an_error_may_say_anything(server):
-    async with connect(server.url, "room") as peer:
+async def test_an_error_may_say_anything(server, room):
+    async with connect(server.url, room) as peer:
         with pytest.raises(RunFailed):
             async with peer.stream(run_id="r"):
                 raise RunFailed("half \ud83d")

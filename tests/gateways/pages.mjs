@@ -1,15 +1,9 @@
 // Drives the four front ends of examples/gateways in a real Chromium. Prints what it saw as JSON.
-import fs from 'node:fs'
-import { createRequire } from 'node:module'
-import path from 'node:path'
+import { DESK, launch, shot } from '../browser/browser.mjs'
 
-const require = createRequire(path.join(import.meta.dirname, '../interop/js/package.json'))
-const { chromium } = require('playwright-core')
-
-const [url, shots] = process.argv.slice(2)
-const executablePath = ['/usr/bin/chromium', '/usr/bin/google-chrome'].find(file => fs.existsSync(file))
-const browser = await chromium.launch({ executablePath, args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking'] })
-const page = await browser.newPage({ viewport: { width: 1280, height: 860 } })
+const [url] = process.argv.slice(2)
+const browser = await launch()
+const page = await browser.newPage(DESK)
 const seen = { errors: [] }
 page.on('pageerror', error => seen.errors.push(String(error)))
 page.on('console', message => { if (message.type() === 'error') seen.errors.push(message.text()) })
@@ -46,11 +40,11 @@ for (const [index, name] of names.entries()) {
   await frame(name).press('input', 'Enter')
   if (index === 0) {
     await until('streaming', all => all[0].some(([role, text]) => role === 'assistant' && text.includes('one')))
-    await page.screenshot({ path: path.join(shots, 'streaming.png') })
+    await shot(page, 'streaming.png')
   }
   await until(name, all => same(all) && all[0].length === 2 * index + 2 && all[0].at(-1)[1] === `You said: ${said}`)
 }
-await page.screenshot({ path: path.join(shots, 'all.png') })
+await shot(page, 'all.png')
 
 // useChat is reloaded in the middle of an answer
 const long = Array.from({ length: 30 }, (_, index) => `word${index}`).join(' ')
@@ -71,6 +65,6 @@ seen.final = await until('stopped', all => same(all) && all[0].length === 12 && 
 await page.waitForTimeout(1000)
 seen.later = await until('still the same', same)
 await page.setViewportSize({ width: 420, height: 900 })
-await page.screenshot({ path: path.join(shots, 'narrow.png'), fullPage: true })
+await shot(page, 'narrow.png', { fullPage: true })
 console.log(JSON.stringify(seen))
 await browser.close()

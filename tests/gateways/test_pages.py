@@ -4,34 +4,29 @@ They are built and started as docs/how-to/chat-clients.md says.
 """
 
 import json
-import shutil
 import subprocess
 import sys
 
 import pytest
 
-from tests.gateways.conftest import AVAILABLE
+from tests.browser.chromium import in_chromium
 from tests.processes import PATIENCE, ROOT, Process, free_port
 
 PAGES = ROOT / "examples/gateways"
-CHROMIUM = any(shutil.which(name) for name in ("chromium", "google-chrome"))
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(not AVAILABLE or not (PAGES / "node_modules").is_dir(), reason="needs Node: make setup")
-@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium")
+@in_chromium
+@pytest.mark.skipif(not (PAGES / "node_modules").is_dir(), reason="needs Node: make setup")
 def test_four_front_ends_show_one_conversation(tmp_path):
     subprocess.run(["node", PAGES / "build.mjs", PAGES / "dist"], check=True, timeout=PATIENCE)
     port, pages = free_port(), free_port()
     example = Process(
         sys.executable, PAGES / "run.py", "--port", port, "--pages-port", pages, "--database", tmp_path / "s.db",
     )  # fmt: skip
-    shots = tmp_path / "shots"
-    shots.mkdir()
     try:
         url = example.wait_for(r"open (http\S+)", 30)[1]
         done = subprocess.run(
-            ["node", ROOT / "tests/gateways/pages.mjs", url, shots],
+            ["node", ROOT / "tests/gateways/pages.mjs", url],
             capture_output=True, text=True, timeout=200, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr + "\n".join(example.lines)

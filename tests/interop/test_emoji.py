@@ -8,7 +8,7 @@ from pycrdt import Text, XmlFragment
 
 from crdt_sessions import connect
 from crdt_sessions.model import SessionDoc, decode_extent, encode_verified
-from tests.interop.node import NodePeers, needs_node
+from tests.interop.node import needs_node
 from tests.processes import Server
 from tests.profiles import sample
 
@@ -20,13 +20,6 @@ def server(tmp_path_factory):
     process = Server(tmp_path_factory.mktemp("emoji") / "sessions.db")
     yield process
     process.close()
-
-
-@pytest.fixture(scope="module")
-def js():
-    peers = NodePeers()
-    yield peers
-    peers.close()
 
 
 def in_python(server, room):

@@ -1,12 +1,11 @@
 """Unmodified Hocuspocus providers of three generations, on /v1/hocuspocus."""
 
-import httpx
 import pytest
 
 from crdt_sessions_server.auth import Role
 from tests.access.conftest import TOKENS, bearer, guarded, token
 from tests.interop.node import needs_node
-from tests.processes import PATIENCE
+from tests.processes import Server
 
 pytestmark = [pytest.mark.interop, needs_node]
 VERSIONS = pytest.mark.parametrize("version", [2, 3, 4])
@@ -15,22 +14,20 @@ VERSIONS = pytest.mark.parametrize("version", [2, 3, 4])
 class Providers:
     """Providers in a process of Node, each on a socket of its own unless it is said on which."""
 
-    def __init__(self, js, server, version):
+    def __init__(self, js, server, version, room="room"):
         self.js = js
+        self.room = room
         self.url = f"{server.url.replace('http', 'ws', 1)}/v1/hocuspocus"
         self.version = version
 
     def socket(self, socket):
         self.js("socket", socket=socket, url=self.url, version=self.version)
 
-    def attach(self, peer, name="room", *, socket=None, **options):
+    def attach(self, peer, name=None, *, socket=None, **options):
         if socket is None:
             self.socket(peer)
+        name = name or self.room
         self.js("attach", peer=peer, socket=socket or peer, name=name, version=self.version, **options)
-
-    def moved(self, server):
-        """Find the service at another address from now on."""
-        self.url = f"{server.url.replace('http', 'ws', 1)}/v1/hocuspocus"
 
     def until(self, peer, condition):
         return self.js.until(condition, command="count", peer=peer)
@@ -43,9 +40,23 @@ class Providers:
         self.js.until(lambda dump: dump["draft"] == text, command="dump", peer=peer)
 
 
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("open") / "s.db")
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory):
+    server = guarded(tmp_path_factory.mktemp("strict"))
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def providers(js, server, version):
-    return Providers(js, server, version)
+def providers(js, service, version, room):
+    return Providers(js, service, version, room)
 
 
 @VERSIONS
@@ -73,19 +84,16 @@ def test_edits_live_late_and_offline_arrive_and_are_counted(providers, js):
 
 
 @pytest.fixture
-def guarded_providers(js, tmp_path, version):
-    server = guarded(tmp_path)
-    yield (
-        Providers(js, server, version),
-        httpx.Client(base_url=server.url, headers=bearer("b", "service"), timeout=PATIENCE),
-    )
-    server.close()
+def guarded_providers(js, strict, version, room):
+    with strict.http(headers=bearer("b", "service")) as http:
+        http.post("/v1/sessions", json={"id": room})
+        yield Providers(js, strict, version, room), http
 
 
 @VERSIONS
 def test_many_documents_on_one_socket_are_apart(providers, js):
     providers.socket("shared")
-    names = [f"doc {n}" for n in range(10)]
+    names = [f"{providers.room} {n}" for n in range(10)]
     for name in names:
         providers.attach(name, name, socket="shared")
     providers.settled(*names)
@@ -159,7 +167,8 @@ def test_a_storm_of_reconnects_and_a_large_document_lose_nothing(providers, js):
 
 
 @VERSIONS
-def test_what_was_counted_as_synced_survives_a_kill_and_the_rest_is_brought_again(providers, server, js):
+def test_what_was_counted_as_synced_survives_a_kill_and_the_rest_is_brought_again(server, js, version):
+    providers = Providers(js, server, version)
     providers.attach("a")
     providers.settled("a")
     js("insert", peer="a", index=0, text="acknowledged")
@@ -189,7 +198,6 @@ def test_what_was_counted_as_synced_survives_a_kill_and_the_rest_is_brought_agai
 def test_a_refused_change_is_told_and_poisons_nothing(guarded_providers, js):
     """Also at the next load, as with y-indexeddb; and what was refused counts once its author may write."""
     providers, http = guarded_providers
-    http.post("/v1/sessions", json={"id": "room"})
     viewer = token("vera", "viewer")
     providers.attach("owner", tokens=[TOKENS[Role.OWNER]])
     providers.attach("vera", tokens=[viewer])
@@ -207,31 +215,27 @@ def test_a_refused_change_is_told_and_poisons_nothing(guarded_providers, js):
         count = js("count", peer=peer)
         assert (count["unsynced"], count["closes"], count["denied"]) == (1, [], [])
     assert js("dump", peer="owner")["draft"] == "theirs again"
-    http.put("/v1/sessions/room/members/vera", json={"role": "editor"})
+    http.put(f"/v1/sessions/{providers.room}/members/vera", json={"role": "editor"})
     providers.until("reloaded", lambda count: count["scope"] == "read-write")
     js("call", peer="reloaded", method="forceSync")
     providers.settled("reloaded")
     js.until(lambda dump: "mine" in dump["draft"], command="dump", peer="owner")
-    http.close()
 
 
 @pytest.mark.parametrize("version", [3, 4])
 def test_a_token_is_renewed_while_the_connection_lasts(guarded_providers, js):
-    providers, http = guarded_providers
-    http.post("/v1/sessions", json={"id": "room"})
+    providers, _ = guarded_providers
     providers.attach("ann", tokens=[token("ann", "editor", ttl_s=4), token("ann", "editor")])
     providers.settled("ann")
     providers.until("ann", lambda count: count["tokensAsked"] == 2)
     js("insert", peer="ann", index=0, text="x")
     providers.settled("ann")
     assert js("count", peer="ann")["closes"] == []
-    http.close()
 
 
 @VERSIONS
 def test_a_token_that_has_ended_is_asked_for_at_the_next_connection(guarded_providers, js):
-    providers, http = guarded_providers
-    http.post("/v1/sessions", json={"id": "room"})
+    providers, _ = guarded_providers
     brief = token("ann", "editor", ttl_s=2)
     asked = 1 if providers.version == 2 else 2  # in time, by those that understand it
     providers.attach("ann", tokens=[brief] * asked + [token("ann", "editor")])
@@ -239,17 +243,14 @@ def test_a_token_that_has_ended_is_asked_for_at_the_next_connection(guarded_prov
     providers.until("ann", lambda count: 4501 in count["closes"])
     js("insert", peer="ann", index=0, text="meanwhile")
     providers.settled("ann")
-    http.close()
 
 
 @VERSIONS
 def test_one_document_is_refused_and_another_one_of_the_socket_is_not(guarded_providers, js):
-    providers, http = guarded_providers
-    http.post("/v1/sessions", json={"id": "room"})
+    providers, _ = guarded_providers
     providers.socket("shared")
     providers.attach("good", socket="shared", tokens=[TOKENS[Role.EDITOR]])
-    providers.attach("bad", "other", socket="shared", tokens=["nonsense"])
+    providers.attach("bad", f"{providers.room} other", socket="shared", tokens=["nonsense"])
     assert providers.until("bad", lambda count: count["denied"])["denied"][0].startswith("4401 ")
     js("insert", peer="good", index=0, text="x")
     providers.settled("good")
-    http.close()

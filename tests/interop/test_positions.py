@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from tests.interop.node import NodePeers, needs_node
+from tests.interop.node import needs_node
 from tests.processes import Server
 from tests.profiles import sample
 
@@ -16,13 +16,6 @@ def server(tmp_path_factory):
     process = Server(tmp_path_factory.mktemp("positions") / "sessions.db")
     yield process
     process.close()
-
-
-@pytest.fixture(scope="module")
-def js():
-    peers = NodePeers()
-    yield peers
-    peers.close()
 
 
 def units(text):

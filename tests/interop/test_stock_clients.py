@@ -19,11 +19,18 @@ from tests.profiles import sample
 pytestmark = pytest.mark.interop
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    process = Server(tmp_path_factory.mktemp("stock") / "s.db")
+    yield process
+    process.close()
+
+
 @needs_node
 @pytest.mark.parametrize("version", [3, 2, 1])
-def test_y_websocket_syncs_live_and_offline_edits(server, js, version):
+def test_y_websocket_syncs_live_and_offline_edits(server, js, version, room):
     for peer in ("a", "b"):
-        js("open", peer=peer, url=server.ws, room="room", version=version)
+        js("open", peer=peer, url=server.ws, room=room, version=version)
     js.synced("a", "b")
     js("insert", peer="a", index=0, text="Grüße 😀")
     js.until(lambda dump: dump["draft"] == "Grüße 😀", command="dump", peer="b")
@@ -33,18 +40,18 @@ def test_y_websocket_syncs_live_and_offline_edits(server, js, version):
     js("connect", peer="b")
     for peer in ("a", "b"):
         js.until(lambda dump: dump["draft"] == "offline Grüße 😀 online", command="dump", peer=peer)
-    js("open", peer="late", url=server.ws, room="room", version=version)
+    js("open", peer="late", url=server.ws, room=room, version=version)
     js.synced("late")
     assert js.content("late") == js.content("a") == js.content("b")
 
 
 @needs_node
-def test_versions_and_python_share_one_session(server, js):
-    js("open", peer="new", url=server.ws, room="room", version=3)
-    js("open", peer="old", url=server.ws, room="room", version=2)
+def test_versions_and_python_share_one_session(server, js, room):
+    js("open", peer="new", url=server.ws, room=room, version=3)
+    js("open", peer="old", url=server.ws, room=room, version=2)
 
     async def python():
-        async with connect(server.url, "room", name="Py") as peer:
+        async with connect(server.url, room, name="Py") as peer:
             posted = await peer.post("from Python")
             await js.ask("post", peer="new", id="js1", text="from JavaScript")
             await js.ask("presence", peer="old", state={"user": {"name": "Old"}, "kind": "human"})
@@ -64,9 +71,9 @@ def test_versions_and_python_share_one_session(server, js):
 
 
 @needs_node
-def test_presence_of_a_dropped_client_goes_and_of_a_returning_one_stays(server, js):
+def test_presence_of_a_dropped_client_goes_and_of_a_returning_one_stays(server, js, room):
     for peer in ("a", "b"):
-        js("open", peer=peer, url=server.ws, room="room")
+        js("open", peer=peer, url=server.ws, room=room)
         js("presence", peer=peer, state={"user": {"name": peer}})
     js.until(lambda states: len(states) == 2, command="present", peer="a")
     js("drop", peer="b")  # it comes back by itself within the grace: nobody sees it leave
@@ -78,15 +85,15 @@ def test_presence_of_a_dropped_client_goes_and_of_a_returning_one_stays(server, 
 
 @needs_node
 @pytest.mark.parametrize("version", [3, 2, 1])
-def test_a_viewer_that_shows_itself_later_is_seen_and_goes_on_seeing(server, js, version):
+def test_a_viewer_that_shows_itself_later_is_seen_and_goes_on_seeing(server, js, version, room):
     def seen(peer, *names):
         js.until(
             lambda states: sorted(s.get("name", "") for _, s in states) == [*names], command="present", peer=peer
         )
 
     for peer in ("ann", "bob"):
-        js("open", peer=peer, url=server.ws, room="room", version=version, state={"name": peer})
-    js("open", peer="viewer", url=server.ws, room="room", version=version, state=None)
+        js("open", peer=peer, url=server.ws, room=room, version=version, state={"name": peer})
+    js("open", peer="viewer", url=server.ws, room=room, version=version, state=None)
     seen("viewer", "ann", "bob")
     js("presence", peer="viewer", state={"name": "viewer"})
     seen("ann", "ann", "bob", "viewer")
@@ -101,12 +108,12 @@ def test_a_viewer_that_shows_itself_later_is_seen_and_goes_on_seeing(server, js,
 
 @needs_node
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_whatever_clients_of_three_versions_do_in_the_end_all_see_who_is_here(server, js, seed):
+def test_whatever_clients_of_three_versions_do_in_the_end_all_see_who_is_here(server, js, seed, room):
     random = Random(seed)
     names, here, shown = [f"p{n}" for n in range(6)], set(), {}
     for n, name in enumerate(names):
         shown[name] = random.choice([None, {"name": name, "at": 0}])
-        js("open", peer=name, url=server.ws, room="room", version=1 + n % 3, state=shown[name])
+        js("open", peer=name, url=server.ws, room=room, version=1 + n % 3, state=shown[name])
         here.add(name)
     for at in range(1, 60):
         name = random.choice(names)
@@ -153,22 +160,15 @@ def test_whatever_clients_of_three_versions_do_in_the_end_all_see_who_is_here(se
         ("a%3Fb%2525", "a?b%25"),
     ],
 )
-def test_session_names_with_odd_characters_work(names, js, room, name, version):
-    js("open", peer=room, url=names.ws, room=room, version=version)
+def test_session_names_with_odd_characters_work(server, js, room, name, version):
+    js("open", peer=room, url=server.ws, room=room, version=version)
     js.synced(room)
     js("post", peer=room, id=f"by {version}", text="?")
     js.until(lambda dump: "seq" in dump["json"]["messages"][f"by {version}"], command="dump", peer=room)
-    with names.http() as http:
+    with server.http() as http:
         found = http.get(f"/v1/sessions/{quote(name or room, safe='')}/messages").json()["messages"]
     assert f"by {version}" in [message["id"] for message in found]
     js("destroy", peer=room)
-
-
-@pytest.fixture(scope="module")
-def names(tmp_path_factory):
-    process = Server(tmp_path_factory.mktemp("names") / "s.db")
-    yield process
-    process.close()
 
 
 @needs_node
@@ -270,35 +270,35 @@ async def _meet(one, other):
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_pycrdt_providers_over_websockets(server):
+async def test_pycrdt_providers_over_websockets(server, room):
     async with (
-        websockets.connect(f"{server.ws}/room") as one,
-        websockets.connect(f"{server.ws}/room") as other,
+        websockets.connect(f"{server.ws}/{room}") as one,
+        websockets.connect(f"{server.ws}/{room}") as other,
     ):
-        await _meet(_Websocket(one, "room"), _Websocket(other, "room"))
+        await _meet(_Websocket(one, room), _Websocket(other, room))
 
 
-async def test_pycrdt_websockets_own_client_side(server):
+async def test_pycrdt_websockets_own_client_side(server, room):
     async with (
-        aconnect_ws(f"{server.ws}/room", keepalive_ping_interval_seconds=None) as one,
-        aconnect_ws(f"{server.ws}/room", keepalive_ping_interval_seconds=None) as other,
+        aconnect_ws(f"{server.ws}/{room}", keepalive_ping_interval_seconds=None) as one,
+        aconnect_ws(f"{server.ws}/{room}", keepalive_ping_interval_seconds=None) as other,
     ):
-        await _meet(HttpxWebsocket(one, "room"), HttpxWebsocket(other, "room"))
+        await _meet(HttpxWebsocket(one, room), HttpxWebsocket(other, room))
 
 
 @needs_node
 @pytest.mark.slow
-def test_idle_clients_are_not_closed(server, js):
+def test_idle_clients_are_not_closed(server, js, room):
     """Stock clients hang up after 30 s without a data frame; ours must come in time, and nobody may be dropped."""
-    js("open", peer="new", url=server.ws, room="room", version=3)
-    js("open", peer="old", url=server.ws, room="room", version=2)
-    js("open", peer="silent", url=server.ws, room="alone", version=3)
+    js("open", peer="new", url=server.ws, room=room, version=3)
+    js("open", peer="old", url=server.ws, room=room, version=2)
+    js("open", peer="silent", url=server.ws, room=f"{room}-alone", version=3)
     js("presence", peer="silent", state=None)
     js.synced("new", "old", "silent")
 
     async def listen():
         frames = []
-        async with websockets.connect(f"{server.ws}/alone", ping_interval=None) as mute:  # never says a word
+        async with websockets.connect(f"{server.ws}/{room}-alone", ping_interval=None) as mute:  # never says a word
             try:
                 async with asyncio.timeout(sample("idleness")):
                     while True:

@@ -114,6 +114,11 @@ const commands = {
       for (const [key, value] of Object.entries(values)) doc.getMap('meta').set('my-' + key, value)
     })
   },
+  reset () { // as if this process had just begun
+    for (const each of [...peers.values()].map(({ provider }) => provider).concat([...sockets.values()])) each.destroy()
+    peers.clear()
+    sockets.clear()
+  },
   insert: ({ peer, root = 'draft', index, text }) => peers.get(peer).doc.getText(root).insert(index, text),
   remove: ({ peer, root = 'draft', index, length }) => peers.get(peer).doc.getText(root).delete(index, length),
   format: ({ peer, root = 'draft', index, length, attributes }) => peers.get(peer).doc.getText(root).format(index, length, attributes),
