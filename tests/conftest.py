@@ -77,9 +77,17 @@ def trust_store():
         yield
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The service for the tests of a module, which have a :func:`room` each; to start it takes most of a second."""
+    process = Server(tmp_path_factory.mktemp("server") / "sessions.db")
+    yield process
+    process.close()
+
+
 @pytest.fixture
-def server(tmp_path):
-    """The service on a fresh database, as a process of its own."""
+def own_server(tmp_path):
+    """The service for a test that kills it, or that is the only one with an agent there."""
     process = Server(tmp_path / "sessions.db")
     yield process
     process.close()

@@ -12,21 +12,6 @@ from crdt_sessions.model.strings import derived
 from tests.processes import PATIENCE, Server
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    process = Server(tmp_path_factory.mktemp("peers") / "s.db")
-    yield process
-    process.close()
-
-
-@pytest.fixture
-def mortal(tmp_path):
-    """A service of one test, which kills it."""
-    process = Server(tmp_path / "s.db")
-    yield process
-    process.close()
-
-
 async def test_two_peers_converse_and_see_each_other(server, room):
     async with connect(server.url, room, name="Ann", id="ann") as ann:
         async with connect(server.url, room, name="Bob", id="bob", device="phone") as bob:
@@ -127,34 +112,34 @@ async def test_offline_edits_merge_and_nothing_is_acknowledged_meanwhile(server,
         await ann.until(lambda: ann.messages.all() == bob.messages.all())
 
 
-async def test_a_local_file_carries_a_peer_through_its_own_death(mortal, tmp_path, room):
+async def test_a_local_file_carries_a_peer_through_its_own_death(own_server, tmp_path, room):
     file = tmp_path / "phone.db"
-    mortal.kill()
-    async with connect(mortal.url, room, offline=file) as peer:
+    own_server.kill()
+    async with connect(own_server.url, room, offline=file) as peer:
         await peer.post("before I died", wait=False)
         peer.edit(lambda view: text.insert(view.document.doc.get("draft", type=Text), 0, "é"))
-    revived = mortal.again()
+    revived = own_server.again()
     try:
-        async with connect(mortal.url, room, offline=file) as peer:
+        async with connect(own_server.url, room, offline=file) as peer:
             assert [m.text for m in peer.messages.all()] == ["before I died"]
             await peer.durable()
-        async with connect(mortal.url, room) as other:
+        async with connect(own_server.url, room) as other:
             assert [m.text for m in other.messages.all()] == ["before I died"]
             assert str(other.view.document.doc.get("draft", type=Text)) == "é"
     finally:
         revived.close()
 
 
-async def test_a_restarted_server_is_found_again(mortal, room):
-    async with connect(mortal.url, room) as peer:
+async def test_a_restarted_server_is_found_again(own_server, room):
+    async with connect(own_server.url, room) as peer:
         await peer.post("one")
-        mortal.kill()
+        own_server.kill()
         await peer.until(lambda: not peer.connected)
         await peer.post("two", wait=False)
-        revived = mortal.again()
+        revived = own_server.again()
         try:
             await asyncio.wait_for(peer.durable(), PATIENCE)
-            async with connect(mortal.url, room) as other:
+            async with connect(own_server.url, room) as other:
                 assert [m.text for m in other.messages.all()] == ["one", "two"]
         finally:
             revived.close()
@@ -215,9 +200,9 @@ async def test_an_agent_answers_each_question_once_and_survives_a_bad_one(server
         await asyncio.gather(working, return_exceptions=True)
 
 
-async def test_a_second_server_on_the_same_file_says_so(mortal):
+async def test_a_second_server_on_the_same_file_says_so(own_server):
     with pytest.raises(AssertionError, match="in use by another process"):
-        Server(mortal.database)
+        Server(own_server.database)
 
 
 async def test_what_was_written_last_is_handed_over_on_leaving(server, room):

@@ -19,8 +19,10 @@ from tests.processes import PATIENCE, ROOT, Process
         ),
     ],
 )
-def test_an_example_does_what_it_says(server, example, flags, said):
-    process = Process(sys.executable, ROOT / "examples" / example, "--url", server.url, "--once", *flags, fork=True)
+def test_an_example_does_what_it_says(own_server, example, flags, said):
+    process = Process(
+        sys.executable, ROOT / "examples" / example, "--url", own_server.url, "--once", *flags, fork=True
+    )
     try:
         process.wait_for(said)
         assert process.child.wait(PATIENCE) == 0

@@ -9,17 +9,9 @@ from pycrdt import Text, XmlFragment
 from crdt_sessions import connect
 from crdt_sessions.model import SessionDoc, decode_extent, encode_verified
 from tests.interop.node import needs_node
-from tests.processes import Server
 from tests.profiles import sample
 
 pytestmark = [pytest.mark.interop, needs_node]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    process = Server(tmp_path_factory.mktemp("emoji") / "sessions.db")
-    yield process
-    process.close()
 
 
 def in_python(server, room):

@@ -5,7 +5,6 @@ import pytest
 from crdt_sessions_server.auth import Role
 from tests.access.conftest import TOKENS, bearer, guarded, token
 from tests.interop.node import needs_node
-from tests.processes import Server
 
 pytestmark = [pytest.mark.interop, needs_node]
 VERSIONS = pytest.mark.parametrize("version", [2, 3, 4])
@@ -41,13 +40,6 @@ class Providers:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("open") / "s.db")
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
 def strict(tmp_path_factory):
     server = guarded(tmp_path_factory.mktemp("strict"))
     yield server
@@ -55,8 +47,8 @@ def strict(tmp_path_factory):
 
 
 @pytest.fixture
-def providers(js, service, version, room):
-    return Providers(js, service, version, room)
+def providers(js, server, version, room):
+    return Providers(js, server, version, room)
 
 
 @VERSIONS
@@ -167,16 +159,16 @@ def test_a_storm_of_reconnects_and_a_large_document_lose_nothing(providers, js):
 
 
 @VERSIONS
-def test_what_was_counted_as_synced_survives_a_kill_and_the_rest_is_brought_again(server, js, version):
-    providers = Providers(js, server, version)
+def test_what_was_counted_as_synced_survives_a_kill_and_the_rest_is_brought_again(own_server, js, version):
+    providers = Providers(js, own_server, version)
     providers.attach("a")
     providers.settled("a")
     js("insert", peer="a", index=0, text="acknowledged")
     providers.settled("a")
-    server.kill()
+    own_server.kill()
     js("insert", peer="a", index=0, text="not yet ")
     providers.until("a", lambda count: count["unsynced"] > 0)
-    again = server.again()
+    again = own_server.again()
     try:
         providers.settled("a")
         providers.attach("late")

@@ -5,17 +5,9 @@ from random import Random
 import pytest
 
 from tests.interop.node import needs_node
-from tests.processes import Server
 from tests.profiles import sample
 
 pytestmark = [pytest.mark.interop, needs_node]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    process = Server(tmp_path_factory.mktemp("positions") / "sessions.db")
-    yield process
-    process.close()
 
 
 def units(text):

@@ -11,8 +11,8 @@ from tests.processes import PATIENCE
 pytestmark = [pytest.mark.interop, needs_node]
 
 
-async def test_a_stock_client_asks_offline_and_is_answered_when_it_returns(server, js):
-    await js.ask("open", peer="phone", url=server.ws, room="room", version=3)
+async def test_a_stock_client_asks_offline_and_is_answered_when_it_returns(server, js, room):
+    await js.ask("open", peer="phone", url=server.ws, room=room, version=3)
     await asyncio.to_thread(js.synced, "phone")
     await js.ask("disconnect", peer="phone")
     await js.ask("post", peer="phone", id="q", text="Anybody?")
@@ -46,8 +46,8 @@ async def test_a_stock_client_asks_offline_and_is_answered_when_it_returns(serve
     await working
 
 
-async def test_a_stock_client_stops_a_run_that_is_worked_on(server, js):
-    await js.ask("open", peer="phone", url=server.ws, room="room", version=2)
+async def test_a_stock_client_stops_a_run_that_is_worked_on(server, js, room):
+    await js.ask("open", peer="phone", url=server.ws, room=room, version=2)
     await asyncio.to_thread(js.synced, "phone")
 
     async def answer(run):
@@ -58,7 +58,7 @@ async def test_a_stock_client_stops_a_run_that_is_worked_on(server, js):
     agent = Agent(server.url, name="writer")
     agent.on_run(answer)
     working = asyncio.create_task(agent.work())
-    async with connect(server.url, "room") as ann:
+    async with connect(server.url, room) as ann:
         await ann.post("Sing", id="q")
         await ann.until(lambda: (m := ann.view.messages.value("run-q-out")) is not None and m.text)
         await asyncio.to_thread(js.until, lambda dump: "run-q" in dump["json"]["runs"], command="dump", peer="phone")

@@ -19,13 +19,6 @@ from tests.profiles import sample
 pytestmark = pytest.mark.interop
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    process = Server(tmp_path_factory.mktemp("stock") / "s.db")
-    yield process
-    process.close()
-
-
 @needs_node
 @pytest.mark.parametrize("version", [3, 2, 1])
 def test_y_websocket_syncs_live_and_offline_edits(server, js, version, room):

@@ -4,6 +4,7 @@ import pytest
 
 from tests.access.conftest import bearer, guarded, token
 from tests.interop.node import needs_node
+from tests.processes import Server
 
 pytestmark = [pytest.mark.interop, needs_node]
 
@@ -79,22 +80,23 @@ def test_a_storm_of_reconnects_loses_nothing(clients, js):
         js.until(lambda dump: len(dump["draft"]) == length, command="dump", peer=peer)
 
 
-def test_what_is_shown_as_saved_survives_a_kill_and_nothing_is_shown_before(clients, server, js):
+def test_what_is_shown_as_saved_survives_a_kill_and_nothing_is_shown_before(own_server, js):
     """y-sweet's own server returns the count at once, before the offline edits it counts have come."""
+    clients = Clients(js, address(own_server))
     clients.open("a")
     clients.saved("a")
     js("insert", peer="a", index=0, text="saved")
     clients.saved("a")
-    server.kill()
+    own_server.kill()
     clients.until("a", lambda now: now["status"] != "connected")
     js("insert", peer="a", index=0, text="not yet ")
     js("disconnect", peer="a")
-    dying = type(server)(server.database, port=server.port, env={"CRDT_SESSIONS_FAILPOINTS": "before-commit:1"})
+    dying = Server(own_server.database, port=own_server.port, env={"CRDT_SESSIONS_FAILPOINTS": "before-commit:1"})
     js("connect", peer="a")
     dying.child.wait()  # it had the edit, and had not stored it
     assert js("sweetness", peer="a")["unsaved"]
     dying.close()
-    again = server.again()
+    again = own_server.again()
     try:
         clients.saved("a")
         clients.open("late")

@@ -29,9 +29,9 @@ def _text(read):
     return "".join(read.get("children", []))
 
 
-def test_both_majors_and_python_write_one_session(server, js, js14):
-    js("open", peer="thirteen", url=server.ws, room="room", state={"name": "old"})
-    js14("open", peer="new", url=server.ws, room="room")
+def test_both_majors_and_python_write_one_session(own_server, js, js14):
+    js("open", peer="thirteen", url=own_server.ws, room="room", state={"name": "old"})
+    js14("open", peer="new", url=own_server.ws, room="room")
     js14("presence", peer="new", state={"name": "new"})
     js.synced("thirteen")
     js14.synced("new")
@@ -66,14 +66,14 @@ def test_both_majors_and_python_write_one_session(server, js, js14):
     js14("append", peer="new", message="m1", text=" and 14")
 
     async def python():
-        async with connect(server.url, "room", name="Py") as peer:
+        async with connect(own_server.url, "room", name="Py") as peer:
             await peer.until(lambda: [m.text for m in peer.messages.all()] == ["from 13 and 14"])
             await peer.until(lambda: peer.view.state.to_py() == {"k": {"deep": [1, None, "é"]}})
 
     asyncio.run(python())
     assert js14("status", peer="new")["closes"] == []
-    server.kill()
-    again = server.again()
+    own_server.kill()
+    again = own_server.again()
     try:
         js14("open", peer="late", url=again.ws, room="room")
         late = js14.until(lambda look: _text(look["draft"]) == "Viele üße 😀 offline", command="look", peer="late")
@@ -82,18 +82,18 @@ def test_both_majors_and_python_write_one_session(server, js, js14):
         again.close()
 
 
-def test_a_message_of_untyped_types_is_kept_and_said_to_be_unreadable(server, js, js14):
+def test_a_message_of_untyped_types_is_kept_and_said_to_be_unreadable(server, js, js14, room):
     """Nobody can tell what it was meant for: it stays in the document, and the log says where."""
-    js14("open", peer="new", url=server.ws, room="room")
+    js14("open", peer="new", url=server.ws, room=room)
     js14.synced("new")
     js14("post", peer="new", id="untyped", text="?")
     assert "untyped" in server.wait_for("untyped Yjs type").string
-    js("open", peer="thirteen", url=server.ws, room="room")
+    js("open", peer="thirteen", url=server.ws, room=room)
     js.synced("thirteen")
     js("post", peer="thirteen", id="typed", text="!")
     with server.http() as http:
         js.until(lambda dump: "seq" in dump["json"]["messages"]["typed"], command="dump", peer="thirteen")
-        found = http.get("/v1/sessions/room/messages").json()["messages"]
+        found = http.get(f"/v1/sessions/{room}/messages").json()["messages"]
         assert [message["id"] for message in found] == ["typed"]
         metrics = http.get("/metrics").text
     assert 'crdt_sessions_violations{rule="unreadable"} 1' in metrics or "unreadable" in metrics
