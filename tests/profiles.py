@@ -24,6 +24,7 @@ _TABLE = {  # dev, ci, nightly
     "frames": (10_000, 20_000, 1_000_000),  # mutated, thrown at a service
     "histories": (532, 532, 5_320),  # of the conformance data
     "traces": (1, 1, 2),  # concurrent, of people who wrote together
+    "tabs": (3, 6, 150),  # schedules of tabs that hear each other, drop and are loaded anew
     "scribbles": (4, 4, 200),  # of clients that know nothing of emoji
     "places": (2, 2, 40),  # texts in which Yjs and the service must name the same places
     "silence": (17, 17, 75),  # seconds in which a run says nothing; streams are kept alive every 15

@@ -3,7 +3,6 @@
 What a tab shows as synced, and what was acknowledged, is on the server in the end, or that tab was told otherwise.
 """
 
-import os
 import random
 import time
 
@@ -11,10 +10,11 @@ import pytest
 
 from tests.interop.node import JS, NodePeers, needs_node
 from tests.processes import PATIENCE, Server
+from tests.profiles import sample
 
 pytestmark = [pytest.mark.interop, needs_node]
 
-SCHEDULES = {"nightly": 150, "ci": 6}.get(os.environ.get("HYPOTHESIS_PROFILE", "dev"), 3)
+SCHEDULES = sample("tabs")
 STEPS = 50
 _REMINDED_S = 20
 """The service asks for what tabs have heard from others every so often."""
