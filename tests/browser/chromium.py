@@ -16,8 +16,8 @@ needs_chromium = [
     pytest.mark.browser,
     pytest.mark.skipif(not AVAILABLE, reason=WHY_NOT),
     pytest.mark.skipif(
-        not any(shutil.which(name) for name in ("chromium", "google-chrome")),
-        reason="needs Chromium: apt-get install chromium",
+        not any(shutil.which(name) for name in ("chromium-headless-shell", "chromium", "google-chrome")),
+        reason="needs Chromium: apt-get install chromium-headless-shell",
     ),
 ]
 
