@@ -17,7 +17,7 @@ from tests.processes import PATIENCE, ROOT, Process, Replay, Server
 @in_chromium
 def test_two_people_and_an_agent_share_the_page(tmp_path):
     server = Server(tmp_path / "sessions.db", "--default-agent", "assistant")
-    replay = Replay(100)
+    replay = Replay(300)
     agent = Process(sys.executable, ROOT / "examples/model_agent.py", "--url", server.url, env=replay.env, fork=True)
     booker = Process(sys.executable, ROOT / "examples/approval.py", "--url", server.url, fork=True)
     with server.http() as http:
