@@ -277,10 +277,8 @@ async def test_a_node_without_connections_is_taken_over(server, schema):
         await old.create(A, b"seed", generation=1, title=None, now=NOW)
         database = old._database
         database.nodes._beating.cancel()
-        for each in database._lanes:
+        for each in [*(lane._connection for lane in database._lanes), database.nodes]:
             each._connection and each._connection.terminate()
-        if database.nodes._connection:
-            database.nodes._connection.terminate()
         async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(HeldElsewhere):
