@@ -6,7 +6,7 @@ from crdt_sessions.model.asks import check_form, wants_value, why_no_answer, why
 from crdt_sessions.model.authorship import authors, sole_author, writes_as
 from crdt_sessions.model.calls import ended_call, with_ended_calls
 from crdt_sessions.model.causality import Later, Split, split
-from crdt_sessions.model.children import CHILD_LIMITS, Orphans, checked_task, child_of
+from crdt_sessions.model.children import CHILD_LIMITS, Orphans, checked_task, child_of, may_be_child
 from crdt_sessions.model.client_calls import (
     CallOutcome,
     CallResult,
@@ -184,6 +184,7 @@ __all__ = [
     "json_text",
     "lineage_in",
     "markdown",
+    "may_be_child",
     "may_decide",
     "merge",
     "order",

@@ -37,6 +37,11 @@ def child_of(parent: str, key: str) -> str:
     return derived("", parent, f":{key}")
 
 
+def may_be_child(run_id: str) -> bool:
+    """Whether a run's id can be that of a child: :func:`child_of` makes them all."""
+    return ":" in run_id
+
+
 def checked_task(task: Any) -> Any:
     """Return *task* if it is JSON within bounds.
 

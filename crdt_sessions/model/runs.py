@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pycrdt import Map
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 
 from crdt_sessions.errors import NotFound
 from crdt_sessions.model.checks import NO_MAP, why_not
-from crdt_sessions.model.children import CHILD_LIMITS, Orphans, checked_task, child_of
+from crdt_sessions.model.children import CHILD_LIMITS, Orphans, checked_task, child_of, may_be_child
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.inputs import RunInput
 from crdt_sessions.model.run_values import TERMINAL_STATUSES, Run, RunCancel, RunRequest, RunResult
@@ -190,14 +191,22 @@ class Runs:
                     left_out += [f"request.{key}: {why}" for key, why in run.request.flaws.items()]
                 return run, left_out
 
+    def raw(self, run_id: str, key: str) -> Any:
+        """Return what stands under a key of a run, unchecked; None if nothing.
+
+        It costs a small part of :meth:`value`: a long session has hundreds of runs that are over.
+        """
+        entry = self._root.get(run_id)
+        return entry.get(key) if isinstance(entry, Map) else None
+
     def all(self) -> list[Run]:
         """Return all runs, oldest request first."""
-        runs = [run for run in map(self.value, self.ids()) if run is not None]
-        return sorted(runs, key=lambda run: (run.request.created_at if run.request else 0, run.id))
+        return self._values(self.ids())
 
     def unfinished(self) -> list[Run]:
         """Return the runs without a terminal status, but for those that wait for their time to come."""
-        return [run for run in self.all() if run.status not in TERMINAL_STATUSES and run.due is None]
+        going = (run_id for run_id in self.ids() if not self._is_over(run_id))
+        return [run for run in self._values(going) if not run.over and run.due is None]
 
     def answering(self) -> list[Run]:
         """Return the runs of :meth:`unfinished` that write answers of the conversation: all but child runs."""
@@ -223,7 +232,29 @@ class Runs:
 
     def children(self, run_id: str) -> list[Run]:
         """Return the children of a run, those asked for first first."""
-        return sorted((run for run in self.all() if run.parent == run_id), key=child_order)
+        return sorted((run for run in self.delegated() if run.parent == run_id), key=child_order)
+
+    def delegated(self) -> list[Run]:
+        """Return all runs that are children of others, oldest request first."""
+        found = self._values(run_id for run_id in self.ids() if may_be_child(run_id))
+        return [run for run in found if run.parent is not None]
+
+    def asked_of(self, message_id: str) -> list[Run]:
+        """Return the runs that were asked for a message, oldest request first."""
+
+        def may_be(request: Any) -> bool:
+            return not isinstance(request, dict) or request.get("messageId") == message_id
+
+        found = self._values(run_id for run_id in self.ids() if may_be(self.raw(run_id, "request")))
+        return [run for run in found if run.request is not None and run.request.message_id == message_id]
+
+    def superseded_by(self, run_id: str) -> list[Run]:
+        """Return the runs whose questions somebody let be when they asked for a run, oldest request first."""
+
+        def is_it(outcome: Any) -> bool:
+            return isinstance(outcome, dict) and outcome.get("supersededBy") == run_id
+
+        return self._values(each for each in self.ids() if is_it(self.raw(each, "outcome")))
 
     def find(self, run_id: str) -> Run:
         """Return a run in JSON form.
@@ -235,6 +266,14 @@ class Runs:
         if run is None:
             raise NotFound(what="run", id=run_id)
         return run
+
+    def _is_over(self, run_id: str) -> bool:
+        status = self.raw(run_id, "status")
+        return isinstance(status, str) and status in TERMINAL_STATUSES
+
+    def _values(self, run_ids: Iterable[str]) -> list[Run]:
+        runs = [run for run in map(self.value, run_ids) if run is not None]
+        return sorted(runs, key=lambda run: (run.request.created_at if run.request else 0, run.id))
 
     def _ensure(self, run_id: str) -> Map[Any]:
         if not isinstance(self._root.get(run_id), Map):

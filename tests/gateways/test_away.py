@@ -1,57 +1,14 @@
 """Agents that clients name and that are not there: those that never were, and those that may come back."""
 
-import json
-from contextlib import asynccontextmanager
-
 import pytest
 
 from crdt_sessions.errors import AgentAway
 from crdt_sessions.ids import session_id
-from crdt_sessions.model import Author, RunResult
-from crdt_sessions.runtime import Dispatcher, until_taken
-from crdt_sessions.storage import MemoryStore
-from crdt_sessions_server.service import Service
-from crdt_sessions_server.settings import Settings
+from crdt_sessions.runtime import until_taken
+from tests.gateways.in_process import served
 
 OPENAI = "/v1/gateways/openai/chat/completions"
 ASKED = [{"role": "user", "content": "?"}]
-
-
-class Client:
-    """Asks a service in this process, where an agent can be played."""
-
-    def __init__(self, service):
-        self.registry = service.registry
-        self._client = service.app.test_client()
-        self._dispatcher = Dispatcher(self.registry)
-
-    async def get(self, path):
-        response = await self._client.get(path, headers={"Host": "localhost"})
-        return json.loads(await response.get_data())
-
-    async def post(self, path, body, **headers):
-        response = await self._client.post(path, json=body, headers={"Host": "localhost", **headers})
-        return response.status_code, json.loads(await response.get_data()), response.headers
-
-    async def claim(self, name="writer"):
-        return await self._dispatcher.claim([name], owner=name, tenant="")
-
-    async def answer(self, claim, text):
-        def write(view):
-            run = view.runs.find(claim.run.id)
-            out = view.begin_output(run, Author(id="w", kind="agent"), 1).open_text()
-            out.append(text)
-            out.close()
-            view.runs.report(run.id, RunResult(status="completed", epoch=claim.run.epoch, at=1))
-
-        async with self.registry.open(claim.session.id) as session:
-            await session.edit(write)
-
-
-@asynccontextmanager
-async def served(**settings):
-    async with Service(Settings(**{"agent_wait_s": 0.05, "default_agent": ""} | settings), store=MemoryStore()) as it:
-        yield Client(it)
 
 
 async def test_an_unknown_model_is_refused_with_the_known_ones():

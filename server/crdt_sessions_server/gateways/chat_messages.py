@@ -290,7 +290,7 @@ def _asked_last(view: SessionView, beside: Beside, turn: Turn, *, same: bool) ->
     if any(message.role == "user" for message in beside.messages[at + 1 :]):
         return None
     asked = beside.messages[at].id
-    runs = [run for run in view.runs.all() if run.request is not None and run.request.message_id == asked]
+    runs = view.runs.asked_of(asked)
     return at if runs and runs[-1].status != "completed" else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from crdt_sessions.model import Run, SessionView, child_order, output_of
+from crdt_sessions.model import Run, SessionView, child_order, may_be_child, output_of
 from crdt_sessions.runtime import RunChanged, SessionEvent
 
 _GROWTH = 1.25
@@ -17,7 +17,7 @@ def is_about_child(view: SessionView, subject: tuple[str, str]) -> bool:
     kind, id = subject
     if kind == "message":
         return view.messages.is_beside(id)
-    run = view.runs.value(id) if kind == "run" and ":" in id else None  # the id of every child has one
+    run = view.runs.value(id) if kind == "run" and may_be_child(id) else None
     return run is not None and run.parent is not None
 
 

@@ -62,9 +62,7 @@ def takes_outputs(writer: Run | None) -> bool:
 
 def answering(view: SessionView, message_id: str) -> Run | None:
     """Return the run that answers a message, or answered it last; None if there is none."""
-    asked = (run for run in view.runs.all() if run.request is not None and run.parent is None)
-    runs = (run for run in asked if run.request is not None and run.request.message_id == message_id)
-    return _latest(runs)
+    return _latest(run for run in view.runs.asked_of(message_id) if run.parent is None)
 
 
 def wants_another(view: SessionView, message_id: str) -> bool:

@@ -40,10 +40,9 @@ class Subagents:
 
         Those below the followed run are not among them, since events tell of them.
         """
-        runs = view.runs.all()
-        children = by_parent(runs)
+        children = by_parent(view.runs.delegated())
         found: dict[str, list[dict[str, Any]]] = {}
-        for run in runs if children else ():
+        for run in view.runs.all() if children else ():
             if run.parent is None and run.id != self._top and run.id in children:
                 listed = [message for child in below(run.id, children) for message in _messages(view, child)]
                 found.setdefault(output_id(run), []).extend(listed)

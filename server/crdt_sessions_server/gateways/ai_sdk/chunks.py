@@ -52,7 +52,7 @@ _log = logging.getLogger("crdt_sessions.gateways")
 
 def ui_messages(view: SessionView) -> list[dict[str, Any]]:
     """Return the conversation as ``UIMessage``s, equal to those of a client that followed it."""
-    children = by_parent(view.runs.all())
+    children = by_parent(view.runs.delegated())
     return [_ui_message(view, message, children) for message in alone(view.conversation())]
 
 
@@ -357,7 +357,6 @@ async def follow(
 
 def _superseded(view: SessionView, run_id: str) -> Iterator[Chunk]:
     """Yield the runs that this one superseded, for a page that still shows their questions as open."""
-    for run in view.runs.all():
-        if run.outcome is not None and run.outcome.superseded_by == run_id:
-            data = {"runId": run.id, "messageId": output_id(run)}
-            yield {"type": "data-superseded", "data": data, "transient": True}
+    for run in view.runs.superseded_by(run_id):
+        data = {"runId": run.id, "messageId": output_id(run)}
+        yield {"type": "data-superseded", "data": data, "transient": True}
