@@ -119,7 +119,7 @@ def _end(asking: socket.socket, child: subprocess.Popen[bytes]) -> None:
 def _serve(requests: socket.socket) -> None:
     """Fork until nobody can ask any more; return only in the processes that were asked for."""
     service, agents = (
-        ("crdt_sessions_server.cli", "crdt_sessions_server.service", "uvloop"),
+        ("crdt_sessions_server.cli", "crdt_sessions_server.process", "crdt_sessions_server.workers", "uvloop"),
         ("crdt_sessions.client", "openai"),
     )
     for module in (*service, *agents):

@@ -16,8 +16,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import httpx
-
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import (
     CrdtSessionsError,
@@ -335,6 +333,8 @@ class Subscriptions:
 
     async def _tell(self, key: Key, subscription: Subscription) -> None:
         """Tell a worker of a wake, and note what came of it."""
+        import httpx  # not before: most services have no subscriptions
+
         wake = subscription.wake
         assert wake is not None
         try:

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import importlib
 import ipaddress
 import json
 import logging
@@ -20,8 +21,6 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-
-import httpx
 
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import NotFound, StorageError
@@ -148,6 +147,8 @@ class Outbox:
         self._rng = rng
         self._send = send or post
         self._filled = Signal()
+        if self._webhooks:  # now, since it takes a moment; a service without webhooks needs none of it
+            importlib.import_module("httpx")
 
     def __bool__(self) -> bool:
         return bool(self._webhooks)
@@ -256,6 +257,8 @@ class Outbox:
         webhook = self._webhooks.get(delivery.endpoint)
         if webhook is None:
             return "there is no webhook of that name any more"
+        import httpx
+
         body = delivery.body.encode()
         try:
             status = await self._send(webhook.url, webhook.signed(delivery.id, self._clock.now(), body), body)
@@ -276,6 +279,8 @@ async def post_outside(url: str, headers: dict[str, str], body: bytes) -> int:
 
 async def exchange(url: str, headers: dict[str, str], body: bytes, **how: Any) -> Reply:
     """Post over HTTP as :func:`post` does, and return what was answered."""
+    import httpx
+
     async with (
         httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client,
         client.stream("POST", url, headers=headers, content=body, **how) as response,
@@ -297,6 +302,8 @@ async def exchange_outside(url: str, headers: dict[str, str], body: bytes) -> Re
     Raises:
         OSError: the name cannot be resolved, or stands for an address that is not public.
     """
+    import httpx
+
     target = httpx.URL(url)
     port = target.port or (443 if target.scheme == "https" else 80)
     found = await asyncio.get_running_loop().getaddrinfo(target.host, port, type=socket.SOCK_STREAM)

@@ -1,4 +1,7 @@
-"""The command line: ``crdt-sessions serve``, ``token``, ``backup``, ``import``, ``doctor`` and ``mcp``."""
+"""The command line: ``crdt-sessions serve``, ``token``, ``backup``, ``import``, ``doctor`` and ``mcp``.
+
+Each command imports what it needs, so that a service keeps nothing of the others in memory.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,10 @@ from crdt_sessions import failpoints
 from crdt_sessions.clock import SystemClock
 from crdt_sessions.errors import StorageError
 from crdt_sessions.storage.addresses import shown
-from crdt_sessions.storage.sqlite.backup import back_up
 from crdt_sessions_server.arguments import parse
-from crdt_sessions_server.auth import mint
-from crdt_sessions_server.migration.command import bring_over
-from crdt_sessions_server.migration.sources import source_at
-from crdt_sessions_server.ops import doctor, moving, nodes
-from crdt_sessions_server.ops.postgres import dump
-from crdt_sessions_server.process import configure_logging, serve
 from crdt_sessions_server.settings import Settings
 from crdt_sessions_server.settings_check import check_settings
 from crdt_sessions_server.sources import read_secret
-from crdt_sessions_server.workers import ANNOUNCED, DidNotStart, Workers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _token(parsed: argparse.Namespace) -> int:
+    from crdt_sessions_server.auth import mint
+
     try:
         settings = Settings.load({}, parsed.config)
         secret = read_secret(parsed.secret_file) if parsed.secret_file is not None else settings.secret
@@ -96,6 +93,8 @@ def _bench(arguments: Sequence[str]) -> int:
 
 
 def _nodes(parsed: argparse.Namespace) -> int:
+    from crdt_sessions_server.ops import nodes
+
     try:
         nodes.show(parsed.database, print, gone=parsed.all, as_json=parsed.json)
     except (StorageError, ValueError) as error:
@@ -104,6 +103,10 @@ def _nodes(parsed: argparse.Namespace) -> int:
 
 
 def _import(parsed: argparse.Namespace) -> int:
+    from crdt_sessions_server.migration.command import bring_over
+    from crdt_sessions_server.migration.sources import source_at
+    from crdt_sessions_server.ops import moving
+
     progress = _Progress()
     try:
         failpoints.arm(os.environ.get("CRDT_SESSIONS_FAILPOINTS", ""))
@@ -148,6 +151,9 @@ class _Progress:
 
 
 def _backup(file: Path | str, target: Path) -> int:
+    from crdt_sessions.storage.sqlite.backup import back_up
+    from crdt_sessions_server.ops.postgres import dump
+
     def progress(done: int, total: int) -> None:
         print(f"{done * 100 // max(total, 1)} % of {total} pages", flush=True)
 
@@ -165,6 +171,8 @@ def _backup(file: Path | str, target: Path) -> int:
 
 
 def _doctor(file: Path | str, target: Path | None) -> int:
+    from crdt_sessions_server.ops import doctor
+
     try:
         if isinstance(file, str):
             if target is not None:
@@ -179,6 +187,9 @@ def _doctor(file: Path | str, target: Path | None) -> int:
 
 
 def _serve(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
+    from crdt_sessions_server.process import configure_logging, serve
+    from crdt_sessions_server.workers import DidNotStart, Workers
+
     flags = {
         name: value for name, value in vars(parsed).items() if name in Settings.model_fields and value is not None
     }
@@ -218,6 +229,8 @@ def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _announce(url: str, settings: Settings) -> None:
+    from crdt_sessions_server.workers import ANNOUNCED
+
     by = f" with {settings.workers} workers" if settings.workers > 1 else ""
     said = f"{ANNOUNCED}{shown(settings.database)} on {url}{by}\n"
     if not settings.knows_tokens:

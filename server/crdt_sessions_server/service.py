@@ -29,8 +29,6 @@ from crdt_sessions.storage import SqliteStore, UpdateStore
 from crdt_sessions_server.asgi import App, Receive, Scope, Send
 from crdt_sessions_server.auth import Admission, Authorizer, Grants, Open
 from crdt_sessions_server.auth.factory import authorizer_for, rates_of
-from crdt_sessions_server.cluster.claims import ClaimsElsewhere
-from crdt_sessions_server.cluster.cluster import Cluster
 from crdt_sessions_server.cluster.silence import Silence
 from crdt_sessions_server.gateways import GATEWAYS, mcp, y_sweet
 from crdt_sessions_server.gateways.ai_sdk.websocket import ChatSockets
@@ -59,6 +57,7 @@ from crdt_sessions_server.settings_check import check_settings
 
 if TYPE_CHECKING:
     from crdt_sessions.storage.postgres import PostgresStore
+    from crdt_sessions_server.cluster.cluster import Cluster
 
 _log = logging.getLogger("crdt_sessions.serve")
 
@@ -128,14 +127,7 @@ class Service:
         self.cluster: Cluster | None = None
         """This node and the others; None if they do not reach it."""
         if address:
-            self.cluster = Cluster(
-                self._serve,
-                cast("PostgresStore", self.registry.store),
-                self.registry,
-                self.admission,
-                settings.cluster_secret,
-                settings.handovers_per_s,
-            )
+            self.cluster = self._among_others(settings)
         self._expire_days = settings.expire_days
         self._mcp = mcp.Host(settings.limits.max_body_bytes)
         private = settings.sends_to_private
@@ -177,7 +169,6 @@ class Service:
             cast("PostgresStore", self.registry.store).nodes.figures = self._figures
         if self.cluster is not None:
             served = Silence(served, self.cluster.may_tell)
-            ClaimsElsewhere(self.registry, self.cluster.peers, self.cluster.door)
         self.app.asgi_app = served  # type: ignore[assignment]
 
     async def __aenter__(self) -> Service:
@@ -226,6 +217,23 @@ class Service:
         await self.sync.closed()
         await self.y_sweet.closed()
         await self.hocuspocus.stop()
+
+    def _among_others(self, settings: Settings) -> Cluster:
+        """Return this node and the others; a service that is alone imports nothing of them."""
+        from crdt_sessions_server.cluster.claims import ClaimsElsewhere
+        from crdt_sessions_server.cluster.cluster import Cluster
+
+        store = cast("PostgresStore", self.registry.store)
+        cluster = Cluster(
+            self._serve,
+            store,
+            self.registry,
+            self.admission,
+            settings.cluster_secret,
+            settings.handovers_per_s,
+        )
+        ClaimsElsewhere(self.registry, cluster.peers, cluster.door)
+        return cluster
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)  # type: ignore[arg-type]  # Quart types every event

@@ -8,6 +8,8 @@ import json
 import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -366,6 +368,22 @@ def test_whoever_interrupts_a_command_is_shown_no_traceback(monkeypatch):
 
     monkeypatch.setattr("crdt_sessions_server.cli.main", interrupted)
     assert entry.main() == 130
+
+
+# -- what it takes ------------------------------------------------------------------------------------------------------
+
+_ON_DEMAND = (
+    "httpx", "jwt", "cryptography", "mcp", "asyncpg", "prometheus_client", "jsonschema", "markdown_it", "openai",
+    "websockets.asyncio", "crdt_sessions.client", "crdt_sessions.bridges", "crdt_sessions.testing",
+    "crdt_sessions_server.cluster.cluster", "crdt_sessions_server.migration", "crdt_sessions_server.ops.doctor",
+)  # fmt: skip
+
+
+def test_a_service_imports_nothing_that_most_services_never_use():
+    code = "import sys, crdt_sessions_server.cli, crdt_sessions_server.process as p; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    found = [name for name in done.stdout.split() if any(f"{name}.".startswith(f"{each}.") for each in _ON_DEMAND)]
+    assert found == []
 
 
 # -- what it says of itself ---------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ shared secret only ever verifies HS256, a public key only the algorithm it is fo
 or have a public key taken for a secret.
 
 The library is imported where it is used: with what it imports it takes 8 MB, which a service without such tokens
-does not need.
+does not need. So is the one that gets keys over HTTPS.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from crdt_sessions.clock import Clock
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     import jwt
 
 Fetch = Callable[[], Awaitable[Any]]
+"""Returns a key set; raises OSError or ValueError if there is none to be had."""
 
 MIN_SECRET_BYTES = 32
 """RFC 7518, section 3.2: a key for HS256 has at least as many bits as the hash."""
@@ -102,7 +102,7 @@ class KeySource:
                 return  # somebody else just did
             try:
                 listed = key_set(await self._fetch())
-            except (OSError, ValueError, httpx.HTTPError) as error:
+            except (OSError, ValueError) as error:
                 _log.error("the keys of the issuer cannot be had, known ones stay: %s", error)
             else:
                 self._keys = {key.key_id: key for key in listed.keys if key.algorithm_name in _ALGORITHMS}
@@ -120,11 +120,15 @@ def from_file(path: Path) -> Fetch:
 
 def from_url(url: str) -> Fetch:
     """Return what gets a key set over HTTPS; redirects are not followed."""
+    import httpx
 
     async def fetch() -> Any:
-        async with httpx.AsyncClient(timeout=_FETCH_TIMEOUT_S) as client:
-            response = await client.get(url)
-        response.raise_for_status()
+        try:
+            async with httpx.AsyncClient(timeout=_FETCH_TIMEOUT_S) as client:
+                response = await client.get(url)
+            response.raise_for_status()
+        except httpx.HTTPError as error:
+            raise ConnectionError(str(error) or type(error).__name__) from error
         if response.is_redirect or len(response.content) > _MAX_KEYS_BYTES:
             raise ValueError("not a key set")
         return response.json()

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from crdt_sessions.errors import ShuttingDown
 from crdt_sessions_server.asgi import App, Scope
 from crdt_sessions_server.auth import Principal
-from crdt_sessions_server.http.inside import Inside
 
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -230,6 +229,7 @@ def _named(app: App, scope: Scope, caller: Caller) -> Scope:
     from mcp.server.auth.provider import AccessToken
 
     from crdt_sessions.client.service import ServiceClient
+    from crdt_sessions_server.http.inside import Inside
     from crdt_sessions_server.mcp.api import Api
 
     client = ServiceClient(_INSIDE, caller.token, transport=Inside(app, caller.address))
