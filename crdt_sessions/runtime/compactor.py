@@ -46,7 +46,7 @@ class Compactor:
         self._session = session
         self._store = store
         self._clock = clock
-        self._fold = fold
+        self._merge = fold
         self._compaction = compaction
         self._retention = retention
         self._rows = rows
@@ -70,7 +70,11 @@ class Compactor:
     def fold_if_due(self) -> None:
         """Begin to fold if there are too many rows."""
         if self._rows > self._compaction.max_rows and self._task is None:
-            self._start(None, keep_rows=False)
+            self.fold()
+
+    def fold(self) -> None:
+        """Begin to fold. To be called while it is :meth:`idle`."""
+        self._start(None, keep_rows=False)
 
     async def idle(self) -> None:
         """Return once nothing is being folded."""
@@ -84,7 +88,7 @@ class Compactor:
     async def export(self) -> bytes:
         """Return everything stored as one update."""
         stored = await self._store.load(self._session)
-        return (await self._fold([row.update for row in stored.rows] if stored else [])).update
+        return (await self._merge([row.update for row in stored.rows] if stored else [])).update
 
     def _start(self, name: str | None, *, keep_rows: bool) -> asyncio.Task[Seq]:
         self._task = asyncio.create_task(self._compact(name, keep_rows=keep_rows), name=f"fold {self._session}")
@@ -101,7 +105,7 @@ class Compactor:
         stored = await self._store.load(self._session)
         if stored is None:
             raise SessionNotFound(session=self._session)
-        folded = await self._fold([row.update for row in stored.rows])
+        folded = await self._merge([row.update for row in stored.rows])
         await self._store.replace_with_snapshot(
             self._session,
             Row(stored.last_seq, folded.update, folded.waits),

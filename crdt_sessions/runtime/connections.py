@@ -1,4 +1,7 @@
-"""Serves the connections of a session's peers: reads their messages in order, and writes what they are owed."""
+"""Serves the connections of a session's peers: reads their messages in order, and writes what they are owed.
+
+Connections stay while the session sleeps: then there is no engine, only :class:`Asleep`, until it is woken up.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,30 @@ import itertools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import CrdtSessionsError, TokenExpired, TooSlow
 from crdt_sessions.ids import Millis, PeerId, SessionId
+from crdt_sessions.limits import Limits, Timing
 from crdt_sessions.runtime.access import Access
 from crdt_sessions.runtime.channel import Transport
 from crdt_sessions.runtime.journal import Journal
 from crdt_sessions.runtime.pace import Pace
 from crdt_sessions.signals import Signal
-from crdt_sessions.sync import READ_ONLY, Event, PeerJoined, PeerLeft, RightsChanged, SessionEngine, received
+from crdt_sessions.sync import (
+    READ_ONLY,
+    Asleep,
+    ClosePeer,
+    Event,
+    PeerJoined,
+    PeerLeft,
+    Ready,
+    RightsChanged,
+    SessionEngine,
+    Tick,
+    received,
+)
 from crdt_sessions.wire import Codec, YWebSocket
 from crdt_sessions.wire.closing import INTERNAL_ERROR, NORMAL, Closing, closing_for
 
@@ -46,40 +62,102 @@ class _Connection:
             self.closing.set_result(closing)
 
 
+class Awake(NamedTuple):
+    """What serves the connections of a session in memory."""
+
+    engine: SessionEngine
+    """Says what peers are owed, and which peers' messages must wait."""
+    journal: Journal
+    """Says whether the disk lags; then nothing more is read."""
+    handle: Callable[[Event, Millis], None]
+    """Called with each event of a peer."""
+
+
 class Connections:
-    """The connections of one session.
+    """The connections of one session, whether it is in memory or sleeps.
 
     Args:
         session: the session's id.
-        engine: says what peers are owed, and which peers' messages must wait.
-        journal: says whether the disk lags; then nothing more is read.
         clock: the only source of time.
-        signal: notified whenever either of these may have changed.
-        handle: called with each event of a peer.
+        limits: sizes.
+        timing: periods.
+        wake_up: called if something came for which the session is needed. It is to call :meth:`serve_by` soon.
     """
 
     def __init__(
-        self,
-        session: SessionId,
-        engine: SessionEngine,
-        journal: Journal,
-        *,
-        clock: Clock,
-        signal: Signal,
-        handle: Callable[[Event, Millis], None],
+        self, session: SessionId, *, clock: Clock, limits: Limits, timing: Timing, wake_up: Callable[[], None]
     ) -> None:
+        self.signal = Signal()
+        """Notified whenever something may have changed that somebody waits for."""
         self._session = session
-        self._engine = engine
-        self._journal = journal
         self._clock = clock
-        self._signal = signal
-        self._handle = handle
+        self._limits = limits
+        self._timing = timing
+        self._wake_up = wake_up
+        self._awake: Awake | None = None
+        self._asleep: Asleep | None = None
+        self._rests_until = Millis(0)
+        self._came: list[Event] = []  # meanwhile, for the next engine
         self._open: dict[PeerId, _Connection] = {}
         self._to_pump: set[PeerId | None] = set()
         self._abandoned = False
 
     def __len__(self) -> int:
         return len(self._open)
+
+    # -- who serves them -----------------------------------------------------------------------------------------
+
+    @property
+    def asleep(self) -> Asleep | None:
+        """What is left of the session, if it sleeps."""
+        return self._asleep
+
+    @property
+    def writable(self) -> bool:
+        """Whether all peers read what they are sent."""
+        return all(connection.transport.writable for connection in self._open.values())
+
+    def serve_by(self, awake: Awake) -> None:
+        """Be served by an engine from now on. Call :meth:`go_on` once it was started."""
+        self._awake, self._asleep = awake, None
+
+    def go_on(self) -> None:
+        """Take what came while the session slept."""
+        came, self._came = self._came, []
+        for event in came:
+            self._tell(event)
+        self.signal.notify_all()
+
+    def fall_asleep(self, asleep: Asleep) -> None:
+        """Have no engine from now on."""
+        self._awake, self._asleep, self._rests_until = None, asleep, Millis(0)
+
+    def rests(self, now: Millis) -> bool:
+        """Whether :meth:`tick` has nothing to do at *now*."""
+        return now < self._rests_until
+
+    def tick(self, now: Millis) -> None:
+        """Do what is due at *now*, if the session sleeps."""
+        if self._asleep is not None and not self.rests(now):
+            self._tell(Tick(), now)
+            self._rests_until = self._asleep.rests_until(now)
+
+    def _tell(self, event: Event, now: Millis | None = None) -> None:
+        """Pass an event to the engine; if there is none and it is needed, soon."""
+        now = now or self._clock.now()
+        if self._awake is not None:
+            self._awake.handle(event, now)
+        elif self._asleep is not None:
+            effects = self._asleep.handle(event, now)
+            if effects is None:
+                self._came.append(event)
+                self._wake_up()
+                return
+            for effect in effects:
+                if isinstance(effect, Ready):
+                    self.ready(effect.peer)
+                elif isinstance(effect, ClosePeer):
+                    self.refuse(effect.peer, effect.error)
 
     async def serve(
         self, transport: Transport, access: Access, *, lease: str | None = None, codec: Codec | None = None
@@ -89,16 +167,16 @@ class Connections:
         *access* says who connects and what they may do. *lease* is the token of a lease, if its holder connects.
         *codec* is the connection's own, of the dialect that it speaks; y-websocket's if None.
         """
-        limits, now = self._engine.limits, self._clock.now()
+        limits, now = self._limits, self._clock.now()
         pace = Pace(limits.messages_per_s, limits.message_burst, now)
         codec = codec or YWebSocket(limits.max_frame_bytes)
         connection = _Connection(PeerId(next(_peer_ids)), transport, codec, pace)
         self._open[connection.peer] = connection
         abrupt = False
         try:
-            self._handle(PeerJoined(connection.peer, access.principal, access.rights, lease), now)
+            self._tell(PeerJoined(connection.peer, access.principal, access.rights, lease), now)
             access.watch(
-                lambda rights: self._handle(RightsChanged(connection.peer, rights), self._clock.now()),
+                lambda rights: self._tell(RightsChanged(connection.peer, rights)),
                 lambda error: self._access_ended(connection.peer, error),
             )
             closing = await self._converse(connection)
@@ -106,7 +184,8 @@ class Connections:
             return closing or NORMAL
         finally:
             del self._open[connection.peer]
-            self._handle(PeerLeft(connection.peer, abrupt), self._clock.now())
+            self._tell(PeerLeft(connection.peer, abrupt))
+            self._rests_until = Millis(0)
 
     def refuse(self, peer: PeerId, error: CrdtSessionsError) -> None:
         """Close a connection because of *error*."""
@@ -128,11 +207,11 @@ class Connections:
 
     def release(self) -> None:
         """Tell nobody of anything any more."""
-        self._handle = _ignored
+        self._awake = self._asleep = None
 
     def _access_ended(self, peer: PeerId, error: CrdtSessionsError) -> None:
         if not isinstance(error, TokenExpired):  # what it wrote before it expired is its own
-            self._handle(RightsChanged(peer, READ_ONLY), self._clock.now())
+            self._tell(RightsChanged(peer, READ_ONLY))
         self.refuse(peer, error)
 
     async def _converse(self, connection: _Connection) -> Closing | None:
@@ -141,7 +220,7 @@ class Connections:
         transport.open(
             lambda: self._pump(connection, self._clock.now()),
             lambda batch: self._take_at_once(connection, batch),
-            self._engine.timing.send_timeout_s,
+            self._timing.send_timeout_s,
         )
         self.ready(connection.peer)
         reader = asyncio.create_task(self._read(connection))
@@ -181,7 +260,11 @@ class Connections:
         """Handle messages at once until one must wait; return those that are left."""
         if connection.closing.done():
             return ()
-        if connection.peer in self._engine.admission.held or self._journal.behind:
+        awake = self._awake
+        if awake is None:
+            if self._came or self._asleep is None:
+                return batch
+        elif connection.peer in awake.engine.admission.held or awake.journal.behind:
             return batch
         now = self._clock.now()
         if len(batch) > _AT_A_TIME or not connection.pace.take(now, len(batch)):
@@ -201,8 +284,8 @@ class Connections:
                     await self._paced(connection, len(portion))
                     joined = portion if len(portion) == 1 else connection.codec.joined(portion)
                     await self._take_all(connection, joined)
-                if self._journal.behind:  # read no more until the disk caught up
-                    await self._signal.wait_for(lambda: self._abandoned or not self._journal.behind)
+                if self._behind():  # read no more until the disk caught up
+                    await self.signal.wait_for(lambda: self._abandoned or not self._behind())
         except OSError:
             await self._let_go(connection)
             raise
@@ -211,7 +294,8 @@ class Connections:
     async def _take_all(self, connection: _Connection, messages: Sequence[bytes]) -> None:
         for at, data in enumerate(messages, start=1):
             await self._let_go(connection)
-            self._take(connection, data, self._clock.now())
+            while not (self._take(connection, data, self._clock.now()) or self._abandoned):
+                await self._let_go(connection)
             if at % _AT_ONCE == 0:
                 await asyncio.sleep(0)
 
@@ -224,14 +308,26 @@ class Connections:
 
     def _take(self, connection: _Connection, data: bytes, now: Millis) -> bool:
         """Handle a message unless an earlier one still waits; tell whether it was handled."""
-        if connection.peer in self._engine.admission.held:
+        awake = self._awake
+        if awake is None:
+            if self._came:
+                return False
+            self._tell(received(connection.peer, data, connection.codec), now)
+        elif connection.peer in awake.engine.admission.held:
             return False
-        self._handle(received(connection.peer, data, connection.codec), now)
+        else:
+            awake.handle(received(connection.peer, data, connection.codec), now)
         return True
 
     async def _let_go(self, connection: _Connection) -> None:
         """Wait until no earlier message of the connection waits."""
-        await self._signal.wait_for(lambda: self._abandoned or connection.peer not in self._engine.admission.held)
+        await self.signal.wait_for(lambda: self._abandoned or not self._waits(connection.peer))
+
+    def _waits(self, peer: PeerId) -> bool:
+        return bool(self._came) if self._awake is None else peer in self._awake.engine.admission.held
+
+    def _behind(self) -> bool:
+        return self._awake is not None and self._awake.journal.behind
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -251,9 +347,10 @@ class Connections:
 
     def _pump(self, connection: _Connection, now: Millis) -> None:
         # Once a session is closed there are no connections, so its document is not touched here.
-        if not self._abandoned and connection.peer in self._open and connection.transport.writable:
+        by = self._awake.engine if self._awake is not None else self._asleep
+        if by is not None and not self._abandoned and connection.peer in self._open and connection.transport.writable:
             try:
-                frames = self._engine.take(connection.peer, now)
+                frames = by.take(connection.peer, now)
                 if frames:
                     connection.transport.write(connection.codec.write(frames))
             except Exception:  # noqa: BLE001 - a defect; only this peer's state changed, so only this peer is closed
@@ -262,7 +359,3 @@ class Connections:
 
     def _about(self, connection: _Connection) -> dict[str, object]:
         return {"session": self._session, "peer": connection.peer}
-
-
-def _ignored(event: Event, now: Millis) -> None:
-    """The session is closed."""

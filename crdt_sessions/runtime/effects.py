@@ -24,7 +24,7 @@ from crdt_sessions.runtime.audit import AuditLog
 from crdt_sessions.runtime.backlog import Backlog
 from crdt_sessions.runtime.claimants import Assignment, Claimant, Claimants
 from crdt_sessions.runtime.compactor import Compactor
-from crdt_sessions.runtime.connections import Connections
+from crdt_sessions.runtime.connections import Awake, Connections
 from crdt_sessions.runtime.health import StoreHealth
 from crdt_sessions.runtime.journal import Journal, Write
 from crdt_sessions.runtime.notices import Notices
@@ -32,7 +32,6 @@ from crdt_sessions.runtime.sandbox import Sandbox
 from crdt_sessions.runtime.shadow import ShadowDocument
 from crdt_sessions.runtime.trials import Trials
 from crdt_sessions.runtime.webhooks import Outbox
-from crdt_sessions.signals import Signal
 from crdt_sessions.storage import SessionRecord, UpdateStore
 from crdt_sessions.sync import (
     TRUSTED,
@@ -78,6 +77,7 @@ class EffectLoop:
         record: the session's entry in the store.
         engine: started by :meth:`start`.
         store: takes the rows.
+        connections: the session's, which stay while it sleeps.
         clock: the only source of time.
         compaction: when rows are folded.
         rows: number of rows that the store holds for the session.
@@ -98,6 +98,7 @@ class EffectLoop:
         record: SessionRecord,
         engine: SessionEngine,
         store: UpdateStore,
+        connections: Connections,
         *,
         clock: Clock,
         compaction: Compaction,
@@ -116,7 +117,8 @@ class EffectLoop:
         self.record = record
         self.engine = engine
         self.clock = clock
-        self.signal = Signal()
+        self.connections = connections
+        self.signal = connections.signal
         """Notified whenever something that a caller may wait for has changed."""
         self.failed: CrdtSessionsError | None = None
         """Why the session cannot be used any more, if so."""
@@ -129,6 +131,7 @@ class EffectLoop:
         self._outage: StorageError | None = None  # as the engine knows it
         self._calls: dict[CallId, asyncio.Future[Answered]] = {}
         self._rests_until = Millis(0)
+        self._quiet = (engine.log.head, clock.now())
         self.journal = Journal(
             record.id,
             store,
@@ -150,9 +153,6 @@ class EffectLoop:
             rows=rows,
             turn=tidying or asyncio.Lock(),
         )
-        self.connections = Connections(
-            record.id, engine, self.journal, clock=clock, signal=self.signal, handle=self.handle
-        )
         self._shadow = ShadowDocument(record.id, engine.document.encode, record.lineage)
         self._trials: Trials | None = None
         if sandbox is not None:
@@ -162,7 +162,9 @@ class EffectLoop:
         """Let the engine settle what the loaded document left open."""
         if self._trials is not None:
             self._trials.prepare()
+        self.connections.serve_by(Awake(self.engine, self.journal, self.handle))
         self._perform(self.engine.start(self.clock.now()))
+        self.connections.go_on()
 
     # -- driving -------------------------------------------------------------------------------------------------
 
@@ -283,6 +285,31 @@ class EffectLoop:
         if self.journal.waits:  # what the steward decided while the store took no writes
             self.journal.flush_soon()
 
+    def may_sleep(self, now: Millis, quiet_ms: float) -> bool:
+        """Whether nothing was written for so long, nothing is under way, and nothing will be due as soon."""
+        if self._quiet[0] != self.engine.log.head:
+            self._quiet = (self.engine.log.head, now)
+        if now - self._quiet[1] < quiet_ms or not self._idle():
+            return False
+        if self.compactor.due_on_unload:
+            self.compactor.fold()
+            return False
+        with contextlib.suppress(SessionFailed), self.guard():
+            return self.engine.may_sleep(Millis(now + int(quiet_ms)))
+        return False
+
+    def _idle(self) -> bool:
+        """Whether all parts have done what they were asked for."""
+        storing = self.journal.waits or self.journal.flushing or self.compactor.folding or self._outage is not None
+        trying = self._trials is not None and self._trials.under_way
+        return not (storing or trying or self._calls or self.failed) and self.connections.writable
+
+    def sleep(self) -> None:
+        """Leave the connections to what is left of the engine, and let go of all else, if it :meth:`may_sleep`."""
+        self.connections.fall_asleep(self.engine.sleep())
+        self.journal.release()
+        self._let_go()
+
     # -- waiting -------------------------------------------------------------------------------------------------
 
     async def durable(self) -> None:
@@ -326,9 +353,12 @@ class EffectLoop:
         await self.tried()
         await self.journal.close()
         await self.compactor.idle()
+        self.connections.release()
+        self._let_go()
+
+    def _let_go(self) -> None:
         self.engine.log.close()
         self.engine.document.close()
-        self.connections.release()
         if self._trials is not None:
             self._trials.release()
 

@@ -144,7 +144,11 @@ class Journal:
             await self._answered()
         await self._answered()
         self._forget(self._bytes)  # some are left if the session failed
-        self._deliveries, self._stored, self._failed = _no_deliveries, _ignored, _ignored  # no cycle is left
+        self.release()
+
+    def release(self) -> None:
+        """Tell nobody of anything any more: no cycle is left."""
+        self._deliveries, self._stored, self._failed = _no_deliveries, _ignored, _ignored
 
     async def _answered(self) -> None:
         if self._writes:

@@ -38,6 +38,7 @@ from crdt_sessions.runtime.audit import AuditLog
 from crdt_sessions.runtime.capacity import Capacity
 from crdt_sessions.runtime.channel import Channel, Transport, transport_over
 from crdt_sessions.runtime.claimants import Claimants
+from crdt_sessions.runtime.connections import Connections
 from crdt_sessions.runtime.documents import Documents
 from crdt_sessions.runtime.effects import EffectLoop
 from crdt_sessions.runtime.entries import runs_of, writers_of
@@ -198,8 +199,13 @@ class SessionRegistry:
 
     @property
     def live(self) -> list[Session]:
-        """The sessions in memory."""
+        """The sessions in memory. Those that sleep, of which only the connections are, are not among them."""
         return self._slots.sessions
+
+    @property
+    def connected(self) -> list[Session]:
+        """The sessions that somebody is connected to; some sleep."""
+        return [session for session in self._slots.connected if session.peers]
 
     @property
     def leaving(self) -> bool:
@@ -382,7 +388,7 @@ class SessionRegistry:
 
     def abandon(self, error: CrdtSessionsError) -> None:
         """Drop every session in memory, since its store says by *error* that others may have written to it."""
-        for session in self.live:
+        for session in self._slots.connected:
             session.abandon(error)
 
     # -- the end -------------------------------------------------------------------------------------------------
@@ -418,6 +424,10 @@ class SessionRegistry:
     ) -> Session:
         """Make a session of what was loaded; see :data:`crdt_sessions.runtime.loading.Start`."""
         record = stored.record
+        sleeping = self._slots.sleeping(record.id)
+        if sleeping is not None and _was_changed(sleeping, stored):
+            document.close()
+            raise StorageError("the session was changed from outside while it slept; come back")
         engine = SessionEngine(
             record.id,
             document,
@@ -432,13 +442,16 @@ class SessionRegistry:
             aside=aside,
             enforce=self._enforce,
             log_memory=self.capacity.log_memory,
+            asleep=sleeping.connections.asleep if sleeping is not None else None,
         )
         for later in waiting:
             engine.waits_on_record(later)
+        session = sleeping or Session(self._connections(record.id), self.store)
         loop = EffectLoop(
             record,
             engine,
             self.store,
+            session.connections,
             clock=self.clock,
             compaction=self._compaction,
             rows=len(stored.rows),
@@ -453,13 +466,21 @@ class SessionRegistry:
             tidying=self._tidying,
             backlog=self.capacity.backlog,
         )
-        session = Session(loop, self.store)
         try:
-            session.start()
+            session.start(loop)
         except EngineFailed:
             document.close()
             raise
         return session
+
+    def _connections(self, session_id: SessionId) -> Connections:
+        return Connections(
+            session_id,
+            clock=self.clock,
+            limits=self.limits,
+            timing=self._timing,
+            wake_up=lambda: self._slots.wake(session_id),
+        )
 
     async def _tick(self) -> None:
         while True:
@@ -480,6 +501,13 @@ class SessionRegistry:
     async def _outbox_while_there_are_webhooks(self) -> None:
         if self.outbox:
             await self.outbox.run()
+
+
+def _was_changed(session: Session, stored: StoredSession) -> bool:
+    """Tell whether what is stored is not what a session had when it fell asleep: somebody else has written it."""
+    asleep, was, now = session.connections.asleep, session.record, stored.record
+    assert asleep is not None
+    return (stored.last_seq, now.generation, now.lineage) != (asleep.head, was.generation, was.lineage)
 
 
 def _check_history(record: SessionRecord, generation: int | None, lineage: str | None) -> None:

@@ -16,9 +16,10 @@ from crdt_sessions.model import SessionDoc, SessionView
 from crdt_sessions.runtime.access import Access
 from crdt_sessions.runtime.channel import Transport
 from crdt_sessions.runtime.claimants import Assignment, Claimant
+from crdt_sessions.runtime.connections import Connections
 from crdt_sessions.runtime.effects import EffectLoop
-from crdt_sessions.storage import SessionRecord, UpdateStore
-from crdt_sessions.sync import Actor, Asker, PrincipalChanged, RunRecord, RunSteward, SessionEngine
+from crdt_sessions.storage import UpdateStore
+from crdt_sessions.sync import Actor, Asker, EngineFailed, PrincipalChanged, RunRecord, RunSteward, SessionEngine
 from crdt_sessions.wire import AwarenessEntry, Closing, Codec, closing_for
 
 Result = TypeVar("Result")
@@ -29,35 +30,60 @@ _log = logging.getLogger("crdt_sessions.session")
 class Session:
     """A session in memory. Made by :class:`SessionRegistry`, which also decides when it is unloaded.
 
+    While its clients do nothing it sleeps: there is no document, and nothing but :attr:`connections` may be used.
+    Whoever gets it from the registry gets it awake, and it stays so for as long as that one uses it.
+
     Args:
-        loop: drives its engine.
+        connections: its connections.
         store: holds its rows.
     """
 
-    def __init__(self, loop: EffectLoop, store: UpdateStore) -> None:
-        self.id: SessionId = loop.record.id
-        self.life = secrets.token_hex(4)
+    def __init__(self, connections: Connections, store: UpdateStore) -> None:
+        self.connections = connections
+        """The connections, which stay while it sleeps."""
+        self.life = ""
         """An id that is new each time the session is loaded into memory."""
-        self._loop = loop
         self._store = store
-        self._began = loop.engine.log.head
+        self._awake: EffectLoop | None = None
+        self._ended: CrdtSessionsError | None = None
+        self._began = Seq(0)
         self._stopping = False
 
-    def start(self) -> None:
-        """Let the engine settle what the loaded document left open."""
-        self._loop.start()
+    def start(self, loop: EffectLoop) -> None:
+        """Be driven by *loop*, whose engine settles what the loaded document left open.
+
+        Raises:
+            EngineFailed: a defect prevents that. A session that slept sleeps on.
+        """
+        self.record = loop.record
+        self.id: SessionId = loop.record.id
+        asleep = self.connections.asleep
+        try:
+            loop.start()
+        except EngineFailed:
+            if asleep is not None:  # it is tried again
+                self.connections.fall_asleep(asleep)
+            raise
+        self.life = secrets.token_hex(4)
+        self._began = loop.engine.log.head
+        self._awake = loop
+
+    @property
+    def asleep(self) -> bool:
+        """Whether there is no document."""
+        return self._awake is None
+
+    @property
+    def _loop(self) -> EffectLoop:
+        assert self._awake is not None, "whoever uses a session has it awake"
+        return self._awake
 
     # -- reading -------------------------------------------------------------------------------------------------
 
     @property
-    def record(self) -> SessionRecord:
-        """The session's entry in the store."""
-        return self._loop.record
-
-    @property
     def failed(self) -> CrdtSessionsError | None:
         """Why this session can no longer be used, or None. It must then be loaded anew."""
-        return self._loop.failed
+        return self._ended if self._awake is None else self._awake.failed
 
     @property
     def view(self) -> SessionView:
@@ -81,7 +107,7 @@ class Session:
     @property
     def peers(self) -> int:
         """Number of connections."""
-        return len(self._loop.connections)
+        return len(self.connections)
 
     def remembers(self, lineage: str, life: str, seq: int) -> bool:
         """Tell whether a reader that was told everything up to log entry *seq* can go on from there.
@@ -275,6 +301,8 @@ class Session:
 
     def due_before(self, time: Millis) -> bool:
         """Whether the session needs ticks: there is a lease, or a deadline before *time*."""
+        if self._awake is None:
+            return False
         with contextlib.suppress(SessionFailed), self._loop.guard():
             return self.failed is None and self.engine.runs.table.due_before(time)
         return False
@@ -364,32 +392,51 @@ class Session:
         self.check_served()
         self._loop.wake()
         try:
-            return await self._loop.connections.serve(transport, access, lease=lease, codec=codec)
+            return await self.connections.serve(transport, access, lease=lease, codec=codec)
         finally:
-            self._loop.wake()  # the roster now waits for the peer to come back
-            self._loop.signal.notify_all()
+            if self._awake is not None:
+                self._awake.wake()  # the roster now waits for the peer to come back
+            self.connections.signal.notify_all()
 
     def close_peers(self, closing: Closing) -> None:
         """Close every connection as *closing* says."""
-        self._loop.connections.close(closing)
+        self.connections.close(closing)
 
     def abandon(self, error: CrdtSessionsError) -> None:
         """Use the session no more because of *error*; it is loaded anew for whoever comes."""
-        self._loop.abandon(error)
+        if self._awake is not None:
+            self._awake.abandon(error)
+        elif self._ended is None:
+            self._ended = error
+            self.connections.abandon(closing_for(error))
+            self.connections.signal.notify_all()
 
     def forget_waiting(self, principal: str | None) -> None:
         """Forget pending updates that a principal, or anybody if None, left: their right to write may have ended."""
-        self._loop.handle(PrincipalChanged(principal))
+        if self._awake is not None:  # nothing waits in one that sleeps
+            self._awake.handle(PrincipalChanged(principal))
 
     # -- the life of a session -----------------------------------------------------------------------------------
 
     def at_rest(self, now: Millis) -> bool:
         """Whether :meth:`tick` has nothing to do at *now*, as is so for most sessions most of the time."""
-        return self._loop.at_rest(now)
+        if self._awake is None:
+            return self.connections.rests(now) and self._ended is None
+        return self._awake.at_rest(now)
 
     def tick(self, now: Millis) -> None:
         """Tell the engine that it is *now*, if something may be due."""
-        self._loop.tick(now)
+        if self._awake is not None:
+            self._awake.tick(now)
+        else:
+            self.connections.tick(now)
+
+    def sleep_if_quiet(self, now: Millis, quiet_ms: float) -> None:
+        """Leave memory but for what its connections need, if nothing was written for so long, and nothing is due."""
+        if self._awake is not None and self._awake.may_sleep(now, quiet_ms):
+            self._awake.sleep()
+            self._awake = None
+            _log.debug("asleep", extra={"session": self.id})
 
     async def stop(self, error: CrdtSessionsError) -> None:
         """Admit nobody, store everything, close every connection because of *error*; return when all have ended.
@@ -399,11 +446,12 @@ class Session:
         """
         self._stopping = True
         try:
-            await self.durable()
+            if self._awake is not None:
+                await self.durable()
         finally:
             self.close_peers(closing_for(error))
-            self._loop.signal.notify_all()
-        await self._loop.signal.wait_for(lambda: not self._loop.connections)
+            self.connections.signal.notify_all()
+        await self.connections.signal.wait_for(lambda: not self.connections)
 
     async def drain(self, *, fold: bool = True) -> None:
         """Store everything, and fold the rows if there are many. Call it when nobody uses the session.
@@ -415,6 +463,8 @@ class Session:
             StorageError: changes that were not acknowledged could not be stored.
         """
         self._stopping = True
+        if self._awake is None:
+            return
         await self._loop.tried()
         await self.durable()
         if fold and self._loop.compactor.due_on_unload:
@@ -425,5 +475,8 @@ class Session:
     async def close(self) -> None:
         """Release the document and all callers that still wait. Nothing may use the session afterwards."""
         self._stopping = True
-        self._loop.signal.notify_all()
-        await self._loop.close()
+        self.connections.signal.notify_all()
+        if self._awake is not None:
+            await self._awake.close()
+        else:
+            self.connections.release()

@@ -1,7 +1,8 @@
 """Which sessions are in memory: loaded on demand, once for all who wait, and unloaded when nobody uses them.
 
-A session is absent, loading, active or draining. A join during a drain waits for its end and loads again;
-a load that fails is forgotten, so the next join tries anew.
+A session is absent, loading, active, asleep or draining. A join during a drain waits for its end and loads again;
+a load that fails is forgotten, so the next join tries anew. One that is used by nobody but its connections, which do
+nothing, sleeps: it is loaded anew for whoever uses it, and for anything that its connections bring.
 """
 
 from __future__ import annotations
@@ -91,7 +92,38 @@ class Slots:
     @property
     def sessions(self) -> list[Session]:
         """The sessions that are loaded."""
+        return [session for session in self.connected if not session.asleep]
+
+    @property
+    def connected(self) -> list[Session]:
+        """The sessions that are loaded or asleep."""
         return [session for slot in self._slots.values() if (session := slot.session) is not None]
+
+    def sleeping(self, session_id: SessionId) -> Session | None:
+        """Return a session that is asleep; None if it is not."""
+        slot = self._slots.get(session_id)
+        session = slot.session if slot is not None else None
+        return session if session is not None and session.asleep and session.failed is None else None
+
+    def wake(self, session_id: SessionId) -> None:
+        """Begin to load a session that is asleep, unless somebody did or it ends."""
+        slot = self._slots.get(session_id)
+        if slot is None or slot.draining is not None or self._stopping or self.leaving:
+            return
+        if slot.loading.done() and self.sleeping(session_id) is not None:
+            slot.loading = asyncio.create_task(self._wake(slot), name=f"wake up {session_id}")
+            slot.loading.add_done_callback(_noted)
+
+    async def _wake(self, slot: Slot) -> Session:
+        assert slot.session is not None
+        try:
+            session = await self._load(slot.session_id, create=False, by=ANONYMOUS)
+        except CrdtSessionsError as error:
+            slot.session.abandon(error)
+            raise
+        if session is not slot.session:  # that one was abandoned meanwhile
+            await session.close()
+        return slot.session
 
     # -- using a session -----------------------------------------------------------------------------------------
 
@@ -114,6 +146,7 @@ class Slots:
                 await asyncio.wait({slot.draining})
                 continue
             slot.users += 1
+            self.wake(session_id)
             try:
                 session = await asyncio.shield(slot.loading)
             except SessionNotFound:
@@ -198,6 +231,8 @@ class Slots:
             return False
         soon = Millis(self._clock.now() + int(self._idle_ms))
         session = slot.session
+        if session.asleep:
+            return slot.loading.done()
         return not session.due_before(soon) and (
             pressed or not (len(session.engine.waiting) or len(session.engine.guests))
         )
@@ -209,8 +244,12 @@ class Slots:
         now = self._clock.now()
         for slot in list(self._slots.values()):
             session = slot.session
-            if session is not None and slot.draining is None and not (slot.users and session.at_rest(now)):
+            if session is None or slot.draining is not None:
+                continue
+            if not (slot.users and session.at_rest(now)):
                 self._look_after(slot, session, now)
+            if not session.asleep and slot.users == session.peers > 0:
+                session.sleep_if_quiet(now, self._idle_ms)
 
     def _look_after(self, slot: Slot, session: Session, now: Millis) -> None:
         session.tick(now)
@@ -314,3 +353,9 @@ class Slots:
         if self._slots.get(slot.session_id) is slot:
             del self._slots[slot.session_id]
         self._dropped = True
+
+
+def _noted(task: asyncio.Task[Session]) -> None:
+    """Look at how it ended: nobody may have waited for it, and its connections were told."""
+    if not task.cancelled():
+        task.exception()

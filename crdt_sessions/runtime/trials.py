@@ -46,6 +46,11 @@ class Trials:
         """
         self._task = asyncio.create_task(self._run(trial), name=f"try {self._shadow.key}")
 
+    @property
+    def under_way(self) -> bool:
+        """Whether there is a trial."""
+        return self._task is not None
+
     async def ended(self) -> None:
         """Return once no trial is under way."""
         while self._task is not None:

@@ -58,7 +58,8 @@ class Wakeups:
             _log.error("cannot look for runs that are due: %s", error)
             return
         for session_id in due:
-            if session_id not in self._slots and self._quarantine.may_wake(session_id):
+            absent = session_id not in self._slots or self._slots.sleeping(session_id) is not None
+            if absent and self._quarantine.may_wake(session_id):
                 task = asyncio.create_task(self._wake(session_id), name=f"wake {session_id}")
                 self._waking.add(task)
                 task.add_done_callback(self._waking.discard)

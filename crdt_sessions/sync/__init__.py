@@ -2,6 +2,7 @@
 
 from crdt_sessions.sync.actor import ALL, READ_ONLY, Actor, Asker, Rights
 from crdt_sessions.sync.aside import Aside
+from crdt_sessions.sync.asleep import Asleep
 from crdt_sessions.sync.engine import EditFailed, SessionEngine
 from crdt_sessions.sync.events import (
     TRUSTED,
@@ -55,6 +56,7 @@ __all__ = [
     "Answered",
     "Aside",
     "Asker",
+    "Asleep",
     "CallId",
     "ClosePeer",
     "Committed",

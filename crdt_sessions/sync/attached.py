@@ -6,7 +6,7 @@ What a connection is sent follows from its record (:class:`~crdt_sessions.sync.p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from crdt_sessions.errors import (
@@ -86,6 +86,12 @@ class Attached:
             return [ClosePeer(event.peer, error)]
         self.peers[event.peer] = peer
         return [Ready(event.peer)]
+
+    def welcome(self, peers: Mapping[PeerId, Peer]) -> None:
+        """Take over connections that stayed while the session slept."""
+        for peer in peers.values():
+            peer.rise()
+        self.peers.update(peers)
 
     def attach(self, peer: Peer, token: str, now: Millis) -> None:
         """Make a connection the one of a lease's holder."""

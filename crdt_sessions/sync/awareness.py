@@ -82,6 +82,11 @@ class AwarenessTable:
             entry.clock == clock and entry.gone and known is not None and not known.entry.gone
         )
 
+    def repeats(self, entry: AwarenessEntry) -> bool:
+        """Tell whether *entry* says of somebody who is here what is known."""
+        known = self._known.get(ClientId(entry.client_id))
+        return known is not None and not entry.gone and entry.state == known.entry.state
+
     def version_of(self, client_id: ClientId) -> int:
         """Return the version at which a client's entry was accepted; 0 if the client was never heard of."""
         known = self._known.get(client_id)
@@ -199,6 +204,19 @@ class Roster:
             elif not entry.gone:
                 self._speak(peer, principal, client)
                 self._table.touch(client, now)
+
+    def renews(self, peer: PeerId, entry: AwarenessEntry, *, told: int) -> bool:
+        """Tell whether *entry* says nothing new: that the only client of *peer* is still here, or it is an echo.
+
+        Args:
+            peer: the connection.
+            entry: what it sent.
+            told: the version of the roster that it was sent.
+        """
+        client = ClientId(entry.client_id)
+        if self._speakers.get(client) == peer:
+            return len(self._clients[peer]) == 1 and self._table.repeats(entry)
+        return not self._table.news(entry) and 0 < self._table.version_of(client) <= told
 
     def leave(self, peer: PeerId, now: Millis, *, abrupt: bool) -> None:
         """Remove the presences of a connection that ended: at once, or after a grace period if it broke."""

@@ -35,6 +35,7 @@ from crdt_sessions.model import Later, SessionDoc, SessionView
 from crdt_sessions.sync.actor import NOBODY_KNOWN, Actor, Asker
 from crdt_sessions.sync.admission import Admission, Due, Message, Request, Work
 from crdt_sessions.sync.aside import Aside
+from crdt_sessions.sync.asleep import Asleep
 from crdt_sessions.sync.attached import Attached
 from crdt_sessions.sync.awareness import Roster
 from crdt_sessions.sync.changes import ChangeIndex
@@ -115,6 +116,7 @@ class SessionEngine:
         aside: what the steward is known not to be able to decide about.
         enforce: whether what is new by somebody else's Yjs client is refused, or only counted.
         log_memory: a bound for the logs of all sessions together.
+        asleep: what the former engine of this session left, whose peers have stayed.
 
     Call :meth:`start` once before anything else. Refusals are errors of the one tree and leave nothing behind;
     after any other error, such as :class:`EngineFailed`, the engine must not be used any more.
@@ -136,6 +138,7 @@ class SessionEngine:
         aside: Aside | None = None,
         enforce: bool = True,
         log_memory: LogMemory | None = None,
+        asleep: Asleep | None = None,
     ) -> None:
         aside = aside or Aside()
         self.session = session
@@ -144,7 +147,7 @@ class SessionEngine:
         self.limits = limits or Limits()
         self.timing = timing or Timing()
         self.log = UpdateLog(after, self.limits.log_bytes, log_memory)
-        self.roster = Roster(self.limits, self.timing)
+        self.roster = asleep.roster if asleep is not None else Roster(self.limits, self.timing)
         self.changes = ChangeIndex()
         self.runs = RunSteward(self.view, runs, rules or RunRules(), aside)
         self._panics = panics if panics is not None else Panics()
@@ -158,6 +161,8 @@ class SessionEngine:
             self.log, self.roster, self.runs, self.admission, self.waiting, self.limits, self.timing
         )
         self._peers = self._attached.peers
+        if asleep is not None:
+            self._attached.welcome(asleep.peers)
         self._presence = Presence(self.roster, self._attached, self.limits, self.timing)
         self.guests = self._presence.guests
         """Those who are present without a connection."""
@@ -363,6 +368,24 @@ class SessionEngine:
         if self.runs.table.timed() or self.roster.waiting or len(self.waiting) or self.admission.outage is not None:
             return now
         return Millis(min([*self._attached.due(), *self._presence.due(now)]))
+
+    def may_sleep(self, soon: Millis) -> bool:
+        """Whether everybody has everything, nothing is awaited of anybody, and nothing is due before *soon*."""
+        runs, admission = self.runs, self.admission
+        waits = runs.calls.waiting or len(self.waiting) or len(self.guests) or self.roster.waiting
+        busy = admission.trial is not None or admission.queue or admission.held or admission.outage is not None
+        head, present = self.log.head, self.roster.version
+        return (
+            not (waits or busy or runs.table.due_before(soon))
+            and self.log.tail == head
+            and all(peer.has_everything(head, present) for peer in self._peers.values())
+        )
+
+    def sleep(self) -> Asleep:
+        """Return what the next engine of this session goes on with. Of this one only :attr:`document` may be used."""
+        for peer in self._peers.values():
+            peer.rest()
+        return Asleep(self.roster, self._peers, self.log.head, self.timing)
 
     @moved
     def settle(self) -> None:

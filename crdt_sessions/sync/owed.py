@@ -38,8 +38,7 @@ class Owed:
         if frames:
             peer.told = now
         elif now - peer.told >= self._keepalive_ms:
-            frames.append(KEEPALIVE)
-            peer.told = now
+            return keepalive(peer, now)
         return frames
 
     def _sync(self, peer_id: PeerId, peer: Peer, frames: list[Frame | Shared]) -> None:
@@ -70,7 +69,18 @@ class Owed:
     def _presence(self, peer_id: PeerId, peer: Peer, frames: list[Frame | Shared]) -> None:
         if not peer.introduced:
             return
-        since = 0 if peer.asks_who else peer.presence_version
-        peer.presence_version, peer.asks_who = self._roster.version, False
-        if (frame := self._roster.frame_since(since, peer_id)) is not None:
-            frames.append(frame)
+        frames += news_of_presence(self._roster, peer_id, peer)
+
+
+def news_of_presence(roster: Roster, peer_id: PeerId, peer: Peer) -> list[Frame | Shared]:
+    """Return what a peer does not know of who is present, and consider it sent."""
+    since = 0 if peer.asks_who else peer.presence_version
+    peer.presence_version, peer.asks_who = roster.version, False
+    frame = roster.frame_since(since, peer_id)
+    return [frame] if frame is not None else []
+
+
+def keepalive(peer: Peer, now: Millis) -> list[Frame | Shared]:
+    """Return the frame that says nothing, for a peer that heard nothing for long."""
+    peer.told = now
+    return [KEEPALIVE]

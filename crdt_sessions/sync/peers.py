@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 from crdt_sessions.ids import Millis, Seq
 from crdt_sessions.sync.actor import Actor
@@ -25,6 +26,7 @@ INTRODUCED_MS = 1000
 """How long until a peer that neither announces itself nor answers is told who is here."""
 PATIENCE_MS, _MAX_PATIENCE_MS = 2_000, 60_000
 """How long a peer may take to answer when it is asked for missing changes: at first, and at most."""
+_NOTHING: deque[Any] = deque(maxlen=0)
 _VECTOR_EVERY = 64
 """How many log entries a peer's remembered state vector may lag. It is needed once the peer falls off the log."""
 
@@ -75,6 +77,27 @@ class Peer:
     """Answers that wait for a pending update, each with that update's number."""
     declined: bool = False
     """Whether something of it was refused."""
+
+    def has_everything(self, head: Seq, presence_version: int) -> bool:
+        """Tell whether it was sent all there is, and nothing of it becomes due but keepalives."""
+        return (
+            self.asked
+            and self.introduced
+            and self.stranger_since is None
+            and not (self.tabs or self.asks_who or self.unread_answers)
+            and self.step1 is None
+            and self.cursor == head
+            and self.presence_version == presence_version
+            and self.actor.lease is None
+        )
+
+    def rest(self) -> None:
+        """Give back the memory of what only a peer has that is owed something."""
+        self.early = self.due = self.held = _NOTHING
+
+    def rise(self) -> None:
+        """Be ready to be owed something again."""
+        self.early, self.due, self.held = deque(), deque(), deque()
 
     # -- whether it is a stranger --------------------------------------------------------------------------------
 

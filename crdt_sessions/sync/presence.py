@@ -48,8 +48,8 @@ class Presence:
         for entry in entries:
             if len(entry.state) > self._limits.max_presence_bytes:
                 raise TooLarge(what="a presence", size=len(entry.state), limit=self._limits.max_presence_bytes)
-        forged, overheard, told = self._roster.forged, self._roster.overheard, peer.presence_version
-        effects = self._told(lambda: self._roster.hear(peer_id, peer.actor, entries, now, told=told))
+        forged, overheard, version = self._roster.forged, self._roster.overheard, peer.presence_version
+        effects = self._told(lambda: self._roster.hear(peer_id, peer.actor, entries, now, told=version))
         if self._roster.forged > forged:
             effects.append(Violation(peer.actor.principal, "presence"))
         peer.tabs = peer.tabs or self._roster.overheard > overheard
@@ -109,6 +109,11 @@ class Presence:
         yield self._roster.rests_until(now)
 
     def _told(self, change: Callable[[], None]) -> list[Effect]:
-        before = self._roster.version
-        change()
-        return [Ready(None)] if self._roster.version != before else []
+        return told(self._roster, change)
+
+
+def told(roster: Roster, change: Callable[[], None]) -> list[Effect]:
+    """Make a change; return the effects, if the roster is another one then."""
+    before = roster.version
+    change()
+    return [Ready(None)] if roster.version != before else []

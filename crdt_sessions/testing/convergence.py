@@ -108,6 +108,20 @@ class Convergence(RuleBasedStateMachine):
 
         self._edit(name, change)
 
+    @rule()
+    def sleep(self) -> None:
+        """Let the session sleep once everybody has everything."""
+        self.network.fail_store(fails=False)
+        self.network.run_until_quiet()
+        self.network.pass_time(1.5)
+        self.network.run_until_quiet()
+        self.network.sleep()
+
+    @rule()
+    def wake(self) -> None:
+        """Wake the session up for what came meanwhile."""
+        self.network.wake()
+
     @rule(name=_PEER)
     def tamper(self, name: str) -> None:
         """Overwrite what only the server may write."""

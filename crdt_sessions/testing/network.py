@@ -24,6 +24,7 @@ from crdt_sessions.sync import (
     TRUSTED,
     Actor,
     Answered,
+    Asleep,
     CallId,
     ClosePeer,
     Committed,
@@ -123,7 +124,18 @@ class SimNetwork:
         self._sandbox = sandbox
         self._fails = False
         self._disk: SessionDoc | None = None
-        self.engine = self._load()
+        self._asleep: Asleep | None = None
+        self._came: list[Event] = []
+        self._awake: SessionEngine | None = None
+        self._load()
+
+    @property
+    def engine(self) -> SessionEngine:
+        """The engine; a session that sleeps wakes up for whoever asks for it."""
+        if self._awake is None:
+            self._wake()
+        assert self._awake is not None
+        return self._awake
 
     def close(self) -> None:
         """Release every document; without this none of them is ever freed."""
@@ -185,7 +197,7 @@ class SimNetwork:
         """Deliver the oldest message in flight from (*up*) or to a peer; tell whether there was one."""
         peer = self.peers[name]
         queue = peer.uplink if up else peer.downlink
-        if not queue or peer.connection is None or (up and peer.connection in self.engine.admission.held):
+        if not queue or peer.connection is None or (up and self._holds(peer.connection)):
             return False
         data = queue.popleft()
         if up:
@@ -243,6 +255,22 @@ class SimNetwork:
                     self.records.notices += effect.records.notices
             self._handle(Committed(written[-1].seq))
 
+    def sleep(self) -> bool:
+        """Let the session sleep, if it may; tell whether it does. What it needs to be awake for wakes it up."""
+        if self._awake is None:
+            return True
+        if self.unwritten or self.trial is not None or not self._awake.may_sleep(self.now):
+            return False
+        self._asleep = self._awake.sleep()
+        self._awake.document.close()
+        self._awake = None
+        return True
+
+    def wake(self) -> None:
+        """Wake the session up, for what came while it slept."""
+        if self._awake is None:
+            self._wake()
+
     def decide(self, decision: Callable[[RunSteward], Result]) -> Result:
         """Let the server decide something about runs, such as a claim."""
         result, effects = self.engine.decide(decision)
@@ -255,9 +283,11 @@ class SimNetwork:
         self.trial, self._fails = None, False
         for name in self.peers:
             self._cut(name)
-        self.engine.document.close()
+        if self._awake is not None:
+            self._awake.document.close()
+        self._asleep, self._came = None, []
         self.restarts += 1
-        self.engine = self._load()
+        self._load()
 
     def compact(self) -> None:
         """Fold the rows on disk into a snapshot."""
@@ -266,6 +296,10 @@ class SimNetwork:
     def pass_time(self, seconds: float) -> None:
         """Advance the clock and let everybody look at it."""
         self.now = Millis(self.now + int(seconds * 1000))
+        if self._awake is None and any(
+            (each.due_at or self.now + 1) <= self.now for each in self.records.runs.values()
+        ):
+            self._wake()
         self._handle(Tick())
         for peer in self.peers.values():
             self._pump(peer)
@@ -274,6 +308,8 @@ class SimNetwork:
         """Commit, deliver and try until nothing is in flight."""
         moved = True
         while moved:
+            if self._came:
+                self.wake()
             while self.answer():
                 pass
             self.commit()
@@ -305,7 +341,7 @@ class SimNetwork:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _load(self) -> SessionEngine:
+    def _load(self) -> None:
         document = SessionDoc(1_000_000 + self.restarts)
         for _, update in self.rows:
             document.apply(update)
@@ -319,20 +355,43 @@ class SimNetwork:
             limits=self.limits,
             timing=self.timing,
             rules=self.rules,
+            asleep=self._asleep,
         )
+        self._awake, self._asleep = engine, None
         self._perform(engine, engine.start(self.now))
-        return engine
+
+    def _wake(self) -> None:
+        self.restarts += 1
+        self._load()
+        came, self._came = self._came, []
+        for event in came:
+            self._handle(event)
+
+    @property
+    def _server(self) -> SessionEngine | Asleep:
+        server = self._awake or self._asleep
+        assert server is not None
+        return server
+
+    def _holds(self, connection: PeerId) -> bool:
+        return bool(self._came) if self._awake is None else connection in self._awake.admission.held
 
     def _handle(self, event: Event) -> None:
-        self._perform(self.engine, self.engine.handle(event, self.now))
+        server = self._server
+        effects = server.handle(event, self.now)
+        if effects is None:
+            self._came.append(event)
+        else:
+            self._perform(server, effects)
 
-    def _perform(self, engine: SessionEngine, effects: list[Effect]) -> None:
+    def _perform(self, engine: SessionEngine | Asleep, effects: list[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Persist):
                 self.unwritten.append(effect)
             elif isinstance(effect, ClosePeer):
                 self._close(effect)
             elif isinstance(effect, Try):
+                assert isinstance(engine, SessionEngine)
                 self._try(engine, effect)
             else:
                 self._note(effect)
@@ -363,7 +422,7 @@ class SimNetwork:
             if peer.connection == effect.peer:
                 peer.closed_by = effect.error
                 self._cut(name)
-                self.engine.handle(PeerLeft(effect.peer), self.now)
+                self._server.handle(PeerLeft(effect.peer), self.now)
 
     def _cut(self, name: str) -> None:
         peer = self.peers[name]

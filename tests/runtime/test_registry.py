@@ -139,7 +139,7 @@ async def test_a_join_during_a_drain_waits_and_gets_everything(store, clock):
 async def test_a_session_in_use_is_not_unloaded(registry, clock):
     async with peers(registry, 1):
         await clock.advance(600)
-        assert len(registry.live) == 1
+        assert len(registry.connected) == 1
 
 
 async def test_rows_are_folded_while_the_session_lives(store, clock):

@@ -24,7 +24,7 @@ async def expire(registry: SessionRegistry, days: float | None) -> None:
 async def expire_once(registry: SessionRegistry, days: float) -> list[SessionId]:
     """Delete the sessions that nobody has changed for *days*, and nobody is connected to; return which."""
     before = registry.clock.now() - days * _DAY_MS
-    used = {session.id for session in registry.live if session.peers}
+    used = {session.id for session in registry.connected}
     gone: list[SessionId] = []
     async for record in registry.records():
         if record.updated_at >= before or record.id in used:

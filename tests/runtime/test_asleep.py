@@ -1,0 +1,181 @@
+"""Sessions that sleep while their clients do nothing, in the runtime: memory, tasks, and nothing lost."""
+
+import asyncio
+import gc
+import weakref
+
+import pytest
+
+from crdt_sessions.errors import StoreUnavailable
+from crdt_sessions.limits import Timing
+from crdt_sessions.model import Author, MessageHead, TextPart
+from crdt_sessions.runtime import SessionRegistry
+from crdt_sessions.storage import MemoryStore, Row
+from crdt_sessions.testing import settle
+
+from .conftest import ROOM, Peer, peers, until
+
+QUIET = Timing(idle_unload_s=5)
+
+
+def post(id):
+    head = MessageHead(id=id, role="user", author=Author(id="ann"), created_at=1)
+    return lambda view: view.messages.add(head, [TextPart(type="text", text="hello")])
+
+
+class Counting(MemoryStore):
+    """A store that counts how often sessions are loaded, and may fail to."""
+
+    def __init__(self):
+        super().__init__()
+        self.loads, self.fails = 0, False
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def load(self, session):
+        await self.gate.wait()
+        self.loads += 1
+        if self.fails:
+            raise StoreUnavailable("the disk is gone")
+        return await super().load(session)
+
+
+@pytest.fixture
+def store():
+    return Counting()
+
+
+@pytest.fixture
+async def registry(store, clock):
+    async with SessionRegistry(store, clock=clock, timing=QUIET) as registry:
+        yield registry
+
+
+async def slept(registry, clock):
+    await clock.advance(2)
+    await clock.advance(6)
+    assert registry.live == []
+    assert [session.id for session in registry.connected] == [ROOM]
+
+
+async def test_a_session_whose_clients_do_nothing_has_no_document(registry, clock):
+    async with peers(registry, 2) as (one, two):
+        await one.edit(post("m1"))
+        gone = [weakref.ref(each) for each in (registry.live[0].engine, registry.live[0].engine.document)]
+        await slept(registry, clock)
+        gc.collect()
+        assert [each() for each in gone] == [None, None]
+        await clock.advance(60)
+        assert registry.live == [], "it is not woken up for keepalives"
+        await two.edit(post("m2"))
+        await settle(100)
+        assert "m2" in one.replica.view.messages
+        assert two.replica.durable == two.replica.version
+        assert len(registry.live) == 1
+        await slept(registry, clock)
+    assert one.closing.code == two.closing.code == 1000
+
+
+async def test_it_falls_asleep_without_cycles(registry, clock):
+    async with peers(registry, 1):
+        gc.collect()
+        gc.disable()
+        try:
+            session = registry.live[0]
+            gone = [weakref.ref(each) for each in (session.engine, session.engine.runs, session.engine.document)]
+            await slept(registry, clock)
+            assert [each() for each in gone] == [None] * 3
+        finally:
+            gc.enable()
+
+
+async def test_whoever_opens_it_gets_it_awake_and_it_stays_so(registry, clock, store):
+    async with peers(registry, 1) as (one,):
+        await slept(registry, clock)
+        loads = store.loads
+        opened = [registry.open(ROOM) for _ in range(5)]
+        sessions = await asyncio.gather(*(each.__aenter__() for each in opened))
+        assert len(set(sessions)) == 1
+        assert store.loads == loads + 1
+        await sessions[0].edit(post("m1"))
+        await clock.advance(60)
+        assert registry.live == [sessions[0]]
+        for each in opened:
+            await each.__aexit__(None, None, None)
+        await settle()
+        assert "m1" in one.replica.view.messages
+        await slept(registry, clock)
+
+
+async def test_somebody_new_wakes_it_up(registry, clock):
+    async with peers(registry, 1) as (one,):
+        await one.edit(post("m1"))
+        await slept(registry, clock)
+        async with Peer(registry) as two:
+            await settle(50)
+            assert "m1" in two.replica.view.messages
+            await two.edit(post("m2"))
+            await settle(50)
+            assert "m2" in one.replica.view.messages
+
+
+async def test_what_comes_while_it_wakes_up_keeps_its_order(registry, clock, store):
+    async with peers(registry, 2) as (one, two):
+        await slept(registry, clock)
+        store.gate.clear()
+        for number in range(20):
+            await one.edit(post(f"a{number}"))
+            await two.edit(post(f"b{number}"))
+        assert registry.live == []
+        store.gate.set()
+        for peer in (one, two):
+            await until(lambda replica=peer.replica: replica.durable == replica.version)
+            await until(lambda replica=peer.replica: len(replica.view.messages) == 40)
+
+
+async def test_who_leaves_while_it_sleeps_is_gone_and_it_is_unloaded(registry, clock, store):
+    async with peers(registry, 1):
+        await slept(registry, clock)
+        loads = store.loads
+    assert len(registry.connected) == 0
+    await clock.advance(10)
+    assert not registry.holds(ROOM)
+    assert store.loads == loads, "nobody needed it"
+
+
+async def test_a_session_that_cannot_be_woken_up_closes_its_connections(registry, clock, store):
+    async with peers(registry, 1) as (one,):
+        await slept(registry, clock)
+        store.fails = True
+        await one.edit(post("m1"))
+        await settle(50)
+    assert one.closing.code == 4503
+    store.fails = False
+    await clock.advance(5)
+    async with Peer(registry) as again:
+        await settle(50)
+        assert again.replica.synced
+
+
+async def test_one_that_was_changed_from_outside_has_its_clients_come_back(registry, clock, store):
+    async with peers(registry, 1) as (one,):
+        await slept(registry, clock)
+        stored = await store.load(ROOM)
+        await store.append(ROOM, [Row(stored.last_seq + 1, b"\x00\x00")], now=clock.now())
+        await one.edit(post("m1"))
+        await settle(50)
+    assert not one.closing.permanent
+
+
+async def test_a_registry_that_stops_tells_who_is_connected_to_it(registry, clock):
+    async with Peer(registry) as one:
+        await slept(registry, clock)
+        await registry.shutdown()
+    assert one.closing.code == 1012
+
+
+async def test_one_that_is_deleted_closes_its_connections(registry, clock):
+    async with Peer(registry) as one:
+        await slept(registry, clock)
+        await registry.delete(ROOM)
+    assert one.closing.code == 4404
