@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 
-import httpx
-
 from crdt_sessions.errors import WebhookRefused
 from crdt_sessions.runtime import is_public
 
@@ -20,6 +18,8 @@ def check_webhook(url: str, *, private: bool) -> None:
     Raises:
         WebhookRefused: they may not.
     """
+    import httpx  # not before: most services have no subscriptions
+
     try:
         target = httpx.URL(url)
     except (httpx.InvalidURL, ValueError) as error:
