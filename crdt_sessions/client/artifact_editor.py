@@ -88,9 +88,9 @@ class ArtifactEditor:
         """Suggest what :meth:`edit` would do; people accept or reject it piece by piece. Return the suggestion's id.
 
         Args:
-            new: text; for rich text Markdown of one paragraph.
-            of: the passage that it is to stand for; everything if None, which is then suggested change by change.
-                In rich text it must be said.
+            new: text; for rich text Markdown.
+            of: the passage that it is to stand for, in rich text also some of its Markdown; everything if None. What
+                is more than a passage within one paragraph is suggested change by change.
             note: for people.
 
         Raises:

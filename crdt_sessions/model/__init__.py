@@ -62,6 +62,7 @@ from crdt_sessions.model.run_values import (
 )
 from crdt_sessions.model.runs import Runs, answer_to, child_order, child_request, output_of, same_request
 from crdt_sessions.model.schedules import Schedule
+from crdt_sessions.model.schemas import SCHEMAS
 from crdt_sessions.model.session import SessionView
 from crdt_sessions.model.shapes import Shape, alone, json_text, shaped, system_text, ui_part, ui_tool_input
 from crdt_sessions.model.streams import SEGMENT_BYTES, PartStream
@@ -71,7 +72,6 @@ from crdt_sessions.model.touched import Touched
 from crdt_sessions.model.transcript import markdown
 from crdt_sessions.model.usage import Spent, Usage, UsageReport
 from crdt_sessions.model.values import (
-    SCHEMAS,
     Artifact,
     ArtifactHead,
     Author,

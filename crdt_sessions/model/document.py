@@ -183,6 +183,7 @@ class SessionDoc:
             touched.messages.update((message_id, {"*"}) for message_id in list(root.keys()))
         touched.runs.update(roots.runs.keys())
         touched.suggestions.update(roots.suggestions.keys())
+        touched.edits.update(roots.edits.keys())
 
     def append(self, update: bytes) -> None:
         """Apply an update of which is known that it is new and waits for nothing: it is itself what changes.
@@ -250,7 +251,7 @@ class SessionDoc:
     def touched(self) -> bool:
         """Whether :meth:`take_touched` has something to tell."""
         touched = self._touched  # asked for each token
-        return bool(touched.meta or touched.messages or touched.runs or touched.suggestions)
+        return bool(touched.messages or touched.meta or touched.runs or touched.suggestions or touched.edits)
 
     @property
     def may_hold_pairs(self) -> bool:

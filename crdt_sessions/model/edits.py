@@ -7,7 +7,7 @@ that of it by small edits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -112,10 +112,52 @@ class Edits:
         except ValidationError:
             return None
 
+    def ids(self) -> list[str]:
+        """Return the ids of all steps."""
+        return list(self._root.keys())
+
+    def entry(self, step_id: str) -> dict[str, Any] | None:
+        """Return what stands under the id of a step, as JSON; None if nothing does, or no map."""
+        entry = self._root.get(step_id)
+        return json_object(dict(entry.items())) if isinstance(entry, Map) else None
+
+    def put_back(self, step_id: str, entry: Mapping[str, Any] | None) -> None:
+        """Write what stands under the id of a step as it was; None if nothing did."""
+        if entry is not None:
+            self._root[step_id] = Map(dict(entry))
+        elif step_id in self._root:
+            del self._root[step_id]
+
+    def about(self, principal: str, clients: Collection[int]) -> list[str]:
+        """Return the steps that *principal* made, and those that keep what it may have written and they deleted.
+
+        Of an element that was deleted nobody can tell who wrote in it, so each step that keeps one is among them if
+        any of *clients* wrote anything here.
+
+        Args:
+            principal: who is asked about.
+            clients: its Yjs clients.
+        """
+
+        def keeps(step: Step) -> bool:
+            return any(each.client in clients or isinstance(each.content, dict) for each in step.deleted)
+
+        return [
+            step_id
+            for step_id, step in self.all().items()
+            if step.by == principal or step.client in clients or (clients and keeps(step))
+        ]
+
+    def forget(self, step_ids: Iterable[str]) -> None:
+        """Forget steps, with what they have deleted. They cannot be undone any more."""
+        for step_id in step_ids:
+            if step_id in self._root:
+                del self._root[step_id]
+
     def all(self, *, artifact: str | None = None, run: str | None = None) -> dict[str, Step]:
         """Return the steps that can be read, oldest first; of one artifact or run if that is said."""
         found: dict[str, Step] = {}
-        for step_id in list(self._root.keys()):
+        for step_id in self.ids():
             try:
                 step = self[step_id]
             except NotFound:

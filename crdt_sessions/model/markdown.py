@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from crdt_sessions.errors import BadValue
 from crdt_sessions.model.dialects import Dialect, dialect_of, from_dialect, our_mark, renamed, to_dialect
-from crdt_sessions.model.nodes import KEPT, Element, Embed, Node, Words, element, joined, words
+from crdt_sessions.model.nodes import KEPT, Atom, Element, Embed, Node, Words, element, joined, words
 
 if TYPE_CHECKING:
     from markdown_it.tree import SyntaxTreeNode
@@ -52,6 +52,11 @@ def to_markdown(children: Sequence[Node], dialect: Dialect | None = None) -> str
     tree = from_dialect(children, dialect or dialect_of(children))
     text = "\n\n".join(_written(tree))
     return text + "\n" if text else ""
+
+
+def inline_to_markdown(atoms: Sequence[Atom]) -> str:
+    """Return characters with their marks as Markdown of one paragraph."""
+    return _marked([Words(tuple(atoms))])
 
 
 def _paragraphs(blocks: Sequence[Node]) -> list[Element]:

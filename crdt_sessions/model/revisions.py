@@ -88,12 +88,21 @@ def revision(content: Content, new: str, of: str | Passage | None, dialect: Dial
     if of is None:
         return Revision(alike(dialect), None, (), from_markdown(new, dialect))
     passage = _found(content, of)
-    inline = inline_from_markdown(new, dialect)
+    atoms = inline_atoms(new, dialect)
+    before = read_words(text_at(content, passage.path)).atoms[passage.start : passage.stop]
+    return Revision(EXACTLY, passage, marked_as(atoms, before), None)
+
+
+def inline_atoms(text: str, dialect: Dialect) -> tuple[Atom, ...]:
+    """Return Markdown of one paragraph as characters with marks.
+
+    Raises:
+        BadValue: it is more than that.
+    """
+    inline = inline_from_markdown(text, dialect)
     if not all(isinstance(node, Words) for node in inline):
         raise BadValue(where="the text", why="it has a picture or a new line; replace the whole document with it")
-    atoms = tuple(atom for node in inline if isinstance(node, Words) for atom in node.atoms)
-    before = read_words(text_at(content, passage.path)).atoms[passage.start : passage.stop]
-    return Revision(EXACTLY, passage, _marked_as(atoms, before), None)
+    return tuple(atom for node in inline if isinstance(node, Words) for atom in node.atoms)
 
 
 def read_passage(content: Content, passage: Passage) -> str:
@@ -168,7 +177,7 @@ def _text(found: Words) -> str:
     return "".join(OBJECT if isinstance(atom.value, Embed) else atom.value for atom in found.atoms)
 
 
-def _marked_as(atoms: Sequence[Atom], before: Sequence[Atom]) -> tuple[Atom, ...]:
+def marked_as(atoms: Sequence[Atom], before: Sequence[Atom]) -> tuple[Atom, ...]:
     """Return *atoms*; if they have no marks, with those that all of what was there before has."""
     marks = {atom.marks for atom in before}
     if len(marks) != 1 or any(atom.marks for atom in atoms) or marks == {canonical({})}:

@@ -88,7 +88,7 @@ class Scribe:
     def rewrite_children(self, parent: Parent, new: Sequence[Node]) -> None:
         """Make *new* of what stands in a shared fragment or element."""
         old = read_children(parent)
-        for at, before, after in reversed(list(_steps(old, new, self._alike))):
+        for at, before, after in reversed(list(changed_children(old, new, self._alike))):
             if before is None:
                 self.insert(parent, at, cast(Node, after))
             elif after is None:
@@ -220,11 +220,11 @@ def _mark_names(atoms: Iterable[Atom]) -> frozenset[str]:
     return frozenset(name for marks in {atom.marks for atom in atoms} if marks for name in json.loads(marks))
 
 
-_Step = tuple[int, Node | None, Node | None]
+ChildStep = tuple[int, Node | None, Node | None]
 """Where among the old nodes, what stands there (None: something comes in front of it), what it becomes."""
 
 
-def _steps(old: Sequence[Node], new: Sequence[Node], alike: Alike) -> Iterator[_Step]:
+def changed_children(old: Sequence[Node], new: Sequence[Node], alike: Alike) -> Iterator[ChildStep]:
     """Yield what is to be done with children that are not the same, in their order."""
     one, other = [_key(node, alike) for node in old], [_key(node, alike) for node in new]
     for tag, a, b, c, d in SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
@@ -232,7 +232,7 @@ def _steps(old: Sequence[Node], new: Sequence[Node], alike: Alike) -> Iterator[_
             yield from _paired(old, new, range(a, b), range(c, d))
 
 
-def _paired(old: Sequence[Node], new: Sequence[Node], olds: range, news: range) -> Iterator[_Step]:
+def _paired(old: Sequence[Node], new: Sequence[Node], olds: range, news: range) -> Iterator[ChildStep]:
     """Yield which of the old nodes become which of the new ones, which go, and which come."""
     ahead = list(news)
     if len(olds) == len(news):

@@ -25,21 +25,27 @@ class Touched:
     suggestions: set[str] = field(default_factory=set)
     """Ids of suggestions."""
 
+    edits: set[str] = field(default_factory=set)
+    """Ids of steps."""
+
     known: bool = False
     """Whether what changes is known anyway. Then it is not noted."""
 
     @property
     def within_messages(self) -> bool:
         """Whether only something deep in messages changed."""
-        return not (self.meta or self.runs or self.suggestions or any(self.messages.values()))
+        return not (self.meta or self.runs or self.suggestions or self.edits or any(self.messages.values()))
 
     def take(self) -> Touched:
         """Return what was noted, and begin anew."""
-        taken = Touched(self.meta.copy(), self.messages.copy(), self.runs.copy(), self.suggestions.copy())
+        taken = Touched(
+            self.meta.copy(), self.messages.copy(), self.runs.copy(), self.suggestions.copy(), self.edits.copy()
+        )
         self.meta.clear()
         self.messages.clear()
         self.runs.clear()
         self.suggestions.clear()
+        self.edits.clear()
         return taken
 
 
@@ -54,6 +60,7 @@ def watch(roots: Roots, touched: Touched) -> list[tuple[Any, Any]]:
         (roots.delegated, _note_messages),
         (roots.runs, _note_runs),
         (roots.suggestions, _note_suggestions),
+        (roots.edits, _note_edits),
     )
     return [(root, root.observe_deep(_bind(note, touched))) for root, note in notes]
 
@@ -91,6 +98,10 @@ def _note_runs(touched: Touched, event: _Event) -> None:
 
 def _note_suggestions(touched: Touched, event: _Event) -> None:
     touched.suggestions.update(_root_keys(event))
+
+
+def _note_edits(touched: Touched, event: _Event) -> None:
+    touched.edits.update(_root_keys(event))
 
 
 def _root_keys(event: _Event) -> list[str]:

@@ -165,16 +165,3 @@ class SessionExport(Value):
     receipts: dict[str, Integer] = Field(default_factory=dict)
     delegated: list[Message] = Field(default_factory=list)
     """What child runs have written, oldest first."""
-
-
-SCHEMAS: dict[str, type[Value]] = {
-    "author": Author,
-    "meta": Meta,
-    "message-head": MessageHead,
-    "message": Message,
-    "run": Run,
-    "artifact": Artifact,
-    "presence": Presence,
-    "session": SessionExport,
-}
-"""File name in ``schemas/v1/`` to model."""

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-Kind = Literal["place", "question", "message", "run"]
-"""The aspects of a message (its place in the order, its being an answer to a question, its content), and a run."""
+Kind = Literal["place", "question", "message", "run", "suggestion"]
+"""The aspects of a message (its place in the order, its being an answer to a question, its content), and others."""
 
 _OFTEN = 2
 _MOST = 1024

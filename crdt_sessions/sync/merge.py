@@ -123,7 +123,7 @@ class Merger:
         self._panics = panics
         self._inspector = Inspector(view.document)
         self._pairs = Pairs(view.document)
-        self._rules = FieldRules(view, runs, aside)
+        self._rules = FieldRules(view, runs, aside, writers.principal_of)
         self._size_bound = len(view.document.encode())
         self._vector = (log.head, view.document.state_vector())
 

@@ -11,7 +11,8 @@ the same turn, before anything is decided from it and before anybody else sees i
 * ``runs[id].cancel`` and ``request`` by those who may not stop or ask; a ``request`` says who asks: the principal.
   The holder of a run's lease may ask for its children, which work for whom the run works for;
 * ``runs[id].result`` and ``reported``, and ``superseded`` of the message that the run writes, by anybody but the
-  holder of the lease.
+  holder of the lease;
+* ``edits[id]`` by anybody but the principal whose client made the step (:mod:`crdt_sessions.sync.steps`).
 
 What the server has settled (``seq``, ``status``, ``approval``, ...) the steward restores, whoever overwrote it.
 """
@@ -25,11 +26,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from crdt_sessions.ids import ClientId
 from crdt_sessions.model import Decision, Question, Run, RunResult, SessionView, Touched, UsageReport
 from crdt_sessions.sync.actor import Actor
 from crdt_sessions.sync.approvals import refusal
 from crdt_sessions.sync.aside import Aside
 from crdt_sessions.sync.runs import RunSteward
+from crdt_sessions.sync.steps import StepRules
 
 Write = Callable[[SessionView], None]
 
@@ -41,10 +44,14 @@ class FieldRules:
         view: the session's document.
         runs: its runs on record.
         aside: what is not to be decided about; nothing follows from what is written there.
+        owner: returns the principal whose a Yjs client is, if that is known.
     """
 
-    def __init__(self, view: SessionView, runs: RunSteward, aside: Aside | None = None) -> None:
-        self._aside = aside or Aside()
+    def __init__(
+        self, view: SessionView, runs: RunSteward, aside: Aside, owner: Callable[[ClientId], str | None]
+    ) -> None:
+        self._aside = aside
+        self._steps = StepRules(view, owner)
         self._view = view
         self._runs = runs
         self._questions: dict[str, dict[str, Question]] = {}
@@ -54,6 +61,7 @@ class FieldRules:
 
     def start(self) -> None:
         """Take what a loaded document says of unfinished runs as genuine: it was checked when it came."""
+        self._steps.start()
         self._superseded = {each.id: gone for each in self._view.messages.all_views() if (gone := each.superseded)}
         for run in self._view.runs.unfinished():
             if not self._aside.left("run", run.id):
@@ -83,6 +91,10 @@ class FieldRules:
             if writer is not None and not self._aside.left("message", message_id):
                 with self._aside.about("message", message_id):
                     self._check_questions(message_id, writer, judged, writes, violated)
+        if touched.edits:
+            steps, forged = self._steps.check(touched.edits, judged)
+            writes += steps
+            violated += forged
         return writes, violated
 
     def _check_superseded(

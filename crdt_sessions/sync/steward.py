@@ -5,7 +5,7 @@ offline; decisions are written once, here. Layout 1, section "Who decides":
 
 * a message's place in the session's order (``seq``), and who wrote it (``by``) where that is known, once;
 * everything about runs (:mod:`crdt_sessions.sync.runs`);
-* which decision about a piece of a suggestion counts (:mod:`crdt_sessions.sync.suggestions`);
+* whose a suggestion is, and which decision about a piece of it counts (:mod:`crdt_sessions.sync.suggestions`);
 * the keys of ``meta`` that belong to the server.
 
 What a peer overwrites of it is restored in the next turn. What is not of layout 1 is left where it stands, nothing
@@ -46,7 +46,7 @@ class Steward:
         self._view = view
         self._meta = meta
         self._runs = runs
-        self._suggestions = SuggestionSteward(view)
+        self._suggestions = SuggestionSteward(view, self._aside)
         self._seqs: dict[str, int] = {}
         self._by: dict[str, str | None] = {}
         self._restored: list[str] = []

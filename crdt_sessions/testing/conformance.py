@@ -2,7 +2,7 @@
 
 ``crdt-sessions conformance --url ws://host/path`` runs it against any server of that dialect, ours or another's. Each
 check has a document of its own, which is left there. What a client of another language must read and write stands in
-the vectors themselves: ``schemas/vectors/README.md``.
+the vectors themselves: ``schemas/vectors/README.md``; :mod:`crdt_sessions.testing.client_conformance` checks clients.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pycrdt import Doc, Map, Text
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
+from websockets.asyncio.connection import Connection
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from crdt_sessions.errors import WireError
@@ -56,7 +57,7 @@ class Checked:
     why: str = ""
     """Why it is not met; empty if it is."""
     optional: bool = False
-    """Whether a server may leave it out."""
+    """Whether it may be left out."""
 
     @property
     def met(self) -> bool:
@@ -116,12 +117,13 @@ async def check_server(url: str, token: str | None = None, *, patience_s: float 
     ]
     checks += [(f"document: {each['name']}", partial(server.keeps, each)) for each in vectors("documents")]
     return [
-        *[await _checked(name, check) for name, check in checks],
-        await _checked("acknowledges what was sent before (type 102)", server.acknowledges, optional=True),
+        *[await checked(name, check) for name, check in checks],
+        await checked("acknowledges what was sent before (type 102)", server.acknowledges, optional=True),
     ]
 
 
-async def _checked(name: str, check: Callable[[], Awaitable[None]], *, optional: bool = False) -> Checked:
+async def checked(name: str, check: Callable[[], Awaitable[None]], *, optional: bool = False) -> Checked:
+    """Return what comes of a *check*, which raises if it is not met."""
     try:
         await check()
     except Unmet as error:
@@ -133,18 +135,25 @@ async def _checked(name: str, check: Callable[[], Awaitable[None]], *, optional:
     return Checked(name, "", optional)
 
 
-class _Peer:
-    """One connection."""
+class Peer:
+    """One connection, to a server or from a client.
 
-    def __init__(self, socket: ClientConnection, patience_s: float) -> None:
+    Args:
+        socket: the connection.
+        patience_s: how long an answer may take.
+    """
+
+    def __init__(self, socket: Connection, patience_s: float) -> None:
         self._socket = socket
         self._patience_s = patience_s
 
     async def say(self, *frames: Frame) -> None:
+        """Send frames, each as a message."""
         for frame in frames:
             await self._socket.send(encode(frame))
 
     async def say_bytes(self, message: bytes) -> None:
+        """Send a message, whatever it says."""
         await self._socket.send(message)
 
     async def hear(self, kind: type[Kind], fits: Callable[[Kind], bool] = lambda frame: True) -> Kind:
@@ -159,7 +168,7 @@ class _Peer:
                         return frame
 
     async def whole(self) -> bytes:
-        """Return the document, as the server has it once it has read what was sent."""
+        """Return the document, as the other side has it once it has read what was sent."""
         await self.say(SyncStep1(_NOTHING))
         return (await self.hear(SyncStep2)).update
 
@@ -171,9 +180,9 @@ class _Server:
     patience_s: float
 
     @asynccontextmanager
-    async def joined(self, name: str) -> AsyncIterator[_Peer]:
+    async def joined(self, name: str) -> AsyncIterator[Peer]:
         async with connect(f"{self.url}/{name}{self.query}", max_size=None, proxy=None) as socket:
-            yield _Peer(socket, self.patience_s)
+            yield Peer(socket, self.patience_s)
 
     async def opens(self) -> None:
         async with self.joined(_fresh()) as peer:

@@ -321,9 +321,9 @@ def _doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _conformance(commands: argparse._SubParsersAction[_Parser]) -> None:
     command = commands.add_parser(
         "conformance",
-        help="check a server against the golden vectors",
+        help="check a server, or a client, against the golden vectors",
         description="Check whether a server syncs as y-websocket's clients expect: this service, or another server."
-        " Documents named conformance-… are made there, and left.",
+        " Documents named conformance-… are made there, and left. Or check a client.",
         epilog="Exit status 1 means that something is not met.",
     )
     command.add_argument(
@@ -331,6 +331,10 @@ def _conformance(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="What clients of y-websocket are given. The default is %(default)s.",
     )  # fmt: skip
     command.add_argument("--token", help="This is sent as the query parameter token.")
+    command.add_argument(
+        "--client", metavar="COMMAND",
+        help="A client is checked instead: the command is started for each check, with an address and a room behind.",
+    )  # fmt: skip
 
 
 def _bench(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import io
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -256,9 +257,13 @@ def _mcp(parsed: argparse.Namespace) -> int:
 
 
 def _conformance(parsed: argparse.Namespace) -> int:
-    from crdt_sessions.testing import conformance  # no service needs it
+    from crdt_sessions.testing import client_conformance, conformance  # no service needs it
 
-    return 0 if conformance.tell(asyncio.run(conformance.check_server(parsed.url, parsed.token)), print) else 1
+    if parsed.client is not None:
+        checking = client_conformance.check_command(shlex.split(parsed.client))
+    else:
+        checking = conformance.check_server(parsed.url, parsed.token)
+    return 0 if conformance.tell(asyncio.run(checking), print) else 1
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -11,7 +11,9 @@ import pytest
 import websockets
 
 from crdt_sessions import Agent, connect
+from crdt_sessions.client.artifact_editor import ArtifactEditor
 from crdt_sessions.errors import ConnectionClosed, RequestRefused
+from crdt_sessions.model import ArtifactHead
 from tests.access.conftest import bearer, guarded, token
 from tests.interop.node import needs_node
 from tests.processes import PATIENCE, PROBLEM, Server
@@ -363,6 +365,8 @@ async def test_data_about_a_principal_is_exported_and_erased(service, http, room
         async with connect(service.url, room, token=token("dora", "editor")) as dora:
             message = await dora.post("mine")
             dora.mark_read()
+            dora.edit(lambda view: view.artifacts.add(ArtifactHead(id="draft", created_at=1), "my secret"))
+            ArtifactEditor(dora, "draft").edit("ours", of="my secret")
             await dora.durable()
             made = {**bearer("dora", "editor"), "Content-Type": "text/plain"}
             assert (await http.put(f"/v1/streams/{room}", headers=made, content="12")).status_code == 201
@@ -375,9 +379,11 @@ async def test_data_about_a_principal_is_exported_and_erased(service, http, room
             assert any(json.loads(line).get("action") == "session.join" for line in lines)
             erased = (await http.delete("/v1/principals/dora")).json()
             assert erased == {
-                "sessions": 1, "receipts": 1, "presences": 1, "memberships": 1, "streams": 1, "usage": False,
+                "sessions": 1, "receipts": 1, "steps": 1, "presences": 1, "memberships": 1, "streams": 1, "usage": False,
             }  # fmt: skip
             await asyncio.wait_for(dora.until(lambda: "dora" not in dora.view.receipts), PATIENCE)
+            await asyncio.wait_for(dora.until(lambda: not dora.view.edits.ids()), PATIENCE)
+            assert b"my secret" not in dora._replica.document.encode()
         present = (await http.get(f"/v1/sessions/{room}/presence")).json()["present"]
         assert present == []
         assert (await http.delete("/v1/principals/dora")).json()["sessions"] == 0

@@ -15,6 +15,7 @@ from crdt_sessions.model.parts import TextPart
 from crdt_sessions.model.run_values import RunRequest
 from crdt_sessions.model.values import Author, MessageHead
 from crdt_sessions.wire import (
+    EMPTY_UPDATE,
     Ack,
     AwarenessEntry,
     AwarenessFrame,
@@ -25,6 +26,7 @@ from crdt_sessions.wire import (
     encode,
     encode_awareness,
 )
+from crdt_sessions.wire.varint import string
 
 SEED = seed(SessionId("room"), generation=1, created_at=Millis(1), client_id=9)
 
@@ -92,6 +94,22 @@ def frames(rng: random.Random, made: list[bytes]) -> list[bytes]:
     found += [b"", b"\x00", b"\x09\x00", b"\x02\x00\x01x"]
     doc.close()
     return found
+
+
+def of_providers() -> list[bytes]:
+    """Return what Hocuspocus' providers say besides the document, without the address that stands before it."""
+    token, stateless = b"\x02\x00" + string("") + string("4.8.0"), b"\x05" + string("hello")
+    reply = b"\x04" + encode(SyncStep2(EMPTY_UPDATE))[1:]
+    return [
+        token,
+        b"\x02\x00" + string("bad"),
+        stateless,
+        reply,
+        b"\x06" + string("to all"),
+        b"\x08\x01",
+        b"\x09",
+        b"\x0a",
+    ]
 
 
 def mutate(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:

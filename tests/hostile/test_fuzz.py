@@ -29,7 +29,11 @@ def test_mutated_messages_hurt_nobody_else():
     print(seen)
     closes = seen["closes"]
     assert closes.pop("frames") >= FRAMES * 0.99
-    assert closes.pop("4400") > FRAMES // 10, "few were refused: the messages are too harmless"
+    for way in ("sync", "y-sweet", "hocuspocus"):
+        assert closes.pop(f"{way} frames") > FRAMES // 10, f"few came by way of {way}"
+    assert closes.pop("4400") > FRAMES // 20, "few were refused: the messages are too harmless"
+    # More waits for others than there is room for: whoever brings it is to come again.
+    assert closes.pop("1013", 0) < FRAMES // 100
     # One bit makes a Hold of an Ack, and nobody has that lease.
     assert closes.pop("4403", 0) < FRAMES // 1000
     # One that writes ``meta.lineage`` is taken for a copy of another session.

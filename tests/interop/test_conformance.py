@@ -2,12 +2,17 @@
 
 import asyncio
 import json
+from functools import partial
 
 import pytest
+import websockets
 from pycrdt import Doc, Map, Text
 
 from crdt_sessions.storage import MemoryStore
+from crdt_sessions.testing import client_conformance
+from crdt_sessions.testing.client_conformance import check_client
 from crdt_sessions.testing.conformance import Unmet, check_document, check_server, tell, vectors
+from crdt_sessions.wire import EMPTY_UPDATE, SyncStep1, SyncStep2, encode
 from crdt_sessions.wire.varint import decode_state_vector
 from crdt_sessions_server import cli
 from crdt_sessions_server.service import Service
@@ -96,6 +101,53 @@ def test_another_server_is_checked_and_what_it_leaves_out_is_told():
     assert named["document: client ids of 53 bits"].met, said
     assert not named["acknowledges what was sent before (type 102)"].met
     assert any(line.startswith("left out") for line in said)
+
+
+@needs_node
+async def test_a_stock_client_conforms(js):
+    async def start(url, room):
+        await js.ask("open", peer=room, url=url, room=room, state={"user": {"name": "js"}})
+        return lambda: js.ask("destroy", peer=room)
+
+    found = await check_client(start)
+    assert [each for each in found if not each.met] == []
+    assert len(found) == len(DOCUMENTS) + 5
+
+
+async def test_a_client_that_understands_nothing_is_told():
+    """It comes, and answers whatever it is asked with an empty document."""
+    tasks = []
+
+    async def answer(url, room):
+        async with websockets.connect(f"{url}/{room}") as socket:
+            await socket.send(encode(SyncStep1(b"\x00")))
+            async for message in socket:
+                if message[:2] == b"\x00\x00":
+                    await socket.send(encode(SyncStep2(EMPTY_UPDATE)))
+
+    async def start(url, room):
+        tasks.append(asyncio.create_task(answer(url, room)))
+
+        async def stop():
+            tasks[-1].cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        return stop
+
+    found = {each.name: each for each in await check_client(start, patience_s=0.2)}
+    assert found["asks with a SyncStep1 when it has joined"].met
+    assert found["goes on after messages that it does not know, and after a denied permission"].met
+    assert found["comes back after 1012, and asks again"].why == "the client did not come back"
+    assert "draft is ''" in found["document: client ids of 53 bits"].why
+    assert not found["answers a SyncStep1 with all that lacks"].met
+    assert found["says who it is when it is asked"].optional
+
+
+def test_a_command_that_never_comes_is_told(monkeypatch, capsys):
+    check = client_conformance.check_command
+    monkeypatch.setattr(client_conformance, "check_command", partial(check, patience_s=0.01))
+    assert cli.main(["conformance", "--client", "true"]) == 1
+    assert "NOT MET  asks with a SyncStep1 when it has joined: the client did not come" in capsys.readouterr().out
 
 
 def test_the_document_of_sockets_names_what_is_served():

@@ -5,6 +5,8 @@ import asyncio
 import pytest
 
 from crdt_sessions import connect
+from crdt_sessions_server.auth import Role
+from tests.access.conftest import TOKENS, bearer, guarded, token
 from tests.interop.node import JS, NodePeers, needs_node
 
 pytestmark = [pytest.mark.interop, needs_node]
@@ -98,3 +100,30 @@ def test_a_message_of_untyped_types_is_kept_and_said_to_be_unreadable(server, js
         metrics = http.get("/metrics").text
     assert 'crdt_sessions_violations{rule="unreadable"} 1' in metrics or "unreadable" in metrics
     js14.until(lambda look: {"untyped", "typed"} <= set(look["messages"]["attrs"]), command="look", peer="new")
+
+
+def test_a_viewer_of_yjs_14_reads_on_and_what_it_writes_is_taken_by_nobody(js, js14, tmp_path):
+    server = guarded(tmp_path)
+    try:
+        with server.http(headers=bearer("backend", "service")) as http:
+            http.post("/v1/sessions", json={"id": "room"}).raise_for_status()
+            js("open", peer="thirteen", url=server.ws, room="room", params={"token": TOKENS[Role.OWNER]})
+            js14("open", peer="new", url=server.ws, room="room", params={"token": token("vera", "viewer")})
+            js.synced("thirteen")
+            js14.synced("new")
+            js14("insert", peer="new", index=0, text="mine ")
+            js("insert", peer="thirteen", index=0, text="theirs")
+            js14.until(lambda look: "theirs" in _text(look["draft"]), command="look", peer="new")
+            for command in ("disconnect", "connect"):
+                js14(command, peer="new")  # it brings again what was refused
+            js("insert", peer="thirteen", index=6, text=" again")
+            read = js14.until(lambda look: "theirs again" in _text(look["draft"]), command="look", peer="new")
+            assert not read["pending"]
+            assert js("dump", peer="thirteen")["draft"] == "theirs again"
+            assert [code for code in js14("status", peer="new")["closes"] if code >= 4000] == []
+            http.put("/v1/sessions/room/members/vera", json={"role": "editor"}).raise_for_status()
+        for command in ("disconnect", "connect"):
+            js14(command, peer="new")
+        js.until(lambda dump: "mine" in dump["draft"], command="dump", peer="thirteen")
+    finally:
+        server.close()

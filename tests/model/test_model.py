@@ -33,6 +33,7 @@ from crdt_sessions.model import (
 )
 from crdt_sessions.model.checks import check_json
 from crdt_sessions.model.importing import document_from
+from crdt_sessions.model.suggestions import Settled
 from tests.processes import ROOT
 
 ANN = Author(id="ann", name="Ann")
@@ -151,6 +152,27 @@ def test_what_javascript_wrote_is_read(view):
     jsonschema.validate(view.runs.value("r2").json_value(), schema("run"))
     for message in (first, second, third):
         jsonschema.validate(message.json_value(), schema("message"))
+
+
+def test_a_step_and_a_suggestion_that_javascript_wrote_are_undone_and_decided(view):
+    (vector,) = json.loads((ROOT / "schemas/vectors/session.json").read_text("utf-8"))["vectors"]
+    for update in vector["updates"]:
+        view.document.apply(bytes.fromhex(update))
+    ((step_id, step),) = view.edits.all().items()
+    suggestion, draft = view.suggestions["s1"], view.artifacts.text("draft")
+    ((piece, who, said),) = view.suggestions.decisions("s1").values()
+    jsonschema.validate(step.json_value(), schema("step"))
+    jsonschema.validate(suggestion.json_value(), schema("suggestion"))
+    jsonschema.validate(view.suggestions.head("s1"), schema("suggestion-head"))
+    jsonschema.validate(said.json_value(), schema("piece-decision"))
+    assert (str(draft), piece, who) == ("Wir fahren Zug.", 0, "ann")
+    settled = Settled(accepted=said.accepted, by=who, at=1)
+    view.document.transact(lambda _: view.suggestions.settle("s1", piece, settled))
+    jsonschema.validate(view.suggestions["s1"].settled["0"].json_value(), schema("piece-settled"))
+    assert str(draft) == "Wir reisen Zug."
+    view.document.transact(lambda _: view.edits.undo([step_id], by="ann", at=2))
+    jsonschema.validate(view.edits.undone(step_id).json_value(), schema("undone"))
+    assert str(draft) == "Wir reisen 🚗 Auto."
 
 
 def test_one_bad_entry_spoils_nothing(view):

@@ -12,7 +12,7 @@ from quart_schema import tag, validate_response
 from crdt_sessions.errors import CrdtSessionsError
 from crdt_sessions.ids import name_of
 from crdt_sessions.model import SessionView
-from crdt_sessions.runtime import SessionRegistry
+from crdt_sessions.runtime import Session, SessionRegistry
 from crdt_sessions_server.auth import Grants, Permission, Principal, Role, current_admission, current_principal
 from crdt_sessions_server.http.describing import LINES, answers
 from crdt_sessions_server.http.schemas import NDJSON, Answer
@@ -24,6 +24,7 @@ class Erased(Answer):
 
     sessions: int = Field(description="Sessions that knew the principal.")
     receipts: int
+    steps: int = Field(description="Steps of work on artifacts, with the deleted text that was kept to undo them.")
     presences: int
     memberships: int
     streams: int = Field(description="Durable streams that it had made; they stay, and are nobody's.")
@@ -54,15 +55,18 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     async def erase(principal: str) -> Erased:
         """Erase a principal's receipts, presence and memberships in all sessions of the tenant, and its usage.
 
+        So goes the deleted text that is kept to undo steps, if it or what deleted it may be the principal's: those
+        steps cannot be undone any more.
+
         What its runs have used counts for nobody from now on, and still for the tenant.
 
         What they wrote stays, as part of the sessions and streams; delete those to delete it. Their tokens stay good:
         revoke them first.
         """
         caller, grants = current_principal(), current_admission().grants
-        done = Erased(sessions=0, receipts=0, presences=0, memberships=0, streams=0, usage=False)
+        done = Erased(sessions=0, receipts=0, steps=0, presences=0, memberships=0, streams=0, usage=False)
         async for record in registry.records(caller.tenant):
-            wanted, found = record.id, [0, 0, 0]
+            wanted, found = record.id, [0, 0, 0, 0]
             if principal in await grants.members(wanted):
                 await grants.set_member(wanted, principal, None)
                 found[2] = 1
@@ -70,10 +74,12 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
                 if principal in session.view.receipts:
                     await session.edit(lambda view: view.forget_receipt(principal), administrative=True)
                     found[0] = 1
+                found[3] = await _forget_steps(session, principal)
                 found[1] = session.forget_presence(principal)
             done.receipts += found[0]
             done.presences += found[1]
             done.memberships += found[2]
+            done.steps += found[3]
             done.sessions += any(found)
         done.streams = await registry.streams.disown(caller.tenant, principal)
         done.usage = bool(await registry.store.usage(caller.tenant, principal=principal))
@@ -83,6 +89,13 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         return done
 
     return privacy
+
+
+async def _forget_steps(session: Session, principal: str) -> int:
+    clients = {writer.client for writer in session.engine.writers if writer.principal == principal}
+    if steps := session.view.edits.about(principal, clients):
+        await session.edit(lambda view: view.edits.forget(steps), administrative=True)
+    return len(steps)
 
 
 async def _data(registry: SessionRegistry, grants: Grants, caller: Principal, principal: str) -> AsyncIterator[bytes]:

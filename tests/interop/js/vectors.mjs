@@ -101,9 +101,30 @@ session.transact(() => {
   anew.set('superseded', 1)
   anew.get('parts').push([part('text', 'Nach Bergen', 'done')])
 })
+// Somebody replaces a word in a step that can be undone, and suggests another change, about which somebody else decides.
+const trip = new Y.Text('Wir fahren 🚗 Auto.')
+session.getMap('artifacts').set('draft', new Y.Map([['head', { id: 'draft', createdAt: 1700000000005 }], ['content', trip]]))
+session.transact(() => {
+  const begun = Y.getState(session.store, session.clientID)
+  const deleted = Y.createRelativePositionFromTypeIndex(trip, 11)
+  const step = { artifact: 'draft', run: 'r1', by: 'bot', at: 1700000000006, client: 2, clock: begun, deleted: [{ client: 2, clock: deleted.item.clock, content: [['🚗 Auto', '']] }] }
+  session.getMap('edits').set(`2-${begun}`, new Y.Map([['step', step]]))
+  trip.insert(18, 'Zug')
+  trip.delete(11, 7)
+  session.getMap('edits').get(`2-${begun}`).set('step', { ...step, length: Y.getState(session.store, session.clientID) - begun })
+})
+const place = (index, assoc) => Y.relativePositionToJSON(Y.createRelativePositionFromTypeIndex(trip, index, assoc))
+session.transact(() => {
+  const suggestion = new Y.Map()
+  const pieces = [{ begin: place(4, 0), end: place(10, -1), before: 'fahren', after: 'reisen' }]
+  suggestion.set('head', { artifact: 'draft', author: { id: 'bot', name: 'Bot', kind: 'agent' }, run: 'r1', note: 'kürzer', createdAt: 1700000000007, pieces })
+  suggestion.set('decisions', new Y.Map([['0:ann', { accepted: true, at: 1700000000008 }]]))
+  suggestion.set('settled', new Y.Map())
+  session.getMap('suggestions').set('s1', suggestion)
+})
 save('session', 'a session document in steps, and the JSON of its root maps at the end', [{
   updates: steps,
-  json: Object.fromEntries(['messages', 'runs', 'state', 'receipts'].map(root => [root, session.getMap(root).toJSON()])),
+  json: Object.fromEntries(['messages', 'runs', 'state', 'artifacts', 'receipts', 'edits', 'suggestions'].map(root => [root, session.getMap(root).toJSON()])),
   draft: session.getText('draft').toString()
 }])
 

@@ -7,9 +7,9 @@ import { serve } from './commands.mjs'
 const peers = new Map()
 
 const commands = {
-  open ({ peer, url, room }) {
+  open ({ peer, url, room, params = {} }) {
     const doc = new Y.Doc()
-    const provider = new WebsocketProvider(url, room, doc, { WebSocketPolyfill: WebSocket, disableBc: true })
+    const provider = new WebsocketProvider(url, room, doc, { WebSocketPolyfill: WebSocket, disableBc: true, params })
     const closes = []
     provider.on('connection-close', event => { if (event) closes.push(event.code) })
     peers.set(peer, { doc, provider, closes })
