@@ -27,6 +27,8 @@ REFERENCE = Peer(
     lambda port, data: ["node", str(HERE / "js" / "durable-streams.mjs"), str(port), str(data)],
 )
 PEERS = (OURS, REFERENCE)
+RATIO = "ours / reference"
+"""Under this name stand the ratios: of throughput more is better, of milliseconds less."""
 _NUMBER = re.compile(rb"#(\d+)#")
 _LONGEST = 32
 """Bytes of the longest number, marks included: so much is kept of a piece for the next one."""
@@ -150,14 +152,24 @@ def measured(peer: Peer, folder: Path, *, writers: int, readers: int, count: int
 
 
 def run(*, rounds: int, writers: int, readers: int, count: int) -> dict[str, Any]:
-    """Measure both servers by turns; return the medians of each over the rounds."""
+    """Measure both servers by turns; return the medians of each over the rounds, and of ours by the reference's."""
     found: dict[str, list[dict[str, dict[str, float]]]] = {peer.name: [] for peer in PEERS}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(rounds):
             for peer in PEERS if number % 2 == 0 else PEERS[::-1]:
                 place = Path(folder) / f"{number}-{PEERS.index(peer)}"
                 found[peer.name].append(measured(peer, place, writers=writers, readers=readers, count=count))
-    return {name: _medians(figures) for name, figures in found.items()}
+    ours, theirs = (found[peer.name] for peer in PEERS)
+    ratios = [_by(mine, other) for mine, other in zip(ours, theirs, strict=True)]
+    return {**{name: _medians(figures) for name, figures in found.items()}, RATIO: _medians(ratios)}
+
+
+def _by(ours: dict[str, dict[str, float]], theirs: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Return what ours needs, or does, for one of the reference's, in one round."""
+    return {
+        case: {name: round(value / theirs[case][name], 3) for name, value in figures.items()}
+        for case, figures in ours.items()
+    }
 
 
 def _medians(figures: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:

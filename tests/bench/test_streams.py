@@ -18,5 +18,8 @@ def test_ours_is_measured(tmp_path):
 )
 def test_both_are_measured_by_turns():
     found = streams.run(rounds=1, writers=2, readers=2, count=3)
-    assert list(found) == [peer.name for peer in streams.PEERS]
+    ours, theirs, ratio = found
+    assert [ours, theirs, ratio] == [*(peer.name for peer in streams.PEERS), streams.RATIO]
+    by = found[ours]["fan-out"]["p50_ms"] / found[theirs]["fan-out"]["p50_ms"]
+    assert found[ratio]["fan-out"]["p50_ms"] == pytest.approx(by, abs=0.001)
     assert all(figures["append"]["appends_per_s"] > 0 for figures in found.values())
