@@ -73,7 +73,7 @@ async def fill(path):
         await store.revoke(Revocation("", "principal", "eve", NOW))
         await store.note_agents("", ["writer"], NOW)
         await store.record([AuditEntry(NOW, "", "a", "ann", f"did-{n}", f'"{ODD}"') for n in range(7)])
-        source = Stream("", "source", "text/plain", "ann", NOW, NOW, tail=3)
+        source = Stream("", "source", "text/plain", "ann", NOW, NOW, tail=3, state='{"kept": true}')
         await store.alter_stream("", "source", lambda _: StreamChange(source, b"abc"), now=NOW)
         await store.alter_stream(
             "", "source", lambda facts: StreamChange(facts.stream, producer=Producer(1, 2)), now=NOW, producer=ODD

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -14,11 +15,14 @@ from crdt_sessions.ids import Millis
 from crdt_sessions.limits import Limits
 from crdt_sessions.runtime import Reply, Streams, Subscriptions
 from crdt_sessions.storage import MemoryStore, SqliteStore
+from crdt_sessions.storage.postgres import PostgresStore
 from crdt_sessions.streams import Append, Creation, spelled
 from crdt_sessions.streams import subscriptions as rules
 from crdt_sessions.streams.patterns import matches
 from crdt_sessions.streams.subscriptions import End, Subscription, Wanted, Worker
 from crdt_sessions.testing import FakeClock
+from tests.postgres import every_version, shared_server
+from tests.processes import PATIENCE
 from tests.profiles import sample
 
 JSON = "application/json"
@@ -145,14 +149,14 @@ def test_a_token_is_good_for_one_subscription_and_one_generation():
 class Place:
     """A process that has subscriptions, and a receiver of webhooks."""
 
-    def __init__(self, store, clock):
-        self.store, self.clock = store, clock
+    def __init__(self, store, clock, *, shared=False):
+        self.store, self.clock, self.shared = store, clock, shared
         self.received, self.answers = [], []
 
     @asynccontextmanager
     async def process(self):
         self.streams = Streams(self.store, self.clock, Limits())
-        self.subscriptions = Subscriptions(self.streams, self.store, self.clock, self.deliver)
+        self.subscriptions = Subscriptions(self.streams, self.store, self.clock, self.deliver, shared=self.shared)
         task = asyncio.create_task(self.subscriptions.run())
         try:
             yield self
@@ -339,3 +343,33 @@ async def test_a_subscription_is_made_once(folder):
             await place.subscriptions.follow("", "s", [f"y/{n}" for n in range(1000)])
         assert not await place.subscriptions.delete("", "nobody")
         assert new
+
+
+@pytest.mark.processes
+@every_version
+async def test_nodes_that_share_a_database_wake_a_worker_once(version, tmp_path):
+    url, schema, clock = shared_server(version).url(), f"subs{os.getpid()}_{version}", FakeClock()
+    async with PostgresStore(url, schema=schema) as one, PostgresStore(url, schema=schema) as two:
+        nodes = [Place(store, clock, shared=True) for store in (one, two)]
+        here, there = nodes
+        async with here.process(), there.process():
+            await here.subscriptions.put("", "s", replace(HOOK, lease_ms=600_000), owner="ann", url="u")
+            await there.append("a/1")  # by a node that has not heard of the subscription
+
+            async def received():
+                while not (found := [wake for node in nodes for wake in node.received]):
+                    await clock.advance(5)
+                    await asyncio.sleep(0.02)
+                return found
+
+            (wake,) = await asyncio.wait_for(received(), PATIENCE)
+            for _ in range(3):
+                await clock.advance(1)
+                await asyncio.sleep(0.02)
+            assert len([*here.received, *there.received]) == 1
+            for node in nodes:  # either of them may be the one that a worker reaches
+                done = node is there
+                acks = [("a/1", spelled(2))]
+                assert not await node.subscriptions.ack("", "s", here.worker(wake), acks, done=done)
+            with pytest.raises(errors.WakeFenced):
+                await here.subscriptions.ack("", "s", here.worker(wake), [], done=True)
