@@ -37,9 +37,18 @@ class SystemClock:
 
     def __init__(self, wall: Callable[[], int] = time.time_ns, steady: Callable[[], int] | None = None) -> None:
         self._wall = wall
-        self._steady = steady or _steady
+        self._steady = steady or steady_ns
         self._now = wall()
         self._then = self._steady()
+
+    def go_by(self, wall: Callable[[], int]) -> None:
+        """Go by another clock from now on, and jump to it: for before anything has happened by this one.
+
+        Args:
+            wall: nanoseconds since the Unix epoch.
+        """
+        self._wall = wall
+        self._now, self._then = wall(), self._steady()
 
     def now(self) -> Millis:
         """Return the time."""
@@ -63,7 +72,8 @@ _BRIEF_NS = 1_000_000
 
 if sys.platform == "linux":
 
-    def _steady() -> int:
-        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)  # unlike the others it goes on while the machine sleeps
+    def steady_ns() -> int:
+        """Return the nanoseconds of a clock that nobody sets, and that goes on while process and machine sleep."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 else:
-    _steady = time.monotonic_ns
+    steady_ns = time.monotonic_ns

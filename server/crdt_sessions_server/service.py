@@ -90,7 +90,9 @@ class Service:
         free_garbage: Callable[[], None] = lambda: None,
         address: str = "",
     ) -> None:
-        clock = clock or SystemClock()
+        self._machines: SystemClock | None = None
+        if clock is None:
+            clock = self._machines = SystemClock()
         if authorizer is None:
             authorizer = authorizer_for(settings, clock)
             if settings.exposed:
@@ -175,6 +177,8 @@ class Service:
         async with AsyncExitStack() as stack:
             if self._own is not None:
                 await stack.enter_async_context(self._own)
+                if self._own.shared and self._machines is not None:
+                    self._machines.go_by(cast("PostgresStore", self._own).now_ns)
             if self._sandbox is not None:
                 await stack.enter_async_context(self._sandbox)
             await stack.enter_async_context(self.registry)

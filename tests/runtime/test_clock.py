@@ -60,3 +60,15 @@ def test_whatever_happens_time_goes_on_evenly(steps):
 def test_the_system_clock_is_near_the_machines():
 
     assert abs(SystemClock().now() - time.time() * 1000) < 1000
+
+
+def test_it_goes_by_another_clock_at_once_and_then_follows_that_one():
+    machine, servers = Machine(), Machine()
+    servers.wall -= 7200 * SECOND
+    clock = machine.clock()
+    clock.go_by(lambda: servers.wall)
+    assert clock.now() == servers.wall // 1_000_000
+    for each in (machine, servers):
+        each.pass_time(10)
+    machine.wall += 3600 * SECOND
+    assert clock.now() == servers.wall // 1_000_000

@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from crdt_sessions import connect
-from crdt_sessions_server import cli
+from crdt_sessions.clock import SystemClock
+from crdt_sessions_server import cli, service
 from crdt_sessions_server.arguments import parse
 from crdt_sessions_server.settings import Settings
 from crdt_sessions_server.settings_check import check_settings
@@ -56,6 +57,14 @@ def ready(server):
     while httpx.get(f"{server.url}/readyz").status_code != 200:
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+@every_version
+async def test_a_node_goes_by_the_databases_clock(database, monkeypatch):
+    hour_ns = 3_600_000_000_000
+    monkeypatch.setattr(service, "SystemClock", lambda: SystemClock(lambda: time.time_ns() + hour_ns))
+    async with service.Service(Settings(database=database, sandbox=False)) as node:
+        assert abs(node.registry.clock.now() - time.time_ns() // 1_000_000) < hour_ns // 2_000_000
 
 
 @every_version

@@ -10,16 +10,17 @@ import asyncio
 import logging
 import secrets
 import socket
-import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 import asyncpg
 
+from crdt_sessions.clock import steady_ns
 from crdt_sessions.errors import StorageError
 from crdt_sessions.storage.peers import Peer
 from crdt_sessions.storage.postgres.connection import Connection, application_name, close
 from crdt_sessions.storage.postgres.errors import translated
+from crdt_sessions.storage.postgres.server_time import ServerTime
 
 _log = logging.getLogger("crdt_sessions.storage")
 
@@ -114,6 +115,8 @@ class Nodes:
         self._seen: dict[int, _Seen] = {}
         self._beating: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
+        self.time = ServerTime()
+        """What the database's clock says."""
         self.me = 0
         """This node's id; 0 if it has none."""
         self.draining = False
@@ -239,6 +242,7 @@ class Nodes:
             with translated():
                 await connection.execute(_FORGET)
                 await connection.execute(_JOIN, node, socket.gethostname(), self._version, self._lanes, self._address)
+            await self.time.look(connection)
         finally:
             await close(connection)
         return node
@@ -281,6 +285,7 @@ class Nodes:
             self.lost(me)
             return
         self._note_heard(begun)
+        await self.time.look(connection)
         now = asyncio.get_running_loop().time()
         before, self._seen = self._seen, {}
         for node, row in found.items():
@@ -341,8 +346,4 @@ async def _nobody_to_ask() -> bool:
 
 
 def _steady() -> float:
-    """Return the seconds of a clock that nobody sets, and that goes on while the machine sleeps, where it can."""
-    return time.clock_gettime(_STEADY) if _STEADY is not None else time.monotonic()
-
-
-_STEADY = getattr(time, "CLOCK_BOOTTIME", None)
+    return steady_ns() / 1e9

@@ -88,6 +88,10 @@ class PostgresStore(
             fenced=fenced,
         )
 
+    def now_ns(self) -> int:
+        """Return the time by the database's clock, in nanoseconds since the Unix epoch, while the store is open."""
+        return self._database.nodes.time.now_ns()
+
     @property
     def nodes(self) -> Nodes:
         """This process as a node, and the others."""
