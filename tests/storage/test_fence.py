@@ -28,7 +28,7 @@ from crdt_sessions.storage.postgres import PostgresStore, lane_connection
 from crdt_sessions.storage.postgres.nodes import Lease
 from crdt_sessions.testing.store_contract import NOW, A, B, rows, run
 from tests.postgres import PostgresServer, every_version, shared_server
-from tests.processes import attempts, free_port
+from tests.processes import PATIENCE, attempts, free_port
 
 pytestmark = [pytest.mark.processes, every_version]
 
@@ -119,6 +119,60 @@ async def test_a_fence_waits_for_what_is_under_way_and_the_next_owner_sees_it(se
         with pytest.raises(Fenced):
             await behind
         await other.close()
+        assert await written(new) == [b"seed", b"two"]
+
+
+async def test_a_transaction_that_was_left_open_holds_up_no_fence(server, schema):
+    async with opened(server, schema) as old, opened(server, schema) as new:
+        await old.create(A, b"seed", generation=1, title=None, now=NOW)
+        node = me(old)
+        settings = {"search_path": schema, "application_name": f"crdt-sessions/{node}"}
+        left = await asyncpg.connect(server.url(), server_settings=settings)
+        await left.execute("BEGIN")
+        await left.execute("UPDATE lanes SET commits = commits WHERE node = $1", node)
+        async with asyncio.timeout(PATIENCE):
+            await fence(new, node)
+        while not left.is_closed():
+            await asyncio.sleep(0)
+        assert await written(new) == [b"seed"]
+
+
+async def test_what_was_written_between_the_look_and_the_taking_is_seen(server, schema, monkeypatch):
+    """Another node has it meanwhile, writes, and leaves it as free as it was."""
+    async with opened(server, schema) as one, opened(server, schema) as other:
+        await one.create(A, b"seed", generation=1, title=None, now=NOW)
+        await one.release(A)
+        fetch = lane.Lane.fetch
+
+        async def fetch_late(self, statement, *values):
+            found = await fetch(self, statement, *values)
+            if statement is lane._LOOK:
+                monkeypatch.setattr(lane.Lane, "fetch", fetch)
+                await other.append(A, rows(2, b"two"), now=NOW)
+                await other.release(A)
+            return found
+
+        monkeypatch.setattr(lane.Lane, "fetch", fetch_late)
+        await one.append(A, rows(3, b"three"), now=NOW)
+        assert await written(one) == [b"seed", b"two", b"three"]
+
+
+async def test_a_session_is_free_behind_everything_that_was_written_of_it(server, schema, sql):
+    async with opened(server, schema) as old, opened(server, schema) as new:
+        await old.create(A, b"seed", generation=1, title=None, now=NOW)
+        other = await asyncpg.connect(server.url(), server_settings={"search_path": schema})
+        await other.execute("BEGIN")
+        number = old._database._lanes.index(old._database._lane(A))
+        await other.execute("UPDATE lanes SET commits = commits WHERE node = $1 AND lane = $2", me(old), number)
+        appending = old.append(A, rows(2, b"two"), now=NOW)
+        releasing = asyncio.ensure_future(old.release(A))
+        while not await sql("SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%updates%'"):
+            await asyncio.sleep(0)
+        await old._database._lanes[number - 1].submit(lane.nothing)  # the other lane has done all it was to do
+        assert (await sql("SELECT owner FROM sessions"))[0][0] == me(old)
+        await other.execute("ROLLBACK")
+        await other.close()
+        await asyncio.gather(appending, releasing)
         assert await written(new) == [b"seed", b"two"]
 
 
