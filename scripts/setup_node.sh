@@ -40,7 +40,8 @@ fi
 if ! command -v chromium-headless-shell >/dev/null && ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then
   echo "NOTE: Chromium is missing: the browser tests will be SKIPPED. On Debian: apt-get install chromium-headless-shell"
 fi
-for program in nginx caddy; do # front ends that the service is tried behind; they are not to be started as services
+# Front ends that the service is tried behind, clocks that are off, a model checker; none is to be started as a service.
+for program in nginx caddy faketime spin; do
   if ! command -v $program >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "installing $program ..."
     apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $program >/dev/null
