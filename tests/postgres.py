@@ -49,12 +49,13 @@ class PostgresServer:
         programs: the folder of its programs.
         primary: the server that it follows.
         port: where it listens; a free one if None.
+        disk: a folder for its files; None for one in memory.
     """
 
-    def __init__(self, programs, primary=None, port=None):
+    def __init__(self, programs, primary=None, port=None, disk=None):
         self.programs = programs
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir=memory))
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir=disk or memory))
         self.unprivileged = {"user": "nobody"} if os.getuid() == 0 else {}  # it refuses to be started by root
         if self.unprivileged:
             shutil.chown(self.folder, "nobody")
@@ -126,6 +127,24 @@ class PostgresServer:
         self.process.send_signal(signal.SIGQUIT)
         self.process.wait(_PATIENCE_S)
 
+    def processes(self):
+        """Return the numbers of its processes."""
+        pid = self.process.pid
+        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+    def revive(self):
+        """Start it if it has ended by itself, and return once it takes connections."""
+        until = time.monotonic() + _PATIENCE_S
+        while True:
+            if self.process.poll() is not None:
+                self.start()
+                return
+            with contextlib.suppress(OSError, asyncpg.PostgresError):
+                self.sql("SELECT 1")
+                return
+            assert time.monotonic() < until, (self.folder / "log").read_text()
+            time.sleep(0.05)
+
     def close(self):
         """End it, and remove everything."""
         if self.process is not None and self.process.poll() is None:
@@ -139,11 +158,12 @@ class Pair:
     Args:
         programs: the folder of their programs.
         quorum: whether commits wait for the standby.
+        disk: a folder for their files; None for one in memory.
     """
 
-    def __init__(self, programs, *, quorum):
-        self.programs = programs
-        self.primary = PostgresServer(programs)
+    def __init__(self, programs, *, quorum, disk=None):
+        self.programs, self._disk = programs, disk
+        self.primary = PostgresServer(programs, disk=disk)
         self.ports = (self.primary.port, free_port())
         self.standby = None
         if quorum:
@@ -163,17 +183,22 @@ class Pair:
     def follow(self):
         """Make a standby at the address that is free, and return when it follows."""
         (port,) = set(self.ports) - {self.primary.port}
-        self.standby = PostgresServer(self.programs, self.primary, port)
+        self.standby = PostgresServer(self.programs, self.primary, port, self._disk)
         until = time.monotonic() + _PATIENCE_S
         while not self.primary.sql("SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'"):
             assert time.monotonic() < until, "the standby does not follow"
             time.sleep(0.05)
 
-    def fail_over(self):
-        """Lose the primary, and have the standby take its place; the next standby has its address."""
+    def fail_over(self, promoted):
+        """Lose the primary, and have the standby take its place; the next standby has its address.
+
+        Args:
+            promoted: called when it has taken it; commits wait until there is another standby.
+        """
         self.primary.close()
         self.primary = self.standby
         self.primary.sql("SELECT pg_promote()")
+        promoted()
         self.follow()
 
     def close(self):

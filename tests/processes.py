@@ -176,7 +176,7 @@ class Server(Process):
     whatever supervises a service.
     """
 
-    def __init__(self, database, *flags, port=0, env=None, python=sys.executable):
+    def __init__(self, database, *flags, port=0, env=None, python=sys.executable, fork=True):
         self.database, self.flags = database, flags
         until = time.monotonic() + PATIENCE
         while True:
@@ -184,7 +184,7 @@ class Server(Process):
             super().__init__(
                 python, "-m", "crdt_sessions_server", "serve",
                 "--database", database, "--port", self.port, "--log-level", "warning", *flags,
-                env=env, fork=True,
+                env=env, fork=fork,
             )  # fmt: skip
             try:
                 self.url = self.wait_for(r"on (https?://\S+)").group(1)

@@ -17,9 +17,8 @@ _TABLE = {  # dev, ci, nightly
     "kills": (10, 8, 930),  # of the service, at random instants
     "passes": (2, 1, 15),  # of each named point of the storage path, before the service dies there
     "deaths": (8, 6, 40),  # of the service between two peers that write
-    "faults": (2, 3, 1_000),  # of three nodes and their PostgreSQL
+    "faults": (5, 30, 1_000),  # of three nodes and their PostgreSQL
     "node_histories": (40, 100, 10_000),  # of nodes over one simulated database
-    "failovers": (1, 1, 30),  # from a primary that is lost to its standby, and back
     "agents": (3, 2, 40),  # that die in each way
     "frames": (10_000, 20_000, 1_000_000),  # mutated, thrown at a service
     "histories": (532, 532, 5_320),  # of the conformance data

@@ -30,7 +30,8 @@ class Proxy:
     """Forwards TCP to *port*; while :attr:`cut`, bytes wait on both sides, and nothing is closed."""
 
     def __init__(self, port, network=None, seed=0):
-        self._port = port
+        self.port_there = port
+        """Where connections lead that come from now on."""
         self.network = network or Network()
         self.resets = 0
         self._rng = random.Random(seed)
@@ -72,7 +73,7 @@ class Proxy:
         self._writers.append(writer)
         try:
             await self._passes.wait()
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.port_there)
             self._writers.append(far_writer)
             pumping = [
                 asyncio.create_task(self._pump(reader, far_writer, self._passes.wait)),

@@ -6,6 +6,8 @@ invoked and never acknowledged may be there or not.
 
 from dataclasses import dataclass, field
 
+from crdt_sessions.model.values import TERMINAL_STATUSES
+
 
 @dataclass
 class History:
@@ -16,8 +18,13 @@ class History:
     ok: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
+    @property
+    def summary(self):
+        """How much was tried."""
+        return f"{len(self.faults)} faults, {len(self.ok)} of {len(self.invoked)} acknowledged"
+
     def __str__(self):
-        return f"seed {self.seed}, {len(self.ok)} of {len(self.invoked)} acknowledged, faults: {self.faults}"
+        return f"seed {self.seed}, {self.summary}, faults: {self.faults}"
 
 
 def writer_of(token):
@@ -74,14 +81,16 @@ def check_owners(commits, history):
             nodes.append(node)
 
 
-def check_epochs(epochs, history):
-    """A run's epoch only grows.
+def check_runs(runs, history):
+    """A run's epoch only grows, and how it ended stays.
 
     Args:
-        epochs: (place in the order of the database, session, run, epoch).
+        runs: (place in the order of the database, session, run, epoch, status).
         history: for messages.
     """
     last = {}
-    for _, session, run, epoch in sorted(epochs):
-        assert epoch >= last.get((session, run), 0), f"{run} went back to epoch {epoch}; {history}"
-        last[session, run] = epoch
+    for _, session, run, epoch, status in sorted(runs):
+        before, was = last.get((session, run), (0, ""))
+        assert epoch >= before, f"{run} went back to epoch {epoch}; {history}"
+        assert was not in TERMINAL_STATUSES or status == was, f"{run} was {was}, and then {status}; {history}"
+        last[session, run] = epoch, status

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.crash.histories import History, check_commits, check_epochs, check_owners, check_tokens
+from tests.crash.histories import History, check_commits, check_owners, check_runs, check_tokens
 
 HISTORY = History(1, invoked=["a-0", "a-1", "b-0", "a-2"], ok=["a-0", "a-1", "b-0"])
 
@@ -13,7 +13,8 @@ def test_a_good_history_is_let_pass():
     commits = [(1, "s", 5, 7), (2, "s", 6, 7), (5, "s", 7, 8), (3, "t", 1, 7)]
     check_commits(commits, {7: 4}, HISTORY)
     check_owners(commits, HISTORY)
-    check_epochs([(1, "s", "r", 1), (2, "s", "r", 1), (3, "s", "r", 2), (4, "t", "r", 1)], HISTORY)
+    runs = [(1, "s", "r", 1, "running"), (2, "s", "r", 1, "suspended"), (3, "s", "r", 2, "completed")]
+    check_runs([*runs, (4, "t", "r", 1, "running"), (5, "s", "r", 2, "completed")], HISTORY)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ def test_tokens_that_are_lost_doubled_strange_or_out_of_order_are_found(present,
         check_tokens(HISTORY, present)
 
 
-def test_gaps_forks_zombies_and_epochs_that_go_back_are_found():
+def test_gaps_forks_zombies_epochs_that_go_back_and_second_ends_are_found():
     for commits, fences, said in (
         ([(1, "s", 5, 7), (2, "s", 7, 7)], {}, "follows"),
         ([(1, "s", 5, 7), (2, "s", 5, 8)], {}, "follows"),
@@ -41,4 +42,6 @@ def test_gaps_forks_zombies_and_epochs_that_go_back_are_found():
     with pytest.raises(AssertionError, match="after another one"):
         check_owners([(1, "s", 5, 7), (2, "s", 6, 8), (3, "s", 7, 7)], HISTORY)
     with pytest.raises(AssertionError, match="went back"):
-        check_epochs([(1, "s", "r", 2), (2, "s", "r", 1)], HISTORY)
+        check_runs([(1, "s", "r", 2, "running"), (2, "s", "r", 1, "running")], HISTORY)
+    with pytest.raises(AssertionError, match="was failed, and then completed"):
+        check_runs([(1, "s", "r", 1, "failed"), (2, "s", "r", 1, "completed")], HISTORY)
