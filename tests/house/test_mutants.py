@@ -230,7 +230,7 @@ MUTANTS = {
     "read where a log ends before one has it": Mutant(
         "crdt_sessions/storage/postgres/lane.py",
         "                await self.write(_TAKE, sid, owner)\n",
-        "                await self.write(_TAKE, sid, owner)\n                return self._known(session, Head(sid, seq))\n",
+        "                await self.write(_TAKE, sid, owner)\n                return self._heads.read(session, Head(sid, seq))\n",
         ("tests/storage/test_fence.py::test_what_was_written_between_the_look_and_the_taking_is_seen",),
     ),
     "free a session before its last write": Mutant(
@@ -240,15 +240,15 @@ MUTANTS = {
         ("tests/storage/test_fence.py::test_a_session_is_free_behind_everything_that_was_written_of_it",),
     ),
     "take a cancelled wait for a commit": Mutant(
-        "crdt_sessions/storage/postgres/lane.py",
+        "crdt_sessions/storage/postgres/lane_connection.py",
         "            if self._unreplicated:\n                raise Unknown(",
         "            if False:\n                raise Unknown(",
         ("tests/storage/test_fence.py::test_a_cancelled_wait_for_a_standby_is_no_acknowledgement",),
     ),
     "know ends of logs over a new connection": Mutant(
-        "crdt_sessions/storage/postgres/lane.py",
-        "for session, head in self._heads.items())\n        self._heads = {}\n",
-        "for session, head in self._heads.items())\n",
+        "crdt_sessions/storage/postgres/heads.py",
+        "for session, head in self._known.items())\n        self._known = {}\n",
+        "for session, head in self._known.items())\n",
         ("tests/storage/test_fence.py::test_less_than_was_acknowledged_is_told_once_and_then_gone_on_from",),
     ),
     "fence a node and leave its connections": Mutant(

@@ -24,7 +24,7 @@ from crdt_sessions.errors import (
 from crdt_sessions.ids import Seq
 from crdt_sessions.storage import Entries, Row
 from crdt_sessions.storage.addresses import shown
-from crdt_sessions.storage.postgres import PostgresStore, lane_connection
+from crdt_sessions.storage.postgres import PostgresStore, lane, lane_connection
 from crdt_sessions.storage.postgres.nodes import Lease
 from crdt_sessions.testing.store_contract import NOW, A, B, rows, run
 from tests.postgres import PostgresServer, every_version, shared_server
@@ -331,7 +331,7 @@ async def test_a_node_without_connections_is_taken_over(server, schema):
         await old.create(A, b"seed", generation=1, title=None, now=NOW)
         database = old._database
         database.nodes._beating.cancel()
-        for each in [*(lane._connection for lane in database._lanes), database.nodes]:
+        for each in [*(one._connection for one in database._lanes), database.nodes]:
             each._connection and each._connection.terminate()
         async with asyncio.timeout(60):
             while True:
