@@ -2,16 +2,19 @@
 
 import asyncio
 import gc
+import tracemalloc
 import weakref
 
 import pytest
 
 from crdt_sessions.errors import StoreUnavailable
+from crdt_sessions.ids import session_id
 from crdt_sessions.limits import Timing
 from crdt_sessions.model import Author, MessageHead, TextPart
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.storage import MemoryStore, Row
 from crdt_sessions.testing import settle
+from crdt_sessions.wire import EMPTY_UPDATE, SyncStep1, SyncStep2, encode
 
 from .conftest import ROOM, Peer, peers, until
 
@@ -179,3 +182,60 @@ async def test_one_that_is_deleted_closes_its_connections(registry, clock):
         await slept(registry, clock)
         await registry.delete(ROOM)
     assert one.closing.code == 4404
+
+
+class Line:
+    """A connection of a client that does nothing, with nothing of the client's own."""
+
+    writable = True
+
+    def __init__(self):
+        self.gone = asyncio.Event()
+
+    def open(self, on_writable, take, patience_s):
+        self.take = take
+
+    def write(self, messages):
+        pass
+
+    async def drained(self):
+        return
+
+    async def batches(self):
+        await self.gone.wait()
+        return
+        yield  # an iterator all the same
+
+    async def release(self):
+        del self.take
+
+
+async def test_a_connection_to_a_session_that_sleeps_takes_a_few_kilobytes(registry, clock):
+    """All that Python allocates for a session and its connection, but for the socket: 45 kB while it is awake."""
+    count, lines = 20, []
+    async with asyncio.TaskGroup() as tasks:
+
+        async def join(number):
+            line = Line()
+            lines.append(line)
+            tasks.create_task(registry.serve(session_id(f"s{number}"), line))
+            await until(lambda: hasattr(line, "take"))
+            line.take([encode(SyncStep1(b"\x00")), encode(SyncStep2(EMPTY_UPDATE))])
+
+        await join(0)
+        await clock.advance(10)
+        gc.collect()
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(1, count + 1):
+            await join(number)
+        await clock.advance(2)
+        await clock.advance(10)
+        assert registry.live == []
+        assert len(registry.connected) == count + 1
+        gc.collect()
+        each = (tracemalloc.get_traced_memory()[0] - before) / count
+        tracemalloc.stop()
+        assert each < 18_000, "of which the store in memory and this test take three"
+        for line in lines:
+            line.gone.set()
