@@ -33,7 +33,8 @@ from crdt_sessions.model.inputs import ContextItem, RunInput, ToolSpec
 from crdt_sessions.model.layout import LAYOUT, ROOT_NAMES, seed, settled_meta
 from crdt_sessions.model.library import merge
 from crdt_sessions.model.lineage import lineage_in
-from crdt_sessions.model.messages import Messages, MessageView, order
+from crdt_sessions.model.message_view import MessageView
+from crdt_sessions.model.messages import Messages, order
 from crdt_sessions.model.pairs import Mended, Pairs, places_in
 from crdt_sessions.model.parts import TextPart, ToolPart, ValuePart, say_nothing
 from crdt_sessions.model.positions import RelativePosition

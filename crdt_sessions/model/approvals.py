@@ -5,7 +5,7 @@ from __future__ import annotations
 from crdt_sessions.errors import AlreadyDecided, NotAnAnswer, NotAnApprover, NotFound, NothingToDecide
 from crdt_sessions.model.asks import why_no_answer
 from crdt_sessions.model.decisions import Approval, ApprovalRequest, Decision
-from crdt_sessions.model.messages import MessageView
+from crdt_sessions.model.message_view import MessageView
 from crdt_sessions.model.run_values import Run
 from crdt_sessions.model.tool_stream import ToolStream
 

@@ -15,7 +15,7 @@ from zlib import crc32
 
 from pycrdt import Array, Map, Text
 
-from crdt_sessions.model.messages import MessageView, part_value, superseded
+from crdt_sessions.model.message_view import MessageView, part_value, superseded
 from crdt_sessions.model.parts import Part
 from crdt_sessions.model.spelling import spelled
 from crdt_sessions.model.values import Message, MessageHead

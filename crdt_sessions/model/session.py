@@ -15,7 +15,8 @@ from crdt_sessions.model.checks import MAX_DEPTH, check_json
 from crdt_sessions.model.children import task_text
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.edits import Edits
-from crdt_sessions.model.messages import Messages, MessageView, order
+from crdt_sessions.model.message_view import MessageView
+from crdt_sessions.model.messages import Messages, order
 from crdt_sessions.model.parts import TextPart, ValuePart
 from crdt_sessions.model.run_values import ANY_AGENT, Run, RunPolicy
 from crdt_sessions.model.runs import Runs
