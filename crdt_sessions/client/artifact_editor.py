@@ -16,7 +16,7 @@ from crdt_sessions.model.artifacts import ContentKind
 from crdt_sessions.model.dialects import Dialect, dialect_of
 from crdt_sessions.model.nodes import read_children, words
 from crdt_sessions.model.positions import StructId, position_at
-from crdt_sessions.model.revisions import Passage, find, read_content, revision, text_at
+from crdt_sessions.model.revisions import find, read_content, revision, text_at
 from crdt_sessions.model.rewriting import Alike, Scribe
 from crdt_sessions.model.steps import Content, content_in
 from crdt_sessions.model.suggestions import Suggestion, SuggestionHead, pieces_of
@@ -153,21 +153,21 @@ class ArtifactEditor:
     async def stream(self, *, after: str | None = None) -> AsyncIterator[Insertion]:
         """Yield what writes as the words come: ``async with draft.stream() as out: await out.write(token)``.
 
-        They stand together, wherever that place moves while others type around it. In rich text they are a paragraph,
-        and a blank line begins the next one; their Markdown is not read.
+        They stand together, wherever that place moves while others type around it. In rich text they are Markdown:
+        headings, lists, quotes, code and marks become what they say as they come. What may still become something
+        else, such as a word behind a star, is written when that is clear, and a table when it is complete.
 
         Args:
-            after: a passage that is there exactly once; at the end if None.
+            after: a passage that is there exactly once; at the end if None. In rich text the first paragraph goes on
+                there, and what follows it stands behind the block.
 
         Raises:
             BadValue: there is no such passage, or more than one.
         """
-        content = self._content
+        content, place = self._content, None
         if after is not None:
             found = find(content, after)
-            place: Passage | None = found._replace(start=found.stop)
-        else:
-            place = None if not isinstance(content, Text) else Passage((), len(self._text), len(self._text))
+            place = found._replace(start=found.stop)
         insertion = Insertion(self._session, self._change, content, place, self.dialect)
         try:
             yield insertion

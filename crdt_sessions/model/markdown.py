@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from crdt_sessions.model.dialects import Dialect, dialect_of, from_dialect, our_
 from crdt_sessions.model.nodes import KEPT, Atom, Element, Embed, Node, Words, element, joined, words
 
 if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
     from markdown_it.tree import SyntaxTreeNode
 
 _COMMENT = re.compile(r"<!--\s*kept:([^\s>]*)\s*-->\s*")
@@ -29,11 +31,47 @@ _BEGINS_BLOCK = re.compile(
 
 def from_markdown(text: str, dialect: Dialect) -> tuple[Node, ...]:
     """Return Markdown as what stands in a fragment of some *dialect*."""
-    from markdown_it import MarkdownIt
+    return to_dialect(_blocks(_parsed(text)), dialect)
+
+
+def blocks_of(text: str, dialect: Dialect) -> tuple[Node, ...]:
+    """Return Markdown that is being written as blocks, side by side: an underlined line is no heading here.
+
+    Comments that keep something are left out: there is nothing to be kept.
+    """
+    blocks = [each for each in _blocks(_parsed(text, growing=True)) if not _keeps(each)]
+    found = to_dialect(blocks, dialect)
+    return tuple(each for group in found for each in _inside(group)) if dialect == "blocknote" else found
+
+
+def last_block(text: str) -> int:
+    """Return where the last block of Markdown that is being written begins; it is the one that may go on."""
+    blocks = _parsed(text, growing=True)
+    line = blocks[-1].map[0] if blocks and blocks[-1].map is not None else 0
+    return sum(len(each) for each in text.splitlines(keepends=True)[:line])
+
+
+def _parsed(text: str, *, growing: bool = False) -> Sequence[SyntaxTreeNode]:
     from markdown_it.tree import SyntaxTreeNode
 
+    return SyntaxTreeNode(_parser(growing=growing).parse(text)).children
+
+
+@lru_cache(maxsize=2)
+def _parser(*, growing: bool) -> MarkdownIt:
+    """Return the parser; of what is *growing*, no line changes what stands above it."""
+    from markdown_it import MarkdownIt
+
     parser = MarkdownIt("commonmark", {"maxNesting": 40}).enable(["table", "strikethrough"])
-    return to_dialect(_blocks(SyntaxTreeNode(parser.parse(text)).children), dialect)
+    return parser.disable(["lheading", "reference"]) if growing else parser
+
+
+def _keeps(node: Node) -> bool:
+    return isinstance(node, Element) and (node.name.startswith(KEPT) or any(map(_keeps, node.children)))
+
+
+def _inside(node: Node) -> Sequence[Node]:
+    return node.children if isinstance(node, Element) else ()
 
 
 def inline_from_markdown(text: str, dialect: Dialect) -> tuple[Node, ...]:

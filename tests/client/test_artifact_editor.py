@@ -12,6 +12,7 @@ from crdt_sessions.errors import BadValue, NotFound
 from crdt_sessions.model import ArtifactHead, RelativePosition
 from crdt_sessions.model.artifacts import ContentKind
 from crdt_sessions.model.dialects import Dialect
+from crdt_sessions.model.steps import content_in
 from crdt_sessions.model.suggestions import PieceDecision
 from tests.processes import PATIENCE, Server
 
@@ -118,6 +119,53 @@ async def test_blank_lines_begin_paragraphs_in_rich_text(service, room, dialect)
         async with draft.stream(after="One") as out:
             await out.write(" and a half")
         assert draft.content == "# Plan\n\nOne and a half two three.\n\nFour five.\n"
+
+
+@pytest.mark.parametrize("dialect", ["tiptap", "prosemirror", "blocknote"])
+async def test_markdown_becomes_blocks_as_it_comes_while_people_type_in_them(service, room, dialect):
+    async with connect(service.url, room, id="ann") as ann, connect(service.url, room, id="bot") as bot:
+        draft = editor(bot, "xml", "", dialect)
+        async with draft.stream() as out:
+            await out.write("# Pl")
+            assert draft.content == "# Pl\n"
+            await out.write("an\n\nWe go by **train** to ")
+            assert draft.content == "# Plan\n\nWe go by **train** to\n"
+            await bot.durable()
+            await ann.until(lambda: "train" in text_of(ann))
+            ArtifactEditor(ann, "draft").edit("all go", of="go")
+            await ann.durable()
+            await bot.until(lambda: "all go" in draft.content)
+            for token in (
+                "Os",
+                "lo.\n\n- one\n",
+                "- tw",
+                "o\n\n```py\nx = 1\n",
+                "```\n\n| a |\n|---|\n| 1 |\n\n*end",
+            ):
+                await out.write(token)
+            assert "*end" not in draft.content, "it may become italic"
+        expected = "# Plan\n\nWe all go by **train** to Oslo.\n\n- one\n- two\n\n```py\nx = 1\n```\n\n| a |\n| --- |\n| 1 |\n\n\\*end\n"
+        assert draft.content == expected
+        await bot.durable()
+        await ann.until(lambda: text_of(ann) == text_of(bot))
+        async with draft.stream(after="Oslo") as out:
+            await out.write(", *or* Bergen\n\n## More\n\nx")
+        changed = expected.replace("Oslo.", "Oslo, *or* Bergen.").replace("- one", "## More\n\nx\n\n- one")
+        assert draft.content == changed
+
+
+async def test_a_block_that_somebody_takes_away_is_not_written_again(service, room):
+    async with connect(service.url, room, id="ann") as ann, connect(service.url, room, id="bot") as bot:
+        draft = editor(bot, "xml", "# Plan\n")
+        async with draft.stream() as out:
+            await out.write("One two")
+            await bot.durable()
+            await ann.until(lambda: "One" in text_of(ann))
+            ann.edit(lambda view: content_in(view.document.doc, "draft").children.__delitem__(1))
+            await ann.durable()
+            await bot.until(lambda: "One" not in draft.content)
+            await out.write(" three.\n\nFour")
+        assert draft.content == "# Plan\n\nFour\n"
 
 
 async def test_what_a_run_did_is_undone_from_another_device_after_it_is_gone(service, room):
