@@ -22,7 +22,7 @@ from typing import Any
 from tests.bench import endtoend, fanout, growth, idling, joining, picture
 from tests.bench.document import history
 from tests.bench.peers import HERE, OURS, PEERS, RELAY, Peer
-from tests.bench.report import Figures, table
+from tests.bench.report import Figures, regimes, table
 
 WORKLOADS = ("W1", "W2", "W3", "W5", "W6")
 """W4, a cold start, is measured with W2: the same document after a restart."""
@@ -154,7 +154,7 @@ def main() -> None:
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     chosen.out.write_text(json.dumps({"machine": machine(), "records": records}, indent=1))
     chosen.out.with_suffix(".svg").write_text(picture.draw(figures))
-    print(table(figures))
+    print(f"{regimes(figures)}\n\n{table(figures)}")
     print(f"\nall figures: {chosen.out}, picture: {chosen.out.with_suffix('.svg')}", file=sys.stderr)
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from tests.processes import free_port
@@ -26,6 +27,14 @@ _LIMITS = (
 """The load is a flood, as it should be; the others have no limits either."""
 
 
+class Stored(StrEnum):
+    """When what a server is sent is on disk, which is what its figures have to be read with."""
+
+    BEFORE = "before it is passed on"
+    LATER = "later"
+    NEVER = "never"
+
+
 @dataclass(frozen=True)
 class Peer:
     """A server to be measured.
@@ -34,7 +43,7 @@ class Peer:
         name: for tables.
         command: returns what starts it, from a port and a path where it may keep its data.
         prefix: what stands before the session's name in the URL's path.
-        durable: whether it keeps what it is sent.
+        stored: when what it is sent is on disk.
         dialect: which protocol the load is to speak.
         environment: returns what its environment has besides ours.
     """
@@ -42,9 +51,14 @@ class Peer:
     name: str
     command: Callable[[int, Path], list[str]]
     prefix: str = "/"
-    durable: bool = True
+    stored: Stored = Stored.LATER
     dialect: str = "y-websocket"
     environment: Callable[[int, Path], dict[str, str]] = lambda port, data: {}
+
+    @property
+    def durable(self) -> bool:
+        """Whether it keeps what it is sent."""
+        return self.stored is not Stored.NEVER
 
 
 def _node(script: str) -> Callable[[int, Path], list[str]]:
@@ -72,20 +86,22 @@ def _y_environment(port: int, data: Path) -> dict[str, str]:
 
 _Y = "node_modules/@y/websocket-server/src/server.js"
 
-OURS = Peer("crdt-sessions", _ours, prefix="/v1/sync/")
+OURS = Peer("crdt-sessions", _ours, prefix="/v1/sync/", stored=Stored.BEFORE)
 PEERS = (
     OURS,
-    Peer("y-websocket", _node(_Y), durable=False, environment=_y_environment),
+    Peer("y-websocket", _node(_Y), stored=Stored.NEVER, environment=_y_environment),
     Peer(
         "y-websocket + leveldb",
         _node(_Y),
         environment=lambda port, data: {**_y_environment(port, data), "YPERSISTENCE": str(data)},
     ),
-    Peer("Hocuspocus", _node("hocuspocus.mjs"), durable=False, dialect="hocuspocus"),
+    Peer("Hocuspocus", _node("hocuspocus.mjs"), stored=Stored.NEVER, dialect="hocuspocus"),
     Peer("Hocuspocus + SQLite", _stored(_node("hocuspocus.mjs")), dialect="hocuspocus"),
     Peer("pycrdt-websocket + SQLite", _stored(_pycrdt)),
 )
-RELAY = Peer("bare relay (C)", lambda port, data: [str(generator()), "relay", "--port", str(port)], durable=False)
+RELAY = Peer(
+    "bare relay (C)", lambda port, data: [str(generator()), "relay", "--port", str(port)], stored=Stored.NEVER
+)
 """No document and no disk: what the load generator itself can take in."""
 
 

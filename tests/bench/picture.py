@@ -1,4 +1,4 @@
-"""The figures as a picture: bars of what was delivered at saturation, and curves of what came late. Plain SVG."""
+"""The figures as a picture: bars of what was delivered at saturation, beside curves of what came late. Plain SVG."""
 
 from __future__ import annotations
 
@@ -18,19 +18,23 @@ _WIDE, _ROW, _LEFT, _BAR = 1000, 15, 190, 560
 
 def draw(figures: Figures) -> str:
     """Return the picture."""
-    parts: list[str] = []
-    y = 26.0
+    columns: list[str] = []
+    height = 0.0
     for title, key, word, unit in (
         ("deliveries per second at saturation (logarithmic)", "per_s", "saturated", "/s"),
         ("p50, p99 and p99.9 at 100 tokens/s per agent, in ms (logarithmic)", "p99_ms", "paced", "ms"),
     ):
         cases = [case for case in figures.cases if word in case]
         if cases:
-            parts.append(_text(10, y, title, size=14, bold=True))
-            y = (_bars if unit == "/s" else _curves)(figures, cases, key, y + 10, parts) + 34
-    body = "\n".join(parts)
+            parts = [_text(10, 26, title, size=14, bold=True)]
+            height = max(height, (_bars if unit == "/s" else _curves)(figures, cases, key, 36, parts))
+            parts = [f'<g transform="translate({len(columns) * _WIDE} 0)">', *parts, "</g>"]
+            columns.append("\n".join(parts))
+    wide, y = len(columns) * _WIDE, height + 34
+    columns.append(_text(10, y - 12, "On disk: " + "; ".join(f"{peer.name} {peer.stored}" for peer in PEERS) + "."))
+    body = "\n".join(columns)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDE} {y:.0f}" font-family="sans-serif" font-size="11">\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {y:.0f}" font-family="sans-serif" font-size="11">\n'
         f'<rect width="100%" height="100%" fill="white"/>\n{body}\n</svg>\n'
     )
 

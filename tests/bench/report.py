@@ -88,6 +88,29 @@ class Figures:
         return ours / best if metric.more_is_better else best / ours
 
 
+REGIMES = (
+    ("saturated", METRICS[0]),
+    ("paced", Metric("server_cpu", "of a core", False, ())),
+    ("paced", Metric("p50_ms", "p50 ms", False, ())),
+    ("paced", Metric("p99_ms", "p99 ms", False, ())),
+)
+"""What is shown side by side: as fast as it goes, and at the pace of agents. Who is ahead in one may not be in the other."""
+
+
+def regimes(figures: Figures) -> str:
+    """Return both regimes of W1 side by side, with when each server has on disk what it passes on, in Markdown."""
+    heads = " | ".join(f"{regime}: {metric.label}" for regime, metric in REGIMES)
+    lines = [f"| sessions x viewers | server | on disk | {heads} |", "|---" * (len(REGIMES) + 3) + "|"]
+    shapes = dict.fromkeys(case.rsplit(" ", 1)[0] for case in figures.cases if case.startswith("W1 "))
+    for shape in shapes:
+        for peer in PEERS:
+            values = [figures.median(f"{shape} {regime}", peer.name, metric.key) for regime, metric in REGIMES]
+            if any(value is not None for value in values):
+                cells = " | ".join(map(_short, values))
+                lines.append(f"| {shape.removeprefix('W1 ')} | {peer.name} | {peer.stored} | {cells} |")
+    return "\n".join(lines)
+
+
 def table(figures: Figures) -> str:
     """Return all figures worth a line, in Markdown."""
     names = [peer.name for peer in (*PEERS, RELAY)]
