@@ -6,7 +6,7 @@ invoked and never acknowledged may be there or not.
 
 from dataclasses import dataclass, field
 
-from crdt_sessions.model.values import TERMINAL_STATUSES
+from crdt_sessions.model import TERMINAL_STATUSES
 
 
 @dataclass
