@@ -24,6 +24,8 @@ from tests.profiles import PROFILE, sample
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+_GIVEN = {"server", "own_server", "service", "target", "js"}
+"""Fixtures that are processes."""
 _QUIET = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
 
 settings.register_profile(
@@ -38,11 +40,16 @@ settings.register_profile(
 settings.load_profile(PROFILE)
 
 
+@functools.cache
+def _starts_processes(module):
+    """Whether a file of tests imports what starts processes."""
+    imported = vars(module).values()
+    return any(each is command or (isinstance(each, type) and issubclass(each, Process)) for each in imported)
+
+
 def pytest_itemcollected(item):
     """Mark what starts processes, as far as what a test is given and what its file imports tell."""
-    imported = vars(item.module).values()
-    starts = any(each is command or (isinstance(each, type) and issubclass(each, Process)) for each in imported)
-    if starts or not {"server", "service", "target", "js"}.isdisjoint(item.fixturenames):
+    if _starts_processes(item.module) or not _GIVEN.isdisjoint(item.fixturenames):
         item.add_marker("processes")
 
 

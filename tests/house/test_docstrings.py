@@ -1,6 +1,7 @@
 """What the reference is made of states the contract: arguments, what is returned, what is raised."""
 
 import ast
+import functools
 import re
 import textwrap
 
@@ -10,9 +11,19 @@ import crdt_sessions
 from crdt_sessions import errors
 from scripts.python_reference import PAGES, described, members, package
 
-SOURCE = package()
-FUNCTIONS = [each for each in described(SOURCE) if isinstance(each, griffe.Function)]
-CLASSES = [each for each in described(SOURCE) if isinstance(each, griffe.Class)]
+
+@functools.cache
+def public(kind):
+    """Return what is public and of a kind. Read when a test needs it, not by each worker that collects."""
+    return [each for each in described(package()) if isinstance(each, kind)]
+
+
+def functions():
+    return public(griffe.Function)
+
+
+def classes():
+    return public(griffe.Class)
 
 
 def _said(found):
@@ -21,16 +32,16 @@ def _said(found):
 
 
 def test_each_public_name_says_what_it_is_for():
-    assert [each.path for each in (*FUNCTIONS, *CLASSES) if each.docstring is None] == []
-    assert [each.path for each in CLASSES if not list(members(each)) and not each.parameters] == []
+    assert [each.path for each in (*functions(), *classes()) if each.docstring is None] == []
+    assert [each.path for each in classes() if not list(members(each)) and not each.parameters] == []
 
 
 def test_each_argument_is_described():
-    made = [each for each in CLASSES if "dataclass" not in each.labels and "Made " not in each.docstring.value]
+    made = [each for each in classes() if "dataclass" not in each.labels and "Made " not in each.docstring.value]
     # fields of dataclasses are described where they stand, arguments of what users do not make by what makes it
     missing = {
         each.path: [one.name for one in each.parameters if not _spoken_of(one.name, _said(each))]
-        for each in (*FUNCTIONS, *made)
+        for each in (*functions(), *made)
     }
     assert {path: names for path, names in missing.items() if names} == {}
 
@@ -43,7 +54,7 @@ def _spoken_of(name, said):
 
 def test_what_is_returned_is_said():
     silent = [
-        each.path for each in FUNCTIONS
+        each.path for each in functions()
         if str(each.returns) not in ("None", "Self")
         and not re.search(r"\b(return|yield|tell|whether|result)", each.docstring.value, re.I)
     ]  # fmt: skip
@@ -51,7 +62,7 @@ def test_what_is_returned_is_said():
 
 
 def test_what_is_raised_is_said():
-    missing = {each.path: _raised(each) - _named(_said(each)) for each in FUNCTIONS}
+    missing = {each.path: _raised(each) - _named(_said(each)) for each in functions()}
     assert {path: kinds for path, kinds in missing.items() if kinds} == {}
 
 

@@ -28,18 +28,18 @@ class Mutant:
 
 
 MUTANTS = {
+    "acknowledge before commit, on the simulated network": Mutant(
+        "crdt_sessions/sync/peers.py",
+        "while self.due and self.due[0][0] <= tail:",
+        "while self.due:",
+        ("tests/sync/test_engine.py::test_nothing_is_broadcast_or_acknowledged_before_it_is_committed",),
+    ),
     "acknowledge before commit": Mutant(
         "crdt_sessions/sync/peers.py",
         "while self.due and self.due[0][0] <= tail:",
         "while self.due:",
         ("tests/crash/test_kills.py::test_the_service_dies_at_every_named_point",),
         needs_node=True,
-    ),
-    "acknowledge before commit, on the simulated network": Mutant(
-        "crdt_sessions/sync/peers.py",
-        "while self.due and self.due[0][0] <= tail:",
-        "while self.due:",
-        ("tests/sync/test_engine.py::test_nothing_is_broadcast_or_acknowledged_before_it_is_committed",),
     ),
     "broadcast before commit": Mutant(
         "crdt_sessions/sync/log.py",
