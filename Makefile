@@ -42,7 +42,7 @@ conformance: setup                    ## the public conformance suites of Durabl
 soak: $(VENV)/.ready                  ## a steady load for ten minutes; SOAK="--seconds 60" chooses
 	$(BIN)/python -m tests.bench.soak $(SOAK)
 
-nightly: setup                        ## all tests, whole where CI tries samples (tests/profiles.py); a few hours
+nightly: setup                        ## all tests, whole where CI tries samples: two to four hours on two cores (tests/profiles.py)
 	HYPOTHESIS_PROFILE=nightly $(PYTEST) --timeout 7200
 
 setup: $(VENV)/.ready node-setup
