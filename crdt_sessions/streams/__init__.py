@@ -8,7 +8,7 @@ answering the same for ever. ``subscriptions`` says who is woken when something 
 from crdt_sessions.streams.changes import Append, Appended, Creation, append, create, delete, touch
 from crdt_sessions.streams.cursors import next_cursor
 from crdt_sessions.streams.framing import array, framed, is_json, media_type, sub_offset
-from crdt_sessions.streams.offsets import MAX_INTEGER, NOW, START, integer, place, spelled
+from crdt_sessions.streams.offsets import MAX_INTEGER, NOW, START, integer, place, read_offset, spelled
 
 __all__ = [
     "MAX_INTEGER",
@@ -27,6 +27,7 @@ __all__ = [
     "media_type",
     "next_cursor",
     "place",
+    "read_offset",
     "spelled",
     "sub_offset",
     "touch",

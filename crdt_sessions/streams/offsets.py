@@ -13,16 +13,28 @@ NOW = "now"
 MAX_INTEGER = 2**53 - 1
 """The largest that JavaScript can hold."""
 
-_OFFSET = re.compile(r"[0-9]{16}_([0-9]{16})")
+_OFFSET = re.compile(r"([0-9]{16})_([0-9]{16})")
 _INTEGER = re.compile(r"0|[1-9][0-9]{0,15}")
 
 
-def spelled(position: int) -> str:
+def spelled(position: int, beginning: int = 0) -> str:
     """Return the offset of the place after *position* bytes.
 
-    The first number is for streams that lose their beginning some day; none does yet.
+    *beginning* counts how often what the stream shows began anew; streams of their own never do.
     """
-    return f"{0:016d}_{position:016d}"
+    return f"{beginning:016d}_{position:016d}"
+
+
+def read_offset(offset: str) -> tuple[int, int]:
+    """Return the beginning and the position that :func:`spelled` was given.
+
+    Raises:
+        BadStreamRequest: it was never handed out.
+    """
+    found = _OFFSET.fullmatch(offset)
+    if found is None:
+        raise BadStreamRequest(why=f"the offset {offset[:80]!r} is none that was handed out")
+    return int(found[1]), int(found[2])
 
 
 def place(offset: str) -> int:
@@ -33,10 +45,8 @@ def place(offset: str) -> int:
     """
     if offset == START:
         return 0
-    found = _OFFSET.fullmatch(offset)
-    if found is None:
-        raise BadStreamRequest(why=f"the offset {offset[:80]!r} is none that was handed out")
-    return int(found[1]) if offset.startswith("0" * 16) else MAX_INTEGER
+    beginning, position = read_offset(offset)
+    return MAX_INTEGER if beginning else position
 
 
 def integer(text: str, name: str) -> int:

@@ -126,6 +126,10 @@ def test_there_is_one_turn_at_a_time_and_nothing_is_left_lying(script):
         assert found.pending(workers.ends) == [] or found.wake is not None, "what is new wakes somebody"
         assert found.holder is None or found.lease_until is not None, "no turn lasts for ever"
         assert found.links.keys() <= {"a/1", "a/2", "x"}
+        there = [(link, workers.ends[path]) for path, link in found.links.items() if path in workers.ends]
+        assert all(link.stream == end.stream and link.acked <= end.tail for link, end in there), (
+            "made anew is another"
+        )
 
 
 def test_a_token_is_good_for_one_subscription_and_one_generation():

@@ -31,7 +31,7 @@ from crdt_sessions.runtime import (
     whole,
 )
 from crdt_sessions.runtime.recent import Recent
-from crdt_sessions.streams import NOW, START, place, spelled
+from crdt_sessions.streams import NOW, START, read_offset, spelled
 from crdt_sessions_server.gateways.durable_streams.reading import Found
 from crdt_sessions_server.http.streaming import compact
 
@@ -221,18 +221,13 @@ class Text(View):
                 raise StreamNotFound(path=self._message)
             text = value.text.encode()
             over = found.seq is not None and session.engine.runs.table.writer_of(self._message) is None
-            tail = _text_offset(found.superseded, len(text))
-            start = tail if offset == NOW else _text_offset(found.superseded, 0) if offset == START else offset
+            tail = spelled(len(text), found.superseded)
+            start = tail if offset == NOW else spelled(0, found.superseded) if offset == START else offset
             at = self._bytes(start, found.superseded, len(text))
             return Found(text[at:], start, tail, up_to_date=True, last=over)
 
     def _bytes(self, offset: str, beginning: int, length: int) -> int:
-        began, _, rest = offset.partition("_")
-        at = place(f"{0:016d}_{rest}")
-        if began != f"{beginning:016d}" or at > length:
+        began, at = read_offset(offset)
+        if began != beginning or at > length:
             raise OffsetExpired(path=self._message)
         return at
-
-
-def _text_offset(beginning: int, length: int) -> str:
-    return spelled(length).replace("0" * 16, f"{beginning:016d}", 1)
