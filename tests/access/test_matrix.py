@@ -141,6 +141,7 @@ REQUESTS = {
         "POST", "/v1/gateways/openai/chat/completions",
         {"model": "*", "stream": True, "messages": [{"role": "user", "content": "?"}]},
     ),
+    "openai.completion": ("GET", "/v1/gateways/openai/chat/completions/chatcmpl-gone", None),
     "openai.models": ("GET", "/v1/gateways/openai/models", None),
     "openai.model": ("GET", "/v1/gateways/openai/models/writer", None),
     "y-sweet.create_document": ("POST", "/v1/y-sweet/doc/new", {"docId": "{room}-new"}),
@@ -208,7 +209,7 @@ async def made(service, room, **claims):
 async def asked(service, endpoint, room, headers):
     """Make a request; return its status and the slug of its problem. A stream that begins is one that is allowed."""
     method, path, body = REQUESTS[endpoint]
-    more = {"Accept": "application/problem+json"} | ({"X-Session-Id": room} if endpoint == "openai.complete" else {})
+    more = {"Accept": "application/problem+json"} | ({"X-Session-Id": room} if endpoint in NAMED_IN_BODY else {})
     options = (
         {"content": body} if isinstance(body, bytes) else {"json": filled(body, room)} if body is not None else {}
     )

@@ -98,7 +98,7 @@ async def one(run, number, verb="say", *args):
                 await out.write(" | ".join(await run.gather(*asked)))
         case "spend":
             run.usage(input_tokens=int(args[0]), output_tokens=int(args[1]), cached_tokens=4, model="small")
-        case "input":
+        case "input" if not run.resumed:
             async with run.text() as out:
                 await out.write(json.dumps(run.input.to_json()))
         case "echo":

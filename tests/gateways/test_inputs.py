@@ -6,15 +6,47 @@ import json
 import httpx
 import openai
 import pytest
+from ag_ui.core import RunAgentInput
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crdt_sessions.errors import BadValue, TooLarge
 from crdt_sessions.model import RunInput
-from crdt_sessions_server.gateways.inputs import input_of, tool_of
+from crdt_sessions_server.gateways.ag_ui.inputs import agent_input, input_in
+from crdt_sessions_server.gateways.ai_sdk.chunks import body_of
+from crdt_sessions_server.gateways.ai_sdk.inbound import ChatRequest
+from crdt_sessions_server.gateways.inputs import SETTINGS, input_of, tool_of
+from crdt_sessions_server.gateways.openai import Completion
+from crdt_sessions_server.gateways.parameters import parameters_of
 from tests.gateways.desk import desk
 
 SCHEMA = {"type": "object", "properties": {"place": {"type": "string"}}}
 LOOK = {"name": "look", "description": "Look out", "inputSchema": SCHEMA, "where": "client"}
 TOWN = {"description": "The town", "value": "Oslo"}
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text("ab", min_size=1, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["type", "name", "a"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+EXTRA = st.dictionaries(
+    st.sampled_from(["model", "settings", "metadata", "selection", "user", *SETTINGS]),
+    VALUES
+    | st.sampled_from(
+        [
+            {"type": "json_object"},
+            {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}},
+            {"type": "function", "function": {"name": "look"}},
+            {"temperature": None, "top_k": 3, "own": [1]},
+        ]
+    ),
+    max_size=4,
+)
+"""What clients send beside their questions, well formed or not."""
+TOOLS = st.lists(st.sampled_from([LOOK, {**LOOK, "name": "think", "where": "agent", "strict": True}]), unique_by=str)
 
 
 def heard(text):
@@ -69,6 +101,24 @@ def test_properties_of_another_form_are_forwarded_as_they_came():
 def test_a_tool_runs_in_the_client_unless_it_says_otherwise():
     assert tool_of({"name": "look", "description": "Look out", "parameters": SCHEMA}) == LOOK
     assert tool_of({"name": "look", "inputSchema": {"jsonSchema": SCHEMA}, "where": "agent"})["where"] == "agent"
+
+
+@given(EXTRA, TOOLS, st.lists(st.just(TOWN), max_size=1), st.none() | st.just({"tab": 3}))
+def test_what_a_client_reads_back_asks_for_the_same_when_it_is_sent_again(extra, tools, context, metadata):
+    found = input_of(extra, tools=[tool_of(tool) for tool in tools], context=context, metadata=metadata) or RunInput()
+
+    message = {"id": "u", "role": "user", "parts": [{"type": "text", "text": "?"}], "metadata": metadata}
+    body = body_of(found)
+    assert (ChatRequest.model_validate({"id": "s", "messages": [message], **body}).input or RunInput()) == found
+
+    if "metadata" in found.forwarded:  # what it has is the question's own, which other protocols do not have
+        return
+    again = RunAgentInput.model_validate(agent_input("s", "r", found))
+    assert (input_in(again) or RunInput()) == found
+    if "model" in found.forwarded:  # a model of OpenAI's is always a text
+        return
+    asked = Completion.model_validate({"messages": [{"role": "user", "content": "?"}], **parameters_of(found)})
+    assert (asked.input(found.model) or RunInput()).replace(context=found.context) == found
 
 
 @pytest.mark.parametrize(
@@ -137,6 +187,20 @@ async def test_the_ai_sdks_body_and_metadata_reach_the_agent(service, clients, r
         "metadata": {"tab": 3, "page": "cart"},
         "forwarded": {"selection": [1, 2]},
     }
+    about = state["messages"][-1]["metadata"]["input"]
+    assert about == {
+        "model": "small",
+        "settings": {"temperature": 0.5, "toolChoice": {"name": "look"}},
+        "metadata": {"tab": 3, "page": "cart"},
+    }
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        history = (await http.get(f"/v1/gateways/ai-sdk/chat/{room}/messages")).json()
+    assert history["messages"][-1] == state["messages"][-1]
+    clients(
+        "ai.open", name=f"{room}-again", id=room, url=service.url, messages=history["messages"], transport=transport
+    )
+    again = await clients.ask("ai.send", name=f"{room}-again", text="input", options={"body": history["body"]})
+    assert heard(again["messages"][-1]["parts"][-1]["text"]) == heard(state["messages"][-1]["parts"][-1]["text"])
 
 
 @pytest.mark.interop
@@ -156,6 +220,15 @@ async def test_ag_uis_tools_context_and_forwarded_properties_reach_the_agent(ser
         "metadata": {"page": "cart"},
         "forwarded": {"selection": [1, 2]},
     }
+    (asked,) = state["asked"]
+    assert (asked["tools"], asked["context"], asked["forwardedProps"]) == ([client_tool("look")], [TOWN], forwarded)
+    clients("ag.open", name=f"{room}-later", url=service.url, thread=room)
+    later = await clients.ask("ag.join", name=f"{room}-later")
+    assert later["error"] is None
+    (found,) = later["asked"]
+    assert {**found, "runId": asked["runId"]} == asked
+    said = [message for message in state["messages"] if message["role"] != "activity"]
+    assert [message["id"] for message in later["messages"]] == [message["id"] for message in said]
 
 
 @pytest.mark.interop
@@ -169,6 +242,9 @@ async def test_tanstacks_tools_and_forwarded_properties_reach_the_agent(service,
         clients.until, lambda s: s["status"] == "ready" and len(s["messages"]) == 2 and s["messages"][1]["parts"],
         command="ts.state", name=room,
     )  # fmt: skip
+    async with httpx.AsyncClient(base_url=service.url) as http:
+        hydrated = (await http.get(f"/v1/gateways/tanstack/{room}", params={"threadId": room})).json()
+    assert (hydrated["input"]["tools"], hydrated["input"]["forwardedProps"]) == ([client_tool("look")], forwarded)
     found = heard("".join(part["content"] for part in state["messages"][1]["parts"]))
     assert found == {
         "tools": [LOOK],
@@ -179,26 +255,40 @@ async def test_tanstacks_tools_and_forwarded_properties_reach_the_agent(service,
     }
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("stream", [False, True])
-async def test_openais_parameters_reach_the_agent(service, room, stream):
+async def test_openais_parameters_reach_the_agent_and_are_read_back(service, clients, room, stream):
+    sent = {
+        "tools": [{"type": "function", "function": client_tool("look")}],
+        "tool_choice": {"type": "function", "function": {"name": "look"}},
+        "response_format": {"type": "json_schema", "json_schema": {"name": "place", "schema": SCHEMA}},
+        "temperature": 0.5, "top_p": 0.9, "max_completion_tokens": 50, "seed": 7, "user": "ann",
+        "metadata": {"page": "cart"},
+    }  # fmt: skip
     async with openai.AsyncOpenAI(
         base_url=f"{service.url}/v1/gateways/openai", api_key="none", max_retries=0
     ) as client:
         answer = await client.chat.completions.create(
             model="writer/small",
             messages=[{"role": "user", "content": "input"}],
-            tools=[{"type": "function", "function": client_tool("look")}],
-            tool_choice={"type": "function", "function": {"name": "look"}},
-            response_format={"type": "json_schema", "json_schema": {"name": "place", "schema": SCHEMA}},
-            temperature=0.5, top_p=0.9, max_completion_tokens=50, stop="END", seed=7, user="ann",
-            metadata={"page": "cart"}, extra_body={"selection": [1, 2]}, extra_headers={"X-Session-Id": room},
-            stream=stream,
+            extra_body={"selection": [1, 2]}, extra_headers={"X-Session-Id": room}, stop="END", stream=stream, **sent,
         )  # fmt: skip
         if stream:
-            said = "".join([chunk.choices[0].delta.content or "" async for chunk in answer])
+            chunks = [chunk async for chunk in answer]
+            said, id = "".join([chunk.choices[0].delta.content or "" for chunk in chunks]), chunks[0].id
         else:
-            said = answer.choices[0].message.content
-            assert answer.model == "writer/small"
+            said, id = answer.choices[0].message.content, answer.id
+            assert (answer.model, answer.metadata) == ("writer/small", {"page": "cart"})
+        found = await client.chat.completions.retrieve(id, extra_headers={"X-Session-Id": room})
+        with pytest.raises(openai.NotFoundError):
+            await client.chat.completions.retrieve("chatcmpl-none", extra_headers={"X-Session-Id": room})
+        with pytest.raises(openai.UnprocessableEntityError, match="X-Session-Id"):
+            await client.chat.completions.retrieve(id)
+    assert (found.id, found.model, found.choices[0].message.content) == (id, "writer/small", said)
+    told, sent = found.model_dump(mode="json"), {**sent, "stop": ["END"], "selection": [1, 2]}
+    assert {key: told[key] for key in sent} == sent
+    again = await clients.ask("oa.retrieve", url=service.url, session=room, id=id)
+    assert {key: again[key] for key in sent} == sent
     assert heard(said) == {
         "tools": [LOOK],
         "model": "small",

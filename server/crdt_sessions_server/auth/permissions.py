@@ -77,7 +77,7 @@ PUBLIC = frozenset(
 )
 """Routes that need no token."""
 
-NAMED_IN_BODY = frozenset({"ai-sdk.send", "ag-ui.run_agent", "openai.complete"})
+NAMED_IN_BODY = frozenset({"ai-sdk.send", "ag-ui.run_agent", "openai.complete", "openai.completion"})
 """Routes whose session stands in the body, or in a header; they ask for admission themselves."""
 
 ROUTES: dict[str, Permission | None] = {
@@ -191,6 +191,7 @@ ROUTES: dict[str, Permission | None] = {
     "yjs-streams.post_updates": Permission.WRITE,
     "yjs-streams.delete_document": Permission.MANAGE,
     "openai.complete": Permission.POST,
+    "openai.completion": Permission.READ,
     "openai.models": Permission.READ,
     "openai.model": Permission.READ,
     "y-sweet.create_document": Permission.CREATE,

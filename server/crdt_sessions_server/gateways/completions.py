@@ -8,7 +8,7 @@ object", "The chat completion chunk object".
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from quart import Response
@@ -34,6 +34,8 @@ from crdt_sessions_server.gateways.run_lookup import failure_of, has_paused, out
 from crdt_sessions_server.http.problems import type_of
 from crdt_sessions_server.http.streaming import compact
 
+ID = "chatcmpl-"
+"""What the id of a completion begins with; the id of its run follows."""
 _FINISH = {"length": "length", "max_tokens": "length", "content_filter": "content_filter"}
 
 
@@ -56,7 +58,7 @@ class Encoder:
         """Whether the last chunk was told."""
         self._run = run
         self._head = {
-            "id": f"chatcmpl-{run.id}",
+            "id": f"{ID}{run.id}",
             "object": "chat.completion.chunk",
             "created": (run.request.created_at if run.request is not None else 0) // 1000,
             "model": model,
@@ -160,6 +162,7 @@ async def whole(
     *,
     skip: int = 0,
     front: FrontEnd | None = None,
+    beside: Mapping[str, Any] | None = None,
 ) -> Response:
     """Return a run as a completion once it has ended, or waits for people; 502 if it failed.
 
@@ -170,6 +173,7 @@ async def whole(
         model: the client's name for the agent.
         skip: how many parts of the message the client has, if the run continues one.
         front: the client as a device, to which calls of its tools may be given.
+        beside: what else the completion has, such as what it was asked with.
     """
     async with registry.open(name) as session:
         given = False
@@ -197,7 +201,8 @@ async def whole(
         for choice in sorted(_choices(message) or {0})
     ]
     created = (run.request.created_at if run.request is not None else 0) // 1000
-    body = {"id": f"chatcmpl-{run.id}", "object": "chat.completion", "created": created, "model": model}
+    body = {"id": f"{ID}{run.id}", "object": "chat.completion", "created": created, "model": model}
+    body = {**(beside or {}), **({"metadata": run.input.metadata} if run.input.metadata else {}), **body}
     return Response(compact({**body, "choices": choices, "usage": _usage(run)}), content_type="application/json")
 
 

@@ -2,7 +2,7 @@
 
 Each protocol has its own place and spelling for them. :func:`input_of` takes the ones that are known out of the
 client's extra properties, in the form that docs/protocol.md names under *Input*; all others are handed on under
-``forwarded``, as they came.
+``forwarded``, as they came. :func:`extra_of` is the way back: what a client sends again to ask for the same.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crdt_sessions.model import RunInput
+from crdt_sessions.model import Run, RunInput, SessionView
 
-_SETTINGS = {
+SETTINGS = {
     "temperature": "temperature",
     "topP": "topP", "top_p": "topP",
     "topK": "topK", "top_k": "topK",
@@ -61,13 +61,31 @@ def input_of(
         elif key == "metadata" and isinstance(value, Mapping):
             about |= value
         elif key == "settings" and isinstance(value, Mapping):
-            settings |= {_SETTINGS.get(name) or name: _setting(name, each) for name, each in value.items()}
-        elif key in _SETTINGS:
-            settings[_SETTINGS[key]] = _setting(key, value)
+            settings |= {SETTINGS.get(name) or name: _setting(name, each) for name, each in value.items()}
+        elif key in SETTINGS:
+            settings[SETTINGS[key]] = _setting(key, value)
         else:
             forwarded[key] = value
     given = RunInput.of(found | {"settings": settings, "metadata": about, "forwarded": forwarded})
     return None if given.empty else given
+
+
+def extra_of(given: RunInput) -> dict[str, Any]:
+    """Return what :func:`input_of` makes *given* of, but for its tools and context.
+
+    Where a client gave something of another form under a name that is known, that is what it reads back.
+    """
+    known = {name: value for name, value in given.settings.items() if name in SETTINGS and value is not None}
+    others = {name: value for name, value in given.settings.items() if name not in known}
+    model = {"model": given.model} if given.model is not None else {}
+    whole = {name: value for name, value in (("settings", others), ("metadata", given.metadata)) if value}
+    return model | known | whole | given.forwarded
+
+
+def last_input(view: SessionView) -> tuple[Run, RunInput] | None:
+    """Return the run that was asked for last, and what it was asked with; None if that was with nothing."""
+    asked = [run for run in view.runs.all() if run.parent is None and run.due is None]
+    return (asked[-1], asked[-1].input) if asked and not asked[-1].input.empty else None
 
 
 def tool_of(tool: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,7 +105,7 @@ def tool_of(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 def _setting(name: str, value: Any) -> Any:
     """Return the value of a setting in the form of the protocol's table."""
-    match _SETTINGS.get(name):
+    match SETTINGS.get(name):
         case "stop" if isinstance(value, str):
             return [value]
         case "toolChoice" if isinstance(value, Mapping):
@@ -113,5 +131,5 @@ def _response_format(value: Mapping[str, Any]) -> Any:
         return {"type": "json"}
     described = value.get("json_schema")
     if value.get("type") == "json_schema" and isinstance(described, Mapping):
-        return {"type": "json", **described}
+        return {**described, "type": "json"}
     return value

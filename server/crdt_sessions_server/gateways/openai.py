@@ -20,17 +20,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from quart import Blueprint, Response, jsonify, request
 from quart_schema import tag, validate_request
 
-from crdt_sessions.errors import NotFound
+from crdt_sessions.errors import BadParameter, NotFound
 from crdt_sessions.ids import Millis, SessionId, name_of, session_id
 from crdt_sessions.model import ANY_AGENT, CallResult, Run, RunInput, SessionView, ToolPart, answer_to
 from crdt_sessions.model.strings import AgentName, derived
 from crdt_sessions.runtime import Session, SessionRegistry, known_agents, until_taken
-from crdt_sessions_server.auth import Principal, current_admitted, current_principal, live_access
+from crdt_sessions_server.auth import Permission, Principal, current_admitted, current_principal, live_access
 from crdt_sessions_server.gateways.chat_messages import Beside, Chat, ChatMessage, Placed, place, read
-from crdt_sessions_server.gateways.completions import Encoder, chunks, whole
+from crdt_sessions_server.gateways.completions import ID, Encoder, chunks, whole
 from crdt_sessions_server.gateways.conversation import RUN_HEADER, SESSION_HEADER, Question, ask, continuation
 from crdt_sessions_server.gateways.front_end import FrontEnd, bring, called_in_client
 from crdt_sessions_server.gateways.inputs import input_of, tool_of
+from crdt_sessions_server.gateways.parameters import model_of, parameters_of
 from crdt_sessions_server.gateways.run_lookup import output_id, writer_of
 from crdt_sessions_server.gateways.who_asks import asked_in_body, check_agent, who_asks
 from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, refuses
@@ -92,7 +93,7 @@ class Completion(BaseModel):
         """What the request gives the agent, with the *model* that is handed on.
 
         Raises:
-            BadValue, TooLarge: it is no input, or exceeds its bounds.
+            BadParameter, TooLarge: it is no input, or exceeds its bounds.
         """
         functions = self._functions
         others = [tool for tool in self.tools or () if not isinstance(tool.get("function"), dict)]
@@ -174,6 +175,54 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         answer.headers.extend(headers)
         return answer
 
+    _reading_route(openai, registry)
+    _model_routes(openai, registry)
+
+    @openai.after_app_request
+    async def encode_errors(response: Response) -> Response:
+        if request.path.startswith(f"{_PREFIX}/") and response.mimetype == MEDIA_TYPE:
+            problem = json.loads(await response.get_data())
+            response.set_data(compact({"error": _error(problem)}))
+            response.content_type = "application/json"
+            if response.status_code == 409:  # clients repeat requests after a 409, in vain here
+                response.headers["x-should-retry"] = "false"
+        return response
+
+    return openai
+
+
+def _reading_route(openai: Blueprint, registry: SessionRegistry) -> None:
+    @openai.get("/chat/completions/<completion>")
+    @tag(["gateways"])
+    @reads(Parameter(SESSION_HEADER, "The session.", required=True))
+    @answers(
+        200,
+        {JSON: {"type": "object"}},
+        "The completion, with the parameters of the request.",
+        {SESSION_HEADER: "The session.", RUN_HEADER: "The run."},
+    )
+    @answers(502, {JSON: {"type": "object"}}, "The agent failed.")
+    @refuses(NotFound, BadParameter)
+    async def completion(completion: str) -> Response:
+        """Return a completion once it is whole, and what was asked with: tools, metadata, settings."""
+        chat = from_header(request.headers.get(SESSION_HEADER, ""))
+        if not chat:
+            await who_asks()
+            raise BadParameter(name=SESSION_HEADER, text="")
+        _, name = await asked_in_body(chat, Permission.READ)
+        async with registry.open(name) as session:
+            await session.readable()
+            run = session.view.runs.value(completion.removeprefix(ID))
+            if run is None or run.request is None or not completion.startswith(ID):
+                raise NotFound(what="completion", id=completion)
+            taken = until_taken(registry, session, run.id)
+            await live_access().allowed(current_admitted(), taken)
+        answer = await whole(registry, name, run, model_of(run), beside=parameters_of(run.input))
+        answer.headers.extend({SESSION_HEADER: header_value(chat), RUN_HEADER: header_value(run.id)})
+        return answer
+
+
+def _model_routes(openai: Blueprint, registry: SessionRegistry) -> None:
     @openai.get("/models")
     @tag(["gateways"])
     @answers(200, {JSON: {"type": "object"}})
@@ -191,18 +240,6 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         if model not in known:
             raise NotFound(what="model", id=model, known=known)
         return jsonify(_model(model))
-
-    @openai.after_app_request
-    async def encode_errors(response: Response) -> Response:
-        if request.path.startswith(f"{_PREFIX}/") and response.mimetype == MEDIA_TYPE:
-            problem = json.loads(await response.get_data())
-            response.set_data(compact({"error": _error(problem)}))
-            response.content_type = "application/json"
-            if response.status_code == 409:  # clients repeat requests after a 409, in vain here
-                response.headers["x-should-retry"] = "false"
-        return response
-
-    return openai
 
 
 async def _agents(registry: SessionRegistry, principal: Principal) -> list[str]:

@@ -21,7 +21,8 @@ from crdt_sessions.model import Run, SessionView
 from crdt_sessions.runtime import Projector, SessionEvent, SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
 from crdt_sessions_server.gateways.ag_ui.events import events
-from crdt_sessions_server.gateways.ag_ui.inbound import names_of, receive
+from crdt_sessions_server.gateways.ag_ui.inbound import receive
+from crdt_sessions_server.gateways.ag_ui.inputs import agent_input, names_of
 from crdt_sessions_server.gateways.ag_ui.interrupts import interrupts_of
 from crdt_sessions_server.gateways.ag_ui.messages import Event
 from crdt_sessions_server.gateways.ag_ui.routes import cancelled
@@ -29,6 +30,7 @@ from crdt_sessions_server.gateways.ag_ui.session import SessionEncoder
 from crdt_sessions_server.gateways.children import ChildRuns
 from crdt_sessions_server.gateways.conversation import RUN_HEADER, Going, Stopped, StopRequest
 from crdt_sessions_server.gateways.front_end import FrontEnd
+from crdt_sessions_server.gateways.inputs import last_input
 from crdt_sessions_server.gateways.run_lookup import active_run, joined_run
 from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads
 from crdt_sessions_server.http.paths import header_value
@@ -97,7 +99,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         ) as session:
             await session.readable()
             if run_id is None:
-                return jsonify(_hydrated(session.view, _told(Projector(session, presence=False), session.view)))
+                told = _told(Projector(session, presence=False), session.view)
+                return jsonify(_hydrated(session.view, told, thread))
             followed = (
                 active_run(session.view) if run_id not in session.view.runs else None
             )  # the client has its own name for it
@@ -184,13 +187,18 @@ def _told(projector: Projector, view: SessionView) -> list[Event]:
     return list(SessionEncoder("", None).encode(view, projector.take()))
 
 
-def _hydrated(view: SessionView, told: list[Event]) -> dict[str, Any]:
-    """Return the body for ``hydrate``: the messages, the active run, and the decisions that are open."""
+def _hydrated(view: SessionView, told: list[Event], thread: str) -> dict[str, Any]:
+    """Return the body for ``hydrate``: the messages, the active run, and the decisions that are open.
+
+    It has also what the last question was asked with, as ``RUN_STARTED`` has it; the client looks at the others only.
+    """
     running = active_run(view)
     snapshot = next(event for event in told if event["type"] == "MESSAGES_SNAPSHOT")
     waiting = next((run for run in view.runs.answering() if run.status == "suspended"), None)
     pending = interrupts_of(view, waiting) if waiting is not None else []
+    last = last_input(view)
     return {
+        "input": agent_input(thread, last[0].id, last[1]) if last is not None else None,
         "messages": _ui_messages(snapshot["messages"]),
         "activeRun": {"runId": running.id} if running is not None else None,
         "interrupts": {"runId": waiting.id, "pending": pending} if waiting is not None and pending else None,

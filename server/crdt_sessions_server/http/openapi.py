@@ -52,6 +52,7 @@ _PATH_PARAMETERS = {
     "id": "The delivery's id.",
     "subscription": "The subscription's name.",
     "model": "The agent's name.",
+    "completion": "The completion's id.",
     "file": "The file's name.",
     "path": "The stream's path, of any number of segments.",
 }

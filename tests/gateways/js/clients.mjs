@@ -52,15 +52,15 @@ const seen = (name) => {
 }
 
 const shown = name => {
-  const { agent, mine: { events, busy, error, customs } } = agents.get(name)
-  return { busy, error, customs, messages: agent.messages, state: agent.state, interrupts: agent.pendingInterrupts ?? [], events }
+  const { agent, mine: { events, busy, error, customs, asked } } = agents.get(name)
+  return { busy, error, customs, asked, messages: agent.messages, state: agent.state, interrupts: agent.pendingInterrupts ?? [], events }
 }
 
 const going = (name, entry, run, wait) => {
-  const mine = { busy: true, error: null, events: [], customs: [] } // one that was left may end after the next one has begun
+  const mine = { busy: true, error: null, events: [], customs: [], asked: [] } // one that was left may end after the next one has begun
   Object.assign(entry, { mine })
   const note = event => event.type === 'RUN_ERROR' ? `RUN_ERROR ${event.message}` : event.outcome ? `${event.type} ${event.outcome.type}` : event.type
-  const running = run({ onEvent: ({ event }) => { EventSchemas.parse(event); mine.events.push(note(event)); if (event.type === 'CUSTOM') mine.customs.push([event.name, event.value]) } })
+  const running = run({ onEvent: ({ event }) => { EventSchemas.parse(event); mine.events.push(note(event)); if (event.type === 'CUSTOM') mine.customs.push([event.name, event.value]); if (event.input) mine.asked.push(event.input) } })
     .catch(error => { mine.error = String(error?.message ?? error) })
     .finally(() => { mine.busy = false })
   return wait ? running.then(() => shown(name)) : undefined
@@ -164,6 +164,10 @@ const commands = {
   'ts.state' ({ name }) {
     const { client, errors, called, customs } = tans.get(name)
     return { called, customs, status: client.getStatus(), error: client.getError()?.message, errors, messages: client.getMessages(), generating: client.getSessionGenerating(), interrupts: client.getInterrupts().map(({ id, canResolve, kind, metadata }) => ({ id, canResolve, kind, metadata })) }
+  },
+  'oa.retrieve' ({ url, session, id }) {
+    const client = new OpenAI({ baseURL: `${url}/v1/gateways/openai`, apiKey: 'none', maxRetries: 0 })
+    return client.chat.completions.retrieve(id, { headers: { 'X-Session-Id': session } })
   },
   async 'oa.tools' ({ url, session, text, stream }) {
     const client = new OpenAI({ baseURL: `${url}/v1/gateways/openai`, apiKey: 'none', maxRetries: 0 })

@@ -26,17 +26,15 @@ from crdt_sessions.model.strings import checked_id, is_call
 from crdt_sessions.model.values import Role
 from crdt_sessions.runtime import Session, SessionRegistry
 from crdt_sessions_server.auth import Principal
+from crdt_sessions_server.gateways.ag_ui.inputs import input_in
 from crdt_sessions_server.gateways.ag_ui.state import ClientState, ToldStates
 from crdt_sessions_server.gateways.conversation import Question, Verdict, ask, decide
 from crdt_sessions_server.gateways.front_end import bring
-from crdt_sessions_server.gateways.inputs import input_of, tool_of
 from crdt_sessions_server.gateways.run_lookup import answering, output_id, takes_outputs, wants_another, writer_of
 from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, IncomingMessage
 from crdt_sessions_server.gateways.who_asks import check_agent
 from crdt_sessions_server.rest.sessions import creates
 
-_OWN = ("agent", "trigger")
-"""Forwarded properties that are meant for the gateway."""
 _SPOKEN: dict[str, Role] = {"user": "user", "system": "system", "developer": "system"}
 
 
@@ -69,7 +67,7 @@ async def receive(
     """
     now = registry.clock.now()
     data = data.model_copy(update={"messages": [each for each in data.messages if not each.subagent_run_id]})
-    run_id, given = checked_id(data.run_id, "run id"), _input(data)
+    run_id, given = checked_id(data.run_id, "run id"), input_in(data)
     agent = _forwarded(data, "agent")
     await check_agent(registry, principal, agent)
     async with registry.open(name, create=creates(registry, principal), by=principal.id) as session:
@@ -199,27 +197,6 @@ def _forwarded(data: RunAgentInput, key: str) -> str | None:
     forwarded = data.forwarded_props if isinstance(data.forwarded_props, dict) else {}
     value = forwarded.get(key)
     return value if isinstance(value, str) and value else None
-
-
-def _input(data: RunAgentInput) -> RunInput | None:
-    """Return what a request gives the agent; its tools run in the client.
-
-    Raises:
-        BadValue, TooLarge: it is no input, or exceeds its bounds.
-    """
-    forwarded = data.forwarded_props
-    if not isinstance(forwarded, dict):
-        forwarded = {"forwardedProps": forwarded} if forwarded else {}
-    return input_of(
-        {key: value for key, value in forwarded.items() if key not in _OWN or not isinstance(value, str)},
-        tools=[tool_of(tool.model_dump(by_alias=True)) for tool in data.tools or ()],
-        context=[{"description": item.description, "value": item.value} for item in data.context or ()],
-    )
-
-
-def names_of(data: RunAgentInput) -> set[str]:
-    """Return the names of the tools that the client can call."""
-    return {tool.name for tool in data.tools or ()}
 
 
 def _leased(view: SessionView, message_id: str, messages: Sequence[Any]) -> dict[str, CallResult]:

@@ -12,7 +12,8 @@ from crdt_sessions.ids import SessionId
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
 from crdt_sessions_server.gateways.ag_ui.events import events
-from crdt_sessions_server.gateways.ag_ui.inbound import names_of, receive
+from crdt_sessions_server.gateways.ag_ui.inbound import receive
+from crdt_sessions_server.gateways.ag_ui.inputs import names_of
 from crdt_sessions_server.gateways.ag_ui.session import SessionEncoder
 from crdt_sessions_server.gateways.ag_ui.state import ToldStates
 from crdt_sessions_server.gateways.conversation import RUN_HEADER, Stopped, StopRequest, stop

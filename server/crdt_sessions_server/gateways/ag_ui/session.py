@@ -16,14 +16,17 @@ from crdt_sessions.model import (
     PartBegan,
     PartChanged,
     Run,
+    RunInput,
     SessionView,
 )
 from crdt_sessions.runtime import PresenceChanged, RunChanged, Session, SessionEvent, StateChanged
+from crdt_sessions_server.gateways.ag_ui.inputs import agent_input
 from crdt_sessions_server.gateways.ag_ui.interrupts import interrupts_below, interrupts_of, tools_of
 from crdt_sessions_server.gateways.ag_ui.messages import Event, MessageEncoder, content_of, folded
 from crdt_sessions_server.gateways.ag_ui.subagents import Subagents
 from crdt_sessions_server.gateways.children import waiting_below
 from crdt_sessions_server.gateways.front_end import FrontEnd
+from crdt_sessions_server.gateways.inputs import last_input
 from crdt_sessions_server.gateways.run_lookup import failure_of, output_id, rests
 
 PRESENCE = "presence"
@@ -247,7 +250,7 @@ class SessionEncoder:
 
     def _begin(self, view: SessionView, events: Sequence[SessionEvent], nested: list[Event]) -> Iterator[Event]:
         run = self._run
-        yield self._started(run)
+        yield self._started(run) | (self._last_asked(view) if run is None else {})
         conversation = {message.id: message for message in view.conversation()}
         going = [*view.runs.answering(), *([run] if run is not None else [])]
         last = next(reversed(conversation), None)  # a paused answer keeps its place among later messages
@@ -292,7 +295,17 @@ class SessionEncoder:
 
     def _started(self, run: Run | None) -> Event:
         started = {"type": "RUN_STARTED", "threadId": self.thread, "runId": self._id(run), "protocolVersion": "1.0"}
-        return started | ({"parentRunId": self._parent} if self._parent is not None else {})
+        started |= {"parentRunId": self._parent} if self._parent is not None else {}
+        return started | (self._request_of(run, run.input) if run is not None else {})
+
+    def _request_of(self, run: Run, given: RunInput) -> Event:
+        """Return the request that a run was started from, without what the session has of it."""
+        return {"input": agent_input(self.thread, self._id(run), given)} if not given.empty else {}
+
+    def _last_asked(self, view: SessionView) -> Event:
+        """Return the last request, for a client that begins anew where nothing goes on."""
+        last = last_input(view)
+        return self._request_of(*last) if last is not None else {}
 
     def _id(self, run: Run | None) -> str:
         return self._run_id or (run.id if run is not None else f"{self.thread}-talk")

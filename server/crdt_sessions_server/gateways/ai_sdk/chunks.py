@@ -17,6 +17,7 @@ from crdt_sessions.model import (
     PartBegan,
     PartChanged,
     Run,
+    RunInput,
     SessionView,
     TextAdded,
     TextPart,
@@ -35,6 +36,7 @@ from crdt_sessions.runtime import Attendance, RunChanged, SessionEvent, SessionR
 from crdt_sessions_server.gateways.children import ChildRuns, below, by_parent, child_value
 from crdt_sessions_server.gateways.conversation import follow_run
 from crdt_sessions_server.gateways.front_end import FrontEnd
+from crdt_sessions_server.gateways.inputs import extra_of
 from crdt_sessions_server.gateways.parts import JoinedParts
 from crdt_sessions_server.gateways.run_lookup import absence, output_id, rests
 
@@ -66,7 +68,13 @@ def _ui_message(view: SessionView, message: Message, children: Mapping[str, list
     spelled["parts"] += [_child_part(child_value(view, child)) for child in below(run.id, children)]
     if run.over and message.parts and _answered(message.parts[-1]):
         spelled["parts"].append({"type": "step-start"})
-    return spelled | {"metadata": _metadata(run)}
+    return spelled | {"metadata": _metadata(run) | _asked_with(run)}
+
+
+def body_of(given: RunInput) -> dict[str, Any]:
+    """Return an input as the ``body`` with which a client asks for the same."""
+    found = given.to_json()
+    return extra_of(given) | {key: found[key] for key in ("tools", "context") if key in found}
 
 
 def _child_part(value: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +95,16 @@ def _metadata(run: Run) -> dict[str, Any]:
     why = {"reason": run.outcome.reason} if run.status == "cancelled" and run.outcome is not None else {}
     used = {"usage": _usage(run.usage)} if run.usage is not None else {}
     return {"runId": run.id, "status": run.status or "queued", **why, **used}
+
+
+def _asked_with(run: Run) -> dict[str, Any]:
+    """Return what the answer was asked with, as metadata of its message.
+
+    Tools, context and what is forwarded are left out: clients send all metadata along with each further question.
+    """
+    found = run.input.to_json()
+    told = {key: found[key] for key in ("model", "settings", "metadata") if key in found}
+    return {"input": told} if told else {}
 
 
 def _usage(usage: Usage) -> dict[str, Any]:
@@ -135,7 +153,8 @@ class Encoder:
         """Yield the chunks for a client; the last one is ``finish`` or ``error`` if the run has paused."""
         if not self._began:
             self._began = True
-            yield {"type": "start", "messageId": output_id(self._run), "messageMetadata": _metadata(self._run)}
+            metadata = _metadata(self._run) | _asked_with(self._run)
+            yield {"type": "start", "messageId": output_id(self._run), "messageMetadata": metadata}
         ended: Run | None = None
         for event in events:
             match self._parts.take(event):

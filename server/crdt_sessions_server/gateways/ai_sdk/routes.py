@@ -16,10 +16,11 @@ from crdt_sessions.model import Run
 from crdt_sessions.model.strings import RunId
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
-from crdt_sessions_server.gateways.ai_sdk.chunks import follow, ui_messages
+from crdt_sessions_server.gateways.ai_sdk.chunks import body_of, follow, ui_messages
 from crdt_sessions_server.gateways.ai_sdk.inbound import ChatRequest, Incoming, UiMessage, parts_of, receive
 from crdt_sessions_server.gateways.conversation import RUN_HEADER, Going, Stopped, StopRequest, steer, stop
 from crdt_sessions_server.gateways.front_end import FrontEnd
+from crdt_sessions_server.gateways.inputs import last_input
 from crdt_sessions_server.gateways.run_lookup import active_run
 from crdt_sessions_server.gateways.transcript import IncomingMessage
 from crdt_sessions_server.gateways.who_asks import asked_in_body
@@ -42,6 +43,9 @@ class Conversation(Answer):
 
     messages: list[dict[str, JsonValue]] = Field(description="``UIMessage`` of the AI SDK.")
     active_run: str | None
+    body: dict[str, JsonValue] | None = Field(
+        None, description="What the last question was asked with, as the `body` of the transport or of `sendMessage`."
+    )
 
 
 class SteerRequest(Incoming):
@@ -121,7 +125,9 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             async with registry.open(asked_session(name)) as session:
                 await session.readable()
                 active = active_run(session.view)
-                return {"messages": ui_messages(session.view), "activeRun": active.id if active else None}, 200
+                told = {"messages": ui_messages(session.view), "activeRun": active.id if active else None}
+                last = last_input(session.view)
+                return told | ({"body": body_of(last[1])} if last is not None else {}), 200
         except SessionNotFound:
             return {"messages": [], "activeRun": None}, 200
 

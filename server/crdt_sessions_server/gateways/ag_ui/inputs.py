@@ -1,0 +1,55 @@
+"""What an agent is given besides the conversation, as AG-UI and TanStack AI spell it: read, and told again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ag_ui.core import RunAgentInput
+
+from crdt_sessions.model import RunInput, ToolSpec
+from crdt_sessions_server.gateways.inputs import extra_of, input_of, tool_of
+
+_OWN = ("agent", "trigger")
+"""Forwarded properties that are meant for the gateway."""
+
+
+def input_in(data: RunAgentInput) -> RunInput | None:
+    """Return what a request gives the agent; its tools run in the client.
+
+    Raises:
+        BadValue, TooLarge: it is no input, or exceeds its bounds.
+    """
+    forwarded = data.forwarded_props
+    if not isinstance(forwarded, dict):
+        forwarded = {"forwardedProps": forwarded} if forwarded else {}
+    return input_of(
+        {key: value for key, value in forwarded.items() if key not in _OWN or not isinstance(value, str)},
+        tools=[tool_of(tool.model_dump(by_alias=True)) for tool in data.tools or ()],
+        context=[{"description": item.description, "value": item.value} for item in data.context or ()],
+    )
+
+
+def agent_input(thread: str, run_id: str, given: RunInput) -> dict[str, Any]:
+    """Return the ``RunAgentInput`` that gives an agent this input; the session has the messages and the state."""
+    return {
+        "threadId": thread,
+        "runId": run_id,
+        "state": {},
+        "messages": [],
+        "tools": [_tool(tool) for tool in given.tools],
+        "context": [{"description": item.description, "value": item.value} for item in given.context],
+        "forwardedProps": extra_of(given),
+    }
+
+
+def _tool(tool: ToolSpec) -> dict[str, Any]:
+    found = tool.to_json()
+    found["parameters"] = found.pop("inputSchema")
+    if tool.where == "client":  # as a tool of AG-UI does that says nothing of it
+        del found["where"]
+    return found
+
+
+def names_of(data: RunAgentInput) -> set[str]:
+    """Return the names of the tools that the client can call."""
+    return {tool.name for tool in data.tools or ()}
