@@ -67,11 +67,7 @@ class Artifacts:
         Raises:
             NotFound: there is no such artifact, or its content is not text.
         """
-        text = self.text(artifact_id)
-        before = str(text)
-        begin = _alike(before, content)
-        same = _alike(before[begin:][::-1], content[begin:][::-1])
-        self.splice(artifact_id, begin, len(before) - begin - same, content[begin : len(content) - same])
+        text_edits.rewrite(self.text(artifact_id), content)
 
     def splice(self, artifact_id: str, index: int, count: int, addition: str) -> None:
         """Delete *count* code points of a text artifact from *index* on, and insert *addition* there.
@@ -149,8 +145,3 @@ class Artifacts:
 def _text_in(copy: Doc[Any], artifact_id: str) -> Text:
     text: Text = layout.roots(copy).artifacts[artifact_id]["content"]
     return text
-
-
-def _alike(one: str, other: str) -> int:
-    """Return how many characters of both are the same at their beginning."""
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

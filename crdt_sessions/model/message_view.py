@@ -17,6 +17,7 @@ from crdt_sessions.ids import ClientId
 from crdt_sessions.model.base import Value
 from crdt_sessions.model.calls import ending
 from crdt_sessions.model.checks import NO_MAP, why_not
+from crdt_sessions.model.drafts import filled_in
 from crdt_sessions.model.parts import Part, StreamState
 from crdt_sessions.model.run_values import RunStatus
 from crdt_sessions.model.spelling import json_object, spelled, whole
@@ -276,7 +277,10 @@ def part_value(part: Any) -> Part | None:
 
 
 def _part_value(part: Map[Any]) -> Part:
-    return _PART.validate_python(spelled(part))
+    value = spelled(part)
+    if isinstance(value.get("draft"), dict):
+        value["draft"] = filled_in(part["draft"])
+    return _PART.validate_python(value)
 
 
 def _part_flaw(part: Any) -> str | None:

@@ -43,6 +43,21 @@ def delete(text: Text, index: int, count: int) -> None:
         del text[start:end]
 
 
+def rewrite(text: Text, content: str) -> None:
+    """Make *content* of a text, by one change of what differs: what others write around it stays."""
+    before = str(text)
+    begin = _alike(before, content)
+    same = _alike(before[begin:][::-1], content[begin:][::-1])
+    delete(text, begin, len(before) - begin - same)
+    if addition := content[begin : len(content) - same]:
+        insert(text, begin, addition)
+
+
+def _alike(one: str, other: str) -> int:
+    """Return how many characters two strings begin alike with."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
 class SurrogateJoiner:
     r"""Joins UTF-16 surrogates that a token stream tore apart.
 

@@ -22,6 +22,7 @@ from crdt_sessions.model.client_calls import (
     why_no_result,
 )
 from crdt_sessions.model.decisions import Approval, ApprovalRequest, Decision, LateDecision, RefusedDecision
+from crdt_sessions.model.drafts import fill_in, filled_in, new_draft
 from crdt_sessions.model.parts import ToolState
 from crdt_sessions.model.run_values import RunStatus
 from crdt_sessions.model.spelling import json_object, spelled
@@ -169,7 +170,7 @@ class ToolStream:
             self._part["approvalRequest"] = request.json_value()
             self._part["decisions"] = Map({})
             if request.form is not None or request.kind == "edit":
-                self._part["draft"] = Map({})  # made once, by the agent: two that were made at once are one too few
+                self._part["draft"] = new_draft(request, self.input)
             self._part["state"] = "approval-requested"
 
     def decide(self, principal: str, decision: Decision) -> None:
@@ -187,8 +188,7 @@ class ToolStream:
 
     def draft(self) -> dict[str, Any]:
         """Return the answer as far as somebody has filled it in, by field."""
-        draft = self._part.get("draft")
-        return {name: spelled(value) for name, value in draft.items()} if isinstance(draft, Map) else {}
+        return filled_in(self._part.get("draft"))
 
     def fill_in(self, fields: Mapping[str, Any]) -> None:
         """Fill in fields of the draft, or empty those that are None. Nothing happens where nobody is asked.
@@ -196,14 +196,7 @@ class ToolStream:
         Raises:
             BadValue: one of them is not JSON that every peer can hold.
         """
-        draft = self._part.get("draft")
-        if not isinstance(draft, Map):
-            return
-        for name, value in fields.items():
-            if value is None:
-                draft.pop(name, None)
-            elif spelled(draft.get(name)) != value:
-                draft[name] = check_json(value, name)
+        fill_in(self._part.get("draft"), fields)
 
     def decisions(self) -> dict[str, Decision]:
         """Return the decisions, by principal; values that are no decision are left out."""

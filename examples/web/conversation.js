@@ -67,6 +67,13 @@ export function fillIn (doc, messageId, toolCallId, fields) {
   })
 }
 
+/** The fields of a question's draft that are shared texts, by their names: of what two devices type in one at once both stays. */
+export function textsOf (doc, messageId, toolCallId) {
+  const draft = callOf(doc, messageId, toolCallId)?.get('draft')
+  const fields = draft instanceof Y.Map ? [...draft.entries()] : []
+  return new Map(fields.filter(([, value]) => value instanceof Y.Text))
+}
+
 /** What the session is called by people; '' if nobody has given it a title. */
 export function title (doc) {
   const found = doc.getMap('meta').get('title')

@@ -1,7 +1,8 @@
 // A form for what an agent asks people, drawn from a JSON Schema. What is filled in is shared with all devices at once.
 import { html, nothing } from 'lit-html'
 import { live } from 'lit-html/directives/live.js'
-import { fillIn } from './conversation.js'
+import { fillIn, textsOf } from './conversation.js'
+import { typed, typeIn } from './typing.js'
 
 /** The key of the draft that holds an answer which is one value and no object. */
 const VALUE = 'value'
@@ -27,8 +28,8 @@ function read (input, schema) {
   try { return JSON.parse(input.value) } catch { return undefined }
 }
 
-/** One field: a label and what fits its schema. `set` is told what somebody enters. */
-function field (id, name, schema, value, required, set, off) {
+/** One field: a label and what fits its schema. `set` is told what somebody enters, unless it goes into a shared `text`. */
+function field (id, name, schema, value, required, set, off, text) {
   const label = schema.title ?? name
   const hint = schema.description ? html`<span class="hint" id="${id}-hint">${schema.description}</span>` : nothing
   const described = schema.description ? `${id}-hint` : nothing
@@ -54,26 +55,28 @@ function field (id, name, schema, value, required, set, off) {
   const shown = value === undefined ? '' : typeof value === 'string' || typeof value === 'number' ? String(value) : JSON.stringify(value)
   const long = schema.type === 'string' && schema.maxLength > 200
   const other = !isNumber(schema) && schema.type !== 'string' && schema.type !== undefined
-  const entered = event => set(read(event.target, schema))
+  const entered = event => text ? typeIn(event.target, text) : set(read(event.target, schema))
+  const stands = text ? typed(shown) : live(shown)
   return html`<div class="field"><label for=${id}>${label}${required ? nothing : html` <span class="hint">(optional)</span>`}</label>${hint}
     ${long || other
       ? html`<textarea id=${id} rows="4" ?disabled=${off} ?required=${required} aria-describedby=${described}
-          .value=${live(shown)} @input=${entered}></textarea>`
+          .value=${stands} @input=${entered}></textarea>`
       : html`<input id=${id} type=${isNumber(schema) ? 'number' : { email: 'email', date: 'date', uri: 'url' }[schema.format] ?? 'text'}
           ?disabled=${off} ?required=${required} aria-describedby=${described}
           min=${schema.minimum ?? nothing} max=${schema.maximum ?? nothing} step=${schema.type === 'number' ? 'any' : nothing}
           minlength=${schema.minLength ?? nothing} maxlength=${schema.maxLength ?? nothing}
-          .value=${live(shown)} @input=${entered}>`}</div>`
+          .value=${stands} @input=${entered}>`}</div>`
 }
 
-/** What stands in the form now: the draft over the input that is edited, over the defaults. */
-function filledIn (request, call) {
+/** What stands in the form now: the draft over the input that is edited, over the defaults. A shared text has all of it. */
+function filledIn (request, call, texts) {
   const schema = request.schema ?? {}
   const fields = fieldsOf(request)
-  if (!fields) return call.draft?.[VALUE] ?? (request.kind === 'edit' ? call.input : request.default) ?? schema.default
+  const written = name => texts.get(name).toString() || undefined
+  if (!fields) return texts.has(VALUE) ? written(VALUE) : call.draft?.[VALUE] ?? (request.kind === 'edit' ? call.input : request.default) ?? schema.default
   const given = request.kind === 'edit' ? call.input : request.default
   return Object.fromEntries(fields
-    .map(([name, each]) => [name, call.draft?.[name] ?? given?.[name] ?? each.default])
+    .map(([name, each]) => [name, texts.has(name) ? written(name) : call.draft?.[name] ?? given?.[name] ?? each.default])
     .filter(([, value]) => value !== undefined))
 }
 
@@ -84,7 +87,8 @@ export function form (call, message, session, { send, decline, why, describedBy 
   const request = call.approvalRequest
   const schema = request.schema ?? {}
   const fields = fieldsOf(request)
-  const value = filledIn(request, call)
+  const texts = textsOf(session.doc, message.id, call.toolCallId)
+  const value = filledIn(request, call, texts)
   const set = name => entered => fillIn(session.doc, message.id, call.toolCallId, { [name]: entered })
   const id = `ask-${call.toolCallId}`
   const submitted = event => {
@@ -96,8 +100,8 @@ export function form (call, message, session, { send, decline, why, describedBy 
     <form class="ask" @submit=${submitted} aria-label=${request.message ?? call.toolName}>
       <p class="question">${request.message ?? (request.kind === 'edit' ? 'May it do this? You can change what it does.' : 'What is your answer?')}</p>
       ${fields
-        ? fields.map(([name, each]) => field(`${id}-${name}`, name, each, value[name], schema.required?.includes(name), set(name), Boolean(why)))
-        : field(id, VALUE, only, value, true, set(VALUE), Boolean(why))}
+        ? fields.map(([name, each]) => field(`${id}-${name}`, name, each, value[name], schema.required?.includes(name), set(name), Boolean(why), texts.get(name)))
+        : field(id, VALUE, only, value, true, set(VALUE), Boolean(why), texts.get(VALUE))}
       <p class="answer"><button ?disabled=${why} aria-describedby=${describedBy}>${request.kind === 'edit' ? 'Approve' : 'Send'}</button>
         <button type="button" ?disabled=${why} aria-describedby=${describedBy} @click=${decline}>${request.kind === 'edit' ? 'Deny' : 'Decline'}</button></p>
     </form>`

@@ -1,5 +1,7 @@
 """Questions on the page: choose, fill in, edit, approve; by keyboard, on a phone, half here and half there, offline."""
 
+import json
+
 import pytest
 
 from tests.browser.chromium import PHONE, needs_chromium
@@ -74,6 +76,44 @@ def test_a_form_filled_in_half_on_a_phone_and_half_on_a_laptop_both_offline(brow
     assert approval(room, message)["value"] == {"nights": 3, "name": "Bo", "room": "double"}
 
 
+def test_two_people_write_in_one_field_at_once_and_nothing_of_either_is_lost(browser, asked, tmp_path):
+    schema = {"type": "object", "properties": {"note": {"type": "string", "title": "Note", "maxLength": 500}}}
+    room, message = asked(
+        kind="form", message="What shall I tell them?", schema=schema, default={"note": "We arrive."}
+    )
+    laptop = browser.page(room.url(**{"as": "Ann"}))
+    phone = browser.page(room.url(**{"as": "Bob"}), **PHONE)
+    field, shown = "form.ask textarea", "document.querySelector('form.ask textarea')"
+    for page in (laptop, phone):
+        page.until(f"{shown}?.value === 'We arrive.'")
+        page.cut(cut=True)
+        page.do("focus", field)
+    laptop.eval(f"{shown}.setSelectionRange(0, 0)")
+    laptop.do("type", field, "Hello 😀! ")
+    phone.eval(f"{shown}.setSelectionRange(9, 9)")
+    phone.do("type", field, " at nine, with two dogs")
+    for page in (laptop, phone):
+        page.cut(cut=False)
+    whole = "Hello 😀! We arrive at nine, with two dogs."
+    for page in (laptop, phone):
+        page.until(f"{shown}.value === {json.dumps(whole)}")
+    assert phone.eval(f"{shown}.selectionStart") == len(whole.encode("utf-16-le")) // 2 - 1, (
+        "the caret stays in its place"
+    )
+    phone.do("type", field, " and a cat")
+    whole = f"{whole[:-1]} and a cat."
+    laptop.until(f"{shown}.value === {json.dumps(whole)}")
+    assert laptop.eval(f"{shown}.selectionStart") == 10
+    for name, page in (("laptop", laptop), ("phone", phone)):
+        page.do("screenshot", {"path": str(tmp_path / f"{name}.png")})
+    laptop.click("form.ask .answer button:first-of-type")
+    phone.says("Answered by Ann")
+    assert approval(room, message)["value"] == {"note": whole}
+    for page in (laptop, phone):
+        assert page.errors() == []
+        page.close()
+
+
 def test_a_choice_is_made_by_keyboard(browser, asked):
     room, message = asked(kind="choose", message="Which town?", schema=CHOICE)
     page = browser.page(room.url(**{"as": "Ann"}))
@@ -97,6 +137,32 @@ def test_the_input_of_a_tool_is_edited_before_it_is_approved(browser, asked):
     page.says("Approved by Ann")
     assert approval(room, message)["value"] == {"price": 80.5}
     page.close()
+
+
+def test_it_is_approved_by_keyboard_on_a_phones_width(browser, asked):
+    room, message = asked({"price": 120}, kind="approve", message="May I book it?")
+    page = browser.page(room.url(**{"as": "Ann"}), **PHONE)
+    page.says("May I book it?")
+    assert page.eval("document.documentElement.scrollWidth <= window.innerWidth")
+    page.do("focus", ".question button:first-of-type")
+    page.press("Enter")
+    page.says("Approved by Ann")
+    assert approval(room, message)["approved"] is True
+    page.close()
+
+
+def test_what_is_asked_again_and_again_is_seen_and_stopped_by_anybody(browser, service):
+    room = Room(service)
+    author = {"id": "bob", "name": "Bob", "kind": "human"}
+    asks = {"id": "daily", "text": "News?", "agent": "writer", "author": author, "schedule": {"every": 3_600_000}}
+    room.call("POST", room.of("/messages"), asks)
+    page = browser.page(room.url(**{"as": "Ann"}))
+    page.says("Asked again and again; next")
+    page.click(".message button:has-text('Stop')")
+    page.says("Stopped before an answer")
+    assert room.call("GET", room.of("/runs/run-daily"))["status"] == "cancelled"
+    page.close()
+    room.http.close()
 
 
 def test_an_answer_that_does_not_fit_is_not_sent(browser, asked):

@@ -3,9 +3,11 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pycrdt import Doc, Map
 
 from crdt_sessions.limits import RunRules
-from crdt_sessions.model import Approval
+from crdt_sessions.model import Approval, ApprovalRequest
+from crdt_sessions.model.drafts import new_draft
 
 from .runs import World
 
@@ -108,6 +110,69 @@ def test_a_draft_is_shared_field_by_field_and_counts_for_nothing():
     world.decide("ann", True, answer=seen)
     world.settle()
     assert world.part().approval.value == {"nights": 3, "name": "Bo"}
+
+
+@given(
+    st.text("Ab ", max_size=3),
+    st.lists(st.tuples(st.sampled_from(["phone", "laptop"]), st.floats(0, 1), st.text("xé😀", min_size=1, max_size=3)), max_size=6),
+)  # fmt: skip
+def test_what_two_devices_type_in_one_field_offline_stays_of_both(first, typed):
+    form = {"type": "object", "properties": {"name": {"type": "string"}}}
+    world = asking(people=("phone", "laptop"), kind="form", form=form, default={"name": first} if first else None)
+    devices = {name: world.network.peers[name].replica.view for name in ("phone", "laptop")}
+    assert all(
+        view.messages["r-out"].tool("c").draft() == ({"name": first} if first else {}) for view in devices.values()
+    )
+    for name in devices:
+        world.network.drop(name)
+    for name, where, words in typed:
+        stands = devices[name].messages["r-out"].tool("c").draft().get("name", "")
+        at = int(len(stands) * where)
+        world.fill_in(name, name=stands[:at] + words + stands[at:])
+    for name in devices:
+        world.network.connect(name)
+    world.settle()
+    found = world.part().draft.get("name", "")
+    assert sorted(found) == sorted(first + "".join(words for _, _, words in typed)), "nothing is lost, nothing twice"
+    assert all(view.messages["r-out"].tool("c").draft().get("name", "") == found for view in devices.values())
+
+
+def test_a_field_of_free_text_is_filled_in_like_any_other_by_those_who_know_no_text():
+    world = asking(kind="form", form=TRIP, default={"nights": 1, "name": "Guest"})
+    assert world.part().draft == {"name": "Guest"}
+    world.fill_in("ann", name="Guests")
+    world.settle()
+    world.fill_in("bob", name=None)
+    world.settle()
+    assert world.part().draft == {}, "what is emptied is filled in by nobody"
+
+    def earlier(view):  # as clients of earlier releases do
+        view.messages["r-out"].tool("c")._part["draft"]["name"] = "Bo"
+
+    world.network.edit("ann", earlier)
+    world.settle()
+    assert world.part().draft == {"name": "Bo"}
+    world.fill_in("bob", name="Bob", nights=2)
+    world.settle()
+    assert world.part().draft == {"name": "Bob", "nights": 2}
+
+
+@pytest.mark.parametrize(
+    ("question", "texts"),
+    [
+        ({"kind": "form", "form": TRIP}, {"name": ""}),
+        ({"kind": "choose", "form": {"type": "string"}, "default": "Oslo"}, {"value": "Oslo"}),
+        ({"kind": "choose", "form": ROOMS}, {}),
+        ({"kind": "form", "form": {"properties": {"day": {"type": "string", "format": "date"}}}}, {}),
+        ({"kind": "form", "form": {"properties": {"to": {"type": "string", "default": "Bo"}}}}, {"to": "Bo"}),
+        ({"kind": "edit", "form": {"properties": {"to": {"type": "string"}}}}, {"to": "Bergen"}),
+        ({"kind": "edit"}, {}),
+    ],
+)
+def test_fields_of_free_text_begin_with_what_is_there(question, texts):
+    draft = Doc().get("part", type=Map)
+    draft["draft"] = new_draft(ApprovalRequest(requested_at=1, **question), {"to": "Bergen", "nights": 1})
+    assert {name: str(text) for name, text in draft["draft"].items()} == texts
 
 
 def test_a_question_that_cannot_be_read_ends_its_run():
