@@ -21,11 +21,12 @@ from crdt_sessions.limits import Timing
 from crdt_sessions.model import SessionView
 from crdt_sessions.runtime.attendance import Attendance
 from crdt_sessions.storage import Delivery
-from crdt_sessions.sync import Records, SessionEngine
+from crdt_sessions.sync import Records, RunRecord, SessionEngine
 
 PUSH = "person.away"
 """The kind of such a delivery."""
 _MOST_TEXT = 300
+_ASKING: dict[str, Literal["ask", "call"]] = {"run.approval_requested": "ask", "run.call_waiting": "call"}
 _DONE = {"run.completed", "run.failed", "run.interrupted"}
 
 
@@ -33,7 +34,7 @@ class Happening(NamedTuple):
     """Something that concerns a principal."""
 
     principal: str
-    reason: Literal["message", "ask", "answer"]
+    reason: Literal["message", "ask", "call", "answer"]
     at: Millis
     run: str | None = None
     message: str | None = None
@@ -109,19 +110,23 @@ def _concerning(engine: SessionEngine, records: Records) -> Iterator[Happening]:
         run = engine.runs.table.record(notice.data["run"])
         if run is None or run.parent is not None:
             continue
-        if notice.kind == "run.approval_requested":
-            asked = {
-                person
-                for each in run.approvals.values()
-                if each.approval is None
-                for person in (
-                    each.request.approvers if each.request.approvers is not None else people_of(engine.view)
-                )
-            }
-            for person in sorted(asked):
-                yield Happening(person, "ask", notice.at, run=run.id, message=run.output)
+        if (reason := _ASKING.get(notice.kind)) is not None:
+            whom = _asked(run) if reason == "ask" else _called(run)
+            named = {person for people in whom if people is not None for person in people}
+            for person in sorted(named | (people_of(engine.view) if None in whom else set())):
+                yield Happening(person, reason, notice.at, run=run.id, message=run.output)
         elif notice.kind in _DONE and run.request is not None and run.request.by is not None:
             yield Happening(run.request.by, "answer", notice.at, run=run.id, message=run.output)
+
+
+def _asked(run: RunRecord) -> list[list[str] | None]:
+    """Return who may decide about each question that is open; None for everybody."""
+    return [each.request.approvers for each in run.undecided]
+
+
+def _called(run: RunRecord) -> list[list[str] | None]:
+    """Return whose devices may take each call that none has; None for everybody's."""
+    return [each.call.takers for each in run.open_calls.values() if each.taken is None]
 
 
 def _words(engine: SessionEngine, each: Happening) -> dict[str, Any]:

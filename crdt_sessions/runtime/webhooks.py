@@ -47,6 +47,7 @@ class Reply(NamedTuple):
 EVENTS = (
     "run.queued",
     "run.approval_requested",
+    "run.call_waiting",
     "run.completed",
     "run.failed",
     "run.cancelled",

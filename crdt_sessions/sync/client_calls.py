@@ -59,6 +59,23 @@ def ended(known: CallRecord, code: OutcomeCode, now: Millis) -> CallRecord:
     return known.replace(taken=None, outcome=CallOutcome(code=code, attempt=_attempts(known), at=now))
 
 
+def awaiting(before: CallRecord | None, known: CallRecord, now: Millis, patience_ms: int) -> CallRecord:
+    """Return the record with the time at which absent people are told of it: if no device has it for a while.
+
+    Args:
+        before: the record as it was; None if the call is new.
+        known: the record as it is now.
+        now: the time.
+        patience_ms: how long devices that are there may take to offer themselves.
+    """
+    tell_at = known.tell_at
+    if known.outcome is not None or known.taken is not None:
+        tell_at = None
+    elif before is None or before.taken is not None:
+        tell_at = now + patience_ms
+    return known if tell_at == known.tell_at else known.replace(tell_at=tell_at)
+
+
 def _attempts(known: CallRecord) -> int:
     return len(known.former) + (known.taken is not None)
 

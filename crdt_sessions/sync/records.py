@@ -67,6 +67,8 @@ class CallRecord(BaseModel):
     """Devices that had it and lost it, in their order."""
     outcome: CallOutcome | None = None
     late: tuple[LateResult, ...] = ()
+    tell_at: int | None = None
+    """When those who are absent are told that no device has it; None while one has, and once they were told."""
 
     def replace(self, **changes: Any) -> CallRecord:
         """Return this record with *changes*."""
@@ -217,6 +219,7 @@ class RunRecord(BaseModel):
             *(each.request.deadline for each in self.undecided),
             *(each.call.deadline for each in self.open_calls.values()),
             *(each.taken.at + each.taken.ttl for each in self.open_calls.values() if each.taken is not None),
+            *(each.tell_at for each in self.open_calls.values()),
         ]
         if self.lease is not None:
             dates.append(self.lease.claimed_at + self.lease.ttl)

@@ -4,7 +4,16 @@ import json
 
 import pytest
 
-from crdt_sessions.model import ApprovalRequest, Author, Decision, MessageHead, RunRequest, RunResult, TextPart
+from crdt_sessions.model import (
+    ApprovalRequest,
+    Author,
+    ClientCall,
+    Decision,
+    MessageHead,
+    RunRequest,
+    RunResult,
+    TextPart,
+)
 from crdt_sessions.runtime import SessionRegistry, Webhook
 from crdt_sessions.runtime.claimants import Claimant
 from crdt_sessions.storage import MemoryStore
@@ -139,16 +148,41 @@ async def test_an_ask_is_told_to_who_may_decide_and_an_answer_to_who_asked(regis
     assert phone.got[-1][1]["data"]["run"] == "run-q"
 
 
+@pytest.mark.parametrize(("takers", "told"), [(["carl"], ["carl"]), (None, ["ann", "bob"])])
+async def test_a_call_that_no_device_takes_is_told_to_those_whose_devices_may(registry, phone, takers, told):
+    await say(registry, "m1", "bob")
+    await say(registry, "q", "ann", asks="writer")
+    await passed(registry, 100)
+    phone.got.clear()
+    async with registry.open(ROOM) as session:
+        first = session.assign("run-q", WRITER)
+
+        def call(view):
+            tool = written(view, first.run.output)
+            tool.call_in_client(ClientCall(takers=takers, requested_at=registry.clock.now()))
+
+        await session.edit(call)
+        await end(session, first, "suspended")
+        for _ in range(40):
+            await passed(registry, 1)
+    assert sorted(phone.data) == [(who, "call") for who in told]
+    assert phone.got[0][1]["data"]["run"] == "run-q"
+
+
 WRITER = Claimant(("writer",), "worker", 900.0, None, None)
 
 
-def ask(view, output, approver):
+def written(view, output):
     author = Author(id="writer", name="Writer", kind="agent")
     message = view.messages.add(MessageHead(id=output, role="assistant", author=author, created_at=1), [])
     message.run_id = "run-q"
     tool = message.open_tool("c", "pay")
     tool.close({})
-    tool.ask(ApprovalRequest(approvers=[approver], requested_at=1))
+    return tool
+
+
+def ask(view, output, approver):
+    written(view, output).ask(ApprovalRequest(approvers=[approver], requested_at=1))
 
 
 async def end(session, assignment, status):

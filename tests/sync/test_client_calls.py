@@ -220,12 +220,55 @@ def test_what_a_device_refuses_or_cannot_do_is_an_outcome(world, said, error):
 
 
 def test_a_deadline_is_an_outcome(world):
-    world, _ = world("ann", deadline=1_700_000_000_000 + 8000)
-    assert world.record().due_at == 1_700_000_000_000 + 8000
-    for _ in range(9):
+    world, _ = world("ann", deadline=1_700_000_000_000 + 4000)
+    assert world.record().due_at == 1_700_000_000_000 + 4000
+    for _ in range(5):
         world.network.pass_time(1)
     assert (tool(world).outcome.code, tool(world).state) == ("deadline", "output-error")
     assert world.status() == "queued"
+
+
+def waiting(world):
+    """The calls of each notice that nobody does them."""
+    told = [notice for notice in world.network.records.notices if notice.kind == "run.call_waiting"]
+    return [[call["toolCallId"] for call in notice.data["calls"]] for notice in told]
+
+
+@pytest.mark.parametrize("suspend", [True, False])
+def test_that_no_device_takes_a_call_is_told_once_and_after_a_while(world, suspend):
+    world, ann = world("ann", suspend=suspend)
+    world.network.pass_time(4)
+    assert waiting(world) == [], "a device that is there has its time to offer itself"
+    assert world.record().due_at == 1_700_000_000_000 + 5000, "the session is loaded for it"
+    world.network.crash()
+    world.network.connect("ann", rights=KNOWN)
+    for _ in range(20):
+        world.network.pass_time(1)
+        world.settle()
+    assert waiting(world) == [["c"]]
+    ann.offer()
+    world.settle()
+    assert taken(world) == ann.id
+    world.network.drop("ann")
+    for _ in range(20):
+        world.network.pass_time(1)
+        world.settle()
+    assert waiting(world) == [["c"], ["c"]], "it waits again, since the one that had it has gone"
+
+
+def test_a_call_that_a_device_takes_is_nobody_elses_business(world):
+    world, ann = world("ann")
+    world.network.pass_time(4)
+    ann.offer()
+    world.settle()
+    for _ in range(20):
+        world.network.pass_time(1)
+        ann.appear()
+        world.settle()
+    ann.execute()
+    world.settle()
+    world.network.pass_time(20)
+    assert (tool(world).outcome.code, waiting(world)) == ("done", [])
 
 
 def test_when_all_devices_have_gone_that_is_an_outcome(world):
@@ -433,6 +476,8 @@ class ClientCallMachine(RuleBasedStateMachine):
             if call.taken is not None:
                 known = self.given.setdefault(call.taken.attempt, call.taken.device)
                 assert known == call.taken.device
+            if call.outcome is None and call.taken is None and call.tell_at is None:
+                assert any(notice.kind == "run.call_waiting" for notice in self.network.records.notices)
             assert len(call.former) <= self.attempts
             assert self.settled.setdefault(call_id, call.outcome) in (None, call.outcome)
             self.settled[call_id] = call.outcome

@@ -7,10 +7,15 @@ from collections.abc import Collection, Iterator
 from crdt_sessions.ids import Millis
 from crdt_sessions.limits import RunRules
 from crdt_sessions.model import SessionView, ToolStream
-from crdt_sessions.sync.client_calls import considered, ended, lost, opened
+from crdt_sessions.sync.client_calls import awaiting, considered, ended, lost, opened
 from crdt_sessions.sync.records import CallRecord, RunRecord
 from crdt_sessions.sync.runs.mirror import settle_client_call
-from crdt_sessions.sync.runs.table import RunTable
+from crdt_sessions.sync.runs.table import CALL_WAITING, RunTable
+
+
+def _is_unheard(call: CallRecord, now: Millis) -> bool:
+    """Whether no device has taken a call for so long that those who are absent should hear of it."""
+    return call.outcome is None and call.tell_at is not None and now >= call.tell_at
 
 
 class ClientCalls:
@@ -81,9 +86,10 @@ class ClientCalls:
         return bool(record.calls) or record.id in self._changed
 
     def due(self, record: RunRecord, now: Millis) -> bool:
-        """Whether time has changed something: a deadline has passed, or a device is not there any more."""
+        """Whether time has changed something: a deadline has passed, a device is not there any more, or none was."""
         return any(
-            now >= (call.call.deadline or now + 1) or self._is_lost(call, now) for call in record.open_calls.values()
+            now >= (call.call.deadline or now + 1) or self._is_lost(call, now) or _is_unheard(call, now)
+            for call in record.open_calls.values()
         )
 
     def consider(self, record: RunRecord, now: Millis) -> RunRecord:
@@ -93,10 +99,15 @@ class ClientCalls:
         tools = {tool.call_id: tool for tool in reversed(message.tools())} if message is not None else {}
         calls = {**record.calls, **({} if record.over else self._new(record, tools))}
         for call_id, known in calls.items():
-            calls[call_id] = self._considered(record, call_id, known, tools.get(call_id), now)
+            heard = self._considered(record, call_id, known, tools.get(call_id), now)
+            calls[call_id] = awaiting(record.calls.get(call_id), heard, now, int(self._rules.device_lease_s * 1000))
+        unheard = [call_id for call_id, call in calls.items() if _is_unheard(call, now)]
+        calls |= {call_id: calls[call_id].replace(tell_at=None) for call_id in unheard}
         if calls == record.calls:
             return record
         record = self._table.put(record.replace(calls=calls), shows=not record.over)
+        if unheard:
+            self._table.notify(CALL_WAITING, record, now)
         self._heard = {device: self._heard.get(device, now) for device in self.devices()}
         return record
 

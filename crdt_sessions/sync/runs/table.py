@@ -21,6 +21,9 @@ from crdt_sessions.sync.records import (
 )
 from crdt_sessions.sync.runs.mirror import Write, mirror
 
+CALL_WAITING = "run.call_waiting"
+"""A tool call waits for a device of a client, and none has taken it."""
+
 
 @dataclass(slots=True)
 class RunDecisions:
@@ -202,6 +205,8 @@ class RunTable:
             data["parent"] = record.parent
         if kind == "run.queued" and request is not None and request.input is not None:
             data["input"] = request.input.to_json()
+        if kind == CALL_WAITING:
+            data["calls"] = [call.to_json() for call in record.told_calls or () if call.taken is None]
         self.decided.records.notices.append(Notice(kind, data, now))
 
     @property
