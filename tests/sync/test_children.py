@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crdt_sessions.limits import RunRules
 from crdt_sessions.model import CHILD_LIMITS, ApprovalRequest, Spent, UsageReport
@@ -193,6 +195,34 @@ def test_stopping_a_run_stops_its_children_and_theirs(world):
     world.network.pass_time(6)
     world.settle()
     assert [world.status(each) for each in ("r", helper.run, below.run)] == ["cancelled"] * 3
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans()), min_size=1, max_size=6), st.integers(0, 6)
+)
+def test_a_stop_reaches_all_below_it_in_one_commit_and_nobody_else(tree, which):
+    """Any tree of runs, of which some have an agent, and any of them stopped."""
+    world = World()
+    world.post()
+    world.ask()
+    world.settle()
+    holders, parents = [world.claim()], {"r": None}
+    for at, (above, goes_on, works) in enumerate(tree):
+        holder = holders[above % len(holders)]
+        child = delegated(world, holder, str(at), orphans="go-on" if goes_on else None)
+        if world.record(child).over:  # too deep
+            continue
+        parents[child] = holder.run
+        if works:
+            holders.append(world.claim(child, "helper"))
+
+    def is_below(run, top):
+        return run == top or (run is not None and is_below(parents[run], top))
+
+    stopped = list(parents)[which % len(parents)]
+    world.cancel(run=stopped)
+    world.send("ann")  # that is one commit, and no time has passed
+    assert {run for run in parents if world.record(run).cancel} == {run for run in parents if is_below(run, stopped)}
 
 
 def test_a_run_that_is_being_stopped_gets_no_more_children(world):
