@@ -19,6 +19,7 @@ from crdt_sessions_server.gateways.inputs import SETTINGS, input_of, tool_of
 from crdt_sessions_server.gateways.openai import Completion
 from crdt_sessions_server.gateways.parameters import parameters_of
 from tests.gateways.desk import desk
+from tests.processes import PATIENCE
 
 SCHEMA = {"type": "object", "properties": {"place": {"type": "string"}}}
 LOOK = {"name": "look", "description": "Look out", "inputSchema": SCHEMA, "where": "client"}
@@ -193,7 +194,7 @@ async def test_the_ai_sdks_body_and_metadata_reach_the_agent(service, clients, r
         "settings": {"temperature": 0.5, "toolChoice": {"name": "look"}},
         "metadata": {"tab": 3, "page": "cart"},
     }
-    async with httpx.AsyncClient(base_url=service.url) as http:
+    async with httpx.AsyncClient(base_url=service.url, timeout=PATIENCE) as http:
         history = (await http.get(f"/v1/gateways/ai-sdk/chat/{room}/messages")).json()
     assert history["messages"][-1] == state["messages"][-1]
     clients(
@@ -242,7 +243,7 @@ async def test_tanstacks_tools_and_forwarded_properties_reach_the_agent(service,
         clients.until, lambda s: s["status"] == "ready" and len(s["messages"]) == 2 and s["messages"][1]["parts"],
         command="ts.state", name=room,
     )  # fmt: skip
-    async with httpx.AsyncClient(base_url=service.url) as http:
+    async with httpx.AsyncClient(base_url=service.url, timeout=PATIENCE) as http:
         hydrated = (await http.get(f"/v1/gateways/tanstack/{room}", params={"threadId": room})).json()
     assert (hydrated["input"]["tools"], hydrated["input"]["forwardedProps"]) == ([client_tool("look")], forwarded)
     found = heard("".join(part["content"] for part in state["messages"][1]["parts"]))
@@ -314,7 +315,7 @@ async def test_openais_parameters_reach_the_agent_and_are_read_back(service, cli
     ],
 )
 async def test_openais_model_names_the_agent_or_is_handed_on_to_it(service, room, model, more, agent, given):
-    async with httpx.AsyncClient(base_url=service.url) as http:
+    async with httpx.AsyncClient(base_url=service.url, timeout=PATIENCE) as http:
         body = {"model": model, "messages": [{"role": "user", "content": "input"}], **more}
         answer = await http.post("/v1/gateways/openai/chat/completions", json=body, headers={"X-Session-Id": room})
         run = (await http.get(f"/v1/sessions/{room}/runs")).json()["runs"][0]
@@ -324,7 +325,7 @@ async def test_openais_model_names_the_agent_or_is_handed_on_to_it(service, room
 
 @pytest.mark.parametrize("model", ["gpt-4.1", "nobody/gpt-4.1", "writer/"])
 async def test_a_model_that_is_no_agent_is_refused_with_those_there_are(service, room, model):
-    async with httpx.AsyncClient(base_url=service.url) as http:
+    async with httpx.AsyncClient(base_url=service.url, timeout=PATIENCE) as http:
         body = {"model": model, "messages": [{"role": "user", "content": "input"}]}
         answer = await http.post("/v1/gateways/openai/chat/completions", json=body, headers={"X-Session-Id": room})
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
@@ -338,7 +339,7 @@ async def test_an_unknown_agent_is_refused_by_each_gateway_in_its_own_form(servi
     clients("ag.open", name=room, url=service.url, thread=room)
     state = await clients.ask("ag.run", name=room, message=plain("u", "?"), forwardedProps={"agent": agent})
     assert "HTTP 404" in state["error"]
-    async with httpx.AsyncClient(base_url=service.url) as http:
+    async with httpx.AsyncClient(base_url=service.url, timeout=PATIENCE) as http:
         body = {"threadId": room, "runId": "r", "state": {}, "messages": [plain("u", "?")], "tools": [], "context": [],
                 "forwardedProps": {"agent": agent}}  # fmt: skip
         for path in ("ag-ui", f"tanstack/{room}", f"tanstack/{room}/send"):
