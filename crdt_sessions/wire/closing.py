@@ -50,7 +50,7 @@ CLOSE_CODES: dict[type[errors.CrdtSessionsError], int] = {
     errors.StorageError: 4503,
     errors.SessionFailed: 1011,
     errors.Fenced: 1012,
-    errors.HeldElsewhere: 1013,
+    errors.HeldElsewhere: 1012,  # clients come back at once, and to all that a socket carries
     errors.NodeUnreachable: 1012,
 }
 """Error to close code; a subclass without an entry of its own takes its parent's."""

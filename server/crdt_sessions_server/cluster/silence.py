@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from crdt_sessions_server.asgi import App, Receive, Scope, Send
 
+_log = logging.getLogger("crdt_sessions.cluster")
 _TOLD_ALWAYS = {"/healthz", "/readyz"}
 _UNAVAILABLE = 503
 
@@ -44,4 +46,7 @@ class Silence:
             else:
                 raise ConnectionResetError("others may have gone on without this node")
 
-        await self._app(scope, receive, tell)
+        try:
+            await self._app(scope, receive, tell)
+        except ConnectionResetError as error:  # the server hangs up when this returns before the answer's end
+            _log.warning("an answer is broken off: %s", error, extra={"path": scope["path"]})
