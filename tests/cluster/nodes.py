@@ -19,9 +19,9 @@ needs_postgres = pytest.mark.skipif(
 )
 
 
-def new_database():
+def new_database(server=None):
     """Return the URL of a database of its own, and what executes SQL in it."""
-    server, name = shared_server(VERSIONS[-1]), f"nodes{next(_numbers)}_{os.getpid()}"
+    server, name = server or shared_server(VERSIONS[-1]), f"nodes{next(_numbers)}_{os.getpid()}"
     server.sql(f"CREATE DATABASE {name}")
     return server.url(name), lambda statement, *values: server.sql(statement, *values, database=name)
 
@@ -32,10 +32,11 @@ class Nodes:
     Args:
         folder: for files and sockets.
         flags: for all of them.
+        server: of PostgreSQL; the one of this process of tests if None.
     """
 
-    def __init__(self, folder, *flags):
-        self.database, self.sql = new_database()
+    def __init__(self, folder, *flags, server=None):
+        self.database, self.sql = new_database(server)
         self.folder = folder
         self.flags = flags
         self.secret = folder / "cluster-secret"
