@@ -36,7 +36,7 @@ from crdt_sessions.sync.actor import NOBODY_KNOWN, Actor, Asker
 from crdt_sessions.sync.admission import Admission, Due, Message, Request, Work
 from crdt_sessions.sync.aside import Aside
 from crdt_sessions.sync.asleep import Asleep
-from crdt_sessions.sync.attached import Attached
+from crdt_sessions.sync.attached import Attached, violations
 from crdt_sessions.sync.awareness import Roster
 from crdt_sessions.sync.changes import ChangeIndex
 from crdt_sessions.sync.due import DueUpdates
@@ -473,6 +473,8 @@ class SessionEngine:
             effects, later = self._merger.merge(update, verdict, None, request.actor, now, foreign=request.foreign)
         except CrdtSessionsError as error:
             answer: list[Effect] = [Answered(request.call, error)]
+            if request.actor is not None:
+                answer += violations(request.actor, error)
             return [*answer, Reload(error)] if isinstance(error, PanickedUpdate) else answer
         early = EarlyUpdate(size=len(later.update)) if later is not None else None
         return [*effects, *self._due.look(now), Answered(request.call, early)]

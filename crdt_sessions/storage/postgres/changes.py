@@ -5,6 +5,9 @@ older one may still be under way. A reader goes through everything behind its ma
 oldest transaction that was under way when it began. So what is committed while others are may be told twice, and
 nothing is left out. No writer waits for another one.
 
+A failover may lose the last transactions, and their numbers are given anew. So a mark says, with the name of the
+database, of which of its histories it is (PostgreSQL's timeline); one of another history begins with the first.
+
 A mark has three numbers: where the next time begins, 0 if that is not known yet; and the last that was told of, which
 is a transaction and a session.
 """
@@ -17,7 +20,8 @@ from crdt_sessions.storage.postgres.database import OfDatabase
 from crdt_sessions.storage.postgres.rows import COLUMNS, record_of
 
 _NOW = (
-    "SELECT name, pg_snapshot_xmin(pg_current_snapshot())::text::bigint,"
+    "SELECT name || '-' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),"
+    " pg_snapshot_xmin(pg_current_snapshot())::text::bigint,"
     " pg_snapshot_xmax(pg_current_snapshot())::text::bigint FROM database"
 )
 _CHANGED = (
