@@ -20,6 +20,7 @@ from crdt_sessions.runtime.projector import (
     Subject,
     present,
 )
+from crdt_sessions.runtime.pushes import Pushes
 from crdt_sessions.runtime.registry import SessionRegistry
 from crdt_sessions.runtime.sandbox import Sandbox
 from crdt_sessions.runtime.session import Session
@@ -44,6 +45,7 @@ __all__ = [
     "Position",
     "PresenceChanged",
     "Projector",
+    "Pushes",
     "Reply",
     "RunChanged",
     "Sandbox",

@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from crdt_sessions.ids import Millis, SessionId, name_of, tenant_of
 from crdt_sessions.limits import Timing
@@ -40,6 +40,14 @@ class Happening(NamedTuple):
     message: str | None = None
 
 
+class ThereElsewhere(Protocol):
+    """Other processes that share the store."""
+
+    async def there_since(self, tenant: str, principal: str, since: Millis) -> bool:
+        """Tell whether somebody is there, or was after *since*, as far as others say."""
+        ...
+
+
 class Pushes:
     """Finds out who is to be told.
 
@@ -52,6 +60,8 @@ class Pushes:
         self._attendance = attendance
         self._away_ms = int(timing.away_s * 1000)
         self._period_ms = max(1, int(timing.push_period_s * 1000))
+        self.elsewhere: ThereElsewhere | None = None
+        """Other processes, where somebody may be; None if there are none."""
 
     def happenings(self, session: SessionId, engine: SessionEngine, records: Sequence[Records]) -> list[Happening]:
         """Return what in *records* concerns principals who are not there."""
@@ -80,12 +90,22 @@ class Pushes:
         due = Millis((period + 1) * self._period_ms)
         return Delivery(id, webhook, session, PUSH, body, each.at, next_at=due)
 
-    def needless(self, delivery: Delivery) -> bool:
-        """Tell whether a delivery is a push to somebody who has been there since."""
+    async def needless(self, delivery: Delivery) -> bool:
+        """Tell whether a delivery is a push to somebody who has been there since, in this process or another one.
+
+        Of others, it is not known before whether they were there when it happened.
+        """
         if delivery.kind != PUSH:
             return False
-        principal = json.loads(delivery.body)["data"]["principal"]
-        return self._attendance.there_since(tenant_of(delivery.session), principal, delivery.created_at)
+        tenant, principal = tenant_of(delivery.session), json.loads(delivery.body)["data"]["principal"]
+        if self.there_since(tenant, principal, delivery.created_at):
+            return True
+        since = Millis(delivery.created_at - self._away_ms)
+        return self.elsewhere is not None and await self.elsewhere.there_since(tenant, principal, since)
+
+    def there_since(self, tenant: str, principal: str, since: Millis) -> bool:
+        """Tell whether somebody is there, or was after *since*, in this process."""
+        return self._attendance.there_since(tenant, principal, since)
 
 
 def people_of(view: SessionView) -> set[str]:

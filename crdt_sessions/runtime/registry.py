@@ -124,13 +124,15 @@ class SessionRegistry:
         self.health = StoreHealth(store, self.clock)
         self.audit = AuditLog(store, self.clock)
         attendance = Attendance(self.clock)
+        self.pushes = Pushes(attendance, self._timing)
+        """Whom to wake up."""
         self.outbox = Outbox(
             store,
             webhooks,
             clock=self.clock,
             rng=rng,
             send=send,
-            pushes=Pushes(attendance, self._timing),
+            pushes=self.pushes,
         )
         self.allowances = Allowances(store, usage_limits or UsageLimits(), self.clock)
         """How much runs may still use."""
@@ -178,6 +180,7 @@ class SessionRegistry:
         ]
         if self.store.shared:
             self._tasks.append(asyncio.create_task(self.lookout.run(), name="lookout"))
+            self._tasks.append(asyncio.create_task(self.streams.follow(), name="streams of others"))
         if self.capacity.load is not None:
             self._tasks.append(asyncio.create_task(self.capacity.load.run(), name="load meter"))
         return self

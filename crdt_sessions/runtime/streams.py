@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from crdt_sessions.clock import Clock
-from crdt_sessions.errors import BadStreamRequest, ShuttingDown, TooMany
+from crdt_sessions.errors import BadStreamRequest, ShuttingDown, StorageError, TooMany
 from crdt_sessions.limits import Limits
 from crdt_sessions.runtime.recent import Recent
 from crdt_sessions.signals import Signal
-from crdt_sessions.storage import Stream, StreamChange, StreamEntry, StreamFacts, StreamStore
+from crdt_sessions.storage import Stream, StreamChange, StreamEnd, StreamEntry, StreamFacts, StreamStore
 from crdt_sessions.streams import changes
 from crdt_sessions.streams.changes import Append, Appended, Creation
 from crdt_sessions.streams.framing import is_json, media_type, sub_offset
@@ -20,8 +21,13 @@ from crdt_sessions.streams.offsets import spelled
 
 CHUNK_BYTES = 1024 * 1024
 """A read returns so many bytes at the most, or one append that is larger."""
+_LOOK_EVERY_S = 0.2
+"""How soon a reader hears of what another process wrote."""
 _TENANTS_KNOWN = 10_000
 _PAGE = 500
+_Place = tuple[str, str]
+"""Of a stream: its tenant, and its path."""
+_log = logging.getLogger("crdt_sessions.streams")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,7 @@ class Streams:
         self._store = store
         self._clock = clock
         self._limits = limits
-        self._waiting: dict[tuple[str, str], tuple[Signal, int]] = {}  # and how many wait
+        self._waiting: dict[_Place, tuple[Signal, int]] = {}  # and how many wait
         self._counts: Recent[str, int] = Recent(_TENANTS_KNOWN)
         self._stopping = False
         self.on_change: Callable[[str, str], None] = lambda tenant, path: None
@@ -202,26 +208,50 @@ class Streams:
             StreamNotFound, StreamGone: it went meanwhile.
             ShuttingDown: the process is about to stop.
         """
-        key = (stream.tenant, stream.path)
+        key, until = (stream.tenant, stream.path), asyncio.get_running_loop().time() + seconds
         with self._watching(key) as changed:
             found = await self.find(*key)  # not before one is told of changes
-            if found.tail <= position and not found.closed:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
+            while found.tail <= position and not found.closed and not self._stopping:
+                try:
+                    async with asyncio.timeout_at(until):
                         await changed()
-                    found = await self.find(*key)
+                except TimeoutError:
+                    break
+                found = await self.find(*key)
         if self._stopping:
             raise ShuttingDown
         return found
 
+    async def follow(self) -> None:
+        """Look, until cancelled, whether other processes change the streams that are waited for here."""
+        known: Mapping[_Place, StreamEnd] = {}
+        while True:
+            await self._clock.sleep(_LOOK_EVERY_S)
+            watched = [*self._waiting]
+            try:
+                found = await self._store.stream_ends(watched) if watched else {}
+            except StorageError as error:
+                _log.error("what others write to durable streams is not seen: %s", error)
+                continue
+            for place in watched:
+                if place not in known or found.get(place) != known[place]:  # whoever is woken looks for themselves
+                    self._wake(*place)
+            known = found
+
     @contextlib.contextmanager
-    def _watching(self, key: tuple[str, str]) -> Iterator[Callable[[], Awaitable[None]]]:
-        """Return a context with what waits for the first change of a stream within it."""
+    def _watching(self, key: _Place) -> Iterator[Callable[[], Awaitable[None]]]:
+        """Return a context with what waits for the next change of a stream within it."""
         signal, readers = self._waiting.get(key, (Signal(), 0))
         self._waiting[key] = (signal, readers + 1)
         seen = signal.count
+
+        async def changed() -> None:
+            nonlocal seen
+            await signal.wait_for(lambda: self._stopping or signal.count != seen)
+            seen = signal.count
+
         try:
-            yield lambda: signal.wait_for(lambda: self._stopping or signal.count != seen)
+            yield changed
         finally:
             _, readers = self._waiting.pop(key)
             if readers > 1:

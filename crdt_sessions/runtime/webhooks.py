@@ -235,7 +235,7 @@ class Outbox:
             await asyncio.gather(sleeping, filled, return_exceptions=True)
 
     async def _deliver(self, delivery: Delivery) -> None:
-        error = None if self._pushes.needless(delivery) else await self._attempt(delivery)
+        error = None if await self._pushes.needless(delivery) else await self._attempt(delivery)
         if error is None:
             await self._store.delivered(delivery.id)
             return

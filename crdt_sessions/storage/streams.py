@@ -8,7 +8,7 @@ decision is made on what is stored, and is stored with what it decided on, whoev
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -75,6 +75,14 @@ class Stream:
     def has_ended(self, now: Millis) -> bool:
         """Whether its time has come by *now*; one that is kept for its forks has none."""
         return not self.gone and self.due_at is not None and self.due_at <= now
+
+
+class StreamEnd(NamedTuple):
+    """What readers of a stream wait to see changed."""
+
+    id: int
+    tail: int
+    closed: bool
 
 
 class StreamFacts(NamedTuple):
@@ -195,6 +203,13 @@ class StreamStore(Protocol):
             DamagedLog: an entry does not match its checksum.
         """
         ...
+
+    async def stream_ends(self, places: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], StreamEnd]:
+        """Return how far the streams at places of tenants are; those that are not there are left out.
+
+        Only where other processes share the store: nobody else changes them in one that is not shared.
+        """
+        return {}
 
     async def streams(self, tenant: str, *, after: str = "", limit: int, now: Millis) -> Sequence[Stream]:
         """Return up to *limit* streams of *tenant* in order of path, after the path *after*; none that is gone."""

@@ -36,6 +36,7 @@ from crdt_sessions_server.gateways.durable_streams import subscription_routes
 from crdt_sessions_server.gateways.durable_streams.signing import SigningKey
 from crdt_sessions_server.http import (
     docs,
+    errands,
     health,
     metrics,
     middleware,
@@ -49,7 +50,7 @@ from crdt_sessions_server.http.origins import Cors, Origins
 from crdt_sessions_server.http.schemas import strict_json
 from crdt_sessions_server.ops.expiry import expire, sweep
 from crdt_sessions_server.ops.postgres import no_driver
-from crdt_sessions_server.rest import RESOURCES, tokens
+from crdt_sessions_server.rest import RESOURCES, privacy, tokens
 from crdt_sessions_server.serving.hocuspocus import HocuspocusEndpoint
 from crdt_sessions_server.serving.sync_endpoint import SyncEndpoint, YSweetEndpoint
 from crdt_sessions_server.settings import Settings
@@ -224,6 +225,7 @@ class Service:
 
     def _among_others(self, settings: Settings) -> Cluster:
         """Return this node and the others; a service that is alone imports nothing of them."""
+        from crdt_sessions_server.cluster.attendance import AttendanceElsewhere
         from crdt_sessions_server.cluster.claims import ClaimsElsewhere
         from crdt_sessions_server.cluster.cluster import Cluster
 
@@ -237,14 +239,16 @@ class Service:
             settings.handovers_per_s,
         )
         ClaimsElsewhere(self.registry, cluster.peers, cluster.door)
+        AttendanceElsewhere(self.registry.pushes, cluster.peers, cluster.door)
         return cluster
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)  # type: ignore[arg-type]  # Quart types every event
 
-    def _figures(self) -> tuple[int, int]:
-        """Return how many sessions are in memory, and how many connections there are."""
-        return len(self.registry.live), self.registry.capacity.connections
+    def _figures(self) -> tuple[int, int, int]:
+        """Return how many sessions are in memory, how many connections there are, and sockets for other nodes."""
+        passed_on = self.cluster.traffic.open if self.cluster is not None else 0
+        return len(self.registry.live), self.registry.capacity.connections, passed_on
 
     def _fenced(self) -> None:
         self.registry.abandon(Fenced())
@@ -266,6 +270,10 @@ class Service:
         problem_documents.install(app)
         paths.install(app)
         request_forwarding.install(app, self.cluster)
+        done = errands.Errands(privacy.errands(self.registry, self.admission.grants), self.cluster)
+        errands.install(app, done)
+        if self.cluster is not None:
+            self.cluster.do_errands(done)
         app.extensions["admission"] = self.admission
         app.register_blueprint(pages.blueprint(self.registry, shown=settings.shows_page))
         for module in (docs, health, metrics, *RESOURCES, *GATEWAYS):

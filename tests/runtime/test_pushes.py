@@ -116,6 +116,27 @@ async def test_who_is_there_or_was_lately_or_comes_meanwhile_is_not_told(registr
     assert phone.data == [("ann", "message")]
 
 
+class Elsewhere:
+    """Other processes, where somebody has been at a time."""
+
+    def __init__(self, principal, at):
+        self.been = principal, at
+
+    async def there_since(self, tenant, principal, since):
+        return (tenant, principal) == ("", self.been[0]) and self.been[1] >= since
+
+
+@pytest.mark.parametrize(("who", "before_s", "pushed"), [("ann", 50, False), ("ann", 70, True), ("carl", 0, True)])
+async def test_who_is_at_another_process_is_not_told(registry, phone, who, before_s, pushed):
+    """Whether they were lately is asked of it when the push is due, of the minute before what it tells of."""
+    await say(registry, "m1", "ann")
+    await passed(registry, 100)
+    registry.pushes.elsewhere = Elsewhere(who, registry.clock.now() - before_s * 1000)
+    await say(registry, "m2", "bob")
+    await passed(registry, 16)
+    assert phone.data == [("ann", "message")] * pushed
+
+
 async def test_a_push_that_fails_comes_again_with_the_same_id(registry, phone):
     await say(registry, "m1", "ann")
     phone.status = 500

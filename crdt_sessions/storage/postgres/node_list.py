@@ -12,10 +12,10 @@ from crdt_sessions.storage.postgres.store import SCHEMA
 
 _SILENT_S = 3.0
 _NAME = "crdt-sessions nodes"
-_THERE = "SELECT to_regclass('attendance') IS NOT NULL"
+_THERE = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('beats') AND attname = 'passed_on')"
 _LIST = (
     "SELECT node, name, address, version, gone, draining, extract(epoch FROM now() - beats.at)::float AS silent_s,"
-    " extract(epoch FROM now() - started)::float AS up_s, live, connections,"
+    " extract(epoch FROM now() - started)::float AS up_s, live, connections, passed_on,"
     " (SELECT count(*) FROM sessions WHERE owner = node AND deleted_at IS NULL) AS sessions"
     " FROM nodes JOIN beats USING (node) WHERE $1 OR NOT gone ORDER BY gone, name, started"
 )
@@ -38,6 +38,8 @@ class ListedNode:
     live: int
     """Those in its memory."""
     connections: int
+    passed_on: int
+    """Sockets of clients that it passes on to other nodes."""
     silent_s: float
     """Seconds since its last beat."""
     up_s: float
@@ -68,7 +70,7 @@ async def nodes_of(url: str, *, gone: bool = False, schema: str = SCHEMA) -> lis
     return [
         ListedNode(
             row["node"], row["name"], row["address"], row["version"], _state(*row[4:7]),
-            row["sessions"], row["live"], row["connections"], row["silent_s"], row["up_s"],
+            row["sessions"], row["live"], row["connections"], row["passed_on"], row["silent_s"], row["up_s"],
         )
         for row in found
     ]  # fmt: skip

@@ -25,7 +25,7 @@ from crdt_sessions.storage.postgres.server_time import ServerTime
 _log = logging.getLogger("crdt_sessions.storage")
 
 _NODE_BITS = 63
-_BEAT = "UPDATE beats SET n = n + 1, at = now(), live = $2, connections = $3 WHERE node = $1"
+_BEAT = "UPDATE beats SET n = n + 1, at = now(), live = $2, connections = $3, passed_on = $4 WHERE node = $1"
 _LOOK = (
     "SELECT nodes.node, nodes.name, nodes.address, nodes.draining, beats.n,"
     " EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'crdt-sessions/' || nodes.node)"
@@ -130,8 +130,8 @@ class Nodes:
         """Called with all nodes that live, whenever they have been looked at."""
         self.is_cut_off: Callable[[], Awaitable[bool]] = _nobody_to_ask
         """Called while the server has not heard of this node for too long: whether it hears of others."""
-        self.figures: Callable[[], tuple[int, int]] = lambda: (0, 0)
-        """Returns what people are shown of this node: sessions in memory, and connections."""
+        self.figures: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
+        """Returns what people are shown of this node: sessions in memory, connections, and sockets for others."""
 
     def start(self) -> None:
         """Begin to say that this node lives."""

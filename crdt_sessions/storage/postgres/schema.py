@@ -385,6 +385,11 @@ STEPS: tuple[tuple[str, int, str], ...] = (
         CREATE INDEX streams_with_state ON streams (id) WHERE state IS NOT NULL;
         """,
     ),
+    (
+        "how many sockets a node passes on to others",
+        1,
+        "ALTER TABLE beats ADD COLUMN passed_on int NOT NULL DEFAULT 0;",
+    ),
 )
 """Name, the oldest schema whose release runs on it, and statements. Append only: a released step never changes."""
 

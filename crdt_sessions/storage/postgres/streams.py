@@ -7,7 +7,7 @@ when it was decided on, as its ``version`` says, and is decided anew otherwise.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from crdt_sessions.storage.streams import (
     Producer,
     Stream,
     StreamChange,
+    StreamEnd,
     StreamEntry,
     StreamFacts,
     StreamStore,
@@ -35,6 +36,10 @@ from crdt_sessions.storage.streams import (
 
 _NAMES = tuple(each.name for each in fields(Stream))
 _COLUMNS = ", ".join(_NAMES)
+_ENDS = (
+    "SELECT tenant, path, id, tail, closed FROM streams JOIN unnest($1::text[], $2::text[]) AS place (tenant, path)"
+    " USING (tenant, path) WHERE NOT gone"
+)
 SELECT_STREAMS = f"SELECT {_COLUMNS}, version FROM streams"
 """Reads rows for :func:`stored_stream`."""
 _MARKS = ", ".join(f"${4 + at}" for at in range(len(_NAMES) + 1))
@@ -137,6 +142,11 @@ class PostgresStreams(OfDatabase, StreamStore):
             return first_entries((stream_entry(stream, *row) for row in rows), most)
 
         return await self._database.view(read)
+
+    async def stream_ends(self, places: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], StreamEnd]:
+        columns = [tenant for tenant, _ in places], [kept(path) for _, path in places]
+        found = await self._database.select(_ENDS, *columns)
+        return {(tenant, read(path)): StreamEnd(*end) for tenant, path, *end in found}
 
     async def streams(self, tenant: str, *, after: str = "", limit: int, now: Millis) -> Sequence[Stream]:
         rows = await self._database.select(

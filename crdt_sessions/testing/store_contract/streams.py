@@ -11,7 +11,7 @@ import pytest
 
 from crdt_sessions.errors import StreamNotFound
 from crdt_sessions.ids import Millis
-from crdt_sessions.storage import Batch, Producer, Stream, StreamChange, StreamFacts, UpdateStore
+from crdt_sessions.storage import Batch, Producer, Stream, StreamChange, StreamEnd, StreamFacts, UpdateStore
 from crdt_sessions.testing.store_contract.suite import NOW, StoreSuite
 
 _MOST = 1 << 20
@@ -175,6 +175,21 @@ class StreamContract(StoreSuite):
             assert [each.path for each in await store.streams("", after="b", limit=2, now=NOW)] == ["c"]
             assert [each.tenant for each in await store.streams("acme", limit=9, now=NOW)] == ["acme"]
             assert await store.count_streams("acme") == 1
+
+    async def test_how_far_streams_are_is_seen_where_others_may_change_them(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            first = await _put(store, _new("a"), b"12")
+            await _put(store, _new("a", tenant="acme", closed=True))
+            places = [("", "a"), ("acme", "a"), ("", "none")]
+            found = await store.stream_ends(places)
+            if not store.shared:
+                assert not found
+                return
+            assert found["", "a"] == StreamEnd(first.id, 2, closed=False)
+            assert found["acme", "a"].closed
+            assert ("", "none") not in found
+            await _append(store, "a", b"3")
+            assert (await store.stream_ends(places))["", "a"].tail == 3
 
     async def test_who_made_a_stream_may_be_forgotten(self, tmp_path: Path) -> None:
         async with self.open(tmp_path) as store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable
 from typing import TypeVar
 
@@ -39,9 +40,11 @@ class Forwarder:
     Args:
         router: knows where to.
         peers: carry them.
+        passed: counts them.
     """
 
-    def __init__(self, router: Router, peers: Peers) -> None:
+    def __init__(self, router: Router, peers: Peers, passed: Counter[str]) -> None:
+        self._passed = passed
         self._router = router
         self._peers = peers
 
@@ -60,34 +63,49 @@ class Forwarder:
         Raises:
             NodeUnreachable, HeldElsewhere, StorageError: see :meth:`Router.at_owner`.
         """
-        kept = _Kept(body) if body is not None else None
-        headers = [
-            (name, value) for name, value in scope["headers"] if name.lower() not in OF_CONNECTION | _OF_CLIENT
-        ]
-        if kept is not None and not any(name.lower() == b"content-length" for name, _ in headers):
-            headers.append((b"transfer-encoding", b"chunked"))
+        kept = Kept(body) if body is not None else None
 
         async def send(peer: Peer) -> Response:
-            hop = Hop(peer.node, client, scheme)
-            exchange = _Exchange(self._router, peer)
-            sending = self._peers.send(
-                peer, hop, Request.of(scope), headers, kept.pieces() if kept is not None else None
-            )
-            response = await exchange.unless_gone(sending)
-            if response.status_code == MISDIRECTED:
-                await response.aclose()
-                if kept is None or kept.whole:
-                    raise Moved
-                raise NodeUnreachable(node=peer.node, why="the session moved while it was asked")
-            return _answer(response, exchange)
+            return await self.send(peer, scope, client, scheme, kept)
 
         answer = await self._router.at_owner(session, send, fresh=False)
         if answer is None and kept is not None and kept.begun:  # there is nothing left to be read here
             raise NodeUnreachable(node=0, why="the session moved while it was asked")
         return answer
 
+    async def send(self, peer: Peer, scope: Scope, client: str, scheme: str, body: Kept | None) -> Response:
+        """Return the answer of a node.
 
-class _Kept:
+        Args:
+            peer: which.
+            scope: the request.
+            client: the address of who made it.
+            scheme: by which they know the service.
+            body: of the request; None if it has none.
+
+        Raises:
+            NodeUnreachable: it does not answer.
+            Moved: it does not serve this, and can be asked for nothing more.
+        """
+        headers = [
+            (name, value) for name, value in scope["headers"] if name.lower() not in OF_CONNECTION | _OF_CLIENT
+        ]
+        if body is not None and not any(name.lower() == b"content-length" for name, _ in headers):
+            headers.append((b"transfer-encoding", b"chunked"))
+        exchange = _Exchange(self._router, peer)
+        pieces = body.pieces() if body is not None else None
+        sending = self._peers.send(peer, Hop(peer.node, client, scheme), Request.of(scope), headers, pieces)
+        response = await exchange.unless_gone(sending)
+        self._passed["request"] += 1
+        if response.status_code == MISDIRECTED:
+            await response.aclose()
+            if body is None or body.whole:
+                raise Moved
+            raise NodeUnreachable(node=peer.node, why="the session moved while it was asked")
+        return _answer(response, exchange)
+
+
+class Kept:
     """A body of which the beginning can be read again."""
 
     def __init__(self, source: AsyncIterable[bytes]) -> None:
@@ -106,6 +124,7 @@ class _Kept:
         return self._size <= _KEPT_BYTES
 
     async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the whole body; what was read before, too."""
         for piece in list(self._kept):
             yield piece
         async for piece in self._source:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
@@ -45,6 +45,7 @@ class Router:
         suspect: has the sessions of a node be free at whose address nobody is, if it has died.
         holds: whether a session is in this node's memory.
         heirs: the nodes that take sessions which nobody has, since this one does not any more; none while it does.
+        failed: counts what went wrong, by reason.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class Router:
         suspect: Callable[[int], Awaitable[None]],
         holds: Callable[[SessionId], bool],
         heirs: Callable[[], Sequence[Peer]],
+        failed: Counter[str],
     ) -> None:
+        self._failed = failed
         self._heirs = heirs
         self._ownership = ownership
         self._suspect = suspect
@@ -112,14 +115,17 @@ class Router:
             try:
                 return await do(peer)
             except Moved:
+                self._failed["moved"] += 1
                 unreachable = None
             except NodeUnreachable as error:
+                self._failed["gone" if error.refused else "silent"] += 1
                 _log.info("%s", error, extra={"session": session, "node": error.node})
                 if not error.refused:
                     raise
                 unreachable = error
                 await self._suspect(peer.node)
             peer = await self.owner(session)
+        self._failed["given-up"] += 1
         raise unreachable or HeldElsewhere(session=session, node=peer.node if peer is not None else 0)
 
     # -- nodes that die --------------------------------------------------------------------------------------------

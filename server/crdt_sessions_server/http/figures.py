@@ -16,6 +16,7 @@ from crdt_sessions.ids import tenant_of
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.runtime.load import LATE_S
 from crdt_sessions_server.auth import Admission
+from crdt_sessions_server.http.request_forwarding import Traffic, current_forwarder
 
 
 def told(registry: SessionRegistry, admission: Admission, tenant: str | None) -> bytes:
@@ -62,6 +63,8 @@ class _Figures(Collector):
             )
             which.add_metric(list(labels.values()), 1)
             yield which
+        if (forwarder := current_forwarder()) is not None:
+            yield from _of_other_nodes(forwarder.traffic)
         refused = CounterMetricFamily(
             "crdt_sessions_refused", "Requests that were turned away at the door, by error.", labels=["error"]
         )
@@ -81,3 +84,19 @@ class _Figures(Collector):
             )
         storing = self._registry.health.error is None
         yield GaugeMetricFamily("crdt_sessions_storing", "1 while the store takes writes.", value=int(storing))
+
+
+def _of_other_nodes(traffic: Traffic) -> Iterable[Metric]:
+    passed = CounterMetricFamily(
+        "crdt_sessions_passed_on", "What was passed on to the nodes that have the sessions, by kind.", labels=["kind"]
+    )
+    failed = CounterMetricFamily(
+        "crdt_sessions_hop_errors", "What went wrong on the way to another node, by reason.", labels=["reason"]
+    )
+    for family, counts in ((passed, traffic.passed), (failed, traffic.failed)):
+        for label, count in counts.items():
+            family.add_metric([label], count)
+        yield family
+    yield GaugeMetricFamily(
+        "crdt_sessions_passed_on_sockets", "WebSockets that are passed on to other nodes now.", value=traffic.open
+    )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
+from collections import Counter
+from collections.abc import AsyncIterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 from quart import Quart, Response, current_app, request
@@ -13,11 +16,49 @@ from crdt_sessions_server.asgi import Scope
 _KEY = "request_forwarder"
 
 
+@dataclass(slots=True)
+class Traffic:
+    """What a node has passed on to others, by kind, and what went wrong, by reason."""
+
+    passed: Counter[str] = field(default_factory=Counter)
+    """``socket`` (spliced), ``relay`` (message by message), ``request`` and ``errand``."""
+    failed: Counter[str] = field(default_factory=Counter)
+    """``moved``: it was another's by then; ``gone``: nobody was there; ``silent``: no answer; ``given-up``."""
+    open: int = 0
+    """Sockets that are passed on at the moment."""
+
+    @contextmanager
+    def socket(self, kind: str) -> Iterator[None]:
+        """Return a context in which a socket is passed on."""
+        self.passed[kind] += 1
+        self.open += 1
+        try:
+            yield
+        finally:
+            self.open -= 1
+
+
 class RequestForwarder(Protocol):
     """Has requests answered by other nodes."""
 
+    traffic: Traffic
+    """What was passed on to them."""
+
     async def answer(self, session: SessionId, scope: Scope, body: AsyncIterable[bytes] | None) -> Response | None:
         """Return the answer of the node that serves a session; None if that is this one."""
+        ...
+
+    async def serving(self, session: SessionId, scope: Scope) -> int | None:
+        """Return the node that is to be asked for a session; None if this one serves it, or is to be asked last."""
+        ...
+
+    @property
+    def me(self) -> int:
+        """This node."""
+        ...
+
+    async def answer_at(self, node: int, scope: Scope, body: AsyncIterable[bytes] | None) -> Response | None:
+        """Return the answer of a node; None if that is this one, or there is none of that name any more."""
         ...
 
 
@@ -42,6 +83,11 @@ def install(app: Quart, elsewhere: RequestForwarder | None) -> None:
         return answered.response
 
 
+def current_forwarder() -> RequestForwarder | None:
+    """Return the other nodes; None if there are none."""
+    return cast("RequestForwarder | None", current_app.extensions[_KEY])
+
+
 async def answer_elsewhere(session: SessionId) -> Response | None:
     """Return the answer to the current request by the node that serves a session; None if that is this one.
 
@@ -50,10 +96,20 @@ async def answer_elsewhere(session: SessionId) -> Response | None:
     Raises:
         NodeUnreachable, HeldElsewhere: that node cannot answer at the moment.
     """
-    elsewhere = cast("RequestForwarder | None", current_app.extensions[_KEY])
+    elsewhere = current_forwarder()
     if elsewhere is None:
         return None
     return await elsewhere.answer(session, dict(request.scope), _body())
+
+
+async def answer_at(node: int) -> Response | None:
+    """Return the answer to the current request by a node; None if that is this one, or it is not there any more.
+
+    Raises:
+        NodeUnreachable: it cannot answer at the moment.
+    """
+    elsewhere = current_forwarder()
+    return None if elsewhere is None else await elsewhere.answer_at(node, dict(request.scope), _body())
 
 
 def _body() -> AsyncIterable[bytes] | None:

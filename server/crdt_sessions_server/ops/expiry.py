@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from crdt_sessions.errors import CrdtSessionsError
+from crdt_sessions.errors import CrdtSessionsError, HeldElsewhere
 from crdt_sessions.ids import SessionId
 from crdt_sessions.runtime import SessionRegistry
 
@@ -31,6 +31,8 @@ async def expire_once(registry: SessionRegistry, days: float) -> list[SessionId]
             continue
         try:
             await registry.delete(record.id)
+        except HeldElsewhere:  # the node that has it knows whether somebody uses it
+            continue
         except CrdtSessionsError as error:
             _log.error("cannot be deleted: %s", error, extra={"session": record.id})
         else:

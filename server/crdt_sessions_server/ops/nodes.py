@@ -13,7 +13,19 @@ from crdt_sessions_server.ops.postgres import no_driver
 if TYPE_CHECKING:
     from crdt_sessions.storage.postgres.node_list import ListedNode
 
-_HEADS = ("NAME", "ADDRESS", "STATE", "VERSION", "OWNS", "IN MEMORY", "CONNECTIONS", "LAST BEAT", "UP FOR", "NODE")
+_HEADS = (
+    "NAME",
+    "ADDRESS",
+    "STATE",
+    "VERSION",
+    "OWNS",
+    "IN MEMORY",
+    "CONNECTIONS",
+    "PASSED ON",
+    "LAST BEAT",
+    "UP FOR",
+    "NODE",
+)
 
 
 def show(url: str, say: Callable[[str], None], *, gone: bool = False, as_json: bool = False) -> None:
@@ -53,7 +65,7 @@ def table(nodes: Sequence[ListedNode]) -> list[str]:
 def _row(node: ListedNode) -> tuple[str, ...]:
     return (
         node.name, node.address or "-", node.state, node.version, str(node.sessions), str(node.live),
-        str(node.connections), f"{node.silent_s:.1f} s ago", _span(node.up_s), str(node.node),
+        str(node.connections), str(node.passed_on), f"{node.silent_s:.1f} s ago", _span(node.up_s), str(node.node),
     )  # fmt: skip
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
 from typing import Any
 
 from pydantic import Field
 from quart import Blueprint, Response
 from quart_schema import tag, validate_response
 
-from crdt_sessions.errors import CrdtSessionsError
-from crdt_sessions.ids import name_of
+from crdt_sessions.errors import CrdtSessionsError, HeldElsewhere, SessionNotFound
+from crdt_sessions.ids import SessionId, name_of
 from crdt_sessions.model import SessionView
 from crdt_sessions.runtime import Session, SessionRegistry
-from crdt_sessions_server.auth import Grants, Permission, Principal, Role, current_admission, current_principal
+from crdt_sessions.storage import SessionRecord
+from crdt_sessions_server.auth import Grants, Permission, Principal, Role, current_principal
 from crdt_sessions_server.http.describing import LINES, answers
+from crdt_sessions_server.http.errands import Errand, Errands, current_errands, in_turn
 from crdt_sessions_server.http.schemas import NDJSON, Answer
 from crdt_sessions_server.http.streaming import compact, going_on
+
+_TELL, _ERASE = "tell-of-person", "erase-person"
+"""What nodes ask each other to do with a session."""
 
 
 class Erased(Answer):
@@ -47,7 +53,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         if principal != caller.id:
             caller.require(Permission.ADMIN)
         await registry.audit.record("principal.export", caller.id, tenant=caller.tenant, of=principal)
-        return going_on(_data(registry, current_admission().grants, caller, principal), NDJSON)
+        return going_on(_data(registry, current_errands(), caller, principal), NDJSON)
 
     @privacy.delete("/<principal>")
     @tag(["access"])
@@ -63,24 +69,16 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         What they wrote stays, as part of the sessions and streams; delete those to delete it. Their tokens stay good:
         revoke them first.
         """
-        caller, grants = current_principal(), current_admission().grants
+        caller, errands = current_principal(), current_errands()
         done = Erased(sessions=0, receipts=0, steps=0, presences=0, memberships=0, streams=0, usage=False)
-        async for record in registry.records(caller.tenant):
-            wanted, found = record.id, [0, 0, 0, 0]
-            if principal in await grants.members(wanted):
-                await grants.set_member(wanted, principal, None)
-                found[2] = 1
-            async with registry.open(wanted) as session:
-                if principal in session.view.receipts:
-                    await session.edit(lambda view: view.forget_receipt(principal), administrative=True)
-                    found[0] = 1
-                found[3] = await _forget_steps(session, principal)
-                found[1] = session.forget_presence(principal)
-            done.receipts += found[0]
-            done.presences += found[1]
-            done.memberships += found[2]
-            done.steps += found[3]
-            done.sessions += any(found)
+        told = in_turn(registry.records(caller.tenant), lambda record: errands.run(_ERASE, record.id, principal))
+        async with aclosing(told):
+            async for found in told:
+                done.receipts += found["receipts"]
+                done.steps += found["steps"]
+                done.presences += found["presences"]
+                done.memberships += found["memberships"]
+                done.sessions += any(found.values())
         done.streams = await registry.streams.disown(caller.tenant, principal)
         done.usage = bool(await registry.store.usage(caller.tenant, principal=principal))
         await registry.store.disown_usage(caller.tenant, principal)
@@ -98,20 +96,56 @@ async def _forget_steps(session: Session, principal: str) -> int:
     return len(steps)
 
 
-async def _data(registry: SessionRegistry, grants: Grants, caller: Principal, principal: str) -> AsyncIterator[bytes]:
-    async for record in registry.records(caller.tenant):
-        wanted = record.id
-        if not caller.may_see(wanted):
-            continue
+def errands(registry: SessionRegistry, grants: Grants) -> dict[str, Errand]:
+    """Return what is done with each session, by the node that has it."""
+
+    async def tell(session: SessionId, principal: str) -> dict[str, Any]:
+        found: dict[str, Any]
         try:
-            async with registry.open(wanted) as session:
-                found = _said(session.view, principal)
+            async with registry.open(session) as live:
+                found = _said(live.view, principal)
+        except HeldElsewhere:
+            raise
         except CrdtSessionsError as error:  # a session that cannot be read is said to be one
             found = {"error": str(error)}
-        if (role := (await grants.members(wanted)).get(principal)) is not None:
+        if (role := (await grants.members(session)).get(principal)) is not None:
             found["role"] = Role(role)
-        if found:
-            yield compact({"session": name_of(wanted), **found}).encode() + b"\n"
+        return found
+
+    async def erase(session: SessionId, principal: str) -> dict[str, Any]:
+        done = {"receipts": 0, "steps": 0, "presences": 0, "memberships": 0}
+        with suppress(SessionNotFound):  # it was deleted meanwhile
+            async with registry.open(session) as live:
+                if principal in await grants.members(session):
+                    await grants.set_member(session, principal, None)
+                    done["memberships"] = 1
+                if principal in live.view.receipts:
+                    await live.edit(lambda view: view.forget_receipt(principal), administrative=True)
+                    done["receipts"] = 1
+                done["steps"] = await _forget_steps(live, principal)
+                done["presences"] = live.forget_presence(principal)
+        return done
+
+    return {_TELL: tell, _ERASE: erase}
+
+
+async def _data(
+    registry: SessionRegistry, errands: Errands, caller: Principal, principal: str
+) -> AsyncIterator[bytes]:
+    async def told(record: SessionRecord) -> dict[str, Any]:
+        if not caller.may_see(record.id):
+            return {}
+        try:
+            found = await errands.run(_TELL, record.id, principal)
+        except CrdtSessionsError as error:  # the node that has it cannot be asked
+            found = {"error": str(error)}
+        return {"session": name_of(record.id), **found} if found else {}
+
+    lines = in_turn(registry.records(caller.tenant), told)
+    async with aclosing(lines):
+        async for line in lines:
+            if line:
+                yield compact(line).encode() + b"\n"
     async for stream in registry.streams.owned(caller.tenant, principal):
         facts = {"stream": stream.path, "contentType": stream.content_type, "createdAt": stream.created_at}
         yield compact({**facts, "bytes": stream.tail}).encode() + b"\n"

@@ -7,14 +7,18 @@ import base64
 import binascii
 import hashlib
 import json
+from collections import defaultdict
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, JsonValue
 from quart import Blueprint, Response, request
 from quart_schema import tag, validate_request
 
-from crdt_sessions.errors import BadParameter, TooLarge
-from crdt_sessions.ids import name_of
+from crdt_sessions.errors import BadParameter, BadSessionId, TooLarge
+from crdt_sessions.ids import name_of, session_id
 from crdt_sessions.model.strings import NAME_CHARACTERS
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.storage import Changes
@@ -22,16 +26,17 @@ from crdt_sessions_server.asgi import http_token
 from crdt_sessions_server.auth import Principal, current_admission, current_principal
 from crdt_sessions_server.http.compression import compressed
 from crdt_sessions_server.http.describing import Parameter, answers, reads, refuses, takes
+from crdt_sessions_server.http.errands import AT_A_TIME
 from crdt_sessions_server.http.paging import MAX_PAGE, cursor_at, place_of
 from crdt_sessions_server.http.problem_documents import told
 from crdt_sessions_server.http.problems import type_of
+from crdt_sessions_server.http.request_forwarding import current_forwarder
 from crdt_sessions_server.http.schemas import JSON, Answer, Body
 from crdt_sessions_server.rest.exchange import Copy, Exchange, Outcome
 from crdt_sessions_server.rest.presence import LONGEST_S
 from crdt_sessions_server.rest.sessions import SessionInfo, session_info
+from crdt_sessions_server.rest.sync_elsewhere import Away
 
-_AT_A_TIME = 8
-"""Sessions of one request that are worked on at once."""
 _MOST_READS = 20
 """Pages of changes that are read until there is one that may be seen."""
 _CURSOR_CHARACTERS = 1000
@@ -165,7 +170,9 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
                 registry, admission, scope, http_token(scope), device=data.device, presence_s=data.presence_s
             )
             untouched = _untouched(data, changes)
-            outcomes = await _exchanged(exchange, data, untouched, min(data.max_bytes, limits.max_sync_bytes))
+            outcomes = await _exchanged(
+                exchange, principal, data, untouched, min(data.max_bytes, limits.max_sync_bytes)
+            )
         answer = SyncAnswer(
             cursor=cursor_at(_scope_of(principal, data), changes.mark),
             more=changes.more,
@@ -223,24 +230,107 @@ def _untouched(data: SyncRequest, changes: Changes) -> set[int]:
     }
 
 
-async def _exchanged(exchange: Exchange, data: SyncRequest, untouched: set[int], room: int) -> list[SessionOutcome]:
+class _Share:
+    """Those sessions of a request that one node has."""
+
+    def __init__(
+        self, exchange: Exchange, copies: Sequence[Copy], untouched: AbstractSet[int], away: Away | None
+    ) -> None:
+        self._exchange = exchange
+        self._copies = copies
+        self._untouched = untouched
+        self._away = away
+        self._outcomes: list[Outcome] = []
+
+    async def bring(self) -> None:
+        """Have the node take what was brought."""
+        if self._away is not None and await self._away.bring():
+            return
+        self._away, gate = None, asyncio.Semaphore(AT_A_TIME)
+
+        async def brought(copy: Copy) -> Outcome:
+            async with gate:
+                return await self._exchange.bring(copy)
+
+        self._outcomes = await asyncio.gather(*(brought(copy) for copy in self._copies))
+
+    async def get(self, room: int) -> tuple[list[SessionOutcome], int]:
+        """Return what became of each session, and how much room is left."""
+        if self._away is not None:
+            said = await self._away.get(room)
+            if said is not None:
+                return _fitting([SessionOutcome.model_validate(each) for each in said], room)
+            self._away = None
+            await self.bring()
+        answers = []
+        for at, (copy, outcome) in enumerate(zip(self._copies, self._outcomes, strict=True)):
+            if at in self._untouched and outcome.problem is None:
+                answers.append(SessionOutcome(id=copy.name, unchanged=True))
+                continue
+            await self._exchange.get(copy, outcome, room)
+            room -= len(outcome.difference or b"")
+            answers.append(_outcome(copy.name, outcome))
+        return answers, room
+
+
+def _fitting(outcomes: list[SessionOutcome], room: int) -> tuple[list[SessionOutcome], int]:
+    """Return what another node said without differences for which there is no room, and how much is left."""
+    for each in outcomes:
+        size = len(base64.b64decode(each.update or ""))
+        if size > max(room, 0):
+            each.update, each.more, each.size = None, True, size
+        else:
+            room -= size
+    return outcomes, room
+
+
+async def _exchanged(
+    exchange: Exchange, principal: Principal, data: SyncRequest, untouched: set[int], room: int
+) -> list[SessionOutcome]:
     copies = [Copy(each.id, each.lineage, each.state_vector, each.update, each.presence) for each in data.sessions]
-    gate = asyncio.Semaphore(_AT_A_TIME)
+    places = await _by_node(principal, [None if at in untouched else each.name for at, each in enumerate(copies)])
+    elsewhere, scope, about = current_forwarder(), dict(request.scope), _about(data)
+    shares = []
+    for node, mine in places.items():
+        away = None
+        if node is not None and elsewhere is not None:
+            asked = [_asked(data.sessions[at]) for at in mine]
+            away = Away(elsewhere, session_id(copies[mine[0]].name, principal.tenant), scope, about, asked)
+        left_alone = {number for number, at in enumerate(mine) if at in untouched}
+        shares.append((_Share(exchange, [copies[at] for at in mine], left_alone, away), mine))
+    await asyncio.gather(*(share.bring() for share, _ in shares))
+    answers: dict[int, SessionOutcome] = {}
+    for share, mine in shares:
+        said, room = await share.get(room)
+        answers |= zip(mine, said, strict=True)
+    return [answers[at] for at in range(len(copies))]
 
-    async def brought(copy: Copy) -> Outcome:
-        async with gate:
-            return await exchange.bring(copy)
 
-    outcomes = await asyncio.gather(*(brought(copy) for copy in copies))
-    answers: list[SessionOutcome] = []
-    for at, (copy, outcome) in enumerate(zip(copies, outcomes, strict=True)):
-        if at in untouched and outcome.problem is None:
-            answers.append(SessionOutcome(id=copy.name, unchanged=True))
-            continue
-        await exchange.get(copy, outcome, room)
-        room -= len(outcome.difference or b"")
-        answers.append(_outcome(copy.name, outcome))
-    return answers
+async def _by_node(principal: Principal, names: Sequence[str | None]) -> dict[int | None, list[int]]:
+    """Return the places of sessions by the node that has them: None for this one, and for what is no name."""
+    elsewhere, scope, found = current_forwarder(), dict(request.scope), defaultdict[int | None, list[int]](list)
+    for at, name in enumerate(names):
+        node = None
+        if elsewhere is not None and name is not None:
+            with suppress(BadSessionId):  # whoever looks at it next says so
+                node = await elsewhere.serving(session_id(name, principal.tenant), scope)
+        found[node].append(at)
+    return found
+
+
+def _about(data: SyncRequest) -> dict[str, Any]:
+    return {"device": data.device, "presenceS": data.presence_s}
+
+
+def _asked(copy: SessionCopy) -> dict[str, Any]:
+    """Return a copy as it stands in a request."""
+    facts = {
+        "lineage": copy.lineage,
+        "stateVector": _spelled(copy.state_vector),
+        "update": _spelled(copy.update),
+        "presence": copy.presence,
+    }
+    return {"id": copy.id, **{key: value for key, value in facts.items() if value is not None}}
 
 
 def _outcome(name: str, outcome: Outcome) -> SessionOutcome:

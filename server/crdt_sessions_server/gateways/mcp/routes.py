@@ -14,10 +14,12 @@ from crdt_sessions.errors import CrdtSessionsError
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.asgi import http_token
 from crdt_sessions_server.auth import current_admission, current_admitted
+from crdt_sessions_server.gateways.mcp import sessions
 from crdt_sessions_server.gateways.mcp.host import Begun, Caller, Host
 from crdt_sessions_server.http.describing import LINES, NOTHING, SSE, Function, answers, refuses, takes
 from crdt_sessions_server.http.problem_documents import Refusal
 from crdt_sessions_server.http.problems import NO_SUCH_ROUTE, NOT_INSTALLED, UNSUPPORTED_MEDIA_TYPE
+from crdt_sessions_server.http.request_forwarding import answer_at, current_forwarder
 from crdt_sessions_server.http.schemas import JSON
 from crdt_sessions_server.http.streaming import going_on
 
@@ -114,11 +116,16 @@ async def _exchange(host: Host) -> Response:
         raise Refusal(
             UNSUPPORTED_MEDIA_TYPE, f"messages are {JSON}, not {request.mimetype or 'without a Content-Type'}"
         )
-    scope, admission, admitted = dict(request.scope), current_admission(), current_admitted()
+    node, scope = sessions.taken_apart(dict(request.scope))
+    if node is not None and (answer := await answer_at(node)) is not None:
+        return answer
+    admission, admitted = current_admission(), current_admitted()
     caller = Caller(admitted.principal, http_token(scope), admission.address(scope))
     app = current_app.asgi_app
     begun = await host.answer(app, scope, await request.get_data(as_text=False), caller)  # type: ignore[arg-type]
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in begun.headers}
+    elsewhere = current_forwarder()
+    told = begun.headers if elsewhere is None else sessions.named(begun.headers, elsewhere.me)
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in told}
     kind = headers.pop("content-type", "")
     if kind.startswith(SSE):
         headers.pop("content-length", None)
