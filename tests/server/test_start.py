@@ -379,11 +379,20 @@ _ON_DEMAND = (
 )  # fmt: skip
 
 
+_IMPORTS = """
+import sys, crdt_sessions_server.cli, crdt_sessions_server.process
+print(*sys.modules)
+print(*(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS")))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_service_imports_nothing_that_most_services_never_use():
-    code = "import sys, crdt_sessions_server.cli, crdt_sessions_server.process as p; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    found = [name for name in done.stdout.split() if any(f"{name}.".startswith(f"{each}.") for each in _ON_DEMAND)]
+    done = subprocess.run([sys.executable, "-c", _IMPORTS], cwd=ROOT, capture_output=True, text=True, check=True)
+    modules, kilobytes = done.stdout.splitlines()
+    found = [name for name in modules.split() if any(f"{name}.".startswith(f"{each}.") for each in _ON_DEMAND)]
     assert found == []
+    assert int(kilobytes) < 95_000, "81,000, of which 3,000 are what development installs"
 
 
 # -- what it says of itself ---------------------------------------------------------------------------------------------
