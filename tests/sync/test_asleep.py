@@ -1,11 +1,14 @@
 """Sessions that sleep: what wakes them up, what does not, and that nobody misses anything."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crdt_sessions.errors import TooSlow
 from crdt_sessions.model import Author, MessageHead, TextPart
 from crdt_sessions.sync import READ_ONLY, RightsChanged, Tick
 from crdt_sessions.testing import SimNetwork
+from crdt_sessions.testing.network import content
 from crdt_sessions.wire import KEEPALIVE, YWebSocket
 
 
@@ -135,3 +138,65 @@ def test_a_session_does_not_sleep_while_something_is_under_way():
     network.run_until_quiet()
     assert network.sleep()
     network.close()
+
+
+# -- at any time -----------------------------------------------------------------------------------------------------
+
+_NAMES = ("ann", "bob", "cat")
+_STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["write", "announce", "drop", "leave", "connect", "deliver", "time", "commit", "crash", "fold"]
+        ),
+        st.sampled_from(_NAMES),
+        st.booleans(),
+    ),
+    max_size=12,
+)
+
+
+def step(network, number, what, name, flag):
+    match what:
+        case "write":
+            network.edit(name, post(f"m{number}"))
+        case "announce":
+            network.act(name, lambda replica: replica.set_presence({"user": {"name": f"{name} {number}"}}))
+        case "drop" | "leave":
+            network.drop(name, abrupt=what == "drop")
+        case "connect":
+            network.connect(name)
+        case "deliver":
+            network.deliver(name, up=flag)
+        case "time":
+            network.pass_time(20 if flag else 1.5)
+        case "commit":
+            network.commit()
+        case "crash":
+            network.crash()
+        case "fold":
+            network.compact()
+
+
+@given(steps=st.lists(_STEPS, max_size=5))
+def test_whenever_it_sleeps_and_whatever_wakes_it_up_everybody_has_everything(steps):
+    network, number = SimNetwork(), 0
+    try:
+        for name in _NAMES:
+            network.add(name).replica.set_presence({"user": {"name": name}})
+            network.connect(name)
+        for some in steps:
+            network.run_until_quiet()
+            network.pass_time(4)
+            network.run_until_quiet()
+            assert network.sleep(), "nothing is under way, and whoever broke off is given up"
+            for what, name, flag in some:
+                number += 1
+                step(network, number, what, name, flag)
+        for name in _NAMES:
+            network.connect(name)
+        network.run_until_quiet()
+        contents = {name: content(document) for name, document in network.documents().items()}
+        assert all(each == contents["server"] for each in contents.values())
+        assert all(peer.replica.durable == peer.replica.version for peer in network.peers.values())
+    finally:
+        network.close()
