@@ -16,6 +16,7 @@ def main() -> int:
             from crdt_sessions_server.mcp.command import main as run
         else:
             from crdt_sessions_server.cli import main as run
+        return run()  # a command imports what it needs
     except ModuleNotFoundError as error:
         needs = "the service" if extra == "server" else "crdt-sessions mcp"
         print(  # noqa: T201 - there is nothing else to tell it with yet
@@ -23,10 +24,6 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    except KeyboardInterrupt:  # while all of it is imported
-        return _INTERRUPTED
-    try:
-        return run()
     except KeyboardInterrupt:
         return _INTERRUPTED
 

@@ -89,7 +89,7 @@ def test_the_wheel_is_whole_and_its_core_runs_without_the_extra(tmp_path):
         assert name in names
     assert not any(name.startswith(("tests", "examples", "server/")) for name in names)
     code = (
-        f"import sys; sys.path.insert(0, r'{tmp_path / 'site'}'); sys.modules['quart'] = None\n"
+        f"import sys; sys.path.insert(0, r'{tmp_path / 'site'}'); sys.modules['quart'] = None; sys.argv[1:] = ['serve']\n"
         "import crdt_sessions; assert crdt_sessions.__file__.startswith(sys.path[0])\n"
         "from crdt_sessions_server.__main__ import main; sys.exit(main())"
     )
