@@ -269,12 +269,6 @@ MUTANTS = {
         "    return False\n",
         ("tests/cluster/test_routing.py::test_a_request_that_was_passed_on_goes_no_further",),
     ),
-    "tell what one has after others may have gone on": Mutant(
-        "crdt_sessions/storage/postgres/nodes.py",
-        "        return _steady() < self._serves_until\n",
-        "        return True\n",
-        ("tests/cluster/test_life.py::test_a_zombie_tells_nobody_anything_and_comes_back_as_another_node",),
-    ),
     "hear of no revocation elsewhere": Mutant(
         "server/crdt_sessions_server/auth/grants.py",
         "                self._revocation_made(each)\n",
