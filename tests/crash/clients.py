@@ -12,7 +12,7 @@ from tests.processes import attempts
 SESSIONS = ("room-0", "room-1")
 ASKED = "asked"
 """The session in which an agent answers."""
-_PACE_S = 0.03
+_PACE_S = 0.05
 """Between two words: it is the faults that are to have the processor."""
 _WORDS = 5
 _EVERY = 3
