@@ -23,6 +23,7 @@ from tests.profiles import PROFILE, sample
 # Images for containers set this; here it would compile the service again for each of hundreds of processes.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+gc.disable()  # while tests are collected
 
 _GIVEN = {"server", "own_server", "service", "target", "js"}
 """Fixtures that are processes."""
@@ -67,6 +68,7 @@ def pytest_collection_finish():
     """Look at the modules and the thousands of tests no more whenever garbage is collected: they stay to the end."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

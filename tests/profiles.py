@@ -20,13 +20,13 @@ _TABLE = {  # dev, ci, nightly
     "shrinking": (1, 1, 1),  # whether an example that fails is made smaller; mutants need none to look at
     "steps": (30, 40, 200),  # of each of its state machines
     "schedules": (60, 100, 1_000),  # in which two people decide at the same instant
-    "kills": (10, 8, 930),  # of the service, at random instants
+    "kills": (10, 5, 930),  # of the service, at random instants
     "passes": (2, 1, 15),  # of each named point of the storage path, before the service dies there
     "deaths": (8, 6, 40),  # of the service between two peers that write
     "faults": (5, 30, 1_000),  # of three nodes and their PostgreSQL
     "node_histories": (40, 100, 10_000),  # of nodes over one simulated database
-    "agents": (3, 2, 40),  # that die in each way
-    "frames": (10_000, 20_000, 1_000_000),  # mutated, thrown at a service
+    "agents": (3, 1, 40),  # that die in each way
+    "frames": (10_000, 10_000, 1_000_000),  # mutated, thrown at a service
     "histories": (532, 532, 5_320),  # of the conformance data
     "traces": (1, 1, 2),  # concurrent, of people who wrote together
     "tabs": (3, 6, 150),  # schedules of tabs that hear each other, drop and are loaded anew
@@ -38,7 +38,7 @@ _TABLE = {  # dev, ci, nightly
         8,
         1,
     ),  # of all of them, every how many-th is tried; that its piece of code is there, is seen of all
-    "recordings": (5, 3, 1),  # of real answers, every how many-th goes through every gateway at once
+    "recordings": (5, 4, 1),  # of real answers, every how many-th goes through every gateway at once
     "soak": (30, 20, 600),  # seconds of a steady load
     "phones": (12, 20, 1_000),  # that are online for seconds at random in thirty days
     "fresh": (0, 0, 99),  # pages of the documentation that are read in an empty environment as well

@@ -196,27 +196,25 @@ def filled(value, room):
 
 
 @contextlib.asynccontextmanager
-async def made(service, room, **claims):
-    """Make a session with a question and a run; yield a client of a backend."""
+async def made(service, *rooms, **claims):
+    """Make sessions with a question and a run each; yield a client of a backend."""
     headers = bearer("maker", "service", **claims)
     async with httpx.AsyncClient(base_url=service.url, headers=headers, timeout=PATIENCE) as http:
-        assert (await http.post("/v1/sessions", json={"id": room})).status_code == 201
-        await http.post(f"/v1/sessions/{room}/messages", json={"id": "q", "text": "?"})
-        await http.post(f"/v1/sessions/{room}/runs", json={"id": "r", "messageId": "q", "agent": "x"})
+        for room in rooms:
+            assert (await http.post("/v1/sessions", json={"id": room})).status_code == 201
+            await http.post(f"/v1/sessions/{room}/messages", json={"id": "q", "text": "?"})
+            await http.post(f"/v1/sessions/{room}/runs", json={"id": "r", "messageId": "q", "agent": "x"})
         yield http
 
 
-async def asked(service, endpoint, room, headers):
-    """Make a request; return its status and the slug of its problem. A stream that begins is one that is allowed."""
+async def asked(http, endpoint, room, headers):
+    """Make a request of somebody else's; return its status and the slug of its problem. A stream that begins is one that is allowed."""
     method, path, body = REQUESTS[endpoint]
     more = {"Accept": "application/problem+json"} | ({"X-Session-Id": room} if endpoint in NAMED_IN_BODY else {})
     options = (
         {"content": body} if isinstance(body, bytes) else {"json": filled(body, room)} if body is not None else {}
     )
-    async with (
-        httpx.AsyncClient(base_url=service.url, headers=headers | more, timeout=PATIENCE) as http,
-        http.stream(method, path.replace("{room}", room), **options) as answer,
-    ):
+    async with http.stream(method, path.replace("{room}", room), headers=headers | more, **options) as answer:
         if answer.is_success:
             return answer.status_code, None
         problem = json.loads(await answer.aread())
@@ -228,49 +226,48 @@ def _slug(problem):
     return str(problem["error"]["code"]).replace("invalid_api_key", "not_authenticated").replace("_", "-")
 
 
-@pytest.mark.parametrize("role", list(Role))
 @pytest.mark.parametrize("endpoint", REQUESTS)
-async def test_a_role_may_do_over_http_what_the_table_says(service, endpoint, role, room):
+async def test_a_role_may_do_over_http_what_the_table_says(service, endpoint, room):
     needs = ROUTES[endpoint]
     if endpoint in ("privacy.export_data", "usage.get_usage"):
         needs = Permission.ADMIN  # of others
-    async with made(service, room):
-        status, slug = await asked(service, endpoint, room, {"Authorization": f"Bearer {TOKENS[role]}"})
-    if needs is None or needs in PERMISSIONS[role]:
-        assert status not in (401, 403), (status, slug)
-        assert status < 500 or slug == "agent-away", "nobody is there to answer"
-    else:
-        assert (status, slug) == (403, "access-denied")
+    rooms = {role: f"{room}-{role}" for role in Role}
+    async with made(service, *rooms.values()) as http:
+        for role, own in rooms.items():
+            status, slug = await asked(http, endpoint, own, {"Authorization": f"Bearer {TOKENS[role]}"})
+            if needs is None or needs in PERMISSIONS[role]:
+                assert status not in (401, 403), (role, status, slug)
+                assert status < 500 or slug == "agent-away", (role, "nobody is there to answer")
+            else:
+                assert (status, slug) == (403, "access-denied"), role
 
 
 @pytest.mark.parametrize("endpoint", REQUESTS)
 async def test_nobody_does_anything_without_a_token_or_with_a_bad_one(service, endpoint, room):
-    for headers in ({}, {"Authorization": "Bearer nonsense"}, {"Authorization": "Basic YTpi"}):
-        assert await asked(service, endpoint, room, headers) == (401, "not-authenticated")
+    async with httpx.AsyncClient(base_url=service.url, timeout=PATIENCE) as http:
+        for headers in ({}, {"Authorization": "Bearer nonsense"}, {"Authorization": "Basic YTpi"}):
+            assert await asked(http, endpoint, room, headers) == (401, "not-authenticated")
 
 
 @pytest.mark.parametrize("endpoint", ABOUT_A_SESSION)
 async def test_a_token_of_one_session_is_none_of_another(service, endpoint, room):
-    async with made(service, room):
+    async with made(service, room) as http:
         headers = bearer("eve", "service", sessions=["other-*"])
-        assert await asked(service, endpoint, room, headers) == (403, "access-denied")
+        assert await asked(http, endpoint, room, headers) == (403, "access-denied")
 
 
 @pytest.mark.parametrize("endpoint", sorted(set(ABOUT_A_SESSION) - NEVER_NEW))
 async def test_another_tenants_session_is_like_none(service, endpoint, room):
     """The same answer as for a name that nobody has."""
-    async with made(service, room, tenant="acme"):
+    async with made(service, room, tenant="acme") as maker:
         headers = bearer("eve", "service", tenant="umbrella")
-        theirs = await asked(service, endpoint, room, headers)
-        nobodys = await asked(service, endpoint, f"{room}-2", headers)
+        theirs = await asked(maker, endpoint, room, headers)
+        nobodys = await asked(maker, endpoint, f"{room}-2", headers)
         assert theirs == nobodys
         assert theirs[0] in (200, 201, 202, 204, 404, 409) or theirs[1] == "agent-away", theirs
-        async with httpx.AsyncClient(base_url=service.url, headers=headers) as http:
-            listed = (await http.get("/v1/sessions?limit=1000")).json()["sessions"]
-        own = httpx.Client(base_url=service.url, headers=bearer("maker", "service", tenant="acme"))
-        with own:
-            messages = own.get(f"/v1/sessions/{room}/messages").json()["messages"]
-            assert [message["id"] for message in messages] == ["q"], "untouched"
+        listed = (await maker.get("/v1/sessions?limit=1000", headers=headers)).json()["sessions"]
+        messages = (await maker.get(f"/v1/sessions/{room}/messages")).json()["messages"]
+        assert [message["id"] for message in messages] == ["q"], "untouched"
         assert all(session["title"] is None for session in listed if session["id"] == room and "title" in session)
 
 
