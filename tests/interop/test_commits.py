@@ -12,8 +12,7 @@ from pycrdt import Text
 
 from crdt_sessions.errors import StorageError
 from crdt_sessions.model import SessionDoc
-from crdt_sessions.storage import MemoryStore
-from crdt_sessions.storage.base import NO_ENTRIES
+from crdt_sessions.storage import NO_ENTRIES, MemoryStore
 from crdt_sessions_server.cluster.addresses import Address
 from crdt_sessions_server.service import Service
 from crdt_sessions_server.serving.web_server import WebServer
