@@ -192,8 +192,8 @@ MUTANTS = {
         ("tests/sync/test_runs.py::test_others_are_answered_while_a_question_stays_open",),
     ),
     "a stop ends with the run that is stopped": Mutant(
-        "crdt_sessions/sync/runs/steward.py",
-        "            self._cancel(child, stop_with(cancel, now), now)\n",
+        "crdt_sessions/sync/runs/endings.py",
+        "            self.cancel(child, stop_with(cancel, now), now)\n",
         "            pass\n",
         ("tests/sync/test_children.py::test_a_stop_reaches_all_below_it_in_one_commit_and_nobody_else",),
     ),
