@@ -4,6 +4,9 @@ A struct can be integrated once everything its client wrote before it is there, 
 library keeps what cannot be integrated yet inside the document, out of sight, where hostile structs do their harm as
 soon as somebody else brings what they waited for. So updates are taken apart before it sees them: what can be
 integrated *now*, all of it, and what must wait until *later*, with the clocks it waits for.
+
+A client of the same library that inserts at a byte within a character says that the text stands before itself. It could
+never be integrated, and would be lost with everything its client writes from then on; so it stands before nothing.
 Source of the rule: Yjs ``encoding.js`` and ``Item.getMissing``.
 """
 
@@ -14,7 +17,7 @@ from typing import NamedTuple
 
 from crdt_sessions.errors import MalformedUpdate
 from crdt_sessions.ids import ClientId
-from crdt_sessions.wire.update_v1 import Parsed, Ranges, Struct, parse, select
+from crdt_sessions.wire.update_v1 import Parsed, Ranges, Struct, parse, select, without_ahead
 
 Clocks = Mapping[int, int]
 """A state vector: by client, the number of its structs that are there."""
@@ -55,6 +58,9 @@ def split(update: bytes, clocks: Clocks) -> Split:
         MalformedUpdate: it cannot be read, names clocks that no client reaches, or waits for itself.
     """
     parsed = parse(update)
+    if any(struct.ahead for listed in parsed.inserted.values() for struct in listed):
+        update = without_ahead(update, parsed)
+        parsed = parse(update)
     known = {client: clocks.get(client, 0) for client in parsed.inserted}
     taken = _integrate(parsed.inserted, clocks, known)
     whole = all(taken[client] == len(listed) for client, listed in parsed.inserted.items())

@@ -40,6 +40,7 @@ from crdt_sessions.sync.steward import Steward
 from crdt_sessions.sync.waiting import WaitingUpdates
 from crdt_sessions.sync.writers import Writers
 from crdt_sessions.wire import EMPTY_UPDATE
+from crdt_sessions.wire.varint import decode_state_vector
 
 Owner = TypeVar("Owner")
 Result = TypeVar("Result")
@@ -223,10 +224,10 @@ class Merger:
             return self._merge_harmless(verdict, author, actor, now), verdict.later
         if not foreign:
             self._check_lineage(update)
-        taken, _, later = split(update, self._inspector.clocks())
+        taken, clocks, later = split(update, self._inspector.clocks())
         if later is not None:
             self._check_waiting(later, author, actor)
-        return self._merge_untried(taken, author, actor, now) if taken != EMPTY_UPDATE else [], later
+        return self._merge_untried(taken, clocks, author, actor, now) if taken != EMPTY_UPDATE else [], later
 
     @moved
     def edited(self, now: Millis, by: Asker) -> list[Effect]:
@@ -265,7 +266,10 @@ class Merger:
                     effects.append(ClosePeer(peer_id, LeaseLost(run=lease[0])))
         return effects
 
-    def _merge_untried(self, update: bytes, author: PeerId | None, actor: Actor | None, now: Millis) -> list[Effect]:
+    def _merge_untried(
+        self, update: bytes, clocks: Mapping[int, int], author: PeerId | None, actor: Actor | None, now: Millis
+    ) -> list[Effect]:
+        """Take an update after which the document must have these *clocks* of its clients."""
         self._writers.check(self.document, update)
         bound: Sequence[Writer] = ()
         if actor is not None and actor.lease is not None:
@@ -282,6 +286,10 @@ class Merger:
             if not before:
                 raise
             raise PanickedUpdate(size=len(update)) from error  # something of it is in memory, and nowhere else
+        after = decode_state_vector(self.document.state_vector())
+        if any(after.get(client, 0) != clock for client, clock in clocks.items()):
+            self._panics.add(update)
+            raise PanickedUpdate(size=len(update))  # the library did not integrate what the update says
         if delta is not None:
             effects.append(self._persist(update, delta, author, records))
         if not effects:

@@ -75,6 +75,8 @@ class Struct(NamedTuple):
     """Between which structs it stands: client, and the clock after the place."""
     text: int
     """Where its text begins in the update, with its length; 0 if it is none."""
+    ahead: bool = False
+    """Whether it stands before something that its own client has not written yet, such as itself."""
 
 
 @dataclass(slots=True)
@@ -158,6 +160,23 @@ def covers(clocks: Mapping[int, int], update: bytes) -> bool:
         return False
     ends = {client: some[-1].clock + some[-1].size for client, some in inserted.items() if some}
     return bool(ends) and all(end <= clocks.get(client, 0) for client, end in ends.items())
+
+
+def without_ahead(update: bytes, parsed: Parsed) -> bytes:
+    """Return *update* with its structs behind what they stand behind, and before nothing that is not there yet.
+
+    Raises:
+        MalformedUpdate: one of them stands behind nothing.
+    """
+    parts, at = [], 0
+    for struct in sorted(each for listed in parsed.inserted.values() for each in listed if each.ahead):
+        reader = Reader(update[struct.start : struct.end])
+        head = read_head(reader)
+        if head.origin is None:
+            raise MalformedUpdate(size=len(update))
+        parts += (update[at : struct.start], bytes((head.info & ~HAS_RIGHT_ORIGIN,)), *map(varuint, head.origin))
+        at = struct.end - reader.remaining
+    return b"".join((*parts, update[at:]))
 
 
 def select(update: bytes, inserted: Mapping[int, Sequence[Struct]], deleted: Mapping[int, Ranges]) -> bytes:
@@ -272,6 +291,8 @@ def _struct(reader: Reader, client: int, clock: int, size: int) -> Struct:
     content = size - reader.remaining
     length = _bounded(read(reader))
     parent = None if isinstance(head.parent, str) else head.parent
+    if any(each is not None and each[0] == client and each[1] >= clock for each in (head.origin, parent)):
+        raise _Unreadable  # it would have to be there before itself
     named = (each for each in (head.origin, head.right, parent) if each is not None and each[0] != client)
     after = (head.origin[0], head.origin[1] + 1) if head.origin is not None else None
     return Struct(
@@ -283,6 +304,7 @@ def _struct(reader: Reader, client: int, clock: int, size: int) -> Struct:
         skip=False,
         beside=tuple(each for each in (after, head.right) if each is not None),
         text=content if head.kind == STRING else 0,
+        ahead=head.right is not None and head.right[0] == client and head.right[1] >= clock,
     )
 
 

@@ -1,0 +1,92 @@
+"""Python clients that count bytes and insert within a character: nothing they write is lost, and every session loads."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pycrdt import Doc, Text
+
+from crdt_sessions.errors import MalformedUpdate
+from crdt_sessions.model import SessionDoc, encode_verified, fold, split
+from crdt_sessions.testing import SimNetwork, content
+from crdt_sessions.wire.update_v1 import parse
+
+BEHIND_ITSELF = "01010504c4050405040158" + "00"
+BEFORE_ITSELF = "01010504c4050305040158" + "00"
+BEFORE_NOTHING = "010105048405030158" + "00"
+"""What pycrdt 0.14.13 writes for an insertion at byte 2 of ``a😀b``, and how it should read."""
+
+
+def test_text_that_stands_before_itself_stands_at_the_end():
+    doc, deltas = Doc(client_id=5), []
+    text = doc.get("draft", type=Text)
+    text += "a😀b"
+    begun = doc.get_update()
+    doc.observe(lambda event: deltas.append(event.update))
+    text.insert(2, "X")
+    assert deltas == [bytes.fromhex(BEFORE_ITSELF)], "the library has changed: is this still needed?"
+    document = SessionDoc(9)
+    document.apply(begun)
+    now, clocks, later = split(deltas[0], {5: 4})
+    assert (now.hex(), clocks, later) == (BEFORE_NOTHING, {5: 5}, None)
+    document.apply(now)
+    assert str(document.doc.get("draft", type=Text)) == str(text) == "a😀bX"
+    encode_verified(document)
+
+
+def test_what_stands_behind_itself_is_nothing():
+    with pytest.raises(MalformedUpdate):
+        parse(bytes.fromhex(BEHIND_ITSELF))
+    only_right = "01010504440504015800"
+    with pytest.raises(MalformedUpdate):
+        split(bytes.fromhex(only_right), {5: 4})
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["insert", "insert", "insert", "drop", "connect", "quiet", "crash", "fold"]),
+        st.integers(0, 40),
+        st.sampled_from(["", "😀", "é", "a😀b"]),
+    ),
+    max_size=14,
+)
+
+
+@pytest.mark.parametrize("sandbox", [False, True])
+@given(STEPS)
+def test_whatever_is_cut_all_that_was_inserted_is_there_and_every_session_loads(sandbox, steps):
+    network = SimNetwork(sandbox=sandbox)
+    for name in ("ann", "bob"):
+        network.add(name)
+        network.connect(name)
+    network.run_until_quiet()
+    written = ""
+    network.edit("ann", lambda view: view.document.doc.get("draft", type=Text).insert(0, "a😀b"))
+    for number, (step, at, more) in enumerate(steps):
+        if step == "insert":
+            written += chr(0x4E00 + number)
+            text = written[-1] + more
+
+            def change(view, at=at, text=text):
+                draft = view.document.doc.get("draft", type=Text)
+                draft.insert(at % (len(str(draft).encode()) + 1), text)
+
+            network.edit("ann", change)
+        elif step in ("drop", "connect"):
+            getattr(network, step)("ann")
+        elif step == "quiet":
+            network.run_until_quiet()
+        elif step == "crash":
+            network.crash()
+        else:
+            network.compact()
+    for name in ("ann", "bob"):
+        network.connect(name)
+    network.run_until_quiet()
+    fold(row for _, row in network.rows)
+    documents = network.documents()
+    contents = {name: content(document) for name, document in documents.items()}
+    assert all(each == contents["disk"] for each in contents.values())
+    assert documents["server"].waiting == documents["disk"].waiting == b"\x00\x00"
+    assert all(peer.closed_by is None for peer in network.peers.values())
+    assert set(written) <= set(contents["disk"]["draft"])
+    network.close()
