@@ -5,8 +5,9 @@ library keeps what cannot be integrated yet inside the document, out of sight, w
 soon as somebody else brings what they waited for. So updates are taken apart before it sees them: what can be
 integrated *now*, all of it, and what must wait until *later*, with the clocks it waits for.
 
-A client of the same library that inserts at a byte within a character says that the text stands before itself. It could
-never be integrated, and would be lost with everything its client writes from then on; so it stands before nothing.
+A client of the same library that inserts at a byte within a character says that the text stands before itself. That
+could never be integrated, and would be lost with everything its client writes from then on; so it stands before
+nothing.
 Source of the rule: Yjs ``encoding.js`` and ``Item.getMissing``.
 """
 

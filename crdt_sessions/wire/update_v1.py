@@ -168,7 +168,8 @@ def without_ahead(update: bytes, parsed: Parsed) -> bytes:
     Raises:
         MalformedUpdate: one of them stands behind nothing.
     """
-    parts, at = [], 0
+    parts: list[bytes] = []
+    at = 0
     for struct in sorted(each for listed in parsed.inserted.values() for each in listed if each.ahead):
         reader = Reader(update[struct.start : struct.end])
         head = read_head(reader)
