@@ -111,18 +111,25 @@ def balanced(nodes: Nodes, balance: str, folder: Path) -> Iterator[tuple[int, An
     child = subprocess.Popen([shutil.which("haproxy") or "haproxy", "-f", config, "-q"])
     try:
         until = time.monotonic() + PATIENCE
-        while httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False).status_code != 200:
+        while not _answers(f"http://127.0.0.1:{port}/readyz"):
             assert time.monotonic() < until
+            time.sleep(0.02)
         yield port, Running(OURS, port, child).cpu
     finally:
         child.terminate()
         child.wait(20)
 
 
-def owned_by(node: Server) -> None:
-    """Have a node own the sessions of the load."""
-    with node.http() as http:
-        for number in range(SESSIONS):
+def _answers(url: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(url, trust_env=False).status_code == 200
+    return False
+
+
+def owned_by(*nodes: Server) -> None:
+    """Have each of the nodes own some sessions of the load; two that both begin with one would have clients return."""
+    for number in range(SESSIONS):
+        with nodes[number % len(nodes)].http() as http:
             http.post("/v1/sessions", json={"id": f"bench-{number}"}).raise_for_status()
             http.get(f"/v1/sessions/bench-{number}/messages").raise_for_status()
 
@@ -147,6 +154,8 @@ def costs(engine: Engine, folder: Path, seconds: float) -> dict[str, dict[str, f
                 processes = {"owner": processes["node 0"], "router": processes["node 1"], **processes}
                 found[name] = per_token(nodes.all[1].port, processes, seconds)
             else:
+                if name == "at random":
+                    owned_by(*nodes.all)
                 balance = "hash path,field(4,/)" if name == "hashed" else "roundrobin"
                 with balanced(nodes, balance, folder) as (port, haproxy):
                     found[name] = per_token(port, {**processes, "HAProxy": haproxy}, seconds)
