@@ -89,6 +89,7 @@ class PostgresServer:
         settings = {
             "port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "",
             "shared_buffers": "32MB", "max_connections": "60", "max_wal_size": "256MB", "log_min_messages": "warning",
+            "wal_keep_size": "128MB",  # for a standby that was away
         }  # fmt: skip
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:

@@ -24,6 +24,7 @@ _TABLE = {  # dev, ci, nightly
     "passes": (2, 1, 15),  # of each named point of the storage path, before the service dies there
     "deaths": (8, 6, 40),  # of the service between two peers that write
     "faults": (5, 30, 1_000),  # of three nodes and their PostgreSQL
+    "handings_over": (1, 1, 3),  # of PostgreSQL by Patroni, in each way
     "node_histories": (40, 100, 10_000),  # of nodes over one simulated database
     "agents": (3, 1, 40),  # that die in each way
     "frames": (10_000, 10_000, 1_000_000),  # mutated, thrown at a service
