@@ -25,7 +25,15 @@ _MOST_AHEAD = 200
 
 
 class Insertion:
-    """What somebody writes at one place of an artifact; in rich text, Markdown. See :meth:`ArtifactEditor.stream`."""
+    """What somebody writes at one place of an artifact; in rich text, Markdown. See :meth:`ArtifactEditor.stream`.
+
+    Args:
+        session: the peer that writes; it is waited for if the service is far behind.
+        change: makes a change of the session as one step of the author's.
+        content: the artifact's text or rich text.
+        place: where it is written; None for the end.
+        dialect: how the editor of rich text spells Markdown.
+    """
 
     def __init__(
         self,

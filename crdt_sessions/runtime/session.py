@@ -432,7 +432,12 @@ class Session:
             self.connections.tick(now)
 
     def sleep_if_quiet(self, now: Millis, quiet_ms: float) -> None:
-        """Leave memory but for what its connections need, if nothing was written for so long, and nothing is due."""
+        """Leave memory but for what its connections need.
+
+        Args:
+            now: the present instant.
+            quiet_ms: it stays if something was written in so many milliseconds, or if something is due soon.
+        """
         if self._awake is not None and self._awake.may_sleep(now, quiet_ms):
             self._awake.sleep()
             self._awake = None
