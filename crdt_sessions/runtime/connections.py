@@ -148,7 +148,7 @@ class Connections:
         if self._awake is not None:
             self._awake.handle(event, now)
         elif self._asleep is not None:
-            effects = self._asleep.handle(event, now)
+            effects = self._asleep.handle(event, now) if not self._came else None  # in order
             if effects is None:
                 self._came.append(event)
                 self._wake_up()

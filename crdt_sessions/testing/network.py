@@ -378,7 +378,7 @@ class SimNetwork:
 
     def _handle(self, event: Event) -> None:
         server = self._server
-        effects = server.handle(event, self.now)
+        effects = server.handle(event, self.now) if not self._came else None  # in order
         if effects is None:
             self._came.append(event)
         else:

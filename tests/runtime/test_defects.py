@@ -21,6 +21,7 @@ from crdt_sessions.storage import MemoryStore
 from crdt_sessions.sync import RunSteward, SessionEngine, Steward
 from crdt_sessions.sync.awareness import Roster
 from crdt_sessions.sync.rules import FieldRules
+from crdt_sessions.sync.runs.endings import Endings
 from crdt_sessions.sync.runs.leases import Leases
 from crdt_sessions.sync.runs.questions import Questions
 from crdt_sessions.sync.runs.table import RunTable
@@ -34,7 +35,8 @@ from .conftest import ROOM, Peer, until
 DOORS = ("start", "handle", "edit", "decide", "set_status", "forget_presence", "take", "rests_until")
 INSIDE = {
     Steward: ("start", "decide", "take", "record_meta"),
-    RunSteward: ("start", "tick", "look_at_run", "look_at_message", "answer", "_end"),
+    RunSteward: ("start", "tick", "look_at_run", "look_at_message", "answer"),
+    Endings: ("end", "requeue"),
     RunTable: ("take", "put"),
     Turns: ("queue",),
     Leases: ("look", "lend", "release"),

@@ -188,7 +188,7 @@ def test_whenever_it_sleeps_and_whatever_wakes_it_up_everybody_has_everything(st
             network.run_until_quiet()
             network.pass_time(4)
             network.run_until_quiet()
-            network.sleep()  # it may not while somebody is asked what they have
+            assert network.sleep()
             for what, name, flag in some:
                 number += 1
                 step(network, number, what, name, flag)
