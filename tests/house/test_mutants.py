@@ -269,6 +269,18 @@ MUTANTS = {
         "    return False\n",
         ("tests/cluster/test_routing.py::test_a_request_that_was_passed_on_goes_no_further",),
     ),
+    "a node that slept thinks that it lives": Mutant(
+        "crdt_sessions/storage/postgres/nodes.py",
+        "        return _steady() < self._serves_until\n",
+        "        return True\n",
+        ("tests/storage/test_fence.py::test_a_node_that_slept_knows_before_it_asks_that_it_may_be_gone",),
+    ),
+    "tell what one has after others may have gone on": Mutant(
+        "server/crdt_sessions_server/cluster/silence.py",
+        'if self._may_tell() or event["type"] == "websocket.close":',
+        "if True:",
+        ("tests/cluster/test_silence.py",),
+    ),
     "hear of no revocation elsewhere": Mutant(
         "server/crdt_sessions_server/auth/grants.py",
         "                self._revocation_made(each)\n",

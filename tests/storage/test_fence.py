@@ -24,7 +24,7 @@ from crdt_sessions.errors import (
 from crdt_sessions.ids import Seq
 from crdt_sessions.storage import Entries, Row
 from crdt_sessions.storage.addresses import shown
-from crdt_sessions.storage.postgres import PostgresStore, lane, lane_connection
+from crdt_sessions.storage.postgres import PostgresStore, lane, lane_connection, nodes
 from crdt_sessions.storage.postgres.nodes import Lease
 from crdt_sessions.testing.store_contract import NOW, A, B, rows, run
 from tests.postgres import PostgresServer, every_version, shared_server
@@ -341,6 +341,14 @@ async def test_a_node_without_connections_is_taken_over(server, schema):
         with pytest.raises(Fenced):
             await old.append(A, rows(2, b"of a zombie"), now=NOW)
         await old.close()
+
+
+async def test_a_node_that_slept_knows_before_it_asks_that_it_may_be_gone(server, schema, monkeypatch):
+    async with opened(server, schema, lease=Lease(beat_s=3600, silent_s=3600)) as store:
+        assert store.nodes.serves
+        awake = nodes.steady_ns
+        monkeypatch.setattr(nodes, "steady_ns", lambda: awake() + 3600 * 10**9)
+        assert not store.nodes.serves
 
 
 async def test_a_session_that_is_left_is_free_at_once(server, schema):
