@@ -1,4 +1,4 @@
-"""Nodes on a PostgreSQL that Patroni looks after: its primary is killed, and changed by command."""
+"""Nodes on a PostgreSQL that Patroni looks after (docs/how-to/patroni.md): its primary is killed, or changed by command."""
 
 import asyncio
 from contextlib import suppress

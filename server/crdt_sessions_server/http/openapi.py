@@ -203,7 +203,7 @@ def _operation(rule: Rule, method: str, function: Callable[..., Any], shapes: _S
         content = {media: {"schema": shapes.of(shape, "validation")} for media, shape in told.takes.items()}
         operation["requestBody"] = {"required": True, "content": content}
     kinds = [*told.problems]
-    if not public:
+    if not public or model is not None:  # a worker's token is none of ours, and what it says is read all the same
         kinds += _by_form(
             rule, method, json=model is not None, body="requestBody" in operation, query=query is not None
         )
