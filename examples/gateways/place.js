@@ -24,6 +24,7 @@ export const onSend = send => {
     form.text.value = ''
     if (text) send(text)
   })
+  for (const each of form.elements) each.disabled = false // sent before this, the browser itself would have left the page
 }
 
 export const stop = () => fetch(`${service}/v1/gateways/ag-ui/${session}/cancel`, { method: 'POST' })
