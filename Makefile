@@ -58,6 +58,7 @@ $(VENV)/.runs: requirements.lock pyproject.toml | $(VENV)
 $(VENV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Making a virtual environment in $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "python3 cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
 

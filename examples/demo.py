@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import http.client
 import json
 import os
 import shlex
@@ -18,7 +19,6 @@ import signal
 import socket
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -149,9 +149,9 @@ def check_port(port: int, session: str) -> None:
 
 def _is_ours(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/openapi.json", timeout=2) as answer:
-            return json.load(answer)["info"]["title"] == "crdt-sessions"
-    except (OSError, ValueError, KeyError, TypeError, urllib.error.URLError):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+            return "liveSessions" in json.load(answer)
+    except (OSError, ValueError, TypeError, http.client.HTTPException):
         return False
 
 

@@ -117,7 +117,7 @@ function show () {
   render(fullPage(state, name, () => session.retry()), at('state'))
   focusOn(state)
   if (state) return
-  at('earlier').textContent = past.doc ? past.doc.getText('draft').toString() : ''
+  at('earlier').textContent = past.open ? (past.doc ?? session.doc).getText('draft').toString() : ''
   render(all.length ? transcript.show(all) : composer.welcome(), at('messages'))
   render(composer.show(all), at('composer'))
   render(people(session, page.me, rights), at('present'))

@@ -66,7 +66,7 @@ export class Header {
         <button type="button" data-view=${id} aria-pressed=${view === id ? 'true' : 'false'} ?disabled=${state} @click=${() => this.page.look(id)}>${label}${id === 'people' && here ? html` <span>${here}</span>` : nothing}</button>`)}</nav>
       <div class="tools" ?hidden=${!passing(state)}>
         <button type="button" id="history" ?disabled=${state} aria-pressed=${past.open ? 'true' : 'false'} @click=${() => past.toggle()}>History</button>
-        <label class="switch"><input type="checkbox" role="switch" id="offline" .checked=${session.offline} @change=${event => session.workOffline(event.target.checked)}><i></i> <span>Work offline</span></label>
+        <label class="switch"><input type="checkbox" role="switch" id="offline" aria-label="Work offline" .checked=${session.offline} @change=${event => session.workOffline(event.target.checked)}><i></i> <span><span class="wide">Work </span>offline</span></label>
       </div>`
   }
 }

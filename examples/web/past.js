@@ -19,7 +19,7 @@ export class Past {
   toggle () { return this.open ? this.#close() : this.#open() }
 
   async #open () {
-    this.#shown = { points: [], at: 0, doc: null, note: 'Loading…' }
+    this.#shown = { points: [], at: 0, doc: null, note: '' }
     this.page.draw()
     await this.#try(async () => {
       this.#shown.points = await history.points(this.page.session.name)
@@ -92,7 +92,7 @@ export class Past {
         @input=${event => this.#try(() => this.#show(Number(event.target.value)))} aria-label="Which state to show"
         aria-valuetext=${`${point?.name ?? ''} ${time}`}> now</label>
       <output id="when">${point?.name ? html`<b>${point.name}</b> · ` : nothing}${time}${since && !last ? html` <small id="since">since then: ${since}</small>` : nothing}</output>
-      ${note ? html`<span class="error" role="alert">${note}</span>` : nothing}
+      ${note ? html`<span class="error" role="alert">${note}</span>` : doc ? nothing : html`<span class="note" role="status">Loading…</span>`}
       <span class="actions">
         <button type="button" id="keep" ?disabled=${noKeep} title=${noKeep} @click=${this.#keep}>Save version</button>
         <button type="button" id="restore" ?disabled=${noRestore || last || !doc} title=${noRestore} @click=${this.#restore}>Restore</button>

@@ -55,6 +55,9 @@ function own (session, me, rights) {
   return html`<input class="name" .value=${me.name} @change=${rename} aria-label="Your name" maxlength="40">`
 }
 
+/** What somebody is busy with, in the words of everyday. */
+const DOING = { streaming: 'writing' }
+
 /** Two tabs of one browser can be two people, where no token says who one is. */
 const another = names => html`<a id="second" href=${addressOfAnother(names)} target="_blank">Open as another person</a>`
 
@@ -67,6 +70,6 @@ export function people (session, me, rights) {
       <span class="avatar" aria-hidden="true" style="--color: ${COLORS.includes(user.color) ? user.color : '#475569'}">${kind === 'agent' ? '✦' : initials(user.name || '?')}</span>
       <span class="who">${mine ? own(session, me, rights) : html`<b>${user.name || user.id || 'somebody'}</b>`}
         <small>${mine ? 'you' : kind ?? 'peer'}${device ? ` · ${device}` : ''}</small>${mine && !rights.identified ? another(names) : nothing}</span>
-      ${activity && activity !== 'idle' ? html`<em class="activity ${activity}">${activity}</em>` : nothing}
+      ${activity && activity !== 'idle' ? html`<em class="activity ${activity}">${DOING[activity] ?? activity}</em>` : nothing}
     </li>`)
 }

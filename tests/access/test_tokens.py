@@ -148,6 +148,11 @@ async def test_forged_and_confused_tokens_are_refused(clock):
     await refused(JwtTokens(clock, secret=SECRET), ours(clock, aud="us"), "udience")
 
 
+async def test_what_is_no_token_at_all_is_called_that_and_not_in_the_words_of_a_library(clock):
+    for text in ("abc", "a.b", "a.b.c", "let me in"):
+        await refused(JwtTokens(clock, secret=SECRET), text, "not a JSON Web Token, or a part of it is missing")
+
+
 async def test_a_token_counts_only_within_its_times(clock):
     authorizer = JwtTokens(clock, secret=SECRET)
     now = clock.now() / 1000

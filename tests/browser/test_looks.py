@@ -55,6 +55,9 @@ def test_header_and_composer_fit_a_phone_whatever_the_names_and_offline(browser,
     page = browser.page(room.url(**{"as": LONG}), **PHONE)
     page.see("#status.good")
     page.see(".message.assistant .tool")
+    assert (
+        page.eval("document.querySelector('.switch').innerText.trim()") == "Offline"
+    )  # a switch without a word says nothing
     page.do("tap", ".switch")
     page.see("#status.away")
     page.write("Written on a train")
@@ -220,6 +223,7 @@ def test_carets_of_other_peers_are_shown_whatever_one_of_them_says(browser, room
             async with connect(room.server.url, room.name, name="Planner", id="planner", kind="agent") as run:
                 run.set_presence("streaming")  # a run of the same agent: it is listed once, as it works
                 await asyncio.to_thread(page.see, '#present li[data-name="Planner"] .streaming')
+                assert await asyncio.to_thread(page.text, ".activity.streaming") == "writing"
                 assert await asyncio.to_thread(page.count, "#present li") == 3
 
     asyncio.run(write())
@@ -484,6 +488,20 @@ def test_everything_can_be_read_and_has_a_label(browser, room, scheme):
         "Save version", "Restore", "Fork", "Back to now",
     ]  # fmt: skip
     assert page.axe() == []
+    assert page.errors() == []
+    page.close()
+
+
+def test_what_stands_there_stays_while_earlier_states_are_loaded_and_nothing_looks_like_an_error(browser, room):
+    page = browser.page(room.url())
+    page.see("#status.good")
+    page.click("#editor .cm-content")
+    page.do("type", "#editor .cm-content", "Bring the map")
+    page.eval("window.fetch = () => new Promise(() => {})")  # a slow service
+    page.click("#history")
+    page.until("document.querySelector('#past')?.textContent.includes('Loading…')")
+    assert page.count("#past .error") == 0
+    assert page.text("#earlier") == "Bring the map"
     assert page.errors() == []
     page.close()
 

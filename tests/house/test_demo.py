@@ -105,11 +105,13 @@ def test_commands_are_printed_as_they_can_be_typed(monkeypatch, tmp_path):
     assert demo.command_line(script) == f"{tmp_path}/.venv/bin/python {script}"
 
 
-class Openapi(http.server.BaseHTTPRequestHandler):
+class Service(http.server.BaseHTTPRequestHandler):
+    """Answers only what a service answers at once; its OpenAPI document takes seconds to make on a busy machine."""
+
     def do_GET(self):
-        self.send_response(200)
+        self.send_response(200 if self.path == "/readyz" else 503)
         self.end_headers()
-        self.wfile.write(json.dumps({"info": {"title": "crdt-sessions"}}).encode())
+        self.wfile.write(json.dumps({"status": "ready", "liveSessions": 1}).encode())
 
     def log_message(self, *_):
         pass
@@ -117,7 +119,7 @@ class Openapi(http.server.BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize("ours", [True, False])
 def test_a_port_that_is_taken_is_said_with_what_to_do(ours, monkeypatch):
-    handler = Openapi if ours else http.server.BaseHTTPRequestHandler
+    handler = Service if ours else http.server.BaseHTTPRequestHandler
     monkeypatch.setattr(http.server.BaseHTTPRequestHandler, "log_message", lambda *_: None)
     with http.server.HTTPServer(("127.0.0.1", 0), handler) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()

@@ -214,7 +214,9 @@ class JwtTokens:
                 options={"require": ["exp", "sub"], "verify_exp": False, "verify_iat": False, "verify_nbf": False},
             )
         except jwt.PyJWTError as error:
-            raise NotAuthenticated(why=f"the token is not good: {error}") from None
+            unreadable = type(error) is jwt.DecodeError  # its subclasses are about tokens that could be read
+            why = "it is not a JSON Web Token, or a part of it is missing" if unreadable else error
+            raise NotAuthenticated(why=f"the token is not good: {why}") from None
         return self._principal(found)
 
     async def _key(self, header: Mapping[str, Any]) -> tuple[Any, Sequence[str]]:
