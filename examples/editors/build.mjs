@@ -8,6 +8,7 @@ const here = import.meta.dirname
 fs.mkdirSync(out, { recursive: true })
 await build({
   entryPoints: [path.join(here, 'page.js')],
+  splitting: true, // Monaco is a file of its own, and its styles are page.css
   outdir: out,
   bundle: true,
   minify: true,

@@ -3,13 +3,13 @@ import { BlockNoteEditor } from '@blocknote/core'
 import { EditorState } from '@codemirror/state'
 import { EditorView, lineNumbers } from '@codemirror/view'
 import { registerRichText } from '@lexical/rich-text'
-import { createBinding, syncCursorPositions, syncLexicalUpdateToYjs, syncYjsChangesToLexical } from '@lexical/yjs'
+import { createBinding, createUndoManager, syncCursorPositions, syncLexicalUpdateToYjs, syncYjsChangesToLexical } from '@lexical/yjs'
 import { Editor } from '@tiptap/core'
 import Collaboration from '@tiptap/extension-collaboration'
 import CollaborationCaret from '@tiptap/extension-collaboration-caret'
 import { TableKit } from '@tiptap/extension-table'
 import StarterKit from '@tiptap/starter-kit'
-import { $createParagraphNode, $getRoot, createEditor } from 'lexical'
+import { $createParagraphNode, $getRoot, COMMAND_PRIORITY_EDITOR, createEditor, REDO_COMMAND, UNDO_COMMAND } from 'lexical'
 import { schema } from 'prosemirror-markdown'
 import { EditorState as ProseMirrorState } from 'prosemirror-state'
 import { EditorView as ProseMirrorView } from 'prosemirror-view'
@@ -34,6 +34,7 @@ export const editors = {
     const quill = new Quill(box, { theme: 'snow', modules: { cursors: true, toolbar: false } })
     return new QuillBinding(artifact('text', Y.Text), quill, awareness)
   }],
+  monaco: ['text', async parent => (await import('./monaco.js')).openMonaco(parent)],
   prosemirror: ['prosemirror', parent => {
     const plugins = [ySyncPlugin(artifact('prosemirror', Y.XmlFragment)), yCursorPlugin(awareness), yUndoPlugin()]
     return new ProseMirrorView(parent, { state: ProseMirrorState.create({ schema, plugins }) })
@@ -54,11 +55,12 @@ export const editors = {
     return editor
   }],
   lexical: [null, parent => { // it binds to the root named "root", and to no artifact
+    parent.className = 'lexical'
     const box = parent.appendChild(document.createElement('div'))
     box.contentEditable = 'true'
     const editor = createEditor({ namespace: 'editors', onError: error => { throw error } })
-    editor.setRootElement(box)
     const binding = createBinding(editor, provider, 'root', doc, new Map([['root', doc]]))
+    binding.cursorsContainer = parent.appendChild(Object.assign(document.createElement('div'), { className: 'lexical-carets' }))
     const shared = binding.root.getSharedType()
     shared.observeDeep((events, { origin }) => {
       if (origin !== binding) syncYjsChangesToLexical(binding, provider, events, origin instanceof Y.UndoManager)
@@ -68,10 +70,19 @@ export const editors = {
         syncLexicalUpdateToYjs(binding, provider, prevEditorState, editorState, dirtyElements, dirtyLeaves, normalizedNodes, tags)
       }
     })
-    awareness.on('update', () => syncCursorPositions(binding, provider))
     registerRichText(editor)
-    if (shared.length > 0) editor.update(() => { binding.root.applyChildrenYjsDelta(binding, shared.toDelta()); binding.root.syncChildrenFromYjs(binding) }, { tag: 'skip-collab' })
-    editor.update(() => { if ($getRoot().isEmpty()) $getRoot().append($createParagraphNode()) })
+    editor.setRootElement(box)
+    if (shared.length > 0) editor.update(() => { binding.root.applyChildrenYjsDelta(binding, shared.toDelta()); binding.root.syncChildrenFromYjs(binding) }, { tag: 'skip-collab', discrete: true })
+    editor.update(() => { if ($getRoot().isEmpty()) $getRoot().append($createParagraphNode()) }, { discrete: true })
+    const steps = createUndoManager(binding, shared)
+    editor.registerCommand(UNDO_COMMAND, () => { steps.undo(); return true }, COMMAND_PRIORITY_EDITOR)
+    editor.registerCommand(REDO_COMMAND, () => { steps.redo(); return true }, COMMAND_PRIORITY_EDITOR)
+    // its carets want a name and a colour of their own in presence
+    const seen = focusing => awareness.setLocalState({ anchorPos: null, focusPos: null, ...awareness.getLocalState(), name: person.name, color: person.color, focusing })
+    box.onfocus = () => seen(true)
+    box.onblur = () => seen(false)
+    seen(false)
+    awareness.on('update', () => syncCursorPositions(binding, provider))
     return editor
   }]
 }

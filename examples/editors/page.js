@@ -65,7 +65,7 @@ awareness.on('change', () => {
   }))
 })
 await synced
-window.editor = open(by('editor'))
+window.editor = await open(by('editor'))
 edits.observeDeep(draw)
 suggestions.observeDeep(draw)
 draw()
