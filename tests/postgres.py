@@ -24,6 +24,13 @@ from tests.processes import free_port
 
 USER = "postgres"
 _PATIENCE_S = 60
+_HANGS_S = 15
+"""For how long a server may take nobody before it is started anew; it has little to recover."""
+_ALIVE = (
+    "SELECT CASE WHEN NOT pg_is_in_recovery()"
+    " THEN pg_logical_emit_message(true, set_config('synchronous_commit', 'local', false), '') END"
+)
+"""What a primary must write to answer, with or without a standby."""
 
 
 def _installations():
@@ -134,17 +141,25 @@ class PostgresServer:
         return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
     def revive(self):
-        """Start it if it has ended by itself, and return once it takes connections."""
-        until = time.monotonic() + _PATIENCE_S
-        while True:
-            if self.process.poll() is not None:
-                self.start()
-                return
+        """Return once it takes connections, and writes if it is a primary; start it anew if it does not.
+
+        A server that finds no room for its log while it recovers ends by itself. It may also stay and recover no
+        more (seen with 18.6: the process that recovers is gone, everybody is told to wait); that takes an operator.
+
+        Returns:
+            whether it hung, and was ended first.
+        """
+        until = time.monotonic() + _HANGS_S
+        while self.process.poll() is None and time.monotonic() < until:
             with contextlib.suppress(OSError, asyncpg.PostgresError):
-                self.sql("SELECT 1")
-                return
-            assert time.monotonic() < until, (self.folder / "log").read_text()
+                self.sql(_ALIVE)
+                return False
             time.sleep(0.05)
+        hung = self.process.poll() is None
+        if hung:
+            self.kill()
+        self.start()
+        return hung
 
     def close(self):
         """End it, and remove everything."""

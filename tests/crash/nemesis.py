@@ -280,4 +280,5 @@ class Nemesis:
             await asyncio.sleep(0.1)
         full.unlink()
         for server in (self.world.postgres.primary, self.world.postgres.standby):
-            await asyncio.to_thread(server.revive)
+            if await asyncio.to_thread(server.revive):
+                self.world.history.faults[-1] += " (PostgreSQL hung)"

@@ -41,7 +41,7 @@ async def test_nothing_acknowledged_is_lost_whatever_dies(pair, disk, tmp_path, 
         pair.sql(f"CREATE DATABASE {name}")
         async with World(pair, name, tmp_path, seed, *QUORUM) as world:
             await world.clients.progress()
-            nemesis = Nemesis(world, disk if NIGHTLY else None)  # of five full disks, one was not recovered from
+            nemesis = Nemesis(world, disk if NIGHTLY else None)  # ten seconds each, and more where PostgreSQL hangs
             for together in faults(random.Random(seed), min(left, ROUND), nemesis.brief):
                 await nemesis.harm(*together)
             assert await world.check() > len(world.history.faults)
