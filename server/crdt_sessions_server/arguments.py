@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from crdt_sessions.model.values import Kind
+from crdt_sessions.wire import varint
 from crdt_sessions_server.explain import listed, near
 from crdt_sessions_server.roles import Role
 from crdt_sessions_server.settings import GROUPS, Settings
@@ -80,6 +81,11 @@ def _refuse(parser: argparse.ArgumentParser, command: str, unknown: Sequence[str
     parser.error(f"there is no option {option}{near(option, parser._option_string_actions)}")
 
 
+def _leaf() -> str:
+    """Return whether the library's leaf is compiled (``docs/decisions/0074-a-compiled-leaf.md``)."""
+    return "pure Python" if varint.__file__.endswith(".py") else "compiled leaf"
+
+
 def _one_of(names: Sequence[str]) -> Callable[[str], str]:
     """Return what takes one of *names* and nothing else."""
 
@@ -97,7 +103,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
         description="Durable sessions for humans and AI agents.",
         epilog="Each command tells more with --help.",
     )
-    parser.add_argument("--version", action="version", version=version("crdt-sessions"))
+    parser.add_argument("--version", action="version", version=f"{version('crdt-sessions')} ({_leaf()})")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     _serve(commands)
     _token(commands)

@@ -1,0 +1,64 @@
+"""The compiled leaf: it builds, says so, and passes the tests of what it replaces."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from scripts.compile_leaf import LEAF
+from tests.processes import ROOT
+from tests.profiles import NIGHTLY
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not NIGHTLY, reason="half a minute of a processor: runs in make nightly"),
+    pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler; on Debian: apt-get install gcc"),
+]
+BUILD_S = 1200
+"""A bound for a compiler beside other load."""
+
+
+@pytest.mark.timeout(2 * BUILD_S)
+def test_a_wheel_with_a_compiled_leaf_passes_the_tests_of_wire_and_log(tmp_path):
+    pytest.importorskip("setuptools", reason="mypyc builds with setuptools")
+    wheel = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        tmp_path,
+        ROOT,
+    ]
+    subprocess.run(wheel, env=os.environ | {"HATCH_BUILD_HOOK_ENABLE_CUSTOM": "true"}, check=True, timeout=BUILD_S)
+    (built,) = tmp_path.glob("*.whl")
+    assert not built.name.endswith("-none-any.whl")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(built) as archive:
+        archive.extractall(site)
+    environment = os.environ | {"PYTHONPATH": str(site), "HYPOTHESIS_PROFILE": "ci"}
+    code = (
+        "import importlib\n"
+        f"for path in {LEAF!r}:\n"
+        "    name = 'crdt_sessions.' + path.removesuffix('.py').replace('/', '.')\n"
+        f"    file = importlib.import_module(name).__file__\n"
+        f"    assert file.startswith({str(site)!r}) and not file.endswith('.py'), file\n"
+        "from crdt_sessions_server.arguments import parse\n"
+        "parse(['--version'])"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (said.returncode, "(compiled leaf)" in said.stdout) == (0, True), said.stderr
+    first = f"pythonpath=. {site}"  # the last one is looked into first
+    tests = ["tests/wire", "tests/sync/test_log.py"]
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-o", first, *tests],
+        env=environment, cwd=ROOT, check=True, timeout=BUILD_S,
+    )  # fmt: skip
