@@ -134,18 +134,16 @@ class Story:
         await asyncio.to_thread(
             self.chats.until, lambda state: state["status"] == "error", command="ai.state", name=name
         )
-        while True:
-            await self.chats.ask("ai.resume", name=name, wait=False)
-            state = await asyncio.to_thread(
-                self.chats.until, lambda state: state["status"] != "submitted", command="ai.state", name=name
-            )
-            if state["status"] != "error":  # streaming, or ready, if the answer has ended by now
-                break
-            await asyncio.sleep(0.1)
-        self.is_back(name)
-        state = await asyncio.to_thread(
-            self.chats.until, lambda state: state["status"] != "streaming", command="ai.state", name=name
-        )
+        state = {"status": "error"}
+        while state["status"] == "error":  # no second one before the first has failed: a page would follow both
+            resuming = asyncio.create_task(self.chats.ask("ai.resume", name=name))
+            while not resuming.done():
+                if (await asyncio.to_thread(self.chats, "ai.state", name=name))["status"] == "streaming":
+                    self.is_back(name)
+                    break
+                await asyncio.sleep(0.03)
+            state = await resuming  # answered once the stream has ended
+        self.back.setdefault(name, time.monotonic() - self.killed_at)  # the answer had ended by then
         assert (state["status"], state.get("error")) == ("ready", None), state
 
 
