@@ -225,7 +225,7 @@ MUTANTS = {
         "crdt_sessions/storage/postgres/log.py",
         "WHERE of_one.sessions < ${0} RETURNING 1",
         "WHERE (SELECT count(*) FROM sessions WHERE tenant = $11 AND deleted_at IS NULL) < ${0} RETURNING 1",
-        ("tests/storage/test_across.py::test_a_tenant_has_no_more_sessions_than_it_may_whichever_nodes_create_them",),
+        ("tests/storage/test_across.py::test_of_two_sessions_for_which_there_is_one_place_the_one_that_waited_is_not_made",),
     ),
     "see the fence as it was before the wait": Mutant(
         "crdt_sessions/storage/postgres/statements.py",

@@ -59,6 +59,32 @@ async def test_a_tenant_has_no_more_sessions_than_it_may_whichever_nodes_create_
         assert not await create(other, "one too many")
 
 
+async def test_of_two_sessions_for_which_there_is_one_place_the_one_that_waited_is_not_made(opened, version):
+    """What a statement sees is older than its wait; how many sessions there are is looked at again after it."""
+    async with opened() as one, opened() as other:
+        await one.create(SessionId("acme/0"), b"seed", generation=1, title=None, now=NOW, most=2)
+        holding = await asyncpg.connect(shared_server(version).url(), server_settings={"search_path": one.schema})
+        try:
+            turn = holding.transaction()
+            await turn.start()
+            await holding.execute("SELECT FROM tenants WHERE tenant = 'acme' FOR UPDATE")
+            racing = [
+                asyncio.ensure_future(
+                    store.create(SessionId(f"acme/{at}"), b"seed", generation=1, title=None, now=NOW, most=2)
+                )
+                for at, store in enumerate([one, other], 1)
+            ]
+            blocked = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%of_one%'"
+            while len(await one._database.select(blocked)) < 2:
+                await asyncio.sleep(0)
+            await turn.commit()
+        finally:
+            await holding.close()
+        made = await asyncio.gather(*racing, return_exceptions=True)
+        assert [isinstance(each, TooMany) for each in made].count(True) == 1, made
+        assert await one.count("acme") == 2
+
+
 async def test_a_delivery_is_taken_by_one_node_and_by_another_if_nothing_becomes_of_it(opened):
     async with opened() as one, opened() as other:
         await one.create(A, b"seed", generation=1, title=None, now=NOW)
