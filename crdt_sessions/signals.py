@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 
 class Signal:
@@ -27,3 +27,13 @@ class Signal:
             if self._event is None:
                 self._event = asyncio.Event()
             await self._event.wait()
+
+    async def wait_within(self, condition: Callable[[], bool], patience: Awaitable[None]) -> None:
+        """Return once *condition* holds, as :meth:`wait_for`, or *patience* has ended, such as a clock's sleep."""
+        waiting, patient = asyncio.ensure_future(self.wait_for(condition)), asyncio.ensure_future(patience)
+        try:
+            await asyncio.wait({waiting, patient}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in (waiting, patient):
+                each.cancel()
+            await asyncio.gather(waiting, patient, return_exceptions=True)

@@ -86,12 +86,6 @@ class StoreHealth:
         """
         if self.error is None:
             return
-        waiting = asyncio.create_task(self._signal.wait_for(lambda: self.error is None))
-        patience = asyncio.create_task(self._clock.sleep(patience_s))
-        try:
-            await asyncio.wait({waiting, patience}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-            patience.cancel()
+        await self._signal.wait_within(lambda: self.error is None, self._clock.sleep(patience_s))
         if self.error is not None:
             raise self.error

@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,10 +23,9 @@ from crdt_sessions.errors import (
     SubscriptionNotFound,
     TooMany,
 )
-from crdt_sessions.ids import Millis
 from crdt_sessions.runtime.streams import Streams
+from crdt_sessions.runtime.subscription_news import Key, News
 from crdt_sessions.runtime.webhooks import Reply
-from crdt_sessions.signals import Signal
 from crdt_sessions.storage import Batch, Decide, Stream, StreamChange, StreamFacts, StreamStore
 from crdt_sessions.streams import subscriptions as rules
 from crdt_sessions.streams.changes import Append
@@ -34,8 +33,6 @@ from crdt_sessions.streams.subscriptions import End, Ends, Subscription, Wanted,
 
 _log = logging.getLogger("crdt_sessions.subscriptions")
 
-Key = tuple[str, str]
-"""The tenant, and the subscription's id."""
 Deliver = Callable[[str, bytes], Awaitable[Reply]]
 """Posts a body to a URL, signed; raises OSError or httpx.HTTPError."""
 
@@ -82,12 +79,9 @@ class Subscriptions:
         self._deliver = deliver
         self._shared = shared
         self._rng = rng or random.SystemRandom()
-        self._known: dict[str, dict[str, Subscription]] = {}
-        self._news: dict[Key, dict[str, int]] = {}  # and the paths where something may be new, with when it was
-        self._noted = 0
-        self._changed = Signal()
+        self._news = News()
         self._telling: dict[Key, asyncio.Task[None]] = {}
-        streams.on_change = self._note
+        streams.on_change = self._news.note
 
     # -- what is asked for ---------------------------------------------------------------------------------------
 
@@ -106,7 +100,8 @@ class Subscriptions:
             BadStreamRequest: it follows too many streams.
             TooMany: the tenant has as many as it may have.
         """
-        if len(self._known.get(tenant, {})) >= _MOST and id not in self._known[tenant]:
+        known = self._news.of_tenant(tenant)
+        if len(known) >= _MOST and id not in known:
             raise TooMany(what="subscriptions of a tenant", limit=_MOST)
         now = self._clock.now()
         new = Subscription(id, wanted, self._name("s"), url, now)
@@ -114,7 +109,7 @@ class Subscriptions:
         if wanted.pattern is not None:
             ends |= await self._meant(tenant, new)
         new = rules.backfilled(rules.followed(new, wanted.streams, ends), ends)
-        made = [(new, True)]
+        made: list[tuple[Subscription, bool]] = []
 
         def decide(facts: StreamFacts) -> StreamChange | None:
             if facts.stream is None:
@@ -129,9 +124,9 @@ class Subscriptions:
 
         await self._store.alter_stream(tenant, _PREFIX + id, decide, now=now)
         found, is_new = made[-1]
-        self._remember(tenant, found)
+        self._news.remember((tenant, id), found)
         if is_new:  # what was written meanwhile was not seen
-            self._note_of((tenant, id), await self._meant(tenant, found) if wanted.pattern is not None else ())
+            self._news.note_of((tenant, id), await self._meant(tenant, found) if wanted.pattern is not None else ())
         return found, is_new
 
     async def get(self, tenant: str, id: str) -> Subscription:
@@ -142,7 +137,7 @@ class Subscriptions:
         """
         found = await self._store.stream(tenant, _PREFIX + id, now=self._clock.now())
         if found is None:
-            self._forget(tenant, id)
+            self._news.forget((tenant, id))
             raise SubscriptionNotFound(subscription=id)
         return _of(found)
 
@@ -155,7 +150,7 @@ class Subscriptions:
             return StreamChange(None) if there[-1] else None
 
         await self._store.alter_stream(tenant, _PREFIX + id, decide, now=self._clock.now())
-        self._forget(tenant, id)
+        self._news.forget((tenant, id))
         return there[-1]
 
     async def follow(self, tenant: str, id: str, paths: Sequence[str]) -> None:
@@ -190,7 +185,7 @@ class Subscriptions:
             told[:] = after.told(ends)
             return after
 
-        return await self._alter((tenant, id), change, self._news.get((tenant, id), ())), told
+        return await self._alter((tenant, id), change, self._news.at((tenant, id))), told
 
     async def ack(
         self,
@@ -223,7 +218,7 @@ class Subscriptions:
             after = rules.acked(found, acks, ends, now, done=done)
             return rules.stepped(after, ends, now, wake) if done else after
 
-        after = await self._alter((tenant, id), change, self._news.get((tenant, id), ()))
+        after = await self._alter((tenant, id), change, self._news.at((tenant, id)))
         return done and after.wake == wake
 
     async def release(self, tenant: str, id: str, worker: Worker) -> None:
@@ -248,13 +243,13 @@ class Subscriptions:
         looks = 0
         try:
             while True:
-                seen = self._changed.count
+                seen = self._news.changed.count
                 try:
                     if self._shared or not looks:
                         await self._look(anew=looks % _LOOK_ANEW == 0)
                         looks += 1
                     await self._step()
-                    pause = self._pause()
+                    pause = self._pause_s()
                 except CrdtSessionsError as error:
                     _log.error("subscriptions cannot be looked at: %s", error)
                     pause = _AFTER_FAILURE_S
@@ -267,14 +262,12 @@ class Subscriptions:
     async def _look(self, *, anew: bool) -> None:
         """Read all subscriptions of the store; *anew*, or those not known yet, with the streams that they mean."""
         found = {(stream.tenant, id): _of(stream) async for id, stream in self._stored()}
-        for tenant, id in [(tenant, id) for tenant, ids in self._known.items() for id in ids]:
-            if (tenant, id) not in found:
-                self._forget(tenant, id)
-        for (tenant, id), subscription in found.items():
-            known = self._known.get(tenant, {})
-            unseen = subscription.wanted.pattern is not None and (anew or id not in known)
-            self._remember(tenant, subscription)
-            self._note_of((tenant, id), await self._meant(tenant, subscription) if unseen else ())
+        for key in [key for key in self._news if key not in found]:
+            self._news.forget(key)
+        for key, subscription in found.items():
+            unseen = subscription.wanted.pattern is not None and (anew or key not in self._news)
+            self._news.remember(key, subscription)
+            self._news.note_of(key, await self._meant(key[0], subscription) if unseen else ())
 
     async def _stored(self) -> AsyncIterator[tuple[str, Stream]]:
         after = 0
@@ -287,35 +280,15 @@ class Subscriptions:
     async def _step(self) -> None:
         """Do what is due."""
         now = self._clock.now()
-        for key in [key for key in self._keys() if self._is_due(key, now)]:
-            seen = dict(self._news.get(key, {}))
+        for key in self._news.due(now, self._telling):
+            seen = dict(self._news.at(key))
             try:
                 found = await self._alter(key, partial(rules.stepped, now=now, wake=self._name("w")), seen)
             except SubscriptionNotFound:
                 continue
-            self._seen(key, seen)
+            self._news.looked_at(key, seen)
             if found.wake is not None and found.due_at is not None and found.due_at <= now:
                 self._begin_telling(key, found)
-
-    def _keys(self) -> set[Key]:
-        return {*self._news, *((tenant, id) for tenant, ids in self._known.items() for id in ids)}
-
-    def _is_due(self, key: Key, now: Millis) -> bool:
-        """Whether the time of something has come, or something is new that is not waited for already."""
-        found = self._known.get(key[0], {}).get(key[1])
-        if found is None:
-            return key in self._news
-        if found.next_at is not None and found.next_at <= now and key not in self._telling:
-            return True
-        news = self._news.get(key)
-        return news is not None and (found.wake is None or not news.keys() <= found.links.keys())
-
-    def _seen(self, key: Key, seen: Mapping[str, int]) -> None:
-        """Forget news that was looked at, unless it came once more."""
-        left = {path: at for path, at in self._news.get(key, {}).items() if seen.get(path) != at}
-        self._news.pop(key, None)
-        if left:
-            self._news[key] = left
 
     def _begin_telling(self, key: Key, subscription: Subscription) -> None:
         if key in self._telling:
@@ -327,7 +300,7 @@ class Subscriptions:
             del self._telling[key]
             if not task.cancelled() and task.exception() is not None:
                 _log.error("a worker of the subscription %s was not woken", key[1], exc_info=task.exception())
-            self._changed.notify_all()
+            self._news.changed.notify_all()
 
         task.add_done_callback(ended)
 
@@ -391,7 +364,7 @@ class Subscriptions:
                 after = rules.stepped(rules.finished(after, wake), ends, self._clock.now(), again)
             return after
 
-        await self._alter(key, heard, self._news.get(key, ()))
+        await self._alter(key, heard, self._news.at(key))
 
     # -- the store -----------------------------------------------------------------------------------------------
 
@@ -414,9 +387,9 @@ class Subscriptions:
         while not done:
             found = await self.get(tenant, id)
             ends = await self._ends(tenant, {*found.links, *extra})
-            decide = _deciding(id, found.links.keys(), partial(_changed, change, ends), done)
+            decide = _deciding(id, found.links.keys(), change, ends, done)
             await self._store.alter_stream(tenant, _PREFIX + id, decide, now=self._clock.now())
-        self._remember(tenant, done[0])
+        self._news.remember(key, done[0])
         return done[0]
 
     async def _ends(self, tenant: str, paths: Iterable[str]) -> dict[str, End]:
@@ -436,47 +409,14 @@ class Subscriptions:
             after = page[-1].path
         return found
 
-    # -- what is known -------------------------------------------------------------------------------------------
-
-    def _note(self, tenant: str, path: str) -> None:
-        """Note that something may be new at a path."""
-        for id, each in self._known.get(tenant, {}).items():
-            if path in each.links or each.wanted.means(path):
-                self._note_of((tenant, id), (path,))
-
-    def _note_of(self, key: Key, paths: Iterable[str]) -> None:
-        """Note that something may be new of a subscription, at *paths* among others."""
-        self._noted += 1
-        self._news.setdefault(key, {}).update(dict.fromkeys(paths, self._noted))
-        self._changed.notify_all()
-
-    def _remember(self, tenant: str, subscription: Subscription) -> None:
-        before = self._known.setdefault(tenant, {}).get(subscription.id)
-        self._known[tenant][subscription.id] = subscription
-        if before is None or before.next_at != subscription.next_at:
-            self._changed.notify_all()
-
-    def _forget(self, tenant: str, id: str) -> None:
-        known = self._known.get(tenant, {})
-        known.pop(id, None)
-        if not known:
-            self._known.pop(tenant, None)
-        self._news.pop((tenant, id), None)
-
     def _name(self, kind: str) -> str:
         return f"{kind}_{self._rng.getrandbits(128):032x}"
 
     # -- waiting -------------------------------------------------------------------------------------------------
 
-    def _pause(self) -> float:
+    def _pause_s(self) -> float:
         """Return after how many seconds something is due."""
-        times = (
-            each.next_at
-            for tenant, ids in self._known.items()
-            for id, each in ids.items()
-            if (tenant, id) not in self._telling
-        )
-        next_at = min((at for at in times if at is not None), default=None)
+        next_at = self._news.next_at(self._telling)
         most = _LOOK_EVERY_S if self._shared else _LONGEST_WAIT_S
         if next_at is None:
             return most
@@ -484,28 +424,20 @@ class Subscriptions:
 
     async def _wait(self, seen: int, seconds: float) -> None:
         """Wait until something has changed since it was *seen*, or for so long."""
-        sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
-        changed = asyncio.ensure_future(self._changed.wait_for(lambda: self._changed.count != seen))
-        try:
-            await asyncio.wait({sleeping, changed}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for waiting in (sleeping, changed):
-                waiting.cancel()
-            await asyncio.gather(sleeping, changed, return_exceptions=True)
+        changed = self._news.changed
+        await changed.wait_within(lambda: changed.count != seen, self._clock.sleep(seconds))
 
 
 def _of(stream: Stream) -> Subscription:
     return rules.read_back(stream.state or "")
 
 
-def _changed(
-    change: Callable[[Subscription, Ends], Subscription], ends: Ends, subscription: Subscription
-) -> Subscription:
-    return change(subscription, ends)
-
-
 def _deciding(
-    id: str, known: Set[str], change: Callable[[Subscription], Subscription], done: list[Subscription]
+    id: str,
+    known: Set[str],
+    change: Callable[[Subscription, Ends], Subscription],
+    ends: Ends,
+    done: list[Subscription],
 ) -> Decide:
     """Return what changes a subscription, and puts it into *done*; not if it follows others than those *known*."""
 
@@ -516,7 +448,7 @@ def _deciding(
         done.clear()
         if not before.links.keys() <= known:
             return None
-        after = change(before)
+        after = change(before, ends)
         done.append(after)
         return None if after == before else StreamChange(replace(facts.stream, state=rules.spelled_out(after)))
 

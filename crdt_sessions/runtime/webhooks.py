@@ -224,15 +224,8 @@ class Outbox:
 
     async def _wait(self) -> None:
         """Wait until something is stored, or for a moment, since postponed deliveries may be due."""
-        sleeping = asyncio.ensure_future(self._clock.sleep(_LOOK_EVERY_S))
         count = self._filled.count
-        filled = asyncio.ensure_future(self._filled.wait_for(lambda: self._filled.count > count))
-        try:
-            await asyncio.wait({sleeping, filled}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for waiting in (sleeping, filled):
-                waiting.cancel()
-            await asyncio.gather(sleeping, filled, return_exceptions=True)
+        await self._filled.wait_within(lambda: self._filled.count > count, self._clock.sleep(_LOOK_EVERY_S))
 
     async def _deliver(self, delivery: Delivery) -> None:
         error = None if await self._pushes.needless(delivery) else await self._attempt(delivery)
