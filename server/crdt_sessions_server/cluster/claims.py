@@ -37,7 +37,7 @@ class ClaimsElsewhere:
 
     async def claim(self, node: int, session: SessionId, run: str, claimant: Claimant) -> Assignment:
         """Have another node assign a run; see :class:`crdt_sessions.runtime.lookout.OtherProcesses`."""
-        peer = next((peer for peer in self._peers.living if peer.node == node), None)
+        peer = self._peers.find(node)
         if peer is None:
             raise HeldElsewhere(session=session, node=node)
         asked = {
@@ -61,9 +61,8 @@ class ClaimsElsewhere:
 
     async def tell_ready(self, node: int, tenant: str, agent: str) -> None:
         """Tell another node that a run is ready; see :class:`crdt_sessions.runtime.lookout.OtherProcesses`."""
-        for peer in self._peers.living:
-            if peer.node == node:
-                await self._peers.call(peer, _READY, {"tenant": tenant, "agent": agent})
+        if (peer := self._peers.find(node)) is not None:
+            await self._peers.call(peer, _READY, {"tenant": tenant, "agent": agent})
 
     async def _claimed(self, asked: dict[str, Any]) -> dict[str, Any]:
         session, run = SessionId(asked.pop("session")), asked.pop("run")

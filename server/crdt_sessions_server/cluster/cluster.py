@@ -179,7 +179,7 @@ class Cluster:
         Raises:
             NodeUnreachable: it does not answer.
         """
-        peer = next((peer for peer in self.peers.living if peer.node == node), None)
+        peer = self.peers.find(node)
         if peer is None or passed_on(scope):
             return None
         client, scheme = self._admission.address(scope), self._admission.scheme(scope)

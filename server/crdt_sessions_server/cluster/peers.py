@@ -41,6 +41,10 @@ class Peers:
         """The other nodes that can be asked."""
         return [peer for peer in self._living() if peer.address]
 
+    def find(self, node: int) -> Peer | None:
+        """Return another node that can be asked; None if it cannot, or is none."""
+        return next((peer for peer in self.living if peer.node == node), None)
+
     async def call(self, peer: Peer, what: str, asked: Any = None, *, patience_s: float = 5.0) -> Any:
         """Ask another node; return its answer. Both are JSON.
 
