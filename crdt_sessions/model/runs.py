@@ -206,7 +206,7 @@ class Runs:
     def unfinished(self) -> list[Run]:
         """Return the runs without a terminal status, but for those that wait for their time to come."""
         going = (run_id for run_id in self.ids() if not self._is_over(run_id))
-        return [run for run in self._values(going) if not run.over and run.due is None]
+        return [run for run in self._values(going) if run.due is None]
 
     def answering(self) -> list[Run]:
         """Return the runs of :meth:`unfinished` that write answers of the conversation: all but child runs."""
