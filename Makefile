@@ -11,7 +11,7 @@ export HYPOTHESIS_PROFILE ?= dev
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 PYTEST := $(BIN)/pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: audit demo cluster-demo test bench check conformance fast setup node-setup page picture schemas lock soak nightly clean
+.PHONY: audit demo cluster-demo test bench check conformance fast setup node-setup page picture schemas lock soak nightly weekly clean
 
 demo: $(VENV)/.runs                   ## the service, two agents and the page
 	@$(BIN)/python examples/demo.py --port $(PORT)
@@ -42,8 +42,10 @@ conformance: setup                    ## the public conformance suites of Durabl
 soak: $(VENV)/.ready                  ## a steady load for ten minutes; SOAK="--seconds 60" chooses
 	$(BIN)/python -m tests.bench.soak $(SOAK)
 
-nightly: setup                        ## all tests, whole where CI tries samples: two to four hours on two cores (tests/profiles.py)
-	HYPOTHESIS_PROFILE=nightly $(PYTEST) --timeout 7200
+nightly: export HYPOTHESIS_PROFILE = nightly
+weekly: export HYPOTHESIS_PROFILE = weekly
+nightly weekly: setup                 ## all tests, and more of what CI samples: about an hour on two cores; weekly six (tests/profiles.py)
+	$(PYTEST) --timeout 7200
 
 setup: $(VENV)/.ready node-setup
 

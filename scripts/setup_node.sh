@@ -49,7 +49,7 @@ for program in nginx caddy faketime spin; do
   command -v $program >/dev/null || echo "NOTE: $program is missing: its test will be SKIPPED. On Debian: apt-get install $program"
 done
 wait
-if [ "$HYPOTHESIS_PROFILE" = nightly ]; then # a cluster of PostgreSQL that looks after itself
+if [ "$HYPOTHESIS_PROFILE" = nightly ] || [ "$HYPOTHESIS_PROFILE" = weekly ]; then # a cluster of PostgreSQL that looks after itself
   if ! command -v patroni >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "installing Patroni and etcd ..."
     apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends patroni python3-etcd etcd-server >/dev/null

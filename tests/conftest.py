@@ -18,13 +18,15 @@ from hypothesis import HealthCheck, Phase, settings
 
 from tests.interop.node import NodePeers
 from tests.processes import Process, Server, command
-from tests.profiles import PROFILE, sample
+from tests.profiles import PROFILE, parted, sample
 
 # Images for containers set this; here it would compile the service again for each of hundreds of processes.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 gc.disable()  # while tests are collected
 
+_LEFT = pytest.StashKey[int]()
+"""How many tests were left to a later profile."""
 _GIVEN = {"server", "own_server", "service", "target", "js"}
 """Fixtures that are processes."""
 _QUIET = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
@@ -55,13 +57,39 @@ def pytest_itemcollected(item):
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items):
-    """Files with slow tests first, so that no worker is left alone with one of them at the end."""
+def pytest_collection_modifyitems(config, items):
+    """Leave to a later profile what is its, and have files with slow tests first.
+
+    So no worker is left alone with one of them at the end.
+    """
     twice = [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]
     if twice:
         raise pytest.UsageError(f"workers would run one of several tests of the same name only: {twice}")
+    if not any("::" in each for each in config.args):  # who names a test means it
+        items[:], left = parted(items)
+        config.stash[_LEFT] = len(left)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_sessionfinish(session):
+    """Tell the process that started this worker how many tests were left to a later profile."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left"] = session.config.stash.get(_LEFT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Hear it. All workers have left the same."""
+    node.config.stash[_LEFT] = getattr(node, "workeroutput", {}).get("left", 0)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Say how many, so that nothing is left out in silence."""
+    if left := config.stash.get(_LEFT, 0):
+        terminalreporter.write_line(
+            f"{left} more tests are left to `make nightly` and `make weekly` (tests/profiles.py)"
+        )
 
 
 def pytest_collection_finish():

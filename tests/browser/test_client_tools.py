@@ -78,6 +78,7 @@ def test_a_tab_that_is_loaded_again_between_call_and_result_calls_the_tool_again
     assert calls(page) == 1
 
 
+@pytest.mark.nightly
 def test_a_tab_that_is_closed_while_it_has_the_call_is_followed_by_another_one(browser, chat):
     url = chat()
     first = browser.page(url)

@@ -15,7 +15,6 @@ from crdt_sessions import connect
 from crdt_sessions.client.artifact_editor import ArtifactEditor
 from tests.browser.chromium import PHONE, needs_chromium
 from tests.processes import PATIENCE, ROOT
-from tests.profiles import NIGHTLY
 
 PAGE = ROOT / "examples/editors"
 pytestmark = [
@@ -35,8 +34,9 @@ SAYS = """(() => {
   for (const caret of box.querySelectorAll('%s, .ql-cursors, .lexical-carets, .cm-gutters, textarea, .margin')) caret.remove()
   return box.textContent.replace(/[\\u2060\\u200b\\ufeff]/g, '').replaceAll('\\u00a0', ' ').includes('%s')
 })()"""
-TRIED = list(CARETS) if NIGHTLY else ["codemirror", "quill", "monaco", "tiptap"]
-"""The others have the bindings of these."""
+_IN_CI = ("codemirror", "tiptap")
+"""One for code, and one for rich text."""
+TRIED = [pytest.param(each, marks=() if each in _IN_CI else pytest.mark.nightly) for each in CARETS]
 WRITABLE = "#editor :is([contenteditable=true], textarea)"
 DRAWN = """(() => {
   const named = each => each.textContent + getComputedStyle(each, '::after').content
@@ -155,6 +155,7 @@ def test_two_people_and_an_agent_write_and_what_the_agent_did_is_undone(table, r
 
 
 @pytest.mark.parametrize("table", ["lexical"], indirect=True)
+@pytest.mark.nightly
 def test_lexical_has_text_carets_and_undo_of_its_own(table):
     table.ann.do("fill", WRITABLE, "Hello from Ann")
     table.both_say("Hello from Ann")

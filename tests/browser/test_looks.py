@@ -80,6 +80,7 @@ def test_header_and_composer_fit_a_phone_whatever_the_names_and_offline(browser,
     page.close()
 
 
+@pytest.mark.nightly
 def test_cards_are_as_wide_as_the_composer(browser, room):
     holder = room.ask()
     holder.say("A word. " * 400)
@@ -289,6 +290,7 @@ def test_who_is_not_asked_sees_that_and_why(browser, room):
     bob.close()
 
 
+@pytest.mark.nightly
 def test_a_viewer_is_told_so_and_is_offered_nothing_that_would_be_refused(browser, guarded_room):
     room = guarded_room
     holder = room.ask()
@@ -360,6 +362,7 @@ def test_who_is_not_known_is_asked_to_sign_in(browser, guarded_room):
     page.close()
 
 
+@pytest.mark.nightly
 def test_a_token_that_is_revoked_while_one_looks_asks_for_another_one(browser, guarded_room):
     room = guarded_room
     page = browser.page(room.url(token("rita", "owner", name="Rita")))
@@ -369,6 +372,7 @@ def test_a_token_that_is_revoked_while_one_looks_asks_for_another_one(browser, g
     page.close()
 
 
+@pytest.mark.nightly
 def test_a_session_that_one_may_not_make_is_said_not_to_be_there(browser, strict):
     page = browser.page(f"{strict.url}/?session=nowhere#token={token('vera', 'viewer')}")
     page.see('.state[data-kind="missing"]')
@@ -376,6 +380,7 @@ def test_a_session_that_one_may_not_make_is_said_not_to_be_there(browser, strict
     page.close()
 
 
+@pytest.mark.nightly
 def test_a_token_for_other_sessions_opens_none_of_this(browser, guarded_room):
     page = browser.page(guarded_room.url(token("ann", "owner", sessions=["other-*"])))
     page.see('.state[data-kind="forbidden"]')
@@ -413,6 +418,7 @@ def test_a_session_that_ends_while_one_looks_says_so(browser, room):
     page.close()
 
 
+@pytest.mark.nightly
 def test_what_is_too_large_is_kept_as_a_copy(browser, guarded_room):
     page = browser.page(guarded_room.url(token("ann", "owner", name="Ann")))
     page.see(".composer")
@@ -426,6 +432,7 @@ def test_what_is_too_large_is_kept_as_a_copy(browser, guarded_room):
     page.close()
 
 
+@pytest.mark.nightly
 def test_a_copy_of_a_session_that_was_made_anew_is_not_mixed_with_it(browser, room):
     page = browser.page(room.url(**{"as": "Ann"}))
     page.see(".composer")
@@ -469,6 +476,7 @@ def test_a_service_that_is_away_is_said_at_the_first_load_and_later(browser, roo
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.sampled(2)
 def test_everything_can_be_read_and_has_a_label(browser, room, scheme):
     holder = room.ask("A question")
     holder.say("Thinking\n" * 30, "reasoning")

@@ -13,7 +13,6 @@ import pytest
 from crdt_sessions import connect
 from tests.postgres import VERSIONS, needs_postgres, shared_server
 from tests.processes import PATIENCE, Server, all_gone, attempts, command
-from tests.profiles import NIGHTLY
 
 pytestmark = [pytest.mark.processes, needs_postgres]
 
@@ -91,7 +90,7 @@ def test_all_end_in_order_with_the_one_that_looks_after_them(service):
     assert not folder.exists()
 
 
-@pytest.mark.skipif(not NIGHTLY, reason="four more starts of a service, for what the kernel does")
+@pytest.mark.nightly  # four more starts of a service, for what the kernel does
 def test_workers_end_when_the_one_that_looks_after_them_is_killed(database):
     again = Server(shared_server(VERSIONS[-1]).url(database), *FLAGS)
     workers = pids(again)

@@ -48,7 +48,7 @@ def engine_with(owed):
     return Broken
 
 
-@pytest.mark.parametrize("owed", [NoBroadcast, NoResync, EarlyAck])
+@pytest.mark.parametrize("owed", [NoBroadcast, NoResync, pytest.param(EarlyAck, marks=pytest.mark.nightly)])
 def test_a_broken_engine_is_noticed(owed: type[Owed]) -> None:
     engine = engine_with(owed)
     machine = broken(lambda: SimNetwork(engine_class=engine))

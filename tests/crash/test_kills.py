@@ -3,7 +3,7 @@
 A fleet of Python and JavaScript peers writes all the time. After each death: every acknowledged message is in the
 database, the database is whole, and in the end all live replicas and a fresh one are equal.
 
-A few dozen kills in CI, a thousand in the nightly profile (tests/profiles.py).
+A few dozen kills in CI, a thousand in the weekly profile (tests/profiles.py).
 """
 
 import asyncio

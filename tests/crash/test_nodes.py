@@ -54,7 +54,7 @@ async def test_nothing_acknowledged_is_lost_whatever_dies(pair, disk, tmp_path, 
             return
 
 
-@pytest.mark.skipif(not NIGHTLY, reason="another two servers")
+@pytest.mark.nightly  # another two servers
 async def test_what_a_standby_had_not_seen_is_told_and_brought_back_by_those_who_wrote_it(tmp_path):
     """Its clients are connected, so the document is whole again; the log says what the store had lost."""
     pair = Pair(programs_of(VERSIONS[-1]), quorum=False)

@@ -11,13 +11,13 @@ from tests.crash.nodes import World
 from tests.crash.patroni import MISSING, Patroni
 from tests.postgres import VERSIONS
 from tests.processes import attempts
-from tests.profiles import NIGHTLY, sample
+from tests.profiles import sample
 
 pytestmark = [
     pytest.mark.crash,
     pytest.mark.slow,
     pytest.mark.timeout(7200),
-    pytest.mark.skipif(not NIGHTLY, reason="three servers, and minutes until they notice"),
+    pytest.mark.nightly,  # three servers, and minutes until they notice
     pytest.mark.skipif(bool(MISSING), reason=f"no {' and '.join(MISSING)}: apt-get install patroni etcd-server"),
     pytest.mark.skipif(15 not in VERSIONS, reason="no PostgreSQL 15"),
 ]

@@ -68,6 +68,7 @@ async def killed_in_mid_answer(server, start, name, asked):
 
 
 @pytest.mark.parametrize("how", ["restart", "by hand"])
+@pytest.mark.sampled(2)
 async def test_an_answer_that_begins_anew_reads_as_if_nothing_had_happened(server, how):
     def start():
         return agent(sys.executable, "-u", "-c", STORYTELLER, server.url, how)

@@ -40,6 +40,7 @@ async def ask(url, method, path, **options):
 
 
 @pytest.mark.parametrize("attempt", range(3))
+@pytest.mark.sampled(3)
 async def test_a_stop_under_load_is_orderly_and_in_time(tmp_path, attempt):
     flags = ("--default-agent", "", "--shutdown-s", "5", "--message-burst", "10000000", "--messages-per-s", "1000000")
     server = Server(tmp_path / "s.db", *flags, python=PYTHON)

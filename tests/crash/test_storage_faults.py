@@ -215,6 +215,7 @@ async def test_a_database_of_a_newer_release_is_left_as_it_is(tmp_path):
     assert server.database.read_bytes() == before
 
 
+@pytest.mark.nightly
 async def test_a_second_service_on_the_same_database_is_refused(tmp_path):
     server = Server(tmp_path / "s.db", *FLAGS)
     try:
@@ -283,6 +284,7 @@ def damage_a_row(database):
 
 
 @pytest.mark.parametrize("damage", [damage_a_page, damage_a_row])
+@pytest.mark.sampled(2)
 async def test_a_damaged_session_is_in_quarantine_and_the_others_are_not(tmp_path, damage):
     server = await filled(tmp_path / "s.db")
     damage(server.database)
@@ -313,6 +315,7 @@ async def test_a_damaged_session_is_in_quarantine_and_the_others_are_not(tmp_pat
 
 
 @pytest.mark.parametrize("seed", range(6))
+@pytest.mark.sampled(6)
 async def test_a_torn_write_ahead_log_loses_what_its_peers_bring_back(tmp_path, seed):
     """A disk that lied about its flushes: the end of the log is cut off, or garbage.
 

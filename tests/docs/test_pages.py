@@ -92,7 +92,7 @@ def wheels(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.skipif(not sample("fresh"), reason="reads pages in empty environments in make nightly, or with FRESH=99")
+@pytest.mark.nightly
 def test_what_a_page_installs_is_all_it_needs(tmp_path, model, wheels):
     for page in [page for page in _PAGES if _runs(page)][: sample("fresh")]:
         folder = tmp_path / page.stem

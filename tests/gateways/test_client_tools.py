@@ -111,6 +111,7 @@ async def test_of_two_tabs_one_executes_the_tool(service, clients, room, transpo
 
 
 @pytest.mark.parametrize("transport", ["http", "websocket"])
+@pytest.mark.sampled(2)
 async def test_a_page_that_is_loaded_again_between_call_and_result(impatient, clients, room, transport):
     headers = {"X-Device-Id": room} if transport == "http" else {}
     options = {"transport": transport, "auto": "tools", "headers": headers}
@@ -303,6 +304,7 @@ async def test_a_tanstack_client_executes_the_tool_and_the_answer_goes_on(servic
 
 
 @pytest.mark.parametrize("mode", ["connect", "subscribe"])
+@pytest.mark.sampled(2)
 async def test_of_two_tanstack_tabs_one_executes_the_tool(service, clients, room, mode):
     tabs = [f"{room}-1", f"{room}-2"]
     clients("ts.open", name=tabs[0], url=service.url, thread=room, mode=mode, **PLACES)
@@ -335,6 +337,7 @@ async def test_a_tanstack_page_that_is_loaded_again_between_call_and_result(impa
 
 
 @pytest.mark.parametrize("mode", ["connect", "subscribe"])
+@pytest.mark.sampled(2)
 async def test_a_tanstack_page_that_dies_with_the_call_is_followed_by_one_that_waits(
     impatient, clients, mortal_page, room, mode
 ):

@@ -1,6 +1,6 @@
 """Mutated messages by the hundred thousand: the service, and a session beside, do not notice.
 
-A million in the nightly profile (tests/profiles.py).
+A million in the weekly profile (tests/profiles.py).
 """
 
 import json

@@ -87,6 +87,7 @@ def typing(count, client=7, size=10):
 
 
 @pytest.mark.parametrize("direct", ["--direct", "--no-direct"])
+@pytest.mark.sampled(2)
 async def test_a_flood_of_messages_is_slowed_down_and_loses_nothing(tmp_path, direct):
     async with serving(tmp_path, "--messages-per-s", "1000", "--message-burst", "500", direct) as server:
         frames = typing(6000)
@@ -322,6 +323,7 @@ async def test_a_flood_of_joins_and_resets_leaves_nothing_behind(tmp_path):
 
 
 @pytest.mark.parametrize("direct", ["--direct", "--no-direct"])
+@pytest.mark.sampled(2)
 async def test_no_extension_is_agreed_upon(tmp_path, direct):
     """Hypercorn would compress frames with 270 kB of memory a connection (docs/decisions/0012)."""
     async with serving(tmp_path, direct) as server, stock_peer(server, compression="deflate") as stock:
@@ -344,6 +346,7 @@ async def test_a_refused_peer_that_does_not_hang_up_is_hung_up_on(tmp_path):
         rude.close()
 
 
+@pytest.mark.nightly
 async def test_memory_is_back_after_a_thousand_connections_and_three_hundred_sessions(tmp_path):
     async with serving(tmp_path, "--idle-unload-s", "0") as server:
 

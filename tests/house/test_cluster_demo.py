@@ -13,13 +13,12 @@ from examples import cluster_demo
 from examples.scripted_model import WEEKEND
 from tests.postgres import needs_postgres
 from tests.processes import PATIENCE, ROOT, Process, all_gone, free_port
-from tests.profiles import NIGHTLY
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
 
 @needs_postgres
-@pytest.mark.skipif(not NIGHTLY, reason="a dozen processes")
+@pytest.mark.nightly  # a dozen processes
 @pytest.mark.parametrize("balancer", ["haproxy", "python"])
 async def test_every_node_may_be_killed_while_the_answer_is_written(balancer):
     port = free_port()

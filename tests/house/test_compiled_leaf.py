@@ -10,11 +10,10 @@ import pytest
 
 from scripts.compile_leaf import LEAF
 from tests.processes import ROOT
-from tests.profiles import NIGHTLY
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not NIGHTLY, reason="half a minute of a processor: runs in make nightly"),
+    pytest.mark.nightly,  # half a minute of a processor
     pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler; on Debian: apt-get install gcc"),
 ]
 BUILD_S = 1200

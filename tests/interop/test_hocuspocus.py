@@ -7,7 +7,7 @@ from tests.access.conftest import TOKENS, bearer, guarded, token
 from tests.interop.node import needs_node
 
 pytestmark = [pytest.mark.interop, needs_node]
-VERSIONS = pytest.mark.parametrize("version", [2, 3, 4])
+VERSIONS = pytest.mark.parametrize("version", [4, 3, 2])
 
 
 class Providers:
@@ -83,6 +83,7 @@ def guarded_providers(js, strict, version, room):
 
 
 @VERSIONS
+@pytest.mark.sampled(3)
 def test_many_documents_on_one_socket_are_apart(providers, js):
     providers.socket("shared")
     names = [f"{providers.room} {n}" for n in range(10)]
@@ -116,6 +117,7 @@ def test_the_same_document_is_there_twice_on_one_socket(providers, js):
 
 
 @VERSIONS
+@pytest.mark.sampled(3)
 def test_presence_comes_and_goes(providers, js):
     for peer in ("a", "b"):
         providers.attach(peer, state={"name": peer})
@@ -127,6 +129,7 @@ def test_presence_comes_and_goes(providers, js):
 
 
 @VERSIONS
+@pytest.mark.sampled(3)
 def test_forcing_a_sync_is_counted_like_everything_else(providers, js):
     providers.attach("a")
     providers.settled("a")
@@ -139,6 +142,7 @@ def test_forcing_a_sync_is_counted_like_everything_else(providers, js):
 
 
 @VERSIONS
+@pytest.mark.sampled(3)
 def test_a_storm_of_reconnects_and_a_large_document_lose_nothing(providers, js):
     peers = [f"p{n}" for n in range(8)]
     for peer in peers:
@@ -159,6 +163,7 @@ def test_a_storm_of_reconnects_and_a_large_document_lose_nothing(providers, js):
 
 
 @VERSIONS
+@pytest.mark.sampled(3)
 def test_what_was_counted_as_synced_survives_a_kill_and_the_rest_is_brought_again(own_server, js, version):
     providers = Providers(js, own_server, version)
     providers.attach("a")
@@ -187,6 +192,7 @@ def test_what_was_counted_as_synced_survives_a_kill_and_the_rest_is_brought_agai
 
 
 @VERSIONS
+@pytest.mark.sampled(3)
 def test_a_refused_change_is_told_and_poisons_nothing(guarded_providers, js):
     """Also at the next load, as with y-indexeddb; and what was refused counts once its author may write."""
     providers, http = guarded_providers
@@ -214,7 +220,8 @@ def test_a_refused_change_is_told_and_poisons_nothing(guarded_providers, js):
     js.until(lambda dump: "mine" in dump["draft"], command="dump", peer="owner")
 
 
-@pytest.mark.parametrize("version", [3, 4])
+@pytest.mark.parametrize("version", [4, 3])
+@pytest.mark.sampled(3)
 def test_a_token_is_renewed_while_the_connection_lasts(guarded_providers, js):
     providers, _ = guarded_providers
     providers.attach("ann", tokens=[token("ann", "editor", ttl_s=4), token("ann", "editor")])
@@ -226,6 +233,7 @@ def test_a_token_is_renewed_while_the_connection_lasts(guarded_providers, js):
 
 
 @VERSIONS
+@pytest.mark.sampled(3)
 def test_a_token_that_has_ended_is_asked_for_at_the_next_connection(guarded_providers, js):
     providers, _ = guarded_providers
     brief = token("ann", "editor", ttl_s=2)
@@ -238,6 +246,7 @@ def test_a_token_that_has_ended_is_asked_for_at_the_next_connection(guarded_prov
 
 
 @VERSIONS
+@pytest.mark.sampled(3)
 def test_one_document_is_refused_and_another_one_of_the_socket_is_not(guarded_providers, js):
     providers, _ = guarded_providers
     providers.socket("shared")

@@ -66,6 +66,7 @@ def service(tmp_path):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.sampled(2)
 async def test_live_replicas_agree_behind_a_bad_network(service, js, name):
     async with (
         Proxy(service.port, NETWORKS[name], seed=5) as proxy,
@@ -85,6 +86,7 @@ async def test_live_replicas_agree_behind_a_bad_network(service, js, name):
 
 
 @pytest.mark.parametrize("one_way", [False, True])
+@pytest.mark.sampled(2)
 async def test_live_replicas_agree_after_the_network_was_cut_in_the_middle(service, js, one_way):
     """Half-open connections: nothing is closed, and nothing arrives, in both directions or in one."""
     async with (

@@ -78,6 +78,7 @@ def test_presence_of_a_dropped_client_goes_and_of_a_returning_one_stays(server, 
 
 @needs_node
 @pytest.mark.parametrize("version", [3, 2, 1])
+@pytest.mark.sampled(3)
 def test_a_viewer_that_shows_itself_later_is_seen_and_goes_on_seeing(server, js, version, room):
     def seen(peer, *names):
         js.until(
@@ -101,6 +102,7 @@ def test_a_viewer_that_shows_itself_later_is_seen_and_goes_on_seeing(server, js,
 
 @needs_node
 @pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.sampled(3)
 def test_whatever_clients_of_three_versions_do_in_the_end_all_see_who_is_here(server, js, seed, room):
     random = Random(seed)
     names, here, shown = [f"p{n}" for n in range(6)], set(), {}
@@ -153,6 +155,7 @@ def test_whatever_clients_of_three_versions_do_in_the_end_all_see_who_is_here(se
         ("a%3Fb%2525", "a?b%25"),
     ],
 )
+@pytest.mark.sampled(3)
 def test_session_names_with_odd_characters_work(server, js, room, name, version):
     js("open", peer=room, url=server.ws, room=room, version=version)
     js.synced(room)

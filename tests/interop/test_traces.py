@@ -122,7 +122,7 @@ def _any(reader):
 
 
 async def test_the_conformance_data_passes_through_wire_engine_and_store(tmp_path):
-    """Randomised histories of real Yjs, all of them in the nightly profile: what a reader is sent, and what is stored, is what they end as."""
+    """Randomised histories of real Yjs, all of them in the weekly profile: what a reader is sent, and what is stored, is what they end as."""
     count = 0
     async with SqliteStore(tmp_path / "s.db") as store:
         for batch in batched(islice(_cases(), None, None, HISTORIES // sample("histories")), 200):

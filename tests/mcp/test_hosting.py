@@ -82,6 +82,7 @@ async def test_an_answer_that_is_thrown_away_leaves_nothing_behind(monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
+@pytest.mark.sampled(2)
 async def test_a_service_stops_while_clients_wait(tmp_path, mode):
     server = Server(tmp_path / "s.db", "--default-agent", "")
 

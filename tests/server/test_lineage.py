@@ -53,7 +53,7 @@ def said(js, peer):
 
 
 @needs_node
-@pytest.mark.parametrize("version", [3, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("version", [3, pytest.param(2, marks=pytest.mark.nightly)])
 def test_tabs_are_told_and_can_go_on_when_the_first_database_is_back(world, js, version):
     js("open", peer="tab", url=world.ws, room="room", version=version)
     js.synced("tab")
@@ -84,6 +84,7 @@ def test_tabs_are_told_and_can_go_on_when_the_first_database_is_back(world, js, 
 
 @needs_node
 @pytest.mark.parametrize("version", [3, 2, 1])
+@pytest.mark.sampled(3)
 def test_what_a_tab_writes_the_moment_it_is_connected_goes_to_its_own_session_or_nowhere(world, js, version):
     """The update comes before anything that tells whose it is: it has a client ID of its own, and needs nothing."""
     js("open", peer="tab", url=world.ws, room="room", version=version)

@@ -20,7 +20,7 @@ from crdt_sessions_server import cli, service
 from crdt_sessions_server.arguments import parse
 from crdt_sessions_server.settings import Settings
 from crdt_sessions_server.settings_check import check_settings
-from tests.postgres import every_version, shared_server
+from tests.postgres import every_version, every_version_in_ci, shared_server
 from tests.processes import PATIENCE, Server
 
 pytestmark = pytest.mark.processes
@@ -67,7 +67,7 @@ async def test_a_node_goes_by_the_databases_clock(database, monkeypatch):
         assert abs(node.registry.clock.now() - time.time_ns() // 1_000_000) < hour_ns // 2_000_000
 
 
-@every_version
+@every_version_in_ci
 async def test_what_was_acknowledged_survives_kills_and_another_node_takes_over(database, tmp_path):
     first = Server(database, *FLAGS)
     try:

@@ -1,7 +1,7 @@
 """The fence as a model: spin tries orders of events of nodes and sessions, and finds no mistake.
 
 With a mistake in it, it finds that one. Two nodes and one session are tried in every order; three and two are too many
-for that, and as many as there is memory for are tried by night.
+for that, and as many as there is memory for are tried once a week.
 """
 
 import shutil
@@ -9,8 +9,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from tests.profiles import NIGHTLY
 
 pytestmark = [
     pytest.mark.slow,
@@ -47,7 +45,7 @@ def test_nothing_goes_wrong_in_any_order(tmp_path):
     assert "Search not completed" not in said, said
 
 
-@pytest.mark.skipif(not NIGHTLY, reason="half an hour")
+@pytest.mark.weekly  # half an hour
 @pytest.mark.timeout(7200)
 def test_nothing_goes_wrong_among_three_nodes_and_two_sessions(tmp_path):
     said = tried(tmp_path, (), "-O2", "-DBITSTATE", "-DMEMLIM=4000")

@@ -7,14 +7,14 @@ import pytest
 
 from tests.interop.node import NodePeers
 from tests.processes import Server
-from tests.profiles import sample
+from tests.profiles import NIGHTLY
 from tests.streams.node import JS, needs_node
 
 pytestmark = [pytest.mark.interop, pytest.mark.crash, needs_node]
 
 WORDS, CUTS = 20, 10
 PATIENT_S = 2.0
-LIVE = ("sse", "long-poll") if sample("deaths") >= 40 else ("sse",)
+LIVE = ("sse", "long-poll") if NIGHTLY else ("sse",)
 
 
 class Writer:
@@ -50,7 +50,7 @@ class Writer:
 def test_what_a_reader_has_seen_is_kept_and_all_have_the_same_in_the_end(tmp_path, live):
     clients, rng = NodePeers(JS / "clients.mjs"), random.Random(live)
     server = Server(tmp_path / "s.db", "--long-poll-s", 1)
-    kills = set(rng.sample(range(2, WORDS), 1 if sample("deaths") < 40 else 5))
+    kills = set(rng.sample(range(2, WORDS), 5 if NIGHTLY else 1))
     cuts = [rng.randrange(WORDS) for _ in range(CUTS)]
     try:
         writer = Writer(clients, server.url)
