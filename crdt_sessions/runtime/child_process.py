@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from crdt_sessions.errors import StorageError
-from crdt_sessions.runtime.sandbox_process import DIED, GIVE_UP, patience_for
+from crdt_sessions.runtime.sandbox_process import DIED, GIVE_UP, WAKE, patience_for
 
 _log = logging.getLogger("crdt_sessions.sandbox")
 _START_S, _FUNERAL_S = 60.0, 1.0
@@ -34,6 +34,7 @@ class ChildProcess:
         self._memory = memory_bytes
         self._patience = patience_s
         self._child: asyncio.subprocess.Process | None = None
+        self._loaded = False
         self._turn = asyncio.Lock()
         self.mirrors: dict[str, int] = {}
         """Bytes of each mirror; the one used last is at the end."""
@@ -48,7 +49,7 @@ class ChildProcess:
             ChildDied: the process did not answer.
         """
         async with self._turn:
-            child = await self._started()
+            child = await self._ready()
             assert child.stdin is not None
             assert child.stdout is not None
             requests = prepare()
@@ -89,21 +90,32 @@ class ChildProcess:
     async def _started(self) -> asyncio.subprocess.Process:
         if self._child is None or self._child.returncode is not None:
             self.mirrors.clear()
+            self._loaded = False
             self._child = await asyncio.create_subprocess_exec(
                 sys.executable, "-c", self._program, str(self._memory), str(self._patience), str(self._niceness),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             )  # fmt: skip
-            assert self._child.stdout is not None
-            try:
-                async with asyncio.timeout(_START_S):
-                    await _read(self._child.stdout)
-            except (TimeoutError, asyncio.IncompleteReadError) as error:
-                await self._bury()
-                raise StorageError("the sandbox process does not start; see the system's log") from error
         return self._child
 
+    async def _ready(self) -> asyncio.subprocess.Process:
+        """Return the process once it has loaded what it needs. No request is charged with the time that takes."""
+        child = await self._started()
+        if not self._loaded:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            try:
+                async with asyncio.timeout(_START_S):
+                    child.stdin.write(WAKE)
+                    await child.stdin.drain()
+                    await _read(child.stdout)
+            except (OSError, asyncio.IncompleteReadError) as error:
+                await self._bury()
+                raise StorageError("the sandbox process does not start; see the system's log") from error
+            self._loaded = True
+        return child
+
     async def start(self) -> None:
-        """Start the process now, so that the first request need not wait for it."""
+        """Start the process now. It loads what it needs when it is first asked, or at leisure."""
         async with self._turn:
             await self._started()
 

@@ -39,8 +39,26 @@ from crdt_sessions.sync import Harmless
 from crdt_sessions.wire import EMPTY_UPDATE
 from crdt_sessions.wire.varint import Reader, decode_state_vector
 
-PROGRAM = f"import runpy; runpy.run_path({sandbox_process.__file__!r}, run_name='__main__')"
-"""The code that the processes run. As a module of this package it would first import the whole package."""
+_LEISURE_S = 5.0
+"""A process that nobody has asked loads what it needs after so long: by then the service has started."""
+
+
+def _program(leisure_s: float = _LEISURE_S) -> str:
+    """Return the code that a process runs: it waits to be asked, for *leisure_s* seconds at most, and loads the rest.
+
+    A process group of its own: it can be killed together with its forks, and Ctrl-C reaches only the service. Not a
+    session of its own: Linux shares the processor among sessions, and one may wait for seconds if others are busy.
+    The rest is not imported as a module of this package, which would first import the whole package.
+    """
+    return (
+        "import os, select; os.setpgid(0, 0); os.environ['PYDANTIC_DISABLE_PLUGINS'] = '__all__'; "
+        f"select.select([0], [], [], {leisure_s}); "
+        f"import runpy; runpy.run_path({sandbox_process.__file__!r}, run_name='__main__')"
+    )
+
+
+PROGRAM = _program()
+"""The code that the processes run."""
 
 _log = logging.getLogger("crdt_sessions.sandbox")
 _QUICK_S, _PATIENT_S, _FOLD_S = 1.0, 5.0, 300.0

@@ -53,6 +53,8 @@ and FORGET drops it. Without a mirror, LOAD makes a document of rows, FOLD folds
 update that restores an earlier state. TASTE and LOOK carry the lineage that the update must have, then the update."""
 FINE, MALFORMED, HARMFUL, DIED, FOREIGN = range(5)
 """The answers. DIED comes from the parent; FOREIGN carries the lineage of the update."""
+WAKE = bytes(4)
+"""A frame that asks for nothing. Its coming has a process load what it needs."""
 GIVE_UP = signal.SIGUSR1
 """Sent to the parent: it must kill the worker."""
 
@@ -106,9 +108,6 @@ def patience_for(patience_s: float, size: int) -> float:
 
 def main() -> None:
     """Answer requests until standard input ends, and replace the worker whenever it dies."""
-    # A process group of its own: it can be killed together with its forks, and Ctrl-C reaches only the service. Not a
-    # session of its own: Linux shares the processor among sessions, and one may wait for seconds if others are busy.
-    os.setpgid(0, 0)
     os.nice(int(sys.argv[3]))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the library prints its panics
     _write(varuint(FINE))  # ready: no request is charged with the time it took to start
@@ -131,6 +130,8 @@ def _work(patience_s: float) -> None:
     mirrors: dict[str, _Mirror] = {}
     while head := os.read(_IN, _LENGTH_BYTES):
         body = _read(int.from_bytes(head + _read(_LENGTH_BYTES - len(head)), "big"))
+        if not body:
+            continue  # WAKE
         signal.setitimer(signal.ITIMER_PROF, patience_for(patience_s, len(body)))  # when it expires, the worker dies
         signal.alarm(_ORPHAN_S)  # ends the worker if the service is gone; it would have ended us long ago
         _write(_answer(mirrors, Reader(body)))

@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+import subprocess
+import sys
 
 import pytest
 from pycrdt import Doc, Map, Text, merge_updates
@@ -13,7 +15,9 @@ from crdt_sessions.model import SessionDoc, extent_of, seed
 from crdt_sessions.model.parts import TextPart
 from crdt_sessions.model.values import Author, MessageHead
 from crdt_sessions.runtime import Sandbox, SessionRegistry
-from crdt_sessions.runtime.sandbox import PROGRAM
+from crdt_sessions.runtime.child_process import ChildProcess
+from crdt_sessions.runtime.sandbox import PROGRAM, _program
+from crdt_sessions.runtime.sandbox_process import FINE, LOAD, request
 from crdt_sessions.runtime.shadow import ShadowDocument
 from crdt_sessions.storage import Row
 from crdt_sessions.testing import MemoryChannel, settle
@@ -653,3 +657,40 @@ async def test_a_session_that_kills_again_and_again_is_not_looked_at_for_a_while
     with pytest.raises(PanickedUpdate):
         await session.take(sandbox, writing("KILL"))
     assert sandbox.deaths == deaths + 2, "the second time on a mirror that was made for it"
+
+
+def test_a_process_that_waits_has_imported_hardly_anything():
+    waiting, _ = _program(leisure_s=0).split("; import runpy")
+    done = subprocess.run(
+        [sys.executable, "-c", f"{waiting}; import sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not {"asyncio", "crdt_sessions", "pycrdt", "pydantic", "typing", "importlib.metadata"} & set(
+        done.stdout.split()
+    )
+
+
+async def test_a_process_that_is_asked_loads_what_it_needs():
+    process = ChildProcess("asked", 2 * 1024**3, 5.0, _program(leisure_s=1e6))
+    await process.start()
+    answered, _ = await process.ask(lambda: [request(LOAD, "", [])])
+    assert answered == FINE
+    await process.stop()
+
+
+async def test_a_process_that_is_not_asked_loads_at_leisure():
+    process = ChildProcess("at leisure", 2 * 1024**3, 5.0, _program(leisure_s=0))
+    await process.start()
+    frame = await asyncio.wait_for(process._child.stdout.readexactly(4), PATIENCE)
+    assert int.from_bytes(frame, "big") == 1, "it says that it is ready"
+    await process.stop()
+
+
+async def test_a_process_that_cannot_start_is_nobodys_harm():
+    process = ChildProcess("broken", 2 * 1024**3, 5.0, "raise SystemExit(3)")
+    for _ in range(2):
+        with pytest.raises(StorageError, match="does not start"):
+            await process.ask(lambda: [request(LOAD, "", [])])
+    await process.stop()
