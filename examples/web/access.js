@@ -36,7 +36,7 @@ export async function whoami (session) {
       sessionStorage.setItem(KNOWN, JSON.stringify({ session, answer }))
       return { known: answer }
     }
-    if ([401, 403].includes(response.status)) return { refused: { status: response.status, detail: answer.detail } }
+    if ([401, 403].includes(response.status)) return { refused: { status: response.status, detail: answer.why ?? answer.what ?? answer.detail } } // without what programs should do
   } catch { /* no connection, or something else than the service answers there */ }
   const last = JSON.parse(sessionStorage.getItem(KNOWN) ?? 'null')
   return { known: last?.session === session ? last.answer : null }

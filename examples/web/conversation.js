@@ -146,6 +146,7 @@ export function messages (doc) {
       by: message.get('by'),
       run: run instanceof Y.Map ? { id: message.get('runId'), ...run.toJSON() } : undefined,
       asked: asked.get(id),
+      stopped: runs.get(`run-${id}`)?.get?.('cancel') !== undefined, // before the service had it
       parts: jsonOf(message),
       children: childrenOf(message.get('runId') ?? asked.get(id)?.id) // an agent may ask others before it writes
     })

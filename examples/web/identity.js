@@ -5,6 +5,14 @@ const ANIMALS = ['Otter', 'Heron', 'Lynx', 'Wren', 'Badger', 'Fox', 'Seal', 'Owl
 const OTHERS = ['Ann', 'Bob', 'Carol', 'Dan', 'Eve']
 const KEY = 'crdt-sessions/me'
 
+const LONGEST_NAME = 40
+
+/** A name that is not too long to show; one that was cut says so. */
+export function shortened (name) {
+  const letters = [...name.trim()]
+  return letters.length > LONGEST_NAME ? `${letters.slice(0, LONGEST_NAME - 1).join('').trim()}…` : letters.join('')
+}
+
 const any = list => list[Math.floor(Math.random() * list.length)]
 const kept = storage => JSON.parse(storage.getItem(KEY) ?? 'null')
 
@@ -16,7 +24,7 @@ function named (as) {
 
 /** Who this tab's person is: the one the address names, the one it was before, or the one of this browser. */
 export function person () {
-  const as = new URLSearchParams(location.search).get('as')?.trim().slice(0, 40)
+  const as = shortened(new URLSearchParams(location.search).get('as') ?? '')
   const here = kept(sessionStorage)
   if (here && (!as || here.as === as)) return here // also renamed
   const found = as ? named(as) : kept(localStorage) ?? { id: crypto.randomUUID(), name: `${any(ADJECTIVES)} ${any(ANIMALS)}`, color: any(COLORS) }

@@ -1,7 +1,7 @@
 // Who is here, this tab first; and what people are called, wherever only an id is known.
 import { html, nothing } from 'lit-html'
 import { repeat } from 'lit-html/directives/repeat.js'
-import { COLORS, addressOfAnother, remember } from './identity.js'
+import { COLORS, addressOfAnother, remember, shortened } from './identity.js'
 
 const UNSAID = /^[0-9a-f]{8}-[0-9a-f]{4}-/i // an id that a browser made up
 
@@ -47,12 +47,12 @@ const initials = name => name.split(/\s+/).map(word => [...word][0]).slice(0, 2)
 
 function own (session, me, rights) {
   const rename = event => {
-    me.name = event.target.value.trim() || me.name
+    me.name = event.target.value = shortened(event.target.value) || me.name
     remember(me)
     session.announce('user', { ...session.provider.awareness.getLocalState().user, name: me.name })
   }
   if (rights.identified) return html`<b>${me.name}</b>`
-  return html`<input class="name" .value=${me.name} @change=${rename} aria-label="Your name" maxlength="40">`
+  return html`<input class="name" .value=${me.name} @change=${rename} aria-label="Your name">`
 }
 
 /** What somebody is busy with, in the words of everyday. */

@@ -45,11 +45,12 @@ function words (state, name, retry) {
     case 'sign-in':
       return ['Who are you?', html`<p>This service lets in only people it knows. Paste the token you were given; it is kept for this tab.</p>${form}`]
     case 'bad-token':
-      return ['This token was refused', html`<p class="detail">${state.detail}</p><p>Ask whoever runs the service for another one.</p>${form}`]
+      return ['This token was refused', html`<p class="detail">${sentence(state.detail)}</p>
+        <p>Open the link that you were given once more, or paste another token. Whoever runs the service can make you one.</p>${form}`]
     case 'expired':
       return ['Your sign-in has expired', html`<p>Sign in again to go on.${state.unsynced ? ` ${count(state.unsynced)} on this device not synced; they are sent then.` : ''}</p>${form}`]
     case 'forbidden':
-      return ['You may not open this session', html`<p class="detail">${state.detail}</p><p>Somebody who owns it can let you in.</p>${form}${elsewhere}`]
+      return ['You may not open this session', html`<p class="detail">${sentence(state.detail)}</p><p>Somebody who owns it can let you in.</p>${form}${elsewhere}`]
     case 'missing':
       return ['There is no such session', html`<p>Nobody has begun “${name}” yet, and your role may not make new sessions.</p>
         <p><button type="button" @click=${() => location.reload()}>Look again</button></p>${elsewhere}`]
@@ -64,9 +65,12 @@ function words (state, name, retry) {
     case 'opening':
       return [`Opening ${name}…`, nothing]
     default:
-      return ['The service refused this page', html`<p class="detail">${state.detail}</p>${elsewhere}`]
+      return ['The service refused this page', html`<p class="detail">${sentence(state.detail)}</p>${elsewhere}`]
   }
 }
+
+/** What the service says in passing, as a sentence of its own. */
+const sentence = (text = '') => text && `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? '' : '.'}`
 
 const count = changes => changes === 1 ? '1 change is' : `${changes} changes are`
 

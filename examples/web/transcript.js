@@ -73,19 +73,32 @@ export class Transcript {
     return text ? html`<p class="note used">${text}</p>` : nothing
   }
 
+  /** Why the service has not got a message yet; '' if it is just on its way. */
+  get #unsent () {
+    const { session } = this.page
+    if (session.offline) return 'Not sent yet: you work offline'
+    return session.provider.synced ? '' : 'Not sent yet: waits for the network'
+  }
+
+  /** About a message that the service has not got yet. Who stops it does not want it answered. */
+  #leaving ({ id, stopped }) {
+    const why = this.#unsent
+    return html`<p class="actions">${why ? html`<span class="note">${why}</span>` : nothing}
+      ${stopped ? html`<span class="note">Will not be answered</span>` : this.#stop({ id: `run-${id}` })}</p>`
+  }
+
   /** About a question nobody has begun to answer yet. */
   #waiting (message) {
+    if (message.seq === undefined) return this.#leaving(message)
     const run = message.asked
-    if (run) {
-      if (run.status === 'failed') return html`<p class="error">Ended with an error: ${run.outcome?.error?.message ?? run.outcome?.reason}</p>`
-      if (run.due !== undefined && run.status === 'queued') {
-        const again = run.request?.schedule ? 'Asked again and again; next' : 'Waits until'
-        return html`<p class="actions"><span class="note">${again} ${new Date(run.due).toLocaleString()}</span>${this.#stop(run)}</p>`
-      }
-      if (run.status === 'cancelled') return html`<p class="actions"><span class="note">Stopped before an answer</span></p>`
-      return ACTIVE.includes(run.status ?? 'queued') ? html`<p class="actions"><span class="note">Queued: waits for ${run.request?.agent && run.request.agent !== '*' ? run.request.agent : 'an agent'}</span>${this.#stop(run)}</p>` : nothing
+    if (!run) return nothing
+    if (run.status === 'failed') return html`<p class="error">Ended with an error: ${run.outcome?.error?.message ?? run.outcome?.reason}</p>`
+    if (run.due !== undefined && run.status === 'queued') {
+      const again = run.request?.schedule ? 'Asked again and again; next' : 'Waits until'
+      return html`<p class="actions"><span class="note">${again} ${new Date(run.due).toLocaleString()}</span>${this.#stop(run)}</p>`
     }
-    return message.seq === undefined ? html`<p class="actions">${this.#stop({ id: `run-${message.id}` })}</p>` : nothing
+    if (run.status === 'cancelled') return html`<p class="actions"><span class="note">Stopped before an answer</span></p>`
+    return ACTIVE.includes(run.status ?? 'queued') ? html`<p class="actions"><span class="note">Queued: waits for ${run.request?.agent && run.request.agent !== '*' ? run.request.agent : 'an agent'}</span>${this.#stop(run)}</p>` : nothing
   }
 
   /** What the service knew of who sent a message, beside what the message says. */
@@ -98,7 +111,7 @@ export class Transcript {
 
   #message (message) {
     const { session, me, names } = this.page
-    const key = JSON.stringify([message.parts, message.run, message.children, message.asked, message.seq, message.by, this.#stamp])
+    const key = JSON.stringify([message.parts, message.run, message.children, message.asked, message.seq ?? [this.#unsent, message.stopped], message.by, this.#stamp])
     const known = this.#rendered.get(message.id)
     if (known?.key === key && known.doc === session.doc) return known.html
     const active = ACTIVE.includes(message.run?.status)

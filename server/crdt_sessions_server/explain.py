@@ -22,6 +22,8 @@ _PATTERNS = {
 }
 """What a value that does not match was to look like. A regular expression tells most people nothing."""
 _LEAST_LIKE = 0.6
+_OF_THE_NAME = "[key]"
+"""Pydantic's last step to a name in a table that is wrong, where the value may be right."""
 
 
 def near(word: str, known: Iterable[str]) -> str:
@@ -101,6 +103,9 @@ def explain(error: ValidationError, place: Callable[[Sequence[int | str]], str],
         if problem["type"] == "extra_forbidden":
             *above, name = path
             sentences[str(path)] = f"{place(above)}: there is no {name}{near(str(name), known)}"
+        elif path[-1] == _OF_THE_NAME:
+            *above, name, _ = path
+            sentences[str(path)] = f"{place(above)}: there is no {name}{near(str(name), _choices(problem['ctx']))}"
         else:
             sentences.setdefault(place(path), f"{place(path)} {why(problem)}")  # of a union, the first is enough
     return list(sentences.values())
@@ -126,8 +131,12 @@ def why(problem: ErrorDetails) -> str:
 
 
 def _not_among(context: Mapping[str, Any], value: object) -> str:
-    words = [word.strip("' ") for word in str(context["expected"]).replace(" or ", ",").split(",")]
+    words = _choices(context)
     return f"must be {listed(words)}{_shown(value)}{near(value, words) if isinstance(value, str) else ''}"
+
+
+def _choices(context: Mapping[str, Any]) -> list[str]:
+    return [word.strip("' ") for word in str(context["expected"]).replace(" or ", ",").split(",")]
 
 
 def _shown(value: object) -> str:

@@ -136,7 +136,7 @@ async def _serve(
         connection=service.cluster.connection if service.cluster is not None else SocketConnection,
     ):
         announce(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
-        _log.info("WebSockets are served %s", "directly" if endpoints else "through Hypercorn")
+        _log.debug("WebSockets are served %s", "directly" if endpoints else "through Hypercorn")
         await stopping.wait()
         try:
             async with asyncio.timeout(settings.shutdown_s):

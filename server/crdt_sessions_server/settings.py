@@ -42,6 +42,8 @@ def _as_in(group: type, name: str) -> Any:
     return Field(declared.default, description=declared.metadata["text"], **declared.metadata["least"])
 
 
+Claim = Literal["sub", "exp", "iat", "jti", "name", "kind", "role", "tenant", "sessions", "agents"]
+"""What we call the claims of a token that mean something here."""
 PostgresUrl = Annotated[str, Field(pattern=r"^postgres(ql)?://")]
 
 
@@ -111,7 +113,7 @@ class Settings(BaseModel):
     jwks_file: Path | None = Field(None, description="This file holds those keys.")
     jwt_audience: str | None = Field(None, description="A token's aud must hold this.")
     jwt_issuer: str | None = Field(None, description="A token's iss must be this.")
-    jwt_claims: dict[str, str] = Field(
+    jwt_claims: dict[Claim, str] = Field(
         {},
         description='This says what the issuer calls our claims, such as {tenant = "org_id"}. It is given in the '
         "settings file, or as JSON in the environment.",
@@ -386,10 +388,11 @@ class Settings(BaseModel):
                 for each error, and names its place.
         """
         known = tuple(cls.model_fields)
-        tables = [name for name, field in cls.model_fields.items() if get_origin(field.annotation) in (tuple, dict)]
+        origins = {name: get_origin(field.annotation) for name, field in cls.model_fields.items()}
+        tables = [name for name, origin in origins.items() if origin in (tuple, dict)]
         sources = [from_flags(flags), from_environment(environment, known, tables)]
         if file is not None:
-            sources.append(from_file(file, known))
+            sources.append(from_file(file, known, [name for name in tables if origins[name] is dict]))
         given = {name: value for source in reversed(sources) for name, value in source.values.items()}
 
         def place(path: Sequence[int | str]) -> str:

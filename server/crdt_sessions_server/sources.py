@@ -76,8 +76,13 @@ def from_environment(environment: Mapping[str, str], known: Sequence[str], table
     return Source(values, variable)
 
 
-def from_file(path: Path, known: Sequence[str]) -> Source:
+def from_file(path: Path, known: Sequence[str], sections: Sequence[str]) -> Source:
     """Return what a TOML file of settings holds.
+
+    Args:
+        path: the file.
+        known: the names of all settings.
+        sections: those that are tables, which stand as sections in the file.
 
     Raises:
         ValueError: it cannot be read, is not TOML, or names a setting that is unknown.
@@ -88,12 +93,18 @@ def from_file(path: Path, known: Sequence[str]) -> Source:
         raise ValueError(f"settings file {path} is not UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"settings file {path} is not TOML: {error}") from error
-    wrong = [
-        f"settings file {path}: there is no setting {name}{near(name, known)}" for name in values if name not in known
-    ]
-    if wrong:
-        raise ValueError("\n".join(wrong))
+    if wrong := [each for name, value in values.items() for each in _misplaced(name, value, known, sections)]:
+        raise ValueError("\n".join(f"settings file {path}: {each}" for each in wrong))
     return Source(values, lambda name: f"settings file {path}: {name}")
+
+
+def _misplaced(name: str, value: Any, known: Sequence[str], sections: Sequence[str]) -> list[str]:
+    """Return what is wrong with a name at the top of a settings file, or with those in its section."""
+    if not isinstance(value, dict):
+        return [] if name in known else [f"there is no setting {name}{near(name, known)}"]
+    if name not in known:
+        return [f"there is no section {name}{near(name, sections) or '; settings stand above all sections'}"]
+    return [f"{each} stands in the section {name}; it must stand above all sections" for each in value if each in known]
 
 
 _LIST = '\'["one", "another"]\''

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import time
+from typing import get_args
 
 import jwt
 import pytest
@@ -27,6 +28,7 @@ from crdt_sessions_server.auth import (
     static,
 )
 from crdt_sessions_server.auth.jwt import from_file
+from crdt_sessions_server.settings import Claim
 
 SECRET = b"an example of a secret that is long enough, even for those who think that more is better"
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -194,6 +196,12 @@ async def test_an_issuer_may_call_claims_what_it_likes(clock):
     assert (principal.tenant, principal.role) == ("", Role.VIEWER)
     token = jwt.encode({"uid": "u1", "sub": "x", "exp": now + 60, "sessions": "a b-*"}, SECRET)
     assert (await authorizer.authorize(token, None)).sessions == ("a", "b-*")
+
+
+@pytest.mark.parametrize("name", get_args(Claim))
+async def test_every_claim_that_may_be_renamed_is_looked_for_under_its_new_name(clock, name):
+    authorizer = JwtTokens(clock, secret=SECRET, claims={name: "theirs"})
+    await refused(authorizer, ours(clock, theirs={"no": "sense"}), f"the token's claim {name}: ")
 
 
 async def test_keys_are_kept_rotated_and_missed_only_for_a_while(clock):

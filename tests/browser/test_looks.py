@@ -62,6 +62,8 @@ def test_header_and_composer_fit_a_phone_whatever_the_names_and_offline(browser,
     page.see("#status.away")
     page.write("Written on a train")
     page.until("document.getElementById('status').textContent.includes('not synced')")
+    page.says("Not sent yet: you work offline")
+    assert page.text(".message.own header b").endswith("…")  # a name that was cut says so
     assert page.eval(OFF_SCREEN) == []
     assert page.eval(SMALL) == []
     assert not page.eval(
@@ -355,6 +357,8 @@ def test_who_is_not_known_is_asked_to_sign_in(browser, guarded_room):
     page.do("fill", "#token", "nonsense")
     page.click(".sign-in button")
     page.see('.state[data-kind="bad-token"]')
+    told = page.eval("document.querySelector('.state').innerText")  # to a person, who sets no headers
+    assert "The token is not good" in told and "the link that you were given" in told and "Bearer" not in told
     page.do("fill", "#token", token("ann", "owner", name="Ann"))
     page.do("press", "#token", "Enter")
     page.see("#status.good")
@@ -464,6 +468,9 @@ def test_a_service_that_is_away_is_said_at_the_first_load_and_later(browser, roo
     page.until("document.getElementById('status').textContent.startsWith('Service away')")
     page.write("Kept here")
     page.until("document.querySelector('.waiting')?.textContent === 'Not synced'")
+    page.says("Not sent yet: waits for the network")
+    page.click(".message:last-of-type .stop")
+    page.says("Will not be answered")
     page.do("reload")
     page.says("Kept here")
     page.cut(cut=False)

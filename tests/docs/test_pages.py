@@ -37,6 +37,14 @@ def test_each_block_says_how_it_is_run_or_why_it_is_not(page):
     assert [block.problem for block in blocks(page) if block.problem] == []
 
 
+@pytest.mark.parametrize("page", _PAGES, ids=_name)
+def test_a_page_says_what_its_reader_needs_and_has_no_marks_of_its_writers(page):
+    prose = re.sub(r"```.*?```|<!--.*?-->", "", page.read_text("utf-8"), flags=re.S)
+    if any(re.search(r"(^|\| )jq ", block.text, re.M) for block in _runs(page)):
+        assert "`jq`" in prose, "who has no jq must know before they begin"
+    assert re.findall(r"^[A-Z]{3,}$|\b(?:TODO|FIXME|XXX)\b", prose, re.M) == []
+
+
 @pytest.fixture(scope="module")
 def model():
     """What stands in the environment of somebody who has a model: here, one that replays recorded streams."""

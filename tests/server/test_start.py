@@ -122,6 +122,10 @@ def test_a_settings_file_that_is_not_there_is_an_error(said):
         ("allowed_origins = 'https://a'", ["s.toml: allowed_origins must be a list"]),
         ("allowed_origins = [3]", ["s.toml: allowed_origins.0 must be a text"]),
         ("[jwt_claims]\ntenant = 3", ["s.toml: jwt_claims.tenant must be a text"]),
+        ("[jwt_claims]\ntennant = 'org'", ["s.toml: jwt_claims: there is no tennant; did you mean tenant?"]),
+        ("[jwt_claims]\nport = 8001", ["s.toml: port stands in the section jwt_claims; it must stand above all"]),
+        ("[server]\nport = 8001", ["s.toml: there is no section server; settings stand above all sections"]),
+        ("[jwt_claim]\ntenant = 'org'", ["s.toml: there is no section jwt_claim; did you mean jwt_claims?"]),
         ('default_agent = "a\\u0001"', ["s.toml: default_agent must have no control characters\n"]),
         ("port = ", ["s.toml is not TOML: Invalid value (at end of document)"]),
         ("port = '\udcff'", ["s.toml is not UTF-8"]),
@@ -142,6 +146,7 @@ def test_each_error_in_a_settings_file_names_file_key_and_what_is_right(said, tm
         ({"LOG_FORMAT": "xml"}, "CRDT_SESSIONS_LOG_FORMAT must be console or json, not 'xml'"),
         ({"ALLOWED_ORIGINS": "https://a"}, """CRDT_SESSIONS_ALLOWED_ORIGINS must be JSON, such as '["https://app"""),
         ({"JWT_CLAIMS": '{"tenant": 3}'}, "CRDT_SESSIONS_JWT_CLAIMS.tenant must be a text"),
+        ({"JWT_CLAIMS": '{"tennant": "org"}'}, "CRDT_SESSIONS_JWT_CLAIMS: there is no tennant; did you mean tenant?"),
         ({"PORT_": "1"}, "did you mean CRDT_SESSIONS_PORT?"),
     ],
 )

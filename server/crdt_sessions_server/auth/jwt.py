@@ -30,6 +30,8 @@ from crdt_sessions_server.roles import Role
 if TYPE_CHECKING:
     import jwt
 
+    from crdt_sessions_server.settings import Claim
+
 Fetch = Callable[[], Awaitable[Any]]
 """Returns a key set; raises OSError or ValueError if there is none to be had."""
 
@@ -178,7 +180,7 @@ class JwtTokens:
         keys: KeySource | None = None,
         audience: str | None = None,
         issuer: str | None = None,
-        claims: Mapping[str, str] | None = None,
+        claims: Mapping[Claim, str] | None = None,
         default_role: Role | None = None,
     ) -> None:
         if secret is not None:
@@ -188,7 +190,7 @@ class JwtTokens:
         self._keys = keys
         self._audience = audience
         self._issuer = issuer
-        self._names = dict(claims or {})
+        self._names: dict[str, str] = {**(claims or {})}
         self._default_role = default_role
 
     async def authorize(self, token: str | None, session: str | None) -> Principal:
