@@ -103,7 +103,7 @@ def explain(error: ValidationError, place: Callable[[Sequence[int | str]], str],
         if problem["type"] == "extra_forbidden":
             *above, name = path
             sentences[str(path)] = f"{place(above)}: there is no {name}{near(str(name), known)}"
-        elif path[-1] == _OF_THE_NAME:
+        elif path[-1:] == (_OF_THE_NAME,):
             *above, name, _ = path
             sentences[str(path)] = f"{place(above)}: there is no {name}{near(str(name), _choices(problem['ctx']))}"
         else:
