@@ -104,7 +104,9 @@ def _misplaced(name: str, value: Any, known: Sequence[str], sections: Sequence[s
         return [] if name in known else [f"there is no setting {name}{near(name, known)}"]
     if name not in known:
         return [f"there is no section {name}{near(name, sections) or '; settings stand above all sections'}"]
-    return [f"{each} stands in the section {name}; it must stand above all sections" for each in value if each in known]
+    return [
+        f"{each} stands in the section {name}; it must stand above all sections" for each in value if each in known
+    ]
 
 
 _LIST = '\'["one", "another"]\''
