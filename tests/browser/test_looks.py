@@ -358,7 +358,9 @@ def test_who_is_not_known_is_asked_to_sign_in(browser, guarded_room):
     page.click(".sign-in button")
     page.see('.state[data-kind="bad-token"]')
     told = page.eval("document.querySelector('.state').innerText")  # to a person, who sets no headers
-    assert "The token is not good" in told and "the link that you were given" in told and "Bearer" not in told
+    assert "The token is not good" in told
+    assert "the link that you were given" in told
+    assert "Bearer" not in told
     page.do("fill", "#token", token("ann", "owner", name="Ann"))
     page.do("press", "#token", "Enter")
     page.see("#status.good")
