@@ -190,7 +190,7 @@ class JwtTokens:
         self._keys = keys
         self._audience = audience
         self._issuer = issuer
-        self._names: dict[str, str] = {**(claims or {})}
+        self._names = dict(claims or {})
         self._default_role = default_role
 
     async def authorize(self, token: str | None, session: str | None) -> Principal:
@@ -232,7 +232,7 @@ class JwtTokens:
         raise NotAuthenticated(why="the token is signed in a way that is not accepted here")
 
     def _principal(self, found: dict[str, Any]) -> Principal:
-        named = {name: found[theirs] for name, theirs in self._names.items() if theirs in found}
+        named: dict[str, Any] = {name: found[theirs] for name, theirs in self._names.items() if theirs in found}
         claims = {**{key: value for key, value in found.items() if key not in self._names}, **named}
         for key in ("sessions", "agents"):  # as OAuth's scope: a list, or words
             if isinstance(claims.get(key), str):
