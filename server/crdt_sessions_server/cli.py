@@ -189,6 +189,7 @@ def _doctor(file: Path | str, target: Path | None) -> int:
 
 def _serve(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
     from crdt_sessions_server.process import configure_logging, serve
+    from crdt_sessions_server.serving.gc_policy import look_at_nothing_more
     from crdt_sessions_server.workers import DidNotStart, Workers
 
     flags = {
@@ -217,6 +218,7 @@ def _serve(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
         signal.signal(
             number, signal.SIG_IGN
         )  # who asks twice gets the same end, and no traceback from the last steps
+    look_at_nothing_more()
     return 0
 
 

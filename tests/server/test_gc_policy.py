@@ -10,6 +10,7 @@ from crdt_sessions.limits import Limits
 from crdt_sessions.runtime import Access, Load, SessionRegistry
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.testing import FakeClock, MemoryChannel
+from crdt_sessions_server.cli import main
 from crdt_sessions_server.serving.gc_policy import Heap
 
 
@@ -42,6 +43,18 @@ async def test_surviving_objects_are_not_looked_at_again():
         assert gc.get_threshold()[2] > 1e9
     assert any(each is kept for each in gc.get_objects())
     assert gc.get_threshold()[2] < 1e9
+
+
+def test_a_service_that_has_ended_looks_through_nothing_more(monkeypatch):
+    async def ended(*_, **__):
+        """Serve nobody."""
+
+    monkeypatch.setattr("crdt_sessions_server.process.serve", ended)
+    monkeypatch.setattr("crdt_sessions_server.process.configure_logging", lambda _: None)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    kept = Node()
+    assert main(["serve"]) == 0
+    assert not any(each is kept for each in gc.get_objects())
 
 
 def test_new_garbage_is_freed_at_the_next_look():
