@@ -1,8 +1,8 @@
 """The registry of live sessions: the front door of the library for those who serve sessions.
 
 What it is made of has modules of its own: which sessions are in memory (``slots``), how they come into being
-(``loading``), what there is room for (``capacity``), which ones are left alone (``quarantine``), and which ones are
-loaded because something is due in them (``wakeups``).
+(``loading``) and begin to live (``starting``), what there is room for (``capacity``), which ones are left alone
+(``quarantine``), and which ones are loaded because something is due in them (``wakeups``).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any
@@ -29,7 +29,7 @@ from crdt_sessions.errors import (
 )
 from crdt_sessions.ids import SessionId, tenant_of
 from crdt_sessions.limits import Compaction, Limits, Retention, RunRules, Timing, UsageLimits
-from crdt_sessions.model import ANY_AGENT, Later, SessionDoc, settled_meta
+from crdt_sessions.model import ANY_AGENT
 from crdt_sessions.model.layout import checked_agent
 from crdt_sessions.runtime.access import ANONYMOUS, Access
 from crdt_sessions.runtime.allowances import Allowances
@@ -38,10 +38,7 @@ from crdt_sessions.runtime.audit import AuditLog
 from crdt_sessions.runtime.capacity import Capacity
 from crdt_sessions.runtime.channel import Channel, Transport, transport_over
 from crdt_sessions.runtime.claimants import Claimants
-from crdt_sessions.runtime.connections import Connections
 from crdt_sessions.runtime.documents import Documents
-from crdt_sessions.runtime.effects import EffectLoop
-from crdt_sessions.runtime.entries import runs_of, writers_of
 from crdt_sessions.runtime.health import StoreHealth
 from crdt_sessions.runtime.identifiers import Identifiers
 from crdt_sessions.runtime.load import Load
@@ -52,12 +49,12 @@ from crdt_sessions.runtime.quarantine import Quarantine
 from crdt_sessions.runtime.sandbox import Sandbox
 from crdt_sessions.runtime.session import Session
 from crdt_sessions.runtime.slots import Slots
+from crdt_sessions.runtime.starting import Starter
 from crdt_sessions.runtime.streams import Streams
 from crdt_sessions.runtime.wakeups import Wakeups
 from crdt_sessions.runtime.webhooks import Outbox, Send, Webhook
-from crdt_sessions.storage import SessionRecord, StoredSession, UpdateStore
+from crdt_sessions.storage import SessionRecord, UpdateStore
 from crdt_sessions.storage.attendance import Agent
-from crdt_sessions.sync import Aside, EngineFailed, Panics, SessionEngine
 from crdt_sessions.wire import Closing, Codec, closing_for
 
 _log = logging.getLogger("crdt_sessions.registry")
@@ -115,12 +112,9 @@ class SessionRegistry:
         checked_agent(self.rules.default_agent)  # else every session would find out by itself
         self.auto_create = auto_create
         self._timing = timing or Timing()
-        self._compaction = compaction or Compaction()
-        self._retention = retention or Retention()
         self.sandbox = sandbox
-        self._enforce = enforce_authorship
         rng = rng or random.SystemRandom()
-        self._identifiers = Identifiers(rng)
+        identifiers = Identifiers(rng)
         self.health = StoreHealth(store, self.clock)
         self.audit = AuditLog(store, self.clock)
         attendance = Attendance(self.clock)
@@ -142,20 +136,40 @@ class SessionRegistry:
         """What there is for those who wait here in other processes that share the store."""
         self.capacity = Capacity(self.limits, load, attendance)
         """What there is room for."""
-        self.documents = Documents(sandbox, self._identifiers)
+        self.documents = Documents(sandbox, identifiers)
         """Work on documents, away from the event loop."""
         self.streams = Streams(store, self.clock, self.limits)
         """Durable streams that are no session's."""
         self._quarantine = Quarantine(self.clock)
+        starter = Starter(
+            store=store,
+            clock=self.clock,
+            limits=self.limits,
+            timing=self._timing,
+            rules=self.rules,
+            compaction=compaction or Compaction(),
+            retention=retention or Retention(),
+            enforce=enforce_authorship,
+            capacity=self.capacity,
+            documents=self.documents,
+            sandbox=sandbox,
+            outbox=self.outbox,
+            claimants=self.claimants,
+            allowances=self.allowances,
+            health=self.health,
+            audit=self.audit,
+            sleeping=lambda session_id: self._slots.sleeping(session_id),
+            wake=lambda session_id: self._slots.wake(session_id),
+        )
         self.loading = Loading(
             store,
             clock=self.clock,
             most_sessions=self.limits.max_sessions_per_tenant,
             quarantine=self._quarantine,
             documents=self.documents,
-            identifiers=self._identifiers,
+            identifiers=identifiers,
             audit=self.audit,
-            start=self._start,
+            start=starter.start,
         )
         """How sessions come into being."""
         self._slots = Slots(
@@ -170,7 +184,6 @@ class SessionRegistry:
         self._wakeups = Wakeups(store, self._slots, self.open, self.clock, self._quarantine)
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
-        self._tidying = asyncio.Lock()
 
     async def __aenter__(self) -> SessionRegistry:
         self._tasks = [
@@ -422,69 +435,6 @@ class SessionRegistry:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _start(
-        self, stored: StoredSession, document: SessionDoc, waiting: Sequence[Later], panics: Panics, aside: Aside
-    ) -> Session:
-        """Make a session of what was loaded; see :data:`crdt_sessions.runtime.loading.Start`."""
-        record = stored.record
-        sleeping = self._slots.sleeping(record.id)
-        if sleeping is not None and _was_changed(sleeping, stored):
-            document.close()
-            raise StorageError("the session was changed from outside while it slept; come back")
-        engine = SessionEngine(
-            record.id,
-            document,
-            after=stored.last_seq,
-            settled_meta=settled_meta(record.id, record.generation, record.created_at, record.status, record.lineage),
-            runs=runs_of(stored),
-            writers=writers_of(stored),
-            limits=self.limits,
-            timing=self._timing,
-            rules=self.rules,
-            panics=panics,
-            aside=aside,
-            enforce=self._enforce,
-            log_memory=self.capacity.log_memory,
-            asleep=sleeping.connections.asleep if sleeping is not None else None,
-        )
-        for later in waiting:
-            engine.waits_on_record(later)
-        session = sleeping or Session(self._connections(record.id), self.store)
-        loop = EffectLoop(
-            record,
-            engine,
-            self.store,
-            session.connections,
-            clock=self.clock,
-            compaction=self._compaction,
-            rows=len(stored.rows),
-            outbox=self.outbox,
-            claimants=self.claimants,
-            allowances=self.allowances,
-            health=self.health,
-            fold=self.documents.fold,
-            retention=self._retention,
-            sandbox=self.sandbox,
-            audit=self.audit,
-            tidying=self._tidying,
-            backlog=self.capacity.backlog,
-        )
-        try:
-            session.start(loop)
-        except EngineFailed:
-            document.close()
-            raise
-        return session
-
-    def _connections(self, session_id: SessionId) -> Connections:
-        return Connections(
-            session_id,
-            clock=self.clock,
-            limits=self.limits,
-            timing=self._timing,
-            wake_up=lambda: self._slots.wake(session_id),
-        )
-
     async def _tick(self) -> None:
         while True:
             await self._wakeups.look()
@@ -504,13 +454,6 @@ class SessionRegistry:
     async def _outbox_while_there_are_webhooks(self) -> None:
         if self.outbox:
             await self.outbox.run()
-
-
-def _was_changed(session: Session, stored: StoredSession) -> bool:
-    """Tell whether what is stored is not what a session had when it fell asleep: somebody else has written it."""
-    asleep, was, now = session.connections.asleep, session.record, stored.record
-    assert asleep is not None
-    return (stored.last_seq, now.generation, now.lineage) != (asleep.head, was.generation, was.lineage)
 
 
 def _check_history(record: SessionRecord, generation: int | None, lineage: str | None) -> None:
