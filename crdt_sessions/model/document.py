@@ -20,6 +20,7 @@ from crdt_sessions.errors import BadValue, MalformedUpdate, UpdateError
 from crdt_sessions.model import layout
 from crdt_sessions.model.deferred import MAX_BYTES, DeferredText, DocumentFailed
 from crdt_sessions.model.extent import holds, waits
+from crdt_sessions.model.known_runs import KnownRuns
 from crdt_sessions.model.library import apply_guarded, guarded, is_panic, merge
 from crdt_sessions.model.touched import Touched, watch
 from crdt_sessions.wire import EMPTY_UPDATE
@@ -57,6 +58,7 @@ class SessionDoc:
         self._deferred = DeferredText()
         self._notes = notes = _Notes()
         self._touched = Touched()
+        self._known_runs = KnownRuns()
         self._waiting = EMPTY_UPDATE
         self._complete = _NOTHING  # the state vector before anything waited
         self._pairs: bool | None = None  # whether there may be any in what was looked at; None if nothing was
@@ -70,13 +72,14 @@ class SessionDoc:
                 notes.deltas.append(event.update)
 
         self._noting: list[tuple[Any, Any]] = [(self._doc, self._doc.observe(note_delta))]
-        self._watching = watch(self._roots, self._touched)
+        self._watching = watch(self._roots, self._touched, self._known_runs.forget)
 
     def close(self) -> None:
         """Release the native subscriptions; without this the document is never freed."""
         for subscriptions in (self._noting, self._watching):
             _unsubscribe(subscriptions)
         self._deferred.clear()
+        self._known_runs.forget_all()
 
     # -- what waits to be taken ------------------------------------------------------------------------------------
 
@@ -101,6 +104,17 @@ class SessionDoc:
         if self._deferred.bytes:
             self.settle()
         return self._roots
+
+    @property
+    def known_runs(self) -> KnownRuns:
+        """What was read of ``runs`` and stands.
+
+        Raises:
+            DocumentFailed: as :meth:`settle`.
+        """
+        if self._deferred.bytes:
+            self.settle()
+        return self._known_runs
 
     @property
     def behind(self) -> bool:
@@ -174,9 +188,10 @@ class SessionDoc:
         try:
             apply_guarded(self._doc, update)
         except MalformedUpdate:
-            self._watching = watch(self._roots, self._touched)
+            self._watching = watch(self._roots, self._touched, self._known_runs.forget)
             raise
-        self._watching = watch(self._roots, self._touched)
+        self._watching = watch(self._roots, self._touched, self._known_runs.forget)
+        self._known_runs.forget_all()
         touched, roots = self._touched, self._roots
         touched.meta.update(roots.meta.keys())
         for root in (roots.messages, roots.delegated):
@@ -221,13 +236,18 @@ class SessionDoc:
         Raises:
             BadValue: *change* wrote something that the library panics on.
         """
-        with self.doc.transaction(origin=origin):
-            try:
-                return change(self)
-            except BaseException as error:
-                if not is_panic(error):
-                    raise
-                raise BadValue(where="", why="the document cannot hold it") from error
+        known, doc = self._known_runs, self.doc
+        within, known.changing = known.changing, True
+        try:
+            with doc.transaction(origin=origin):
+                try:
+                    return change(self)
+                except BaseException as error:
+                    if not is_panic(error):
+                        raise
+                    raise BadValue(where="", why="the document cannot hold it") from error
+        finally:
+            known.changing = within
 
     def take_delta(self) -> bytes | None:
         """Return what changed since the last call, as an update; None if nothing visible did."""

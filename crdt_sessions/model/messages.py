@@ -89,7 +89,7 @@ class Messages:
 
     def is_beside(self, message_id: str) -> bool:
         """Whether a message stands beside the conversation."""
-        return message_id not in self._root and message_id in self._beside
+        return message_id in self._beside and message_id not in self._root
 
     def ids(self) -> list[str]:
         """Return the ids of all entries of the conversation, in no order."""

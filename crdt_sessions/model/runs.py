@@ -13,6 +13,7 @@ from crdt_sessions.model.checks import NO_MAP, why_not
 from crdt_sessions.model.children import CHILD_LIMITS, Orphans, checked_task, child_of, may_be_child
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.inputs import RunInput
+from crdt_sessions.model.known_runs import ODD, Mark, ReadRun
 from crdt_sessions.model.run_values import TERMINAL_STATUSES, Run, RunCancel, RunRequest, RunResult
 from crdt_sessions.model.spelling import spelled
 from crdt_sessions.model.strings import AGENT_CHARACTERS, checked_id, derived
@@ -104,10 +105,9 @@ class Runs:
 
     def ask_as(self, run_id: str, principal: str) -> None:
         """Have the request say that *principal* asks, and all else as it stands. For the server only."""
-        entry = self._root.get(run_id)
-        request = entry.get("request") if isinstance(entry, Map) else None
-        if isinstance(entry, Map) and isinstance(request, dict):
-            entry["request"] = {**request, "by": principal}
+        request = self._raw(run_id, "request")
+        if isinstance(request, dict):
+            self._ensure(run_id)["request"] = {**request, "by": principal}
 
     def cancel(self, run_id: str, cancel: RunCancel) -> None:
         """Ask for the run to be stopped, before or after it began; the first one to ask stands.
@@ -174,9 +174,17 @@ class Runs:
 
     def read(self, run_id: str) -> tuple[Run | None, list[str]]:
         """Return a run as :meth:`value` does, and what was left out of it, with the reasons."""
+        known = self._document.known_runs
+        found = known.run(run_id)
+        if found is None:
+            found = self._read(run_id)
+            known.keep_run(run_id, found)
+        return found[0], list(found[1])
+
+    def _read(self, run_id: str) -> ReadRun:
         entry = self._root.get(run_id)
         if not isinstance(entry, Map):
-            return None, [] if entry is None else [NO_MAP]
+            return None, () if entry is None else (NO_MAP,)
         found = {key: value for key, value in spelled(entry).items() if value is not None}
         left_out: list[str] = []
         while True:
@@ -189,13 +197,23 @@ class Runs:
             else:
                 if run.request is not None:
                     left_out += [f"request.{key}: {why}" for key, why in run.request.flaws.items()]
-                return run, left_out
+                return run, tuple(left_out)
 
-    def raw(self, run_id: str, key: str) -> Any:
-        """Return what stands under a key of a run, unchecked; None if nothing.
+    def _mark(self, run_id: str) -> Mark:
+        """Return what a run is looked for by: it costs a small part of :meth:`value`, and nothing the next time."""
+        known = self._document.known_runs
+        mark = known.mark(run_id)
+        if mark is None:
+            mark = Mark(
+                self._raw(run_id, "status"),
+                _named(self._raw(run_id, "request"), "messageId"),
+                _named(self._raw(run_id, "outcome"), "supersededBy"),
+            )
+            known.keep_mark(run_id, mark)
+        return mark
 
-        It costs a small part of :meth:`value`: a long session has hundreds of runs that are over.
-        """
+    def _raw(self, run_id: str, key: str) -> Any:
+        """Return what stands under a key of a run, unchecked; None if nothing."""
         entry = self._root.get(run_id)
         return entry.get(key) if isinstance(entry, Map) else None
 
@@ -241,20 +259,12 @@ class Runs:
 
     def asked_of(self, message_id: str) -> list[Run]:
         """Return the runs that were asked for a message, oldest request first."""
-
-        def may_be(request: Any) -> bool:
-            return not isinstance(request, dict) or request.get("messageId") == message_id
-
-        found = self._values(run_id for run_id in self.ids() if may_be(self.raw(run_id, "request")))
+        found = self._values(run_id for run_id in self.ids() if self._mark(run_id).asked in (message_id, ODD))
         return [run for run in found if run.request is not None and run.request.message_id == message_id]
 
     def superseded_by(self, run_id: str) -> list[Run]:
         """Return the runs whose questions somebody let be when they asked for a run, oldest request first."""
-
-        def is_it(outcome: Any) -> bool:
-            return isinstance(outcome, dict) and outcome.get("supersededBy") == run_id
-
-        return self._values(each for each in self.ids() if is_it(self.raw(each, "outcome")))
+        return self._values(each for each in self.ids() if self._mark(each).superseded_by == run_id)
 
     def find(self, run_id: str) -> Run:
         """Return a run in JSON form.
@@ -268,7 +278,7 @@ class Runs:
         return run
 
     def _is_over(self, run_id: str) -> bool:
-        status = self.raw(run_id, "status")
+        status = self._mark(run_id).status
         return isinstance(status, str) and status in TERMINAL_STATUSES
 
     def _values(self, run_ids: Iterable[str]) -> list[Run]:
@@ -276,7 +286,14 @@ class Runs:
         return sorted(runs, key=lambda run: (run.request.created_at if run.request else 0, run.id))
 
     def _ensure(self, run_id: str) -> Map[Any]:
+        """Return the map of a run, which there is afterwards, to write to it."""
+        self._document.known_runs.forget((run_id,))
         if not isinstance(self._root.get(run_id), Map):
             self._root[run_id] = Map({})
         entry: Map[Any] = self._root[run_id]
         return entry
+
+
+def _named(value: Any, key: str) -> Any:
+    """Return what a JSON object that should stand in a document has under a key."""
+    return value.get(key) if isinstance(value, dict) else ODD if value is not None else None

@@ -49,8 +49,10 @@ class Touched:
         return taken
 
 
-def watch(roots: Roots, touched: Touched) -> list[tuple[Any, Any]]:
+def watch(roots: Roots, touched: Touched, runs_changed: Callable[[list[str]], None]) -> list[tuple[Any, Any]]:
     """Have all changes noted in *touched*; return what is to be unsubscribed later, each with its subscription.
+
+    *Runs_changed* is told of runs that have changed, also where what changes is known anyway.
 
     Observers only take notes, and are closures without a document: see :class:`~crdt_sessions.model.SessionDoc`.
     """
@@ -62,7 +64,13 @@ def watch(roots: Roots, touched: Touched) -> list[tuple[Any, Any]]:
         (roots.suggestions, _note_suggestions),
         (roots.edits, _note_edits),
     )
-    return [(root, root.observe_deep(_bind(note, touched))) for root, note in notes]
+
+    def note_known_runs(events: list[Any]) -> None:
+        for event in events:
+            runs_changed(_root_keys(event))
+
+    watched = [(root, _bind(note, touched)) for root, note in notes] + [(roots.runs, note_known_runs)]
+    return [(root, root.observe_deep(observer)) for root, observer in watched]
 
 
 _Event = Any  # pycrdt's stubs give events no attributes

@@ -98,10 +98,7 @@ class Attendance:
 
     def _waiting(self, run_id: str | None) -> Run | None:
         """Return the run if it waits for an agent, and not for its time."""
-        runs = self._session.view.runs
-        if run_id is None or runs.raw(run_id, "status") not in (None, "queued"):
-            return None  # as at nearly every token
-        run = runs.value(run_id)
+        run = self._session.view.runs.value(run_id) if run_id is not None else None
         return run if run is not None and run.status in (None, "queued") and run.due is None else None
 
     def _missed(self, run: Run) -> bool:

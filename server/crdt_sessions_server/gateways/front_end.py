@@ -65,10 +65,10 @@ class FrontEnd:
 
     async def offer(self, session: Session, run_id: str) -> None:
         """Offer to do the open calls of a run; return once it is settled who does them."""
-        if session.view.runs.raw(run_id, "calls") is None:
-            return  # as at nearly every token
         run = session.view.runs.find(run_id)
         wanted = [call for call in run.calls or () if self._can(call)]
+        if not wanted:
+            return  # as at nearly every token
         offer = Offer(by=self._by, at=self._clock.now(), ttl=self._ttl)
 
         def change(view: SessionView) -> None:
