@@ -1,7 +1,7 @@
 // The child runs of an answer as a tree: who does what, how far that is, what they write, and a way to stop each.
 import { html, nothing } from 'lit-html'
 import { repeat } from 'lit-html/directives/repeat.js'
-import { ACTIVE } from './conversation.js'
+import { ACTIVE, because } from './conversation.js'
 import { part } from './parts.js'
 
 const LONGEST = 80
@@ -13,10 +13,7 @@ function task ({ request }) {
   return text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text
 }
 
-function state ({ status, outcome }) {
-  const why = outcome?.error?.message ?? outcome?.reason
-  return STATES[status] ?? (status ? `${status}: ${why}` : 'is asked for')
-}
+const state = run => STATES[run.status] ?? (run.status ? `${run.status}${because(run)}` : 'is asked for')
 
 function child ({ run, message, children }, page, stop) {
   const active = ACTIVE.includes(run.status ?? 'queued')

@@ -104,6 +104,12 @@ export function agents (doc) {
   return new Set(found.filter(name => typeof name === 'string' && name && name !== '*'))
 }
 
+/** Why a run has ended, to follow what is said of that; '' if nobody said more than that it has. */
+export function because ({ status, outcome }) {
+  const why = outcome?.error?.message ?? outcome?.reason
+  return why && why !== status ? `: ${why}` : ''
+}
+
 /** What each run says that it has used. */
 export const usages = doc => [...doc.getMap('runs').values()].map(run => run instanceof Y.Map ? run.get('usage') : null).filter(Boolean)
 

@@ -38,13 +38,13 @@ export class Header {
     if (event.key === 'Escape') this.#rename(false)
   }
 
-  #title () {
+  #title (state) {
     const { session, rights } = this.page
     const called = title(session.doc) || session.name
     if (this.#renaming) {
       return html`<input id="retitle" ${ref(this.#field)} .value=${called} maxlength="200" aria-label="Title of the session" @keydown=${this.#keydown} @blur=${this.#save}>`
     }
-    const may = session.ready && !rights.whyNot('write', session.doc)
+    const may = !state && session.ready && !rights.whyNot('write', session.doc)
     return html`<h1 title=${`Session ${session.name}`}>${called}</h1>
       ${may ? html`<button type="button" id="rename" class="plain" aria-label="Change the title" title="Change the title" @click=${() => this.#rename(true)}>✎</button>` : nothing}`
   }
@@ -59,7 +59,7 @@ export class Header {
     const { session, past } = this.page
     const [tone, text] = status(session, state)
     return html`
-      <div class="called"><img src="/demo/icon.svg" alt="">${this.#title()}</div>
+      <div class="called"><img src="/demo/icon.svg" alt="">${this.#title(state)}</div>
       <span id="status" role="status" class=${tone}>${text}</span>
       <i class="break"></i>
       <nav class="views" aria-label="Parts of the page">${VIEWS.map(([id, label]) => html`

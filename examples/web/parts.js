@@ -9,6 +9,7 @@ import { form } from './form.js'
 // headings of an answer stand below those of the page
 marked.use({ renderer: { heading ({ tokens, depth }) { const tag = `h${Math.min(depth + 2, 6)}`; return `<${tag}>${this.parser.parseInline(tokens)}</${tag}>` } } })
 const safe = text => unsafeHTML(DOMPurify.sanitize(marked.parse(text, { gfm: true, breaks: true })))
+const isEmpty = value => value === undefined || JSON.stringify(value) === '{}'
 const shown = value => typeof value === 'string' ? value : JSON.stringify(value, null, 2)
 
 const TOOL_STATES = {
@@ -27,7 +28,8 @@ const REFUSED = {
   'not-an-answer': 'gave an answer that does not fit'
 }
 
-const wantsValue = call => ['choose', 'form'].includes(call.approvalRequest?.kind)
+/** Whether people are asked for more than yes or no. */
+export const wantsValue = call => ['choose', 'form'].includes(call.approvalRequest?.kind)
 const verb = (decision, call) => wantsValue(call) ? (decision.approved ? 'answered' : 'declined') : decision.approved ? 'approved' : 'denied'
 const capital = text => text[0].toUpperCase() + text.slice(1)
 const because = decision => decision.reason ? `: ${decision.reason}` : ''
@@ -95,7 +97,7 @@ function device (call, message, { names, me, session }) {
 }
 
 function tool (call, message, page) {
-  const input = call.inputText || (call.input === undefined ? '' : shown(call.input))
+  const input = call.inputText || (isEmpty(call.input) ? '' : shown(call.input))
   const waits = call.state === 'approval-requested'
   const state = waits && wantsValue(call) ? 'waits for an answer' : TOOL_STATES[call.state]
   return html`

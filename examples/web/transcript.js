@@ -2,14 +2,16 @@
 import { html, nothing } from 'lit-html'
 import { repeat } from 'lit-html/directives/repeat.js'
 import { tree } from './children.js'
-import { ACTIVE, ask, cancel } from './conversation.js'
-import { part } from './parts.js'
+import { ACTIVE, ask, because, cancel } from './conversation.js'
+import { part, wantsValue } from './parts.js'
 import { used } from './usage.js'
 
 /** What a suspended run waits for. */
-function waits ({ pending }) {
-  const tools = Array.isArray(pending) ? pending.map(each => each?.toolName).filter(Boolean) : []
-  return tools.length ? `Waits for a decision about ${tools.join(', ')}` : 'Waits for a decision'
+function waits ({ pending }, { parts }) {
+  const calls = (Array.isArray(pending) ? pending : []).filter(each => each?.toolName)
+  const open = calls.filter(({ toolCallId }) => !wantsValue(parts.find(each => each.toolCallId === toolCallId) ?? {}))
+  if (open.length) return `Waits for a decision about ${open.map(({ toolName }) => toolName).join(', ')}`
+  return calls.length ? 'Waits for an answer' : 'Waits for a decision'
 }
 
 export class Transcript {
@@ -53,11 +55,11 @@ export class Transcript {
       case 'queued':
         return html`<p class="actions">${note('Interrupted. Queued: goes on as soon as an agent is there', 'lost')}${this.#stop(run)}</p>`
       case 'suspended':
-        return html`<p class="actions">${note(waits(run))}${this.#stop(run)}</p>`
+        return html`<p class="actions">${note(waits(run, message))}${this.#stop(run)}</p>`
       case 'failed':
-        return html`<p class="error">Ended with an error: ${run.outcome?.error?.message ?? run.outcome?.reason}</p><p class="actions">${next('Continue')}</p>`
+        return html`<p class="error">Ended with an error${because(run)}</p><p class="actions">${next('Continue')}</p>`
       case 'interrupted':
-        return html`<p class="actions">${note(`Interrupted: ${run.outcome?.reason}`, 'lost')}${next('Continue')}</p>`
+        return html`<p class="actions">${note(`Interrupted${because(run)}`, 'lost')}${next('Continue')}</p>`
       case 'cancelled':
         return html`<p class="actions">${note('Stopped')}${next('Continue')}</p>`
       case 'completed':
@@ -92,7 +94,7 @@ export class Transcript {
     if (message.seq === undefined) return this.#leaving(message)
     const run = message.asked
     if (!run) return nothing
-    if (run.status === 'failed') return html`<p class="error">Ended with an error: ${run.outcome?.error?.message ?? run.outcome?.reason}</p>`
+    if (run.status === 'failed') return html`<p class="error">Ended with an error${because(run)}</p>`
     if (run.due !== undefined && run.status === 'queued') {
       const again = run.request?.schedule ? 'Asked again and again; next' : 'Waits until'
       return html`<p class="actions"><span class="note">${again} ${new Date(run.due).toLocaleString()}</span>${this.#stop(run)}</p>`

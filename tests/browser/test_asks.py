@@ -56,6 +56,7 @@ def test_a_form_filled_in_half_on_a_phone_and_half_on_a_laptop_both_offline(brow
         page.see("form.ask")
         labels = "[...document.querySelectorAll('form.ask label[for], form.ask legend')].map(each => each.textContent.trim())"
         assert page.eval(labels) == ["Nights", "Name of the guest", "Room"], "in the order of the schema"
+        page.says("Waits for an answer")
         page.cut(cut=True)
     laptop.do("fill", "form.ask input[type=number]", "3")
     phone.do("fill", "form.ask input[type=text]", "Bo")

@@ -28,6 +28,7 @@ def test_children_stand_as_a_tree_under_the_answer_and_one_can_be_stopped(browse
     page.says("3 child runs, 1 ended")
     bergen.end("failed")
     page.says("3 child runs, 2 ended")
+    assert page.text(f".child[data-id='{bergen.run}'] .child-state") == "failed", "nobody said why"
     assert page.axe() == []
     assert page.eval("document.documentElement.scrollWidth <= window.innerWidth"), "it fits a phone"
     lead.end()

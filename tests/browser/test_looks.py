@@ -375,6 +375,7 @@ def test_a_token_that_is_revoked_while_one_looks_asks_for_another_one(browser, g
     page.see("#status.good")
     room.call("POST", "/v1/revocations", {"principal": "rita"})
     page.see('.state[data-kind="expired"]')
+    assert page.count("#rename") == 0, "nothing is offered that would be refused"
     page.close()
 
 
