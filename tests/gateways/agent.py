@@ -3,7 +3,7 @@
 A question is a list of steps, separated by ``;``: ``say 20 30`` (words, milliseconds between them), ``think 5``,
 ``tool name`` (its input streamed, then an output), ``call name`` (no output), ``ask name`` (waits for people), ``choose``
 and ``edit name`` (ask for a value), ``client name`` (a tool of the
-client's, after which the run ends), ``device name`` (a tool that one of the clients is given), ``heed`` (waits for somebody to steer), ``fail why``, ``die`` (the process kills itself, once), ``file``, ``echo``,
+client's, after which the run ends), ``device name within 2`` (a tool that one of the clients is given, for two seconds), ``heed`` (waits for somebody to steer), ``fail why``, ``die`` (the process kills itself, once), ``file``, ``echo``,
 ``spend 10 3`` (tokens read and written), ``delegate 3 say 5`` (three child runs, each with the rest as its task), ``input`` (what the question came with, as JSON).
 """
 
@@ -67,9 +67,13 @@ async def one(run, number, verb="say", *args):
             run.out.finish("tool_calls")
             raise StopAsyncIteration
         case "device":
-            suspend = "stay" not in args
+            deadline = float(args[-1]) if "within" in args else None
             found = await run.call_in_client(
-                args[0], {"question": "where"}, call_id=f"{run.id}-{number}", suspend=suspend
+                args[0],
+                {"question": "where"},
+                call_id=f"{run.id}-{number}",
+                suspend="stay" not in args,
+                deadline_s=deadline,
             )
             await run.out.write(f"it says {json.dumps(found.output)} {found.code} ")
         case "fail":

@@ -20,14 +20,31 @@ def agent(url, name="writer", **env):
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    """A service with an agent that does what it is told."""
-    server = Server(tmp_path_factory.mktemp("gateways") / "s.db", "--default-agent", "writer")
+def serving(folder, *flags):
+    """Yield a service with an agent that does what it is told."""
+    server = Server(folder / "s.db", "--default-agent", "writer", *flags)
     writer = agent(server.url)
     yield server
     writer.close()
     server.close()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    """A service with an agent that does what it is told."""
+    yield from serving(tmp_path_factory.mktemp("gateways"))
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory):
+    """A service that soon gives a call to another client."""
+    yield from serving(tmp_path_factory.mktemp("impatient"), "--front-end-tool-s", "2")
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory):
+    """A service that waits for a page at work, but not long if there is one that may be the same."""
+    yield from serving(tmp_path_factory.mktemp("patient"), "--front-end-tool-s", "600", "--gone-grace-s", "0.5")
 
 
 class Mortal:

@@ -5,24 +5,11 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from tests.gateways.conftest import JS, agent
+from tests.gateways.conftest import JS
 from tests.gateways.test_ai_sdk import history, opened, the_same
 from tests.interop.node import NodePeers
-from tests.processes import Server
 
 pytestmark = pytest.mark.interop
-
-
-@pytest.fixture(scope="module")
-def impatient(tmp_path_factory):
-    """A service that soon gives a call to another client."""
-    server = Server(
-        tmp_path_factory.mktemp("impatient") / "s.db", "--default-agent", "writer", "--front-end-tool-s", "2"
-    )
-    writer = agent(server.url)
-    yield server
-    writer.close()
-    server.close()
 
 
 async def until(clients, name, condition, command="ai.state"):
@@ -110,22 +97,25 @@ async def test_of_two_tabs_one_executes_the_tool(service, clients, room, transpo
     assert len({said(state) for state in states}) == 1
 
 
-@pytest.mark.parametrize("transport", ["http", "websocket"])
+NAMED = [("http", True), ("http", False), ("websocket", False)]
+"""How a page is connected, and whether it has a name."""
+
+
+@pytest.mark.parametrize(("transport", "named"), NAMED)
 @pytest.mark.sampled(2)
-async def test_a_page_that_is_loaded_again_between_call_and_result(impatient, clients, room, transport):
-    headers = {"X-Device-Id": room} if transport == "http" else {}
-    options = {"transport": transport, "auto": "tools", "headers": headers}
-    before = opened(clients, impatient, f"{room}-1", room, tools={"place": None}, **options)
+async def test_a_page_that_is_loaded_again_between_call_and_result(patient, clients, room, transport, named):
+    options = {"transport": transport, "auto": "tools", "headers": {"X-Device-Id": room} if named else {}}
+    before = opened(clients, patient, f"{room}-1", room, tools={"place": None}, **options)
     await clients.ask("ai.send", name=before, text="say 3; device place", wait=False)
     await until(clients, before, lambda s: s["called"] and s["status"] == "ready")
     await clients.ask("ai.close", name=before)
     after = opened(
-        clients, impatient, f"{room}-2", room, tools=TOOLS, messages=await history(impatient.url, room), **options
+        clients, patient, f"{room}-2", room, tools=TOOLS, messages=await history(patient.url, room), **options
     )
     await clients.ask("ai.resume", name=after, wait=False)
     state = await until(clients, after, ready)
     assert len(state["called"]) == 1
-    await as_told(impatient, room, state)
+    await as_told(patient, room, state)
 
 
 async def test_a_page_that_dies_is_followed_by_one_that_waits(impatient, clients, room):
@@ -265,8 +255,16 @@ async def idle_one(clients, *names):
         await asyncio.sleep(0.05)
 
 
+async def test_an_ag_ui_page_that_is_loaded_again_between_call_and_result(patient, clients, room):
+    await one_ag_ui_page_after_another(patient, clients, room)
+
+
 async def test_an_ag_ui_page_that_is_gone_is_followed_by_one_that_joins(impatient, clients, room):
-    gone, other = ag_opened(clients, impatient, f"{room}-1", room), ag_opened(clients, impatient, f"{room}-2", room)
+    await one_ag_ui_page_after_another(impatient, clients, room)
+
+
+async def one_ag_ui_page_after_another(service, clients, room):
+    gone, other = ag_opened(clients, service, f"{room}-1", room), ag_opened(clients, service, f"{room}-2", room)
     more = {"tools": [PLACE]}
     state = await clients.ask("ag.run", name=gone, message=asked("device place"), runId=f"{room}-a", **more)
     assert len(ag_calls(state)) == 1
@@ -323,14 +321,14 @@ def mortal_page():
     page.close()
 
 
-@pytest.mark.parametrize("mode", ["connect", "subscribe"])
-async def test_a_tanstack_page_that_is_loaded_again_between_call_and_result(impatient, clients, room, mode):
-    headers, before = {"X-Device-Id": room} if mode == "connect" else {}, PLACES | {"results": {"never": True}}
-    clients("ts.open", name=room, url=impatient.url, thread=room, mode=mode, headers=headers, **before)
+@pytest.mark.parametrize(("mode", "named"), [("connect", True), ("connect", False), ("subscribe", False)])
+async def test_a_tanstack_page_that_is_loaded_again_between_call_and_result(patient, clients, room, mode, named):
+    headers, before = {"X-Device-Id": room} if named else {}, PLACES | {"results": {"never": True}}
+    clients("ts.open", name=room, url=patient.url, thread=room, mode=mode, headers=headers, **before)
     await clients.ask("ts.send", name=room, text="say 3; device place")
     await until(clients, room, lambda s: s["called"], "ts.state")
     clients("ts.close", name=room)
-    clients("ts.open", name=f"{room}-2", url=impatient.url, thread=room, mode=mode, headers=headers, **PLACES)
+    clients("ts.open", name=f"{room}-2", url=patient.url, thread=room, mode=mode, headers=headers, **PLACES)
     state = await ts_done(clients, f"{room}-2")
     assert len(state["called"]) == 1
     assert state["errors"] == []
@@ -350,26 +348,3 @@ async def test_a_tanstack_page_that_dies_with_the_call_is_followed_by_one_that_w
     state = await ts_done(clients, room)
     assert len(state["called"]) == 1
     assert state["errors"] == []
-
-
-# -- OpenAI ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("stream", [True, False])
-async def test_the_openai_client_executes_the_tool_and_the_answer_goes_on(service, clients, room, stream):
-    text = "say 2; device place; say 3"
-    state = await clients.ask("oa.tools", url=service.url, session=room, text=text, stream=stream)
-    assert state["said"] == 'it says "Oslo" done naïve café 😀 '
-    assert state["called"] == [{"question": "where"}]
-
-
-@pytest.mark.parametrize("stream", [True, False])
-async def test_of_two_openai_clients_with_one_question_one_executes_the_tool(service, clients, room, stream):
-    text = "say 60 10; device place; say 3"
-    asked = {"url": service.url, "session": room, "text": text, "stream": stream}
-    states = await asyncio.gather(*(clients.ask("oa.tools", **asked) for _ in range(2)))
-    assert sum(len(state["called"]) for state in states) == 1
-    assert {state["said"] for state in states if not state["called"]} <= {
-        "naïve café 😀 streams are durable. " * 10 + 'it says "Oslo" done naïve café 😀 '
-    }
-    assert all(state["said"].endswith('it says "Oslo" done naïve café 😀 ') for state in states)

@@ -132,6 +132,27 @@ def test_a_device_keeps_the_call_while_its_connection_lives_and_a_while_longer(w
     assert taken(world) == bob.id
 
 
+def test_a_device_is_hurried_unless_it_has_a_connection_and_is_never_given_more_time(world):
+    world, ann, bob = world("ann", "bob")
+    ann.offer()
+    world.settle()
+    bob.offer()
+    calls = world.network.engine.runs.calls
+    calls.attach(ann.id)
+    world.network.drop("ann")
+    calls.hurry(ann.id, world.network.now, 1000)
+    for _ in range(3):
+        world.network.pass_time(1)
+    assert taken(world) == ann.id
+    calls.detach(ann.id, world.network.now)
+    for grace in (1000, 60_000):
+        calls.hurry(ann.id, world.network.now, grace)
+        assert taken(world) == ann.id
+    world.network.pass_time(1)
+    world.settle()
+    assert taken(world) == bob.id
+
+
 def test_an_offer_that_was_made_earlier_and_comes_later_takes_nothing_away(world):
     world, ann, bob = world("ann", "bob")
     ann.offer()  # on its way

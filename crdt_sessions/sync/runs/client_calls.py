@@ -67,8 +67,17 @@ class ClientCalls:
         """Note that the connection of a device has ended: it has its time from now on, or *grace* milliseconds."""
         self._attached.discard(device)
         if device in self._heard:
-            times = [call.taken.ttl for call in self._open_calls() if call.taken and call.taken.device == device]
-            self._heard[device] = now if grace is None else Millis(now - max(0, max(times, default=0) - grace))
+            self._heard[device] = now if grace is None else self._heard_to_last(device, now, grace)
+
+    def hurry(self, device: str, now: Millis, grace: int) -> None:
+        """Leave a device without a connection *grace* milliseconds at most: it may be there again, as another one."""
+        if device in self._heard and device not in self._attached:
+            self._heard[device] = min(self._heard[device], self._heard_to_last(device, now, grace))
+
+    def _heard_to_last(self, device: str, now: Millis, grace: int) -> Millis:
+        """Return when a device would have been heard of last that has *grace* milliseconds from *now* on."""
+        times = [call.taken.ttl for call in self._open_calls() if call.taken and call.taken.device == device]
+        return Millis(now - max(0, max(times, default=0) - grace))
 
     def slept(self, pause: int, now: Millis) -> None:
         """Do not hold a pause of ours against the devices: their signs of life still wait to be read."""

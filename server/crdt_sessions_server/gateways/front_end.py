@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from crdt_sessions.errors import CrdtSessionsError
 from crdt_sessions.ids import Millis, SessionId
@@ -31,6 +31,8 @@ class FrontEnd:
         tools: the tools that it can call; any if None.
         page: what the page calls itself, if it does.
         lasting: whether the page has a connection that outlives this stream; then :meth:`gone` says when that ends.
+        looks: whether the page only looks what is going on, as one does that was loaded, perhaps not for the first
+            time.
     """
 
     def __init__(
@@ -41,9 +43,11 @@ class FrontEnd:
         page: str | None = None,
         *,
         lasting: bool = False,
+        looks: bool = False,
     ) -> None:
         self._registry = registry
         self._lasting = lasting
+        self._looks = looks
         self._working: SessionId | None = None
         self._clock = registry.clock
         self._ttl = int(registry.rules.front_end_tool_s * 1000)
@@ -87,6 +91,7 @@ class FrontEnd:
         if fresh:
             self._offered = True
             session.engine.runs.calls.attach(self.device)
+            self._hurry_former(session, wanted)
             await session.edit(change)
 
     async def leave(self, session: Session, run_id: str, *, to_work: bool) -> None:
@@ -129,6 +134,19 @@ class FrontEnd:
         except CrdtSessionsError as error:  # then nobody has heard of it since, either
             _log.info("the end of a page was not noted: %s", error, extra={"session": self._working})
 
+    def _hurry_former(self, session: Session, calls: Sequence[OpenCall]) -> None:
+        """Leave a moment only to nameless pages of this principal's: this one may be one of them, loaded again.
+
+        They have no connection while they work, so that nobody sees it end. A page that has a name is known when it
+        is there again (``docs/decisions/0078-a-page-that-looks-on.md``).
+        """
+        if not self._looks:
+            return
+        now, grace = self._clock.now(), int(self._registry.rules.gone_grace_s * 1000)
+        for taken in (call.taken for call in calls if call.taken is not None):
+            if taken.by == self._by and _has_no_name(taken.device):
+                session.engine.runs.calls.hurry(taken.device, now, grace)
+
     def _is_former(self, device: str) -> bool:
         """Whether a device is this page, before it was loaded again."""
         return self._page is not None and device.startswith(self._page)
@@ -136,6 +154,11 @@ class FrontEnd:
     def _can(self, call: OpenCall) -> bool:
         named = self._tools is None or call.tool_name in self._tools
         return self._may and named and call.may_take(self._by)
+
+
+def _has_no_name(device: str) -> bool:
+    """Whether a device is a page that calls itself nothing."""
+    return device.startswith(PAGE_PREFIX) and "-" not in device.removeprefix(PAGE_PREFIX)
 
 
 def waits_for_device(run: Run) -> bool:
@@ -155,8 +178,8 @@ async def bring(
 ) -> None:
     """Record results that a front end sends, in the name of the stream of its principal that was given the calls.
 
-    What was not given to one is recorded as a result that does not count. What is settled already, and says the same,
-    is one that is repeated, and leaves nothing behind.
+    What was not given to one, or is settled already, is recorded as a result that does not count. What says the same
+    as is settled, or was said before, is one that is repeated, and leaves nothing behind.
     """
     calls = session.engine.runs.table.calls_of(message_id)
 
@@ -164,18 +187,24 @@ async def bring(
         message = view.messages.find(message_id)
         for call_id, said in results.items():
             tool = message.tool(call_id) if message is not None else None
-            if tool is None or (tool.outcome is not None and _repeats(tool, said)):
+            if tool is None or _repeats(tool, said, principal.id):
                 continue
             known = calls.get(call_id)
             had = [] if known is None else [*reversed(known.former), *([known.taken] if known.taken else [])]
             own = [each.device for each in had if each.by == principal.id and each.device.startswith(PAGE_PREFIX)]
-            device = own[-1] if own else f"{PAGE_PREFIX}{uuid.uuid4().hex[:12]}"
+            counts = own and tool.outcome is None
+            device = own[-1] if counts else f"{PAGE_PREFIX}{uuid.uuid4().hex[:12]}"
             tool.propose(device, said.replace(by=principal.id, at=now))
 
     await session.edit(change)
 
 
-def _repeats(tool: ToolStream, said: CallResult) -> bool:
+def _repeats(tool: ToolStream, said: CallResult, by: str) -> bool:
+    word = (said.status, said.output, said.error_text)
+    if any(each.by == by and (each.status, each.output, each.error_text) == word for each in tool.results().values()):
+        return True
+    if tool.outcome is None:
+        return False
     return tool.error_text == said.error_text if said.status != "done" else tool.output_value == said.output
 
 

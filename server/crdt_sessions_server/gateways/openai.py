@@ -39,6 +39,7 @@ from crdt_sessions_server.http.paths import from_header, header_value
 from crdt_sessions_server.http.problems import MEDIA_TYPE, URN
 from crdt_sessions_server.http.schemas import JSON
 from crdt_sessions_server.http.streaming import DONE, compact, data_frames, going_on
+from crdt_sessions_server.rest.client_calls import DEVICE_HEADER, PAGE
 from crdt_sessions_server.rest.sessions import creates
 
 _PREFIX = "/v1/gateways/openai"
@@ -121,10 +122,12 @@ class Asked:
     Args:
         run: the run.
         skip: how many parts of its message the client has.
+        known: whether all that the request brings was there already.
     """
 
     run: Run
     skip: int = 0
+    known: bool = False
 
 
 def blueprint(registry: SessionRegistry) -> Blueprint:
@@ -138,6 +141,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         Parameter(SESSION_HEADER, "The session; a new one is made if absent."),
         Parameter("Idempotency-Key", "Another key is another request."),
         Parameter("X-Stainless-Retry-Count", "How often the client has repeated the request."),
+        PAGE,
     )
     @answers(
         200,
@@ -166,7 +170,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             taken = until_taken(registry, session, asked.run.id, or_busy=data.stream)
             await live_access().allowed(current_admitted(), taken)
         headers = {SESSION_HEADER: header_value(chat), RUN_HEADER: header_value(asked.run.id)}
-        front = FrontEnd(registry, principal, data.function_names)
+        page = request.headers.get(DEVICE_HEADER)
+        front = FrontEnd(registry, principal, data.function_names, page, looks=asked.known)
         if data.stream:
             usage = data.stream_options is not None and data.stream_options.include_usage
             encoder = Encoder(asked.run, data.model, skip=asked.skip, usage=usage, front=front)
@@ -325,7 +330,8 @@ async def receive(
         if runs and question.trigger == "submit":
             question = replace(question, trigger="regenerate")  # no effect on a run that was requested before
         run = await ask(session, replace(question, also=_also(view, beside, chat, placed)), principal, now)
-        return Asked(run, skip if output_id(run) == question.asked else 0)
+        known = any(each.id == run.id for each in runs)
+        return Asked(run, skip if output_id(run) == question.asked else 0, known)
 
 
 async def _brought(session: Session, beside: Beside, chat: Chat, principal: Principal, now: Millis) -> Asked | None:

@@ -78,9 +78,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             asked_session(name), create=creates(registry, current_principal()), by=current_principal().id
         ) as session:
             await session.readable()
-            encoder = SessionEncoder(
-                thread, joined_run(session.view), front=_front(registry), announces=True, children=ChildEvents
-            )
+            run, front = joined_run(session.view), _front(registry, looks=True)
+            encoder = SessionEncoder(thread, run, front=front, announces=True, children=ChildEvents)
         return _stream(registry, asked_session(name), encoder, follow=True)
 
     @tanstack.get("/<room:name>")
@@ -105,7 +104,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
                 active_run(session.view) if run_id not in session.view.runs else None
             )  # the client has its own name for it
             run = followed or session.view.runs.find(run_id)
-        encoder = SessionEncoder(thread, run, run_id, front=_front(registry), announces=True, children=ChildEvents)
+        front = _front(registry, looks=True)
+        encoder = SessionEncoder(thread, run, run_id, front=front, announces=True, children=ChildEvents)
         return _stream(registry, asked_session(name), encoder)
 
     @tanstack.post("/<room:name>/cancel")
@@ -119,8 +119,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     return tanstack
 
 
-def _front(registry: SessionRegistry, tools: set[str] | None = None) -> FrontEnd:
-    return FrontEnd(registry, current_principal(), tools, request.headers.get(DEVICE_HEADER))
+def _front(registry: SessionRegistry, tools: set[str] | None = None, *, looks: bool = False) -> FrontEnd:
+    return FrontEnd(registry, current_principal(), tools, request.headers.get(DEVICE_HEADER), looks=looks)
 
 
 class ChildEvents:

@@ -169,13 +169,21 @@ const commands = {
     const client = new OpenAI({ baseURL: `${url}/v1/gateways/openai`, apiKey: 'none', maxRetries: 0 })
     return client.chat.completions.retrieve(id, { headers: { 'X-Session-Id': session } })
   },
-  async 'oa.tools' ({ url, session, text, stream }) {
+  async 'oa.tools' ({ url, session, text, stream, headers = {}, dies = false }) {
     const client = new OpenAI({ baseURL: `${url}/v1/gateways/openai`, apiKey: 'none', maxRetries: 0 })
     const called = []
-    const place = { name: 'place', parameters: { type: 'object', properties: {} }, parse: JSON.parse, function: input => { called.push(input); return 'Oslo' } }
+    let dead
+    const death = new Promise(resolve => { dead = resolve })
+    const place = { name: 'place', parameters: { type: 'object', properties: {} }, parse: JSON.parse, function: input => { called.push(input); return dies ? dead() ?? new Promise(() => {}) : 'Oslo' } }
     const body = { model: 'writer', messages: [{ role: 'user', content: text }], tools: [{ type: 'function', function: place }], stream }
-    const runner = client.chat.completions.runTools(body, { headers: session ? { 'X-Session-Id': session } : {} })
+    const runner = client.chat.completions.runTools(body, { headers: { ...(session ? { 'X-Session-Id': session } : {}), ...headers } })
+    if (dies) return death.then(() => ({ called }))
     return { said: await runner.finalContent(), called, messages: runner.messages }
+  },
+  async 'oa.complete' ({ url, stream, headers, ...body }) {
+    const { chat } = new OpenAI({ baseURL: `${url}/v1/gateways/openai`, apiKey: 'none', maxRetries: 0 })
+    const [{ message, finish_reason: finish }] = (stream ? await chat.completions.stream(body, { headers }).finalChatCompletion() : await chat.completions.create(body, { headers })).choices
+    return { content: message.content ?? '', calls: (message.tool_calls ?? []).map(call => call.id), finish }
   },
   async 'ai.output' ({ name, tool, toolCallId, output }) { await chats.get(name).chat.addToolOutput({ tool, toolCallId, output }) }
 }

@@ -62,7 +62,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             asked_session(name), create=creates(registry, current_principal()), by=current_principal().id
         ) as session:
             await session.readable()
-            front = FrontEnd(registry, current_principal(), page=request.headers.get(DEVICE_HEADER))
+            front = FrontEnd(registry, current_principal(), page=request.headers.get(DEVICE_HEADER), looks=True)
             encoder = SessionEncoder(name, joined_run(session.view), front=front)
         return going_on(data_frames(events(registry, asked_session(name), encoder, follow=follow, client=client)))
 

@@ -86,7 +86,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         run = await find_run(registry, asked_session(name), request.args.get("runId"))
         if run is None:
             return Response("", 204)
-        front = FrontEnd(registry, current_principal(), page=request.headers.get(DEVICE_HEADER))
+        front = FrontEnd(registry, current_principal(), page=request.headers.get(DEVICE_HEADER), looks=True)
         chunks = follow(registry, asked_session(name), run.id, front=front)
         return going_on(data_frames(chunks, DONE), headers=_HEADERS | {RUN_HEADER: header_value(run.id)})
 

@@ -245,7 +245,7 @@ class _Conversation:
             await self._tell("no-active", request_id)
             return
         await self._tell("start", request_id)
-        front = FrontEnd(self._registry, admitted.principal, page=self._page, lasting=True)
+        front = FrontEnd(self._registry, admitted.principal, page=self._page, lasting=True, looks=True)
         await self._stream(request_id, admitted, session, run.id, (), front)
 
     async def _passed_on(self, session: SessionId, frame: dict[str, Any]) -> bool:
