@@ -32,6 +32,9 @@ from crdt_sessions_server.sockets import bound, listening
 
 _log = logging.getLogger("crdt_sessions.serve")
 _GRACE_S = 1.0
+_KEEP_ALIVE_S = 150.0
+"""How long a connection may rest between two requests. That is longer than clients and front ends keep one (Caddy
+120 s, Go 90, nginx and load balancers 60, httpx 5): one that sends while we hang up loses its request."""
 
 
 def configure_logging(settings: Settings) -> None:
@@ -192,6 +195,7 @@ def _configuration(settings: Settings) -> Config:
     config.accesslog = logging.getLogger(LOGGER) if settings.access_log else None
     config.errorlog = logging.getLogger("hypercorn.error")
     config.graceful_timeout = _GRACE_S
+    config.keep_alive_timeout = _KEEP_ALIVE_S
     if settings.tls_certificate is not None and settings.tls_key is not None:
         config.certfile, config.keyfile = str(settings.tls_certificate), str(settings.tls_key)
     config.websocket_max_message_size = 2 * settings.max_frame_bytes  # ours must speak first, with 4413

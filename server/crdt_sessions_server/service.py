@@ -45,9 +45,9 @@ from crdt_sessions_server.http import (
     problem_documents,
     request_forwarding,
 )
-from crdt_sessions_server.http.middleware import UnreadBodies
 from crdt_sessions_server.http.origins import Cors, Origins
 from crdt_sessions_server.http.schemas import strict_json
+from crdt_sessions_server.http.unread_bodies import UnreadBodies
 from crdt_sessions_server.ops.expiry import expire, sweep
 from crdt_sessions_server.ops.postgres import no_driver
 from crdt_sessions_server.rest import RESOURCES, privacy, tokens

@@ -15,8 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 
+from crdt_sessions_server.http.unread_bodies import UnreadBodies
+from crdt_sessions_server.process import _configuration
 from crdt_sessions_server.serving.listener import Endpoint, Listener, answer
 from crdt_sessions_server.serving.web_server import WebServer
+from crdt_sessions_server.settings import Settings
 from tests.processes import PATIENCE
 
 CLIENT = ("127.0.0.1", 50_000)
@@ -160,6 +163,54 @@ def test_an_answer_before_the_body_announces_the_end_of_the_connection(server):
             answered = peer.recv(65_536).lower()
             assert answered.startswith(b"http/1.1 404")
             assert (b"\r\nconnection: close\r\n" in answered) == ends
+
+
+MEBIBYTE = 1024 * 1024
+CHUNK = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "path", "header", "pieces"),
+    [
+        (404, "/v1/nowhere", f"Content-Length: {8 * MEBIBYTE}", [bytes(MEBIBYTE)] * 8),
+        (404, "/v1/nowhere", "Transfer-Encoding: chunked", [CHUNK] * 128 + [b"0\r\n\r\n"]),
+        (413, "/v1/streams/any", f"Content-Length: {20 * MEBIBYTE}", [bytes(MEBIBYTE)] * 20),
+    ],
+)
+def test_an_answer_before_the_body_reaches_a_client_that_sends_all_of_it_first(server, status, path, header, pieces):
+    with socket.create_connection(("127.0.0.1", server.port)) as peer:
+        peer.settimeout(PATIENCE)
+        peer.sendall(f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n{header}\r\n\r\n".encode())
+        for piece in pieces:
+            peer.sendall(piece)
+        answered = b""
+        while more := peer.recv(65_536):
+            answered += more
+    assert answered.startswith(b"HTTP/1.1 %d" % status)
+    assert b"\r\nconnection: close\r\n" in answered.lower()
+
+
+async def test_a_client_that_never_stops_sending_is_cut_off_in_the_end():
+    sent = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 404, "headers": []})
+        await send({"type": "http.response.body", "body": b"no"})
+
+    async def receive():
+        await asyncio.sleep(0)
+        return {"type": "http.request", "body": b"more", "more_body": True}
+
+    async def send(event):
+        sent.append(event)
+
+    scope = {"type": "http", "http_version": "1.1", "headers": [(b"Content-Length", b"1000000000000")]}
+    await UnreadBodies(app, linger_s=0.05)(scope, receive, send)
+    assert [(each.get("body"), each.get("more_body", False)) for each in sent[1:]] == [(b"no", True), (b"", False)]
+
+
+def test_a_connection_that_rests_is_ended_by_its_client_not_by_us():
+    assert _configuration(Settings()).keep_alive_timeout > 120
 
 
 # -- the listener and the server behind it -----------------------------------------------------------------------------

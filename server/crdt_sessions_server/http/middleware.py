@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from quart import Quart, Response, g, request, websocket
 
 from crdt_sessions.errors import AccessDenied
 from crdt_sessions.ids import session_id
 from crdt_sessions.runtime import SessionRegistry
-from crdt_sessions_server.asgi import App, Receive, Scope, Send, header, http_token
+from crdt_sessions_server.asgi import http_token
 from crdt_sessions_server.auth import Admission
 from crdt_sessions_server.auth.permissions import NAMED_IN_BODY, PUBLIC, ROUTES
 from crdt_sessions_server.http.origins import Origins
@@ -73,40 +71,3 @@ async def _authorize(registry: SessionRegistry, admission: Admission) -> Respons
         return answer
     admission.count_request(principal, needs)
     return None
-
-
-class UnreadBodies:
-    """An application that says when a connection ends because a request was answered before its body came.
-
-    HTTP/1.1 servers hang up after such an answer. A client that is not told sends its next request, and loses it.
-
-    Args:
-        app: what answers.
-    """
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI connection."""
-        if scope["type"] != "http" or scope["http_version"] != "1.1" or not _has_length(scope):
-            await self._app(scope, receive, send)
-            return
-        complete = False
-
-        async def receive_part() -> dict[str, Any]:
-            nonlocal complete
-            event = await receive()
-            complete = complete or (event["type"] == "http.request" and not event.get("more_body", False))
-            return event
-
-        async def send_part(event: dict[str, Any]) -> None:
-            if event["type"] == "http.response.start" and not complete:
-                event = {**event, "headers": [*event.get("headers", ()), (b"connection", b"close")]}
-            await send(event)
-
-        await self._app(scope, receive_part, send_part)
-
-
-def _has_length(scope: Scope) -> bool:
-    return (header(scope, b"content-length") or "0").strip("0") != ""

@@ -24,7 +24,7 @@ from crdt_sessions_server.asgi import Scope, websocket_token
 from crdt_sessions_server.serving.websocket import SocketConnection
 
 HEAD_PATIENCE_S = 5.0
-"""How long a connection may take for the head of its first request; Hypercorn gives as much to later ones."""
+"""How long a connection may take for the head of its first request; later ones have as long as it may rest."""
 _MAX_HEAD = 16 * 1024
 """Bytes of a head that are waited for here; Hypercorn refuses larger ones."""
 _END = b"\r\n\r\n"
