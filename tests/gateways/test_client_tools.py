@@ -97,7 +97,7 @@ async def test_of_two_tabs_one_executes_the_tool(service, clients, room, transpo
     assert len({said(state) for state in states}) == 1
 
 
-NAMED = [("http", True), ("http", False), ("websocket", False)]
+NAMED = [("http", False), ("http", True), ("websocket", False)]
 """How a page is connected, and whether it has a name."""
 
 
@@ -321,7 +321,7 @@ def mortal_page():
     page.close()
 
 
-@pytest.mark.parametrize(("mode", "named"), [("connect", True), ("connect", False), ("subscribe", False)])
+@pytest.mark.parametrize(("mode", "named"), [("connect", False), ("connect", True), ("subscribe", False)])
 async def test_a_tanstack_page_that_is_loaded_again_between_call_and_result(patient, clients, room, mode, named):
     headers, before = {"X-Device-Id": room} if named else {}, PLACES | {"results": {"never": True}}
     clients("ts.open", name=room, url=patient.url, thread=room, mode=mode, headers=headers, **before)

@@ -6,7 +6,6 @@ import openai
 import pytest
 
 from tests.processes import PATIENCE
-from tests.profiles import NIGHTLY
 
 pytestmark = pytest.mark.interop
 
@@ -97,10 +96,6 @@ def chat(request):
     return lambda service, room, text, **more: Chat(service, room, text, node, stream=stream, **more)
 
 
-either = pytest.mark.parametrize("chat", ["python", "javascript"] if NIGHTLY else ["python"], indirect=True)
-"""For what does not depend on the client."""
-
-
 def told(service, room):
     """The tool call as the session shows it."""
     with service.http() as http:
@@ -110,6 +105,7 @@ def told(service, room):
 
 
 @pytest.mark.parametrize("page", [None, "tab"])
+@pytest.mark.sampled(3)
 async def test_a_program_that_is_started_again_between_call_and_result_is_given_the_call_again(
     patient, chat, room, page
 ):
@@ -123,7 +119,7 @@ async def test_a_program_that_is_started_again_between_call_and_result_is_given_
     assert [each["why"] for each in told(patient, room)["lateResults"]] == ["not-the-taker"]
 
 
-@either
+@pytest.mark.sampled(2)
 async def test_a_program_that_dies_with_the_call_is_followed_by_one_that_waits(impatient, chat, room):
     dying = chat(impatient, room, "device place; say 1")
     other = dying.again()
@@ -132,7 +128,7 @@ async def test_a_program_that_dies_with_the_call_is_followed_by_one_that_waits(i
     assert await other.bring(call) == (f"{OSLO}naïve ", [])
 
 
-@either
+@pytest.mark.sampled(2)
 async def test_a_call_that_nobody_answers_ends_at_its_deadline(patient, chat, room):
     dying = chat(patient, room, "device place within 1")
     await dying.ask()

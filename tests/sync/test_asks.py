@@ -1,5 +1,7 @@
 """Questions that want a value: one answer counts, all others are told why theirs does not."""
 
+from contextlib import closing
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -231,27 +233,39 @@ def test_five_devices_get_one_settlement_and_nobody_is_left_without_an_answer(st
     world = asking(
         DEVICES, kind="choose", form=ROOMS, needs=needs, approvers=list(DEVICES[:4]), default=default, deadline=90_000
     )
-    said, settlements = {}, []
-    for what, who, one, other in steps:
-        if what == "decide":
+    with closing(world.network):
+        said, settlements = {}, []
+        for step in steps:
+            said |= taken(world, *step)
+            found = world.network.engine.view.messages["r-out"].tool("c").approval
+            settlements += [found] if found is not None else []
+        bring_to_an_end(world, said, settlements)
+
+
+def taken(world, what, who, one, other):
+    """Take a step; return what somebody has said with it."""
+    match what:
+        case "decide":
             world.decide(who, one, answer=other)
             if world.network.peers[who].replica.view.messages.find("r-out") is not None:
-                said[who] = (one, other)
-        elif what == "draft":
+                return {who: (one, other)}
+        case "draft":
             world.fill_in(who, **{one: other})
-        elif what == "leave":
+        case "leave":
             world.network.drop(who, abrupt=one)
-        elif what == "back":
+        case "back":
             world.network.connect(who)
-        elif what == "send":
+        case "send":
             world.send(who)
-        elif what == "time":
+        case "time":
             world.network.pass_time(other)
-        else:
+        case "crash":
             world.network.commit()
             world.network.crash()
-        if (found := world.part().approval) is not None:
-            settlements.append(found)
+    return {}
+
+
+def bring_to_an_end(world, said, settlements):
     for name in DEVICES:
         world.network.connect(name)
     world.settle()
