@@ -48,6 +48,7 @@ backend nodes
     option httpchk
     http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host 127.0.0.1
     default-server check inter 500ms fall 2 rise 1 on-marked-down shutdown-sessions
+    option allbackups
 {servers}
 """
 
@@ -123,7 +124,10 @@ async def spread(port: int, nodes: Sequence[int], folder: Path) -> AsyncIterator
         async with await asyncio.start_server(lambda *client: _pass(nodes, *client), "127.0.0.1", port):
             yield "a few lines of Python, at random, since HAProxy is not there"
         return
-    servers = "\n".join(f"    server node{at} 127.0.0.1:{node}" for at, node in enumerate(nodes, 1))
+    ready = [f"    server node{at} 127.0.0.1:{node}" for at, node in enumerate(nodes, 1)]
+    # While the database is away no node is ready, and all of them can still be read: whoever is there will do.
+    any_one = [f"    server any{at} 127.0.0.1:{node} backup no-check" for at, node in enumerate(nodes, 1)]
+    servers = "\n".join([*ready, *any_one])
     (folder / "haproxy.cfg").write_text(_HAPROXY.format(port=port, servers=servers))
     balancer = await asyncio.create_subprocess_exec(
         program, "-db", "-q", "-f", str(folder / "haproxy.cfg"), process_group=0

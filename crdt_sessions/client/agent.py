@@ -224,7 +224,7 @@ class Agent:
             except (ServiceUnreachable, NoService, NoToken, RequestRefused) as error:
                 if not self._passes(error, let_in=let_in):
                     raise
-                sure = False
+                sure = sure and isinstance(error, RequestRefused)  # it is there, and keeps waiting who may wait
                 self._contact.failed(self, error)
                 await self._unless_stopped(self._clock.sleep(backoff.next()))
             else:

@@ -74,7 +74,7 @@ class Dispatcher:
             the run with its lease, or None if no run was ready in time.
 
         Raises:
-            StorageError: the store cannot be read.
+            StorageError: the store cannot be read, and could not be in *wait_s* seconds.
             ShuttingDown: the process is about to stop.
         """
         claimants, loop = self._registry.claimants, asyncio.get_running_loop()
@@ -83,12 +83,16 @@ class Dispatcher:
         claimant = Claimant((*agents, ANY_AGENT), owner, ttl_s, worker, now, tenant, wants, children)
         if new := claimants.note(claimant):
             await self._remember(new, claimant)
+
+        async def take() -> Assignment | None:
+            async with self._turn:
+                return await self._take(claimant)
+
         while True:
             if self._registry.stopping:
                 raise ShuttingDown
             seen = claimants.ready.count
-            async with self._turn:
-                claim = await self._take(claimant)
+            claim = await self._registry.health.outlast(take, until - loop.time())
             if claim is not None or loop.time() >= until:
                 return claim
             given = await claimants.wait(claimant, seen=seen, until=until)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any
 
@@ -115,7 +115,7 @@ class SessionRegistry:
         self.sandbox = sandbox
         rng = rng or random.SystemRandom()
         identifiers = Identifiers(rng)
-        self.health = StoreHealth(store, self.clock)
+        self.health = StoreHealth(store, self.clock, rng)
         self.audit = AuditLog(store, self.clock)
         attendance = Attendance(self.clock)
         self.pushes = Pushes(attendance, self._timing)
@@ -188,6 +188,7 @@ class SessionRegistry:
     async def __aenter__(self) -> SessionRegistry:
         self._tasks = [
             asyncio.create_task(self._tick(), name="session ticker"),
+            asyncio.create_task(self.health.watch(self._slots.look_after_all), name="store health"),
             asyncio.create_task(self._outbox_while_there_are_webhooks(), name="outbox"),
             asyncio.create_task(self.audit.run(), name="audit log"),
         ]
@@ -313,7 +314,7 @@ class SessionRegistry:
     ) -> Closing:
         """Serve one peer until it leaves; return how its connection is to be closed, also if it was refused.
 
-        A refusal, such as :class:`TooMany`, is returned and not raised.
+        A refusal, such as :class:`TooMany`, is returned and not raised. A store that is away is waited for.
 
         Args:
             session_id: the session; created if it never existed and the registry creates on join.
@@ -328,9 +329,14 @@ class SessionRegistry:
         try:
             with self.capacity.admitted(tenant_of(session_id), access.principal):
                 create, by = access.creates, access.principal
-                async with self.join(
-                    session_id, create=create, by=by, generation=generation, lineage=lineage
-                ) as session:
+                async with AsyncExitStack() as stack:
+
+                    def join() -> Awaitable[Session]:
+                        return stack.enter_async_context(
+                            self.join(session_id, create=create, by=by, generation=generation, lineage=lineage)
+                        )
+
+                    session = await self.health.outlast(join)
                     self.capacity.check_session(session.peers)
                     return await session.serve(transport_over(channel), access, lease=lease, codec=codec)
         except CrdtSessionsError as error:
@@ -421,6 +427,7 @@ class SessionRegistry:
         """Stop: admit nobody, store everything, close every connection with 1012, drop every session."""
         self._stopping = True
         self._slots.stop_entering()
+        self.health.stop()
         self.claimants.ready.notify_all()
         self.streams.stop()
         tasks, self._tasks = self._tasks, []
@@ -439,7 +446,6 @@ class SessionRegistry:
         while True:
             await self._wakeups.look()
             await self.clock.sleep(self._timing.tick_s)
-            await self.health.look()
             self._slots.look_after_all()  # a call, so that the sleeping loop keeps no session alive in a local
             await self._slots.relieve()
 

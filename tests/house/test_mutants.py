@@ -259,8 +259,8 @@ MUTANTS = {
     ),
     "fence a node and leave its connections": Mutant(
         "crdt_sessions/storage/postgres/nodes.py",
-        "                    await connection.execute(_END, node)  #",
-        "                    pass  #",
+        "            await connection.execute(_END, node)  #",
+        "            pass  #",
         ("tests/storage/test_fence.py::test_a_transaction_that_was_left_open_holds_up_no_fence",),
     ),
     "pass on what was passed on": Mutant(

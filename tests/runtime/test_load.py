@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from crdt_sessions.errors import Overloaded, StoreUnavailable, TooMany
 from crdt_sessions.ids import Millis, session_id
 from crdt_sessions.limits import Limits, Timing
-from crdt_sessions.runtime import Access, Load, SessionRegistry
+from crdt_sessions.runtime import Access, Dispatcher, Load, SessionRegistry
 from crdt_sessions.runtime.pace import Pace
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.sync import Replica
@@ -317,12 +317,22 @@ class Failing(MemoryStore):
 
     error = None
 
+    away = False
+    """Whether nothing can be read either."""
+    checks = 0
+
     async def append(self, *arguments, **options):
         if self.error:
             raise self.error
         return await super().append(*arguments, **options)
 
+    async def load(self, session):
+        if self.away:
+            raise self.error
+        return await super().load(session)
+
     async def check(self):
+        self.checks += 1
         if self.error:
             raise self.error
 
@@ -380,6 +390,61 @@ async def test_an_update_that_waited_through_a_short_outage_is_stored(failing, c
         await clock.advance(2)
         assert not ann.serving.done()
         assert len((await failing.store.load(ROOM)).rows) == rows + 1
+
+
+async def test_who_comes_while_the_store_is_away_waits_and_is_served_as_soon_as_it_is_back(failing, clock):
+    """Nobody comes ever more seldom meanwhile: who waited is served a fraction of a second after the store is back."""
+    failing.store.away, failing.store.error = True, StoreUnavailable("the database fails over")
+    async with Peer(failing) as ann:
+        await clock.advance(10)
+        assert not ann.serving.done(), "it was sent away"
+        assert failing.store.checks >= 10 / 0.3 - 1, "the store was not looked at often"
+        checks = failing.store.checks
+        failing.store.away, failing.store.error = False, None
+        await clock.advance(0.3)
+        assert failing.store.checks == checks + 1
+        assert failing.health.error is None
+        await wrote(ann, failing, 1)
+
+
+async def test_who_waited_for_too_long_is_told_why(failing, clock):
+    failing.store.away, failing.store.error = True, StoreUnavailable("the database is away")
+    async with Peer(failing) as ann:
+        await clock.advance(19)
+        assert not ann.serving.done()
+        await clock.advance(2)
+        assert (await ann.serving).code == 4503
+
+
+async def test_nobody_is_kept_waiting_by_a_process_that_stops(failing, clock):
+    failing.store.away, failing.store.error = True, StoreUnavailable("the database is away")
+    async with Peer(failing) as ann:
+        await clock.advance(1)
+        assert not ann.serving.done()
+        await failing.shutdown()
+        assert (await ann.serving).code in (1012, 4503)
+
+
+async def test_an_agent_that_waits_for_runs_waits_for_the_store_too(failing, clock):
+    failing.store.away, failing.store.error = True, StoreUnavailable("the database fails over")
+    ready = failing.store.ready_runs
+
+    async def ready_runs(*arguments, **options):
+        if failing.store.away:
+            raise failing.store.error
+        return await ready(*arguments, **options)
+
+    failing.store.ready_runs = ready_runs
+    with pytest.raises(StoreUnavailable):
+        await Dispatcher(failing).claim(["writer"], owner="a")
+    claiming = asyncio.create_task(Dispatcher(failing).claim(["writer"], owner="a", wait_s=3600))
+    await clock.advance(5)
+    assert not claiming.done()
+    failing.store.away, failing.store.error = False, None
+    await clock.advance(1)
+    claiming.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await claiming
 
 
 async def test_the_store_is_tried_once_a_second_however_often_it_is_asked(failing, clock):

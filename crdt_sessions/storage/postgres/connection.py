@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 else:
     Connection = asyncpg.Connection  # only its stubs are generic
 
-CONNECT_S = 5.0
-"""For how long a server may let somebody wait who connects."""
 _CACHED_STATEMENTS = 200
 _SETTINGS = {
     "default_transaction_isolation": "read committed",  # a write looks at its lane's row again after a wait for it
@@ -38,7 +36,7 @@ def application_name(node: int) -> str:
 
 
 async def connect(url: str, *, schema: str, name: str) -> Connection:
-    """Return a connection.
+    """Return a connection to one server, which may take as long as the caller waits.
 
     Args:
         url: of the database.
@@ -50,19 +48,18 @@ async def connect(url: str, *, schema: str, name: str) -> Connection:
         StorageError: it refuses.
     """
     with translated():
-        async with asyncio.timeout(CONNECT_S):
-            try:
-                connection = await asyncpg.connect(
-                    url, server_settings={"application_name": name}, statement_cache_size=_CACHED_STATEMENTS
-                )
-            except ValueError:  # what it says may have a part of the password in it
-                raise StorageError(f"{shown(url)} is not an address of PostgreSQL's") from None
-            try:
-                settings = {**_SETTINGS, "search_path": quoted(schema)}
-                await connection.execute("; ".join(f"SET {key} = {_literal(settings[key])}" for key in settings))
-            except BaseException:
-                connection.terminate()
-                raise
+        try:
+            connection = await asyncpg.connect(
+                url, server_settings={"application_name": name}, statement_cache_size=_CACHED_STATEMENTS
+            )
+        except ValueError:  # what it says may have a part of the password in it
+            raise StorageError(f"{shown(url)} is not an address of PostgreSQL's") from None
+        try:
+            settings = {**_SETTINGS, "search_path": quoted(schema)}
+            await connection.execute("; ".join(f"SET {key} = {_literal(settings[key])}" for key in settings))
+        except BaseException:
+            connection.terminate()
+            raise
     return connection
 
 

@@ -14,12 +14,13 @@ from crdt_sessions.errors import HeldElsewhere, StorageError, StoreUnavailable
 from crdt_sessions.ids import SessionId
 from crdt_sessions.storage.peers import Peer
 from crdt_sessions.storage.postgres import checks
-from crdt_sessions.storage.postgres.connection import Connection, close, connect
+from crdt_sessions.storage.postgres.connection import Connection, close
 from crdt_sessions.storage.postgres.errors import translated
 from crdt_sessions.storage.postgres.lane import Append, Lane, nothing
 from crdt_sessions.storage.postgres.nodes import Lease, Nodes
 from crdt_sessions.storage.postgres.readers import Readers
 from crdt_sessions.storage.postgres.schema import migrate
+from crdt_sessions.storage.postgres.servers import Servers
 from crdt_sessions.storage.postgres.statements import fenced
 
 Result = TypeVar("Result")
@@ -61,6 +62,7 @@ class Database:
         self._url = url
         self._schema = schema
         self._quorum = quorum
+        self._connect = Servers(url, schema).connect
         self._readers = Readers(lambda: self._connect(_NAME), _READERS)
         self._count = lanes
         self._lanes: list[Lane] = []
@@ -72,6 +74,7 @@ class Database:
             lease=lease,
             fenced=fenced,
         )
+        self.nodes.on_silence = self._leave_server
 
     async def open(self) -> None:
         """Look at the server, bring the schema up to date, and join. Errors as :class:`PostgresStore` says."""
@@ -170,8 +173,11 @@ class Database:
         """Read everything as it is at one moment."""
         return await self._readers.view(read)
 
-    def _connect(self, name: str) -> Awaitable[Connection]:
-        return connect(self._url, schema=self._schema, name=name)
+    def _leave_server(self) -> None:
+        """Wait no longer for a server that says nothing: whoever needs one connects anew, to the one that does."""
+        self._readers.leave()
+        for lane in self._lanes:
+            lane.leave()
 
     def _open_lanes(self) -> list[Lane]:
         if not self._lanes:

@@ -21,7 +21,7 @@ from crdt_sessions import failpoints
 from crdt_sessions.errors import StorageError
 from crdt_sessions.ids import SessionId
 from crdt_sessions.storage.postgres import checks, rows
-from crdt_sessions.storage.postgres.connection import Connection, close, connect
+from crdt_sessions.storage.postgres.connection import Connection, close
 from crdt_sessions.storage.postgres.copying import (
     AGENTS,
     AUDIT,
@@ -35,6 +35,7 @@ from crdt_sessions.storage.postgres.copying import (
 from crdt_sessions.storage.postgres.errors import translated
 from crdt_sessions.storage.postgres.records import ADDED, USAGE_KEY
 from crdt_sessions.storage.postgres.schema import migrate
+from crdt_sessions.storage.postgres.servers import Servers
 from crdt_sessions.storage.postgres.store import SCHEMA
 from crdt_sessions.storage.sqlite import rows as in_file
 from crdt_sessions.storage.sqlite.errors import translated as reading
@@ -141,7 +142,7 @@ class Import:
                 the file from before it was changed. Then nothing was stored. Where the connection is lost, what was
                 copied stays, and another run goes on from there.
         """
-        connection = await connect(self._url, schema=self._schema, name="crdt-sessions import")
+        connection = await Servers(self._url, self._schema).connect("crdt-sessions import")
         try:
             await checks.check_server(connection, url=self._url, quorum=False)
             with translated(), reading(self._path):

@@ -13,9 +13,10 @@ from crdt_sessions.storage.inspected import Inspected, InspectedStream, gaps
 from crdt_sessions.storage.integrity import checksum
 from crdt_sessions.storage.packing import unpack
 from crdt_sessions.storage.postgres import checks, records, rows
-from crdt_sessions.storage.postgres.connection import Connection, close, connect
+from crdt_sessions.storage.postgres.connection import Connection, close
 from crdt_sessions.storage.postgres.errors import translated
 from crdt_sessions.storage.postgres.schema import OURS, STEPS
+from crdt_sessions.storage.postgres.servers import Servers
 from crdt_sessions.storage.postgres.store import SCHEMA
 from crdt_sessions.storage.postgres.stream_inspection import inspected_streams
 from crdt_sessions.storage.postgres.text import read
@@ -79,7 +80,7 @@ class Inspection:
         """The schema version."""
 
     async def __aenter__(self) -> Inspection:
-        self._connection = await connect(self._url, schema=self._schema, name="crdt-sessions doctor")
+        self._connection = await Servers(self._url, self._schema).connect("crdt-sessions doctor")
         try:
             with translated():
                 if await self._connection.fetchval(f"SELECT to_regclass('{OURS}')") is None:

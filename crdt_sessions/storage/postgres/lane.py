@@ -102,6 +102,10 @@ class Lane:
         await asyncio.wait({self._task})
         await self._connection.close()
 
+    def leave(self) -> None:
+        """See :meth:`LaneConnection.leave`."""
+        self._connection.leave()
+
     # -- from outside --------------------------------------------------------------------------------------------
 
     def submit(self, job: Append | Callable[[Lane], Awaitable[Result]]) -> asyncio.Future[Result]:

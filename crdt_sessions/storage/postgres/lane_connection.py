@@ -80,6 +80,11 @@ class LaneConnection:
         """Close the connection."""
         await close(self._connection)
 
+    def leave(self) -> None:
+        """End the connection: the server that it leads to says nothing. What is under way is looked up elsewhere."""
+        if self._connection is not None:
+            self._connection.terminate()
+
     async def fetch(self, statement: str, *values: Any) -> list[asyncpg.Record]:
         """Return what a statement finds that changes nothing."""
         connection = await self.connected()

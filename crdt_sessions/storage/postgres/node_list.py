@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from crdt_sessions.errors import StorageError
 from crdt_sessions.storage.addresses import shown
-from crdt_sessions.storage.postgres.connection import close, connect
+from crdt_sessions.storage.postgres.connection import close
 from crdt_sessions.storage.postgres.errors import translated
+from crdt_sessions.storage.postgres.servers import Servers
 from crdt_sessions.storage.postgres.store import SCHEMA
 
 _SILENT_S = 3.0
@@ -57,7 +58,7 @@ async def nodes_of(url: str, *, gone: bool = False, schema: str = SCHEMA) -> lis
     Raises:
         StorageError: it cannot be read, or no service has been there yet.
     """
-    connection = await connect(url, schema=schema, name=_NAME)
+    connection = await Servers(url, schema).connect(_NAME)
     try:
         with translated():
             if not await connection.fetchval(_THERE):

@@ -10,7 +10,8 @@ import asyncio
 import logging
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import asyncpg
@@ -57,8 +58,8 @@ _TELL = (
 """A node leaves what it committed in its last second to be told of; who asks what changed since must hear of it."""
 
 
-_LOOKS, _LOOK_S = 10, 0.05
-"""How often, and after which pauses, the server is asked whether the connections of a node have ended that died."""
+_LOOKS_S = (0, 0.01, 0.02, 0.04, 0.08, *[0.1] * 4)
+"""After which pauses the server is asked whether the connections of a node have ended that died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +126,16 @@ class Nodes:
         """The other nodes that live, as far as this one has last seen."""
         self._heard_at = 0.0  # when the last beat began that the server took
         self._serves_until = 0.0
+        self._answered = False  # whether the server took the last beat, whatever came of the rest
         self._suspecting = asyncio.Lock()
+        self._freed: set[int] = set()
+        """Nodes that were found to have died since the others were looked at."""
         self.on_look: Callable[[Collection[int]], None] = _nothing_seen
         """Called with all nodes that live, whenever they have been looked at."""
         self.is_cut_off: Callable[[], Awaitable[bool]] = _nobody_to_ask
         """Called while the server has not heard of this node for too long: whether it hears of others."""
+        self.on_silence: Callable[[], None] = _nothing_to_leave
+        """Called when the server says nothing for so long that others count this node as gone."""
         self.figures: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
         """Returns what people are shown of this node: sessions in memory, connections, and sockets for others."""
 
@@ -179,12 +185,9 @@ class Nodes:
             StorageError: the server cannot be told.
         """
         self.draining = True
-        connection = await self._connect("crdt-sessions")
-        try:
+        async with self._separately() as connection:
             with translated():
                 await connection.execute(_DRAIN, self.me)
-        finally:
-            await close(connection)
 
     async def suspect(self, node: int) -> None:
         """Have the sessions of a node be free if it has no connection to the server, since nobody is at its address.
@@ -193,17 +196,21 @@ class Nodes:
             StorageError: the server cannot be asked.
         """
         async with self._suspecting:  # many may have come for its sessions at once
-            for attempt in range(_LOOKS):
-                if node not in self._seen or node == self.me:
-                    return
-                await asyncio.sleep(_LOOK_S * bool(attempt))
-                if not await self._is_present(node):
-                    _log.warning("node %d is not there any more: it is fenced, and its sessions are free", node)
-                    await self._fence(node)
-                    self._seen.pop(node, None)
-                    self.others = [peer for peer in self.others if peer.node != node]
-                    self.on_look([*self._seen])
-                    return
+            if node in self._freed or node == self.me:
+                return
+            async with self._separately() as connection:
+                for pause_s in _LOOKS_S:
+                    await asyncio.sleep(pause_s)
+                    with translated():
+                        is_present = await connection.fetchval(_PRESENT, node)
+                    if not is_present:
+                        _log.warning("node %d is not there any more: it is fenced, and its sessions are free", node)
+                        await _fence(connection, node)
+                        self._freed.add(node)
+                        self._seen.pop(node, None)
+                        self.others = [peer for peer in self.others if peer.node != node]
+                        self.on_look([*self._seen])
+                        return
 
     async def leave(self) -> None:
         """Have everything that this node owns be free at once."""
@@ -258,6 +265,8 @@ class Nodes:
                 if self._connection is not None:
                     self._connection.terminate()
                     self._connection = None
+                if isinstance(error, TimeoutError) and not self._answered:
+                    self.on_silence()
                 await self._doubt()
             self._changed.set()
             await asyncio.sleep(self._lease.beat_s)
@@ -266,21 +275,35 @@ class Nodes:
         """Find out whether others go on without this node. If the server is away for all, it shows what it has."""
         if self._serves_until > _steady() + self._lease.beat_s:
             return
-        if await self.is_cut_off():
-            if self._serves_until:
-                _log.error("other nodes reach the database and this one does not: its sessions are dropped")
-                self._serves_until = 0.0
-                self._fenced()
-        elif self._serves_until:
+        cut_off = await self.is_cut_off()
+        if not self._serves_until:
+            return
+        if not cut_off:
             self._serves_until = _steady() + 3 * self._lease.beat_s
+        elif not await self._is_heard_again():
+            _log.error("other nodes reach the database and this one does not: its sessions are dropped")
+            self._serves_until = 0.0
+            self._fenced()
+
+    async def _is_heard_again(self) -> bool:
+        """Tell whether the server is back for this node, too: after an outage some node is always the first."""
+        try:
+            async with asyncio.timeout(self._lease.beat_s):
+                await self._look()
+        except (StorageError, TimeoutError):
+            return False
+        return True
 
     async def _look(self) -> None:
+        self._answered = False
         me = await self.joined()
         connection = await self._connected(me)
         begun = _steady()
         with translated():
             await connection.execute(_BEAT, me, *self.figures())
             found = {row["node"]: row for row in await connection.fetch(_LOOK)}
+        self._answered = True
+        self._freed.clear()
         if me not in found:
             self.lost(me)
             return
@@ -301,14 +324,6 @@ class Nodes:
         self.others = [seen.peer for node, seen in self._seen.items() if node != me]
         self.on_look([*self._seen])
 
-    async def _is_present(self, node: int) -> bool:
-        connection = await self._connect("crdt-sessions")
-        try:
-            with translated():
-                return bool(await connection.fetchval(_PRESENT, node))
-        finally:
-            await close(connection)
-
     async def _connected(self, me: int) -> Connection:
         if self._connection is None or self._connection.is_closed():
             self._seen.clear()
@@ -318,26 +333,38 @@ class Nodes:
         return self._connection
 
     async def _fence(self, node: int) -> None:
-        """Return once a node commits nothing any more: what it had under way is stored by then, or never."""
+        async with self._separately() as connection:
+            await _fence(connection, node)
+
+    @asynccontextmanager
+    async def _separately(self) -> AsyncIterator[Connection]:
+        """Have a connection that is nobody's: it does not end with those of a node."""
         connection = await self._connect("crdt-sessions")
         try:
-            with translated():
-                try:
-                    await connection.execute(_END, node)  # a transaction left open would hold a lane
-                except asyncpg.InsufficientPrivilegeError as error:
-                    _log.warning("connections of node %d cannot be ended: %s", node, error)
-                async with connection.transaction():
-                    await connection.execute(
-                        "SELECT FROM lanes WHERE node = $1 ORDER BY lane FOR NO KEY UPDATE", node
-                    )
-                    await connection.execute("UPDATE lanes SET fenced = true WHERE node = $1", node)
-                    await connection.execute(_TELL, node)
-                    await connection.execute("UPDATE nodes SET gone = true WHERE node = $1", node)
+            yield connection
         finally:
             await close(connection)
 
 
+async def _fence(connection: Connection, node: int) -> None:
+    """Return once a node commits nothing any more: what it had under way is stored by then, or never."""
+    with translated():
+        try:
+            await connection.execute(_END, node)  # a transaction left open would hold a lane
+        except asyncpg.InsufficientPrivilegeError as error:
+            _log.warning("connections of node %d cannot be ended: %s", node, error)
+        async with connection.transaction():
+            await connection.execute("SELECT FROM lanes WHERE node = $1 ORDER BY lane FOR NO KEY UPDATE", node)
+            await connection.execute("UPDATE lanes SET fenced = true WHERE node = $1", node)
+            await connection.execute(_TELL, node)
+            await connection.execute("UPDATE nodes SET gone = true WHERE node = $1", node)
+
+
 def _nothing_seen(living: Collection[int]) -> None:
+    pass
+
+
+def _nothing_to_leave() -> None:
     pass
 
 

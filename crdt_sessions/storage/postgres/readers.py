@@ -28,6 +28,7 @@ class Readers:
     def __init__(self, connect: Callable[[], Awaitable[Connection]], count: int) -> None:
         self._connect = connect
         self._count = count
+        self._made: set[Connection] = set()
         self._free: asyncio.LifoQueue[Connection | None] = asyncio.LifoQueue()
         for _ in range(count):
             self._free.put_nowait(None)
@@ -36,6 +37,12 @@ class Readers:
         """Close all, once nobody reads any more."""
         for _ in range(self._count):
             await close(await self._free.get())
+
+    def leave(self) -> None:
+        """End all connections: the server that they lead to says nothing. Who reads does so on another one."""
+        for connection in self._made:
+            connection.terminate()
+        self._made.clear()
 
     async def select(self, statement: str, *values: Any) -> list[asyncpg.Record]:
         """Return the rows that a statement finds."""
@@ -64,6 +71,7 @@ class Readers:
         try:
             if connection is None or connection.is_closed():
                 connection = await self._connect()
+                self._made = {each for each in self._made if not each.is_closed()} | {connection}
             hung = asyncio.get_running_loop().call_later(_HUNG_S, connection.terminate)
             try:
                 with translated(writing=True):

@@ -73,9 +73,10 @@ class SyncEndpoint(SocketEndpoint):
 
     async def _serve(self, scope: Scope, name: str, admitted: Admitted, channel: Channel | Transport) -> Closing:
         principal, session = admitted.principal, session_id(name, admitted.principal.tenant)
-        if self._elsewhere is not None:
+        elsewhere = self._elsewhere
+        if elsewhere is not None:
             with self._registry.capacity.admitted(principal.tenant, principal.id):
-                closing = await self._elsewhere.serve(session, scope, channel)
+                closing = await self._registry.health.outlast(lambda: elsewhere.serve(session, scope, channel))
             if closing is not None:
                 return closing
         if not principal.anonymous:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable
 
 from crdt_sessions.errors import CrdtSessionsError, ShuttingDown
 from crdt_sessions.ids import Millis, SessionId, session_id
@@ -124,10 +125,13 @@ class _Host:
         principal = admitted.principal
         self._admission.count_connect(self._scope, principal)
         session = session_id(name, principal.tenant)
-        if self._elsewhere is not None:
-            closing = await self._elsewhere.follow(
-                session, self._scope, lambda relay: self._pass_on(line, token, admitted, session, relay)
-            )
+        elsewhere = self._elsewhere
+        if elsewhere is not None:
+
+            def pass_on(relay: Relay) -> Awaitable[Closing]:
+                return self._pass_on(line, token, admitted, session, relay)
+
+            closing = await self._registry.health.outlast(lambda: elsewhere.follow(session, self._scope, pass_on))
             if closing is not None:
                 return closing
         if not principal.anonymous:
