@@ -113,7 +113,7 @@ def install(app: Quart) -> None:
         response = problem_for(error)
         if response.status_code >= 500:
             ordinary = isinstance(error, errors.ShuttingDown)  # who asks again is served by the next process
-            _log.log(logging.INFO if ordinary else logging.ERROR, "request failed: %s", error)
+            _log.log(logging.DEBUG if ordinary else logging.ERROR, "request failed: %s", error)
         return response
 
     @app.errorhandler(RequestSchemaValidationError)

@@ -199,7 +199,7 @@ OF_ERRORS: dict[type[errors.CrdtSessionsError], ProblemType] = {
     ),
     errors.SessionFailed: ProblemType(
         "session-failed", 503, "The session failed and is loaded anew",
-        "Try again after Retry-After; the operator finds the reference in the service's log.",
+        "Wait as long as Retry-After says, then try again; the operator finds the reference in the service's log.",
     ),
     errors.DamagedLog: ProblemType(
         "damaged-log", 503, "The session's data are damaged",
@@ -291,7 +291,7 @@ OF_ERRORS: dict[type[errors.CrdtSessionsError], ProblemType] = {
     ),
     errors.NodeUnreachable: ProblemType(
         "node-unreachable", 503, "The node that serves this does not answer",
-        "Try again after Retry-After: another node takes over from one that is gone.",
+        "Wait as long as Retry-After says, then try again: another node takes over from one that is gone.",
     ),
     errors.NodeRefused: ProblemType(
         "node-refused", 502, "Another node answered with an error",
@@ -299,7 +299,7 @@ OF_ERRORS: dict[type[errors.CrdtSessionsError], ProblemType] = {
     ),
     errors.ShuttingDown: ProblemType(
         "shutting-down", 503, "The service restarts",
-        "Try again after Retry-After.",
+        "Wait as long as Retry-After says, then try again.",
     ),
 }  # fmt: skip
 """Error to the type of its problem; a subclass without an entry of its own takes its parent's."""
