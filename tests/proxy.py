@@ -67,6 +67,12 @@ class Proxy:
     def heal(self):
         self._passes.set()
 
+    def sever(self):
+        """End all connections there are; new ones may come."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
     async def _serve(self, reader, writer):
         task = asyncio.current_task()
         self._tasks.add(task)

@@ -1,4 +1,4 @@
-"""An agent that is killed while Electric's client reads the text that it writes: the reader gets it to its end."""
+"""An agent that is killed while Electric's clients read what it writes: each of them gets it to its end."""
 
 import pytest
 
@@ -10,6 +10,12 @@ from tests.streams.test_views import projected, rows_of
 pytestmark = [pytest.mark.interop, pytest.mark.crash, needs_node]
 
 
+def text_in(messages):
+    """What the answer says in a document, in one piece as the stream of its text is."""
+    parts = messages.get("run-q-out", {}).get("parts", [])
+    return "".join(part["text"] for part in parts if part["state"] == "done")
+
+
 def test_a_text_is_read_to_its_end_though_its_agent_is_killed(tmp_path):
     mortal, clients = Mortal(tmp_path), NodePeers(JS / "clients.mjs")
     try:
@@ -19,6 +25,7 @@ def test_a_text_is_read_to_its_end_though_its_agent_is_killed(tmp_path):
             base = f"{mortal.url}/v1/streams/sessions/s"
             clients("follow", name="text", url=f"{base}/messages/run-q-out/text", live="sse", text=True)
             clients("follow", name="events", url=f"{base}/events", live="sse")
+            clients("yjs.open", name="provider", url=mortal.url, session="s", insist=True)
             found = clients.until(lambda got: got["closed"], command="got", name="text")
             assert mortal.agent_died
             wanted = projected(http, "s")
@@ -29,6 +36,11 @@ def test_a_text_is_read_to_its_end_though_its_agent_is_killed(tmp_path):
             assert "".join(found["items"]).count(" ") == 30, "each word once"
             clients.until(lambda got: rows_of(got) == wanted, command="got", name="events")
             clients("stop", name="events")
+            clients("yjs.open", name="a second device", url=mortal.url, session="s")
+            for name in ("provider", "a second device"):
+                clients.until(
+                    lambda seen: text_in(seen["messages"]) == "".join(found["items"]), command="yjs.see", name=name
+                )
     finally:
         clients.close()
         mortal.close()
