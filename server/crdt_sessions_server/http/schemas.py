@@ -69,7 +69,7 @@ def strict_json(app: Quart) -> None:
 class Body(BaseModel):
     """The base of what comes in: camelCase, and unknown fields are refused."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", defer_build=True)
 
 
 class Query(Body):
@@ -84,4 +84,4 @@ class Query(Body):
 class Answer(BaseModel):
     """The base of what goes out: camelCase."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, defer_build=True)
