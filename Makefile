@@ -6,12 +6,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 export HYPOTHESIS_PROFILE ?= dev
-# Each worker has whole files. One more than there are cores, since many a test waits; `make test WORKERS=0` runs all
-# in one process.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+unexport PYTHONDONTWRITEBYTECODE
+# Each worker has whole files. Two more than there are cores, since tests wait half of their time; `make test WORKERS=0`
+# runs all in one process.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 2)')
 PYTEST := $(BIN)/pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: audit demo cluster-demo test bench check conformance fast setup node-setup page picture schemas lock soak nightly weekly clean
+.PHONY: audit demo cluster-demo test bench check style types conformance fast setup node-setup page picture schemas lock soak nightly weekly clean
 
 demo: $(VENV)/.runs                   ## the service, two agents and the page
 	@$(BIN)/python examples/demo.py --port $(PORT)
@@ -19,7 +20,7 @@ demo: $(VENV)/.runs                   ## the service, two agents and the page
 cluster-demo: $(VENV)/.ready          ## PostgreSQL, three nodes behind HAProxy, and the demo on them
 	@$(BIN)/python examples/cluster_demo.py --port $(PORT)
 
-test: setup check                     ## everything: style, types, contracts, all tests
+test: setup $(VENV)/.compiled check    ## everything: style, types, contracts, all tests
 	$(PYTEST)
 
 bench: setup                          ## measure against the peers; BENCH="W1 --rounds 1" chooses
@@ -30,11 +31,15 @@ bench: setup                          ## measure against the peers; BENCH="W1 --
 fast: $(VENV)/.ready check            ## what needs neither Node nor processes, with few examples, in about a minute
 	EXAMPLES=10 STEPS=15 SCHEDULES=10 PHONES=4 $(PYTEST) -m "not processes and not interop and not browser and not crash and not slow"
 
-check: $(VENV)/.ready
+check: style types
+
+style: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: $(VENV)/.ready                 # the longest, so one of its own: `make -j` runs them beside each other
+	$(BIN)/mypy
 
 conformance: setup                    ## the public conformance suites of Durable Streams and MCP, whole
 	CONFORMANCE=1 $(BIN)/pytest -q -n 0 tests/streams/test_conformance.py tests/mcp/test_conformance.py
@@ -52,6 +57,10 @@ setup: $(VENV)/.ready node-setup
 $(VENV)/.ready: requirements-dev.lock pyproject.toml | $(VENV)
 	@$(BIN)/python scripts/setup_python.py
 	@touch $@ $(VENV)/.runs
+
+# What is installed becomes bytecode here, beside the checks, and not in pip, which has nothing beside it.
+$(VENV)/.compiled: $(VENV)/.ready
+	@$(BIN)/python -m compileall -qq $(VENV)/lib >/dev/null 2>&1; touch $@
 
 $(VENV)/.runs: requirements.lock pyproject.toml | $(VENV)
 	@$(BIN)/python scripts/setup_python.py requirements.lock

@@ -22,6 +22,8 @@ ABOUT = {
     "requirements-dev.lock": "about 100 MB to download and 450 MB on disk; one to three minutes, once",
 }
 """What each lock file takes."""
+_RUN_AT_ONCE = ("requirements.lock",)
+"""What is used as soon as it is installed. Of the others the Makefile makes bytecode beside something else."""
 STEPS = 10
 """How often progress is told where lines cannot be overwritten, as in a log."""
 
@@ -88,7 +90,8 @@ def main() -> None:
     print(f"Setting up {where}: {total} Python packages, {ABOUT[lock]}.", flush=True)
     began = time.monotonic()
     progress = Progress(total, live=sys.stdout.isatty())
-    install(["--require-hashes", "-r", lock], progress)
+    compiled = [] if lock in _RUN_AT_ONCE else ["--no-compile"]
+    install([*compiled, "--require-hashes", "-r", lock], progress)
     install(["--quiet", "--no-deps", "--no-build-isolation", "-e", "."], progress)
     progress.end()
     print(f"{where} is ready, after {time.monotonic() - began:.0f} s.", flush=True)

@@ -61,7 +61,7 @@ def target(tmp_path_factory):
     max_examples=10, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
 )  # fmt: skip
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 def test_every_answer_is_one_of_the_document(case, target):
     headers = {"Authorization": f"Bearer {TOKENS['service']}"}
     if "waitS" in (case.query or {}):

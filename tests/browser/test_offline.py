@@ -112,6 +112,7 @@ def test_a_browser_that_lost_its_copy_gets_everything_once(browser, service, roo
     stored(room, "kept by the service")
 
 
+@pytest.mark.nightly
 def test_a_service_restored_from_an_older_backup_gets_back_what_browsers_have_and_nothing_twice(
     browser, own, rooms, tmp_path
 ):

@@ -1,5 +1,7 @@
 """What answers have cost, on the page: under each answer, and of the whole session, in everyday words."""
 
+import pytest
+
 from tests.browser.chromium import needs_chromium
 
 pytestmark = needs_chromium
@@ -29,6 +31,7 @@ def test_an_answer_says_what_it_has_cost_and_the_page_what_all_have(browser, roo
     page.close()
 
 
+@pytest.mark.nightly
 def test_a_page_on_which_nothing_was_counted_says_nothing_of_it(browser, room):
     answer = room.ask("One")
     answer.say("Two.")

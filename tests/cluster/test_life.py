@@ -75,6 +75,7 @@ async def events_seen(url, words):
 
 
 @pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM"])
+@pytest.mark.sampled(2)
 async def test_the_owner_ends_while_clients_of_other_nodes_write(nodes, end):
     owner, second, third = nodes.start(), nodes.start(), nodes.start(unix=True)
     async with connect(owner.url, "room", name="first") as first:

@@ -162,6 +162,7 @@ async def test_the_service_dies_while_it_frees_a_session_and_while_it_shuts_down
 
 
 @pytest.mark.parametrize("times", [1, 2, 5, 9])
+@pytest.mark.sampled(2)
 async def test_the_service_dies_in_the_middle_of_a_migration(tmp_path, times):
     """A migration is one transaction: half of one leaves nothing, and the next start does all of it."""
     database = tmp_path / "s.db"

@@ -86,6 +86,7 @@ async def test_an_answer_that_begins_anew_reads_as_if_nothing_had_happened(serve
     assert exported.count("Once upon") == 1
 
 
+@pytest.mark.nightly
 async def test_without_that_it_stutters_which_is_what_it_is_for(server):
     def start():
         return agent(sys.executable, "-u", "-c", STORYTELLER, server.url, "continue")

@@ -85,6 +85,7 @@ def _check_whole(peer):
 
 
 @needs_node
+@pytest.mark.nightly
 async def test_the_server_dies_in_the_middle_of_a_stream(world, js):
     await js.ask("open", peer="early", url=world.server.ws, room="room")
     await js.ask("open", peer="away", url=world.server.ws, room="room", version=2)
@@ -110,6 +111,7 @@ async def test_the_server_dies_in_the_middle_of_a_stream(world, js):
 
 
 @needs_node
+@pytest.mark.nightly
 async def test_the_agent_dies_in_the_middle_of_a_stream(world, js):
     await js.ask("open", peer="early", url=world.server.ws, room="room")
     async with connect(world.server.url, "room", name="Ann") as ann:

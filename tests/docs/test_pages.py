@@ -74,6 +74,7 @@ def _read(page, reader):
 
 
 @pytest.mark.parametrize("page", [page for page in _PAGES if _runs(page)], ids=_name)
+@pytest.mark.sampled(2)
 def test_what_a_page_says_comes_about(page, tmp_path, model):
     _read(page, Reader(tmp_path, model))
 

@@ -199,6 +199,7 @@ async def test_a_follower_sees_all_of_runs_that_run_side_by_side(service, client
 
 
 @pytest.mark.crash
+@pytest.mark.nightly
 async def test_agent_and_server_are_killed_in_the_middle(mortal, clients, room):
     name = opened(clients, mortal, room, room)
     state = await clients.ask("ag.run", name=name, message=user("u", "say 20; die; say 10"), runId=f"a-{room}")

@@ -17,6 +17,7 @@ PAGES = ROOT / "examples/gateways"
 
 @in_chromium
 @pytest.mark.skipif(not (PAGES / "node_modules").is_dir(), reason="needs Node: make setup")
+@pytest.mark.nightly
 def test_four_front_ends_show_one_conversation(tmp_path):
     subprocess.run(["node", PAGES / "build.mjs", PAGES / "dist"], check=True, timeout=PATIENCE)
     port, pages = free_port(), free_port()

@@ -138,6 +138,7 @@ async def test_errors_and_stops_from_elsewhere_are_shown(service, clients, room)
 
 
 @pytest.mark.crash
+@pytest.mark.nightly
 async def test_server_and_agent_are_killed_and_the_client_comes_back_by_itself(mortal, clients, room):
     name = opened(clients, mortal, room, room)
     clients("ts.send", name=name, text="say 20; die; say 10")

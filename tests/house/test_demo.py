@@ -268,6 +268,7 @@ async def _answer(session, asked):
 @pytest.mark.crash
 @pytest.mark.skipif(not LINUX, reason="looks into /proc")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.sampled(2)
 def test_the_demo_leaves_no_process_behind(running, tmp_path, number):
     """Told while it runs, and while it starts."""
     process = running if number == signal.SIGTERM else Demo(tmp_path)

@@ -88,6 +88,7 @@ def named(api):
 
 
 @pytest.mark.parametrize("name", named("anthropic-messages"))
+@pytest.mark.sampled(3)
 async def test_anthropic(service, model, name):
     import anthropic
 

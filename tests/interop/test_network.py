@@ -66,7 +66,7 @@ def service(tmp_path):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 async def test_live_replicas_agree_behind_a_bad_network(service, js, name):
     async with (
         Proxy(service.port, NETWORKS[name], seed=5) as proxy,

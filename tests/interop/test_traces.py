@@ -29,6 +29,7 @@ NOW = Millis(1_700_000_000_000)
 @needs_node
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["friendsforever", "clownschool"][: sample("traces")])
+@pytest.mark.nightly
 def test_concurrent_traces_end_as_they_did(server, name):
     file = DATA / f"traces/{name}.concurrent.json.gz"
     done = subprocess.run(

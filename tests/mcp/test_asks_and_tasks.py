@@ -42,6 +42,7 @@ def people(*said):
         ("edit pay; say 1", {"amount": 7}, "naïve "),
     ],
 )
+@pytest.mark.sampled(2)
 async def test_people_are_asked_and_the_answer_goes_on(service, version, room, question, said, end):
     ask, shown = people(said)
     async with client(service.url, VERSIONS[version], elicitation_callback=ask) as mcp:
@@ -165,6 +166,7 @@ async def test_a_task_is_cancelled_like_any_run(service, room):
 # -- standard input and output ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(2)
 async def test_a_program_is_a_server_of_the_same_sessions(service, version, room):
     command = StdioServerParameters(
         command=sys.executable,

@@ -32,6 +32,7 @@ def told(url):
     return {name: (int(passed), int(failed)) for name, passed, failed in found}
 
 
+@pytest.mark.nightly
 def test_all_that_the_library_offers_comes_through_our_routes(tmp_path):
     made = Process(
         sys.executable, "-m", "tests.mcp.everything", tmp_path, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'server'}"}

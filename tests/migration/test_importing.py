@@ -152,6 +152,7 @@ def test_a_database_of_ours_is_moved_to_a_server_only(tmp_path):
 
 
 @pytest.mark.parametrize("roots", [("meta", Map), ("messages", Text)])
+@pytest.mark.sampled(2)
 def test_a_document_whose_roots_are_called_as_ours_is_kept_as_it_is(tmp_path, roots):
     """Such as a notebook of Jupyter, which has ``meta`` and ``state`` of its own."""
     name, kind = roots

@@ -53,6 +53,7 @@ def test_nothing_goes_wrong_among_three_nodes_and_two_sessions(tmp_path):
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.sampled(3)
 def test_a_mistake_is_found(tmp_path, mistake):
     said = tried(tmp_path, (*SMALL, mistake), "-O0", "-DCOLLAPSE")
     assert "assertion violated" in said, f"nobody noticed that {MISTAKES[mistake]}: {said}"
