@@ -44,6 +44,7 @@ _TABLE = {  # dev, ci, nightly, weekly
     "tabs": (3, 6, 40, 150),  # schedules of tabs that hear each other, drop and are loaded anew
     "scribbles": (4, 4, 40, 200),  # of clients that know nothing of emoji
     "places": (1, 1, 10, 40),  # texts in which Yjs and the service must name the same places
+    "lexical": (2, 2, 12, 60),  # documents that people in Lexical and an agent write at once
     "silence": (17, 17, 75, 75),  # seconds in which a run says nothing; streams are kept alive every 15
     "mutants": (20, 16, 1, 1),  # of all, every how many-th is tried; that its piece of code is there, is seen of all
     "recordings": (10, 8, 1, 1),  # of real answers, every how many-th goes through every gateway at once

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pycrdt import Text
 
@@ -13,8 +13,8 @@ from crdt_sessions.client.insertion import Insertion
 from crdt_sessions.errors import BadValue, NotFound
 from crdt_sessions.model import RelativePosition, SessionView
 from crdt_sessions.model.artifacts import ContentKind
-from crdt_sessions.model.dialects import Dialect, dialect_of
-from crdt_sessions.model.nodes import read_children, words
+from crdt_sessions.model.dialects import Dialect, dialect_in
+from crdt_sessions.model.nodes import words
 from crdt_sessions.model.positions import StructId, position_at
 from crdt_sessions.model.revisions import find, read_content, revision, text_at
 from crdt_sessions.model.rewriting import Alike, Scribe
@@ -26,12 +26,16 @@ if TYPE_CHECKING:
     from crdt_sessions.client.session import SessionPeer
 
 
+_COLOR = "#7c3aed"
+"""Of a caret in an editor that has none of its own for whoever says no other."""
+
+
 class ArtifactEditor:
     """An artifact that others edit at the same time: a text, or rich text, of which one reads and writes Markdown.
 
     Whoever edits is seen at work. Presence has their caret in the form that stock editor bindings draw: relative
-    positions in ``cursor`` (``anchor``, ``head``; y-codemirror.next, y-prosemirror, Tiptap, BlockNote, y-quill), and
-    for plain text in ``selection`` too (y-monaco).
+    positions in ``cursor`` (``anchor``, ``head``; y-codemirror.next, y-prosemirror, Tiptap, BlockNote, y-quill), for
+    plain text in ``selection`` too (y-monaco), and for Lexical in ``anchorPos`` and ``focusPos``.
 
     What is done for a run can be undone together: :meth:`SessionPeer.undo`. Made by :meth:`AgentRun.artifact`.
     """
@@ -57,9 +61,9 @@ class ArtifactEditor:
 
     @property
     def dialect(self) -> Dialect:
-        """In whose shape rich text is: ``tiptap``, ``prosemirror`` or ``blocknote``."""
+        """In whose shape rich text is: ``tiptap``, ``prosemirror``, ``blocknote`` or ``lexical``."""
         content = self._content
-        return self._dialect if isinstance(content, Text) else dialect_of(read_children(content), self._dialect)
+        return self._dialect if isinstance(content, Text) else dialect_in(content, self._dialect)
 
     @property
     def content(self) -> str:
@@ -249,4 +253,8 @@ class ArtifactEditor:
     def _tell(self, anchor: RelativePosition, head: RelativePosition | None = None) -> None:
         places = {"anchor": anchor.json_value(), "head": (head or anchor).json_value()}
         selection = places if self.kind == "text" else None
-        self._session.set_presence(cursor={**places, "artifactId": self._id}, selection=selection)
+        drawn: dict[str, Any] = {}
+        if self.dialect == "lexical" and selection is None:
+            drawn = {"anchorPos": places["anchor"], "focusPos": places["head"], "focusing": True}
+            drawn |= {"name": self._session.author.name, "color": _COLOR}
+        self._session.set_presence(cursor={**places, "artifactId": self._id}, selection=selection, **drawn)

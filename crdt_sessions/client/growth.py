@@ -6,15 +6,17 @@ import json
 from collections.abc import Sequence
 from typing import Any, cast
 
-from pycrdt import XmlElement, XmlFragment, XmlText
-
 from crdt_sessions.client.place import Place
 from crdt_sessions.model.dialects import Dialect
 from crdt_sessions.model.growing import grows
-from crdt_sessions.model.nodes import Element, Node, Parent, Words, element
+from crdt_sessions.model.lexical import LexicalElement
+from crdt_sessions.model.nodes import Element, ElementType, Node, Parent, TextType, Words, element
 from crdt_sessions.model.rewriting import Scribe, size
+from crdt_sessions.model.steps import RichText
 
-_Shared = XmlElement | XmlText
+_Shared = ElementType | TextType
+_BLOCKS = frozenset({"root", "tablecell"})
+"""Elements of Lexical in which blocks stand."""
 _EMPTY = Words(())
 
 
@@ -29,7 +31,7 @@ class Growth:
         place: where the words of the first paragraph go; without it the first block comes at the end.
     """
 
-    def __init__(self, fragment: XmlFragment, dialect: Dialect, place: Place | None) -> None:
+    def __init__(self, fragment: RichText, dialect: Dialect, place: Place | None) -> None:
         self._written: tuple[Node, ...] = ()
         self._path: list[_Shared] = []
         """What was written last: a block, the last one in it, and so on."""
@@ -41,7 +43,7 @@ class Growth:
         self._begun = place is None
         self._theirs = place.text if place is not None else None
         if place is not None:
-            self._stand_in(cast(XmlText, place.text))
+            self._stand_in(place.text)
 
     def space(self, text: str) -> None:
         """Write the space in front of, or behind, what goes into a text of somebody else: Markdown has none there."""
@@ -81,13 +83,18 @@ class Growth:
 
     # -- where it is -----------------------------------------------------------------------------------------------
 
-    def _stand_in(self, text: XmlText) -> None:
+    def _stand_in(self, text: TextType) -> None:
         """Take the block in which a text is for the one behind which the next one comes."""
         path: list[Any] = [text]
-        for _ in range(2 if self._dialect == "blocknote" else 1):
-            if isinstance(path[0].parent, XmlElement):
-                path.insert(0, path[0].parent)
+        while self._is_within_block(path):
+            path.insert(0, path[0].parent)
         self._path, self._parent = path, path[0].parent
+
+    def _is_within_block(self, path: Sequence[Any]) -> bool:
+        parent = path[0].parent
+        if self._dialect == "lexical":
+            return isinstance(parent, LexicalElement) and parent.tag not in _BLOCKS
+        return isinstance(parent, ElementType) and len(path) <= (2 if self._dialect == "blocknote" else 1)
 
     def _begin_in(self, block: Node) -> None:
         """Have the words of a paragraph go where somebody has said; another *block* stands behind."""
@@ -122,7 +129,7 @@ class Growth:
             return
         assert isinstance(before, Element)
         assert isinstance(after, Element)
-        shared, count = cast(XmlElement, self._path[level]), len(before.children)
+        shared, count = cast(ElementType, self._path[level]), len(before.children)
         if count:
             self._grow(before.children[-1], after.children[count - 1], level + 1)
         for child in after.children[count:]:
@@ -133,6 +140,8 @@ class Growth:
         last = _index(parent, self._path[level]) if level < len(self._path) else None
         at = last + 1 if last is not None else len(parent.children)
         Scribe().insert(parent, at, node)
+        if isinstance(parent, LexicalElement):
+            parent.number()
         del self._path[level:]
         shared: Any = parent.children[at]
         self._path.append(shared)
@@ -141,7 +150,7 @@ class Growth:
             self._path.append(shared)
         end = _last(node)
         written = sum(map(size, end.atoms)) if isinstance(end, Words) else 0
-        self._move(Place(shared, written) if isinstance(shared, XmlText) else None)
+        self._move(Place(shared, written) if isinstance(shared, TextType) else None)
 
     def _replace(self, block: Node) -> None:
         """Put a *block* in place of the last one: it has become something else."""
@@ -152,8 +161,8 @@ class Growth:
             del self._parent.children[at]
 
 
-def _blocks_in(fragment: XmlFragment) -> Parent:
-    groups = (child for child in fragment.children if isinstance(child, XmlElement) and child.tag == "blockGroup")
+def _blocks_in(fragment: RichText) -> Parent:
+    groups = (child for child in fragment.children if isinstance(child, ElementType) and child.tag == "blockGroup")
     return next(groups, fragment)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from crdt_sessions.model.nodes import Atom, TextType
+from crdt_sessions.model.lexical import LexicalText
+from crdt_sessions.model.nodes import Atom, TextType, words
 from crdt_sessions.model.rewriting import size, write
 
 
@@ -19,6 +20,8 @@ class Place:
 
     def __init__(self, text: TextType, offset: int) -> None:
         self.text = text
+        if isinstance(text, LexicalText):
+            offset = text.outside(offset)
         state: list[int] = [offset, False]  # the place; whether the next event is of what is written here
         self._state = state
 
@@ -30,15 +33,26 @@ class Place:
 
     def write(self, text: str) -> None:
         """Write *text*, and stay behind it."""
-        if text:
+        if isinstance(self.text, LexicalText):
+            self._write_in_line(self.text, words(text).atoms, frozenset())
+        elif text:
             self.text.insert(self._state[0], text)
             self._state[:] = self._state[0] + len(text.encode()), True
 
     def write_atoms(self, atoms: Sequence[Atom], names: frozenset[str]) -> None:
         """Write *atoms*, without the marks *names* that they do not have, and stay behind them."""
-        if atoms:
+        if isinstance(self.text, LexicalText):
+            self._write_in_line(self.text, atoms, names)
+        elif atoms:
             write(self.text, self._state[0], atoms, names)
             self._state[:] = self._state[0] + sum(map(size, atoms)), True
+
+    def _write_in_line(self, text: LexicalText, atoms: Sequence[Atom], names: frozenset[str]) -> None:
+        """Write into a text of Lexical, whose block has more in it than characters; the place is one in the block."""
+        if atoms:
+            offset = text.inside(self._state[0])
+            write(text, offset, atoms, names)
+            self._state[:] = text.outside(offset + sum(map(size, atoms))), True
 
     def close(self) -> None:
         """Stop following."""

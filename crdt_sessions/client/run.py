@@ -437,11 +437,11 @@ class AgentRun(RunContext):
             title: for people, if it is added.
             content: its text, if it is added; of rich text as Markdown.
             kind: ``text``, or ``xml`` for rich text, if it is added.
-            dialect: in whose shape rich text is written that does not tell it: ``tiptap``, ``prosemirror`` or
-                ``blocknote``.
+            dialect: in whose shape rich text is written that does not tell it: ``tiptap``, ``prosemirror``,
+                ``blocknote`` or ``lexical``.
         """
         head = ArtifactHead(id=artifact_id, title=title, author=self.session.author, created_at=self.session.now())
-        added = self.session.edit(lambda view: view.artifacts.begin(head, kind))
+        added = self.session.edit(lambda view: view.artifacts.begin(head, kind, dialect))
         editor = ArtifactEditor(self.session, artifact_id, run=self.id, dialect=dialect)
         if added and content:
             editor.edit(content)

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pycrdt import Doc, Map, Text, XmlFragment
+from pycrdt import Doc, Map, Text, XmlFragment, XmlText
 from pydantic import ValidationError
 
 from crdt_sessions.errors import BadValue, NotFound
 from crdt_sessions.model import layout
 from crdt_sessions.model import text as text_edits
+from crdt_sessions.model.dialects import Dialect
 from crdt_sessions.model.document import SessionDoc
+from crdt_sessions.model.lexical import LexicalElement
+from crdt_sessions.model.library import apply_guarded
 from crdt_sessions.model.positions import RelativePosition, index_of, position_at
+from crdt_sessions.model.revisions import read_content
 from crdt_sessions.model.spelling import json_object, spelled
 from crdt_sessions.model.strings import is_id
 from crdt_sessions.model.values import Artifact, ArtifactHead
+from crdt_sessions.wire.update_v1 import HAS_KEY, NO_DELETIONS, TYPE
+from crdt_sessions.wire.varint import decode_state_vector, string, varuint
+
+_XML_TEXT = 6
+"""The number of that type in an update."""
 
 ContentKind = Literal["text", "xml"]
 """What edits it: text by characters, or an editor of rich text, which takes Yjs."""
@@ -43,11 +52,18 @@ class Artifacts:
             self._root[head.id] = Map({"head": head.json_value(), "content": Text(content)})
         return self.text(head.id)
 
-    def begin(self, head: ArtifactHead, kind: ContentKind) -> bool:
-        """Add an empty artifact; return whether it was added, and not there."""
+    def begin(self, head: ArtifactHead, kind: ContentKind, dialect: Dialect = "tiptap") -> bool:
+        """Add an empty artifact; return whether it was added, and not there. Lexical's is an ``XmlText``."""
         if head.id in self._root:
             return False
-        self._root[head.id] = Map({"head": head.json_value(), "content": Text() if kind == "text" else XmlFragment()})
+        if kind == "xml" and dialect == "lexical":
+            doc, at = self._document.doc, self._document.doc.client_id
+            clock = decode_state_vector(doc.get_state()).get(at, 0)
+            self._root[head.id] = Map({"head": head.json_value()})
+            apply_guarded(doc, _xml_text(doc, clock))
+        else:
+            content = Text() if kind == "text" else XmlFragment()
+            self._root[head.id] = Map({"head": head.json_value(), "content": content})
         return True
 
     def text(self, artifact_id: str) -> Text:
@@ -117,7 +133,9 @@ class Artifacts:
     def kind(self, artifact_id: str) -> ContentKind | None:
         """Return what an artifact's content is; None if it is not of layout 1."""
         content = self._content(artifact_id)
-        return "text" if isinstance(content, Text) else "xml" if isinstance(content, XmlFragment) else None
+        if isinstance(content, Text):
+            return "text"
+        return "xml" if isinstance(content, XmlFragment | XmlText) else None
 
     def value(self, artifact_id: str) -> Artifact | None:
         """Return an artifact in JSON form; None if there is none with a valid head."""
@@ -128,7 +146,8 @@ class Artifacts:
             head = ArtifactHead.model_validate(json_object(entry.get("head")))
         except ValidationError:
             return None
-        content = spelled(entry.get("content"))
+        found = entry.get("content")
+        content = read_content(LexicalElement(found)) if isinstance(found, XmlText) else spelled(found)
         fields = head.model_dump(by_alias=True) | {"id": artifact_id}
         return Artifact.model_validate({**fields, "content": content if isinstance(content, str) else ""})
 
@@ -140,6 +159,16 @@ class Artifacts:
     def _content(self, artifact_id: str) -> Any:
         entry = self._root.get(artifact_id)
         return entry.get("content") if isinstance(entry, Map) else None
+
+
+def _xml_text(doc: Doc[Any], clock: int) -> bytes:
+    """Return the update that makes an ``XmlText`` the content of the artifact that this client began at *clock*.
+
+    The library has no call that puts one into a map.
+    """
+    client, now = varuint(doc.client_id), decode_state_vector(doc.get_state())[doc.client_id]
+    entry = bytes([HAS_KEY | TYPE, 0]) + client + varuint(clock) + string("content") + varuint(_XML_TEXT)
+    return varuint(1) + varuint(1) + client + varuint(now) + entry + NO_DELETIONS
 
 
 def _text_in(copy: Doc[Any], artifact_id: str) -> Text:

@@ -9,27 +9,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from pycrdt import TransactionEvent, XmlElement, XmlFragment
+from pycrdt import TransactionEvent
 
 from crdt_sessions.errors import UpdateError
 from crdt_sessions.model.dialects import Dialect, alike
 from crdt_sessions.model.library import apply_guarded
 from crdt_sessions.model.markdown import from_markdown, inline_to_markdown, to_markdown
-from crdt_sessions.model.nodes import Element, Node, Parent, Words, attributes_of, element, read_children
+from crdt_sessions.model.nodes import Element, ElementType, Node, Parent, Words, attributes_of, element, read_children
 from crdt_sessions.model.positions import RelativePosition, StructId
 from crdt_sessions.model.revisions import Passage, Path, inline_atoms, marked_as
 from crdt_sessions.model.rewriting import Alike, changed_children, text_changes
-from crdt_sessions.model.steps import content_in, copied
+from crdt_sessions.model.steps import RichText, content_in, copied
 from crdt_sessions.wire.update_v1 import ANY, HAS_KEY, NO_DELETIONS, Id, parse, read_head
 from crdt_sessions.wire.varint import Reader, decode_state_vector, string, varuint
 
 _PROBE = "probe"
 _FIRST = 0
 _EMPTY_STRING = b"\x77\x00"
-_LISTS = frozenset({"bulletList", "orderedList", "bullet_list", "ordered_list"})
-_OPEN = _LISTS | {"listItem", "list_item", "blockquote", "blockGroup"}
+_LISTS = frozenset({"bulletList", "orderedList", "bullet_list", "ordered_list", "list"})
+_OPEN = _LISTS | {"listItem", "list_item", "listitem", "blockquote", "blockGroup"}
 """Elements whose blocks change one by one; others change as a whole."""
-_TEXTS = frozenset({"paragraph", "heading", "bulletListItem", "numberedListItem", "quote"})
+_TEXTS = frozenset({"paragraph", "heading", "bulletListItem", "numberedListItem", "quote", "listitem"})
+"""Elements with a text in them; in an item of Lexical there may be a list."""
 
 
 class Blocks(NamedTuple):
@@ -96,7 +97,7 @@ class _Comparison:
             return None
         if self._alike.element(before) != self._alike.element(after):
             return None
-        if before.name in _TEXTS:
+        if before.name in _TEXTS and not any(isinstance(child, Element) for child in before.children):
             return self._text(before, after, path)
         if before.name in _OPEN or (before.name == "blockContainer" and len(before.children) == len(after.children)):
             found = list(self.children(before, before.children, after.children, path))
@@ -144,15 +145,13 @@ def blocks_from_markdown(parent: Element | None, text: str, dialect: Dialect) ->
     return tuple(child for each in found if isinstance(each, Element) for child in each.children) if inside else found
 
 
-def read_blocks(content: XmlFragment, blocks: Blocks, dialect: Dialect) -> str:
+def read_blocks(content: RichText, blocks: Blocks, dialect: Dialect) -> str:
     """Return blocks of an artifact as Markdown."""
     parent = parent_at(content, blocks.path)
     return blocks_to_markdown(_shell(parent), read_children(parent)[blocks.start : blocks.stop], dialect)
 
 
-def with_blocks(
-    content: XmlFragment, blocks: Blocks, after: str, dialect: Dialect
-) -> tuple[Parent, tuple[Node, ...]]:
+def with_blocks(content: RichText, blocks: Blocks, after: str, dialect: Dialect) -> tuple[Parent, tuple[Node, ...]]:
     """Return the parent of blocks, and what stands in it with others in their place."""
     parent = parent_at(content, blocks.path)
     old = read_children(parent)
@@ -161,13 +160,13 @@ def with_blocks(
 
 
 def _shell(parent: Parent) -> Element | None:
-    return element(parent.tag or "", attributes_of(parent)) if isinstance(parent, XmlElement) else None
+    return element(parent.tag or "", attributes_of(parent)) if isinstance(parent, ElementType) else None
 
 
 # -- where they are --------------------------------------------------------------------------------------------------
 
 
-def parent_at(content: XmlFragment, path: Path) -> Parent:
+def parent_at(content: RichText, path: Path) -> Parent:
     """Return the element at a path, or the artifact."""
     found: Any = content
     for place in path:
@@ -175,7 +174,7 @@ def parent_at(content: XmlFragment, path: Path) -> Parent:
     return found  # type: ignore[no-any-return]
 
 
-def places_of(content: XmlFragment, artifact_id: str, blocks: Blocks) -> tuple[RelativePosition, RelativePosition]:
+def places_of(content: RichText, artifact_id: str, blocks: Blocks) -> tuple[RelativePosition, RelativePosition]:
     """Return where blocks begin and end, as places that stay; if there are none, both are where they would be."""
     if blocks.start < blocks.stop:
         first, last = (_id_of(content, artifact_id, (*blocks.path, at)) for at in (blocks.start, blocks.stop - 1))
@@ -188,9 +187,7 @@ def places_of(content: XmlFragment, artifact_id: str, blocks: Blocks) -> tuple[R
     return place, place
 
 
-def find_blocks(
-    content: XmlFragment, artifact_id: str, begin: RelativePosition, end: RelativePosition
-) -> Blocks | None:
+def find_blocks(content: RichText, artifact_id: str, begin: RelativePosition, end: RelativePosition) -> Blocks | None:
     """Return where blocks are now; None if something of their ends is gone, or they are not side by side any more."""
     if begin == end:
         return _find_gap(content, artifact_id, begin)
@@ -202,7 +199,7 @@ def find_blocks(
     return Blocks(first[:-1], first[-1], last[-1] + 1)
 
 
-def _find_gap(content: XmlFragment, artifact_id: str, place: RelativePosition) -> Blocks | None:
+def _find_gap(content: RichText, artifact_id: str, place: RelativePosition) -> Blocks | None:
     if place.item is not None:
         path = _find(content, artifact_id, place.item)
         return Blocks(path[:-1], path[-1] + 1, path[-1] + 1) if path else None
@@ -212,7 +209,7 @@ def _find_gap(content: XmlFragment, artifact_id: str, place: RelativePosition) -
     return Blocks(path, 0, 0) if path else None
 
 
-def _id_of(content: XmlFragment, artifact_id: str, path: Path) -> StructId:
+def _id_of(content: RichText, artifact_id: str, path: Path) -> StructId:
     """Return the id of an element: what is put in it names it."""
     copy = copied(content.doc.get_update())
     shared: Any = parent_at(content_in(copy, artifact_id), path)  # type: ignore[arg-type]
@@ -235,7 +232,7 @@ def _parent(update: bytes, start: int, end: int) -> Id:
     return parent
 
 
-def _find(content: XmlFragment, artifact_id: str, item: StructId) -> Path | None:
+def _find(content: RichText, artifact_id: str, item: StructId) -> Path | None:
     """Return where the element is that has an id; None if there is none any more."""
     copy = copied(content.doc.get_update())
     known = decode_state_vector(copy.get_state())
@@ -254,7 +251,7 @@ def _find(content: XmlFragment, artifact_id: str, item: StructId) -> Path | None
 
 def _probed(parent: Parent, path: Path) -> Path | None:
     for at, child in enumerate(parent.children):
-        if isinstance(child, XmlElement):
+        if isinstance(child, ElementType):
             if _PROBE in attributes_of(child):
                 return (*path, at)
             if (found := _probed(child, (*path, at))) is not None:

@@ -1,7 +1,8 @@
-"""Rich text as editors hold it: three dialects, and one tree that stands between them and Markdown.
+"""Rich text as editors hold it: four dialects, and one tree that stands between them and Markdown.
 
 The tree has Tiptap's names. ProseMirror's own schema names the same things otherwise, and BlockNote has no lists, but
-blocks that are items of one. Elements of other names are kept: the tree says that they are there, and no more.
+blocks that are items of one. Lexical's own names are in :mod:`crdt_sessions.model.lexical_blocks`. Elements of other
+names are kept: the tree says that they are there, and no more.
 """
 
 from __future__ import annotations
@@ -12,10 +13,28 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Any, Literal
 
-from crdt_sessions.model.nodes import KEPT, PLAIN, Atom, Element, Node, Words, canonical, element, joined, words
+from crdt_sessions.model import lexical_blocks
+from crdt_sessions.model.lexical import LexicalElement
+from crdt_sessions.model.lexical_blocks import from_lexical, to_lexical, type_of
+from crdt_sessions.model.nodes import (
+    KEPT,
+    NEW_LINE,
+    PLAIN,
+    Atom,
+    Element,
+    Embed,
+    Node,
+    Parent,
+    Words,
+    canonical,
+    element,
+    joined,
+    read_children,
+    words,
+)
 from crdt_sessions.model.rewriting import Alike
 
-Dialect = Literal["tiptap", "prosemirror", "blocknote"]
+Dialect = Literal["tiptap", "prosemirror", "blocknote", "lexical"]
 """Whose names the elements have."""
 
 _PROSEMIRROR = {
@@ -36,12 +55,18 @@ _NAMES: dict[Dialect, dict[str, str]] = {
     "tiptap": _TIPTAP,
     "prosemirror": _TIPTAP | _PROSEMIRROR,
     "blocknote": _TIPTAP | {"blockquote": "quote", "horizontalRule": "divider"},
+    "lexical": {},
 }
 _ITEMS = {"bulletListItem": "bulletList", "numberedListItem": "orderedList"}
 """BlockNote's blocks that are items, and the lists they make."""
 _SAID = frozenset({"level", "start", "language", "params", "order", "src", "href", "alt", "title", "url", "name"})
 """Attributes that Markdown has words for."""
 _MARKS = ("link", "bold", "italic", "strike", "code")
+
+
+def dialect_in(content: Parent, otherwise: Dialect = "tiptap") -> Dialect:
+    """Return in whose dialect a shared fragment is; *otherwise* if it holds nothing that tells."""
+    return "lexical" if isinstance(content, LexicalElement) else dialect_of(read_children(content), otherwise)
 
 
 def dialect_of(children: Iterable[Node], otherwise: Dialect = "tiptap") -> Dialect:
@@ -56,6 +81,8 @@ def dialect_of(children: Iterable[Node], otherwise: Dialect = "tiptap") -> Diale
 
 def to_dialect(blocks: Sequence[Node], dialect: Dialect) -> tuple[Node, ...]:
     """Return blocks with Tiptap's names as what stands in a fragment of some *dialect*."""
+    if dialect == "lexical":
+        return to_lexical(blocks)
     if dialect == "blocknote":
         return (element("blockGroup", {}, _lowered(blocks)),)
     return tuple(renamed(block, dialect) for block in blocks)
@@ -63,6 +90,8 @@ def to_dialect(blocks: Sequence[Node], dialect: Dialect) -> tuple[Node, ...]:
 
 def from_dialect(children: Sequence[Node], dialect: Dialect) -> list[Node]:
     """Return what stands in a fragment of some *dialect* with Tiptap's names."""
+    if dialect == "lexical":
+        return from_lexical(children)
     if dialect == "blocknote":
         return _lifted([each for child in children if isinstance(child, Element) for each in child.children])
     return [_generic(child, dialect) for child in children]
@@ -70,6 +99,8 @@ def from_dialect(children: Sequence[Node], dialect: Dialect) -> list[Node]:
 
 def alike(dialect: Dialect) -> Alike:
     """Return when an element of rich text and one that came from Markdown are the same to who writes Markdown."""
+    if dialect == "lexical":
+        return _LEXICAL
     names = frozenset(_NAMES[dialect].values()) | _BLOCKNOTE
 
     def key(written: Element) -> Hashable:
@@ -90,6 +121,25 @@ def alike(dialect: Dialect) -> Alike:
 
 _BLOCKNOTE = frozenset({*_ITEMS, "blockGroup", "blockContainer", "tableParagraph", "quote", "divider"})
 _USUAL = (("start", 1), ("order", 1), ("language", "text"), ("title", ""))
+
+
+def _lexical_key(written: Element) -> Hashable:
+    is_known = written.name in lexical_blocks.NAMES
+    return lexical_blocks.said(written) if is_known else written.name.removeprefix(KEPT)
+
+
+def _lexical_atom(atom: Atom) -> Hashable:
+    if isinstance(atom.value, Embed) and atom.value != NEW_LINE:
+        return KEPT, type_of(atom.value).removeprefix(KEPT)
+    return atom.value, _said_marks(atom.marks)
+
+
+_LEXICAL = Alike(
+    atom=_lexical_atom,
+    element=_lexical_key,
+    attributes=lambda written: frozenset(),
+    whole=lambda written: written.name not in lexical_blocks.NAMES,
+)
 
 
 @lru_cache(maxsize=1024)

@@ -11,14 +11,26 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from pycrdt import Doc, Map, Text, TransactionEvent, XmlElement, XmlFragment
+from pycrdt import Doc, Map, Text, TransactionEvent, XmlText
 from pydantic import ValidationError
 
 from crdt_sessions.errors import NotFound
 from crdt_sessions.model.document import SessionDoc
-from crdt_sessions.model.nodes import Atom, Element, Node, Parent, TextType, Words, attributes_of, element, node_json
+from crdt_sessions.model.lexical import LexicalText
+from crdt_sessions.model.nodes import (
+    Atom,
+    Element,
+    ElementType,
+    Node,
+    Parent,
+    TextType,
+    Words,
+    element,
+    node_json,
+    read_words,
+)
 from crdt_sessions.model.rewriting import EXACTLY, Alike, Scribe, size
-from crdt_sessions.model.spelling import json_object
+from crdt_sessions.model.spelling import json_object, spelled
 from crdt_sessions.model.steps import Content, Deletion, Step, Undone, content_in, copied, units, without
 from crdt_sessions.wire.update_v1 import FORMAT, Id, Ranges, parse, read_head
 from crdt_sessions.wire.varint import Reader, decode_state_vector
@@ -217,25 +229,56 @@ class _Tracer(Scribe):
         self._next = _NOWHERE
 
     def delete(self, text: TextType, offset: int, atoms: Sequence[Atom]) -> None:
+        if isinstance(text, LexicalText):
+            self._note_links(text, offset, sum(map(size, atoms)))
         for atom in atoms:
             end = offset + size(atom)
             self._note(*self._only(self._ids(partial(text.__delitem__, slice(offset, end)))), atom)
 
     def remove(self, parent: Parent, at: int, node: Node) -> None:
         shared = parent.children[at]
-        if isinstance(shared, XmlElement):
+        if isinstance(shared, LexicalText):
+            super().remove(parent, at, node)
+            return
+        if isinstance(shared, ElementType):
             node = self._without_earlier(shared, node)
-            for key in attributes_of(shared):
-                del shared.attributes[key]
-            del shared.children[:]
-        elif not isinstance(shared, XmlFragment):
-            del shared[:]
-        client, clock = self._only(self._ids(partial(parent.children.__delitem__, at)))
-        whole = node if isinstance(node, Element) else element("", {}, [node])
-        self.deleted.append(Deletion(client=client, clock=clock, content=node_json(whole)))
+            place = self._element(shared)
+            del parent.children[at]
+        else:
+            if isinstance(shared, XmlText):
+                del shared[:]
+            place = self._only(self._ids(partial(parent.children.__delitem__, at)))
+        self._note_whole(place, node if isinstance(node, Element) else element("", {}, [node]))
+
+    def tidy(self, text: LexicalText) -> None:
+        for container, at, node in text.untidy():
+            if node is not None:
+                self._note_node(node)
+            del container[at : at + 1]
+
+    def _note_links(self, text: LexicalText, offset: int, length: int) -> None:
+        """Note the links that go with a piece of a text: what was deleted in them cannot come back there."""
+        atoms = read_words(text).atoms
+        offsets = {0: 0}
+        for at, atom in enumerate(atoms):
+            offsets[max(offsets) + size(atom)] = at + 1
+        for link, start, stop in text.covered(offset, length):
+            said = Words(atoms[offsets[start] : offsets[stop]])
+            self._note_whole(self._element(link), element("", {}, [said]))
+
+    def _note_node(self, node: Map[Any]) -> None:
+        """Note a text node of Lexical: what others write in it is still to be what it said."""
+        properties = spelled(node)
+        self._probes += 1
+        client, clock = _parent_in(self._delta(partial(node.__setitem__, f"{_PROBE}{self._probes}", "")))
+        self.deleted.append(Deletion(client=client, clock=clock, content={"node": properties}))
         self._next = _NOWHERE
 
-    def _without_earlier(self, shared: XmlElement, node: Node) -> Node:
+    def _note_whole(self, place: Id, content: Element) -> None:
+        self.deleted.append(Deletion(client=place[0], clock=place[1], content=node_json(content)))
+        self._next = _NOWHERE
+
+    def _without_earlier(self, shared: ElementType, node: Node) -> Node:
         """Return an element as it would be without what the run did to it before: nobody can tell once it is gone."""
         if not self._earlier:
             return node
@@ -245,7 +288,7 @@ class _Tracer(Scribe):
                 return found
         return node  # the run itself has written it
 
-    def set_attribute(self, shared: XmlElement, key: str, old: Any, new: Any) -> None:
+    def set_attribute(self, shared: ElementType, key: str, old: Any, new: Any) -> None:
         if old is None:
             super().set_attribute(shared, key, old, new)
             return
@@ -255,14 +298,10 @@ class _Tracer(Scribe):
         self.deleted.append(Deletion(client=client, clock=clock, content=content))
         self._next = _NOWHERE
 
-    def _element(self, shared: XmlElement) -> Id:
+    def _element(self, shared: ElementType) -> Id:
         """Return the id of an element, which what is put in it names."""
         self._probes += 1
-        delta = self._delta(partial(shared.attributes.__setitem__, f"{_PROBE}{self._probes}", ""))
-        ((struct,),) = parse(delta).inserted.values()
-        parent = read_head(Reader(delta[struct.start : struct.end])).parent
-        assert isinstance(parent, tuple)
-        return parent
+        return _parent_in(self._delta(partial(shared.attributes.__setitem__, f"{_PROBE}{self._probes}", "")))
 
     def _note(self, client: int, clock: int, atom: Atom) -> None:
         """Note a character; those that stand in a row by their ids, and do so here, are noted as one."""
@@ -310,6 +349,14 @@ class _Tracer(Scribe):
             }
         structs = self._structs.get(client, ())
         return not any(at <= clock < at + count and not is_format for at, count, is_format in structs)
+
+
+def _parent_in(delta: bytes) -> Id:
+    """Return in what the one thing stands that an update inserts."""
+    ((struct,),) = parse(delta).inserted.values()
+    parent = read_head(Reader(delta[struct.start : struct.end])).parent
+    assert isinstance(parent, tuple)
+    return parent
 
 
 def _probed(node: Node) -> Element | None:

@@ -31,7 +31,17 @@ _UNFINISHED = re.compile(r"(?:\\|!|&#?\w{0,31}|<(?:[^\s>][^>\n]*)?)\Z")
 _WHOLE = frozenset({"table"})
 """Elements that are shown when they are complete: editors mend those that are not."""
 _MAY_BE_EMPTY = frozenset(
-    {"paragraph", "heading", "codeBlock", "code_block", "bulletListItem", "numberedListItem", "quote"}
+    {
+        "paragraph",
+        "heading",
+        "codeBlock",
+        "code_block",
+        "code",
+        "bulletListItem",
+        "numberedListItem",
+        "listitem",
+        "quote",
+    }
 )
 _EAGER = 64
 """An open block of so many characters is looked at with each further one, one twice as long with every other."""

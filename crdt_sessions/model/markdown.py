@@ -1,6 +1,7 @@
 """Markdown and rich text: what agents write, and what editors hold.
 
-What Markdown has no word for stays where it is: an element of another name is a comment there, which keeps it, and
+What Markdown has no word for stays where it is: an element of another name is a comment there, or in a line a link in
+angle brackets, which keeps it, and
 attributes and marks of other names belong to what they stand on.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -168,6 +169,8 @@ def _run(token: SyntaxTreeNode, marks: dict[str, Any]) -> Iterator[Node]:
         yield element("hardBreak")
     elif token.type == "image":
         yield element("image", {**token.attrs, "alt": token.content or None})
+    elif token.type == "link" and token.markup == "autolink" and str(token.attrs.get("href")).startswith(KEPT):
+        yield element(str(token.attrs["href"]))
     else:
         if token.type in _TOKEN_MARKS:
             marks = marks | {_TOKEN_MARKS[token.type]: {}}
@@ -275,13 +278,20 @@ _WRITERS = {
 }
 
 
+def _kept_inline(node: Element) -> str:
+    return f"<{KEPT}{node.name.removeprefix(KEPT)}>"  # a comment at the beginning of a line would be a block
+
+
+_INLINE_WRITERS: dict[str, Callable[[Element], str]] = {"hardBreak": lambda node: "\\\n", "image": _picture}
+
+
 def _marked(nodes: Iterable[Node]) -> str:
     """Return inline content as Markdown."""
     found, open_marks = "", _Marks()
     for node in nodes:
         if isinstance(node, Element):
             found += open_marks.close()
-            found += "\\\n" if node.name == "hardBreak" else _picture(node) if node.name == "image" else ""
+            found += _INLINE_WRITERS.get(node.name, _kept_inline)(node)
             continue
         for marks, group in groupby(node.atoms, lambda atom: atom.marks):
             text = "".join(atom.value for atom in group if not isinstance(atom.value, Embed))

@@ -1,7 +1,8 @@
 """Text with marks and trees of elements, as values: what stands in a text or rich text of the document.
 
 A tree has the shape that the Yjs bindings of ProseMirror, Tiptap and BlockNote write: elements with attributes, and
-texts whose formatting says, by the name of each mark, what its attributes are.
+texts whose formatting says, by the name of each mark, what its attributes are. Documents of Lexical are seen the same
+way (:mod:`crdt_sessions.model.lexical`).
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from typing import Any, NamedTuple, cast
 
 from pycrdt import Text, XmlElement, XmlFragment, XmlText
 
+from crdt_sessions.model.lexical import LexicalElement, LexicalText
+from crdt_sessions.model.lexical_marks import LINE_BREAK, TYPE_KEY
 from crdt_sessions.model.spelling import spelled
 
-TextType = Text | XmlText
+TextType = Text | XmlText | LexicalText
 """A shared type that holds text with marks."""
-Parent = XmlFragment | XmlElement
+ElementType = XmlElement | LexicalElement
+"""A shared type that holds elements and texts, and has attributes."""
+Parent = XmlFragment | ElementType
 """A shared type that holds elements and texts."""
 
 PLAIN = ""
@@ -34,6 +39,10 @@ class Embed(NamedTuple):
     """What stands in a text and is no character, as JSON."""
 
     value: str
+
+
+NEW_LINE = Embed(json.dumps({TYPE_KEY: LINE_BREAK}, separators=(",", ":")))
+"""What Lexical has where a line ends in a paragraph."""
 
 
 class Atom(NamedTuple):
@@ -131,16 +140,16 @@ def read_children(parent: Parent) -> tuple[Node, ...]:
     return tuple(read(child) for child in parent.children)
 
 
-def read(shared: XmlElement | XmlText | XmlFragment) -> Node:
+def read(shared: Parent | TextType) -> Node:
     """Return a shared element or text as a value."""
-    if isinstance(shared, XmlText):
+    if isinstance(shared, TextType):
         return read_words(shared)
-    if isinstance(shared, XmlElement):
+    if isinstance(shared, ElementType):
         return element(shared.tag or "", attributes_of(shared), read_children(shared))
     return element("", {}, read_children(shared))
 
 
-def attributes_of(shared: XmlElement) -> dict[str, Any]:
+def attributes_of(shared: ElementType) -> dict[str, Any]:
     """Return the attributes of a shared element."""
     return {key: spelled(value) for key, value in cast(Iterable[tuple[str, Any]], shared.attributes)}
 

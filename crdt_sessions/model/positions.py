@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
-from pycrdt import Assoc, Doc, Text, TransactionEvent, XmlText
+from pycrdt import Assoc, Doc, Text, TransactionEvent
 from pydantic import Field
 
 from crdt_sessions.errors import BadValue, UpdateError
@@ -131,7 +131,7 @@ def _elsewhere() -> BadValue:
 
 def _type_of(text: TextType) -> StructId | None:
     """Return the id of a text: all that the library says of its beginning, and of one in rich text not even that."""
-    if isinstance(text, XmlText):
+    if not isinstance(text, Text):
         return None
     return StructId.model_validate(text.sticky_index(0, Assoc.BEFORE).to_json()["type"])
 
@@ -157,8 +157,8 @@ def _delete(text: TextType, index: int) -> tuple[int, int, int]:
         del text[offset : offset + size(atoms[index])]
     finally:
         doc.unobserve(subscription)
-    ((client, ((clock, units),)),) = parse(deltas[0]).deleted.items()
-    return client, clock, units
+    client, ((clock, units), *_) = next(iter(parse(deltas[0]).deleted.items()))
+    return client, clock, units if isinstance(atoms[index].value, str) else 1  # what an embed holds goes with it
 
 
 def _behind(item: StructId, mark: str, known: dict[int, int]) -> bytes:

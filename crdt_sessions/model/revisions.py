@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from pycrdt import Text, XmlElement, XmlText
+from pycrdt import Text
 
 from crdt_sessions.errors import BadValue
-from crdt_sessions.model.dialects import Dialect, alike, dialect_of
+from crdt_sessions.model.dialects import Dialect, alike, dialect_in
 from crdt_sessions.model.markdown import from_markdown, inline_from_markdown, to_markdown
 from crdt_sessions.model.nodes import (
+    NEW_LINE,
     Atom,
+    ElementType,
     Embed,
     Node,
     Parent,
@@ -84,7 +86,7 @@ def revision(content: Content, new: str, of: str | Passage | None, dialect: Dial
         if of is None:
             return Revision(BY_CHARACTERS, None, (), (words(new),))
         return Revision(BY_CHARACTERS, _found(content, of), words(new).atoms, None)
-    dialect = dialect_of(read_children(content), dialect)
+    dialect = dialect_in(content, dialect)
     if of is None:
         return Revision(alike(dialect), None, (), from_markdown(new, dialect))
     passage = _found(content, of)
@@ -112,7 +114,9 @@ def read_passage(content: Content, passage: Passage) -> str:
 
 def read_content(content: Content) -> str:
     """Return what stands in an artifact as agents read it: the text, or Markdown."""
-    return _text(read_words(content)) if isinstance(content, Text) else to_markdown(read_children(content))
+    if isinstance(content, Text):
+        return _text(read_words(content))
+    return to_markdown(read_children(content), dialect_in(content))
 
 
 def find(content: Content, passage: str) -> Passage:
@@ -167,14 +171,20 @@ def _found(content: Content, passage: str | Passage) -> Passage:
 
 def _texts_in(parent: Parent, path: Path) -> Iterator[tuple[Path, TextType]]:
     for place, child in enumerate(parent.children):
-        if isinstance(child, XmlText):
+        if isinstance(child, TextType):
             yield (*path, place), child
-        elif isinstance(child, XmlElement):
+        elif isinstance(child, ElementType):
             yield from _texts_in(child, (*path, place))
 
 
 def _text(found: Words) -> str:
-    return "".join(OBJECT if isinstance(atom.value, Embed) else atom.value for atom in found.atoms)
+    return "".join(_read(atom.value) for atom in found.atoms)
+
+
+def _read(value: str | Embed) -> str:
+    if isinstance(value, Embed):
+        return "\n" if value == NEW_LINE else OBJECT
+    return value
 
 
 def marked_as(atoms: Sequence[Atom], before: Sequence[Atom]) -> tuple[Atom, ...]:

@@ -10,17 +10,21 @@ import json
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
 from pycrdt import XmlElement, XmlText
 
+from crdt_sessions.model.lexical import LexicalElement, LexicalText
+from crdt_sessions.model.lexical_marks import INLINE
 from crdt_sessions.model.nodes import (
     KEPT,
     NAMED,
     Atom,
     Element,
+    ElementType,
     Embed,
     Node,
     Parent,
@@ -82,8 +86,8 @@ class Scribe:
         """Put *new* in place of the atoms from *start* to *stop* of a shared text; what both have there stays."""
         old = read_words(text).atoms
         changes = text_changes(old[start:stop], new, self._alike.atom)
-        whole = [Change(a + start, b + start, c, d) for a, b, c, d in changes]
-        self._change_text(text, old, new, whole)
+        whole = (*old[:start], *new, *old[stop:])
+        self._change_text(text, old, whole, [Change(*(at + start for at in change)) for change in changes])
 
     def rewrite_children(self, parent: Parent, new: Sequence[Node]) -> None:
         """Make *new* of what stands in a shared fragment or element."""
@@ -94,9 +98,11 @@ class Scribe:
             elif after is None:
                 self.remove(parent, at, before)
             elif isinstance(after, Words):
-                self.rewrite_text(cast(XmlText, parent.children[at]), after)
+                self.rewrite_text(cast(TextType, parent.children[at]), after)
             else:
-                self._rewrite_element(cast(XmlElement, parent.children[at]), cast(Element, before), after)
+                self._rewrite_element(cast(ElementType, parent.children[at]), cast(Element, before), after)
+        if isinstance(parent, LexicalElement):
+            parent.number()
 
     def delete(self, text: TextType, offset: int, atoms: Sequence[Atom]) -> None:
         """Delete *atoms*, which stand at a byte of a shared text."""
@@ -104,43 +110,55 @@ class Scribe:
 
     def remove(self, parent: Parent, at: int, node: Node) -> None:
         """Remove a *node* from a shared fragment or element."""
-        del parent.children[at]
+        shared = parent.children[at]
+        if isinstance(shared, LexicalText):
+            self._change_text(shared, cast(Words, node).atoms, (), [Change(0, len(cast(Words, node).atoms), 0, 0)])
+        else:
+            del parent.children[at]
 
-    def set_attribute(self, shared: XmlElement, key: str, old: Any, new: Any) -> None:
+    def tidy(self, text: LexicalText) -> None:
+        """Have a text of Lexical as its editor would have it."""
+        text.tidy()
+
+    def set_attribute(self, shared: ElementType, key: str, old: Any, new: Any) -> None:
         """Set an attribute of an element, which was *old*; None if there is none."""
         if new is None:
             del shared.attributes[key]
         else:
             shared.attributes[key] = new
 
-    def _rewrite_element(self, shared: XmlElement, old: Element, new: Element) -> None:
-        before, after = old.values, new.values
-        gone = self._alike.attributes(old) & (before.keys() - after.keys())
-        for key, value in {**after, **dict.fromkeys(sorted(gone))}.items():
-            if before.get(key) != value:
-                self.set_attribute(shared, key, before.get(key), value)
+    def _rewrite_element(self, shared: ElementType, old: Element, new: Element) -> None:
+        if self._alike.element(old) != self._alike.element(new):
+            before, after = old.values, new.values
+            gone = self._alike.attributes(old) & (before.keys() - after.keys())
+            for key, value in {**after, **dict.fromkeys(sorted(gone))}.items():
+                if before.get(key) != value:
+                    self.set_attribute(shared, key, before.get(key), value)
         self.rewrite_children(shared, new.children)
 
     def insert(self, parent: Parent, at: int, node: Node) -> None:
         """Put a *node* into a shared fragment or element."""
         if isinstance(node, Words):
-            parent.children.insert(at, XmlText(""))
-            write(cast(XmlText, parent.children[at]), 0, node.atoms, _mark_names(node.atoms))
+            text = cast(TextType, parent.children.insert(at, XmlText("")))
+            write(text, 0, node.atoms, _mark_names(node.atoms))
             return
         if node.name.startswith(KEPT):
             return  # there is none any more
-        parent.children.insert(at, XmlElement(node.name))
-        shared = cast(XmlElement, parent.children[at])
+        shared = cast(ElementType, parent.children.insert(at, XmlElement(node.name)))
         names = {"id": uuid4().hex} if node.name == NAMED else {}
         for key, value in {**names, **node.values}.items():
             shared.attributes[key] = value
         for child in node.children:
             self.insert(shared, len(shared.children), child)
+        if isinstance(shared, LexicalElement):
+            shared.number()
 
     def _change_text(
         self, text: TextType, old: Sequence[Atom], new: Sequence[Atom], changes: Iterable[Change]
     ) -> None:
         names = _mark_names(old) | _mark_names(new)
+        if isinstance(text, LexicalText):
+            changes = _to_ends_of_links(old, new, changes)
         offsets = [0]
         for atom in old:
             offsets.append(offsets[-1] + size(atom))
@@ -149,6 +167,42 @@ class Scribe:
             write(text, offsets[stop], new[begin:end], names)
             if stop > start:
                 self.delete(text, offsets[start], old[start:stop])
+        if isinstance(text, LexicalText):
+            self.tidy(text)
+
+
+def _to_ends_of_links(old: Sequence[Atom], new: Sequence[Atom], changes: Iterable[Change]) -> Iterator[Change]:
+    """Yield changes of a text of Lexical: what is put within a link and is no part of it takes the rest of it along.
+
+    For there a link is an element, and nothing else can stand in the middle of it.
+    """
+    rest = list(changes)
+    while rest:
+        change = rest.pop(0)
+        while _tears_link(old, new, change):
+            if rest and rest[0].start == change.stop:
+                follower = rest.pop(0)
+                change = Change(change.start, follower.stop, change.begin, follower.end)
+            else:
+                change = Change(change.start, change.stop + 1, change.begin, change.end + 1)
+        yield change
+
+
+def _tears_link(old: Sequence[Atom], new: Sequence[Atom], change: Change) -> bool:
+    """Whether what stands on both sides of a change is one link, and something new between them is not."""
+    if not 0 < change.start <= change.stop < len(old):
+        return False
+    link = _link(old[change.start - 1].marks)
+    if not link or link != _link(old[change.stop].marks):
+        return False
+    return any(_link(atom.marks) != link for atom in new[change.begin : change.end])
+
+
+@lru_cache(maxsize=1024)
+def _link(marks: str) -> str:
+    """Return what *marks* say of the links that something is in."""
+    said = json.loads(marks) if marks else {}
+    return json.dumps({name: said[name] for name in sorted(INLINE & said.keys())})[1:-1]
 
 
 def write(text: TextType, offset: int, atoms: Sequence[Atom], names: frozenset[str]) -> None:

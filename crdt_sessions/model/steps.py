@@ -11,13 +11,16 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pycrdt import Doc, Map, Text, XmlFragment
+from pycrdt import Doc, Map, Text, XmlFragment, XmlText
 from pydantic import Field
 
 from crdt_sessions.errors import NotFound
 from crdt_sessions.model import layout
 from crdt_sessions.model.base import Value
 from crdt_sessions.model.checks import MAX_INTEGER
+from crdt_sessions.model.lexical import LexicalElement
+from crdt_sessions.model.lexical_blocks import type_of
+from crdt_sessions.model.lexical_marks import RESTORED
 from crdt_sessions.model.library import apply_guarded
 from crdt_sessions.model.nodes import (
     Atom,
@@ -49,7 +52,9 @@ from crdt_sessions.wire.update_v1 import (
 )
 from crdt_sessions.wire.varint import Reader, decode_state_vector, string, varuint
 
-Content = Text | XmlFragment
+RichText = XmlFragment | LexicalElement
+"""What rich text is; of Lexical it is the root."""
+Content = Text | RichText
 """What an artifact's content is."""
 
 _FIRST = 0
@@ -57,6 +62,7 @@ _FIRST = 0
 _COPY = 1
 _MARKS = range(0xF0000, 0x10FFFE)
 """Characters for private use, each of which stands for one that was deleted."""
+_MAP = 1
 _XML_ELEMENT = 3
 _ANY_TEXT = 119
 _MARKED = "restored-"
@@ -68,7 +74,8 @@ class Deletion(Value):
     client: int = Field(ge=0, le=MAX_INTEGER)
     clock: int = Field(ge=0, lt=MAX_CLOCK)
     content: Any
-    """A node as :func:`~crdt_sessions.model.nodes.node_json` has it; or an attribute: its name, element and value."""
+    """A node as :func:`~crdt_sessions.model.nodes.node_json` has it; or an attribute: its name, element and value; or
+    what a text node of Lexical says."""
 
 
 class Step(Value):
@@ -99,7 +106,9 @@ def content_in(doc: Doc[Any], artifact_id: str) -> Content:
     """
     entry = layout.roots(doc).artifacts.get(artifact_id)
     content = entry.get("content") if isinstance(entry, Map) else None
-    if not isinstance(content, Text | XmlFragment):
+    if isinstance(content, XmlText):
+        return LexicalElement(content)
+    if not isinstance(content, Content):
         raise NotFound(what="artifact", id=artifact_id)
     return content
 
@@ -160,6 +169,10 @@ class _Markers:
                 if not _within(lost, place):
                     self._insert((int(client), int(clock)), str(said["attribute"]), said.get("value"))
                 return
+            if isinstance(said, dict) and "node" in said:
+                if not _within(lost, place):
+                    self._insert_node(place, dict(said["node"]))
+                return
             node = node_of(said)
         except (TypeError, ValueError, KeyError):
             return  # nothing of ours
@@ -189,9 +202,21 @@ class _Markers:
         head = varuint(1) + varuint(1) + varuint(_FIRST) + varuint(known.get(_FIRST, 0))
         apply_guarded(self._copy, head + struct + NO_DELETIONS)
 
+    def _insert_node(self, place: Id, properties: Mapping[str, Any]) -> None:
+        """Insert a text node of Lexical right behind an id."""
+        known = decode_state_vector(self._copy.get_state())
+        if known.get(place[0], 0) <= place[1]:
+            return  # there is no such place
+        clock = known.get(_FIRST, 0)
+        node = bytes([HAS_ORIGIN | TYPE]) + varuint(place[0]) + varuint(place[1]) + varuint(_MAP)
+        text = bytes([_ANY_TEXT]) + string(canonical(properties))
+        entry = bytes([HAS_KEY | ANY, 0]) + varuint(_FIRST) + varuint(clock) + string(RESTORED) + varuint(1) + text
+        head = varuint(1) + varuint(2) + varuint(_FIRST) + varuint(clock)
+        apply_guarded(self._copy, head + node + entry + NO_DELETIONS)
+
     def read(self, words: Words) -> Words:
         """Return *words* with what was deleted in them."""
-        return Words(tuple(self._atom(atom) for atom in words.atoms))
+        return Words(tuple(each for atom in words.atoms for each in self._read_atom(atom)))
 
     def read_all(self, node: Node) -> Iterator[Node]:
         """Yield *node* with what was deleted in it."""
@@ -203,8 +228,13 @@ class _Markers:
             children = (each for child in node.children for each in self.read_all(child))
             yield element(node.name, _attributes(node), children)
 
-    def _atom(self, atom: Atom) -> Atom:
-        return self._atoms.get(atom.value, atom) if isinstance(atom.value, str) else atom
+    def _read_atom(self, atom: Atom) -> Iterator[Atom]:
+        if isinstance(atom.value, str):
+            yield self._atoms.get(atom.value, atom)
+        elif (link := self._elements.get(type_of(atom.value))) is not None:
+            yield from (each for child in link.children if isinstance(child, Words) for each in child.atoms)
+        else:
+            yield atom
 
 
 def _attributes(node: Element) -> dict[str, Any]:

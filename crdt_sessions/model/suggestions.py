@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from pycrdt import Map, Text, XmlFragment
+from pycrdt import Map, Text
 from pydantic import Field, ValidationError
 
 from crdt_sessions.errors import BadValue, NotFound
@@ -24,7 +24,7 @@ from crdt_sessions.model.blocks import (
     read_blocks,
     with_blocks,
 )
-from crdt_sessions.model.dialects import Dialect, alike, dialect_of
+from crdt_sessions.model.dialects import Dialect, alike, dialect_in
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.markdown import from_markdown, to_markdown
 from crdt_sessions.model.nodes import read_children, read_words, words
@@ -32,7 +32,7 @@ from crdt_sessions.model.positions import RelativePosition, find_place, index_of
 from crdt_sessions.model.revisions import BY_CHARACTERS, Passage, Path, find, read_passage, revision, text_at, texts
 from crdt_sessions.model.rewriting import Scribe, text_changes
 from crdt_sessions.model.spelling import json_object, spelled
-from crdt_sessions.model.steps import Content, content_in
+from crdt_sessions.model.steps import Content, RichText, content_in
 from crdt_sessions.model.strings import ArtifactId, Reason, RunId, Time, Who
 from crdt_sessions.model.values import Author
 
@@ -286,7 +286,7 @@ def pieces_of(content: Content, artifact_id: str, new: str, of: str | None, dial
     if isinstance(content, Text):
         found = list(_text_pieces(content, new, of))
     else:
-        dialect = dialect_of(read_children(content), dialect)
+        dialect = dialect_in(content, dialect)
         found = _rich_pieces(content, new, of, dialect)
     if not 0 < len(found) <= MOST_PIECES:
         raise BadValue(where="the suggestion", why=f"it has {len(found)} pieces, and not 1 to {MOST_PIECES}")
@@ -302,7 +302,7 @@ def _text_pieces(content: Text, new: str, of: str | None) -> Iterator[TextChange
         yield TextChange(Passage((), a, b), "".join(str(atom.value) for atom in wanted[c:d]))
 
 
-def _rich_pieces(content: XmlFragment, new: str, of: str | None, dialect: Dialect) -> list[Change]:
+def _rich_pieces(content: RichText, new: str, of: str | None, dialect: Dialect) -> list[Change]:
     old = read_children(content)
     if of is not None:
         try:
@@ -319,7 +319,7 @@ def _rich_pieces(content: XmlFragment, new: str, of: str | None, dialect: Dialec
 
 def _piece(content: Content, artifact_id: str, change: Change, dialect: Dialect) -> Piece:
     if isinstance(change, BlockChange):
-        assert isinstance(content, XmlFragment)
+        assert not isinstance(content, Text)
         begin, end = places_of(content, artifact_id, change.blocks)
         before = read_blocks(content, change.blocks, dialect)
         return Piece(begin=begin, end=end, before=before, after=change.after, blocks=True)
@@ -354,9 +354,9 @@ def _place(content: Content, position: RelativePosition, artifact_id: str) -> tu
 
 def _make_blocks(content: Content, piece: Piece, artifact_id: str) -> bool:
     """Make the change of a piece that is about blocks; return whether it could be made."""
-    if not isinstance(content, XmlFragment):
+    if isinstance(content, Text):
         return False
-    dialect = dialect_of(read_children(content))
+    dialect = dialect_in(content)
     blocks = find_blocks(content, artifact_id, piece.begin, piece.end)
     if blocks is None or read_blocks(content, blocks, dialect) != piece.before:
         return False

@@ -2,8 +2,13 @@
 import { BlockNoteEditor } from '@blocknote/core'
 import { EditorState } from '@codemirror/state'
 import { EditorView, lineNumbers } from '@codemirror/view'
-import { registerRichText } from '@lexical/rich-text'
-import { createBinding, createUndoManager, syncCursorPositions, syncLexicalUpdateToYjs, syncYjsChangesToLexical } from '@lexical/yjs'
+import { CodeHighlightNode, CodeNode } from '@lexical/code'
+import { HorizontalRuleNode } from '@lexical/extension'
+import { AutoLinkNode, LinkNode } from '@lexical/link'
+import { ListItemNode, ListNode, registerList } from '@lexical/list'
+import { HeadingNode, QuoteNode, registerRichText } from '@lexical/rich-text'
+import { TableCellNode, TableNode, TableRowNode } from '@lexical/table'
+import { createUndoManager, createYjsBinding, syncCursorPositions, syncLexicalUpdateToYjs, syncYjsChangesToLexical } from '@lexical/yjs'
 import { Editor } from '@tiptap/core'
 import Collaboration from '@tiptap/extension-collaboration'
 import CollaborationCaret from '@tiptap/extension-collaboration-caret'
@@ -54,12 +59,14 @@ export const editors = {
     editor.mount(parent.appendChild(document.createElement('div')))
     return editor
   }],
-  lexical: [null, parent => { // it binds to the root named "root", and to no artifact
+  lexical: ['lexical', parent => {
     parent.className = 'lexical'
     const box = parent.appendChild(document.createElement('div'))
     box.contentEditable = 'true'
-    const editor = createEditor({ namespace: 'editors', onError: error => { throw error } })
-    const binding = createBinding(editor, provider, 'root', doc, new Map([['root', doc]]))
+    const nodes = [HeadingNode, QuoteNode, ListNode, ListItemNode, CodeNode, CodeHighlightNode, LinkNode, AutoLinkNode, TableNode, TableRowNode, TableCellNode, HorizontalRuleNode]
+    const editor = createEditor({ namespace: 'editors', nodes, onError: error => { throw error } })
+    const content = artifact('lexical', Y.XmlText)
+    const binding = createYjsBinding({ editor, id: 'lexical', doc, docMap: new Map([['lexical', doc]]), getXmlText: () => content })
     binding.cursorsContainer = parent.appendChild(Object.assign(document.createElement('div'), { className: 'lexical-carets' }))
     const shared = binding.root.getSharedType()
     shared.observeDeep((events, { origin }) => {
@@ -71,8 +78,9 @@ export const editors = {
       }
     })
     registerRichText(editor)
+    registerList(editor)
     editor.setRootElement(box)
-    if (shared.length > 0) editor.update(() => { binding.root.applyChildrenYjsDelta(binding, shared.toDelta()); binding.root.syncChildrenFromYjs(binding) }, { tag: 'skip-collab', discrete: true })
+    if (shared.length > 0) editor.update(() => { binding.root.applyChildrenYjsDelta(binding, shared.toDelta()); binding.root.syncChildrenFromYjs(binding) }, { tag: 'collaboration', discrete: true })
     editor.update(() => { if ($getRoot().isEmpty()) $getRoot().append($createParagraphNode()) }, { discrete: true })
     const steps = createUndoManager(binding, shared)
     editor.registerCommand(UNDO_COMMAND, () => { steps.undo(); return true }, COMMAND_PRIORITY_EDITOR)

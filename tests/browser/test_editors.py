@@ -28,6 +28,7 @@ CARETS = {
     "prosemirror": ".ProseMirror-yjs-cursor",
     "tiptap": ".collaboration-carets__caret",
     "blocknote": ".bn-collaboration-cursor__base",
+    "lexical": ".lexical-carets > *",
 }
 SAYS = """(() => {
   const box = document.querySelector('#editor').cloneNode(true)

@@ -31,7 +31,7 @@ def room(request, service):
 
 
 def editor(peer, kind: ContentKind = "text", content: str = "", dialect: Dialect = "tiptap") -> ArtifactEditor:
-    peer.edit(lambda view: view.artifacts.begin(ArtifactHead(id="draft", created_at=1), kind))
+    peer.edit(lambda view: view.artifacts.begin(ArtifactHead(id="draft", created_at=1), kind, dialect))
     draft = ArtifactEditor(peer, "draft", run="run-1", dialect=dialect)
     if content:
         draft.edit(content)
@@ -73,7 +73,7 @@ async def test_a_text_is_edited_by_passages_and_the_caret_stays_where_it_is_whil
             draft.insert(99, "x")
 
 
-@pytest.mark.parametrize("dialect", ["tiptap", "prosemirror", "blocknote"])
+@pytest.mark.parametrize("dialect", ["tiptap", "prosemirror", "blocknote", "lexical"])
 async def test_rich_text_is_edited_in_markdown_and_what_people_wrote_stays(service, room, dialect):
     async with connect(service.url, room, id="ann") as ann, connect(service.url, room, id="bot") as bot:
         draft = editor(bot, "xml", "# Plan\n\nWe go by **car** now.\n\n- one\n", dialect)
@@ -108,7 +108,7 @@ async def test_words_stream_to_a_place_while_people_type_around_it(service, room
         assert draft.content == "éééSummary: all went 😀 well. END"
 
 
-@pytest.mark.parametrize("dialect", ["tiptap", "blocknote"])
+@pytest.mark.parametrize("dialect", ["tiptap", "blocknote", "lexical"])
 async def test_blank_lines_begin_paragraphs_in_rich_text(service, room, dialect):
     async with connect(service.url, room, id="bot") as bot:
         draft = editor(bot, "xml", "# Plan\n", dialect)
@@ -121,7 +121,7 @@ async def test_blank_lines_begin_paragraphs_in_rich_text(service, room, dialect)
         assert draft.content == "# Plan\n\nOne and a half two three.\n\nFour five.\n"
 
 
-@pytest.mark.parametrize("dialect", ["tiptap", "prosemirror", "blocknote"])
+@pytest.mark.parametrize("dialect", ["tiptap", "prosemirror", "blocknote", "lexical"])
 async def test_markdown_becomes_blocks_as_it_comes_while_people_type_in_them(service, room, dialect):
     async with connect(service.url, room, id="ann") as ann, connect(service.url, room, id="bot") as bot:
         draft = editor(bot, "xml", "", dialect)

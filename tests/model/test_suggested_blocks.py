@@ -13,7 +13,7 @@ from crdt_sessions.model.suggestions import PieceDecision, Settled, SuggestionHe
 from crdt_sessions.testing import SimNetwork
 from tests.sync.runs import World
 
-DIALECTS = ["tiptap", "prosemirror", "blocknote"]
+DIALECTS = ["tiptap", "prosemirror", "blocknote", "lexical"]
 START = """# Plan
 
 We go by **car** to Oslo.
@@ -38,7 +38,7 @@ The end.
 def begun(text=START, dialect: Dialect = "tiptap", client=7):
     document = SessionDoc(client)
     view = SessionView(document)
-    document.transact(lambda _: view.artifacts.begin(ArtifactHead(id="a", created_at=1), "xml"))
+    document.transact(lambda _: view.artifacts.begin(ArtifactHead(id="a", created_at=1), "xml", dialect))
     content = content_in(document.doc, "a")
     document.transact(lambda _: revision(content, text, None, dialect).make(content, Scribe()))
     return view

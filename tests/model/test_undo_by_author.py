@@ -7,6 +7,7 @@ one that holds the people's updates alone.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from hypothesis import assume, given
@@ -195,6 +196,61 @@ def test_rich_text_is_as_if_the_agent_had_never_written(
     assert room.undone() == room.never()
 
 
+@given(
+    IDS,
+    st.lists(
+        st.one_of(
+            TELLING,
+            st.tuples(st.just("agent"), st.sampled_from(["text", "add", "drop", "bold", "link"]), FRACTION, CAPITALS),
+            st.tuples(st.just("person"), st.sampled_from(PEOPLE), FRACTION, SMALL, st.booleans()),
+        ),
+        max_size=12,
+    ),
+)
+def test_lexical_is_as_if_the_agent_had_never_written(
+    ids: tuple[int, int, int], moves: list[tuple[Any, ...]]
+) -> None:
+    room = Room(started_lexical(), ids)
+    for kind, *said in moves:
+        if kind == "tell":
+            room.tell(*said)
+        elif kind == "agent":
+            what, where, letters = said
+            new = rewritten(content_of(room.docs[AGENT]), what, where, letters)
+            room.agent(lambda content, scribe, new=new: scribe.rewrite_children(content, new))
+        else:
+            who, where, letters, removes = said
+            room.person(who, lambda content, said=(where, letters, removes): types_in_line(content, *said))
+    assert room.undone() == room.never()
+
+
+def started_lexical() -> bytes:
+    """Return a document of Lexical with bold words and a link in each of its paragraphs."""
+    doc = SessionDoc(5)
+    view = SessionView(doc)
+    line = [*words("some 😀 ").atoms, *words("words of", {"bold": {}}).atoms, *words(" people ").atoms]
+    line += words("here", {"link": {"href": "http://x"}}).atoms
+    blocks = [element("paragraph", {"n": at}, [Words(tuple(line))]) for at in range(3)]
+    doc.transact(lambda _: view.artifacts.begin(ArtifactHead(id="a", created_at=0), "xml", "lexical"))
+    doc.transact(lambda _: Scribe().rewrite_children(content_in(doc.doc, "a"), blocks))  # type: ignore[arg-type]
+    return doc.encode()
+
+
+def types_in_line(content: Any, where: float, letters: str, removes: bool) -> None:
+    """Write in the last paragraph as its editor does: within the text node that is there."""
+    text = content.children[len(content.children) - 1].children[0]
+    said = read_words(text)
+    free = [at for at in places(said.text) if at]
+    if not free:
+        return
+    at = free[int(where * (len(free) - 1))]
+    offset = text_edits.utf8_offset(said.text, at)
+    if removes and at < len(said.text):
+        del text[offset : offset + len(said.text[at].encode())]
+    else:
+        text.insert(offset, letters, json.loads(said.atoms[at - 1].marks or "{}"))
+
+
 def rewritten(blocks: list[Node], what: str, where: float, letters: str) -> list[Node]:
     """Return *blocks* with one of them changed. People write in the last one; only others are dropped."""
     at = int(where * (len(blocks) - 1))
@@ -207,7 +263,7 @@ def rewritten(blocks: list[Node], what: str, where: float, letters: str) -> list
     if what == "level":
         changed = element(block.name, {"level": len(letters), "n": 7}, block.children)
     else:
-        marks = {"bold": {}} if what == "bold" else {}
+        marks = {"bold": {"bold": {}}, "link": {"link": {"href": "http://y"}}}.get(what, {})
         old = block.children[0] if block.children else Words(())
         assert isinstance(old, Words)
         middle = int(where * len(old.atoms))

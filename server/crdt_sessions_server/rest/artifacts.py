@@ -44,7 +44,7 @@ class ArtifactInfo(Answer):
 class ArtifactContent(ArtifactInfo):
     """An artifact, with its content."""
 
-    content: str = Field(description="Rich text is given as XML.")
+    content: str = Field(description="Rich text is given as XML, and that of Lexical as Markdown.")
     version: str = Field(description="The ETag without its quotes: it is the same as long as the artifact is.")
 
 
