@@ -365,16 +365,22 @@ class Peer:
         """Say good-bye, and wait until the server has acknowledged everything.
 
         Closing the socket is not enough: web servers report that like a broken one, and presence stays for a moment.
+        Where there is no connection any more, and nothing else to hand over, nobody has to hear the good-bye.
         """
-        self._replica.leave()
+        replica, written = self._replica, self._replica.version
+        replica.leave()
         self._wake()
         try:
             async with asyncio.timeout(_HAND_OVER_S):
-                await self.durable()
+                await self.until(
+                    lambda: replica.durable > written or (not self.connected and replica.durable == written)
+                )
         except TimeoutError:
-            _log.warning(
-                "left with %s changes not acknowledged", self.unacknowledged, extra={"session": self.session_id}
-            )
+            if lost := written - replica.durable:
+                said = "a change" if lost == 1 else f"{lost} changes"
+                _log.warning(
+                    "left with %s that the service has not acknowledged", said, extra={"session": self.session_id}
+                )
 
     async def _close(self) -> None:
         self._closing = True

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 from crdt_sessions_server.cluster.addresses import Address
 from crdt_sessions_server.cluster.hop import MIN_SECRET_BYTES
 from crdt_sessions_server.settings import Settings
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):/")
+"""How a URL begins that was taken for the name of a file. The drives of Windows have one letter."""
 
 
 def check_settings(settings: Settings) -> None:
@@ -22,8 +26,18 @@ def check_settings(settings: Settings) -> None:
         raise ValueError("the issuer's keys come from one place: --jwks-url or --jwks-file")
     if settings.durability == "quorum" and isinstance(settings.database, Path):
         raise ValueError("a SQLite file has no standby: --durability quorum goes with --database postgresql://...")
+    _check_database(settings.database)
     _check_cluster(settings)
     _check_workers(settings)
+
+
+def _check_database(database: Path | str) -> None:
+    scheme = _SCHEME.match(str(database))
+    if isinstance(database, Path) and scheme is not None:
+        raise ValueError(
+            f"--database is the name of a SQLite file, such as sessions.db, or postgresql://...; there is no store"
+            f" for {scheme[1]}"
+        )
 
 
 def _check_workers(settings: Settings) -> None:

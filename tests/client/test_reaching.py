@@ -289,6 +289,26 @@ async def test_a_peer_waits_for_a_service_tells_when_it_goes_and_when_it_is_back
     assert len(told()) == 4, told()
 
 
+@pytest.mark.parametrize("unsent", [0, 2])
+async def test_a_peer_whose_service_goes_as_it_leaves_misses_what_it_wrote_and_not_its_good_bye(
+    service, room, told, monkeypatch, unsent
+):
+    monkeypatch.setattr("crdt_sessions.client.peer._HAND_OVER_S", PATIENCE if unsent == 0 else 0.2)
+    async with Gate(service.port) as gate:
+        peer = await connect(gate.url, room, token=token(), clock=Hasty()).__aenter__()
+        await peer.post("Before")
+        gate.instead = BAD_GATEWAY
+        for _ in range(unsent):
+            peer.edit(lambda view: view.set_title("A title"))
+        leaving = asyncio.create_task(peer.leave())
+        await asyncio.sleep(0)
+        gate.cut()
+        async with asyncio.timeout(PATIENCE / 2):
+            await leaving
+    missed = [line for line in told() if line.startswith("left with")]
+    assert missed == ["left with 2 changes that the service has not acknowledged"] * (unsent > 0)
+
+
 async def test_a_peer_that_goes_offline_by_itself_tells_nothing(service, room, told):
     async with connect(service.url, room, token=token()) as peer:
         peer.go_offline()

@@ -176,6 +176,13 @@ def test_each_wrong_option_is_named_as_it_was_given(said):
     assert "--authorship must be enforce or record, not 'enforced'; did you mean enforce?" in text
 
 
+@pytest.mark.parametrize("scheme", ["mysql", "sqlite", "postgresql+asyncpg"])
+def test_an_address_of_a_store_that_there_is_not_is_no_name_of_a_file(said, scheme):
+    text = said("serve", "--database", f"{scheme}:///sessions.db")
+    assert "a SQLite file, such as sessions.db, or postgresql://..." in text
+    assert f"there is no store for {scheme}\n" in text
+
+
 TOKEN, OTHER = "a-secret-token-of-somebody", "another-secret-token"
 
 
