@@ -266,6 +266,11 @@ class SimNetwork:
         self._awake = None
         return True
 
+    @property
+    def asleep(self) -> bool:
+        """Whether the session sleeps."""
+        return self._awake is None
+
     def wake(self) -> None:
         """Wake the session up, for what came while it slept."""
         if self._awake is None:

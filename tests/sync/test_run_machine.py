@@ -1,8 +1,11 @@
 """Runs under any schedule: one owner at a time, one terminal status, one winner, epochs that only grow.
 
 Several agents claim, write, die, hang and come back as zombies; people ask, stop, decide and tamper, also offline; the
-network reorders, the disk lags, the server is killed. What was once durable is never contradicted.
+network reorders, the disk lags, the server is killed, the session sleeps. What was once durable is never contradicted,
+what is due comes in its time, and who is absent is told once.
 """
+
+from collections import Counter
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -10,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from crdt_sessions.errors import RunNotClaimable
 from crdt_sessions.limits import RunRules
-from crdt_sessions.model import SETTLED_KEYS, TERMINAL_STATUSES, ApprovalRequest
+from crdt_sessions.model import SETTLED_KEYS, TERMINAL_STATUSES, ApprovalRequest, Schedule
 from crdt_sessions.testing import content
 
 from .runs import World
@@ -19,6 +22,8 @@ PEOPLE = ("ann", "bob")
 WHO = st.sampled_from(PEOPLE)
 RUNS = st.sampled_from(["r1", "r2", "r3"])
 AGENTS = st.sampled_from(["writer", "critic"])
+ENDS = {f"run.{status}" for status in TERMINAL_STATUSES}
+HOUR_MS = 3_600_000
 POLICIES = st.sampled_from([None, "queue", "interrupt", "reject", "parallel"])
 
 
@@ -47,6 +52,11 @@ class RunMachine(RuleBasedStateMachine):
         """Choose a holder, the later ones more often: an old one is a zombie."""
         return self.holders[-1 - which % len(self.holders)] if self.holders else None
 
+    @property
+    def awake(self):
+        """Whether there is an engine to look at; to ask for it wakes the session up."""
+        return hasattr(self, "network") and not self.network.asleep
+
     # -- people ------------------------------------------------------------------------------------------------
 
     @rule(
@@ -64,7 +74,14 @@ class RunMachine(RuleBasedStateMachine):
         self.world.ask(who, run, policy=policy, agent=agent, **at)
         self._sent(who, now)
 
-    @rule(who=WHO, run=st.sampled_from(["r2", "r3", "r1"]), now=st.booleans())
+    @rule(who=WHO, every=st.sampled_from([5_000, 1_200_000]), now=st.booleans())
+    def schedule(self, who, every, now):
+        """Have something asked at each of its times, by nobody who is there."""
+        schedule = Schedule.of({"every": every, "missed": "all" if every > HOUR_MS / 10 else "once"})
+        self.world.ask(who, "s1", policy="parallel", agent="writer", schedule=schedule)
+        self._sent(who, now)
+
+    @rule(who=WHO, run=st.sampled_from(["r2", "r3", "r1", "s1"]), now=st.booleans())
     def cancel(self, who, run, now):
         self.world.cancel(who, run)
         self._sent(who, now)
@@ -227,12 +244,54 @@ class RunMachine(RuleBasedStateMachine):
             self.network.pass_time(1)
         if seconds > 12:
             self.network.pass_time(seconds)
+        self.nothing_is_late()
+
+    @rule(seconds=st.sampled_from([0, 3, 11, 3600]))
+    def sleep(self, seconds):
+        """Let the session sleep if it may; what comes in the next steps, or is due, wakes it up."""
+        self.network.run_until_quiet()
+        self.network.pass_time(1.5)
+        self.network.run_until_quiet()
+        if self.network.sleep() and seconds:
+            self.pass_time(seconds)
+
+    def nothing_is_late(self):
+        """What has a time has been looked at by now, whether the session slept or not."""
+        now = self.network.now
+        records = self.network.records.runs.values() if self.network.asleep else self._records()
+        for record in records:
+            if record.over:
+                continue
+            deadline = record.request.deadline if record.request is not None else None
+            times = (record.waits_until, deadline, *(each.request.deadline for each in record.undecided))
+            assert all(time is None or time > now for time in times), record
+            assert record.lease is None or not self.network.asleep, record
+        if not self.network.asleep:
+            self.schedules_have_asked_at_each_of_their_times(now)
+
+    def schedules_have_asked_at_each_of_their_times(self, now):
+        record = self.world.record("s1")
+        if record is None or record.over or record.request.schedule.missed != "all":
+            return
+        every = record.request.schedule.every
+        runs = self.network.engine.view.runs.all()
+        asked = sorted(
+            int(run.request.message_id.rpartition("@")[2])
+            for run in runs
+            if run.request is not None and run.request.scheduled_by == "s1"
+        )
+        assert asked == list(range(record.waits_until - every * len(asked), record.waits_until, every))
+        assert now < record.waits_until <= now + every
+
+    def _records(self):
+        found = [self.world.record(run_id) for run_id in self.network.engine.view.runs.ids()]
+        return [record for record in found if record is not None]
 
     # -- what must hold ------------------------------------------------------------------------------------------
 
     @invariant()
     def what_was_durable_is_not_contradicted(self):
-        if not hasattr(self, "network"):
+        if not self.awake:
             return
         for run_id, record in self.network.records.runs.items():
             now = self.world.record(run_id)
@@ -253,7 +312,7 @@ class RunMachine(RuleBasedStateMachine):
 
     @invariant()
     def document_and_record_agree(self):
-        if not hasattr(self, "network"):
+        if not self.awake:
             return
         for run_id in self.network.engine.view.runs.ids():
             record, run = self.world.record(run_id), self.world.run(run_id)
@@ -266,7 +325,7 @@ class RunMachine(RuleBasedStateMachine):
 
     @invariant()
     def a_run_that_has_ended_has_ended_its_calls(self):
-        if not hasattr(self, "network"):
+        if not self.awake:
             return
         for run_id in self.network.engine.view.runs.ids():
             record = self.world.record(run_id)
@@ -280,7 +339,7 @@ class RunMachine(RuleBasedStateMachine):
 
     @invariant()
     def one_has_the_turn_and_nobody_waits_for_nothing(self):
-        if not hasattr(self, "network"):
+        if not self.awake:
             return
         records = [self.world.record(run_id) for run_id in self.network.engine.view.runs.ids()]
         active = [record for record in records if record is not None and not record.over]
@@ -293,7 +352,7 @@ class RunMachine(RuleBasedStateMachine):
 
     @invariant()
     def nobody_begins_before_the_time_or_is_left_behind_it(self):
-        if not hasattr(self, "network"):
+        if not self.awake:
             return
         for run_id in self.network.engine.view.runs.ids():
             record = self.world.record(run_id)
@@ -304,8 +363,18 @@ class RunMachine(RuleBasedStateMachine):
                 assert self.network.now <= request.deadline + 3_600_000, record
 
     @invariant()
-    def the_fenced_do_not_write(self):
+    def who_is_absent_is_told_once(self):
         if not hasattr(self, "network"):
+            return
+        told = Counter(notice.data["run"] for notice in self.network.records.notices if notice.kind in ENDS)
+        over = {run_id for run_id, record in self.network.records.runs.items() if record.over}
+        assert set(told) <= over
+        assert all(count == 1 for count in told.values()), told
+        assert {run_id for run_id in over if self.network.records.runs[run_id].request is not None} <= set(told)
+
+    @invariant()
+    def the_fenced_do_not_write(self):
+        if not self.awake:
             return
         clocks = content(self.network.engine.document)["clocks"]
         for client, writer in self.network.records.writers.items():
@@ -326,6 +395,7 @@ class RunMachine(RuleBasedStateMachine):
             self.network.drop(holder.name)
         for name in PEOPLE:
             self.network.connect(name)
+        self.world.cancel("ann", "s1")
         self.network.run_until_quiet()
         for _ in range(40):
             for run_id in self.network.engine.view.runs.ids():
