@@ -9,7 +9,6 @@ Admission reads and decides nothing. It gives the engine work in the right order
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -72,7 +71,7 @@ class Trial:
 
 @dataclass(slots=True, eq=False)
 class _Aside:
-    messages: deque[Message]
+    messages: list[Message]
     since: Millis
 
 
@@ -89,7 +88,7 @@ class Admission:
         self.outage: StorageError | None = None
         """Why nothing can be stored now; None if it can."""
         self._max_bytes = max_bytes
-        self.queue: deque[Work] = deque()
+        self.queue: list[Work] = []
         """The work that comes after the trial, in order."""
         self._due: set[int] = set()
         self._aside: dict[PeerId, _Aside] = {}
@@ -136,7 +135,7 @@ class Admission:
 
     def next(self) -> Work:
         """Take the next work from the queue and return it."""
-        work = self.queue.popleft()
+        work = self.queue.pop(0)
         if isinstance(work, Due):
             self._due.discard(work.number)
         elif isinstance(work, Message):
@@ -165,11 +164,11 @@ class Admission:
     def set_aside(self, message: Message, now: Millis) -> None:
         """Have a message, and all later ones of its connection, wait for the store."""
         self._keep(message)
-        aside = self._aside[message.peer] = _Aside(deque([message]), now)
+        aside = self._aside[message.peer] = _Aside([message], now)
         later = [work for work in self.queue if isinstance(work, Message) and work.peer == message.peer]
         if later:
             aside.messages += later
-            self.queue = deque(work for work in self.queue if work not in later)
+            self.queue = [work for work in self.queue if work not in later]
 
     def store_takes(self, outage: StorageError | None) -> None:
         """Note that the store takes no writes because of *outage*, or takes them again if *outage* is None.
@@ -198,7 +197,7 @@ class Admission:
         if peer in self.held:
             del self.held[peer]
             self._aside.pop(peer, None)
-            self.queue = deque(work for work in self.queue if not (isinstance(work, Message) and work.peer == peer))
+            self.queue = [work for work in self.queue if not (isinstance(work, Message) and work.peer == peer)]
 
     def _keep(self, message: Message) -> None:
         count, size = self.held.get(message.peer, (0, 0))

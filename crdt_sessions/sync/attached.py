@@ -89,8 +89,6 @@ class Attached:
 
     def welcome(self, peers: Mapping[PeerId, Peer]) -> None:
         """Take over connections that stayed while the session slept."""
-        for peer in peers.values():
-            peer.rise()
         self.peers.update(peers)
 
     def attach(self, peer: Peer, token: str, now: Millis) -> None:

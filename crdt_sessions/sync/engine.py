@@ -383,8 +383,6 @@ class SessionEngine:
 
     def sleep(self) -> Asleep:
         """Return what the next engine of this session goes on with. Of this one only :attr:`document` may be used."""
-        for peer in self._peers.values():
-            peer.rest()
         return Asleep(self.roster, self._peers, self.log.head, self.timing)
 
     @moved

@@ -6,9 +6,7 @@ acknowledgements; all are bounded.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
 
 from crdt_sessions.ids import Millis, Seq
 from crdt_sessions.sync.actor import Actor
@@ -26,7 +24,6 @@ INTRODUCED_MS = 1000
 """How long until a peer that neither announces itself nor answers is told who is here."""
 PATIENCE_MS, _MAX_PATIENCE_MS = 2_000, 60_000
 """How long a peer may take to answer when it is asked for missing changes: at first, and at most."""
-_NOTHING: deque[Any] = deque(maxlen=0)
 _VECTOR_EVERY = 64
 """How many log entries a peer's remembered state vector may lag. It is needed once the peer falls off the log."""
 
@@ -65,15 +62,15 @@ class Peer:
     """The state vector of a SyncStep1 that is not answered yet."""
     left_out: bool = False
     """Whether it sent updates while its history was unknown. Its SyncStep2 must still bring them."""
-    early: deque[Answer] = field(default_factory=deque)
+    early: list[Answer] = field(default_factory=list)  # most peers are owed nothing, and a deque takes 760 bytes
     """Answers that are due once its SyncStep2 has brought the updates that were left out."""
     cursor: Seq | None = None
     """Last log entry the peer has; None until its SyncStep1 was answered."""
     vector: tuple[Seq, bytes] = (Seq(0), b"\x00")
     """A lower bound of what the peer has: (log entry, state vector)."""
-    due: deque[tuple[Seq, Answer]] = field(default_factory=deque)
+    due: list[tuple[Seq, Answer]] = field(default_factory=list)
     """Answers, each with the log entry that must be committed first."""
-    held: deque[tuple[int, Answer]] = field(default_factory=deque)
+    held: list[tuple[int, Answer]] = field(default_factory=list)
     """Answers that wait for a pending update, each with that update's number."""
     declined: bool = False
     """Whether something of it was refused."""
@@ -90,14 +87,6 @@ class Peer:
             and self.presence_version == presence_version
             and self.actor.lease is None
         )
-
-    def rest(self) -> None:
-        """Give back the memory of what only a peer has that is owed something."""
-        self.early = self.due = self.held = _NOTHING
-
-    def rise(self) -> None:
-        """Be ready to be owed something again."""
-        self.early, self.due, self.held = deque(), deque(), deque()
 
     # -- whether it is a stranger --------------------------------------------------------------------------------
 
@@ -116,10 +105,10 @@ class Peer:
             self.stranger_since = now if self.stranger_since is None else self.stranger_since
         return taken
 
-    def recognized(self) -> deque[Answer]:
+    def recognized(self) -> list[Answer]:
         """Note that it belongs to this session: it has brought all it has. Return the answers that are due now."""
         self.known, self.left_out, self.stranger_since = True, False, None
-        early, self.early = self.early, deque()
+        early, self.early = self.early, []
         return early
 
     def stays_strange(self, now: Millis) -> bool:
@@ -150,7 +139,7 @@ class Peer:
         If *first* is None, nothing waits any more, and all become due.
         """
         while self.held and (first is None or self.held[0][0] < first):
-            self.due.append((head, self.held.popleft()[1]))
+            self.due.append((head, self.held.pop(0)[1]))
 
     def refuse_held(self, number: int, answer: Answer) -> None:
         """Say of the pending update of that number that it was refused, before what waits for it is acknowledged."""
@@ -161,7 +150,7 @@ class Peer:
         """Return the answers that are due now that everything up to *tail* is durable."""
         due: list[Answer] = []
         while self.due and self.due[0][0] <= tail:
-            due.append(self.due.popleft()[1])
+            due.append(self.due.pop(0)[1])
         return due
 
     def moved(self, cursor: Seq) -> bool:
