@@ -9,10 +9,12 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
+from crdt_sessions.callbacks import EndOfTurn
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import CrdtSessionsError, TokenExpired, TooSlow
 from crdt_sessions.ids import Millis, PeerId, SessionId
@@ -55,11 +57,18 @@ class _Connection:
     pace: Pace
     counted: int = 0
     """Messages that the pace has already counted and that have not been read yet."""
-    closing: asyncio.Future[Closing] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    closing: Closing | None = None
+    """How it must be closed, if it must."""
+    reader: asyncio.Task[Any] | None = None
+    """The task that reads it, until that ends or is cancelled by :meth:`close`."""
 
     def close(self, closing: Closing) -> None:
-        if not self.closing.done():
-            self.closing.set_result(closing)
+        if self.closing is None:
+            self.closing = closing
+            reader = self.reader
+            if reader is not None and reader is not asyncio.current_task():  # it looks by itself before it waits
+                self.reader = None
+                reader.cancel()
 
 
 class Awake(NamedTuple):
@@ -82,10 +91,18 @@ class Connections:
         limits: sizes.
         timing: periods.
         wake_up: called if something came for which the session is needed. It is to call :meth:`serve_by` soon.
+        turn: when peers are written to; what sessions share costs the loop less.
     """
 
     def __init__(
-        self, session: SessionId, *, clock: Clock, limits: Limits, timing: Timing, wake_up: Callable[[], None]
+        self,
+        session: SessionId,
+        *,
+        clock: Clock,
+        limits: Limits,
+        timing: Timing,
+        wake_up: Callable[[], None],
+        turn: EndOfTurn,
     ) -> None:
         self.signal = Signal()
         """Notified whenever something may have changed that somebody waits for."""
@@ -94,6 +111,7 @@ class Connections:
         self._limits = limits
         self._timing = timing
         self._wake_up = wake_up
+        self._turn = turn
         self._awake: Awake | None = None
         self._asleep: Asleep | None = None
         self._rests_until = Millis(0)
@@ -219,33 +237,19 @@ class Connections:
         transport = connection.transport
         transport.open(
             lambda: self._pump(connection, self._clock.now()),
-            lambda batch: self._take_at_once(connection, batch),
+            partial(self._take_at_once, connection),  # no lambda: each token comes this way
             self._timing.send_timeout_s,
         )
         self.ready(connection.peer)
-        reader = asyncio.create_task(self._read(connection))
         try:
-            watch: set[asyncio.Future[Any]] = {reader, connection.closing}
-            await asyncio.wait(watch, return_when=asyncio.FIRST_COMPLETED)
-            if connection.closing.done():
-                reader.cancel()
-                if not connection.closing.result().permanent:  # it will come back: first send what it is owed
-                    await self._see_off(connection)
-                return connection.closing.result()
+            ended = await self._read_until_closed(connection)
+            if connection.closing is None:
+                return ended
+            if not connection.closing.permanent:  # it will come back: first send what it is owed
+                await self._see_off(connection)
+            return connection.closing
         finally:
-            reader.cancel()
-            (outcome,) = await asyncio.gather(reader, return_exceptions=True)
             await transport.release()
-        if isinstance(outcome, TooSlow):
-            return closing_for(outcome)
-        if isinstance(outcome, OSError):  # ConnectionError is one
-            return None
-        if isinstance(outcome, CrdtSessionsError):
-            raise outcome
-        if isinstance(outcome, Exception):
-            _log.error("a peer cannot be served", exc_info=outcome, extra=self._about(connection))
-            return INTERNAL_ERROR
-        return NORMAL
 
     async def _see_off(self, connection: _Connection) -> None:
         with contextlib.suppress(TimeoutError):
@@ -256,9 +260,25 @@ class Connections:
 
     # -- reading -------------------------------------------------------------------------------------------------
 
+    async def _read_until_closed(self, connection: _Connection) -> Closing | None:
+        """Read until the connection ends or must be closed; return how to close it if it ended, None if it broke."""
+        try:
+            with _until_closed(connection):
+                await self._read(connection)
+        except TooSlow as error:
+            return closing_for(error)
+        except OSError:  # ConnectionError is one
+            return None
+        except CrdtSessionsError:
+            raise
+        except Exception:  # noqa: BLE001 - a defect; only this peer is closed
+            _log.exception("a peer cannot be served", extra=self._about(connection))
+            return INTERNAL_ERROR
+        return NORMAL
+
     def _take_at_once(self, connection: _Connection, batch: Sequence[bytes]) -> Sequence[bytes]:
         """Handle messages at once until one must wait; return those that are left."""
-        if connection.closing.done():
+        if connection.closing is not None:
             return ()
         awake = self._awake
         if awake is None:
@@ -277,15 +297,21 @@ class Connections:
         return ()
 
     async def _read(self, connection: _Connection) -> None:
+        if connection.closing is not None:  # it was refused when it came
+            return
         try:
             async for batch in connection.transport.batches():
                 for begin in range(0, len(batch), _AT_A_TIME):
+                    if connection.closing is not None:
+                        return
                     portion = batch[begin : begin + _AT_A_TIME]
                     await self._paced(connection, len(portion))
                     joined = portion if len(portion) == 1 else connection.codec.joined(portion)
                     await self._take_all(connection, joined)
                 if self._behind():  # read no more until the disk caught up
                     await self.signal.wait_for(lambda: self._abandoned or not self._behind())
+                if connection.closing is not None:
+                    return
         except OSError:
             await self._let_go(connection)
             raise
@@ -334,7 +360,7 @@ class Connections:
     def ready(self, peer: PeerId | None) -> None:
         """Write to a peer, or to all if None, once at the end of this turn of the loop."""
         if not self._to_pump:
-            asyncio.get_running_loop().call_soon(self._pump_all)
+            self._turn.call(self._pump_all)
         self._to_pump.add(peer)
 
     def _pump_all(self) -> None:
@@ -359,3 +385,18 @@ class Connections:
 
     def _about(self, connection: _Connection) -> dict[str, object]:
         return {"session": self._session, "peer": connection.peer}
+
+
+@contextlib.contextmanager
+def _until_closed(connection: _Connection) -> Iterator[None]:
+    """Leave what is awaited inside once *connection* is closed, as :func:`asyncio.timeout` does after a time."""
+    task = asyncio.current_task()
+    assert task is not None
+    cancelled, connection.reader = task.cancelling(), task
+    try:
+        yield
+    except asyncio.CancelledError:
+        if connection.reader is not None or task.uncancel() > cancelled:
+            raise  # somebody else wants the task to end
+    finally:
+        connection.reader = None

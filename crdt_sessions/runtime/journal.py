@@ -1,13 +1,12 @@
 """Hands a session's rows to the store, and reports the outcome.
 
-Rows of one turn of the loop are handed over at its end, even while the store still writes earlier ones: the store
-makes one commit of everything that waits there.
+Rows are handed over when the store is about to write: soon, and those of one turn of the loop together. The store
+tells of a commit at once, and of all sessions that have rows in it in one turn of the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +17,7 @@ from crdt_sessions.runtime.backlog import Backlog
 from crdt_sessions.runtime.entries import entries_of
 from crdt_sessions.runtime.health import StoreHealth
 from crdt_sessions.storage import NO_ENTRIES, Delivery, Row, UpdateStore
+from crdt_sessions.storage.outcome import Outcome, outcome_of
 from crdt_sessions.sync import Persist, Records
 
 _ALWAYS_BYTES = 16 * 1024
@@ -30,7 +30,7 @@ _ROW_BYTES = 300
 class Write:
     """Rows, or a title, that were handed to the store."""
 
-    done: asyncio.Future[None]
+    done: Outcome
     rows: list[Row] = field(default_factory=list)
     records: list[Records] = field(default_factory=list)
     titled: bool = False
@@ -80,7 +80,7 @@ class Journal:
         self._bytes = 0
         self._title: str | None = None  # a title that was not handed over yet
         self._due = False  # whether _flush is scheduled
-        self._writes: deque[Write] = deque()
+        self._writes: list[Write] = []  # few: what the store has not answered yet
         self._stopped = False
 
     # -- what there is -------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ class Journal:
 
     @property
     def flushing(self) -> bool:
-        """Whether something is being stored, or will be handed over at the end of this turn of the loop."""
+        """Whether something is being stored, or will soon be handed over."""
         return self._due or bool(self._writes)
 
     @property
@@ -125,10 +125,10 @@ class Journal:
         self.flush_soon()
 
     def flush_soon(self) -> None:
-        """Hand everything that waits to the store at the end of this turn of the loop."""
+        """Hand everything that waits to the store, as soon as it is about to write."""
         if not self._due and not self._stopped and self._health.error is None:
             self._due = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._store.before_commit(self._flush)
 
     def stop(self) -> None:
         """Hand nothing over any more, and report no more outcomes."""
@@ -151,8 +151,8 @@ class Journal:
         self._deliveries, self._stored, self._failed = _no_deliveries, _ignored, _ignored
 
     async def _answered(self) -> None:
-        if self._writes:
-            await asyncio.wait({write.done for write in self._writes})
+        for write in list(self._writes):
+            await write.done.reached()
 
     def _flush(self) -> None:
         self._due = False
@@ -168,27 +168,24 @@ class Journal:
             rows, self._rows = self._rows, []
             records, self._records = self._records, []
             entries = entries_of(records, self._deliveries(records)) if records else NO_ENTRIES
-            # Every token of a stream leads here: if the store returns a future, no task is made.
             appended = self._store.append(self._session, rows, entries=entries, now=self._clock.now())
-            self._await(Write(asyncio.ensure_future(appended), rows, records))
+            self._await(Write(outcome_of(appended), rows, records))
         if self._title is not None:
             title, self._title = self._title, None
             described = self._store.describe(self._session, title=title, now=self._clock.now())
-            self._await(Write(asyncio.ensure_future(described), titled=True))
+            self._await(Write(outcome_of(described), titled=True))
 
     def _await(self, write: Write) -> None:
         self._writes.append(write)
-        write.done.add_done_callback(self._written)
+        write.done.tell(self._written)
 
-    def _written(self, _: asyncio.Future[None]) -> None:
+    def _written(self) -> None:
         """Report outcomes in the order in which the writes were handed over."""
-        while self._writes and self._writes[0].done.done():
-            write = self._writes.popleft()
-            if write.done.cancelled():
-                continue
-            error = write.done.exception()
-            if self._stopped:
-                continue  # an earlier one failed, and so did this: the store leaves no gaps
+        while self._writes and self._writes[0].done.known:
+            write = self._writes.pop(0)
+            error = write.done.error
+            if self._stopped or isinstance(error, asyncio.CancelledError):
+                continue  # an earlier one failed, and so did this, as the store leaves no gaps; or the process ends
             if error is None:
                 self._forget(sum(len(row.update) + _ROW_BYTES for row in write.rows))
                 self._stored(write)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from crdt_sessions.callbacks import EndOfTurn
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import StorageError
 from crdt_sessions.ids import SessionId
@@ -54,6 +55,8 @@ class Starter:
     """Has a session loaded that sleeps."""
     tidying: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while rows of a session are folded: one session at a time."""
+    turn: EndOfTurn = field(default_factory=EndOfTurn)
+    """When the peers of all sessions are written to."""
 
     def start(
         self, stored: StoredSession, document: SessionDoc, waiting: Sequence[Later], panics: Panics, aside: Aside
@@ -121,6 +124,7 @@ class Starter:
             limits=self.limits,
             timing=self.timing,
             wake_up=lambda: self.wake(session_id),
+            turn=self.turn,
         )
 
 

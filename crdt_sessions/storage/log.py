@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
+from crdt_sessions.callbacks import Callback
 from crdt_sessions.ids import Millis, Seq, SessionId
 from crdt_sessions.limits import Retention
 from crdt_sessions.storage.stored import NO_ENTRIES, Entries, History, Row, SessionRecord, StoredSession, Version
@@ -60,8 +62,8 @@ class SessionLog(Protocol):
     ) -> Awaitable[None]:
         """Append *rows* and put *entries* on record at *now*, all or nothing; return what ends once they are stored.
 
-        A coroutine will do; with a future there is one task less for each token of a stream. A session appends more
-        before an earlier call has ended: they count in the order of the calls.
+        A coroutine will do; an :class:`Outcome` costs least, which counts for each token of a stream. A session
+        appends more before an earlier call has ended: they count in the order of the calls.
 
         The rows' numbers follow the last one without a gap: a row is stored only if the one before it is. A run or
         writer that is on record is replaced; a delivery that is there stays as it is.
@@ -71,6 +73,13 @@ class SessionLog(Protocol):
             StorageError: the numbers do not follow.
         """
         ...
+
+    def before_commit(self, hand_over: Callback) -> None:
+        """Call *hand_over* once, soon: it appends what a session has written until then.
+
+        A store that makes one commit of what comes while it writes may call it when that is about to begin.
+        """
+        asyncio.get_running_loop().call_soon(hand_over)
 
     async def replace_with_snapshot(
         self,

@@ -11,8 +11,10 @@ from typing import Any
 
 import aiosqlite
 
+from crdt_sessions.callbacks import Callback
 from crdt_sessions.errors import ForeignDatabase, StorageError
 from crdt_sessions.ids import SessionId
+from crdt_sessions.storage.outcome import Outcome
 from crdt_sessions.storage.sqlite.checkpoints import Checkpoint, Checkpoints, WriteAheadLog
 from crdt_sessions.storage.sqlite.connection import Result, connect, in_its_thread
 from crdt_sessions.storage.sqlite.errors import translated
@@ -126,13 +128,20 @@ class Database:
         await self.submit(write)
         await self.submit(take_back)
 
-    def submit(self, job: Job | Append, *, deletes: SessionId | None = None) -> asyncio.Future[None]:
+    def submit(self, job: Job | Append, *, deletes: SessionId | None = None) -> Outcome:
         """Have *job* done in the next transaction. See :meth:`Writer.submit`."""
         if self._writer is not None:
             return self._writer.submit(job, deletes=deletes)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.set_exception(StorageError("the store is closed"))
+        done = Outcome()
+        done.settle(StorageError("the store is closed"))
         return done
+
+    def before_commit(self, hand_over: Callback) -> None:
+        """Call *hand_over* right before the next transaction. See :meth:`Writer.before_commit`."""
+        if self._writer is not None:
+            self._writer.before_commit(hand_over)
+        else:
+            asyncio.get_running_loop().call_soon(hand_over)  # it will hear that the store is closed
 
     async def caught_up(self, session: SessionId | None = None) -> None:
         """Return once ``sessions`` says where a log ends, or all. See :meth:`Writer.caught_up`."""

@@ -7,14 +7,14 @@ follows with the next transaction that does anything else, after a second at the
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from crdt_sessions.ids import Millis, SessionId
+from crdt_sessions.storage.outcome import Outcome
 from crdt_sessions.storage.sqlite.statements import changed
 from crdt_sessions.storage.stored import NO_ENTRIES, Entries, Row
 
@@ -54,7 +54,7 @@ class Queued:
     """Something to be written, and who waits for it."""
 
     job: Job | Append
-    done: asyncio.Future[Any]
+    done: Outcome
     deletes: SessionId | None = None
 
 

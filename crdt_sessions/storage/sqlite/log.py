@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from crdt_sessions import failpoints
+from crdt_sessions.callbacks import Callback
 from crdt_sessions.errors import NotFound, StorageError
 from crdt_sessions.ids import Millis, Seq, SessionId, lineage_of, tenant_of
 from crdt_sessions.limits import Retention
 from crdt_sessions.storage.counts import SessionCounts
 from crdt_sessions.storage.integrity import verified
 from crdt_sessions.storage.log import SessionLog
+from crdt_sessions.storage.outcome import Outcome
 from crdt_sessions.storage.retention import kept
 from crdt_sessions.storage.sqlite import records, rows
 from crdt_sessions.storage.sqlite.database import OfDatabase
@@ -72,15 +74,15 @@ class SqliteSessionLog(OfDatabase, SessionLog):
 
     def append(
         self, session: SessionId, rows: Sequence[Row], *, entries: Entries = NO_ENTRIES, now: Millis
-    ) -> asyncio.Future[None]:
+    ) -> Outcome:
         if not rows or rows[-1].seq - rows[0].seq + 1 != len(rows):
-            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            if rows:
-                done.set_exception(StorageError(f"rows for {session!r} have gaps"))
-            else:
-                done.set_result(None)
+            done = Outcome()
+            done.settle(StorageError(f"rows for {session!r} have gaps") if rows else None)
             return done
         return self._database.submit(Append(session, rows, entries, now))
+
+    def before_commit(self, hand_over: Callback) -> None:
+        self._database.before_commit(hand_over)
 
     async def replace_with_snapshot(
         self,

@@ -15,8 +15,10 @@ from collections.abc import Sequence
 import aiosqlite
 
 from crdt_sessions import failpoints
+from crdt_sessions.callbacks import Callback, call_all
 from crdt_sessions.errors import CrdtSessionsError, StorageError, StoreUnavailable
 from crdt_sessions.ids import SessionId, reference
+from crdt_sessions.storage.outcome import Outcome
 from crdt_sessions.storage.sqlite.checkpoints import Checkpoints
 from crdt_sessions.storage.sqlite.connection import PAGE_BYTES, in_its_thread
 from crdt_sessions.storage.sqlite.errors import translated
@@ -53,8 +55,11 @@ class Writer:
         self._reading = reading
         self._identity = identity
         self._checkpoints = checkpoints
-        self._queue: asyncio.Queue[Queued | None] = asyncio.Queue()
+        self._handing_over: list[Callback] = []
+        self._waiting: list[Queued] = []
         self._writing: list[Queued] = []
+        self._wanted = asyncio.Event()  # whether there is anything of either, or the end
+        self._closing = False
         self._heads = Heads()
         self._catching_up: asyncio.TimerHandle | None = None
         self._look_at = 0.0
@@ -66,21 +71,31 @@ class Writer:
         if self._catching_up is not None:
             self._catching_up.cancel()
         self._catch_up()
-        self._queue.put_nowait(None)
+        self._closing = True
+        self._wanted.set()
         await asyncio.wait({self._task})
 
-    def submit(self, job: Job | Append, *, deletes: SessionId | None = None) -> asyncio.Future[None]:
+    def before_commit(self, hand_over: Callback) -> None:
+        """Call *hand_over* right before the next transaction begins, which is soon."""
+        if self._task.done():
+            asyncio.get_running_loop().call_soon(hand_over)  # it will hear that the store is closed
+        else:
+            self._handing_over.append(hand_over)
+            self._wanted.set()
+
+    def submit(self, job: Job | Append, *, deletes: SessionId | None = None) -> Outcome:
         """Have *job* done in the next transaction; return what ends once that is durable.
 
         Args:
             job: called in the connection's thread, inside a transaction.
             deletes: the session that is gone afterwards.
         """
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done = Outcome()
         if self._task.done():
-            done.set_exception(StorageError("the store is closed"))
+            done.settle(StorageError("the store is closed"))
         else:
-            self._queue.put_nowait(Queued(job, done, deletes))
+            self._waiting.append(Queued(job, done, deletes))
+            self._wanted.set()
         return done
 
     async def caught_up(self, session: SessionId | None = None) -> None:
@@ -96,21 +111,16 @@ class Writer:
 
     def _catch_up(self) -> None:
         self._catching_up = None
-        trying = self.submit(lambda connection: None)
-        trying.add_done_callback(lambda done: done.cancelled() or done.exception())  # the next commit tries again
+        self.submit(lambda connection: None)  # if it fails, the next commit tries again
 
     async def _run(self) -> None:
         """Write, for as long as the store is open: everything that waits goes into one transaction."""
-        closing = False
         loop = asyncio.get_running_loop()
         free_at = 0.0
-        while not closing:
-            group = [await self._queue.get()]
+        while not self._closing or self._wanted.is_set():
+            await self._wanted.wait()
             await asyncio.sleep(max(0.0, free_at - loop.time()))  # 0: what comes in this turn of the loop may join
-            while not self._queue.empty():
-                group.append(self._queue.get_nowait())
-            closing = None in group
-            self._writing = jobs = [queued for queued in group if queued is not None]
+            self._writing = jobs = self._gathered()
             begun = loop.time()
             if jobs and not await self._commit(jobs, begun) and len(jobs) > 1:
                 for queued in jobs:  # one of them failed; give each its own transaction and its own error
@@ -122,16 +132,24 @@ class Writer:
             now = loop.time()
             free_at = now + min(now - begun, _MAX_REST_S)
 
+    def _gathered(self) -> list[Queued]:
+        """Return all that waits, with what is handed over for it."""
+        handing_over, self._handing_over = self._handing_over, []
+        call_all(handing_over)
+        jobs, self._waiting = self._waiting, []
+        if not self._handing_over:
+            self._wanted.clear()
+        return jobs
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Leave nobody waiting, should the writer ever fail in a way that is not SQLite's."""
         if task.cancelled() or (error := task.exception()) is None:
             return
         found = reference()
         _log.error("the writer failed", exc_info=error, extra={"reference": found})
-        waiting = [*self._writing, *(self._queue.get_nowait() for _ in range(self._queue.qsize()))]
-        for queued in waiting:
-            if queued is not None and not queued.done.done():
-                queued.done.set_exception(StorageError(f"the store failed; the log says more (reference {found})"))
+        for queued in (*self._writing, *self._waiting):
+            queued.done.settle(StorageError(f"the store failed; the log says more (reference {found})"))
+        call_all(self._handing_over)
 
     async def _commit(self, jobs: Sequence[Queued], now: float) -> bool:
         """Run *jobs* in one transaction; report success to all, or failure if there is only one."""
@@ -141,12 +159,11 @@ class Writer:
             with translated():
                 await in_its_thread(self._connection, lambda connection: _transact(connection, jobs, self._heads))
         except CrdtSessionsError as error:
-            if len(jobs) == 1 and not jobs[0].done.done():
-                jobs[0].done.set_exception(error)
+            if len(jobs) == 1:
+                jobs[0].done.settle(error)
             return False
         for queued in jobs:
-            if not queued.done.done():  # the caller may have been cancelled
-                queued.done.set_result(None)
+            queued.done.settle()
         return True
 
     def _look_at_files(self, now: float) -> None:
