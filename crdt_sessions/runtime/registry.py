@@ -138,7 +138,7 @@ class SessionRegistry:
         """What there is room for."""
         self.documents = Documents(sandbox, identifiers)
         """Work on documents, away from the event loop."""
-        self.streams = Streams(store, self.clock, self.limits)
+        self.streams = Streams(store, self.clock, self.limits, shared=store.shared)
         """Durable streams that are no session's."""
         self._quarantine = Quarantine(self.clock)
         starter = Starter(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from crdt_sessions.clock import Clock
@@ -24,6 +24,10 @@ CHUNK_BYTES = 1024 * 1024
 _LOOK_EVERY_S = 0.2
 """How soon a reader hears of what another process wrote."""
 _TENANTS_KNOWN = 10_000
+_NEWEST_KNOWN = 1_000
+"""Streams of which the last append is kept for those who wait for it."""
+_NEWEST_BYTES = 16 * 1024
+"""Larger ones are read from the store."""
 _PAGE = 500
 _Place = tuple[str, str]
 """Of a stream: its tenant, and its path."""
@@ -60,6 +64,14 @@ class Piece:
         return self.stream.closed and self.up_to_date
 
 
+@dataclass(frozen=True, slots=True)
+class _Newest:
+    """A stream as its last append left it, and that append: all who wait for it need not ask the store."""
+
+    stream: Stream
+    entry: StreamEntry
+
+
 class Streams:
     """The durable streams of a process.
 
@@ -67,14 +79,17 @@ class Streams:
         store: where they are kept.
         clock: the only source of time.
         limits: sizes.
+        shared: whether other processes write to that store.
     """
 
-    def __init__(self, store: StreamStore, clock: Clock, limits: Limits) -> None:
+    def __init__(self, store: StreamStore, clock: Clock, limits: Limits, *, shared: bool = False) -> None:
         self._store = store
+        self._shared = shared
         self._clock = clock
         self._limits = limits
         self._waiting: dict[_Place, tuple[Signal, int]] = {}  # and how many wait
         self._counts: Recent[str, int] = Recent(_TENANTS_KNOWN)
+        self._newest: Recent[_Place, _Newest] = Recent(_NEWEST_KNOWN)
         self._stopping = False
         self.on_change: Callable[[str, str], None] = lambda tenant, path: None
         """Told of each change of a stream by this process: whose it is, and where."""
@@ -107,6 +122,7 @@ class Streams:
         stream, new = made[-1]
         if new:
             self._counts[wanted.tenant] = self._counts.get(wanted.tenant, 0) + 1
+            self._newest.pop((wanted.tenant, wanted.path), None)
             self._wake(wanted.tenant, wanted.path)
         return stream, new
 
@@ -117,18 +133,20 @@ class Streams:
             StreamError, TooLarge: it cannot be.
         """
         now = self._clock.now()
-        done: list[Appended] = []
+        done: list[tuple[Appended, bytes]] = []
 
         def decide(facts: StreamFacts) -> StreamChange | None:
             appended, change = changes.append(facts, path, wanted, now, most=self._limits.max_stream_bytes)
-            done.append(appended)
+            done.append((appended, change.data if change is not None else b""))
             return change
 
         producer = None if wanted.batch is None else wanted.batch.producer
         await self._store.alter_stream(tenant, path, decide, now=now, producer=producer)
-        if not done[-1].repeated:
+        appended, data = done[-1]
+        if not appended.repeated:
+            self._keep(appended.stream, data)
             self._wake(tenant, path)
-        return done[-1]
+        return appended
 
     async def delete(self, tenant: str, path: str) -> None:
         """Delete a stream.
@@ -138,6 +156,7 @@ class Streams:
         """
         await self._store.alter_stream(tenant, path, lambda facts: changes.delete(facts, path), now=self._clock.now())
         self._counts.pop(tenant, None)
+        self._newest.pop((tenant, path), None)
         self._wake(tenant, path)
 
     async def sweep(self) -> None:
@@ -190,7 +209,11 @@ class Streams:
         """
         if position > stream.tail:
             raise BadStreamRequest(why=f"the offset is beyond {spelled(stream.tail)}, where the stream ends")
-        entries = await self._store.stream_entries(stream, position, most=CHUNK_BYTES)
+        newest = self._newest.get((stream.tenant, stream.path))
+        if newest is not None and newest.stream.id == stream.id and newest.entry.start == position:
+            entries: Sequence[StreamEntry] = [newest.entry]
+        else:
+            entries = await self._store.stream_entries(stream, position, most=CHUNK_BYTES)
         data = b"".join(entry.data for entry in entries)
         if entries and entries[0].start < position:
             if is_json(stream.content_type):
@@ -210,17 +233,29 @@ class Streams:
         """
         key, until = (stream.tenant, stream.path), asyncio.get_running_loop().time() + seconds
         with self._watching(key) as changed:
-            found = await self.find(*key)  # not before one is told of changes
+            found = await self._as_it_is(key)  # not before one is told of changes
             while found.tail <= position and not found.closed and not self._stopping:
                 try:
                     async with asyncio.timeout_at(until):
                         await changed()
                 except TimeoutError:
                     break
-                found = await self.find(*key)
+                found = await self._as_it_is(key)
         if self._stopping:
             raise ShuttingDown
         return found
+
+    async def _as_it_is(self, key: _Place) -> Stream:
+        newest = self._newest.get(key)
+        return await self.find(*key) if newest is None else newest.stream
+
+    def _keep(self, stream: Stream, data: bytes) -> None:
+        """Keep what was appended last, unless the stream may change without a word to this."""
+        key, lasting = (stream.tenant, stream.path), stream.ttl_s is None and stream.expires_at is None
+        if self._shared or not lasting or len(data) > _NEWEST_BYTES:
+            self._newest.pop(key, None)
+        else:
+            self._newest.remember(key, _Newest(stream, StreamEntry(stream.tail - len(data), data)))
 
     async def follow(self) -> None:
         """Look, until cancelled, whether other processes change the streams that are waited for here."""

@@ -33,6 +33,7 @@ from crdt_sessions_server.cluster.silence import Silence
 from crdt_sessions_server.gateways import GATEWAYS, mcp, y_sweet
 from crdt_sessions_server.gateways.ai_sdk.websocket import ChatSockets
 from crdt_sessions_server.gateways.durable_streams import subscription_routes
+from crdt_sessions_server.gateways.durable_streams.appending import Appends
 from crdt_sessions_server.gateways.durable_streams.signing import SigningKey
 from crdt_sessions_server.http import (
     docs,
@@ -45,6 +46,7 @@ from crdt_sessions_server.http import (
     problem_documents,
     request_forwarding,
 )
+from crdt_sessions_server.http.hardening import Hardened
 from crdt_sessions_server.http.origins import Cors, Origins
 from crdt_sessions_server.http.schemas import strict_json
 from crdt_sessions_server.http.unread_bodies import UnreadBodies
@@ -149,7 +151,7 @@ class Service:
             subscription_routes.blueprint(self.registry, subscriptions=self.subscriptions, key=key, private=private)
         )
         self.chat = ChatSockets(
-            UnreadBodies(Cors(self.app.asgi_app, self._origins)),  # type: ignore[arg-type]  # Quart types every event
+            self._requests(settings),
             self.registry,
             self.admission,
             self._origins,
@@ -253,6 +255,13 @@ class Service:
     def _fenced(self) -> None:
         self.registry.abandon(Fenced())
 
+    def _requests(self, settings: Settings) -> App:
+        """Return what answers HTTP requests."""
+        most, routes = settings.limits.max_body_bytes, cast("App", self.app.asgi_app)  # Quart types every event
+        answers = Appends(routes, self.registry, self.admission, self._origins, most)
+        tls = settings.tls_certificate is not None
+        return UnreadBodies(Hardened(Cors(answers, self._origins), tls=tls))
+
     def _quart(self, settings: Settings) -> Quart:
         app = Quart("crdt_sessions_server", static_folder=None)
         app.config["MAX_CONTENT_LENGTH"] = settings.limits.max_body_bytes
@@ -288,9 +297,7 @@ class Service:
                 )
             )
         app.register_blueprint(mcp.blueprint(self.registry, host=self._mcp, issuer=settings.jwt_issuer))
-        middleware.install(
-            app, self.registry, self.admission, self._origins, tls=settings.tls_certificate is not None
-        )
+        middleware.install(app, self.registry, self.admission, self._origins)
 
         @app.while_serving
         async def lifespan() -> AsyncGenerator[None, None]:

@@ -1,5 +1,7 @@
 """What the service adds to the protocol: limits, problem documents, audit; and what bad requests get."""
 
+import gzip
+
 import pytest
 
 from tests.processes import PROBLEM
@@ -43,6 +45,49 @@ def test_what_is_refused_is_a_problem_with_the_headers_of_the_protocol(http, pat
     assert (slug(ended), ended.headers["Stream-Closed"]) == ((409, "stream-ended"), "true")
     assert slug(http.get(path, params={"offset": "x"})) == (400, "bad-stream-request")
     assert slug(http.get(path, params={"offset": "-1", "live": "often"})) == (400, "bad-stream-request")
+
+
+PRODUCER = {"Producer-Id": "p", "Producer-Epoch": "0", "Producer-Seq": "0"}
+APPENDS = [
+    ({}, "x"),
+    ({"Stream-Seq": "b"}, "x"),
+    ({"Stream-Seq": "a"}, "x"),
+    (PRODUCER, "x"),
+    (PRODUCER, "x"),
+    (PRODUCER | {"Producer-Seq": "7"}, "x"),
+    ({"Producer-Id": "p"}, "x"),
+    ({"Content-Type": "a/b"}, "x"),
+    ({}, ""),
+    ({"Origin": "https://elsewhere.example"}, "x"),
+    ({}, "x" * 3000),
+    ({"Stream-Closed": "true"}, "x"),
+    ({}, "x"),
+]
+
+
+def test_an_append_is_answered_alike_in_front_of_the_framework_and_behind_it(http, path):
+    """What is not ordinary takes the long way: here a path that has to be decoded."""
+    *folders, name = path.split("/")
+    ways = {name: path, f"{name}-2": "/".join([*folders, f"%{ord(name[0]):x}{name[1:]}-2"])}
+    told = []
+    for its_name, way in ways.items():
+        assert http.put(way, headers=TEXT).status_code == 201
+        answers = [http.post(way, headers=TEXT | more, content=body) for more, body in APPENDS]
+        told.append([(each.status_code, each.text.replace(its_name, name), _headers(each)) for each in answers])
+    assert told[0] == told[1]
+    assert {status for status, _, _ in told[0]} == {200, 204, 400, 403, 409, 413}
+    assert [http.get(way).text for way in ways.values()] == ["xxxx", "xxxx"]
+
+
+def _headers(answer):
+    other = ("date", "content-length", *(() if answer.text else ("content-type",)))
+    return sorted((key, value) for key, value in answer.headers.items() if key not in other)
+
+
+def test_a_compressed_append_is_inflated(http, path):
+    http.put(path, headers=TEXT)
+    answer = http.post(path, headers=TEXT | {"Content-Encoding": "gzip"}, content=gzip.compress(b"Hello"))
+    assert (answer.status_code, http.get(path).text) == (204, "Hello")
 
 
 def test_a_stream_has_a_largest_size(http, path):

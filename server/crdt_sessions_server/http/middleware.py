@@ -1,4 +1,4 @@
-"""What happens to each request before and after its route: origins, permissions, and headers of the answer."""
+"""What happens to each request before its route: origins and permissions."""
 
 from __future__ import annotations
 
@@ -13,26 +13,15 @@ from crdt_sessions_server.auth.permissions import NAMED_IN_BODY, PUBLIC, ROUTES
 from crdt_sessions_server.http.origins import Origins
 from crdt_sessions_server.http.request_forwarding import answer_elsewhere
 
-HARDENING = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-}
-"""Headers of every answer that says nothing else."""
 
-
-def install(app: Quart, registry: SessionRegistry, admission: Admission, origins: Origins, *, tls: bool) -> None:
-    """Have *app* authorize every request, and tell browsers what they may not do with its answers.
+def install(app: Quart, registry: SessionRegistry, admission: Admission, origins: Origins) -> None:
+    """Have *app* authorize every request.
 
     Args:
         app: the application.
         registry: the sessions; while it lags, requests are refused.
         admission: admits principals.
         origins: which web pages may use the service.
-        tls: whether the service is reached over TLS only.
     """
 
     @app.before_websocket
@@ -43,14 +32,6 @@ def install(app: Quart, registry: SessionRegistry, admission: Admission, origins
     async def authorize() -> Response | None:
         origins.check(dict(request.scope))
         return await _authorize(registry, admission)
-
-    @app.after_request
-    async def harden(response: Response) -> Response:
-        for name, value in HARDENING.items():
-            response.headers.setdefault(name, value)
-        if tls:
-            response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
-        return response
 
 
 async def _authorize(registry: SessionRegistry, admission: Admission) -> Response | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from http import HTTPStatus
 from typing import Any
 
 from pydantic import ValidationError
-from quart import Quart, Response, has_request_context, json, request, websocket
+from quart import Quart, Response, has_request_context, request, websocket
 from quart_schema import RequestSchemaValidationError
 from quart_schema.validation import QuerystringValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
@@ -65,7 +66,7 @@ def problem(kind: ProblemType, detail: str, /, **more: Any) -> Response:
         **more,
     }
     response = Response(
-        json.dumps({key: value for key, value in body.items() if value is not None}),
+        json.dumps({key: value for key, value in body.items() if value is not None}, sort_keys=True),
         kind.status,
         content_type=MEDIA_TYPE,
     )
@@ -82,6 +83,15 @@ def problem_for(error: errors.CrdtSessionsError, /, **more: Any) -> Response:
     if "status" in facts:
         facts["state"] = facts.pop("status")  # the member of that name is the HTTP status
     return problem(type_of(error), str(error), **facts, **more)
+
+
+def refusal_for(error: errors.CrdtSessionsError) -> Response:
+    """Return the answer to a request that ended with *error*; what is not the client's fault is logged."""
+    response = problem_for(error)
+    if response.status_code >= 500:
+        ordinary = isinstance(error, errors.ShuttingDown)  # who asks again is served by the next process
+        _log.log(logging.DEBUG if ordinary else logging.ERROR, "request failed: %s", error)
+    return response
 
 
 def told(error: errors.CrdtSessionsError) -> dict[str, str]:
@@ -110,11 +120,7 @@ def install(app: Quart) -> None:
 
     @app.errorhandler(errors.CrdtSessionsError)
     async def _ours(error: errors.CrdtSessionsError) -> Response:
-        response = problem_for(error)
-        if response.status_code >= 500:
-            ordinary = isinstance(error, errors.ShuttingDown)  # who asks again is served by the next process
-            _log.log(logging.DEBUG if ordinary else logging.ERROR, "request failed: %s", error)
-        return response
+        return refusal_for(error)
 
     @app.errorhandler(RequestSchemaValidationError)
     async def _schema(error: RequestSchemaValidationError) -> Response:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from quart import Blueprint, Response, request
+from quart import Blueprint, Response
 
 from crdt_sessions import errors
 from crdt_sessions.errors import BadStreamRequest
@@ -14,7 +14,7 @@ from crdt_sessions.ids import Millis
 from crdt_sessions.storage import Batch, Producer, Stream
 from crdt_sessions.streams import MAX_INTEGER, integer, place, spelled
 from crdt_sessions_server.http.paths import from_header
-from crdt_sessions_server.http.problem_documents import problem_for
+from crdt_sessions_server.http.problem_documents import problem_for, refusal_for
 
 NEXT, UP_TO_DATE, CLOSED, CURSOR = "Stream-Next-Offset", "Stream-Up-To-Date", "Stream-Closed", "Stream-Cursor"
 TTL, EXPIRES_AT, SEQ, ENCODING = "Stream-TTL", "Stream-Expires-At", "Stream-Seq", "stream-sse-data-encoding"
@@ -23,22 +23,26 @@ PRODUCER, EPOCH, PRODUCER_SEQ = "Producer-Id", "Producer-Epoch", "Producer-Seq"
 EXPECTED, RECEIVED = "Producer-Expected-Seq", "Producer-Received-Seq"
 
 TRUE = "true"
+Header = Callable[[str], str | None]
+"""Returns the value of a header of the request."""
+
+CROSS_ORIGIN = ("Cross-Origin-Resource-Policy", "cross-origin")
 _PREFIXES = ("/v1/streams/", "/v1/stream/", "/")
 _MAX_SEQ = 1024
 
 
-def says_closed() -> bool:
+def says_closed(header: Header) -> bool:
     """Whether the request says that nothing follows."""
-    return request.headers.get(CLOSED, "").strip().lower() == TRUE
+    return (header(CLOSED) or "").strip().lower() == TRUE
 
 
-def asked_time() -> tuple[int | None, Millis | None]:
+def asked_time(header: Header) -> tuple[int | None, Millis | None]:
     """Return the time to live, and the time of expiry, that a stream is to have.
 
     Raises:
         BadStreamRequest: they cannot be read, or both are given.
     """
-    ttl, expires = request.headers.get(TTL), request.headers.get(EXPIRES_AT)
+    ttl, expires = header(TTL), header(EXPIRES_AT)
     if ttl is not None and expires is not None:
         raise BadStreamRequest(why=f"a stream has either {TTL} or {EXPIRES_AT}")
     return (
@@ -57,13 +61,13 @@ def _time(text: str) -> Millis:
         raise BadStreamRequest(why=f"{EXPIRES_AT} should be a time of RFC 3339, not {text[:40]!r}") from None
 
 
-def asked_fork() -> tuple[str, int | None, int] | None:
+def asked_fork(header: Header) -> tuple[str, int | None, int] | None:
     """Return the path to fork, after how many bytes, and how many messages or bytes further on; None for no fork.
 
     Raises:
         BadStreamRequest: it cannot be read.
     """
-    source, offset, sub = (request.headers.get(name) for name in (FORKED_FROM, FORK_OFFSET, FORK_SUB))
+    source, offset, sub = map(header, (FORKED_FROM, FORK_OFFSET, FORK_SUB))
     if source is None:
         if offset is not None or sub is not None:
             raise BadStreamRequest(why=f"{FORK_OFFSET} and {FORK_SUB} need {FORKED_FROM}")
@@ -75,13 +79,13 @@ def asked_fork() -> tuple[str, int | None, int] | None:
     return from_header(path), None if offset is None else place(offset), further
 
 
-def asked_batch() -> Batch | None:
+def asked_batch(header: Header) -> Batch | None:
     """Return which batch of which producer a request is, if it is one.
 
     Raises:
         BadStreamRequest: it cannot be told.
     """
-    id, epoch, seq = (request.headers.get(name) for name in (PRODUCER, EPOCH, PRODUCER_SEQ))
+    id, epoch, seq = map(header, (PRODUCER, EPOCH, PRODUCER_SEQ))
     if id is None and epoch is None and seq is None:
         return None
     if not id or epoch is None or seq is None:
@@ -91,13 +95,13 @@ def asked_batch() -> Batch | None:
     return Batch(id, integer(epoch, EPOCH), integer(seq, PRODUCER_SEQ))
 
 
-def asked_seq() -> str | None:
+def asked_seq(header: Header) -> str | None:
     """Return the writer's own word for the place of what it appends.
 
     Raises:
         BadStreamRequest: it is too long.
     """
-    seq = request.headers.get(SEQ)
+    seq = header(SEQ)
     if seq is not None and len(seq) > _MAX_SEQ:
         raise BadStreamRequest(why=f"{SEQ} should have no more than {_MAX_SEQ} characters")
     return seq
@@ -151,18 +155,25 @@ def _as_subscriptions_say(error: errors.StreamError) -> dict[str, Any]:
     return {"error": {**facts, "code": error.code, "message": str(error)}}
 
 
+def refusal(error: errors.CrdtSessionsError) -> Response:
+    """Return the answer for *error*, with the headers by which clients of the protocol go."""
+    if not isinstance(error, errors.StreamError):
+        return refusal_for(error)
+    response = problem_for(error, **_as_subscriptions_say(error))
+    tell = _OF_ERRORS.get(type(error))
+    response.headers.update({} if tell is None else tell(error))
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
 def as_the_protocol_says(routes: Blueprint) -> None:
     """Have the answers of *routes* carry the headers by which clients of the protocol go, errors too."""
 
     @routes.after_request
     async def guard(response: Response) -> Response:
-        response.headers.setdefault("Cross-Origin-Resource-Policy", "cross-origin")
+        response.headers.setdefault(*CROSS_ORIGIN)
         return response
 
     @routes.errorhandler(errors.StreamError)
     async def refused(error: errors.StreamError) -> Response:
-        response = problem_for(error, **_as_subscriptions_say(error))
-        tell = _OF_ERRORS.get(type(error))
-        response.headers.update({} if tell is None else tell(error))
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        return refusal(error)

@@ -6,15 +6,17 @@ import re
 
 from quart import request
 
-from crdt_sessions.errors import BadStreamRequest
+from crdt_sessions.errors import AccessDenied, BadStreamRequest
 from crdt_sessions.runtime.subscriptions import RESERVED
+from crdt_sessions_server.auth import Principal
 
 NAME = re.compile(r"[^\u0000-\u001F\u007F-\u009F\ud800-\udfff]{1,200}")
 """Names of subscriptions."""
 VIEWS = ("sessions", "yjs")
 """First segments of paths that show sessions."""
 _PATH = re.compile(r"[^\u0000-\u001F\u007F-\u009F\ud800-\udfff]{1,500}")
-_RESERVED = (RESERVED, *VIEWS)
+RESERVED_FIRST = (RESERVED, *VIEWS)
+"""First segments that no stream of its own has."""
 
 
 def check_own(path: str) -> None:
@@ -24,11 +26,24 @@ def check_own(path: str) -> None:
         BadStreamRequest: it cannot.
     """
     segments = path.split("/")
-    if _PATH.fullmatch(path) is None or not {"", ".", ".."}.isdisjoint(segments) or segments[0] in _RESERVED:
+    if _PATH.fullmatch(path) is None or not {"", ".", ".."}.isdisjoint(segments) or segments[0] in RESERVED_FIRST:
         raise BadStreamRequest(
             why=f"a stream's path has 1 to 500 characters, no control characters, none of the segments '', '.' and"
-            f" '..', and does not begin with {' or '.join(_RESERVED)}"
+            f" '..', and does not begin with {' or '.join(RESERVED_FIRST)}"
         )
+
+
+def entered(path: str, principal: Principal) -> str:
+    """Return the tenant whose stream a *path* names for *principal*.
+
+    Raises:
+        BadStreamRequest: it cannot name one.
+        AccessDenied: the token is not for it.
+    """
+    check_own(path)
+    if not principal.may_enter(path):
+        raise AccessDenied(what="this token is not for that stream")
+    return principal.tenant
 
 
 def here() -> str:

@@ -6,24 +6,21 @@ from quart import Blueprint, Response, request
 from quart_schema import tag
 
 from crdt_sessions import errors
-from crdt_sessions.errors import AccessDenied
 from crdt_sessions.runtime import SessionRegistry, Streams
 from crdt_sessions.storage import Stream
-from crdt_sessions.streams import NOW, Append, Creation, place, spelled
+from crdt_sessions.streams import NOW, Creation, place, spelled
 from crdt_sessions_server.auth import current_principal
 from crdt_sessions_server.gateways.durable_streams import headers as names
+from crdt_sessions_server.gateways.durable_streams.appending import append
 from crdt_sessions_server.gateways.durable_streams.headers import (
     as_the_protocol_says,
-    asked_batch,
     asked_fork,
-    asked_seq,
     asked_time,
-    of_producer,
     of_stream,
     of_time,
     says_closed,
 )
-from crdt_sessions_server.gateways.durable_streams.paths import VIEWS, check_own, here
+from crdt_sessions_server.gateways.durable_streams.paths import VIEWS, entered, here
 from crdt_sessions_server.gateways.durable_streams.reading import QUERY, Found, answered
 from crdt_sessions_server.http.describing import BYTES, NOTHING, SSE, Parameter, answers, reads, refuses, takes
 
@@ -92,15 +89,9 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     )
     async def append_stream(path: str) -> Response:
         """Append to a stream, or close it, or both. What is answered with success is on disk."""
-        tenant = _entered(path)
-        body = await _body()
-        wanted = Append(body, request.headers.get("Content-Type"), says_closed(), asked_seq(), asked_batch())
-        done = await registry.streams.append(tenant, path, wanted)
-        if done.stream.closed and not done.repeated:
-            registry.audit.note("stream.close", current_principal().id, tenant=tenant, path=path)
-        told = {**of_stream(done.stream), **of_producer(done.producer)}
-        new_batch = wanted.batch is not None and body and not done.repeated
-        return Response(b"", 200 if new_batch else 204, headers=told)
+        _check_writable(path)
+        answer = await append(registry, current_principal(), path, request.headers.get, await _body())
+        return Response(b"", answer.status, headers=answer.headers)
 
     @streams.get("/<path:path>")
     @tag(["streams"])
@@ -143,20 +134,24 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 async def _creation(streams: Streams, tenant: str, path: str, owner: str) -> Creation:
     """Return how the stream that the request makes is to be."""
     content_type = request.headers.get("Content-Type")
-    ttl_s, expires_at = asked_time()
-    source, position, sub = asked_fork() or (None, None, 0)
+    ttl_s, expires_at = asked_time(request.headers.get)
+    source, position, sub = asked_fork(request.headers.get) or (None, None, 0)
     if source is not None:
         _entered(source)
         position = await streams.fork_place(tenant, source, position, sub)
     body = await _body()
-    return Creation(
-        tenant, path, owner, content_type, ttl_s, expires_at, says_closed(), body, source, forked_at=position
-    )
+    closed = says_closed(request.headers.get)
+    return Creation(tenant, path, owner, content_type, ttl_s, expires_at, closed, body, source, forked_at=position)
 
 
 async def _body() -> bytes:
     body = await request.get_data()
     return body if isinstance(body, bytes) else body.encode()  # Quart types both
+
+
+def _check_writable(path: str) -> None:
+    if path.split("/")[0] in VIEWS:
+        raise errors.StreamReadOnly(path=path)
 
 
 def _entered(path: str) -> str:
@@ -167,13 +162,9 @@ def _entered(path: str) -> str:
         StreamReadOnly: it shows a session.
         AccessDenied: the token is not for it.
     """
-    if path.split("/")[0] in VIEWS and request.method not in ("GET", "HEAD"):
-        raise errors.StreamReadOnly(path=path)
-    check_own(path)
-    principal = current_principal()
-    if not principal.may_enter(path):
-        raise AccessDenied(what="this token is not for that stream")
-    return principal.tenant
+    if request.method not in ("GET", "HEAD"):
+        _check_writable(path)
+    return entered(path, current_principal())
 
 
 def _described(stream: Stream) -> Response:

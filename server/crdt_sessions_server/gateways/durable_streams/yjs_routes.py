@@ -87,13 +87,13 @@ def _writing(streams: Blueprint, registry: SessionRegistry, vectors: Vectors) ->
     @refuses(*_REFUSES, errors.StreamReadOnly, errors.UpdateError, errors.EarlyUpdate)
     async def post_updates(name: str) -> Response:
         """Bring Yjs updates, each with its length before it; with `awareness=default`, awareness updates."""
-        session, principal, batch = asked_session(name), current_principal(), asked_batch()
+        session, principal, batch = asked_session(name), current_principal(), asked_batch(request.headers.get)
         body = await request.get_data()
         if _asks_for_awareness():
             await announce(registry, session, Actor(principal.id, principal.rights), _bytes(body))
             return Response(b"", 204, headers={names.NEXT: (await Awareness(registry, session).read(NOW)).end})
         updates = _updates(_bytes(body))
-        if says_closed() and not updates:
+        if says_closed(request.headers.get) and not updates:
             raise errors.StreamReadOnly(path=name)  # clients say so when they leave; the session goes on
         async with registry.open(session) as live:
             for update in updates:

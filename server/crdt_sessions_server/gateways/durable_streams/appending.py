@@ -1,0 +1,145 @@
+"""Appends to durable streams, in front of the framework.
+
+Whoever appends token by token sends hundreds of small requests a second, and for each the framework takes longer than
+all that the service does for it (docs/decisions/0070-appends-in-front-of-the-framework.md). So an ordinary append is
+answered here. What is not ordinary, such as a compressed body, goes on to its route, which calls the same
+:func:`append`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from crdt_sessions.errors import CrdtSessionsError
+from crdt_sessions.runtime import SessionRegistry
+from crdt_sessions.streams import Append
+from crdt_sessions_server.asgi import App, Receive, Scope, Send, http_token
+from crdt_sessions_server.auth import Admission, Principal
+from crdt_sessions_server.auth.permissions import ROUTES
+from crdt_sessions_server.gateways.durable_streams.headers import (
+    CROSS_ORIGIN,
+    Header,
+    asked_batch,
+    asked_seq,
+    of_producer,
+    of_stream,
+    refusal,
+    says_closed,
+)
+from crdt_sessions_server.gateways.durable_streams.paths import RESERVED_FIRST, entered
+from crdt_sessions_server.http.origins import Origins
+
+ENDPOINT = "durable-streams.append_stream"
+_PATH = re.compile(r"/v1/streams?/([A-Za-z0-9_~.-]+(?:/[A-Za-z0-9_~.-]+)*)")
+"""Paths that need no decoding."""
+_CROSS_ORIGIN = (CROSS_ORIGIN[0].lower().encode(), CROSS_ORIGIN[1].encode())
+_NOT_ORDINARY = ("content-encoding", "transfer-encoding", "expect")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a writer is answered: an empty body, and this."""
+
+    status: int
+    headers: dict[str, str]
+
+
+async def append(registry: SessionRegistry, principal: Principal, path: str, header: Header, body: bytes) -> Answer:
+    """Append to a stream, or close it, or both, as the headers of a request say; what is answered is on disk.
+
+    Raises:
+        StreamError, TooLarge: it cannot be.
+        AccessDenied: the token is not for that stream.
+    """
+    tenant = entered(path, principal)
+    wanted = Append(body, header("Content-Type"), says_closed(header), asked_seq(header), asked_batch(header))
+    done = await registry.streams.append(tenant, path, wanted)
+    if done.stream.closed and not done.repeated:
+        registry.audit.note("stream.close", principal.id, tenant=tenant, path=path)
+    new_batch = wanted.batch is not None and body and not done.repeated
+    return Answer(200 if new_batch else 204, {**of_stream(done.stream), **of_producer(done.producer)})
+
+
+class Appends:
+    """Answers ordinary appends; everything else is answered by another ASGI application.
+
+    Args:
+        app: what answers everything else.
+        registry: the sessions, and the streams beside them.
+        admission: admits principals.
+        origins: which web pages may use the service.
+        max_body_bytes: larger bodies are not ordinary.
+    """
+
+    def __init__(
+        self, app: App, registry: SessionRegistry, admission: Admission, origins: Origins, max_body_bytes: int
+    ) -> None:
+        self._app = app
+        self._registry = registry
+        self._admission = admission
+        self._origins = origins
+        self._most = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        path = _plain_path(scope)
+        if path is None:
+            await self._app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        length = headers.get("content-length", "")
+        if not length.isdecimal() or int(length) > self._most or any(name in headers for name in _NOT_ORDINARY):
+            await self._app(scope, receive, send)
+            return
+        body = b""
+        try:
+            principal = await self._admitted(scope)
+            if (whole := await _body(receive)) is None:
+                return
+            answer = await append(self._registry, principal, path, lambda name: headers.get(name.lower()), whole)
+        except CrdtSessionsError as error:
+            response = refusal(error)
+            response.headers.remove("Content-Length")
+            answer, body = (
+                Answer(response.status_code, dict(response.headers)),
+                await response.get_data(as_text=False),
+            )
+        told = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.items()]
+        if answer.status != HTTPStatus.NO_CONTENT:
+            told.append((b"content-length", str(len(body)).encode()))
+        await send({"type": "http.response.start", "status": answer.status, "headers": [*told, _CROSS_ORIGIN]})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _admitted(self, scope: Scope) -> Principal:
+        """Return who appends, if they may; the checks of ``http/middleware.py``, of a route that names no session."""
+        self._origins.check(scope)
+        self._registry.capacity.check_lag()
+        needs = ROUTES[ENDPOINT]
+        principal = (await self._admission.admit(scope, http_token(scope), None, needs)).principal
+        self._admission.count_request(principal, needs)
+        return principal
+
+
+def _plain_path(scope: Scope) -> str | None:
+    """Return the path of the stream that a request appends to, if it can be told at first sight."""
+    if scope["type"] != "http" or scope["method"] != "POST":
+        return None
+    found = _PATH.fullmatch(scope["path"])
+    path = found[1] if found is not None and scope.get("raw_path", b"").isascii() else None
+    if path is None or b"%" in scope.get("raw_path", b"") or path.split("/")[0] in RESERVED_FIRST:
+        return None
+    return path
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """Return the whole body; None if the client left before it came."""
+    pieces = []
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(pieces)
