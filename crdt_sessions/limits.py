@@ -287,11 +287,18 @@ class Compaction:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """Which earlier snapshots of a session are kept when a new one is made. Named ones are always kept."""
+    """Which earlier snapshots of a session are kept when a new one is made."""
 
     last: int = _bound(5, "So many of the newest versions of a session are kept.", ge=1)
 
     dailies: int = _bound(14, "The newest version of each of the last so many days is kept, too.", ge=0)
+
+    named: bool = True
+    """Whether those with a name are kept, too; they are, unless the past is to be erased."""
+
+
+NO_PAST = Retention(last=1, dailies=0, named=False)
+"""Nothing but the present is kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,10 @@ from pathlib import Path
 
 from crdt_sessions.clock import Clock
 from crdt_sessions.ids import Seq, SessionId
-from crdt_sessions.limits import Compaction, Retention
+from crdt_sessions.limits import NO_PAST, Compaction
 from crdt_sessions.model import fold
 from crdt_sessions.storage import Row, SqliteStore
 from crdt_sessions.wire import EMPTY_UPDATE
-
-_NO_PAST = Retention(last=1, dailies=0)
 
 
 class LocalCopy:
@@ -74,5 +72,5 @@ class LocalCopy:
             folded = fold(row.update for row in stored.rows)
             snapshot = Row(stored.last_seq, folded.update, folded.waits)
             now = self._clock.now()
-            await self._store.replace_with_snapshot(self._session, snapshot, retention=_NO_PAST, now=now)
+            await self._store.replace_with_snapshot(self._session, snapshot, retention=NO_PAST, now=now)
             self._rows = 1

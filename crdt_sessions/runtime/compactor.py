@@ -10,7 +10,7 @@ from typing import Any
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import SessionNotFound
 from crdt_sessions.ids import Seq, SessionId
-from crdt_sessions.limits import Compaction, Retention
+from crdt_sessions.limits import NO_PAST, Compaction, Retention
 from crdt_sessions.model import Folded
 from crdt_sessions.storage import Row, UpdateStore
 
@@ -85,23 +85,28 @@ class Compactor:
         """Fold everything stored, as :meth:`Session.snapshot` says. To be called while it is :meth:`idle`."""
         return await asyncio.shield(self._start(name, keep_rows=keep_rows))
 
+    async def forget_past(self) -> Seq:
+        """Fold everything stored, and forget all versions. To be called while it is :meth:`idle`."""
+        return await asyncio.shield(self._start(None, keep_rows=False, retention=NO_PAST))
+
     async def export(self) -> bytes:
         """Return everything stored as one update."""
         stored = await self._store.load(self._session)
         return (await self._merge([row.update for row in stored.rows] if stored else [])).update
 
-    def _start(self, name: str | None, *, keep_rows: bool) -> asyncio.Task[Seq]:
-        self._task = asyncio.create_task(self._compact(name, keep_rows=keep_rows), name=f"fold {self._session}")
+    def _start(self, name: str | None, *, keep_rows: bool, retention: Retention | None = None) -> asyncio.Task[Seq]:
+        fold = self._compact(name, keep_rows, retention or self._retention)
+        self._task = asyncio.create_task(fold, name=f"fold {self._session}")
         self._task.add_done_callback(self._ended)
         return self._task
 
-    async def _compact(self, name: str | None, *, keep_rows: bool) -> Seq:
+    async def _compact(self, name: str | None, keep_rows: bool, retention: Retention) -> Seq:
         if keep_rows:  # somebody waits for a version
-            return await self._replace(name, keep_rows=True)
+            return await self._replace(name, keep_rows, retention)
         async with self._turn:  # sessions that began together are due together, with all their rows in memory
-            return await self._replace(name, keep_rows=False)
+            return await self._replace(name, keep_rows, retention)
 
-    async def _replace(self, name: str | None, *, keep_rows: bool) -> Seq:
+    async def _replace(self, name: str | None, keep_rows: bool, retention: Retention) -> Seq:
         stored = await self._store.load(self._session)
         if stored is None:
             raise SessionNotFound(session=self._session)
@@ -109,7 +114,7 @@ class Compactor:
         await self._store.replace_with_snapshot(
             self._session,
             Row(stored.last_seq, folded.update, folded.waits),
-            retention=self._retention,
+            retention=retention,
             name=name,
             keep_rows=keep_rows,
             now=self._clock.now(),

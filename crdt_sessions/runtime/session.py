@@ -379,6 +379,17 @@ class Session:
         self._loop.raise_unless_storing()
         return await self._loop.compactor.snapshot(name, keep_rows=keep_rows)
 
+    async def forget_past(self) -> None:
+        """Fold everything stored, and forget all versions, also those with a name: what was deleted is gone for good.
+
+        Raises:
+            StorageError: it could not be stored.
+        """
+        await self.durable()
+        await self._loop.compactor.idle()
+        self._loop.raise_unless_storing()
+        await self._loop.compactor.forget_past()
+
     # -- peers ---------------------------------------------------------------------------------------------------
 
     async def serve(

@@ -96,7 +96,7 @@ class SessionLog(Protocol):
         The caller has verified that the snapshot holds everything in them. Earlier snapshots become versions, and
         those that *retention* does not keep go. A snapshot that is there already only gets the *name*, if there is
         one. With *keep_rows* the rows stay until they are replaced the next time, so that every state between can
-        be read until then.
+        be read until then. What goes is overwritten, as far as the store can see to that.
 
         Raises:
             SessionNotFound: there is no such session.

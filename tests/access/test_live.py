@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import sqlite3
 import time
 
 import httpx
@@ -14,6 +15,7 @@ from crdt_sessions import Agent, connect
 from crdt_sessions.client.artifact_editor import ArtifactEditor
 from crdt_sessions.errors import ConnectionClosed, RequestRefused
 from crdt_sessions.model import ArtifactHead
+from crdt_sessions.storage.packing import unpack
 from tests.access.conftest import bearer, guarded, token
 from tests.interop.node import needs_node
 from tests.processes import PATIENCE, PROBLEM, Server
@@ -358,6 +360,14 @@ async def test_what_is_done_by_other_ways_than_rest_is_in_the_audit_log_too(serv
         assert entries[2]["detail"] == {"run": run, "call": "c", "approved": True}
 
 
+def _stored(service):
+    """Return all that is in rows and snapshots."""
+    with contextlib.closing(sqlite3.connect(service.database)) as connection:
+        rows = connection.execute("SELECT data FROM updates").fetchall()
+        snapshots = connection.execute("SELECT data, size FROM snapshots").fetchall()
+    return b"".join([data for (data,) in rows] + [unpack(data, size) for data, size in snapshots])
+
+
 async def test_data_about_a_principal_is_exported_and_erased(service, http, room):
     async with http:
         await http.post("/v1/sessions", json={"id": room})
@@ -377,13 +387,20 @@ async def test_data_about_a_principal_is_exported_and_erased(service, http, room
             assert [each["id"] for each in here["messages"]] == [message.id]
             assert (here["readUpTo"], here["role"]) == (1, "editor")
             assert any(json.loads(line).get("action") == "session.join" for line in lines)
+            kept = await http.post(f"/v1/sessions/{room}/versions", json={"name": "with the secret"})
+            assert kept.status_code == 201
+            assert b"my secret" in _stored(service)
             erased = (await http.delete("/v1/principals/dora")).json()
             assert erased == {
-                "sessions": 1, "receipts": 1, "steps": 1, "presences": 1, "memberships": 1, "streams": 1, "usage": False,
+                "sessions": 1, "receipts": 1, "steps": 1, "versions": 1, "presences": 1, "memberships": 1, "streams": 1,
+                "usage": False,
             }  # fmt: skip
             await asyncio.wait_for(dora.until(lambda: "dora" not in dora.view.receipts), PATIENCE)
             await asyncio.wait_for(dora.until(lambda: not dora.view.edits.ids()), PATIENCE)
             assert b"my secret" not in dora._replica.document.encode()
+        assert b"my secret" not in _stored(service)
+        versions = (await http.get(f"/v1/sessions/{room}/versions")).json()["versions"]
+        assert [each.get("name") for each in versions] == [None], "the present"
         present = (await http.get(f"/v1/sessions/{room}/presence")).json()["present"]
         assert present == []
         assert (await http.delete("/v1/principals/dora")).json()["sessions"] == 0

@@ -9,7 +9,7 @@ import pytest
 
 from crdt_sessions.errors import DamagedLog, NewerSchema, SessionNotFound, StorageError
 from crdt_sessions.ids import Millis, Seq
-from crdt_sessions.limits import Retention
+from crdt_sessions.limits import NO_PAST, Retention
 from crdt_sessions.storage import AuditEntry, Entries, MemoryStore, Row, SqliteStore
 from crdt_sessions.storage.integrity import checksum
 from crdt_sessions.storage.sqlite import lists
@@ -350,6 +350,21 @@ async def test_nothing_of_a_deleted_session_is_left_in_the_file(tmp_path):
         await store.create(A, b"seed", generation=1, title="a secret title", now=NOW)
         await store.append(A, [Row(Seq(2), secret)], now=NOW)
         await store.delete(A, now=NOW)
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    assert b"what nobody is to find" not in path.read_bytes()
+
+
+async def test_nothing_of_what_was_folded_away_is_left_in_the_file(tmp_path):
+    path, secret = tmp_path / "s.db", b"what nobody is to find again" * 400
+    async with SqliteStore(path) as store:
+        await store.create(A, b"seed", generation=1, title="", now=NOW)
+        await store.append(A, [Row(Seq(2), secret)], now=NOW)
+        await store.replace_with_snapshot(A, Row(Seq(2), SPOKEN), retention=Retention(), name="kept", now=NOW)
+        await store.append(A, [Row(Seq(3), b"more")], now=NOW)
+        await store.replace_with_snapshot(A, Row(Seq(3), b"folded"), retention=NO_PAST, now=NOW)
+        assert [each.seq for each in (await store.history(A)).versions] == [3]
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()

@@ -100,6 +100,7 @@ class SqliteSessionLog(OfDatabase, SessionLog):
             require_session(connection, session)
             rows.put_snapshot(connection, stored, name, now)
             failpoints.reach("snapshot")
+            connection.execute("PRAGMA secure_delete = ON")  # somebody may have deleted what is in these rows
             if not keep_rows:
                 changed(connection, "DELETE FROM updates WHERE session = ? AND seq <= ?", (session, snapshot.seq))
             versions = rows.versions(connection, session)
@@ -108,6 +109,7 @@ class SqliteSessionLog(OfDatabase, SessionLog):
             connection.executemany(
                 "DELETE FROM snapshots WHERE session = ? AND seq = ?", [(session, seq) for seq in gone]
             )
+            connection.execute("PRAGMA secure_delete = OFF")
             failpoints.reach("truncate")
 
         await self._database.submit(job)

@@ -9,6 +9,7 @@ import pytest
 
 from crdt_sessions.errors import NotFound, SessionExists, SessionNotFound
 from crdt_sessions.ids import Millis, Seq
+from crdt_sessions.limits import NO_PAST
 from crdt_sessions.storage import Entries, Row, SessionRecord, UpdateStore, Version, WriterEntry
 from crdt_sessions.testing.store_contract.suite import KEEP, NOW, A, StoreSuite, rows, run
 
@@ -49,6 +50,17 @@ class VersionContract(StoreSuite):
             assert [each.seq for each in (await store.history(A)).versions] == [5, 6]
             with pytest.raises(NotFound):
                 await store.rename_version(A, Seq(2), "again")
+
+    async def test_a_past_that_is_erased_has_no_versions_not_even_with_a_name(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            await self._grown(store)
+            await self._fold(store, 2, "first")
+            await self._fold(store, 4)
+            await store.replace_with_snapshot(A, Row(Seq(6), b"folded 6"), retention=NO_PAST, now=NOW)
+            assert [each.seq for each in (await store.history(A)).versions] == [6]
+            assert list(await store.load_version(A, Seq(6))) == rows(6, b"folded 6")
+            with pytest.raises(NotFound):
+                await store.load_version(A, Seq(2))
 
     async def test_a_version_is_read_as_it_was(self, tmp_path: Path) -> None:
         async with self.open(tmp_path) as store:

@@ -31,6 +31,9 @@ class Erased(Answer):
     sessions: int = Field(description="Sessions that knew the principal.")
     receipts: int
     steps: int = Field(description="Steps of work on artifacts, with the deleted text that was kept to undo them.")
+    versions: int = Field(
+        description="Earlier versions of sessions in which it had written: none of theirs is left but the present."
+    )
     presences: int
     memberships: int
     streams: int = Field(description="Durable streams that it had made; they stay, and are nobody's.")
@@ -62,7 +65,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         """Erase a principal's receipts, presence and memberships in all sessions of the tenant, and its usage.
 
         So goes the deleted text that is kept to undo steps, if it or what deleted it may be the principal's: those
-        steps cannot be undone any more.
+        steps cannot be undone any more. And so does the past of sessions in which the principal has written, with all
+        versions, named ones too: what was deleted there is nowhere any more.
 
         What its runs have used counts for nobody from now on, and still for the tenant.
 
@@ -70,12 +74,13 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         revoke them first.
         """
         caller, errands = current_principal(), current_errands()
-        done = Erased(sessions=0, receipts=0, steps=0, presences=0, memberships=0, streams=0, usage=False)
+        done = Erased(sessions=0, receipts=0, steps=0, versions=0, presences=0, memberships=0, streams=0, usage=False)
         told = in_turn(registry.records(caller.tenant), lambda record: errands.run(_ERASE, record.id, principal))
         async with aclosing(told):
             async for found in told:
                 done.receipts += found["receipts"]
                 done.steps += found["steps"]
+                done.versions += found["versions"]
                 done.presences += found["presences"]
                 done.memberships += found["memberships"]
                 done.sessions += any(found.values())
@@ -96,6 +101,21 @@ async def _forget_steps(session: Session, principal: str) -> int:
     return len(steps)
 
 
+def _wrote(session: Session, principal: str) -> bool:
+    known = any(writer.principal == principal for writer in session.engine.writers)
+    return known or bool(_said(session.view, principal))
+
+
+async def _forget_past(registry: SessionRegistry, name: SessionId, session: Session) -> int:
+    """Have nothing but the present of a session; return how many versions that took."""
+    before = await registry.store.history(name)
+    if before.first == before.last and len(before.versions) == 1:
+        return 0  # so it is already
+    await session.forget_past()
+    after = await registry.store.history(name)
+    return len({each.seq for each in before.versions} - {each.seq for each in after.versions})
+
+
 def errands(registry: SessionRegistry, grants: Grants) -> dict[str, Errand]:
     """Return what is done with each session, by the node that has it."""
 
@@ -113,7 +133,7 @@ def errands(registry: SessionRegistry, grants: Grants) -> dict[str, Errand]:
         return found
 
     async def erase(session: SessionId, principal: str) -> dict[str, Any]:
-        done = {"receipts": 0, "steps": 0, "presences": 0, "memberships": 0}
+        done = {"receipts": 0, "steps": 0, "versions": 0, "presences": 0, "memberships": 0}
         with suppress(SessionNotFound):  # it was deleted meanwhile
             async with registry.open(session) as live:
                 if principal in await grants.members(session):
@@ -123,6 +143,8 @@ def errands(registry: SessionRegistry, grants: Grants) -> dict[str, Errand]:
                     await live.edit(lambda view: view.forget_receipt(principal), administrative=True)
                     done["receipts"] = 1
                 done["steps"] = await _forget_steps(live, principal)
+                if done["receipts"] or done["steps"] or _wrote(live, principal):
+                    done["versions"] = await _forget_past(registry, session, live)
                 done["presences"] = live.forget_presence(principal)
         return done
 
