@@ -32,7 +32,7 @@ def test_flags_win_over_environment_over_file(tmp_path, monkeypatch):
 
 
 def test_without_tokens_it_serves_this_machine_only(tmp_path):
-    said = _refused("--host", "0.0.0.0", "--database", str(tmp_path / "s.db"))
+    said = _refused("--host", "0.0.0.0", "--port", "0", "--database", str(tmp_path / "s.db"))
     assert "--tokens-file" in said
     assert not (tmp_path / "s.db").exists()
 
@@ -44,10 +44,10 @@ def test_wrong_settings_are_named(tmp_path):
     assert "prot" in _refused("--config", str(tmp_path / "s.toml"))
     tokens = tmp_path / "tokens.json"
     tokens.write_text('{"s3cret": {"principal": ""}}')
-    said = _refused("--tokens-file", str(tokens))
+    said = _refused("--port", "0", "--tokens-file", str(tokens))
     assert "tokens file" in said
     assert "s3cret" not in said
-    assert "missing.json" in _refused("--tokens-file", str(tmp_path / "missing.json"))
+    assert "missing.json" in _refused("--port", "0", "--tokens-file", str(tmp_path / "missing.json"))
 
 
 def test_a_port_in_use_is_reported(server):

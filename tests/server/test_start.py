@@ -207,7 +207,7 @@ TOKEN, OTHER = "a-secret-token-of-somebody", "another-secret-token"
 )
 def test_errors_in_a_tokens_file_name_the_entry_and_the_key_and_no_token(said, tmp_path, content, expected):
     (tmp_path / "t.json").write_text(content if isinstance(content, str) else json.dumps(content))
-    text = said("serve", "--tokens-file", "t.json")
+    text = said("serve", "--port", "0", "--tokens-file", "t.json")
     assert "tokens file t.json" in text
     assert expected in text
     assert TOKEN not in text
