@@ -47,7 +47,7 @@ _TABLE = {  # dev, ci, nightly, weekly
     "lexical": (2, 2, 12, 60),  # documents that people in Lexical and an agent write at once
     "silence": (17, 17, 75, 75),  # seconds in which a run says nothing; streams are kept alive every 15
     "mutants": (20, 16, 1, 1),  # of all, every how many-th is tried; that its piece of code is there, is seen of all
-    "recordings": (10, 8, 1, 1),  # of real answers, every how many-th goes through every gateway at once
+    "recordings": (12, 12, 1, 1),  # of real answers, every how many-th goes through every gateway at once
     "soak": (30, 20, 300, 600),  # seconds of a steady load
     "phones": (10, 10, 200, 1_000),  # that are online for seconds at random in thirty days
     "fresh": (1, 1, 6, 99),  # pages of the documentation that are read in an empty environment as well

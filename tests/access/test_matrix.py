@@ -227,7 +227,7 @@ def _slug(problem):
 
 
 @pytest.mark.parametrize("endpoint", REQUESTS)
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 async def test_a_role_may_do_over_http_what_the_table_says(service, endpoint, room):
     needs = ROUTES[endpoint]
     if endpoint in ("privacy.export_data", "usage.get_usage"):

@@ -140,6 +140,7 @@ def test_the_input_of_a_tool_is_edited_before_it_is_approved(browser, asked):
     page.close()
 
 
+@pytest.mark.nightly
 def test_it_is_approved_by_keyboard_on_a_phones_width(browser, asked):
     room, message = asked({"price": 120}, kind="approve", message="May I book it?")
     page = browser.page(room.url(**{"as": "Ann"}), **PHONE)
@@ -166,6 +167,7 @@ def test_what_is_asked_again_and_again_is_seen_and_stopped_by_anybody(browser, s
     room.http.close()
 
 
+@pytest.mark.nightly
 def test_an_answer_that_does_not_fit_is_not_sent(browser, asked):
     room, message = asked(kind="form", message="How long?", schema={**TRIP, "required": ["nights"]})
     page = browser.page(room.url(**{"as": "Ann"}))

@@ -792,6 +792,7 @@ async def test_an_agent_that_may_not_write_is_told(tmp_path):
         server.close()
 
 
+@pytest.mark.nightly
 async def test_an_agent_waits_for_a_server_that_is_away_and_its_run_survives_the_servers_death(tmp_path):
     server = Server(tmp_path / "s.db", "--lease-s", "15")
     words = [f"w{n} " for n in range(60)]
@@ -860,6 +861,7 @@ async def test_after_the_servers_death_every_run_goes_on_as_it_should(tmp_path):
 
 
 @pytest.mark.parametrize(("signals", "status_then"), [(1, "completed"), (2, "queued")])
+@pytest.mark.sampled(2)
 def test_a_signal_lets_an_agent_finish_and_a_second_one_does_not(service, tmp_path, signals, status_then):
     script = tmp_path / "agent.py"
     script.write_text(

@@ -67,6 +67,7 @@ def update(**values):
 
 
 @pytest.mark.parametrize("asked", range(BOTH))
+@pytest.mark.sampled(2)
 async def test_a_device_syncs_sessions_of_all_nodes_at_any(nodes, rooms, asked):
     node, other = nodes.all[asked], nodes.all[1 - asked]
     async with (
@@ -205,6 +206,7 @@ class Alternately(httpx2.AsyncBaseTransport):
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
+@pytest.mark.sampled(2)
 async def test_a_client_of_mcp_is_served_whichever_node_its_requests_come_to(nodes, rooms, mode):
     balancer = Alternately(nodes.all)
     timeout = httpx2.Timeout(PATIENCE)

@@ -49,6 +49,7 @@ def asked(clients, service, room, kind, text="say 3"):
 
 
 @pytest.mark.parametrize("kind", ["ai", "ag", "ts", "ts subscribe"])
+@pytest.mark.sampled(2)
 async def test_a_client_is_told_that_nobody_is_there_and_that_somebody_came(empty, clients, room, kind):
     command = asked(clients, empty, room, kind)
     state = await until(clients, command, room, told)

@@ -76,6 +76,7 @@ async def test_a_question_is_answered_with_all_kinds_of_parts(service, clients, 
 
 
 @pytest.mark.parametrize("transport", ["http", "ws"])
+@pytest.mark.sampled(2)
 async def test_reloading_in_the_middle_ten_times_and_a_second_device_show_the_same(service, clients, room, transport):
     rng = random.Random(7)
     first = opened(clients, service, f"{room}-0", room, transport=transport)
@@ -393,6 +394,7 @@ async def test_a_broken_off_answer_does_not_spoil_the_next_turn(service, clients
 
 
 @pytest.mark.parametrize("transport", ["http", "ws"])
+@pytest.mark.sampled(2)
 async def test_a_service_that_stops_says_so_and_does_not_wait_for_streams(clients, room, tmp_path, transport):
     server = Server(tmp_path / "s.db", "--default-agent", "writer")
     writer = agent(server.url)
@@ -418,6 +420,7 @@ async def test_a_service_that_stops_says_so_and_does_not_wait_for_streams(client
 
 
 @pytest.mark.parametrize("direct", ["--direct", "--no-direct"])
+@pytest.mark.sampled(2)
 async def test_nonsense_on_the_websocket_is_answered_or_closes_it(tmp_path, room, direct):
     server = await asyncio.to_thread(Server, tmp_path / "s.db", "--default-agent", "assistant", direct)
     try:
@@ -456,6 +459,7 @@ async def _nonsense(service, room, *, hypercorn):
 
 
 @pytest.mark.parametrize("direct", ["--direct", "--no-direct"])
+@pytest.mark.sampled(2)
 async def test_a_client_that_sends_and_never_reads_is_no_longer_read(tmp_path, direct):
     """What it sends waits in its own socket: the service holds a bounded part of it."""
     server = await asyncio.to_thread(Server, tmp_path / "s.db", direct)

@@ -38,6 +38,7 @@ TOOLS = {"place": {"city": "Oslo"}}
 
 @pytest.mark.parametrize("transport", ["http", "websocket"])
 @pytest.mark.parametrize("stay", ["", " stay"])
+@pytest.mark.sampled(2)
 async def test_useChat_executes_the_tool_and_the_answer_goes_on(service, clients, room, transport, stay):
     chat = opened(clients, service, room, room, transport=transport, auto="tools", tools=TOOLS)
     await clients.ask("ai.send", name=chat, text=f"say 3; device place{stay}; say 2", wait=False)
@@ -78,6 +79,7 @@ async def test_a_page_that_names_other_tools_is_not_given_the_call(service, clie
 
 
 @pytest.mark.parametrize("transport", ["http", "websocket"])
+@pytest.mark.sampled(2)
 async def test_of_two_tabs_one_executes_the_tool(service, clients, room, transport):
     first = opened(clients, service, f"{room}-1", room, transport=transport, auto="tools", tools=TOOLS)
     await clients.ask("ai.send", name=first, text="say 60 20; device place", wait=False)

@@ -173,6 +173,7 @@ def client_tool(name):
 
 @pytest.mark.interop
 @pytest.mark.parametrize("transport", ["http", "ws"])
+@pytest.mark.sampled(2)
 async def test_the_ai_sdks_body_and_metadata_reach_the_agent(service, clients, room, transport):
     own = {"tools": {"look": {"description": "Look out", "inputSchema": SCHEMA}}, "temperature": 0.5}
     clients("ai.open", name=room, id=room, url=service.url, transport=transport, body=own)

@@ -184,6 +184,7 @@ def test_a_clients_tools_are_called_by_it_and_the_agent_goes_on(client, room, na
 @pytest.mark.interop
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("named", [True, False])
+@pytest.mark.sampled(2)
 async def test_run_tools_of_the_javascript_client_calls_the_tool_and_gets_the_answer(
     service, clients, room, named, stream
 ):

@@ -19,6 +19,7 @@ from tests.processes import PATIENCE, ROOT, Process
         ),
     ],
 )
+@pytest.mark.sampled(3)
 def test_an_example_does_what_it_says(own_server, example, flags, said):
     process = Process(
         sys.executable, ROOT / "examples" / example, "--url", own_server.url, "--once", *flags, fork=True

@@ -136,6 +136,7 @@ async def test_openai(service, model, name):
 @pytest.mark.parametrize(
     "name", ["openai-chat/openai-gpt-4.1-nano-text.chunks.txt", "openai-chat/groq-text-long.chunks.txt"]
 )
+@pytest.mark.sampled(2)
 async def test_pydantic_ai_streams_text(service, model, name):
     from pydantic_ai import Agent as Assistant
     from pydantic_ai.models.openai import OpenAIChatModel

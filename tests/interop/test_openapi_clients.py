@@ -21,6 +21,7 @@ def ran(*command, cwd=JS):
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.nightly
 def test_a_linter_has_nothing_to_say_of_the_document(tmp_path):
     assert ran("node", "lint.mjs", DOCUMENT) == (0, "")
     broken = json.loads(DOCUMENT.read_text("utf-8"))

@@ -103,6 +103,7 @@ async def test_what_comes_back_is_what_the_library_wrote_anew(sandbox):
 
 
 @pytest.mark.parametrize("seed", range(5))
+@pytest.mark.sampled(3)
 async def test_updates_out_of_order_are_given_back_until_their_time_has_come(sandbox, seed):
     rng, session = random.Random(seed), Session()
     made = [corpus.SEED, *corpus.updates(rng, 40)[:-1]]
@@ -173,6 +174,7 @@ async def test_values_nested_too_deep_to_be_written_as_json_are_refused(sandbox,
 
 @pytest.mark.parametrize("victim", ["VICTIM", "CORPSE"])
 @pytest.mark.parametrize("suspect", [False, True])
+@pytest.mark.sampled(2)
 async def test_nobody_is_blamed_for_what_somebody_else_did_to_the_mirror(sandbox, victim, suspect):
     session = Session()
     if suspect:
@@ -433,6 +435,7 @@ class Channels:
 
 @pytest.mark.parametrize("order", ["waits", "waits, and has left", "comes last"])
 @pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.sampled(3)
 async def test_harm_is_its_authors_whoever_brings_what_it_waited_for(guarded, order, plain):
     first, harm = behind_a_gap("KILL")
     if not plain:
@@ -490,6 +493,7 @@ async def test_harm_in_rows_of_an_earlier_release_does_not_touch_who_brings_the_
 
 
 @pytest.mark.parametrize("clock_of_it", [2**32 - 1, 2**31, 2**31 - 4, 1_000_000, 7])
+@pytest.mark.sampled(3)
 async def test_a_struct_far_ahead_in_anothers_name_takes_nothing_from_them(guarded, clock_of_it):
     """What the library makes of it would be in the mirror, and the owner's next update judged with it."""
     made = letters("hello, this is the innocent peer's text", client=5787213827046445)

@@ -104,6 +104,7 @@ def test_a_whole_database_is_well_also_while_it_is_in_use(path):
          "is missing"),
     ],
 )  # fmt: skip
+@pytest.mark.sampled(2)
 async def test_a_damaged_row_costs_its_session_that_row_and_the_others_nothing(path, tmp_path, statement, said):
     saved = tmp_path / "saved.db"
     tamper(path, statement)

@@ -87,6 +87,7 @@ async def test_a_name_that_no_url_can_hold_is_refused_and_why(service, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.sampled(4)
 async def test_by_every_door_it_is_the_same_session(service, http, busy, name):
     path = quote(name, safe="")
     assert http.post("/v1/sessions", json={"id": name, "title": name}).headers["location"] == f"/v1/sessions/{path}"

@@ -191,7 +191,7 @@ def status(http, method, url, content, headers):
 
 
 @pytest.mark.parametrize("number", range(len(REQUESTS)), ids=lambda number: " ".join(REQUESTS[number][:2]))
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 def test_odd_strings_are_refused_or_taken(http, number):
     method, template, body = REQUESTS[number]
     name = f"odd-{number}"

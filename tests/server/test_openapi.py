@@ -115,6 +115,7 @@ def test_streams_and_bytes_are_told_as_what_they_are():
 
 
 @pytest.mark.parametrize("endpoint", sorted(REQUESTS))
+@pytest.mark.sampled(3)
 async def test_what_a_route_answers_is_what_the_document_says(service, document, endpoint):
     """Once to good effect where a request can have it without preparation, once in vain."""
     method, path, body = REQUESTS[endpoint]

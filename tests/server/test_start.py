@@ -17,10 +17,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import BaseModel, Field, ValidationError
+from werkzeug.routing import Rule
 
+from crdt_sessions.storage import MemoryStore
 from crdt_sessions_server.arguments import told
 from crdt_sessions_server.cli import main
 from crdt_sessions_server.explain import explain, near
+from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import GROUPS, Settings
 from tests.processes import PATIENCE, ROOT, command
 
@@ -405,6 +408,17 @@ def test_a_service_imports_nothing_that_most_services_never_use():
     found = [name for name in modules.split() if any(f"{name}.".startswith(f"{each}.") for each in _ON_DEMAND)]
     assert found == []
     assert int(kilobytes) < 95_000, "81,000, of which 3,000 are what development installs"
+
+
+def test_no_route_compiles_a_builder_of_urls_that_nobody_asks_for(monkeypatch):
+    compiled, compile_builder = [], Rule._compile_builder
+    monkeypatch.setattr(
+        Rule, "_compile_builder", lambda rule, *args: compiled.append(rule) or compile_builder(rule, *args)
+    )
+    urls = Service(Settings(), store=MemoryStore()).app.url_map.bind("here")
+    assert compiled == []
+    assert urls.build("sessions.get_session", {"name": "a/b"}) == "/v1/sessions/a%2Fb"
+    assert len(compiled) == 1
 
 
 # -- what it says of itself ---------------------------------------------------------------------------------------------

@@ -169,6 +169,7 @@ def test_what_is_added_to_a_message_is_told_instead_of_the_message(clients, http
 
 
 @pytest.mark.crash
+@pytest.mark.nightly
 def test_a_session_is_followed_while_the_service_is_killed_and_its_agent_too(clients, tmp_path, room):
     server = Server(tmp_path / "s.db", "--long-poll-s", 1, "--max-attempts", 1)
     with server.http() as http:
