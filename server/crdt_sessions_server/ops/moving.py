@@ -58,7 +58,7 @@ async def move(file: Path, url: str, say: Say, progress: Progress, *, dry_run: b
     if done.there:
         say(f"  {done.there} sessions had been copied before")
     if dry_run:
-        say(f"{file} can be moved to {shown(url)}; nothing was")
+        say(f"{file} can be moved to {shown(url)}; nothing was moved")
     else:
         say(f"all of {file} is in {shown(url)}, read back and compared; next: crdt-sessions serve --database URL")
 
