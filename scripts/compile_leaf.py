@@ -15,13 +15,15 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 LEAF = (
-    "wire/varint.py",
-    "wire/any_value.py",
-    "wire/frames.py",
-    "wire/update_v1.py",
-    "wire/insertions.py",
-    "wire/codec.py",
-    "sync/log.py",
+    "crdt_sessions/wire/varint.py",
+    "crdt_sessions/wire/any_value.py",
+    "crdt_sessions/wire/frames.py",
+    "crdt_sessions/wire/update_v1.py",
+    "crdt_sessions/wire/insertions.py",
+    "crdt_sessions/wire/codec.py",
+    "crdt_sessions/sync/log.py",
+    "crdt_sessions/sync/plain.py",
+    "server/crdt_sessions_server/serving/framing.py",
 )
 """What each token passes through, and what knows neither documents nor sockets."""
 
@@ -35,7 +37,7 @@ class CompiledLeaf(BuildHookInterface[Any]):
             self.app.display_warning("an editable install is not compiled")
             return
         self._folder = TemporaryDirectory()
-        compiled = _compile(Path(self.root) / "crdt_sessions", Path(self._folder.name))
+        compiled = _compile(Path(self.root), Path(self._folder.name))
         build_data["force_include"].update({str(path): name for path, name in compiled.items()})
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
@@ -46,8 +48,8 @@ class CompiledLeaf(BuildHookInterface[Any]):
             self._folder.cleanup()
 
 
-def _compile(package: Path, folder: Path) -> dict[Path, str]:
-    """Compile the leaf of *package* in *folder*; return the files, and where they belong in a wheel."""
+def _compile(root: Path, folder: Path) -> dict[Path, str]:
+    """Compile the leaf of the checkout *root* in *folder*; return the files, and where they belong in a wheel."""
     from mypyc.build import mypycify
     from setuptools import Distribution
     from setuptools.command.build_ext import build_ext
@@ -60,7 +62,7 @@ def _compile(package: Path, folder: Path) -> dict[Path, str]:
         "--ignore-missing-imports",
     ]
     extensions = mypycify(
-        [*checks, *(str(package / module) for module in LEAF)],
+        [*checks, *(str(root / module) for module in LEAF)],
         opt_level="2",
         debug_level="0",
         group_name="crdt_sessions",

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -262,9 +262,14 @@ class Connections:
 
     async def _read_until_closed(self, connection: _Connection) -> Closing | None:
         """Read until the connection ends or must be closed; return how to close it if it ended, None if it broke."""
+        task = asyncio.current_task()
+        assert task is not None
+        cancelled, connection.reader = task.cancelling(), task
         try:
-            with _until_closed(connection):
-                await self._read(connection)
+            await self._read(connection)
+        except asyncio.CancelledError:  # by close(), as asyncio.timeout() does it
+            if connection.reader is not None or task.uncancel() > cancelled:
+                raise  # somebody else wants the task to end
         except TooSlow as error:
             return closing_for(error)
         except OSError:  # ConnectionError is one
@@ -274,6 +279,8 @@ class Connections:
         except Exception:  # noqa: BLE001 - a defect; only this peer is closed
             _log.exception("a peer cannot be served", extra=self._about(connection))
             return INTERNAL_ERROR
+        finally:
+            connection.reader = None
         return NORMAL
 
     def _take_at_once(self, connection: _Connection, batch: Sequence[bytes]) -> Sequence[bytes]:
@@ -385,18 +392,3 @@ class Connections:
 
     def _about(self, connection: _Connection) -> dict[str, object]:
         return {"session": self._session, "peer": connection.peer}
-
-
-@contextlib.contextmanager
-def _until_closed(connection: _Connection) -> Iterator[None]:
-    """Leave what is awaited inside once *connection* is closed, as :func:`asyncio.timeout` does after a time."""
-    task = asyncio.current_task()
-    assert task is not None
-    cancelled, connection.reader = task.cancelling(), task
-    try:
-        yield
-    except asyncio.CancelledError:
-        if connection.reader is not None or task.uncancel() > cancelled:
-            raise  # somebody else wants the task to end
-    finally:
-        connection.reader = None

@@ -18,9 +18,10 @@ from websockets.protocol import Protocol as Library
 from websockets.protocol import Side, State
 
 from crdt_sessions.errors import TooMany
+from crdt_sessions_server.serving.framing import Deframer, header
 from crdt_sessions_server.serving.listener import Endpoint
 from crdt_sessions_server.serving.web_server import WebServer
-from crdt_sessions_server.serving.websocket import Deframer, SocketConnection, header
+from crdt_sessions_server.serving.websocket import SocketConnection
 from tests.processes import PATIENCE
 
 MAX = 1_000_000
