@@ -1,7 +1,7 @@
 """The asyncio shell: performs the engine's effects. The registry of live sessions is its front door."""
 
 from crdt_sessions.runtime.access import ANONYMOUS, Access
-from crdt_sessions.runtime.agents import Attendance, is_there, known_agents, runs_at_work, until_taken
+from crdt_sessions.runtime.agents import AgentWatch, is_there, known_agents, runs_at_work, until_taken
 from crdt_sessions.runtime.archive import archive, take_over
 from crdt_sessions.runtime.channel import Channel, Take, Transport
 from crdt_sessions.runtime.claimants import Assignment, Claimant
@@ -33,8 +33,8 @@ __all__ = [
     "ANONYMOUS",
     "EVENT_KINDS",
     "Access",
+    "AgentWatch",
     "Assignment",
-    "Attendance",
     "Channel",
     "Claimant",
     "Dispatcher",

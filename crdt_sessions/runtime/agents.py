@@ -56,7 +56,7 @@ def is_there(
     return any(agent in (ANY_AGENT, lease.agent) for lease in leases if lease is not None)
 
 
-class Attendance:
+class AgentWatch:
     """Whether somebody is there to take a run that waits, as those who follow the run are told.
 
     An agent that asks for work now and then is not away in between, only after a while (``RunRules.agent_wait_s``).

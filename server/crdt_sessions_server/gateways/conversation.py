@@ -29,7 +29,7 @@ from crdt_sessions.model.checks import json_size
 from crdt_sessions.model.run_values import Trigger
 from crdt_sessions.model.strings import checked_id, derived
 from crdt_sessions.runtime import (
-    Attendance,
+    AgentWatch,
     Projector,
     RunChanged,
     Session,
@@ -198,12 +198,12 @@ async def follow_run(
     *,
     paused: Callable[[Run], bool] | None = None,
     children: bool = False,
-    attendance: Attendance | None = None,
+    watch: AgentWatch | None = None,
 ) -> AsyncIterator[list[SessionEvent]]:
     """Yield the events of a run and its message, from the beginning, until the run has ended or waits for people.
 
     *paused* says when that is so, if not as :func:`has_paused` does. With *children* the events of all child runs are
-    told, too. With *attendance* it yields also when that has changed.
+    told, too. With *watch* it yields also when that has changed.
 
     Raises:
         NotFound: there is no such run.
@@ -218,8 +218,8 @@ async def follow_run(
     projector = Projector(session, wants=wants, presence=False)
     while True:
         came_or_went = False
-        if attendance is not None:
-            came_or_went = await attendance.wait(projector, run_id)
+        if watch is not None:
+            came_or_went = await watch.wait(projector, run_id)
         else:
             await projector.wait()
         events = projector.take()

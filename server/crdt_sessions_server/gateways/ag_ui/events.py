@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator
 from crdt_sessions.errors import CrdtSessionsError, ShuttingDown
 from crdt_sessions.ids import SessionId
 from crdt_sessions.model import Run, SessionView
-from crdt_sessions.runtime import Attendance, Projector, Session, SessionRegistry
+from crdt_sessions.runtime import AgentWatch, Projector, Session, SessionRegistry
 from crdt_sessions_server.gateways.ag_ui.messages import Event
 from crdt_sessions_server.gateways.ag_ui.session import SessionEncoder
 from crdt_sessions_server.gateways.ag_ui.state import ClientState
@@ -40,13 +40,13 @@ async def events(
         async with registry.open(name) as session:
             projector = _projector(session)
             try:
-                attendance = Attendance(registry, session)
+                watch = AgentWatch(registry, session)
                 while True:
                     run_id = encoder.run.id if encoder.run is not None and not encoder.ended else None
-                    came_or_went = await attendance.wait(projector, run_id)
+                    came_or_went = await watch.wait(projector, run_id)
                     encoder, projector, batch = _batch(session, encoder, projector)
                     if came_or_went and encoder.run is not None and not encoder.ended:
-                        value = absence(encoder.run, away=attendance.away)
+                        value = absence(encoder.run, away=watch.away)
                         batch.append({"type": "CUSTOM", "name": "agent-away", "value": value})
                     if batch:
                         yield batch

@@ -32,7 +32,7 @@ from crdt_sessions.model import (
 )
 from crdt_sessions.model.parts import Part
 from crdt_sessions.model.values import Message
-from crdt_sessions.runtime import Attendance, RunChanged, SessionEvent, SessionRegistry
+from crdt_sessions.runtime import AgentWatch, RunChanged, SessionEvent, SessionRegistry
 from crdt_sessions_server.gateways.children import ChildRuns, below, by_parent, child_value
 from crdt_sessions_server.gateways.conversation import follow_run
 from crdt_sessions_server.gateways.front_end import FrontEnd
@@ -352,13 +352,13 @@ async def follow(
         async with registry.open(name) as session:
             encoder, children = Encoder(session.view.runs.find(run_id), known, front), ChildRuns(run_id)
             yield [*encoder.encode([]), *_superseded(session.view, run_id)]
-            attendance, away = Attendance(registry, session), False
+            watch, away = AgentWatch(registry, session), False
             try:
-                async for events in follow_run(session, run_id, paused=rests, children=True, attendance=attendance):
+                async for events in follow_run(session, run_id, paused=rests, children=True, watch=watch):
                     rest, told = children.take(session.view, events)
                     chunks = [*encoder.tell_children(told), *encoder.encode(rest)]
-                    if attendance.away != away and not encoder.ended:
-                        away = attendance.away
+                    if watch.away != away and not encoder.ended:
+                        away = watch.away
                         data = absence(session.view.runs.find(run_id), away=away)
                         chunks.append({"type": "data-agent-away", "data": data, "transient": True})
                     yield chunks
