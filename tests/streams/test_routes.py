@@ -1,6 +1,7 @@
 """What the service adds to the protocol: limits, problem documents, audit; and what bad requests get."""
 
 import gzip
+import socket
 
 import pytest
 
@@ -80,7 +81,7 @@ def test_an_append_is_answered_alike_in_front_of_the_framework_and_behind_it(htt
 
 
 def _headers(answer):
-    other = ("date", "content-length", *(() if answer.text else ("content-type",)))
+    other = ("date", "content-length", "connection", *(() if answer.text else ("content-type",)))
     return sorted((key, value) for key, value in answer.headers.items() if key not in other)
 
 
@@ -88,6 +89,29 @@ def test_a_compressed_append_is_inflated(http, path):
     http.put(path, headers=TEXT)
     answer = http.post(path, headers=TEXT | {"Content-Encoding": "gzip"}, content=gzip.compress(b"Hello"))
     assert (answer.status_code, http.get(path).text) == (204, "Hello")
+
+
+@pytest.mark.parametrize("pieces", [[b"", b"Hello"], [b"Hel", b"lo"], [b"Hello"]])
+def test_an_append_may_come_in_pieces(service, http, path, pieces):
+    http.put(path, headers=TEXT)
+    with socket.create_connection(("127.0.0.1", service.port)) as connection:
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\n".encode()
+        connection.sendall(head + pieces[0])
+        for piece in pieces[1:]:
+            assert http.get(path).text == ""  # the service has turned meanwhile
+            connection.sendall(piece)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 204 ")
+    assert http.get(path).text == "Hello"
+
+
+def test_a_writer_that_leaves_appends_nothing(service, http, path):
+    http.put(path, headers=TEXT)
+    with socket.create_connection(("127.0.0.1", service.port)) as connection:
+        connection.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nHel".encode()
+        )
+    assert http.post(path, headers=TEXT, content="lo").status_code == 204
+    assert http.get(path).text == "lo"
 
 
 def test_a_stream_has_a_largest_size(http, path):

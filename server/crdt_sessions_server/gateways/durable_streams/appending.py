@@ -2,8 +2,8 @@
 
 Whoever appends token by token sends hundreds of small requests a second, and for each the framework takes longer than
 all that the service does for it (docs/decisions/0070-appends-in-front-of-the-framework.md). So an ordinary append is
-answered here. What is not ordinary, such as a compressed body, goes on to its route, which calls the same
-:func:`append`.
+answered here. What is not ordinary, such as a body that is compressed or comes in pieces, goes on to its route, which
+calls the same :func:`append`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 from crdt_sessions.errors import CrdtSessionsError
 from crdt_sessions.runtime import SessionRegistry
@@ -93,11 +94,13 @@ class Appends:
         if not length.isdecimal() or int(length) > self._most or any(name in headers for name in _NOT_ORDINARY):
             await self._app(scope, receive, send)
             return
+        whole, came = await _at_once(receive, int(length))
+        if whole is None:  # it is slow or large, or the client has left
+            await self._app(scope, _again(came, receive), send)
+            return
         body = b""
         try:
             principal = await self._admitted(scope)
-            if (whole := await _body(receive)) is None:
-                return
             answer = await append(self._registry, principal, path, lambda name: headers.get(name.lower()), whole)
         except CrdtSessionsError as error:
             response = refusal(error)
@@ -133,13 +136,23 @@ def _plain_path(scope: Scope) -> str | None:
     return path
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """Return the whole body; None if the client left before it came."""
-    pieces = []
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
-        pieces.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return b"".join(pieces)
+async def _at_once(receive: Receive, length: int) -> tuple[bytes | None, list[dict[str, Any]]]:
+    """Return a body of *length* bytes if it came in one piece, and the messages that were received for it."""
+    came = [await receive()]
+    body: bytes = came[0].get("body", b"")
+    if came[0].get("more_body", False) and len(body) == length:
+        came.append(await receive())  # it says that this was all
+    pieces = [message.get("body", b"") for message in came if message["type"] == "http.request"]
+    whole = len(pieces) == len(came) and len(b"".join(pieces)) == length and not came[-1].get("more_body", False)
+    return body if whole else None, came
+
+
+def _again(came: list[dict[str, Any]], receive: Receive) -> Receive:
+    """Return what receives these messages before all others."""
+    left = iter(came)
+
+    async def next_one() -> dict[str, Any]:
+        message = next(left, None)
+        return await receive() if message is None else message
+
+    return next_one
