@@ -164,6 +164,10 @@ def _become(request: dict, control: int, *streams: int) -> None:
         os.close(given)
     os.environ.clear()
     os.environ.update(request["env"])
+    if place := os.environ.get("PLACE"):
+        from tests.networks import enter
+
+        enter(place)
     os.chdir(request["folder"])
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     for name, number in (("stdout", 1), ("stderr", 2)):

@@ -58,8 +58,9 @@ class Process:
         if fork and command[0] == sys.executable and sys.platform == "linux":
             self.child = Forked(command[1:], env=env, cwd=TREE, folder=folder, stdin=stdin)
         else:
+            place = ["nsenter", f"--net={env['PLACE']}"] if "PLACE" in env else []
             self.child = subprocess.Popen(
-                command,
+                [*place, *command],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,

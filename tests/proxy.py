@@ -1,6 +1,7 @@
 """A loopback proxy that does to connections what networks do: slow, late, unsteady, cut, half-open, reset, in pieces."""
 
 import asyncio
+import functools
 import random
 import socket
 import struct
@@ -27,12 +28,17 @@ class Network:
 
 
 class Proxy:
-    """Forwards TCP to *port*; while :attr:`cut`, bytes wait on both sides, and nothing is closed."""
+    """Forwards TCP to *port*; while :attr:`cut`, bytes wait on both sides, and nothing is closed.
 
-    def __init__(self, port, network=None, seed=0):
+    It listens at *host*, and reaches *port* by *dial*: on this machine, if nothing else is said.
+    """
+
+    def __init__(self, port, network=None, seed=0, host="127.0.0.1", dial=None):
         self.port_there = port
         """Where connections lead that come from now on."""
         self.network = network or Network()
+        self.host = host
+        self._dial = dial or functools.partial(asyncio.open_connection, "127.0.0.1")
         self.resets = 0
         self._rng = random.Random(seed)
         self._passes = asyncio.Event()
@@ -40,12 +46,14 @@ class Proxy:
         self._tasks, self._writers = set(), []
 
     async def __aenter__(self):
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, self.host, 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *error):
         self._server.close()
+        for _ in range(5):  # turns of the loop: whoever came just now is there by then, to be ended
+            await asyncio.sleep(0)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -79,7 +87,7 @@ class Proxy:
         self._writers.append(writer)
         try:
             await self._passes.wait()
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.port_there)
+            far_reader, far_writer = await self._dial(self.port_there)
             self._writers.append(far_writer)
             pumping = [
                 asyncio.create_task(self._pump(reader, far_writer, self._passes.wait)),

@@ -30,7 +30,7 @@ from typing import Any
 
 import httpx
 
-from crdt_sessions import connect
+from crdt_sessions import SessionPeer, connect
 from tests.bench.load import load
 from tests.bench.peers import OURS, Peer, Running
 from tests.cluster.nodes import Nodes
@@ -207,7 +207,7 @@ async def drained(engine: Engine, folder: Path, sessions: int) -> dict[str, floa
     with cluster(engine, folder / "drain", 2) as nodes:
         leaving, staying = nodes.all
         async with contextlib.AsyncExitStack() as stack:
-            clients = []
+            clients: list[SessionPeer] = []
             for number in range(sessions):
                 room = f"room-{number}"
                 async with httpx.AsyncClient(base_url=leaving.url, trust_env=False) as http:
@@ -217,7 +217,7 @@ async def drained(engine: Engine, folder: Path, sessions: int) -> dict[str, floa
             begun = time.perf_counter()
             stopping = asyncio.create_task(asyncio.to_thread(leaving.terminate))
 
-            async def longest(client: Any) -> float:
+            async def longest(client: SessionPeer) -> float:
                 """Return how long the slowest of one post after the other took to be stored."""
                 slowest = 0.0
                 while not stopping.done():
@@ -225,7 +225,7 @@ async def drained(engine: Engine, folder: Path, sessions: int) -> dict[str, floa
                     await client.post("x")
                     await client.durable()
                     slowest = max(slowest, time.perf_counter() - asked)
-                    await asyncio.sleep(0.2)
+                    await asyncio.sleep(1)  # all of them are in one process, which is to have time for them
                 return slowest
 
             away = await asyncio.gather(*map(longest, clients))

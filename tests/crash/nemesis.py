@@ -192,21 +192,16 @@ class Nemesis:
     @asynccontextmanager
     async def _cut_from_database(self, at):
         """Nothing arrives on either side, or what the database says still does."""
-        async with self._cut(self.world.to_database[at]):
-            yield
+        mend = self.world.lines.cut_from_database(at, one_way=self.rng.random() < 0.5)
+        yield
+        mend()
 
     @asynccontextmanager
     async def _cut_from_nodes(self, at):
         """The other nodes do not reach this one."""
-        async with self._cut(self.world.to_node[at]):
-            yield
-
-    @asynccontextmanager
-    async def _cut(self, line):
-        line.network.one_way = self.rng.random() < 0.5
-        line.cut()
+        mend = self.world.lines.cut_from_nodes(at, one_way=self.rng.random() < 0.5)
         yield
-        line.heal()
+        mend()
 
     # -- the database --------------------------------------------------------------------------------------------
 

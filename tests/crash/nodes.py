@@ -12,9 +12,8 @@ from pathlib import Path
 from examples.cluster_demo import spread
 from tests.crash.clients import Clients
 from tests.crash.histories import check_commits, check_owners, check_runs
-from tests.postgres import Pair
+from tests.crash.lines import lines
 from tests.processes import Server, free_port
-from tests.proxy import Proxy
 
 NODES = 3
 FLAGS = ("--no-sandbox", "--default-agent", "", "--snapshot-rows", "25", "--idle-unload-s", "600")
@@ -69,9 +68,8 @@ class World:
         self.nodes = [None] * count
         self.said = []
         """What nodes logged that are no more."""
-        self.to_database, self.to_node = [], []
-        """Lines, by node; the first one has none to the database."""
-        self._inner = [free_port() for _ in range(count)]
+        self.lines = lines(postgres, database, self.ports, [free_port() for _ in range(count)])
+        """Between nodes, and to the database."""
         self._secret = Path(tempfile.mkdtemp(prefix="nodes-")) / "secret"
         self._secret.write_text("x" * 64)
         self._stack = AsyncExitStack()
@@ -82,16 +80,13 @@ class World:
         self._port = port
 
     async def __aenter__(self):
-        for at in range(self.count):
-            line = Proxy(self.postgres.primary.port) if at and isinstance(self.postgres, Pair) else None
-            self.to_database.append(line and await self._stack.enter_async_context(line))
-            self.to_node.append(await self._stack.enter_async_context(Proxy(self._inner[at])))
+        await self._stack.enter_async_context(self.lines)
         await self.start(0)
         await asyncio.gather(*(self.start(at) for at in range(1, self.count)))
         for statement in _WATCH.split(";\nCREATE"):  # a function's body has semicolons, but none of these
             words = statement.strip().rstrip(";")
             await self.sql(words if words.startswith("CREATE") else f"CREATE {words}")
-        await self._stack.enter_async_context(spread(self._port, self.ports, self.folder))
+        await self._stack.enter_async_context(spread(self._port, self.lines.fronts, self.folder))
         await self._stack.enter_async_context(self.clients)
         return self
 
@@ -109,19 +104,12 @@ class World:
 
     async def start(self, at, *, fork=True, **env):
         """Start a node."""
-        line = self.to_database[at]
-        url = self.postgres.url(self.database)
-        if line is not None:
-            url = self.postgres.primary.url(self.database).replace(
-                f":{self.postgres.primary.port}/", f":{line.port}/"
-            )
-        between = (
-            "--cluster-listen", f"127.0.0.1:{self._inner[at]}", "--cluster-secret-file", self._secret,
-            "--cluster-address", f"127.0.0.1:{self.to_node[at].port}",
-        )  # fmt: skip
+        listen, address = self.lines.between(at)
+        between = ("--cluster-listen", listen, "--cluster-address", address, "--cluster-secret-file", self._secret)
         self.nodes[at] = await asyncio.to_thread(
-            Server, url, *FLAGS, *between, *self.flags, port=self.ports[at], env=env, fork=fork
-        )
+            Server, self.lines.url(at), *FLAGS, *between, *self.flags,
+            port=self.ports[at], env={**env, **self.lines.env(at)}, fork=fork,
+        )  # fmt: skip
 
     async def again(self, at, **how):
         """Start a node anew that has died, or kill it first."""
@@ -131,9 +119,7 @@ class World:
 
     def redirect(self):
         """Have lines to the database lead to the server that is the primary now."""
-        for line in self.to_database:
-            if line is not None:
-                line.port_there = self.postgres.primary.port
+        self.lines.redirect()
 
     async def check(self):
         """Have clients rest, and check what is there: through the nodes, in the database, and who wrote it."""

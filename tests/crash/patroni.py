@@ -9,11 +9,13 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import asyncpg
 import httpx
 
+from tests.networks import missing, networks
 from tests.postgres import USER, _installations
 from tests.processes import PATIENCE, all_gone, free_port
 from tests.proxy import Proxy
@@ -37,14 +39,21 @@ _DYNAMIC = {
 
 
 class Patroni:
-    """Three servers in strict synchronous mode. Each Patroni reaches etcd over a line of its own."""
+    """Three servers in strict synchronous mode.
+
+    Each is in a place of its own where there can be networks; else each Patroni reaches etcd over a line of its own.
+    """
 
     def __init__(self):
         self.folder = Path(tempfile.mkdtemp(prefix="patroni-"))
         self.folder.chmod(0o755)
         self._as = {"user": "nobody"} if os.getuid() == 0 else {}
         self._etcd = None
-        self._line = []
+        self._stack = AsyncExitStack()
+        self._lines = []
+        """What is cut to cut a server off: its cable, or its line to etcd."""
+        self._hosts = ["127.0.0.1"] * SERVERS
+        self._inside = [()] * SERVERS
         self._running = [None] * SERVERS
         self.ports = [free_port() for _ in range(SERVERS)]
         self._rest = [free_port() for _ in range(SERVERS)]
@@ -59,9 +68,9 @@ class Patroni:
             "--initial-cluster", f"default=http://127.0.0.1:{peers}", log="etcd",
         )  # fmt: skip
         await self._until(lambda: self._answers(f"http://127.0.0.1:{etcd}/health"))
+        lines = await self._lines_to(etcd)
         for at in range(SERVERS):
-            self._line.append(await Proxy(etcd).__aenter__())
-            self._configure(at)
+            self._configure(at, lines[at])
             self.start(at)
         await self.whole()
         return self
@@ -71,10 +80,22 @@ class Patroni:
             if process is not None and process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        for line in self._line:
-            await line.__aexit__()
+        await self._stack.aclose()
         await self._http.aclose()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    async def _lines_to(self, etcd):
+        """Return where each Patroni finds etcd."""
+        if missing():
+            self._lines = [await self._stack.enter_async_context(Proxy(etcd)) for _ in range(SERVERS)]
+            return [f"{line.host}:{line.port}" for line in self._lines]
+        made = self._stack.enter_context(networks())
+        network, places = made.network(), [made.place() for _ in range(SERVERS)]
+        self._lines = [place.plug(network) for place in places]
+        self._hosts = [network.address(2 + at) for at in range(SERVERS)]
+        self._inside = [(f"--net={place.path}",) for place in places]
+        line = await self._stack.enter_async_context(Proxy(etcd, host=network.address(1)))
+        return [f"{line.host}:{line.port}"] * SERVERS
 
     def _popen(self, *command, log, **options):
         with (self.folder / f"{log}.log").open("ab") as file:
@@ -82,29 +103,33 @@ class Patroni:
                 [*map(str, command)], stdout=file, stderr=file, cwd="/", process_group=0, **options
             )
 
-    def _configure(self, at):
+    def _configure(self, at, etcd):
         place = self.folder / f"pg{at}"
         place.mkdir()
         if self._as:
             shutil.chown(place, "nobody")
         trusted = [
             "local all all trust",
-            "host all all 127.0.0.1/32 trust",
-            "host replication all 127.0.0.1/32 trust",
+            *(
+                f"host {what} all {net} trust"
+                for what in ("all", "replication")
+                for net in ("127.0.0.1/32", "10.0.0.0/8")
+            ),
         ]
+        host = self._hosts[at]
         password = {"password": "of-a-test"}
         said = {
             "scope": "sessions",
             "name": f"pg{at}",
-            "restapi": {"listen": f"127.0.0.1:{self._rest[at]}", "connect_address": f"127.0.0.1:{self._rest[at]}"},
+            "restapi": {"listen": f"{host}:{self._rest[at]}", "connect_address": f"{host}:{self._rest[at]}"},
             "etcd3": {
-                "hosts": [f"127.0.0.1:{self._line[at].port}"],
+                "hosts": [etcd],
                 "use_proxies": True,
             },  # else it finds ways around
             "bootstrap": {"dcs": _DYNAMIC, "initdb": [{"encoding": "UTF8"}, {"locale": "C"}], "pg_hba": trusted},
             "postgresql": {
-                "listen": f"127.0.0.1:{self.ports[at]}",
-                "connect_address": f"127.0.0.1:{self.ports[at]}",
+                "listen": f"{host}:{self.ports[at]}",
+                "connect_address": f"{host}:{self.ports[at]}",
                 "data_dir": str(place / "data"),
                 "bin_dir": str(_installations()[15]),
                 "pgpass": str(place / "pgpass"),
@@ -120,11 +145,16 @@ class Patroni:
 
     def start(self, at):
         """Start Patroni, which starts its server."""
-        self._running[at] = self._popen("patroni", self.folder / f"pg{at}.yml", log=f"pg{at}", **self._as)
+        command, config = ("patroni", self.folder / f"pg{at}.yml"), f"pg{at}"
+        if self._inside[at]:  # into which only root may go
+            as_nobody = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
+            self._running[at] = self._popen("nsenter", *self._inside[at], *as_nobody, *command, log=config)
+        else:
+            self._running[at] = self._popen(*command, log=config, **self._as)
 
     def url(self, database="postgres"):
         """Return the address of a database, on whichever server takes writes."""
-        hosts = ",".join(f"127.0.0.1:{port}" for port in self.ports)
+        hosts = ",".join(f"{host}:{port}" for host, port in zip(self._hosts, self.ports, strict=True))
         return f"postgresql://{USER}@{hosts}/{database}?target_session_attrs=read-write"
 
     async def _sql(self, statement, database):
@@ -154,9 +184,9 @@ class Patroni:
         return {path.name: path.read_text()[-1500:] for path in self.folder.glob("*.log")}
 
     async def _members(self):
-        for port in self._rest:
+        for host, port in zip(self._hosts, self._rest, strict=True):
             with contextlib.suppress(httpx.HTTPError):
-                return (await self._http.get(f"http://127.0.0.1:{port}/cluster")).json()["members"]
+                return (await self._http.get(f"http://{host}:{port}/cluster", timeout=5)).json()["members"]
         return []
 
     async def whole(self):
@@ -187,6 +217,13 @@ class Patroni:
 
     async def switch_over(self, at):
         """Have another server be the primary, by command."""
-        said = await self._http.post(f"http://127.0.0.1:{self._rest[at]}/switchover", json={"leader": f"pg{at}"})
+        said = await self._http.post(
+            f"http://{self._hosts[at]}:{self._rest[at]}/switchover", json={"leader": f"pg{at}"}
+        )
         assert said.status_code == 200, said.text
         return lambda: None
+
+    async def cut_off(self, at):
+        """Have nobody reach a server, and it nobody; or have its Patroni not reach etcd. Return what mends it."""
+        self._lines[at].cut()
+        return self._lines[at].heal

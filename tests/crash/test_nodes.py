@@ -49,7 +49,7 @@ async def test_nothing_acknowledged_is_lost_whatever_dies(pair, disk, tmp_path, 
         counts.update(nemesis.counts)
         left -= len(world.history.faults)
         with capsys.disabled():
-            print(f"\nseed {seed}: {world.history.summary}; {dict(counts)}")
+            print(f"\nseed {seed}, by {world.lines.what}: {world.history.summary}; {dict(counts)}")
         if left <= 0:
             return
 

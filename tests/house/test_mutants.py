@@ -281,6 +281,36 @@ MUTANTS = {
         "if True:",
         ("tests/cluster/test_silence.py",),
     ),
+    "write a run twice in one statement": Mutant(
+        "crdt_sessions/storage/postgres/records.py",
+        "            runs[key] = (*key, tenant,",
+        "            runs[(*key, len(runs))] = (*key, tenant,",
+        ("tests/storage/test_fence.py::test_a_run_that_changes_twice_in_one_commit_is_stored_as_it_was_last",),
+    ),
+    "write again what may be stored": Mutant(
+        "crdt_sessions/storage/postgres/lane_connection.py",
+        "            if self._commits < number:\n",
+        "            if True:\n",
+        ("tests/storage/test_fence.py::test_a_connection_lost_around_the_commit_is_looked_up",),
+    ),
+    "wait for a server that says nothing": Mutant(
+        "crdt_sessions/storage/postgres/servers.py",
+        "timeout=_HEAD_START_S if to_come else None",
+        "timeout=None",
+        ("tests/storage/test_servers.py::test_behind_a_server_that_says_nothing_the_next_one_is_asked_and_first_from_then_on",),
+    ),
+    "send away who comes while the store is away": Mutant(
+        "crdt_sessions/runtime/registry.py",
+        "await self.health.outlast(join)",
+        "await join()",
+        ("tests/runtime/test_load.py::test_who_comes_while_the_store_is_away_waits_and_is_served_as_soon_as_it_is_back",),
+    ),
+    "find out only those that were seen": Mutant(
+        "crdt_sessions/storage/postgres/nodes.py",
+        "if node in self._freed or node == self.me:",
+        "if node not in self._seen or node == self.me:",
+        ("tests/storage/test_servers.py::test_a_node_that_died_is_found_out_without_a_beat_a_lease_or_a_second_connection",),
+    ),
     "hear of no revocation elsewhere": Mutant(
         "server/crdt_sessions_server/auth/grants.py",
         "                self._revocation_made(each)\n",

@@ -1,12 +1,16 @@
 """The files in ``server/deploy``: what they say to the service is something it knows, and tools accept them."""
 
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
+import tempfile
 import tomllib
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
@@ -14,10 +18,15 @@ from crdt_sessions_server.arguments import parse
 from crdt_sessions_server.service import create_app
 from crdt_sessions_server.settings import Settings
 from crdt_sessions_server.settings_check import check_settings
-from tests.processes import ROOT
+from tests.postgres import VERSIONS, needs_postgres, shared_server
+from tests.processes import PATIENCE, ROOT, Process, free_port
 
 DEPLOY = ROOT / "server/deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+COPIED = ("pyproject.toml", "README.md", "LICENSE", "crdt_sessions", "server/crdt_sessions_server", "schemas/vectors")
+"""What is copied to build the image, beside the pinned versions."""
+IMAGE_BYTES = 140 << 20
+"""Of what comes to Python's own image."""
 PINNED = re.compile(r"^([\w.-]+)==(\S+)", re.M)
 
 
@@ -134,6 +143,90 @@ def test_the_image_has_what_the_tests_have():
     assert {"asyncpg", "hypercorn", "pycrdt", "hatchling"} <= set(image)
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (DEPLOY / "Dockerfile").read_text(), re.M)
     assert all((ROOT / name).exists() for line in copied for name in line.split())
+
+
+def test_nothing_else_is_in_the_image():
+    """No tests, no history, no key: what is copied is named here and let through there, and there are no arguments."""
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    steps = re.findall(r"^([A-Z]+) (.*)$", dockerfile, re.M)
+    copied = {source for step, words in steps if step == "COPY" for source in words.split()[:-1]}
+    ours = set(COPIED)
+    assert copied == {*ours, "server/deploy/requirements.lock", "--from=build", "/app"}
+    let_through = [line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().split() if line[0] == "!"]
+    assert {each.partition("/")[0] for each in ours} == set(let_through)
+    final = dockerfile.rpartition("\nFROM ")[2]
+    assert re.findall(r"^COPY .*$", final, re.M) == ["COPY --from=build /app /app"]
+    assert not {"ADD", "ARG", "VOLUME"} & {step for step, _ in steps}
+    assert re.findall(r"^ENV (.*)$", dockerfile, re.M) == [
+        "PATH=/app/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1"
+    ]
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", *sorted(ours)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    secret = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----\n\w|postgres(?:ql)?://\w+:\w+@(?!\{)")
+    files = [
+        ROOT / name for name in tracked.stdout.split("\0") if name.endswith((".py", ".toml", ".md", ".js", ".html"))
+    ]
+    assert not [file for file in files if secret.search(file.read_text())]
+
+
+AS_IN_A_CONTAINER = """
+mount --make-rprivate / && mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && mount -o remount,bind,ro / || exit 9
+exec setpriv --reuid=10001 --regid=10001 --clear-groups --no-new-privs --bounding-set=-all "${@:2}"
+"""
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0 or shutil.which("setpriv") is None, reason="takes root and setpriv"
+)
+@needs_postgres
+def test_what_the_image_is_built_of_serves_as_nobody_where_nothing_can_be_written(tmp_path):
+    """The steps of the Dockerfile with the Python that is here; then a process as a container would have it."""
+    folder = Path(tempfile.mkdtemp(prefix="image-"))  # others must get there
+    folder.chmod(0o755)
+    app, src = folder / "app", folder / "src"
+    src.mkdir()
+    for name in COPIED:
+        (src / name).parent.mkdir(exist_ok=True)
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, src / name)
+    pip = [sys.executable, "-m", "pip", "--python", app / "bin/python", "install", "--no-compile", "--quiet"]
+    try:
+        for command in (
+            [sys.executable, "-m", "venv", "--without-pip", app],
+            [*pip, "--require-hashes", "-r", DEPLOY / "requirements.lock"],
+            [*pip, "--no-deps", "--no-build-isolation", src],
+        ):
+            done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+            assert done.returncode == 0, done.stderr
+        shutil.rmtree(src)
+        size = sum(each.lstat().st_size for each in app.rglob("*"))
+        assert size < IMAGE_BYTES, f"{size >> 20} MB without Python"
+        compiled = set(app.rglob("*.pyc"))
+        name = f"image_{os.getpid()}"
+        server = shared_server(VERSIONS[-1])
+        server.sql(f"CREATE DATABASE {name}")
+        port = free_port()
+        serving = Process(
+            "unshare", "--mount", "bash", "-c", AS_IN_A_CONTAINER, "bash", app, app / "bin/crdt-sessions", "serve",
+            "--database", server.url(name), "--port", port,
+            env={"PYTHONDONTWRITEBYTECODE": "1", "HOME": "/", "PYTHONPATH": ""}, folder="/",
+        )  # fmt: skip
+        try:
+            url = serving.wait_for(r"on (https?://\S+)").group(1)
+            with httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE) as http:
+                assert http.get("/readyz").status_code == 200
+                assert http.post("/v1/sessions", json={"id": "room"}).status_code == 201
+                assert http.post("/v1/sessions/room/messages", json={"text": "hello"}).status_code == 201
+            status = Path(f"/proc/{serving.child.pid}/status").read_text()
+            assert re.search(r"^Uid:\t10001\t10001\t10001", status, re.M)
+            assert re.search(r"^CapEff:\t0+$", status, re.M)
+            assert serving.terminate() == 0
+        finally:
+            serving.close()
+        assert set(app.rglob("*.pyc")) == compiled, "it wrote into the image"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.parametrize(

@@ -361,6 +361,22 @@ async def test_a_session_that_is_left_is_free_at_once(server, schema):
         await new.append(A, rows(3, b"three"), now=NOW)
 
 
+async def test_a_run_that_changes_twice_in_one_commit_is_stored_as_it_was_last(server, schema, sql):
+    """No statement may touch a row twice."""
+    async with opened(server, schema) as store:
+        await store.create(A, b"seed", generation=1, title=None, now=NOW)
+        statuses = ("queued", "running", "completed")
+        appends = [
+            store.append(A, rows(seq, b"x"), entries=Entries(runs=[run("r", status=status)]), now=NOW)
+            for seq, status in enumerate(statuses, 2)
+        ]
+        commits = "SELECT sum(commits) FROM lanes"
+        before = await sql(commits)
+        await asyncio.gather(*appends)
+        assert (await sql(commits))[0][0] == before[0][0] + 1
+        assert [tuple(each) for each in await sql("SELECT id, status FROM runs")] == [("r", "completed")]
+
+
 async def test_a_server_that_restarts_is_found_again(version, schema, monkeypatch):
     server = PostgresServer(shared_server(version).programs)
     try:
