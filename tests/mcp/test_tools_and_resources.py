@@ -8,12 +8,13 @@ import pytest
 from mcp import Client
 from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import ResourcesListChanged
-from mcp.types import ResourceUpdatedNotification
+from mcp.types import ResourceListChangedNotification, ResourceUpdatedNotification
 
 from crdt_sessions.client.service import ServiceClient
 from crdt_sessions.errors import BadParameter
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions_server.http.inside import Inside
+from crdt_sessions_server.mcp import subscriptions
 from crdt_sessions_server.mcp.api import Api, path_of
 from crdt_sessions_server.mcp.search import PIECE, search
 from crdt_sessions_server.mcp.server import build
@@ -246,11 +247,34 @@ async def test_listeners_hear_of_new_sessions_and_titles_and_not_of_what_is_said
                 assert await anext(heard) == ResourcesListChanged()
 
 
+@pytest.mark.filterwarnings("ignore:resources/:mcp.shared.exceptions.MCPDeprecationWarning")
+async def test_clients_of_the_older_protocol_that_have_listed_sessions_hear_of_new_ones(monkeypatch):
+    monkeypatch.setattr(subscriptions, "_SELDOM_S", 0.02)
+    heard = asyncio.Queue()
+
+    async def take(message):
+        if isinstance(message, ResourceListChangedNotification):
+            heard.put_nowait(message)
+
+    async with Service(Settings(default_agent=""), store=MemoryStore()) as service:
+        api = Api(ServiceClient("http://localhost", None, transport=Inside(service.app.asgi_app, "127.0.0.1")))
+        async with Client(build(lambda _: api), mode="legacy", cache=None, message_handler=take) as mcp:
+            assert mcp.server_capabilities.resources.list_changed
+            await api.post("/v1/sessions", {"id": "before"})
+            assert [each.name for each in (await mcp.list_resources()).resources] == ["before"]
+            await api.post("/v1/sessions/before/messages", {"text": "that is no change of the list"})
+            await api.post("/v1/sessions", {"id": "new"})
+            async with asyncio.timeout(PATIENCE):
+                await heard.get()
+            assert {each.name for each in (await mcp.list_resources()).resources} == {"before", "new"}
+            assert heard.empty()
+
+
 async def test_what_is_said_changes_no_list():
     pages = asyncio.Queue()
 
     class Sessions:
-        async def changed_sessions(self):
+        async def changed_sessions(self, every_s):
             while True:
                 yield await pages.get()
 

@@ -19,7 +19,7 @@ _PAGE = 1000
 _POLL_S = 20.0
 """How long a request waits for something to happen. Nobody in between gives up on one that is as quiet as that."""
 
-_LOOK_S = 1.0
+LOOK_S = 1.0
 """How long a change may stay unseen of what no events tell of."""
 
 
@@ -85,7 +85,7 @@ class Api:
             cursor, wait = page["cursor"], _POLL_S
             yield page["events"]
 
-    async def changed_sessions(self) -> AsyncGenerator[list[Json], None]:
+    async def changed_sessions(self, every_s: float = LOOK_S) -> AsyncGenerator[list[Json], None]:
         """Yield the sessions there are, and then those that changed since, as far as one looks."""
         cursor, known = None, list[Json]()
         while True:
@@ -94,7 +94,7 @@ class Api:
             if not page["more"]:
                 yield known
                 known = []
-                await asyncio.sleep(_LOOK_S)
+                await asyncio.sleep(every_s)
 
     async def versions(self, path: str) -> AsyncGenerator[None, None]:
         """Yield once there is something at a path, and for every other version of it, as far as one looks."""
@@ -105,7 +105,7 @@ class Api:
             if answer.status_code != 304 and answer.content != known:
                 seen, known = answer.headers.get("ETag", ""), answer.content
                 yield
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(LOOK_S)
 
 
 def path_of(session: str, *more: str) -> str:

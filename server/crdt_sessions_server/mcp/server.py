@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from typing import Any, TypeVar
 
-from mcp.server import Server, ServerRequestContext
+from mcp.server import InitializationOptions, NotificationOptions, Server, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp.types import (
     INTERNAL_ERROR,
@@ -191,6 +191,16 @@ async def _no_more(api: Api, answer: Answer, call: ToolPart) -> None:
                 return
 
 
+class _Server(Server[Any]):
+    """The library's server, which says to clients of the older protocol as well that it tells of changed lists."""
+
+    def create_initialization_options(
+        self, notification_options: NotificationOptions | None = None, *more: Any, **others: Any
+    ) -> InitializationOptions:
+        told = notification_options or NotificationOptions(resources_changed=True)
+        return super().create_initialization_options(told, *more, **others)
+
+
 def build(api_of: Callable[[Context], Api]) -> Server[Any]:
     """Return the server.
 
@@ -204,6 +214,7 @@ def build(api_of: Callable[[Context], Api]) -> Server[Any]:
         return ListToolsResult(tools=[tool.listed for tool in TOOLS.values()])
 
     async def list_resources(context: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
+        await subscriptions.listed(context)
         return await _told(context, resources.listed(api_of(context), params.cursor if params is not None else None))
 
     async def list_templates(context: Context, params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
@@ -215,7 +226,7 @@ def build(api_of: Callable[[Context], Api]) -> Server[Any]:
     async def subscribe(context: Context, params: Any) -> Any:
         return await _told(context, subscriptions.subscribe(context, params))
 
-    server: Server[Any] = Server(
+    server = _Server(
         "crdt-sessions",
         version=version("crdt-sessions"),
         title="Durable sessions",

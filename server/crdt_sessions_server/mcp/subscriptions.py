@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Literal, cast
 
 from mcp.server import ServerRequestContext
@@ -30,10 +30,11 @@ from mcp.types import (
     SubscriptionsListenResult,
     UnsubscribeRequestParams,
 )
+from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
 from crdt_sessions.client.obstacles import is_final
 from crdt_sessions.errors import BadParameter, CrdtSessionsError
-from crdt_sessions_server.mcp.api import OBSTACLES, Api, Json
+from crdt_sessions_server.mcp.api import LOOK_S, OBSTACLES, Api, Json
 from crdt_sessions_server.mcp.resources import Place, place_of
 
 _log = logging.getLogger("crdt_sessions.mcp")
@@ -42,6 +43,8 @@ _MOST = 100
 _PACE_S = 0.25
 """Least time between two notifications of one resource: text comes a word at a time."""
 _AGAIN_S = 2.0
+_SELDOM_S = 10.0
+"""How often one looks whether the list of sessions has changed for clients that did not ask to be told."""
 TASKS = "taskIds"
 """What the extension for tasks adds to what can be listened to."""
 
@@ -86,13 +89,13 @@ async def _pages(api: Api, place: Place) -> AsyncGenerator[bool, None]:
                 yield True
 
 
-async def list_changes(api: Api) -> AsyncIterator[bool]:
+async def list_changes(api: Api, every_s: float = LOOK_S) -> AsyncIterator[bool]:
     """Yield False once the list of sessions is followed, and True whenever it has others, or other titles."""
     titles: dict[str, str | None] = {}
     followed = missed = False
     while True:
         try:
-            async with aclosing(api.changed_sessions()) as pages:
+            async with aclosing(api.changed_sessions(every_s)) as pages:
                 async for page in pages:
                     told = {each["id"]: each.get("title") for each in page if not each["deleted"]}
                     gone = {each["id"] for each in page if each["deleted"]} & titles.keys()
@@ -262,12 +265,31 @@ class Subscriptions:
         self._of_session(context).leave(params.uri)
         return EmptyResult()
 
+    async def listed(self, context: ServerRequestContext[Any, Any]) -> None:
+        """Tell of changes of the list of sessions from now on, as long as the client's session lasts.
+
+        Until 2025-11-25 a client does not ask for that. Who has listed sessions is told.
+        """
+        if context.protocol_version in MODERN_PROTOCOL_VERSIONS:
+            return
+        source = _each(list_changes(self._api_of(context), _SELDOM_S), ResourcesListChanged())
+        with suppress(MCPError):  # it follows as many resources as it may
+            await _can_follow(self._of_session(context), "resources", source)
+
     def _of_session(self, context: ServerRequestContext[Any, Any]) -> Followed:
         # The library documents a connection's state and exit stack for this, and has no other way to them yet.
         connection = context.session._connection
         found = connection.state.get("followed")
         if not isinstance(found, Followed):
-            found = Followed(context.session.send_resource_updated)
+            session = context.session
+
+            async def tell(said: str | ResourcesListChanged) -> None:
+                if isinstance(said, str):
+                    await session.send_resource_updated(said)
+                else:
+                    await session.send_resource_list_changed()
+
+            found = Followed(tell)
             connection.state["followed"] = found
             connection.exit_stack.push_async_callback(found.close)
         return found
