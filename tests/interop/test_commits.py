@@ -35,6 +35,15 @@ class Told(MemoryStore):
         self.may, self.asked = asyncio.Event(), asyncio.Event()
         self.may.set()
         self.broken = False
+        self.loadable, self.loading = asyncio.Event(), asyncio.Event()
+        self.loadable.set()
+
+    async def load(self, session):
+        self.loading.set()
+        await self.loadable.wait()
+        if self.broken:
+            raise StorageError("disk gone")
+        return await super().load(session)
 
     async def append(self, session, rows, *, now, entries=NO_ENTRIES):
         self.asked.set()
@@ -55,6 +64,9 @@ class Client:
             url = f"ys://127.0.0.1:{proxy.port}/v1/y-sweet"
             await self.js.ask("sweeten", peer=self.peer, url=url, name=name)
             return
+        if self.provider == "y-websocket":
+            await self.js.ask("open", peer=self.peer, url=f"ws://127.0.0.1:{proxy.port}/v1/sync", room=name)
+            return
         version, url = int(self.provider[-1]), f"ws://127.0.0.1:{proxy.port}/v1/hocuspocus"
         await self.js.ask("socket", socket=self.peer, url=url, version=version)
         await self.js.ask("attach", peer=self.peer, socket=self.peer, name=name, version=version)
@@ -64,6 +76,8 @@ class Client:
         if self.provider == "y-sweet":
             now = await self.js.ask("sweetness", peer=self.peer)
             return now["unsaved"] if now["status"] == "connected" else None
+        if self.provider == "y-websocket":  # it does not count
+            return False if (await self.js.ask("status", peer=self.peer))["synced"] else None
         now = await self.js.ask("count", peer=self.peer)
         return now["unsynced"] > 0 if now["synced"] else None
 
@@ -86,12 +100,25 @@ class Client:
 @pytest.fixture(scope="module")
 async def served():
     """The service, and the way to it."""
+    async with serving(Settings(sandbox=False)) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+async def drowsy():
+    """One whose sessions soon sleep."""
+    async with serving(Settings(sandbox=False, idle_unload_s=0.5)) as found:
+        yield found
+
+
+@contextlib.asynccontextmanager
+async def serving(settings):
     config = Config()
     config.accesslog = config.errorlog = None
     config.graceful_timeout = 0.1
     address = Address("127.0.0.1")
     listener = address.listen()
-    async with Service(Settings(sandbox=False), store=Told()) as service:
+    async with Service(settings, store=Told()) as service:
         endpoints = [each.endpoint for each in (service.sync, service.y_sweet, service.hocuspocus, service.chat)]
         async with WebServer(service.app, config, [listener], endpoints=endpoints, max_message_bytes=2**24):
             async with Proxy(address.bound(listener).port, SLOW) as proxy:
@@ -99,8 +126,11 @@ async def served():
                 await service.stop()
 
 
-async def stored(service, name):
-    found = await service.registry.store.load(name)
+async def stored(service, name, *, loading=True):
+    store = service.registry.store
+    found = await (store.load(name) if loading else MemoryStore.load(store, name))
+    if found is None:
+        return None
     document = SessionDoc(1)
     for row in found.rows:
         document.apply(row.update)
@@ -155,4 +185,43 @@ async def heard(js, peer, names):
 async def until_draft(client, text):
     async with asyncio.timeout(PATIENCE):
         while await client.draft() != text:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("provider", ["hocuspocus 4", "y-sweet", "y-websocket"])
+@pytest.mark.parametrize("end", ["the store fails", "the line is cut"])
+async def test_what_came_while_a_session_woke_up_is_brought_again(drowsy, js, provider, end):
+    """It waits, unread, in a connection that ends before the session is there."""
+    service, proxy = drowsy
+    store, room = service.registry.store, f"woken {provider} {end}".replace(" ", "-")
+    ann = Client(js, room, provider)
+    await ann.open(proxy, room)
+    await ann.write("first ")
+    await until_stored(service, room, "first ")
+    await ann.until(lambda unsynced: unsynced is False)
+    async with asyncio.timeout(PATIENCE):
+        while room in {each.id for each in service.registry.live}:
+            await asyncio.sleep(0.02)
+    assert room in {each.id for each in service.registry.connected}, "it sleeps, and its client is there"
+    store.loadable.clear()
+    store.loading.clear()
+    await ann.write("held ")
+    await asyncio.wait_for(store.loading.wait(), PATIENCE)
+    if end == "the store fails":
+        store.broken = True
+        store.loadable.set()
+    else:
+        proxy.sever()
+    await ann.until(lambda unsynced: unsynced is not False)
+    assert await stored(service, room, loading=False) == "first "
+    store.broken = False
+    store.loadable.set()
+    await until_stored(service, room, "held first ")
+    await ann.until(lambda unsynced: unsynced is False)
+    await js.ask("destroy", peer=ann.peer)
+
+
+async def until_stored(service, name, text):
+    async with asyncio.timeout(PATIENCE):
+        while await stored(service, name, loading=False) != text:
             await asyncio.sleep(0.02)
