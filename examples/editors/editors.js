@@ -8,7 +8,7 @@ import { AutoLinkNode, LinkNode } from '@lexical/link'
 import { ListItemNode, ListNode, registerList } from '@lexical/list'
 import { HeadingNode, QuoteNode, registerRichText } from '@lexical/rich-text'
 import { TableCellNode, TableNode, TableRowNode } from '@lexical/table'
-import { createUndoManager, createYjsBinding, syncCursorPositions, syncLexicalUpdateToYjs, syncYjsChangesToLexical } from '@lexical/yjs'
+import { createYjsBinding, syncCursorPositions, syncLexicalUpdateToYjs, syncYjsChangesToLexical } from '@lexical/yjs'
 import { Editor } from '@tiptap/core'
 import Collaboration from '@tiptap/extension-collaboration'
 import CollaborationCaret from '@tiptap/extension-collaboration-caret'
@@ -25,6 +25,7 @@ import { yCursorPlugin, ySyncPlugin, yUndoPlugin } from 'y-prosemirror'
 import { QuillBinding } from 'y-quill'
 import * as Y from 'yjs'
 import { artifact, awareness, doc, person, provider } from './place.js'
+import { sparesOthers } from './undo.js'
 
 /** By name: which artifact it edits, and how it is put into a box. */
 export const editors = {
@@ -82,7 +83,7 @@ export const editors = {
     editor.setRootElement(box)
     if (shared.length > 0) editor.update(() => { binding.root.applyChildrenYjsDelta(binding, shared.toDelta()); binding.root.syncChildrenFromYjs(binding) }, { tag: 'collaboration', discrete: true })
     editor.update(() => { if ($getRoot().isEmpty()) $getRoot().append($createParagraphNode()) }, { discrete: true })
-    const steps = createUndoManager(binding, shared)
+    const steps = new Y.UndoManager(shared, { trackedOrigins: new Set([binding, null]), deleteFilter: sparesOthers(Y) })
     editor.registerCommand(UNDO_COMMAND, () => { steps.undo(); return true }, COMMAND_PRIORITY_EDITOR)
     editor.registerCommand(REDO_COMMAND, () => { steps.redo(); return true }, COMMAND_PRIORITY_EDITOR)
     // its carets want a name and a colour of their own in presence

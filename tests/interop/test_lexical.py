@@ -167,6 +167,21 @@ def test_what_the_agent_did_is_undone_and_what_people_wrote_stays(lexical):
     assert room.text == "Ann: We go by **car** to [Oslo](<http://oslo>).\n\n- one\n- two\n"
 
 
+def test_undoing_a_paragraph_leaves_what_somebody_else_wrote_in_it(lexical):
+    room = Room(lexical, "ann", "# Plan\n")
+    lexical("apart", name="ann")
+    room.does("append", letters="By Ann alone")
+    room.does("format", text=1, **{"from": 3, "to": 6}, format="bold")
+    room.tell()
+    room.tell(room.agent("**Ann** and Bob", "Ann"))
+    lexical("undo", name="ann")
+    room.tell()
+    assert "and Bob" in room.text
+    assert "alone" not in room.text
+    room.tell(room.undo())
+    assert room.text == "# Plan\n\n\n", "her paragraph is there, with nothing in it"
+
+
 @pytest.mark.parametrize("seed", range(sample("lexical")))
 def test_people_and_an_agent_write_at_once_and_all_see_the_same(lexical, seed):
     random = Random(seed)

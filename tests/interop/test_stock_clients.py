@@ -39,6 +39,27 @@ def test_y_websocket_syncs_live_and_offline_edits(server, js, version, room):
 
 
 @needs_node
+@pytest.mark.parametrize("version", [3, 2, 1])
+@pytest.mark.sampled(3)
+def test_a_storm_of_reconnects_and_a_large_document_lose_nothing(server, js, version, room):
+    peers = [f"{room} {n}" for n in range(4)]
+    for peer in peers:
+        js("open", peer=peer, url=server.ws, room=room, version=version)
+    js.synced(*peers)
+    js("insert", peer=peers[0], index=0, text="large " * 100_000)
+    for turn in range(3):
+        for peer in peers:
+            js("insert", peer=peer, index=0, text=f"{turn} ")
+            js("disconnect", peer=peer)
+            js("insert", peer=peer, index=0, text=f"{turn} offline ")
+            js("connect", peer=peer)
+    length = 6 * 100_000 + len("0 0 offline ") * 3 * len(peers)
+    for peer in peers:
+        js.until(lambda dump: len(dump["draft"]) == length, command="dump", peer=peer)
+        js("destroy", peer=peer)
+
+
+@needs_node
 def test_versions_and_python_share_one_session(server, js, room):
     js("open", peer="new", url=server.ws, room=room, version=3)
     js("open", peer="old", url=server.ws, room=room, version=2)

@@ -6,9 +6,10 @@ import { ListItemNode, ListNode } from '@lexical/list'
 import { HeadingNode, QuoteNode } from '@lexical/rich-text'
 import { TableCellNode, TableNode, TableRowNode } from '@lexical/table'
 import { HorizontalRuleNode } from '@lexical/extension'
-import { createUndoManager, createYjsBinding, getAnchorAndFocusCollabNodesForUserState, syncLexicalUpdateToYjs, syncYjsChangesToLexical } from '@lexical/yjs'
+import { createYjsBinding, getAnchorAndFocusCollabNodesForUserState, syncLexicalUpdateToYjs, syncYjsChangesToLexical } from '@lexical/yjs'
 import { $createParagraphNode, $createTextNode, $getRoot, $isTextNode } from 'lexical'
 import * as Y from 'yjs'
+import { sparesOthers } from '../../../examples/editors/undo.js'
 import { serve } from './commands.mjs'
 
 const NODES = [HorizontalRuleNode, HeadingNode, QuoteNode, ListNode, ListItemNode, CodeNode, CodeHighlightNode, LinkNode, AutoLinkNode, TableNode, TableRowNode, TableCellNode]
@@ -33,7 +34,7 @@ const said = ({ type, text, format, children, tag, listType, start, value, langu
 })
 
 const commands = {
-  async open ({ name, update, artifact, client }) {
+  async open ({ name, update, artifact, client, spares = true }) {
     const doc = new Y.Doc()
     if (client) doc.clientID = client
     Y.applyUpdate(doc, bytes(update))
@@ -48,7 +49,7 @@ const commands = {
       syncLexicalUpdateToYjs(binding, alone, prevEditorState, editorState, dirtyElements, dirtyLeaves, normalizedNodes, tags)
     })
     editor.update(() => { binding.root.applyChildrenYjsDelta(binding, shared.toDelta()); binding.root.syncChildrenFromYjs(binding) }, { tag: 'collaboration', discrete: true })
-    const undo = createUndoManager(binding, shared)
+    const undo = new Y.UndoManager(shared, { trackedOrigins: new Set([binding]), deleteFilter: spares ? sparesOthers(Y) : () => true })
     const written = []
     doc.on('update', (update, origin) => { if (origin !== 'told') written.push(update) })
     editors.set(name, { doc, editor, binding, written, undo, failed })
