@@ -283,11 +283,13 @@ class Slots:
         """
         self.leaving = True
         going: set[asyncio.Task[None]] = set()
-        for slot in list(self._slots.values()):
+        begun = self._clock.now()
+        for number, slot in enumerate(list(self._slots.values()), 1):
             if slot.draining is None:
                 slot.draining = asyncio.create_task(self._leave_to_others(slot), name=f"hand over {slot.session_id}")
             going.add(slot.draining)
-            await self._clock.sleep(1 / per_s)
+            late_s = (self._clock.now() - begun) / 1000  # a busy loop sleeps for longer than it is told
+            await self._clock.sleep(max(0.0, number / per_s - late_s))
         if going:
             await asyncio.wait(going)
 

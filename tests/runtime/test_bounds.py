@@ -1,5 +1,7 @@
 """What is remembered of sessions and runs that are not in memory has a bound, and what is forgotten is tried again."""
 
+import asyncio
+
 import pytest
 
 from crdt_sessions.errors import SessionFailed, StorageError
@@ -82,6 +84,25 @@ async def test_who_gives_sessions_away_takes_none_that_are_due():
         asked.clear()
         await clock.advance(31)
         assert not asked, "what is taken would be lost to the others"
+
+
+async def test_sessions_are_given_away_at_their_pace_though_a_busy_loop_sleeps_for_too_long():
+    class Late(FakeClock):
+        async def sleep(self, seconds):
+            await super().sleep(seconds + 0.2 * (0 < seconds <= 0.1))
+
+    clock = Late()
+    async with SessionRegistry(MemoryStore(), clock=clock) as registry:
+        for number in range(30):
+            await registry.create(session_id(f"s{number}"))
+            async with registry.open(session_id(f"s{number}")):
+                pass
+        giving = asyncio.create_task(registry.hand_over(10))
+        await clock.advance(2.5)
+        assert registry.live, "all at once"
+        await clock.advance(1)
+        assert not registry.live
+        await giving
 
 
 @pytest.mark.parametrize("remember", ["hold", "note_end"])
