@@ -53,7 +53,7 @@ class Mortal:
     def __init__(self, folder):
         self._database, self._died = folder / "s.db", folder / "died"
         self._flags = (
-            "--default-agent", "writer", "--lease-s", "1.5", "--gone-grace-s", "0.3", "--port", str(free_port()),
+            "--default-agent", "writer", "--lease-s", "6", "--gone-grace-s", "0.3", "--port", str(free_port()),
         )  # fmt: skip
         self.server = Server(self._database, *self._flags)
         self._workers = [agent(self.url, DIED=str(self._died)) for _ in range(2)]
