@@ -7,6 +7,7 @@ that of it by small edits.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -16,7 +17,8 @@ from pydantic import ValidationError
 
 from crdt_sessions.errors import NotFound
 from crdt_sessions.model.document import SessionDoc
-from crdt_sessions.model.lexical import LexicalText
+from crdt_sessions.model.lexical import LexicalElement, LexicalText
+from crdt_sessions.model.lexical_marks import INLINE
 from crdt_sessions.model.nodes import (
     Atom,
     Element,
@@ -25,19 +27,22 @@ from crdt_sessions.model.nodes import (
     Parent,
     TextType,
     Words,
+    atoms_in,
+    canonical,
     element,
     node_json,
     read_words,
 )
 from crdt_sessions.model.rewriting import EXACTLY, Alike, Scribe, size
 from crdt_sessions.model.spelling import json_object, spelled
-from crdt_sessions.model.steps import Content, Deletion, Step, Undone, content_in, copied, units, without
+from crdt_sessions.model.steps import PROBED, Content, Deletion, Step, Undone, content_in, copied, units, without
 from crdt_sessions.wire.update_v1 import FORMAT, Id, Ranges, parse, read_head
 from crdt_sessions.wire.varint import Reader, decode_state_vector
 
 _KIND = 0x1F
 _NOWHERE = (-1, -1)
 _PROBE = "probe-"
+"""How attributes begin that are there to find an element again; see :data:`~crdt_sessions.model.steps.PROBED`."""
 
 
 class Edits:
@@ -263,8 +268,16 @@ class _Tracer(Scribe):
         for at, atom in enumerate(atoms):
             offsets[max(offsets) + size(atom)] = at + 1
         for link, start, stop in text.covered(offset, length):
-            said = Words(atoms[offsets[start] : offsets[stop]])
+            said = self._link_without_earlier(link, Words(atoms[offsets[start] : offsets[stop]]))
             self._note_whole(self._element(link), element("", {}, [said]))
+
+    def _link_without_earlier(self, link: LexicalElement, said: Words) -> Words:
+        """Return what a link would say without what the run did to it before."""
+        if not self._earlier:
+            return said
+        link.attributes[_PROBE] = "removed"
+        found = without(self.doc, self._artifact, self._earlier, self._earlier)
+        return Words(tuple(_unprobed(atom) for node in found for atom in atoms_in(node) if PROBED in atom.marks))
 
     def _note_node(self, node: Map[Any]) -> None:
         """Note a text node of Lexical: what others write in it is still to be what it said."""
@@ -349,6 +362,14 @@ class _Tracer(Scribe):
             }
         structs = self._structs.get(client, ())
         return not any(at <= clock < at + count and not is_format for at, count, is_format in structs)
+
+
+def _unprobed(atom: Atom) -> Atom:
+    marks = {
+        name: {key: each for key, each in value.items() if not key.startswith(_PROBE)} if name in INLINE else value
+        for name, value in json.loads(atom.marks).items()
+    }
+    return Atom(atom.value, canonical(marks))
 
 
 def _parent_in(delta: bytes) -> Id:

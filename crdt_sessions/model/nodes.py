@@ -8,7 +8,7 @@ way (:mod:`crdt_sessions.model.lexical`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -152,6 +152,15 @@ def read(shared: Parent | TextType) -> Node:
 def attributes_of(shared: ElementType) -> dict[str, Any]:
     """Return the attributes of a shared element."""
     return {key: spelled(value) for key, value in cast(Iterable[tuple[str, Any]], shared.attributes)}
+
+
+def atoms_in(node: Node) -> Iterator[Atom]:
+    """Yield what all texts in a node consist of."""
+    if isinstance(node, Words):
+        yield from node.atoms
+    else:
+        for child in node.children:
+            yield from atoms_in(child)
 
 
 def node_json(node: Node) -> Any:

@@ -62,6 +62,8 @@ _FIRST = 0
 _COPY = 1
 _MARKS = range(0xF0000, 0x10FFFE)
 """Characters for private use, each of which stands for one that was deleted."""
+PROBED = '"probe-"'
+"""What the marks have of what is in a link that is looked for."""
 _MAP = 1
 _XML_ELEMENT = 3
 _ANY_TEXT = 119
@@ -230,7 +232,8 @@ class _Markers:
 
     def _read_atom(self, atom: Atom) -> Iterator[Atom]:
         if isinstance(atom.value, str):
-            yield self._atoms.get(atom.value, atom)
+            found = self._atoms.get(atom.value, atom)
+            yield Atom(found.value, atom.marks) if PROBED in atom.marks else found
         elif (link := self._elements.get(type_of(atom.value))) is not None:
             yield from (each for child in link.children if isinstance(child, Words) for each in child.atoms)
         else:
