@@ -237,10 +237,13 @@ def started_lexical() -> bytes:
 
 
 def types_in_line(content: Any, where: float, letters: str, removes: bool) -> None:
-    """Write in the last paragraph as its editor does: within the text node that is there."""
+    """Write in the last paragraph as its editor does: within the text node that is there.
+
+    Not in a link: what somebody writes there goes with the link, if that is taken away meanwhile.
+    """
     text = content.children[len(content.children) - 1].children[0]
     said = read_words(text)
-    free = [at for at in places(said.text) if at]
+    free = [at for at in places(said.text) if at and "link" not in said.atoms[at - 1].marks]
     if not free:
         return
     at = free[int(where * (len(free) - 1))]
