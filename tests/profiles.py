@@ -27,9 +27,9 @@ NIGHTLY = PROFILE in {"nightly", "weekly"}
 WEEKLY = PROFILE == "weekly"
 
 _TABLE = {  # dev, ci, nightly, weekly
-    "examples": (40, 40, 200, 1_000),  # of each property, by Hypothesis; with ten thousand, machines take a night
+    "examples": (50, 60, 200, 1_000),  # of each property, by Hypothesis; with ten thousand, machines take a night
     "shrinking": (1, 1, 1, 1),  # whether an example that fails is made smaller; mutants need none to look at
-    "steps": (30, 30, 60, 200),  # of each of its state machines
+    "steps": (30, 40, 60, 200),  # of each of its state machines
     "schedules": (60, 100, 300, 1_000),  # in which two people decide at the same instant
     "kills": (5, 5, 300, 1_000),  # of the service, at random instants
     "passes": (1, 1, 4, 15),  # of each named point of the storage path, before the service dies there
