@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -87,6 +87,8 @@ def _y_environment(port: int, data: Path) -> dict[str, str]:
 _Y = "node_modules/@y/websocket-server/src/server.js"
 
 OURS = Peer("crdt-sessions", _ours, prefix="/v1/sync/", stored=Stored.BEFORE)
+OURS_FOR_HOCUSPOCUS = replace(OURS, prefix="/v1/hocuspocus", dialect="hocuspocus")
+"""The same, by the endpoint for Hocuspocus' clients."""
 PEERS = (
     OURS,
     Peer("y-websocket", _node(_Y), stored=Stored.NEVER, environment=_y_environment),
@@ -99,6 +101,8 @@ PEERS = (
     Peer("Hocuspocus + SQLite", _stored(_node("hocuspocus.mjs")), dialect="hocuspocus"),
     Peer("pycrdt-websocket + SQLite", _stored(_pycrdt)),
 )
+OF_HOCUSPOCUS = (OURS_FOR_HOCUSPOCUS, *(peer for peer in PEERS if peer.dialect == "hocuspocus"))
+"""Those that clients of Hocuspocus can be pointed to."""
 RELAY = Peer(
     "bare relay (C)", lambda port, data: [str(generator()), "relay", "--port", str(port)], stored=Stored.NEVER
 )

@@ -2,7 +2,7 @@
 
 from xml.etree import ElementTree
 
-from tests.bench.peers import PEERS
+from tests.bench.peers import OF_HOCUSPOCUS, PEERS
 from tests.bench.picture import draw
 from tests.bench.report import Figures, regimes, table
 
@@ -28,6 +28,21 @@ def test_both_regimes_stand_in_one_row_with_when_it_is_on_disk():
     assert "| 50x2 | Hocuspocus + SQLite | later | 67 k | 0.25 | 0.1 | 0.7 |" in lines
     assert not any("| Hocuspocus |" in line for line in lines), "it was not measured"
     assert "p99 ms" in table(figures())
+
+
+def test_our_endpoint_for_hocuspocus_stands_beside_hocuspocus():
+    case = "W1 50x2 by Hocuspocus' protocol"
+    found = Figures(
+        [
+            {"case": f"{case} {regime}", "peer": peer.name, "round": 0, **each}
+            for peer in OF_HOCUSPOCUS
+            for regime, each in (("saturated", _SATURATED), ("paced", _PACED))
+        ]
+    )
+    shape = "50x2 by Hocuspocus' protocol"
+    assert f"| {shape} | crdt-sessions | before it is passed on | 67 k | 0.25 | 0.1 | 0.7 |" in regimes(found)
+    assert f"| {shape} | Hocuspocus + SQLite | later | 67 k | 0.25 | 0.1 | 0.7 |" in regimes(found)
+    assert ElementTree.fromstring(draw(found)) is not None
 
 
 def test_the_picture_has_both_beside_each_other():
