@@ -138,12 +138,14 @@ def check_port(port: int, session: str) -> None:
         else:
             return
     other = port + 1 if port < 65535 else 8001
-    instead = f"take another port: make demo PORT={other}, or {command_line(__file__, '--port', other)}"
     if _is_ours(port):
+        beside = command_line(__file__, "--port", other, "--database", "other.db")
         sys.exit(
             f"port {port} is taken by a crdt-sessions service, perhaps a demo that runs already:\n"
-            f"  open http://127.0.0.1:{port}/?session={session}\n  or stop it, or {instead}"
+            f"  open http://127.0.0.1:{port}/?session={session}\n"
+            f"  or stop it, or run one beside it, with a file of its own: {beside}"
         )
+    instead = f"take another port: make demo PORT={other}, or {command_line(__file__, '--port', other)}"
     sys.exit(f"port {port} is taken by another program:\n  stop it, or {instead}")
 
 

@@ -1,10 +1,11 @@
 // One editor on one session, with who is there, undoing what the agent did, and suggestions.
 import { editors } from './editors.js'
-import { awareness, doc, link, person, service, session, synced, which } from './place.js'
+import { awareness, doc, link, person, provider, service, session, synced, which } from './place.js'
 
 const by = id => document.getElementById(id)
 const made = (tag, text, more = {}) => Object.assign(document.createElement(tag), { textContent: text, ...more })
-const [artifact, open] = editors[which]
+const tell = text => { by('told').textContent = text }
+const [artifact, open] = Object.hasOwn(editors, which) ? editors[which] : []
 const edits = doc.getMap('edits')
 const suggestions = doc.getMap('suggestions')
 
@@ -21,7 +22,7 @@ by('undo').onclick = async () => {
   for (const run of runs) {
     const path = `${service}/v1/sessions/${encodeURIComponent(session)}/runs/${encodeURIComponent(run)}/undo`
     const answer = await fetch(path, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ artifact }) })
-    by('told').textContent = answer.ok ? 'What the agent did is undone.' : `It could not be undone: ${answer.status}`
+    tell(answer.ok ? 'What the agent did is undone.' : `It could not be undone: ${answer.status}`)
   }
 }
 
@@ -64,9 +65,20 @@ awareness.on('change', () => {
     return one
   }))
 })
-await synced
-window.editor = await open(by('editor'))
-edits.observeDeep(draw)
-suggestions.observeDeep(draw)
-draw()
-document.body.dataset.ready = which
+provider.on('connection-close', event => {
+  const refused = event?.code >= 4400 && event.code < 4500
+  tell(refused ? `The service refuses this page: ${event.reason} (${event.code}).` : `No connection to ${service}. It is tried again; keep this page open until then.`)
+})
+provider.on('sync', done => done && tell(''))
+
+if (open) {
+  await synced
+  window.editor = await open(by('editor'))
+  edits.observeDeep(draw)
+  suggestions.observeDeep(draw)
+  draw()
+  document.body.dataset.ready = which
+} else {
+  provider.destroy()
+  tell(`There is no editor "${which}" here: choose one above.`)
+}

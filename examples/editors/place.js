@@ -5,7 +5,8 @@ import * as Y from 'yjs'
 const query = new URLSearchParams(location.search)
 const COLOURS = ['#7c3aed', '#0369a1', '#be185d', '#15803d', '#b45309']
 const name = query.get('as') ?? 'Somebody'
-export const service = query.get('service') ?? location.origin
+const asked = (query.get('service') ?? location.origin).replace(/\/+$/, '')
+export const service = /^https?:\/\//.test(asked) ? asked : `http://${asked}`
 export const session = query.get('session') ?? 'demo'
 export const which = query.get('editor') ?? 'codemirror'
 export const person = {
@@ -14,7 +15,7 @@ export const person = {
   color: COLOURS[[...name].reduce((sum, letter) => sum * 7 + letter.codePointAt(0), 0) % COLOURS.length]
 }
 export const doc = new Y.Doc()
-export const provider = new WebsocketProvider(`${service.replace('http', 'ws')}/v1/sync`, session, doc)
+export const provider = new WebsocketProvider(`${service.replace('http', 'ws')}/v1/sync`, encodeURIComponent(session), doc)
 export const awareness = provider.awareness
 awareness.setLocalState({ user: person, kind: 'human', activity: 'idle' })
 export const synced = new Promise(resolve => provider.on('sync', done => done && resolve()))

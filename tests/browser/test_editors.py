@@ -14,7 +14,7 @@ import pytest
 from crdt_sessions import connect
 from crdt_sessions.client.artifact_editor import ArtifactEditor
 from tests.browser.chromium import PHONE, needs_chromium
-from tests.processes import PATIENCE, ROOT
+from tests.processes import PATIENCE, ROOT, free_port
 
 PAGE = ROOT / "examples/editors"
 pytestmark = [
@@ -192,3 +192,23 @@ def test_a_suggestion_is_accepted_here_and_rejected_there_and_one_of_them_counts
     for name, page in (("desk", table.ann), ("phone", table.bob)):
         page.shot(f"suggestion-{name}.png")
         assert page.eval("document.documentElement.scrollWidth <= window.innerWidth"), "it fits"
+
+
+def test_the_page_says_what_is_in_its_way(browser, service, pages):
+    nobody = f"127.0.0.1:{free_port()}"
+    page = browser.page(f"{pages}/?service={nobody}&editor=tiptap", **PHONE)
+    page.says(f"No connection to http://{nobody}.")
+    assert (
+        page.eval("Math.min(...[...document.querySelectorAll('nav a, button')].map(one => one.offsetHeight))") >= 44
+    )
+    page.close()
+    page = browser.page(f"{pages}/?service={service.url}/&session=a%3Fb&editor=codemirror", cut=True)
+    page.says(f"No connection to {service.url}.")
+    page.cut(cut=False)
+    page.see("body[data-ready=codemirror]")
+    page.until("document.querySelector('#told').textContent === ''")
+    page.close()
+    page = browser.page(f"{pages}/?service={service.url}&editor=word")
+    page.says('There is no editor "word" here')
+    assert page.errors() == []
+    page.close()

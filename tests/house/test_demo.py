@@ -128,8 +128,9 @@ def test_a_port_that_is_taken_is_said_with_what_to_do(ours, monkeypatch):
             demo.check_port(port, "demo")
         other.shutdown()
     said = str(ended.value)
-    assert f"make demo PORT={port + 1}" in said
+    assert (f"make demo PORT={port + 1}" in said) is not ours, "two demos cannot have one file"
     assert f"examples/demo.py --port {port + 1}" in said
+    assert ("--database other.db" in said) is ours
     assert (f"open http://127.0.0.1:{port}/?session=demo" in said) is ours
     demo.check_port(free_port(), "demo")
 

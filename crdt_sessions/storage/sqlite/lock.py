@@ -86,8 +86,8 @@ class DatabaseLock:
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT, mode)
         except OSError as error:
             raise StorageError(
-                f"{file} cannot be opened to be written: {error.strerror}; the service writes this file and others"
-                " beside it"
+                f"{file} cannot be opened to be written: {error.strerror}; a database is this file and others"
+                " beside it, in a folder that can be written to"
             ) from error
         self._descriptors.append(descriptor)
         try:

@@ -31,7 +31,8 @@ async def bring_over(source: Source, parsed: argparse.Namespace, say: Say, progr
         registry = SessionRegistry(store, limits=settings.limits, rules=settings.rules, sandbox=sandbox)
         await stack.enter_async_context(registry)
         importer = Importer(registry, parsed.tenant, parsed.prefix, parsed.merge, parsed.dry_run)
-        say(f"{parsed.source} is {source.kind}, with {len(source.names())} documents")
+        count = len(source.names())
+        say(f"{parsed.source} is {source.kind}, with {count} document{'' if count == 1 else 's'}")
         report = await importer.run(source, progress)
     report.tell(say)
     if parsed.report is not None:

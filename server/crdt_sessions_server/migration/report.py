@@ -35,7 +35,7 @@ _WORDS = {
     Outcome.THERE: "were there already",
     Outcome.EMPTY: "are empty, and were left out",
     Outcome.INCOMPLETE: "became sessions in part",
-    Outcome.FAILED: "were left out",
+    Outcome.FAILED: "left out",
 }
 _WORDS_OF_A_TRIAL = {
     **_WORDS,
@@ -78,7 +78,7 @@ class Report:
         words = _WORDS_OF_A_TRIAL if self.trial else _WORDS
         for outcome in Outcome:
             if counts[outcome]:
-                say(f"{counts[outcome]} {words[outcome]}")
+                say(f"{words[outcome]}: {counts[outcome]}")
 
     def write(self, path: Path) -> None:
         """Write it to a file, as JSON.
