@@ -71,7 +71,7 @@ $(VENV):
 	  { echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Making a virtual environment in $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV) || \
-	  { rm -rf $(VENV); echo "python3 cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
+	  { rm -rf $(VENV); echo "there is no virtual environment, for the reason above; if Debian's Python lacks a part: apt-get install python3-venv"; exit 1; }
 
 node-setup:                           ## Node packages and Chromium; what cannot be had is said, its tests are skipped
 	@sh scripts/setup_node.sh
