@@ -306,8 +306,8 @@ async def test_an_endpoint_chooses_among_its_requests_and_may_speak_text(connect
     assert transport.sent == b"\x81\x02{}"
 
 
-@pytest.mark.parametrize("start", [b"P", b"GET /v1/se", b"PRI * HTTP/2.0", b"\x16\x03\x01", b"GET /v1/sync?"])
-async def test_bytes_that_begin_no_request_of_ours_are_handed_on_at_once(connected, behind, start):
+@pytest.mark.parametrize("start", [b"\x16\x03\x01", b"get /", b"\r\n", b"GET / HTTP/1.1\r\n" + b"x" * 16_384])
+async def test_bytes_that_begin_no_request_are_handed_on_at_once(connected, behind, start):
     accepting, _, greeted = connected()
     accepting.data_received(start)
     assert (behind.served, behind.waiting, greeted) == ([start], set(), [])
@@ -345,9 +345,19 @@ async def test_http2_agreed_upon_with_tls_is_handed_on_before_anything_came(conn
     assert len(behind.served) == 1
 
 
-async def test_a_head_that_does_not_come_in_time_ends_the_connection(connected, behind):
+@pytest.mark.parametrize("head", [b"GET /v1/sessions HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\n"])
+async def test_another_request_is_handed_on_once_its_head_is_there(connected, behind, head):
+    accepting, _, greeted = connected()
+    for at in range(len(head)):
+        assert behind.served == []
+        accepting.data_received(head[at : at + 1])
+    assert (behind.served, behind.waiting, greeted) == ([head], set(), [])
+
+
+@pytest.mark.parametrize("start", [b"GET /v1/sync/ro", b"POST /v1/sessions HTTP/1.1\r\nX-Slow: "])
+async def test_a_head_that_does_not_come_in_time_ends_the_connection(connected, behind, start):
     silent, slow = connected(patience_s=0.01), connected(patience_s=0.01)
-    slow[0].data_received(b"GET /v1/sync/ro")
+    slow[0].data_received(start)
     async with asyncio.timeout(PATIENCE):
         while behind.waiting:
             await asyncio.sleep(0.005)

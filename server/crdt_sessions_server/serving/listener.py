@@ -106,11 +106,13 @@ class Listener(asyncio.Protocol):
         """Take bytes of the head; see to it that the connection is served, once they say by whom."""
         self._head += data
         head = self._head
-        possible = [each for each in self._endpoints if _may_be(head, each.prefix)]
-        if not possible:
+        if head[:1].isupper() and _END not in head and len(head) <= _MAX_HEAD:
+            return  # Hypercorn would wait for the rest for as long as a connection may rest
+        endpoint = next((each for each in self._endpoints if head.startswith(_start(each.prefix))), None)
+        if endpoint is None:
             self._pass_on()
-        elif _END in head or len(head) > _MAX_HEAD:
-            self._answer(possible[0])
+        else:
+            self._answer(endpoint)
 
     def eof_received(self) -> None:
         """See :meth:`asyncio.Protocol.eof_received`; whoever leaves before the head is there gets no answer."""
@@ -160,12 +162,6 @@ class Listener(asyncio.Protocol):
 
 def _start(prefix: str) -> bytes:
     return b"GET " + prefix.encode()
-
-
-def _may_be(head: bytes, prefix: str) -> bool:
-    """Whether a request of which *head* has come may be one for a path that begins with *prefix*."""
-    start = _start(prefix)
-    return head[: len(start)] == start[: len(head)]
 
 
 class Answered(NamedTuple):
