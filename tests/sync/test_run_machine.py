@@ -395,6 +395,7 @@ class RunMachine(RuleBasedStateMachine):
             self.network.drop(holder.name)
         for name in PEOPLE:
             self.network.connect(name)
+        self.network.run_until_quiet()  # of two schedules of one name, one is left
         self.world.cancel("ann", "s1")
         self.network.run_until_quiet()
         for _ in range(40):
