@@ -137,6 +137,25 @@ async def test_a_page_that_dies_is_followed_by_one_that_waits(impatient, clients
     assert '"city": "Oslo"' in said(await clients.ask("ai.state", name=dying)), "the later result counts for nothing"
 
 
+async def test_a_page_whose_socket_ends_is_followed_by_one_that_waits(patient, clients, room):
+    """Long before its time is over: the service sees that it is gone."""
+    options = {"transport": "websocket", "auto": "tools"}
+    dying = opened(clients, patient, f"{room}-1", room, tools={"place": None}, **options)
+    await clients.ask("ai.send", name=dying, text="say 3; device place", wait=False)
+    await until(clients, dying, lambda s: s["called"] and s["status"] == "ready")
+    tab = opened(
+        clients, patient, f"{room}-2", room, tools=TOOLS, messages=await history(patient.url, room), **options
+    )
+    await clients.ask("ai.resume", name=tab, wait=False)
+    with patient.http() as http:
+        (call,) = http.get(f"/v1/sessions/{room}/calls").json()["calls"]
+        assert call["taken"] is not None, "the tab waits, and the page has it"
+    await clients.ask("ai.close", name=dying)
+    state = await until(clients, tab, ready)
+    assert len(state["called"]) == 1
+    await as_told(patient, room, state)
+
+
 async def test_a_page_whose_socket_lives_keeps_the_call_for_as_long_as_it_takes(impatient, clients, room):
     slow = opened(clients, impatient, f"{room}-1", room, transport="websocket", auto="tools", tools={"place": None})
     await clients.ask("ai.send", name=slow, text="device place", wait=False)
