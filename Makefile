@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 2)')
 PYTEST = $(BIN)/pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: audit demo cluster-demo test bench check style types conformance fast setup node-setup page picture schemas lock soak nightly weekly clean
+.PHONY: audit demo cluster-demo test tests bench check style types conformance fast setup node-setup page picture schemas lock soak nightly weekly clean
 
 demo: $(VENV)/.runs                   ## the service, two agents and the page
 	@$(BIN)/python examples/demo.py --port $(PORT)
@@ -21,6 +21,9 @@ cluster-demo: $(VENV)/.ready          ## PostgreSQL, three nodes behind HAProxy,
 	@$(BIN)/python examples/cluster_demo.py --port $(PORT)
 
 test: setup $(VENV)/.compiled check    ## everything: style, types, contracts, all tests
+	$(PYTEST)
+
+tests: setup $(VENV)/.compiled         ## all tests, and nothing else; in CI the checks run beside them
 	$(PYTEST)
 
 bench: setup                          ## measure against the peers; BENCH="W1 --rounds 1" chooses

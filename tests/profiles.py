@@ -27,18 +27,18 @@ NIGHTLY = PROFILE in {"nightly", "weekly"}
 WEEKLY = PROFILE == "weekly"
 
 _TABLE = {  # dev, ci, nightly, weekly
-    "examples": (50, 60, 200, 1_000),  # of each property, by Hypothesis; with ten thousand, machines take a night
+    "examples": (50, 40, 200, 1_000),  # of each property, by Hypothesis; with ten thousand, machines take a night
     "shrinking": (1, 1, 1, 1),  # whether an example that fails is made smaller; mutants need none to look at
-    "steps": (30, 40, 60, 200),  # of each of its state machines
+    "steps": (30, 30, 60, 200),  # of each of its state machines
     "schedules": (60, 100, 300, 1_000),  # in which two people decide at the same instant
     "kills": (5, 5, 300, 1_000),  # of the service, at random instants
     "passes": (1, 1, 4, 15),  # of each named point of the storage path, before the service dies there
     "deaths": (3, 3, 15, 40),  # of the service between two peers that write
     "faults": (5, 30, 150, 1_000),  # of three nodes and their PostgreSQL
     "handings_over": (1, 1, 1, 3),  # of PostgreSQL by Patroni, in each way
-    "node_histories": (40, 50, 1_000, 10_000),  # of nodes over one simulated database
+    "node_histories": (40, 30, 1_000, 10_000),  # of nodes over one simulated database
     "agents": (1, 1, 8, 40),  # that die in each way
-    "frames": (5_000, 5_000, 100_000, 1_000_000),  # mutated, thrown at a service
+    "frames": (5_000, 3_000, 100_000, 1_000_000),  # mutated, thrown at a service
     "histories": (532, 532, 532, 5_320),  # of the conformance data
     "traces": (1, 1, 2, 2),  # concurrent, of people who wrote together
     "tabs": (3, 6, 40, 150),  # schedules of tabs that hear each other, drop and are loaded anew

@@ -123,7 +123,7 @@ async def serving(settings):
         async with WebServer(service.app, config, [listener], endpoints=endpoints, max_message_bytes=2**24):
             async with Proxy(address.bound(listener).port, SLOW) as proxy:
                 yield service, proxy
-                await service.stop()
+            await service.stop()  # now that nobody can come any more, whose connection nobody would end
 
 
 async def stored(service, name, *, loading=True):

@@ -105,6 +105,7 @@ async def test_live_replicas_agree_after_the_network_was_cut_in_the_middle(servi
         await group.agree()
 
 
+@pytest.mark.nightly
 async def test_a_restart_behind_a_bad_network_with_compaction_in_between(service, js):
     async with (
         Proxy(service.port, Network(delay_s=0.01, jitter_s=0.03, piece=100)) as proxy,
