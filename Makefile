@@ -44,6 +44,7 @@ style: $(VENV)/.ready
 types: $(VENV)/.ready                 # the longest, so one of its own: `make -j` runs them beside each other
 	$(BIN)/mypy
 
+conformance: export HYPOTHESIS_PROFILE = nightly
 conformance: setup                    ## the public conformance suites of Durable Streams and MCP, whole
 	CONFORMANCE=1 $(BIN)/pytest -q -n 0 tests/streams/test_conformance.py tests/mcp/test_conformance.py
 
