@@ -166,6 +166,21 @@ def test_text_is_as_if_the_agent_had_never_written(ids: tuple[int, int, int], mo
     assert room.undone() == room.never()
 
 
+def assert_never_written(room: Room, moves: list[tuple[Any, ...]], types_in: Any) -> None:
+    """Have an agent rewrite blocks, and people write by *types_in*; undone, the agent must never have written."""
+    for kind, *said in moves:
+        if kind == "tell":
+            room.tell(*said)
+        elif kind == "agent":
+            what, where, letters = said
+            new = rewritten(content_of(room.docs[AGENT]), what, where, letters)
+            room.agent(lambda content, scribe, new=new: scribe.rewrite_children(content, new))
+        else:
+            who, where, letters, removes = said
+            room.person(who, lambda content, said=(where, letters, removes): types_in(content, *said))
+    assert room.undone() == room.never()
+
+
 @given(
     IDS,
     st.lists(
@@ -182,18 +197,7 @@ def test_text_is_as_if_the_agent_had_never_written(ids: tuple[int, int, int], mo
 def test_rich_text_is_as_if_the_agent_had_never_written(
     ids: tuple[int, int, int], moves: list[tuple[Any, ...]]
 ) -> None:
-    room = Room(started(XmlFragment()), ids)
-    for kind, *said in moves:
-        if kind == "tell":
-            room.tell(*said)
-        elif kind == "agent":
-            what, where, letters = said
-            new = rewritten(content_of(room.docs[AGENT]), what, where, letters)
-            room.agent(lambda content, scribe, new=new: scribe.rewrite_children(content, new))
-        else:
-            who, where, letters, removes = said
-            room.person(who, lambda content, said=(where, letters, removes): types_in_block(content, *said))
-    assert room.undone() == room.never()
+    assert_never_written(Room(started(XmlFragment()), ids), moves, types_in_block)
 
 
 @given(
@@ -210,18 +214,7 @@ def test_rich_text_is_as_if_the_agent_had_never_written(
 def test_lexical_is_as_if_the_agent_had_never_written(
     ids: tuple[int, int, int], moves: list[tuple[Any, ...]]
 ) -> None:
-    room = Room(started_lexical(), ids)
-    for kind, *said in moves:
-        if kind == "tell":
-            room.tell(*said)
-        elif kind == "agent":
-            what, where, letters = said
-            new = rewritten(content_of(room.docs[AGENT]), what, where, letters)
-            room.agent(lambda content, scribe, new=new: scribe.rewrite_children(content, new))
-        else:
-            who, where, letters, removes = said
-            room.person(who, lambda content, said=(where, letters, removes): types_in_line(content, *said))
-    assert room.undone() == room.never()
+    assert_never_written(Room(started_lexical(), ids), moves, types_in_line)
 
 
 def started_lexical() -> bytes:
