@@ -374,9 +374,7 @@ class Session:
         Raises:
             StorageError: it could not be stored.
         """
-        await self.durable()
-        await self._loop.compactor.idle()
-        self._loop.raise_unless_storing()
+        await self._all_stored()
         return await self._loop.compactor.snapshot(name, keep_rows=keep_rows)
 
     async def forget_past(self) -> None:
@@ -385,10 +383,14 @@ class Session:
         Raises:
             StorageError: it could not be stored.
         """
+        await self._all_stored()
+        await self._loop.compactor.forget_past()
+
+    async def _all_stored(self) -> None:
+        """Return once everything is stored and nothing is being folded: now it may be."""
         await self.durable()
         await self._loop.compactor.idle()
         self._loop.raise_unless_storing()
-        await self._loop.compactor.forget_past()
 
     # -- peers ---------------------------------------------------------------------------------------------------
 
