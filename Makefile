@@ -20,10 +20,10 @@ demo: $(VENV)/.runs                   ## the service, two agents and the page
 cluster-demo: $(VENV)/.ready          ## PostgreSQL, three nodes behind HAProxy, and the demo on them
 	@$(BIN)/python examples/cluster_demo.py --port $(PORT)
 
-test: setup $(VENV)/.compiled check    ## everything: style, types, contracts, all tests
+test: setup check                      ## everything: style, types, contracts, all tests
 	$(PYTEST)
 
-tests: setup $(VENV)/.compiled         ## all tests, and nothing else; in CI the checks run beside them
+tests: setup                          ## all tests, and nothing else; in CI the checks run beside them
 	$(PYTEST)
 
 bench: setup                          ## measure against the peers; BENCH="W1 --rounds 1" chooses
@@ -61,10 +61,6 @@ setup: $(VENV)/.ready node-setup
 $(VENV)/.ready: requirements-dev.lock pyproject.toml | $(VENV)
 	@$(BIN)/python scripts/setup_python.py
 	@touch $@ $(VENV)/.runs
-
-# What is installed becomes bytecode here, beside the checks, and not in pip, which has nothing beside it.
-$(VENV)/.compiled: $(VENV)/.ready
-	@$(BIN)/python -m compileall -qq $(VENV)/lib >/dev/null 2>&1; touch $@
 
 $(VENV)/.runs: requirements.lock pyproject.toml | $(VENV)
 	@$(BIN)/python scripts/setup_python.py requirements.lock

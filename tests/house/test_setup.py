@@ -9,18 +9,20 @@ from scripts import setup_python
 from tests.processes import ROOT
 
 
-def test_the_packages_that_are_pinned_are_counted():
-    assert setup_python.pinned("a==1 \\\n    --hash=x\nb[c]==2\na==2 ; python_version < '3'\n# d==1\n") == 2
-    assert setup_python.pinned((ROOT / "requirements-dev.lock").read_text("utf-8")) > 100
+def test_the_packages_that_are_pinned_are_read_with_their_hashes():
+    lock = "a==1 \\\n    --hash=x \\\n    --hash=y\nb[c]==2\na==2 ; python_version < '3' \\\n    --hash=z\n# d==1\n"
+    assert setup_python.pinned(lock, "b") == ["b[c]==2"]
+    assert [entry.split("==")[0] for entry in setup_python.pinned(lock)] == ["a", "b[c]", "a"]
+    assert [entry.count("--hash=") for entry in setup_python.pinned(lock, "a")] == [2, 1]
+    (uv,) = setup_python.pinned((ROOT / setup_python.DEVELOPMENT).read_text("utf-8"), "uv")
+    assert "--hash=" in uv
 
 
 def told(capsys, *, live):
-    progress = setup_python.Progress(20, live=live)
-    for number in range(20):
-        progress.see(f"Collecting package{number}==1 (from -r requirements-dev.lock (line 1))")
-        progress.see(f"  Downloading package{number}-1-py3-none-any.whl (36 kB)")
-    progress.see("Processing /wheels/package_x-2.0-py3-none-any.whl (from -r requirements-dev.lock (line 9))")
-    progress.see("Installing collected packages: package1")
+    progress = setup_python.Progress(live=live)
+    for line in ("Using Python", "Resolved 20 packages in 1s", "Downloading a (1MiB)", " Downloaded a", " + a==1"):
+        progress.see(f"{line}\n")
+    progress.see("Collecting package1==1 (from -r requirements-dev.lock (line 1))\n")
     progress.end()
     return capsys.readouterr().out
 
@@ -28,22 +30,46 @@ def told(capsys, *, live):
 def test_progress_is_one_line_on_a_terminal(capsys):
     said = told(capsys, live=True)
     assert said.count("\n") == 1
-    assert "7 of 20: package6" in said
-    assert "20 of 20: package_x" in said
-    assert "unpacking" in said
+    assert said.count("\r") == 3
+    assert len({len(part) for part in said.strip("\r\n").split("\r")}) == 1, "the line is not covered by the next"
 
 
-def test_progress_is_a_line_now_and_then_in_a_log(capsys):
+def test_progress_is_a_line_for_each_step_in_a_log(capsys):
     said = told(capsys, live=False).splitlines()
-    assert 8 <= len(said) <= 14
-    assert "\r" not in "".join(said)
+    assert said[:2] == ["  Resolved 20 packages in 1s", "  Downloaded a"]
+    assert said[2].startswith("  Collecting package1==1")
+    assert len(said) == 3
+
+
+def test_uv_asks_the_index_that_pip_is_told_to_ask():
+    config = ":env:.index-url='https://one.example/simple'\nglobal.index-url='https://two.example/simple'\n"
+    assert setup_python.index_of_pip(config) == {"UV_DEFAULT_INDEX": "https://one.example/simple"}
+    assert setup_python.index_of_pip("global.extra-index-url='file:///there'\n") == {}
+
+
+def installer(script):
+    return [sys.executable, "-c", script]
+
+
+def test_pip_does_what_uv_cannot(monkeypatch, capsys):
+    def unreachable(lock, progress):
+        setup_python.run(installer("print('no route to the index'); raise SystemExit(2)"), progress)
+
+    monkeypatch.setattr(setup_python, "install_by_uv", unreachable)
+    monkeypatch.setattr(setup_python, "PIP", installer("import sys; print('Collecting', *sys.argv[1:])"))
+    setup_python.install("requirements.lock", setup_python.Progress(live=False))
+    said = capsys.readouterr().out
+    assert "no route to the index\nuv could not install" in said
+    assert "Collecting --require-hashes -r requirements.lock" in said
+    assert "Collecting --quiet --no-deps --no-build-isolation -e ." in said
 
 
 def test_a_setup_that_fails_ends_with_the_words_of_pip(monkeypatch):
     script = "print('Collecting a==1'); print('ERROR: no such package'); raise SystemExit(1)"
-    monkeypatch.setattr(setup_python, "PIP", [sys.executable, "-c", script])
+    monkeypatch.setattr(setup_python, "PIP", installer(script))
+    monkeypatch.setattr(sys, "argv", ["setup_python.py"])
     with pytest.raises(SystemExit, match=r"(?s)no such package.*pip could not install"):
-        setup_python.install([], setup_python.Progress(3, live=False))
+        setup_python.main()
 
 
 def test_make_says_what_a_setup_takes():
@@ -52,7 +78,7 @@ def test_make_says_what_a_setup_takes():
     assert "scripts/setup_python.py requirements.lock\n" in makefile
     for lock, about in setup_python.ABOUT.items():
         assert (ROOT / lock).is_file()
-        assert re.search(r"\d+ MB to download and \d+ MB on disk; [\w ]+ minutes?, once", about)
+        assert re.search(r"\d+ MB to download and \d+ MB on disk; [\w ]+ minutes?[\w ]*, once", about)
 
 
 def locked(name):
