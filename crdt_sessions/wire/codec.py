@@ -85,12 +85,12 @@ class YWebSocket:
     def joined(self, messages: Sequence[bytes]) -> Sequence[bytes]:
         """See :meth:`Codec.joined`."""
         pieces: list[bytes | Insertions] = []
-        for message in messages:
-            update = sole_update(message)
-            if update is None:
-                pieces.append(message)
-            elif not (pieces and isinstance(row := pieces[-1], Insertions) and row.takes(update)):
-                pieces.append(Insertions.begin(update) or message)
+        at = 0
+        while at < len(messages):
+            update = sole_update(message := messages[at])
+            row = Insertions.begin(update) if update is not None else None
+            pieces.append(row or message)
+            at = row.take(messages, at + 1) if row is not None else at + 1
         return [piece if isinstance(piece, bytes) else encode(Update(piece.update())) for piece in pieces]
 
     def write(self, frames: Sequence[Frame | Shared]) -> list[bytes]:

@@ -110,6 +110,11 @@ def varuint(value: int) -> bytes:
     Raises:
         ValueError: *value* is negative or larger.
     """
+    if 0 <= value < 0x80:  # most are short
+        return bytes((value,))
+    if 0x80 <= value < 0x200000:
+        low, middle, high = value & 0x7F | 0x80, value >> 7 & 0x7F, value >> 14
+        return bytes((low, middle | 0x80, high)) if high else bytes((low, middle))
     if not 0 <= value <= MAX_VARUINT:
         raise ValueError(f"{value} is not in 0 .. 2**53 - 1")
     encoded = bytearray()

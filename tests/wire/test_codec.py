@@ -1,11 +1,13 @@
 """The dialect of y-websocket: what piled up from one peer says the same when it is joined."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pycrdt import Map, Text
 
 from crdt_sessions.model import SessionDoc, extent_of
 from crdt_sessions.wire import Ack, Update, YWebSocket, decode, encode
+from crdt_sessions.wire.varint import buffer, varuint
 from tests.hostile.corpus import mutate
 from tests.sync.test_plain import typed
 
@@ -49,6 +51,33 @@ def test_what_is_typed_into_the_middle_is_joined_too():
         applied(whole, to=[begin]).encode() == applied(messages_of(*deltas), to=[begin]).encode() == document.encode()
     )
     assert first != begin
+
+
+def inserted(clock, text, after):
+    """Return the update by which client 300 inserts *text* at *clock*, after its character at *after*."""
+    name = varuint(300)
+    return b"\1\1" + name + varuint(clock) + b"\x84" + name + varuint(after) + buffer(text) + b"\0"
+
+
+@pytest.mark.parametrize("size", [7, 14, 21, 28])
+def test_a_row_goes_on_where_clocks_become_longer(size):
+    begin = 2**size - 70
+    texts = [b"a", "ö".encode(), "😀".encode(), b"token"] * 60
+    clocks = [begin]
+    for text in texts:
+        clocks.append(clocks[-1] + len(text.decode().encode("utf-16-le")) // 2)
+    deltas = [inserted(clock, text, clock - 1) for clock, text in zip(clocks, texts, strict=False)]
+    whole = messages_of(inserted(begin, b"".join(texts), begin - 1))
+    assert joined(messages_of(*deltas)) == whole
+    for at in (1, 70, 130, 239):
+        for wrong in (
+            inserted(clocks[at] + 1, texts[at], clocks[at] - 1),
+            inserted(clocks[at], texts[at], clocks[at]),
+            inserted(clocks[at], b"\xff", clocks[at] - 1),
+            inserted(clocks[at], texts[at], clocks[at] - 1) + b"\0",
+        ):
+            before = inserted(begin, b"".join(texts[:at]), begin - 1)
+            assert joined(messages_of(*deltas[:at], wrong, *deltas[at + 1 :]))[0] == encode(Update(before))
 
 
 def test_what_stands_between_ends_a_row():

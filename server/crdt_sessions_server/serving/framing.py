@@ -20,6 +20,8 @@ except ImportError:
     apply_mask = utils.apply_mask
 
 _TEXT, _BINARY, _MASKED = 0x81, 0x82, 0x80
+_SHORT = 126
+"""Payloads of fewer bytes have their size in one."""
 
 
 class Deframer:
@@ -65,7 +67,7 @@ class Deframer:
                 return messages
             data = b"".join(self._parts)
             self._parts = []
-        at, end = 0, len(data)
+        at, end = self._take_short(data, messages), len(data)
         while True:
             head, size = _extent(data, at)
             if size > self._max:
@@ -79,8 +81,22 @@ class Deframer:
                 messages.append(apply_mask(data[at + head : stop], data[at + head - 4 : at + head]))
             elif not self._leave_to_library(data[at:stop], messages):
                 break
-            at = stop
+            at = self._take_short(data, messages, stop)
         return messages
+
+    def _take_short(self, data: bytes, messages: list[bytes], at: int = 0) -> int:
+        """Take whole messages in short frames, as nearly all are, from *at* on; return where others begin."""
+        if self._fragmented or self._max < _SHORT:
+            return at
+        first, last = self._first, len(data) - 6
+        while at <= last and data[at] == first and _MASKED <= (size := data[at + 1]) < _MASKED + _SHORT:
+            text = at + 6
+            stop = text + size - _MASKED
+            if stop > last + 6:
+                break
+            messages.append(apply_mask(data[text:stop], data[at + 2 : text]))
+            at = stop
+        return at
 
     def _keep(self, rest: bytes, need: int) -> None:
         """Remember the beginning of a frame of which at least *need* bytes are needed."""
