@@ -13,13 +13,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-import structlog
 from hypercorn.config import Config
 from hypercorn.protocol import ws_stream
 
 from crdt_sessions_server.asgi import Scope
 from crdt_sessions_server.cluster.addresses import Address
 from crdt_sessions_server.explain import read_file
+from crdt_sessions_server.log_lines import ConsoleLines, JsonLines
 from crdt_sessions_server.service import Service
 from crdt_sessions_server.serving.access_log import LOGGER, AccessLogger, tell_websocket
 from crdt_sessions_server.serving.gc_policy import Heap
@@ -38,27 +38,10 @@ _KEEP_ALIVE_S = 150.0
 
 
 def configure_logging(settings: Settings) -> None:
-    """Send every logger's lines, with their ids, through one renderer to standard error."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=False)
-    )
+    """Send every logger's lines, with their ids, in one form to standard error."""
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     handler = logging.StreamHandler()
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-        )
-    )
+    handler.setFormatter(JsonLines() if settings.log_format == "json" else ConsoleLines())
     # What others have to say is ours to tell, unless it went wrong: SQL and requests would drown everything else.
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
     logging.getLogger("crdt_sessions").setLevel(level)

@@ -4,6 +4,8 @@ import asyncio
 import json
 import logging
 import signal
+import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,6 +14,7 @@ from hypercorn.config import Config
 
 from crdt_sessions import connect
 from crdt_sessions.storage import MemoryStore
+from crdt_sessions_server.log_lines import ConsoleLines, JsonLines
 from crdt_sessions_server.process import configure_logging
 from crdt_sessions_server.service import Service
 from crdt_sessions_server.serving.access_log import LOGGER, AccessLogger
@@ -51,6 +54,40 @@ def test_the_log_level_is_for_our_loggers_and_others_log_only_problems(levels, l
     for name in ("aiosqlite", "httpx", "httpcore", "hypercorn.error", "asyncio", "websockets.server"):
         assert _heard(name) == others
     assert _heard(LOGGER) == "info", "who asks for the access log gets it at every level"
+
+
+def _record(**more):
+    return logging.makeLogRecord(
+        {"name": "crdt_sessions.x", "levelno": 30, "levelname": "WARNING", "created": 1.5, "msg": "was %s", **more}
+        | {"args": ("late",)}
+    )
+
+
+def _failed():
+    try:
+        raise ValueError("no")
+    except ValueError:
+        return sys.exc_info()
+
+
+def test_a_line_of_json_has_the_ids_and_the_exception_and_is_one_line():
+    line = JsonLines().format(_record(session="a\nb", size=3, path=Path("x"), exc_info=_failed()))
+    told = json.loads(line)
+    assert "\n" not in line
+    assert told.pop("exception").splitlines()[-1] == "ValueError: no"
+    assert told == {
+        "event": "was late", "level": "warning", "logger": "crdt_sessions.x", "timestamp": "1970-01-01T00:00:01.500000Z",
+        "session": "a\nb", "size": 3, "path": repr(Path("x")),
+    }  # fmt: skip
+
+
+def test_a_line_for_people_has_the_ids_and_a_traceback_below_it():
+    line, *trace = ConsoleLines().format(_record(session="a b", run="r", exc_info=_failed())).splitlines()
+    assert line.split() == [
+        "1970-01-01T00:00:01.500000Z", "[warning", "]", "was", "late", "[crdt_sessions.x]", "run=r", "session='a", "b'"
+    ]  # fmt: skip
+    assert (trace[0], trace[-1]) == ("Traceback (most recent call last):", "ValueError: no")
+    assert ConsoleLines().format(_record(exc_info=(None, None, None))).count("\n") == 0
 
 
 async def test_requests_are_told_without_their_queries_and_only_if_asked_for(caplog):

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ag_ui.core import RunAgentInput
 from quart import Blueprint, Response, jsonify, request
 from quart_schema import tag, validate_request
 
@@ -22,7 +21,7 @@ from crdt_sessions.runtime import Projector, SessionEvent, SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
 from crdt_sessions_server.gateways.ag_ui.events import events
 from crdt_sessions_server.gateways.ag_ui.inbound import receive
-from crdt_sessions_server.gateways.ag_ui.inputs import agent_input, names_of
+from crdt_sessions_server.gateways.ag_ui.inputs import agent_input, agent_request, names_of
 from crdt_sessions_server.gateways.ag_ui.interrupts import interrupts_of
 from crdt_sessions_server.gateways.ag_ui.messages import Event
 from crdt_sessions_server.gateways.ag_ui.routes import cancelled
@@ -34,10 +33,13 @@ from crdt_sessions_server.gateways.inputs import last_input
 from crdt_sessions_server.gateways.run_lookup import active_run, joined_run
 from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads
 from crdt_sessions_server.http.paths import header_value
-from crdt_sessions_server.http.schemas import JSON
+from crdt_sessions_server.http.schemas import JSON, validate_later
 from crdt_sessions_server.http.streaming import COMMENT, compact, going_on, with_silence
 from crdt_sessions_server.rest.client_calls import DEVICE_HEADER, PAGE
 from crdt_sessions_server.rest.sessions import creates
+
+if TYPE_CHECKING:
+    from ag_ui.core import RunAgentInput
 
 
 def blueprint(registry: SessionRegistry) -> Blueprint:
@@ -46,7 +48,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
     @tanstack.post("/<room:name>")
     @tag(["gateways"])
-    @validate_request(RunAgentInput)
+    @validate_later(agent_request)
     @reads(Parameter("Last-Event-ID", "Says that the request is repeated."), PAGE)
     @answers(200, {SSE: LINES}, "The run, as events.", {RUN_HEADER: "The run."})
     async def connect(name: str, data: RunAgentInput) -> Response:
@@ -60,7 +62,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
     @tanstack.post("/<room:name>/send")
     @tag(["gateways"])
-    @validate_request(RunAgentInput)
+    @validate_later(agent_request)
     @answers(202, {JSON: Going})
     async def send(name: str, data: RunAgentInput) -> tuple[dict[str, Any], int]:
         """Ask, decide or answer a tool call; subscribers get the events."""

@@ -59,6 +59,7 @@ class Described:
 
     answers: dict[int, AnswerShape] = field(default_factory=dict)
     takes: Mapping[str, Shape] = field(default_factory=dict)
+    request: Callable[[], type[BaseModel]] | None = None
     parameters: list[Parameter] = field(default_factory=list)
     problems: list[type[errors.CrdtSessionsError] | ProblemType] = field(default_factory=list)
 
@@ -95,6 +96,16 @@ def takes(content: Mapping[str, Shape]) -> Callable[[Function], Function]:
 
     def decorator(function: Function) -> Function:
         _describing(function).takes = content
+        return function
+
+    return decorator
+
+
+def takes_model(model: Callable[[], type[BaseModel]]) -> Callable[[Function], Function]:
+    """Tell of a body whose model is imported when somebody asks for it."""
+
+    def decorator(function: Function) -> Function:
+        _describing(function).request = model
         return function
 
     return decorator

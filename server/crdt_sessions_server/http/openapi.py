@@ -181,7 +181,7 @@ _OPENAI_ERROR: Json = {
 
 def _operation(rule: Rule, method: str, function: Callable[..., Any], shapes: _Shapes) -> Json:
     told, (summary, description) = described(function), _said(function)
-    model, _ = getattr(function, QUART_SCHEMA_REQUEST_ATTRIBUTE, (None, None))
+    model = _body_model(function, told)
     query = getattr(function, QUART_SCHEMA_QUERYSTRING_ATTRIBUTE, None)
     needs, public = ROUTES.get(rule.endpoint), rule.endpoint in PUBLIC
     if needs is not None:
@@ -214,6 +214,13 @@ def _operation(rule: Rule, method: str, function: Callable[..., Any], shapes: _S
         ),
     }
     return operation
+
+
+def _body_model(function: Callable[..., Any], told: Described) -> type[BaseModel] | None:
+    if told.request is not None:
+        return told.request()
+    model, _ = getattr(function, QUART_SCHEMA_REQUEST_ATTRIBUTE, (None, None))
+    return cast("type[BaseModel] | None", model)
 
 
 def _said(function: Callable[..., Any]) -> tuple[str, str]:

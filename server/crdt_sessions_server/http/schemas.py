@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
+from functools import wraps
 from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
 from quart import Quart, Request
+from quart_schema import validate_request
 
 from crdt_sessions.model.checks import parse_json
 from crdt_sessions_server.http.compression import inflated
+from crdt_sessions_server.http.describing import takes_model
 from crdt_sessions_server.http.problem_documents import Refusal
 from crdt_sessions_server.http.problems import MALFORMED_JSON, UNSUPPORTED_MEDIA_TYPE
 
@@ -47,6 +51,25 @@ class StrictRequest(Request):
         """Say where it is none."""
         where = f" at line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
         raise Refusal(MALFORMED_JSON, f"the body cannot be read as JSON{where}")
+
+
+def validate_later(
+    model: Callable[[], type[BaseModel]],
+) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:
+    """Do what ``validate_request`` does, with a model that is imported when the first request comes.
+
+    Args:
+        model: imports it.
+    """
+
+    def decorator(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        @wraps(takes_model(model)(function))
+        async def wrapper(*args: Any, **given: Any) -> Any:
+            return await validate_request(model())(function)(*args, **given)
+
+        return wrapper
+
+    return decorator
 
 
 def check_content_type(sent: str, *taken: str) -> None:

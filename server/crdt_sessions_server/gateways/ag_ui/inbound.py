@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-from ag_ui.core import ResumeEntry, RunAgentInput
+from typing import TYPE_CHECKING, Any
 
 from crdt_sessions.errors import NotFound
 from crdt_sessions.ids import Millis, SessionId
@@ -34,6 +32,9 @@ from crdt_sessions_server.gateways.run_lookup import answering, output_id, takes
 from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, IncomingMessage
 from crdt_sessions_server.gateways.who_asks import check_agent
 from crdt_sessions_server.rest.sessions import creates
+
+if TYPE_CHECKING:
+    from ag_ui.core import ResumeEntry, RunAgentInput
 
 _SPOKEN: dict[str, Role] = {"user": "user", "system": "system", "developer": "system"}
 

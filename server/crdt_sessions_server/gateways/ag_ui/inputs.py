@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ag_ui.core import RunAgentInput
+from typing import TYPE_CHECKING, Any
 
 from crdt_sessions.model import RunInput, ToolSpec
 from crdt_sessions_server.gateways.inputs import extra_of, input_of, tool_of
 
+if TYPE_CHECKING:
+    from ag_ui.core import RunAgentInput
+
 _OWN = ("agent", "trigger")
 """Forwarded properties that are meant for the gateway."""
+
+
+def agent_request() -> type[RunAgentInput]:
+    """Return the model of what AG-UI clients send.
+
+    Its library builds all models of the protocol when it is imported, so a service does that with the first request.
+    """
+    from ag_ui.core import RunAgentInput
+
+    return RunAgentInput
 
 
 def input_in(data: RunAgentInput) -> RunInput | None:

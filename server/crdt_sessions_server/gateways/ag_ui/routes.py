@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ag_ui.core import RunAgentInput
 from quart import Blueprint, Response, request
 from quart_schema import tag, validate_request
 
@@ -13,7 +12,7 @@ from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
 from crdt_sessions_server.gateways.ag_ui.events import events
 from crdt_sessions_server.gateways.ag_ui.inbound import receive
-from crdt_sessions_server.gateways.ag_ui.inputs import names_of
+from crdt_sessions_server.gateways.ag_ui.inputs import agent_request, names_of
 from crdt_sessions_server.gateways.ag_ui.session import SessionEncoder
 from crdt_sessions_server.gateways.ag_ui.state import ToldStates
 from crdt_sessions_server.gateways.conversation import RUN_HEADER, Stopped, StopRequest, stop
@@ -22,10 +21,13 @@ from crdt_sessions_server.gateways.run_lookup import joined_run
 from crdt_sessions_server.gateways.who_asks import asked_in_body
 from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads
 from crdt_sessions_server.http.paths import header_value
-from crdt_sessions_server.http.schemas import JSON
+from crdt_sessions_server.http.schemas import JSON, validate_later
 from crdt_sessions_server.http.streaming import data_frames, going_on
 from crdt_sessions_server.rest.client_calls import DEVICE_HEADER, PAGE
 from crdt_sessions_server.rest.sessions import creates
+
+if TYPE_CHECKING:
+    from ag_ui.core import RunAgentInput
 
 
 def blueprint(registry: SessionRegistry) -> Blueprint:
@@ -35,7 +37,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
     @ag_ui.post("")
     @tag(["gateways"])
-    @validate_request(RunAgentInput)
+    @validate_later(agent_request)
     @reads(PAGE)
     @answers(200, {SSE: LINES}, "The run, as AG-UI events.", {RUN_HEADER: "The run."})
     async def run_agent(data: RunAgentInput) -> Response:
