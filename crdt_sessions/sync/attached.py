@@ -157,7 +157,7 @@ class Attached:
             peer.held.append((last, answer))
             return []
         peer.due.append((self._log.head, answer))
-        return [Ready(peer_id)]
+        return [Ready(peer_id)] if self._log.head <= self._log.tail else []  # the commit makes all peers ready
 
     def decline(self, peer_id: PeerId, peer: Peer, error: AccessDenied | SessionClosed) -> list[Effect]:
         """Refuse a change, say so, and go on: who may not write may read.

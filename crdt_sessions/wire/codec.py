@@ -32,6 +32,8 @@ class Shared:
     frame: Update | AwarenessFrame
     written: bytes | None = None
     """As :class:`YWebSocket` writes it, once it has."""
+    addressed: tuple[bytes, bytes] | None = None
+    """An address, and the frame behind it, as :class:`~crdt_sessions.wire.hocuspocus.Hocuspocus` wrote it last."""
 
 
 class Codec(Protocol):
@@ -61,6 +63,18 @@ class Codec(Protocol):
         ...
 
 
+def in_rows(messages: Sequence[bytes]) -> list[bytes | Insertions]:
+    """Return *messages*, in their order, but what was inserted in a row as one."""
+    pieces: list[bytes | Insertions] = []
+    at = 0
+    while at < len(messages):
+        update = sole_update(message := messages[at])
+        row = Insertions.begin(update) if update is not None else None
+        pieces.append(row or message)
+        at = row.take(messages, at + 1) if row is not None else at + 1
+    return pieces
+
+
 class YWebSocket:
     """The dialect of y-websocket: a message is one frame, or several behind one another.
 
@@ -84,14 +98,7 @@ class YWebSocket:
 
     def joined(self, messages: Sequence[bytes]) -> Sequence[bytes]:
         """See :meth:`Codec.joined`."""
-        pieces: list[bytes | Insertions] = []
-        at = 0
-        while at < len(messages):
-            update = sole_update(message := messages[at])
-            row = Insertions.begin(update) if update is not None else None
-            pieces.append(row or message)
-            at = row.take(messages, at + 1) if row is not None else at + 1
-        return [piece if isinstance(piece, bytes) else encode(Update(piece.update())) for piece in pieces]
+        return [piece if isinstance(piece, bytes) else encode(Update(piece.update())) for piece in in_rows(messages)]
 
     def write(self, frames: Sequence[Frame | Shared]) -> list[bytes]:
         """See :meth:`Codec.write`."""

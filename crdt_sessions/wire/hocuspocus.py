@@ -30,8 +30,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crdt_sessions.errors import TooLarge, UnknownFrame, WireError
-from crdt_sessions.wire.codec import Shared
+from crdt_sessions.wire.codec import Shared, in_rows
 from crdt_sessions.wire.frames import (
+    AN_UPDATE,
     Ack,
     AwarenessFrame,
     Frame,
@@ -44,8 +45,9 @@ from crdt_sessions.wire.frames import (
     encode,
     read_sync,
 )
+from crdt_sessions.wire.insertions import Insertions
 from crdt_sessions.wire.update_v1 import covers
-from crdt_sessions.wire.varint import Reader, decode_state_vector, string, varuint
+from crdt_sessions.wire.varint import ONE_BYTE, Reader, decode_state_vector, string, varuint
 
 _SYNC, _AWARENESS, _AUTH, _QUERY_AWARENESS, _SYNC_REPLY, _STATELESS, _ = range(7)
 _CLOSE, _SYNC_STATUS, _PING, _PONG = range(7, 11)
@@ -54,8 +56,7 @@ PING, PONG = bytes((_PING,)), bytes((_PONG,))
 """Signs of life of a connection; they belong to no document."""
 _STORED, _REFUSED = bytes((_SYNC_STATUS, 1)), bytes((_SYNC_STATUS, 0))
 _STEP1 = b"\x00\x00"
-_COUNTED, _UNCOUNTED = Ack(b""), Ack(b"uncounted")
-"""What the engine returns once what stands before is durable, or refused."""
+_CONTENT = frozenset((_SYNC, _AWARENESS, _QUERY_AWARENESS, _SYNC_REPLY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def unpack(message: bytes) -> tuple[str, Said]:
     address = reader.string()
     body = message[len(message) - reader.remaining :]
     kind = reader.varuint()
-    if kind in (_SYNC, _AWARENESS, _QUERY_AWARENESS, _SYNC_REPLY):
+    if kind in _CONTENT:
         return address, Content(body)
     if kind == _AUTH:
         if (what := reader.varuint()) != _TOKEN:
@@ -111,6 +112,17 @@ def unpack(message: bytes) -> tuple[str, Said]:
     if kind == _CLOSE:
         return address, Leave()
     raise UnknownFrame(kind=kind)
+
+
+def head_of(message: bytes) -> bytes:
+    """Return the address in front of a message, as it stands there; nothing if that takes a closer look."""
+    return message[: message[0] + 1] if message and message[0] < ONE_BYTE else b""
+
+
+def content_behind(head: bytes, message: bytes) -> bytes | None:
+    """Return what :func:`unpack` returns as :class:`Content`, if *message* has this head and such content."""
+    at = len(head)
+    return message[at:] if message.startswith(head) and len(message) > at and message[at] in _CONTENT else None
 
 
 def is_beginning(body: bytes) -> bool:
@@ -179,6 +191,20 @@ def closed(address: str, reason: str) -> bytes:
 # -- the document ----------------------------------------------------------------------------------------------------
 
 
+class _Row(bytes):
+    """Several updates as one; each of them has its answer."""
+
+    answers: int
+
+
+def _answered(count: int) -> Ack:
+    """Return what the engine returns once what stands before is durable, or refused: how many wait for that."""
+    return Ack(count.to_bytes((count.bit_length() + 7) // 8, "big"))
+
+
+_COUNTED, _UNCOUNTED = _answered(1), _answered(0)
+
+
 class Hocuspocus:
     """The codec of one document on one connection; it reads messages without their address, and writes it.
 
@@ -198,6 +224,7 @@ class Hocuspocus:
     def __init__(self, max_bytes: int, address: str) -> None:
         self._max_bytes = max_bytes
         self._prefix = string(address)
+        self._stored, self._not_stored = self._prefix + _STORED, self._prefix + _REFUSED
         self._asks = 1
         """SyncStep1 that the client waits for: for each of its own it wants one. The first is under way."""
         self._first = True
@@ -212,10 +239,14 @@ class Hocuspocus:
         """See :meth:`Codec.read`. Behind each change stands an Ack."""
         if len(message) > self._max_bytes:
             raise TooLarge(what="a frame", size=len(message), limit=self._max_bytes)
+        answers = message.answers if isinstance(message, _Row) else 1
+        size = len(message) - 3
+        if 0 <= size < ONE_BYTE and message[2] == size and message.startswith(AN_UPDATE) and not self._began_with:
+            return [Update(message[3:]), _COUNTED if answers == 1 else _answered(answers)]  # as nearly all are
         reader = Reader(message)
         kind = reader.varuint()
         if kind in (_SYNC, _SYNC_REPLY):
-            return self._synced(read_sync(reader), mutual=kind == _SYNC)
+            return self._synced(read_sync(reader), answers, mutual=kind == _SYNC)
         if kind == _AWARENESS:
             return [AwarenessFrame(reader.buffer())]
         if kind == _QUERY_AWARENESS:
@@ -223,14 +254,36 @@ class Hocuspocus:
         raise UnknownFrame(kind=kind)
 
     def joined(self, messages: Sequence[bytes]) -> Sequence[bytes]:
-        """See :meth:`Codec.joined`. Nothing is joined: each message has its answer."""
-        return messages
+        """See :meth:`Codec.joined`. What was joined is answered as often as before."""
+        if self._began_with or any(isinstance(each, _Row) or each[1:2] == _STEP1[1:] for each in messages):
+            return messages  # which of its updates a client counts is seen one by one
+        return [piece if isinstance(piece, bytes) else _joined(piece) for piece in in_rows(messages)]
 
     def write(self, frames: Sequence[Frame | Shared]) -> list[bytes]:
         """See :meth:`Codec.write`."""
-        return [self._prefix + body for frame in frames if (body := self._written(frame)) is not None]
+        messages: list[bytes] = []
+        for frame in frames:  # each token comes by here for each viewer
+            if type(frame) is Shared:
+                messages.append(self._addressed(frame))
+            elif type(frame) is Ack:
+                messages += self._acknowledged(frame)
+            elif (body := self._written(frame)) is not None:  # type: ignore[arg-type]
+                messages.append(self._prefix + body)
+        return messages
 
-    def _synced(self, frame: SyncStep1 | SyncStep2 | Update, *, mutual: bool) -> list[Frame]:
+    def _addressed(self, shared: Shared) -> bytes:
+        """Return what many are sent: those with one address the very same, so that it is put into a frame once."""
+        if shared.addressed is not None and shared.addressed[0] == self._prefix:
+            return shared.addressed[1]
+        message = self._prefix + encode(shared.frame)
+        shared.addressed = self._prefix, message
+        return message
+
+    def _acknowledged(self, ack: Ack) -> list[bytes]:
+        refused, self._refused = self._refused, False
+        return [self._not_stored if refused else self._stored] * int.from_bytes(ack.payload, "big")
+
+    def _synced(self, frame: SyncStep1 | SyncStep2 | Update, answers: int, *, mutual: bool) -> list[Frame]:
         match frame:
             case SyncStep1(state_vector):
                 self._began_with = decode_state_vector(state_vector)
@@ -243,19 +296,10 @@ class Hocuspocus:
                 return [frame, _COUNTED if counted else _UNCOUNTED]
             case Update(update):
                 counted = not (self._began_with and covers(self._began_with, update))
-                return [frame, _COUNTED if counted else _UNCOUNTED]
+                return [frame, _answered(answers) if counted else _UNCOUNTED]
 
-    def _written(self, frame: Frame | Shared) -> bytes | None:
+    def _written(self, frame: Frame) -> bytes | None:
         match frame:
-            case Shared():
-                if frame.written is None:
-                    frame.written = encode(frame.frame)
-                return frame.written
-            case Ack(payload):
-                refused, self._refused = self._refused, False
-                if payload:
-                    return None
-                return _REFUSED if refused else _STORED
             case PermissionDenied():
                 self._refused = True
                 return None
@@ -267,3 +311,9 @@ class Hocuspocus:
                 raise WireError  # nobody is told of leases here
             case _:
                 return encode(frame)
+
+
+def _joined(insertions: Insertions) -> bytes:
+    row = _Row(encode(Update(insertions.update())))
+    row.answers = len(insertions)
+    return row

@@ -100,6 +100,10 @@ class Insertions:
         self._clock, self._expected = clock, expected
         return at
 
+    def __len__(self) -> int:
+        """Return the number of updates."""
+        return len(self._texts)
+
     def update(self) -> bytes:
         """Return all of it as one update."""
         if len(self._texts) == 1:

@@ -31,7 +31,7 @@ from tests.sync.test_plain import typed
 
 VECTORS = json.loads((ROOT / "schemas/vectors/hocuspocus.json").read_text("utf-8"))["vectors"]
 D = string("d")
-UNCOUNTED = [Ack(b"uncounted")]
+UNCOUNTED = [Ack(b"")]
 STORED, REFUSED = D + b"\x08\x01", D + b"\x08\x00"
 
 
@@ -71,10 +71,10 @@ def test_what_a_server_says_is_what_hocuspocus_says():
     assert hocuspocus.closed("d", "Reset Connection").hex() == "0164071052657365742043 6f6e6e656374696f6e".replace(
         " ", ""
     )
-    assert codec().write([SyncStep1(b"\x00"), SyncStep2(EMPTY_UPDATE), Ack(b""), KEEPALIVE]) == [
+    assert codec().write([SyncStep1(b"\x00"), SyncStep2(EMPTY_UPDATE), Ack(b"\x01"), KEEPALIVE]) == [
         bytes.fromhex(each) for each in ("016400000100", "0164000102 0000".replace(" ", ""), "01640801", "0164010100")
     ]
-    assert codec("d\0one").write([Ack(b"")]) == [string("d\0one") + b"\x08\x01"]
+    assert codec("d\0one").write([Ack(b"\x01")]) == [string("d\0one") + b"\x08\x01"]
     shared = Shared(Update(b"\x00\x00"))
     assert codec().write([shared]) == [said(encode(shared.frame))] == codec().write([shared])
 
@@ -116,28 +116,34 @@ def test_each_change_has_one_acknowledgement():
     document = codec()
     document.write([SyncStep1(b"\x00")])
     assert document.read(encode(SyncStep1(b"\x00"))) == [SyncStep1(b"\x00")]
-    assert document.read(encode(SyncStep2(EMPTY_UPDATE))) == [SyncStep2(EMPTY_UPDATE), Ack(b"")]
-    assert document.read(encode(Update(EMPTY_UPDATE))) == [Update(EMPTY_UPDATE), Ack(b"")]
+    assert document.read(encode(SyncStep2(EMPTY_UPDATE))) == [SyncStep2(EMPTY_UPDATE), Ack(b"\x01")]
+    assert document.read(encode(Update(EMPTY_UPDATE))) == [Update(EMPTY_UPDATE), Ack(b"\x01")]
     reply = b"\x04" + encode(Update(EMPTY_UPDATE))[1:]
-    assert document.read(reply) == [Update(EMPTY_UPDATE), Ack(b"")]
-    assert document.write([Ack(b""), Ack(b"")]) == [STORED, STORED]
+    assert document.read(reply) == [Update(EMPTY_UPDATE), Ack(b"\x01")]
+    assert document.write([Ack(b"\x01"), Ack(b"\x01")]) == [STORED, STORED]
 
 
 def test_what_is_refused_is_said_in_the_order_of_the_acknowledgements():
     document = codec()
-    assert document.write([Ack(b""), PermissionDenied("no"), Ack(b""), Ack(b"")]) == [STORED, REFUSED, STORED]
-    assert document.write([PermissionDenied("no"), *UNCOUNTED, Ack(b"")]) == [STORED], "of that nobody waits to hear"
+    assert document.write([Ack(b"\x01"), PermissionDenied("no"), Ack(b"\x01"), Ack(b"\x01")]) == [
+        STORED,
+        REFUSED,
+        STORED,
+    ]
+    assert document.write([PermissionDenied("no"), *UNCOUNTED, Ack(b"\x01")]) == [STORED], (
+        "of that nobody waits to hear"
+    )
 
 
 def test_what_the_server_asked_for_by_itself_is_not_acknowledged():
     document = codec()
     document.read(encode(SyncStep1(b"\x00")))
     document.write([SyncStep1(b"\x00"), SyncStep2(EMPTY_UPDATE), SyncStep1(b"\x00")])
-    assert document.read(encode(SyncStep2(EMPTY_UPDATE)))[1:] == [Ack(b"")]
+    assert document.read(encode(SyncStep2(EMPTY_UPDATE)))[1:] == [Ack(b"\x01")]
     assert document.read(encode(SyncStep2(EMPTY_UPDATE)))[1:] == UNCOUNTED, "the provider has not counted that one"
     assert document.read(encode(SyncStep1(b"\x00"))) == [SyncStep1(b"\x00", mutual=True)], "as it forces a sync"
     document.write([SyncStep1(b"\x00")])
-    assert document.read(encode(SyncStep2(EMPTY_UPDATE)))[1:] == [Ack(b"")]
+    assert document.read(encode(SyncStep2(EMPTY_UPDATE)))[1:] == [Ack(b"\x01")]
     assert document.read(b"\x04" + encode(SyncStep1(b"\x00"))[1:]) == [SyncStep1(b"\x00")], "a reply wants none"
 
 
@@ -149,12 +155,12 @@ def test_what_was_written_offline_is_counted_with_the_answer_to_step_1_only():
     assert document.read(encode(Update(first)))[1:] == UNCOUNTED
     assert document.read(encode(Update(second)))[1:] == UNCOUNTED
     document.write([SyncStep1(b"\x00")])
-    assert document.read(encode(SyncStep2(EMPTY_UPDATE)))[1:] == [Ack(b"")]
-    assert document.read(encode(Update(second)))[1:] == [Ack(b"")], "whatever is sent later is counted"
+    assert document.read(encode(SyncStep2(EMPTY_UPDATE)))[1:] == [Ack(b"\x01")]
+    assert document.read(encode(Update(second)))[1:] == [Ack(b"\x01")], "whatever is sent later is counted"
     fresh = codec()
     fresh.read(encode(SyncStep1(b"\x01\x07\x01")))
     assert fresh.read(encode(Update(first)))[1:] == UNCOUNTED
-    assert fresh.read(encode(Update(second)))[1:] == [Ack(b"")], "written since"
+    assert fresh.read(encode(Update(second)))[1:] == [Ack(b"\x01")], "written since"
 
 
 MESSAGES = [bytes.fromhex(message["hex"]) for vector in VECTORS for message in vector["messages"]]

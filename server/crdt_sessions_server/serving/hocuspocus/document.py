@@ -10,6 +10,7 @@ from crdt_sessions.runtime import Access, Take, Transport
 from crdt_sessions.sync import Rights
 from crdt_sessions.wire import hocuspocus
 from crdt_sessions.wire.hocuspocus import Said
+from crdt_sessions.wire.varint import string
 
 _MESSAGE_BYTES = 50
 """What a message costs beside its bytes."""
@@ -33,9 +34,14 @@ class Backlog:
         if size < 0:
             self._less.set()
 
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for more."""
+        return self._bytes > self.limit
+
     async def room(self) -> None:
         """Return once there is room for more."""
-        while self._bytes > self.limit:
+        while self.full:
             self._less.clear()
             await self._less.wait()
 
@@ -53,6 +59,8 @@ class DocumentLine:
 
     def __init__(self, address: str, socket: Transport, backlog: Backlog) -> None:
         self.address = address
+        self.head = string(address)
+        """The address as most clients write it in front of their messages."""
         self.version: str | None = None
         """The provider's, if it says it: those before 4.0 do not."""
         self.attached = False
@@ -82,15 +90,16 @@ class DocumentLine:
 
     # -- the socket's side -----------------------------------------------------------------------------------------
 
-    def put(self, message: bytes) -> None:
-        """Take a message of the client, without its address."""
+    def put(self, messages: Sequence[bytes]) -> None:
+        """Take messages of the client that came together, without their address."""
         if self.over:
             return
-        if self._idle and not self._waiting and not self._take([message]):
-            return
-        self._waiting.append(message)
-        self._count(len(message) + _MESSAGE_BYTES)
-        self._arrived.set()
+        if self._idle and not self._waiting:
+            messages = self._take(messages)
+        if messages:
+            self._waiting += messages
+            self._count(sum(map(len, messages)) + _MESSAGE_BYTES * len(messages))
+            self._arrived.set()
 
     def writable_again(self) -> None:
         """Note that the socket takes more."""

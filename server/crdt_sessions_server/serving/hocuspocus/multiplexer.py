@@ -20,6 +20,7 @@ from crdt_sessions.runtime.pace import Pace
 from crdt_sessions.wire import Closing, closing_for, hocuspocus
 from crdt_sessions.wire.closing import INTERNAL_ERROR, NORMAL
 from crdt_sessions.wire.hocuspocus import PING, PONG, Content, Leave, Said, Stateless, Token
+from crdt_sessions.wire.varint import string
 from crdt_sessions_server.serving.hocuspocus.document import Backlog, DocumentLine
 
 _log = logging.getLogger("crdt_sessions.hocuspocus")
@@ -69,7 +70,8 @@ class Multiplexer:
         self._pace = Pace(limits.messages_per_s, limits.message_burst, clock.now())
         self._backlog = Backlog(limits.max_unauthenticated_bytes)
         self._trusted = False
-        self._lines: dict[str, DocumentLine] = {}
+        self._lines: dict[bytes, DocumentLine] = {}
+        self._counted = 0  # messages that the pace has counted and that are not handled yet
         self._tokens: dict[str, None] = {}  # the addresses for which tokens came, the last ones
         self._attending: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -77,7 +79,7 @@ class Multiplexer:
 
     async def serve(self) -> Closing:
         """Serve the socket until it ends; return how it is to be closed."""
-        self._socket.open(self._writable_again, _later, self._timing.send_timeout_s)
+        self._socket.open(self._writable_again, self._take_at_once, self._timing.send_timeout_s)
         reading = asyncio.create_task(self._read())
         watching = asyncio.create_task(self._watch())
         outcome: BaseException | None = None
@@ -140,13 +142,43 @@ class Multiplexer:
 
     # -- what the client says --------------------------------------------------------------------------------------
 
+    def _take_at_once(self, batch: Sequence[bytes]) -> Sequence[bytes]:
+        """Hand out messages as they arrive until one must wait; return those that are left."""
+        if not (self._trusted and self._pace.take(self._clock.now(), len(batch))):
+            return batch
+        at = self._hand_out(batch, 0)
+        self._counted += len(batch) - at
+        return batch[at:]
+
     async def _read(self) -> None:
         async for batch in self._socket.batches():
-            while not self._pace.take(self._clock.now(), len(batch)):
+            known = min(self._counted, len(batch))
+            self._counted -= known
+            while not self._pace.take(self._clock.now(), len(batch) - known):
                 await self._clock.sleep(self._pace.wait_s)
-            for message in batch:
+            at = 0
+            while (at := self._hand_out(batch, at)) < len(batch):
                 await self._backlog.room()
-                await self._take(message)
+                await self._take(batch[at])
+                at += 1
+
+    def _hand_out(self, batch: Sequence[bytes], at: int) -> int:
+        """Give documents what is said about them, from message *at* on; return the place of the first that is left.
+
+        That is one which says something else, is for a document that is not served, or has no room.
+        """
+        while self._trusted and at < len(batch) and not self._backlog.full:
+            line = self._lines.get(hocuspocus.head_of(batch[at]))
+            bodies: list[bytes] = []
+            while line is not None and at < len(batch):  # what came together is taken together
+                if (body := hocuspocus.content_behind(line.head, batch[at])) is None:
+                    break
+                bodies.append(body)
+                at += 1
+            if line is None or not bodies:
+                break
+            line.put(bodies)
+        return at
 
     async def _take(self, message: bytes) -> None:
         if not self._trusted and len(message) > self._limits.max_unauthenticated_bytes:
@@ -155,7 +187,7 @@ class Multiplexer:
             self._socket.write([PONG])
         elif message != PONG:
             address, said = hocuspocus.unpack(message)
-            line = self._lines.get(address)
+            line = self._lines.get(string(address))
             if line is None:
                 self._take_first(address, said)
             else:
@@ -169,8 +201,8 @@ class Multiplexer:
             case Content(body) if hocuspocus.is_beginning(body) and address not in self._tokens:
                 # A provider of 2.x that has no token sends none.
                 self._begin(address, None, None)
-                if address in self._lines:
-                    self._lines[address].put(body)
+                if (line := self._lines.get(string(address))) is not None:
+                    line.put([body])
             case _:
                 _log.debug("nobody is there for a message", extra={"address": address})
 
@@ -184,7 +216,7 @@ class Multiplexer:
     async def _take_next(self, line: DocumentLine, said: Said) -> None:
         match said:
             case Content(body):
-                line.put(body)
+                line.put([body])
             case Token(token):
                 if line.access is not None:
                     await self._host.renew(line, token)
@@ -194,7 +226,7 @@ class Multiplexer:
                 else:
                     line.put_text(payload)
             case Leave():  # no answer: it could reach a successor of the same address
-                del self._lines[line.address]
+                del self._lines[line.head]
                 line.end()
 
     # -- documents -------------------------------------------------------------------------------------------------
@@ -207,7 +239,7 @@ class Multiplexer:
         line = DocumentLine(address, self._socket, self._backlog)
         line.version = version
         line.on_admitted = lambda: self._let_in(line)
-        self._lines[address] = line
+        self._lines[line.head] = line
         self._start(self._attend(line, token))
 
     def _start(self, attending: Coroutine[Any, Any, None]) -> None:
@@ -246,8 +278,8 @@ class Multiplexer:
         finally:
             line.forget()
         left, line.over = line.over, True
-        if self._lines.get(line.address) is line:
-            del self._lines[line.address]
+        if self._lines.get(line.head) is line:
+            del self._lines[line.head]
         if left:
             return
         if for_all:
@@ -260,7 +292,3 @@ class Multiplexer:
     def _deny(self, address: str, closing: Closing) -> None:
         """Say that a client is not served in one document. The others of its socket go on."""
         self._socket.write([hocuspocus.denied(address, f"{closing.code} {closing.reason}")])
-
-
-def _later(messages: Sequence[bytes]) -> Sequence[bytes]:
-    return messages
