@@ -165,8 +165,8 @@ class UpdateLog:
 
 
 def _cost(frame: Shared | None) -> int:
-    """Return the most bytes that a frame takes: its own, and as many once it is encoded."""
-    return 2 * len(frame.frame.update) if frame is not None and isinstance(frame.frame, Update) else 0
+    """Return the most bytes that a frame takes: its own, and as many once it is encoded, in either dialect."""
+    return 3 * len(frame.frame.update) if frame is not None and isinstance(frame.frame, Update) else 0
 
 
 class LogMemory:

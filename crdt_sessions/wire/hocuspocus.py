@@ -255,8 +255,11 @@ class Hocuspocus:
 
     def joined(self, messages: Sequence[bytes]) -> Sequence[bytes]:
         """See :meth:`Codec.joined`. What was joined is answered as often as before."""
-        if self._began_with or any(isinstance(each, _Row) or each[1:2] == _STEP1[1:] for each in messages):
+        if self._began_with:
             return messages  # which of its updates a client counts is seen one by one
+        for each in messages:
+            if isinstance(each, _Row) or each[1:2] == _STEP1[1:]:
+                return messages
         return [piece if isinstance(piece, bytes) else _joined(piece) for piece in in_rows(messages)]
 
     def write(self, frames: Sequence[Frame | Shared]) -> list[bytes]:

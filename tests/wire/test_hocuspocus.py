@@ -163,6 +163,25 @@ def test_what_was_written_offline_is_counted_with_the_answer_to_step_1_only():
     assert fresh.read(encode(Update(second)))[1:] == [Ack(b"\x01")], "written since"
 
 
+def test_what_piled_up_is_one_update_with_as_many_answers():
+    _, tokens = typed("a", "b", "c", "d")
+    messages = [encode(Update(token)) for token in tokens]
+    caret = b"\x01" + buffer(b"\x00")
+    document = codec()
+    first, presence, last = document.joined([*messages[:3], caret, messages[3]])
+    assert presence == caret
+    assert document.joined([first, last]) == [first, last], "what was left of a pile may come by again"
+    (update, answers) = document.read(first)
+    assert document.write([answers]) == [STORED] * 3
+    assert document.write([PermissionDenied("no"), answers, Ack(b"\x01")]) == [REFUSED] * 3 + [STORED]
+    assert len(update.update) < sum(map(len, tokens[:3]))
+    assert document.read(last)[1:] == [Ack(b"\x01")]
+    again = [encode(SyncStep1(b"\x01\x07\x02")), *messages]
+    assert document.joined(again) == again, "which of them are counted depends on what stands before them"
+    document.read(again[0])
+    assert document.joined(messages) == messages
+
+
 MESSAGES = [bytes.fromhex(message["hex"]) for vector in VECTORS for message in vector["messages"]]
 
 
