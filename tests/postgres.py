@@ -8,12 +8,14 @@ import atexit
 import contextlib
 import functools
 import importlib.util
+import itertools
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -239,6 +241,22 @@ def shared_server(version):
     server = PostgresServer(programs_of(version))
     atexit.register(server.close)
     return server
+
+
+def everything(sql, schema="crdt_sessions"):
+    """Return all that is in the rows of all tables of a schema, what is compressed as it was before."""
+    tables = sql(
+        "SELECT relname FROM pg_class WHERE relnamespace = $1::regnamespace AND relkind IN ('r', 'p')"
+        " AND NOT relispartition",
+        schema,
+    )
+    found = []
+    for (table,) in tables:
+        for value in itertools.chain.from_iterable(sql(f'SELECT * FROM {schema}."{table}"')):
+            found.append(value if isinstance(value, bytes) else str(value).encode())
+            with contextlib.suppress(zlib.error):
+                found.append(zlib.decompress(found[-1]))
+    return b"\n".join(found)
 
 
 needs_postgres = pytest.mark.skipif(

@@ -13,13 +13,17 @@ from mcp.client.streamable_http import streamable_http_client
 from prometheus_client.parser import text_string_to_metric_families
 from pycrdt import Doc, Map
 
+from crdt_sessions import connect
 from crdt_sessions.client import BackgroundSync
+from crdt_sessions.client.artifact_editor import ArtifactEditor
 from crdt_sessions.clock import SystemClock
 from crdt_sessions.errors import NodeRefused
+from crdt_sessions.model import ArtifactHead
 from crdt_sessions.storage.peers import Peer
 from crdt_sessions_server.cluster.peers import Peers
 from tests.access.conftest import SECRET, bearer, token
 from tests.cluster.nodes import Nodes, needs_postgres
+from tests.postgres import everything
 from tests.processes import PATIENCE
 
 pytestmark = [pytest.mark.processes, needs_postgres]
@@ -146,6 +150,25 @@ def test_a_persons_data_is_found_and_erased_at_any_node(nodes, rooms):
         erased = http.delete("/v1/principals/zed").json()
         assert (erased["sessions"], erased["receipts"], erased["memberships"]) == (3, 3, 1)
         assert http.delete("/v1/principals/zed").json()["sessions"] == 0
+
+
+async def test_nothing_that_a_person_deleted_is_in_any_row_once_they_are_erased(nodes, rooms):
+    """As on SQLite (``tests/access/test_live.py``), here whichever node has the session."""
+    admin = bearer("boss", "service")
+    for node, name in zip(nodes.all, rooms, strict=False):
+        async with connect(node.url, name, token=token("yva", "editor")) as yva:
+            yva.edit(lambda view: view.artifacts.add(ArtifactHead(id="draft", created_at=1), "yva's old secret"))
+            ArtifactEditor(yva, "draft").edit("12345", of="old secret")
+            await yva.durable()
+        with node.http(headers=admin) as http:
+            assert http.post(f"/v1/sessions/{name}/versions", json={"name": "kept"}).status_code == 201
+    assert b"old secret" in await asyncio.to_thread(everything, nodes.sql)
+    with nodes.all[0].http(headers=admin) as http:
+        erased = http.delete("/v1/principals/yva").json()
+        assert (erased["sessions"], erased["steps"], erased["versions"]) == (BOTH, BOTH, BOTH)
+    left = await asyncio.to_thread(everything, nodes.sql)
+    assert b"old secret" not in left
+    assert left.count(b"12345") == BOTH, "what stands in the present stays"
 
 
 async def test_an_errand_for_a_session_that_moved_is_refused_with_its_name(nodes, rooms):
