@@ -47,6 +47,12 @@ DRAWN = """(() => {
 })()"""
 """Whether the agent's caret is there. Monaco's have nothing in them: the page names them by a style."""
 
+BESIDE = """(() => {
+  const [links, undo] = ['#editors', '#undo'].map(each => document.querySelector(each).getBoundingClientRect())
+  return document.querySelectorAll('#present li').length === 3 && undo.top < links.bottom
+})()"""
+"""Whether the button that undoes stands beside the links, with two people and the agent there."""
+
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
@@ -151,6 +157,7 @@ def test_two_people_and_an_agent_write_and_what_the_agent_did_is_undone(table, r
     table.both_say("Bob: We go by train to Oslo.")
     for name, page in (("desk", table.ann), ("phone", table.bob)):
         page.shot(f"{editor}-{name}.png")
+    table.ann.until(BESIDE)  # people who are present push nothing onto a second line
     table.ann.click("#undo:enabled")
     table.both_say("Bob: We go by car to Oslo.")
 
