@@ -219,6 +219,13 @@ class Pair:
         promoted()
         self.follow()
 
+    def logs(self):
+        """Return the ends of what both have logged, by names."""
+        return {
+            f"postgres-{each.port}": (each.folder / "log").read_text(errors="replace")[-100_000:]
+            for each in (self.primary, self.standby)
+        }
+
     def close(self):
         """End both."""
         for each in (self.primary, self.standby):

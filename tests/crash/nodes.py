@@ -90,13 +90,22 @@ class World:
         await self._stack.enter_async_context(self.clients)
         return self
 
-    async def __aexit__(self, *error):
+    async def __aexit__(self, kind, *error):
+        if kind is not None:
+            await asyncio.to_thread(self._keep_what_was_said)
         await self._stack.aclose()
         for node in self.nodes:
             if node is not None:
                 with suppress(ProcessLookupError):
                     os.kill(node.child.pid, signal.SIGCONT)
                 node.close()
+
+    def _keep_what_was_said(self):
+        """Write into the folder what nodes and servers have logged: all else is removed."""
+        said = {f"node-{at}": "\n".join(node.lines) for at, node in enumerate(self.nodes) if node is not None}
+        said |= {"nodes-before": "\n".join(self.said), **self.postgres.logs()}
+        for name, text in said.items():
+            (self.folder / f"{name.removesuffix('.log')}.log").write_text(text)
 
     async def sql(self, statement):
         """Execute a statement on the primary."""
