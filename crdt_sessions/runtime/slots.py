@@ -25,6 +25,9 @@ from crdt_sessions.wire.closing import Closing
 
 _log = logging.getLogger("crdt_sessions.registry")
 
+_TOGETHER_S = 0.02
+"""Sessions that are to be given away within so long go together, so that a commit frees several of them."""
+
 
 class Load(Protocol):
     """Loads a session, or creates it."""
@@ -288,8 +291,9 @@ class Slots:
             if slot.draining is None:
                 slot.draining = asyncio.create_task(self._leave_to_others(slot), name=f"hand over {slot.session_id}")
             going.add(slot.draining)
-            late_s = (self._clock.now() - begun) / 1000  # a busy loop sleeps for longer than it is told
-            await self._clock.sleep(max(0.0, number / per_s - late_s))
+            ahead_s = number / per_s - (self._clock.now() - begun) / 1000  # a busy loop sleeps for longer than told
+            if ahead_s >= _TOGETHER_S:
+                await self._clock.sleep(ahead_s)
         if going:
             await asyncio.wait(going)
 

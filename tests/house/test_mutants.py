@@ -241,8 +241,8 @@ MUTANTS = {
     ),
     "free a session before its last write": Mutant(
         "crdt_sessions/storage/postgres/database.py",
-        "            lane.forget(session)\n\n        await self.submit(job, session)\n",
-        "            lane.forget(session)\n\n        await self._in(self._lanes[self._lanes.index(self._lane(session)) - 1], job)\n",
+        "await self._in(self._lane(session), Release(session))",
+        "await self._in(self._lanes[self._lanes.index(self._lane(session)) - 1], Release(session))",
         ("tests/storage/test_fence.py::test_a_session_is_free_behind_everything_that_was_written_of_it",),
     ),
     "take a cancelled wait for a commit": Mutant(

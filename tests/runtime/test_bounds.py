@@ -11,7 +11,7 @@ from crdt_sessions.runtime import Dispatcher, Load, SessionRegistry
 from crdt_sessions.runtime.quarantine import Quarantine
 from crdt_sessions.runtime.recent import Recent
 from crdt_sessions.storage import MemoryStore
-from crdt_sessions.testing import FakeClock, settle
+from crdt_sessions.testing import FakeClock, MemoryChannel, settle
 
 MISSING = [session_id(f"missing-{number}") for number in range(5)]
 
@@ -103,6 +103,36 @@ async def test_sessions_are_given_away_at_their_pace_though_a_busy_loop_sleeps_f
         await clock.advance(1)
         assert not registry.live
         await giving
+
+
+async def test_whoever_is_sent_away_finds_the_session_free_however_long_the_row_is():
+    """Nobody waits for the pace of the others: only between being told and the commit that frees the session."""
+    told, away = {}, {}
+
+    class Store(MemoryStore):
+        async def release(self, session):
+            await clock.sleep(0.05)  # as long as a slow database takes
+            away[session] = clock.now() - told[session]
+
+    async def peer(name):
+        assert (await registry.serve(name, MemoryChannel.pair()[0])).code == 1012
+        told[name] = clock.now()
+
+    clock = FakeClock()
+    async with SessionRegistry(Store(), clock=clock) as registry:
+        names = [session_id(f"s{number}") for number in range(100)]
+        async with asyncio.TaskGroup() as serving:
+            for name in names:
+                await registry.create(name)
+                serving.create_task(peer(name))
+            await settle(50)
+            giving = asyncio.create_task(registry.hand_over(100))
+            for _ in range(120):
+                await clock.advance(0.01)
+        await giving
+    assert set(away) == set(names)
+    assert max(told.values()) - min(told.values()) >= 900, "one after the other"
+    assert max(away.values()) <= 70
 
 
 @pytest.mark.parametrize("remember", ["hold", "note_end"])

@@ -21,7 +21,7 @@ from crdt_sessions.errors import (
     StorageError,
     StoreUnavailable,
 )
-from crdt_sessions.ids import Seq
+from crdt_sessions.ids import Seq, session_id
 from crdt_sessions.storage import Entries, Row
 from crdt_sessions.storage.addresses import shown
 from crdt_sessions.storage.postgres import PostgresStore, lane, lane_connection, nodes
@@ -359,6 +359,34 @@ async def test_a_session_that_is_left_is_free_at_once(server, schema):
             assert (await new.take_due(NOW, limit=9), await new.ready_runs(["writer"], limit=1)) == ([], [])
         assert await new.take_due(NOW, limit=9) == [A]
         await new.append(A, rows(3, b"three"), now=NOW)
+
+
+async def test_many_sessions_are_free_by_one_commit(server, schema, sql):
+    names = [session_id(f"s{number}") for number in range(50)]
+    async with opened(server, schema) as old, opened(server, schema) as new:
+        for name in names:
+            await old.create(name, b"seed", generation=1, title=None, now=NOW)
+            old.append(name, rows(2, b"two"), now=NOW)
+        await asyncio.gather(
+            *(each.submit(lane.nothing) for each in old._database._lanes)
+        )  # `sessions` is told of rows
+        commits = "SELECT sum(commits) FROM lanes WHERE node = $1"
+        before = (await sql(commits, me(old)))[0][0]
+        await asyncio.gather(*map(old.release, names))
+        assert (await sql(commits, me(old)))[0][0] - before == len(old._database._lanes)
+        assert [await written(new, name) for name in names] == [[b"seed", b"two"]] * len(names)
+
+
+async def test_who_counts_a_node_as_gone_looks_at_its_sessions_only(server, schema, sql):
+    async with opened(server, schema):
+        await sql(
+            "INSERT INTO sessions (id, generation, created_at, updated_at, status, lineage, tenant, last_seq, owner)"
+            " SELECT 's' || n, 1, 0, 0, 'active', 's', '', 0, n % 500 FROM generate_series(1, 10000) AS n"
+        )
+        await sql("ANALYZE sessions")
+        plan = "\n".join(line for (line,) in await sql("EXPLAIN " + nodes._TELL.replace("$1", "7")))
+        assert "sessions_of_node" in plan, plan
+        assert "Seq Scan on sessions" not in plan, plan
 
 
 async def test_a_run_that_changes_twice_in_one_commit_is_stored_as_it_was_last(server, schema, sql):

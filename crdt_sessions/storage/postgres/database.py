@@ -16,7 +16,7 @@ from crdt_sessions.storage.peers import Peer
 from crdt_sessions.storage.postgres import checks
 from crdt_sessions.storage.postgres.connection import Connection, close
 from crdt_sessions.storage.postgres.errors import translated
-from crdt_sessions.storage.postgres.lane import Append, Lane, nothing
+from crdt_sessions.storage.postgres.lane import Append, Lane, Release, nothing
 from crdt_sessions.storage.postgres.nodes import Lease, Nodes
 from crdt_sessions.storage.postgres.readers import Readers
 from crdt_sessions.storage.postgres.schema import migrate
@@ -32,7 +32,6 @@ _OWNER = (
     "SELECT node, address, draining, name FROM nodes WHERE NOT gone AND node <> $2"
     " AND node = (SELECT owner FROM sessions WHERE id = $1 AND deleted_at IS NULL)"
 )
-_RELEASE = fenced(released="UPDATE sessions SET owner = NULL WHERE id = $4 AND owner = $2")
 
 
 class Database:
@@ -148,12 +147,7 @@ class Database:
 
     async def release(self, session: SessionId) -> None:
         """Own a session no more, after everything that was written of it."""
-
-        async def job(lane: Lane) -> None:
-            await lane.write(_RELEASE, session)
-            lane.forget(session)
-
-        await self.submit(job, session)
+        await self._in(self._lane(session), Release(session))
 
     async def caught_up(self, session: SessionId | None = None) -> None:
         """Return once ``sessions`` says where a log of this node ends, or all."""

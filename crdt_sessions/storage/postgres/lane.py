@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, TypeVar
 
 import asyncpg
@@ -56,6 +57,7 @@ _CATCH_UP = fenced(
     " FROM unnest($4::bigint[], $5::bigint[], $6::bigint[]) AS head (sid, last, at)"
     " WHERE sessions.sid = head.sid AND owner = $2 AND deleted_at IS NULL"
 )
+_RELEASE = fenced(released="UPDATE sessions SET owner = NULL WHERE id = ANY($4::text[]) AND owner = $2")
 
 
 @dataclass(slots=True)
@@ -69,8 +71,15 @@ class Append:
 
 
 @dataclass(slots=True)
+class Release:
+    """Has a session be nobody's. Those of many sessions are one statement."""
+
+    session: SessionId
+
+
+@dataclass(slots=True)
 class _Queued:
-    job: Append | Callable[[Lane], Awaitable[Any]]
+    job: Append | Release | Callable[[Lane], Awaitable[Any]]
     done: asyncio.Future[Any]
 
 
@@ -108,7 +117,7 @@ class Lane:
 
     # -- from outside --------------------------------------------------------------------------------------------
 
-    def submit(self, job: Append | Callable[[Lane], Awaitable[Result]]) -> asyncio.Future[Result]:
+    def submit(self, job: Append | Release | Callable[[Lane], Awaitable[Result]]) -> asyncio.Future[Result]:
         """Have *job* done in its turn; return what ends with its result once that is durable.
 
         A job may be done again from the start, if nothing of what it wrote last is stored.
@@ -184,17 +193,19 @@ class Lane:
                 queued.done.set_exception(StorageError(f"the store failed; the log says more (reference {found})"))
 
     async def _do(self, jobs: Sequence[_Queued]) -> None:
-        appends: list[_Queued] = []
-        for queued in jobs:
-            if isinstance(queued.job, Append):
-                appends.append(queued)
-                continue
-            await self._append(appends)
-            appends = []
-            await self._perform(queued, queued.job)
-        await self._append(appends)
+        for kind, run in groupby(jobs, lambda queued: type(queued.job)):
+            queue = list(run)
+            if kind is Append:
+                await self._append(queue)
+            elif kind is Release:
+                await self._perform(queue, _releasing(queue))
+            else:
+                for queued in queue:
+                    await self._perform([queued], queued.job)
 
-    async def _perform(self, queued: _Queued, job: Callable[[Lane], Awaitable[Any]]) -> None:
+    async def _perform(self, queue: Sequence[_Queued], job: Any) -> None:
+        """Do a job, and tell whoever waits for it."""
+
         async def do() -> Any:
             await self._tell()
             return await job(self)
@@ -202,10 +213,12 @@ class Lane:
         try:
             result = await _persisting(do)
         except CrdtSessionsError as error:
-            _fail(queued, error)
+            for queued in queue:
+                _fail(queued, error)
         else:
-            if not queued.done.done():
-                queued.done.set_result(result)
+            for queued in queue:
+                if not queued.done.done():
+                    queued.done.set_result(result)
 
     async def _append(self, queue: Sequence[_Queued]) -> None:
         """Append what can be: one that fails leaves the others alone, but for those behind it."""
@@ -302,6 +315,17 @@ class Lane:
 
 async def nothing(lane: Lane) -> None:
     """Do nothing; whatever is done tells ``sessions`` where logs end first."""
+
+
+def _releasing(queue: Sequence[Any]) -> Callable[[Lane], Awaitable[None]]:
+    sessions = [queued.job.session for queued in queue]
+
+    async def job(lane: Lane) -> None:
+        await lane.write(_RELEASE, sessions)
+        for session in sessions:
+            lane.forget(session)
+
+    return job
 
 
 async def _persisting(do: Callable[[], Awaitable[Result]]) -> Result:

@@ -390,6 +390,11 @@ STEPS: tuple[tuple[str, int, str], ...] = (
         1,
         "ALTER TABLE beats ADD COLUMN passed_on int NOT NULL DEFAULT 0;",
     ),
+    (
+        "the sessions of a node, for who counts it as gone",
+        1,
+        "CREATE INDEX sessions_of_node ON sessions (owner) WHERE owner IS NOT NULL;",
+    ),
 )
 """Name, the oldest schema whose release runs on it, and statements. Append only: a released step never changes."""
 
