@@ -92,7 +92,7 @@ class World:
 
     async def __aexit__(self, kind, *error):
         if kind is not None:
-            await asyncio.to_thread(self._keep_what_was_said)
+            self._show_what_was_said()
         await self._stack.aclose()
         for node in self.nodes:
             if node is not None:
@@ -100,12 +100,13 @@ class World:
                     os.kill(node.child.pid, signal.SIGCONT)
                 node.close()
 
-    def _keep_what_was_said(self):
-        """Write into the folder what nodes and servers have logged: all else is removed."""
-        said = {f"node-{at}": "\n".join(node.lines) for at, node in enumerate(self.nodes) if node is not None}
-        said |= {"nodes-before": "\n".join(self.said), **self.postgres.logs()}
-        for name, text in said.items():
-            (self.folder / f"{name.removesuffix('.log')}.log").write_text(text)
+    def _show_what_was_said(self):
+        """Print the ends of what nodes and servers have logged: all of it is removed."""
+        said = {f"node {at}": node.lines for at, node in enumerate(self.nodes) if node is not None}
+        said |= {"nodes before": self.said}
+        said |= {name: text.splitlines() for name, text in self.postgres.logs().items()}
+        for name, lines_of in said.items():
+            print(f"-- {name}", *lines_of[-60:], sep="\n")
 
     async def sql(self, statement):
         """Execute a statement on the primary."""
