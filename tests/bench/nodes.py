@@ -218,9 +218,9 @@ async def takeovers(engine: Engine, folder: Path, times: int, *, freeze: bool = 
     return found
 
 
-async def drained(engine: Engine, folder: Path, sessions: int, *, writing: bool) -> dict[str, float]:
+async def drained(engine: Engine, folder: Path, sessions: int, *flags: str, writing: bool) -> dict[str, float]:
     """Return how long a node takes to hand over sessions that are in use, and how long their clients are away."""
-    with cluster(engine, folder / f"drain-{writing}", 2) as nodes:
+    with cluster(engine, folder / f"drain-{writing}", 2, *flags) as nodes:
         leaving, staying = nodes.all
         async with contextlib.AsyncExitStack() as stack:
             clients: list[SessionPeer] = []
