@@ -20,16 +20,16 @@ class Stage:
     """The service, an agent that asks, three that work on one child each and one that works on the others."""
 
     def __init__(self, tmp_path):
-        flags = ("--lease-s", "2.5", "--gone-grace-s", "0.5", "--cancel-grace-s", "1", "--max-attempts", "5")
+        flags = ("--lease-s", "20", "--gone-grace-s", "0.5", "--cancel-grace-s", "1", "--max-attempts", "5")
         self.server = Server(tmp_path / "s.db", *flags)
         self.agents = []
         self.lead = self.agent("lead")
-        self.victims = [self.agent("helper") for _ in range(VICTIMS)]
+        self.victims = [self.agent("helper", "--words", "10") for _ in range(VICTIMS)]
 
-    def agent(self, role, concurrency=1):
+    def agent(self, role, *options):
         process = Process(
-            sys.executable, "-m", "tests.crash.delegating", "--url", self.server.url, "--role", role,
-            "--concurrency", concurrency, fork=True,
+            sys.executable, "-m", "tests.crash.delegating", "--url", self.server.url, "--role", role, *options,
+            fork=True,
         )  # fmt: skip
         self.agents.append(process)
         process.wait_for("connected to")
@@ -68,7 +68,7 @@ async def in_mid_stream(stage, peer, parent):
     """Return once three children are being written by the agents that are to be killed; then kill those."""
     begun = lambda: [child for child in children(peer, parent).values() if written(peer, child)]  # noqa: E731
     await until(peer, lambda: len(begun()) == VICTIMS and len(children(peer, parent)) == CHILDREN)
-    stage.agent("helper", CHILDREN)
+    stage.agent("helper", "--concurrency", CHILDREN)
     lost = {child.id for child in begun()}
     for victim in stage.victims:
         stage.kill(victim)
