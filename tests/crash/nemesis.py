@@ -88,7 +88,7 @@ class Nemesis:
         """What can be made here of faults that are over at once."""
         self.counts = {}
         """Of faults, by kind."""
-        self._away = set()
+        self._away, self._cut_off = set(), set()
         self._clock = world.folder / "clock"
 
     async def harm(self, *together):
@@ -99,11 +99,13 @@ class Nemesis:
             self._note(first, at)
             until = asyncio.get_running_loop().time() + self.rng.choice(_LASTS_S)
             self._away.add(at)
+            self._cut_off = {at} if first == "cut_from_nodes" else set()
             async with getattr(self, f"_{first}")(at):
                 for fault in others:
                     await self._strike(fault)
                 await asyncio.sleep(until - asyncio.get_running_loop().time())
             self._away.clear()
+            self._cut_off.clear()
         else:
             await self._strike(first)
         await self.world.clients.progress()
@@ -137,11 +139,11 @@ class Nemesis:
         await self.world.again(at)
 
     async def _die_at_a_point(self, at):
-        """The others die first, so that the armed one gets their sessions."""
+        """The others die first, so that the armed one gets their sessions; also one that is cut off and keeps them."""
         point = f"{self.rng.choice(POINTS)}:{self.rng.randint(1, 3)}"
         self.world.history.faults[-1] += f" {point}"
         await self.world.again(at, CRDT_SESSIONS_FAILPOINTS=point)
-        others = [each for each in self._there() if each != at]
+        others = [each for each in {*self._there(), *self._cut_off} if each != at]
         for each in others:
             self._signal(each, signal.SIGKILL)
         await asyncio.to_thread(self.world.nodes[at].child.wait, PATIENCE)
