@@ -1,6 +1,6 @@
 // One editor on one session, with who is there, undoing what the agent did, and suggestions.
 import { editors } from './editors.js'
-import { awareness, doc, link, person, provider, service, session, synced, which } from './place.js'
+import { awareness, doc, link, onClose, onSync, person, provider, service, session, synced, which } from './place.js'
 
 const by = id => document.getElementById(id)
 const made = (tag, text, more = {}) => Object.assign(document.createElement(tag), { textContent: text, ...more })
@@ -65,11 +65,11 @@ awareness.on('change', () => {
     return one
   }))
 })
-provider.on('connection-close', event => {
+onClose(event => {
   const refused = event?.code >= 4400 && event.code < 4500
   tell(refused ? `The service refuses this page: ${event.reason} (${event.code}).` : `No connection to ${service}. It is tried again; keep this page open until then.`)
 })
-provider.on('sync', done => done && tell(''))
+onSync(() => tell(''))
 
 if (open) {
   await synced

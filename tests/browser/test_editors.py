@@ -35,9 +35,11 @@ SAYS = """(() => {
   for (const caret of box.querySelectorAll('%s, .ql-cursors, .lexical-carets, .cm-gutters, textarea, .margin')) caret.remove()
   return box.textContent.replace(/[\\u2060\\u200b\\ufeff]/g, '').replaceAll('\\u00a0', ' ').includes('%s')
 })()"""
-_IN_CI = ("codemirror", "tiptap")
-"""One for code, and one for rich text."""
-TRIED = [pytest.param(each, marks=() if each in _IN_CI else pytest.mark.nightly) for each in CARETS]
+BY_HOCUSPOCUS = "-by-hocuspocus"
+_IN_CI = ("codemirror", "tiptap" + BY_HOCUSPOCUS)
+"""One for code, and one for rich text; one by each protocol."""
+_ALL = (*CARETS, "tiptap" + BY_HOCUSPOCUS, "blocknote" + BY_HOCUSPOCUS)
+TRIED = [pytest.param(each, marks=() if each in _IN_CI else pytest.mark.nightly) for each in _ALL]
 WRITABLE = "#editor :is([contenteditable=true], textarea)"
 DRAWN = """(() => {
   const named = each => each.textContent + getComputedStyle(each, '::after').content
@@ -108,7 +110,8 @@ class Robot:
 class Table:
     """A room with Ann at a desk, Bob with a phone, and an agent that has a run."""
 
-    def __init__(self, browser, service, pages, editor):
+    def __init__(self, browser, service, pages, kind):
+        editor, by_hocuspocus, _ = kind.partition(BY_HOCUSPOCUS)
         self.room = f"editors-{uuid.uuid4().hex[:8]}"
         self.http = service.http()
         self.http.post("/v1/sessions", json={"id": self.room})
@@ -118,6 +121,7 @@ class Table:
         ).json()["id"]
         self.robot = Robot(service.url, self.room, run)
         where = f"{pages}/?service={service.url}&session={self.room}&editor={editor}"
+        where += "&by=hocuspocus" if by_hocuspocus else ""
         self.ann = browser.page(f"{where}&as=Ann")
         self.ann.see(f"body[data-ready={editor}]")
         self.bob = browser.page(f"{where}&as=Bob", **PHONE)
@@ -144,7 +148,7 @@ def table(browser, service, pages, request):
 
 @pytest.mark.parametrize("table", TRIED, indirect=True)
 def test_two_people_and_an_agent_write_and_what_the_agent_did_is_undone(table, request):
-    editor = request.node.callspec.params["table"]
+    editor = request.node.callspec.params["table"].removesuffix(BY_HOCUSPOCUS)
     artifact = {"codemirror": "text", "quill": "text", "monaco": "text"}.get(editor, editor)
     table.ann.do("type", WRITABLE, "We go by car to Oslo.")
     table.both_say("We go by car to Oslo.")
