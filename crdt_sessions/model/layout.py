@@ -48,6 +48,11 @@ def roots(doc: Doc[Any]) -> Roots:
     return Roots(*(doc.get(name, type=Map) for name in ROOT_NAMES))
 
 
+def _meta(doc: Doc[Any]) -> Map[Any]:
+    meta: Map[Any] = doc.get("meta", type=Map)
+    return meta
+
+
 def settled_meta(
     session: SessionId, generation: int, created_at: Millis, status: str, lineage: str | None = None
 ) -> dict[str, Any]:
@@ -83,7 +88,7 @@ def seed(
         BadId: *agent* cannot be an agent's name.
     """
     doc: Doc[Any] = Doc(client_id=client_id)
-    meta = roots(doc).meta
+    meta = _meta(doc)
     with doc.transaction():
         for key, value in settled_meta(session, generation, created_at, "active", lineage).items():
             meta[key] = value
@@ -112,7 +117,7 @@ def read_meta(doc: Doc[Any]) -> Meta:
         pydantic.ValidationError: the server's keys are missing or not what layout 1 says.
     """
     return Meta.model_validate(
-        {key: value for key, value in spelled(roots(doc).meta).items() if meta_flaw(key, value) is None}
+        {key: value for key, value in spelled(_meta(doc)).items() if meta_flaw(key, value) is None}
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pycrdt import Map
@@ -62,9 +63,11 @@ class SessionView:
         except ValidationError as error:
             raise BadDocument(why=f"meta: {error.errors()[0]['msg']}") from error
 
-    def meta_flaw(self, key: str) -> str | None:
-        """Return why what participants wrote under a key of ``meta`` cannot be what it says; None if it can."""
-        return layout.meta_flaw(key, self.document.roots.meta.get(key))
+    def meta_values(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return what stands under *keys* of ``meta``, whatever that is; None where nothing does."""
+        with self.document.doc.transaction():  # one for all: the library makes three for each that is read by itself
+            meta = self.document.roots.meta
+            return {key: meta.get(key) for key in keys}
 
     def set_title(self, title: str) -> None:
         """Give the session a *title*."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from inspect import Parameter, Signature
 from typing import Any
 
 from crdt_sessions.model.layout import Roots
@@ -54,35 +55,54 @@ def watch(roots: Roots, touched: Touched, runs_changed: Callable[[list[str]], No
 
     *Runs_changed* is told of runs that have changed, also where what changes is known anyway.
 
-    Observers only take notes, and are closures without a document: see :class:`~crdt_sessions.model.SessionDoc`.
+    Observers only take notes, and know no document: see :class:`~crdt_sessions.model.SessionDoc`.
     """
-    notes = (
-        (roots.meta, _note_meta),
-        (roots.messages, _note_messages),
-        (roots.delegated, _note_messages),
-        (roots.runs, _note_runs),
-        (roots.suggestions, _note_suggestions),
-        (roots.edits, _note_edits),
-    )
-
-    def note_known_runs(events: list[Any]) -> None:
-        for event in events:
-            runs_changed(_root_keys(event))
-
-    watched = [(root, _bind(note, touched)) for root, note in notes] + [(roots.runs, note_known_runs)]
+    watched: list[tuple[Any, Callable[[list[_Event]], None]]] = [
+        (roots.meta, _Watch(touched, _note_meta)),
+        (roots.messages, _Watch(touched, _note_messages)),
+        (roots.delegated, _Watch(touched, _note_messages)),
+        (roots.runs, _WatchRuns(touched, runs_changed)),
+        (roots.suggestions, _Watch(touched, _note_suggestions)),
+        (roots.edits, _Watch(touched, _note_edits)),
+    ]
     return [(root, root.observe_deep(observer)) for root, observer in watched]
 
 
 _Event = Any  # pycrdt's stubs give events no attributes
 
 
-def _bind(note: Callable[[Touched, _Event], None], touched: Touched) -> Callable[[list[Any]], None]:
-    def observer(events: list[Any]) -> None:
-        if not touched.known:
-            for event in events:
-                note(touched, event)
+class _Observer:
+    """What is told of events, as pycrdt wants it."""
 
-    return observer
+    __slots__ = ()
+    __signature__ = Signature([Parameter("events", Parameter.POSITIONAL_ONLY)])
+    """It asks each observer for its signature; made anew, those of a session take a tenth of its start."""
+
+
+class _Watch(_Observer):
+    __slots__ = ("_note", "_touched")
+
+    def __init__(self, touched: Touched, note: Callable[[Touched, _Event], None]) -> None:
+        self._touched, self._note = touched, note
+
+    def __call__(self, events: list[_Event]) -> None:
+        if not self._touched.known:
+            for event in events:
+                self._note(self._touched, event)
+
+
+class _WatchRuns(_Observer):
+    __slots__ = ("_changed", "_touched")
+
+    def __init__(self, touched: Touched, changed: Callable[[list[str]], None]) -> None:
+        self._touched, self._changed = touched, changed
+
+    def __call__(self, events: list[_Event]) -> None:
+        for event in events:
+            keys = _root_keys(event)
+            self._changed(keys)
+            if not self._touched.known:
+                self._touched.runs.update(keys)
 
 
 def _note_meta(touched: Touched, event: _Event) -> None:
@@ -98,10 +118,6 @@ def _note_messages(touched: Touched, event: _Event) -> None:
         keys = touched.messages.setdefault(str(path[0]), set())
         if len(path) == 1:
             keys.update(_keys(event))
-
-
-def _note_runs(touched: Touched, event: _Event) -> None:
-    touched.runs.update(_root_keys(event))
 
 
 def _note_suggestions(touched: Touched, event: _Event) -> None:

@@ -14,12 +14,13 @@ follows from it, and that is said once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from crdt_sessions.ids import Millis
 from crdt_sessions.model import MessageHead, Run, SessionView, Touched
 from crdt_sessions.model.checks import NO_MAP
+from crdt_sessions.model.layout import meta_flaw
 from crdt_sessions.model.strings import ID_CHARACTERS, NOT_AN_ID, is_id
 from crdt_sessions.sync.actor import NOBODY_KNOWN, Asker
 from crdt_sessions.sync.aside import Aside
@@ -126,11 +127,13 @@ class Steward:
         self._writes, self._restored, self._unreadable = [], [], []
         return decided
 
-    def _settle_meta(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            if (flaw := self._view.meta_flaw(key)) is not None:
+    def _settle_meta(self, keys: Collection[str]) -> None:
+        if not keys:
+            return
+        for key, value in self._view.meta_values(keys).items():
+            if (flaw := meta_flaw(key, value)) is not None:
                 self._cannot_read(f"meta.{key}", "", [flaw])
-            if key in self._meta and self._view.document.roots.meta.get(key) != self._meta[key]:
+            if key in self._meta and value != self._meta[key]:
                 self._writes.append(_set_meta(key, self._meta[key]))
                 self._restored.append(f"meta.{key}")
 
