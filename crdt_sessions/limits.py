@@ -268,7 +268,10 @@ class Timing:
     send_timeout_s: float = _bound(30.0, "How long one frame may wait for a peer's socket.")
 
     idle_unload_s: float = _bound(
-        60.0, "A session that nobody uses, or in which nobody writes, stays in memory for so many seconds.", ge=0
+        60.0,
+        "A session that nobody uses, or in which nobody writes any more, stays in memory for so many seconds; one"
+        " whose clients have only looked on, for a tenth of that.",
+        ge=0,
     )
 
     shutdown_s: float = _bound(8.0, "A stopping service may take so many seconds.", gt=0)

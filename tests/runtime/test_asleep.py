@@ -79,6 +79,18 @@ async def test_a_session_whose_clients_do_nothing_has_no_document(registry, cloc
     assert one.closing.code == two.closing.code == 1000
 
 
+async def test_one_that_is_only_looked_at_sleeps_sooner_than_one_that_was_written_in(registry, clock):
+    async with peers(registry, 1) as (one,):
+        await clock.advance(1)
+        assert registry.live == [], "a tenth of five seconds"
+        await one.edit(post("m1"))
+        await settle(100)
+        for _ in range(4):
+            assert len(registry.live) == 1
+            await clock.advance(1)
+        await slept(registry, clock)
+
+
 async def test_it_falls_asleep_without_cycles(registry, clock):
     async with peers(registry, 1):
         gc.collect()
