@@ -31,6 +31,7 @@ bench: setup                          ## measure against the peers; BENCH="W1 --
 	@test -f tests/bench/js/node_modules/.package-lock.json || npm --prefix tests/bench/js ci --no-audit --no-fund
 	$(BIN)/crdt-sessions bench -- $(BENCH)
 
+fast: WORKERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 fast: $(VENV)/.ready check            ## what needs neither Node nor processes, with few examples, in about a minute
 	EXAMPLES=10 STEPS=15 SCHEDULES=10 PHONES=4 $(PYTEST) -m "not processes and not interop and not browser and not crash and not slow"
 

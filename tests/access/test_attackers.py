@@ -129,6 +129,7 @@ async def test_a_forged_token_opens_nothing(service, made, room, what):
     assert after == before + 5
 
 
+@pytest.mark.slow
 async def test_tokens_are_in_no_log(tmp_path):
     server = guarded(tmp_path, "--log-level", "debug")
     mine = token("ann", "owner")

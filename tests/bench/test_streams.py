@@ -6,6 +6,7 @@ from tests.bench import streams
 from tests.bench.peers import OURS
 
 
+@pytest.mark.slow
 def test_ours_is_measured(tmp_path):
     found = streams.measured(OURS, tmp_path / "ours", writers=2, readers=3, count=4)
     assert found["append"]["appends_per_s"] > 0
@@ -16,6 +17,7 @@ def test_ours_is_measured(tmp_path):
 @pytest.mark.skipif(
     not (streams.HERE / "js/node_modules/@durable-streams/server").is_dir(), reason="needs npm ci in tests/bench/js"
 )
+@pytest.mark.slow
 def test_both_are_measured_by_turns():
     found = streams.run(rounds=1, writers=2, readers=2, count=3)
     ours, theirs, ratio = found

@@ -6,6 +6,7 @@ import re
 import textwrap
 
 import griffe
+import pytest
 
 import crdt_sessions
 from crdt_sessions import errors
@@ -31,6 +32,7 @@ def _said(found):
     return "\n".join(each.docstring.value for each in (found, owner) if each is not None and each.docstring)
 
 
+@pytest.mark.slow
 def test_each_public_name_says_what_it_is_for():
     assert [each.path for each in (*functions(), *classes()) if each.docstring is None] == []
     assert [each.path for each in classes() if not list(members(each)) and not each.parameters] == []

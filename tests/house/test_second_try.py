@@ -48,6 +48,7 @@ def tried(folder, *tests):
     )
 
 
+@pytest.mark.slow
 def test_what_fails_once_is_named_and_passes(tmp_path):
     done = tried(tmp_path, ONCE)
     assert done.returncode == 0
@@ -57,6 +58,7 @@ def test_what_fails_once_is_named_and_passes(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_what_fails_again_fails(tmp_path):
     done = tried(tmp_path, ONCE, ALWAYS.format(count=1))
     assert (done.returncode, "PASSED ALONE" in done.stdout) == (1, False)

@@ -113,6 +113,7 @@ async def test_openai_responses():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 async def test_anthropic():
     import anthropic
 
@@ -133,6 +134,7 @@ async def test_anthropic():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 async def test_langchain():
     from langchain_openai import ChatOpenAI
 
@@ -149,6 +151,7 @@ async def test_langchain():
     assert body["response_format"]["json_schema"]["schema"] == SCHEMA
 
 
+@pytest.mark.slow
 async def test_pydantic_ai():
     import openai
     from pydantic_ai import Agent as Assistant

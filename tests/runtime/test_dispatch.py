@@ -249,6 +249,7 @@ async def test_a_lease_runs_out_though_nobody_is_in_the_session(store, clock):
         assert not registry.live
 
 
+@pytest.mark.slow
 async def test_after_a_restart_leases_and_questions_run_out_in_sessions_nobody_opens(store, clock):
     async with SessionRegistry(store, clock=clock, rules=RULES) as registry:
         await ask(registry)
@@ -469,6 +470,7 @@ def _stamp(value):
     return datetime.fromtimestamp(float(value), tz=UTC)
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_delivered_ends_as_a_dead_letter_that_can_be_tried_again(store, clock):
     endpoint = Endpoint(*[503] * 12)
     hooks = [Webhook("w", "http://hook.example", SECRET, ("run.queued",))]

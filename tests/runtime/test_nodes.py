@@ -189,6 +189,7 @@ async def played(seed):
 
 
 @pytest.mark.parametrize("first", range(0, sample("node_histories"), _AT_ONCE))
+@pytest.mark.slow
 async def test_nothing_acknowledged_is_lost_and_one_node_at_a_time_writes(first):
     happened = set()
     acknowledged = 0

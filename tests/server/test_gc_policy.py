@@ -66,6 +66,7 @@ def test_new_garbage_is_freed_at_the_next_look():
     assert garbage() is None
 
 
+@pytest.mark.slow
 def test_frozen_garbage_is_freed_once_the_heap_has_doubled():
     heap = Heap(sys.getallocatedblocks())
     garbage = frozen_cycle(heap)
@@ -80,6 +81,7 @@ def test_frozen_garbage_is_freed_once_the_heap_has_doubled():
     del ballast
 
 
+@pytest.mark.slow
 def test_where_memory_is_short_frozen_garbage_is_freed_and_the_rest_stays_frozen():
     heap = Heap()
     kept = Node()

@@ -152,6 +152,7 @@ async def test_a_document_that_was_left_leaves_nothing_behind(served):
 
 @given(st.lists(st.sampled_from(MESSAGES), min_size=1, max_size=8), st.randoms(use_true_random=False))
 @settings(max_examples=25)
+@pytest.mark.slow
 def test_whatever_is_sent_is_taken_refused_or_dropped_and_harms_nobody_else(messages, rng):
     async def run():
         async with Service(Settings(sandbox=False), store=MemoryStore()) as service, client(service) as witness:

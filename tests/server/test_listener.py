@@ -355,6 +355,7 @@ async def test_another_request_is_handed_on_once_its_head_is_there(connected, be
 
 
 @pytest.mark.parametrize("start", [b"GET /v1/sync/ro", b"POST /v1/sessions HTTP/1.1\r\nX-Slow: "])
+@pytest.mark.slow
 async def test_a_head_that_does_not_come_in_time_ends_the_connection(connected, behind, start):
     silent, slow = connected(patience_s=0.01), connected(patience_s=0.01)
     slow[0].data_received(start)

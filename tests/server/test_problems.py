@@ -146,6 +146,7 @@ async def told(rule, answer):
         await refused(answer)
 
 
+@pytest.mark.slow
 async def test_no_route_answers_anything_else_to_nonsense(client):
     """Every route that is there, with a body that is none, of another kind, or of another form."""
     asked = 0

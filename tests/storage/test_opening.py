@@ -91,6 +91,7 @@ async def test_an_empty_file_and_an_empty_database_become_ours(tmp_path):
             assert [session.record.id for session in found.sessions()] == [A]
 
 
+@pytest.mark.slow
 async def test_ours_is_known_at_every_schema(tmp_path):
     """Also the first one, which had the fewest tables."""
     for version in range(1, len(STEPS) + 1):

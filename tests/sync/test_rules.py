@@ -273,6 +273,7 @@ def test_who_may_not_stop_a_run_asks_twice_at_most():
 
 @settings(max_examples=60, deadline=None)
 @given(STEPS, st.booleans())
+@pytest.mark.slow
 def test_only_writes_that_their_authors_may_make_remain(steps, crash):
     """A: decide as ann, B: as bob, E: as eve; R: a result, C: cancel without the right, Q: turn the question."""
     rights = replace(KNOWN, cancel=False)
