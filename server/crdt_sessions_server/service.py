@@ -48,6 +48,7 @@ from crdt_sessions_server.http import (
 )
 from crdt_sessions_server.http.hardening import Hardened
 from crdt_sessions_server.http.origins import Cors, Origins
+from crdt_sessions_server.http.request_checks import RequestChecks
 from crdt_sessions_server.http.schemas import strict_json
 from crdt_sessions_server.http.unread_bodies import UnreadBodies
 from crdt_sessions_server.ops.expiry import expire, sweep
@@ -129,15 +130,15 @@ class Service:
         self.admission = Admission(
             Grants(authorizer, self.registry.store, clock), self.registry, rates_of(settings, clock), settings.proxies
         )
+        self._checks = RequestChecks(self.registry, self.admission, self._origins)
         self.cluster: Cluster | None = None
         """This node and the others; None if they do not reach it."""
         if address:
             self.cluster = self._among_others(settings)
         self._expire_days = settings.expire_days
         self._mcp = mcp.Host(settings.limits.max_body_bytes)
-        private = settings.sends_to_private
         key = SigningKey(self.registry.store, clock)
-        exchanged = exchange if private else exchange_outside
+        exchanged = exchange if settings.sends_to_private else exchange_outside
 
         async def deliver(url: str, body: bytes) -> Reply:
             return await exchanged(url, await key.headers(body), body)
@@ -148,7 +149,9 @@ class Service:
         """Who is woken when something is new in durable streams."""
         self.app = self._quart(settings)
         self.app.register_blueprint(
-            subscription_routes.blueprint(self.registry, subscriptions=self.subscriptions, key=key, private=private)
+            subscription_routes.blueprint(
+                self.registry, subscriptions=self.subscriptions, key=key, private=settings.sends_to_private
+            )
         )
         self.chat = ChatSockets(
             self._requests(settings),
@@ -258,7 +261,7 @@ class Service:
     def _requests(self, settings: Settings) -> App:
         """Return what answers HTTP requests."""
         most, routes = settings.limits.max_body_bytes, cast("App", self.app.asgi_app)  # Quart types every event
-        answers = Appends(routes, self.registry, self.admission, self._origins, most)
+        answers = Appends(routes, self.registry, self._checks, most)
         tls = settings.tls_certificate is not None
         return UnreadBodies(Hardened(Cors(answers, self._origins), tls=tls))
 
@@ -297,7 +300,7 @@ class Service:
                 )
             )
         app.register_blueprint(mcp.blueprint(self.registry, host=self._mcp, issuer=settings.jwt_issuer))
-        middleware.install(app, self.registry, self.admission, self._origins)
+        middleware.install(app, self._checks)
 
         @app.while_serving
         async def lifespan() -> AsyncGenerator[None, None]:

@@ -16,9 +16,8 @@ from typing import Any
 from crdt_sessions.errors import CrdtSessionsError
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.streams import Append
-from crdt_sessions_server.asgi import App, Receive, Scope, Send, http_token
-from crdt_sessions_server.auth import Admission, Principal
-from crdt_sessions_server.auth.permissions import ROUTES
+from crdt_sessions_server.asgi import App, Receive, Scope, Send
+from crdt_sessions_server.auth import Principal
 from crdt_sessions_server.gateways.durable_streams.headers import (
     CROSS_ORIGIN,
     Header,
@@ -30,7 +29,7 @@ from crdt_sessions_server.gateways.durable_streams.headers import (
     says_closed,
 )
 from crdt_sessions_server.gateways.durable_streams.paths import RESERVED_FIRST, entered
-from crdt_sessions_server.http.origins import Origins
+from crdt_sessions_server.http.request_checks import RequestChecks
 
 ENDPOINT = "durable-streams.append_stream"
 _PATH = re.compile(r"/v1/streams?/([A-Za-z0-9_~.-]+(?:/[A-Za-z0-9_~.-]+)*)")
@@ -69,18 +68,14 @@ class Appends:
     Args:
         app: what answers everything else.
         registry: the sessions, and the streams beside them.
-        admission: admits principals.
-        origins: which web pages may use the service.
+        checks: those that requests pass on their way to a route, too.
         max_body_bytes: larger bodies are not ordinary.
     """
 
-    def __init__(
-        self, app: App, registry: SessionRegistry, admission: Admission, origins: Origins, max_body_bytes: int
-    ) -> None:
+    def __init__(self, app: App, registry: SessionRegistry, checks: RequestChecks, max_body_bytes: int) -> None:
         self._app = app
         self._registry = registry
-        self._admission = admission
-        self._origins = origins
+        self._checks = checks
         self._most = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,13 +111,10 @@ class Appends:
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _admitted(self, scope: Scope) -> Principal:
-        """Return who appends, if they may; the checks of ``http/middleware.py``, of a route that names no session."""
-        self._origins.check(scope)
-        self._registry.capacity.check_lag()
-        needs = ROUTES[ENDPOINT]
-        principal = (await self._admission.admit(scope, http_token(scope), None, needs)).principal
-        self._admission.count_request(principal, needs)
-        return principal
+        admitted = await self._checks.admit(scope, ENDPOINT)
+        assert admitted is not None, "this route is not public"
+        self._checks.count(admitted, ENDPOINT)
+        return admitted.principal
 
 
 def _plain_path(scope: Scope) -> str | None:
