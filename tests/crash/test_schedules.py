@@ -10,14 +10,16 @@ from crdt_sessions import connect
 from tests.agents import working
 from tests.processes import PATIENCE, Server, attempts
 
+FLAGS = ("--lease-s", "2", "--gone-grace-s", "0.3", "--default-agent", "", "--idle-unload-s", "0")
+
 
 @pytest.fixture
-def server(tmp_path):
-    process = Server(
-        tmp_path / "s.db", "--lease-s", "2", "--gone-grace-s", "0.3", "--default-agent", "", "--idle-unload-s", "0"
-    )
-    yield process
-    process.close()
+def servers(tmp_path):
+    """The service, and after it those that were started in its place: the last one runs."""
+    started = [Server(tmp_path / "s.db", *FLAGS)]
+    yield started
+    for server in started:
+        server.close()
 
 
 def fired(http, schedule):
@@ -26,7 +28,9 @@ def fired(http, schedule):
     return {int(run["request"]["messageId"].rpartition("@")[2]): run for run in asked}, len(asked)
 
 
-async def test_each_time_is_asked_for_once_however_often_the_service_dies(server):
+async def test_each_time_is_asked_for_once_however_often_the_service_dies(servers):
+    (server,) = servers
+
     async def answer(run):
         await run.out.write("Fine.")
 
@@ -39,7 +43,7 @@ async def test_each_time_is_asked_for_once_however_often_the_service_dies(server
             await asyncio.sleep(rng.uniform(0.4, 1.6))
             await asyncio.to_thread(server.kill)
             await asyncio.sleep(rng.uniform(0, 1.5))
-            server = await asyncio.to_thread(server.again)
+            servers.append(server := await asyncio.to_thread(server.again))
         with server.http() as http:
             for _ in attempts():
                 times, count = fired(http, schedule)

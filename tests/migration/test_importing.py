@@ -114,6 +114,16 @@ def test_what_cannot_be_taken_whole_is_named(tmp_path):
     assert texts == {"whole": "a", "torn": "", "gap": "a"}
 
 
+def test_an_import_that_takes_nothing_leaves_no_database(tmp_path):
+    source, database = written(tmp_path / "source", {"bad": b"\x01\x02", "empty": b"\x00\x00"}), tmp_path / "s.db"
+    status, said = bring(source, "--database", database)
+    assert (status, "nothing was brought over" in said) == (1, True), said
+    assert not list(tmp_path.glob("s.db*[!k]")), "but for the lock"
+    kept(database)
+    bring(source, "--database", database)
+    assert database.exists(), "one that was there stays"
+
+
 def test_a_run_that_was_killed_is_gone_on_with(tmp_path):
     texts = {f"doc-{n}": f"text {n}" for n in range(6)}
     source = written(tmp_path / "source", {name: document(text).get_update() for name, text in texts.items()})

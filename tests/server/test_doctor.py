@@ -6,13 +6,20 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from crdt_sessions import Past, connect
+from crdt_sessions.errors import StorageError
+from crdt_sessions.storage.sqlite.backup import back_up
 from crdt_sessions.storage.sqlite.migrations import STEPS
+from crdt_sessions_server.ops.doctor import examine
 from tests.processes import PATIENCE, Server, command
 
+NOBODY = 65534
 FLAGS = ("--default-agent", "")
 
 
@@ -180,6 +187,35 @@ def test_a_file_that_is_no_database_is_reported(tmp_path):
     ):
         status, report = doctor(tmp_path / name)
         assert (status, said in report) == (2, True), report
+
+
+@contextmanager
+def read_only(folder):
+    """Let this process read a folder and not write to it, whoever runs it."""
+    folder.chmod(0o555)
+    user = os.geteuid()
+    os.seteuid(user or NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o755)
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_and_what_to_do(path):
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        os.chmod(shutil.copy(path, folder / "s.db"), 0o644)
+        copy = folder.parent / f"{folder.name}.copy"
+        with read_only(folder):
+            for look in (lambda: examine(folder / "s.db", print), lambda: back_up(folder / "s.db", copy)):
+                with pytest.raises(
+                    StorageError, match=f"the folder {folder} cannot be written to.*to another folder"
+                ):
+                    look()
+        (folder / "s.db").chmod(0)
+        with read_only(folder), pytest.raises(StorageError, match="may not be read by this user"):
+            examine(folder / "s.db", print)
 
 
 def test_nothing_is_overwritten(path):

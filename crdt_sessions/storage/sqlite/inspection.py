@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -52,7 +53,8 @@ class Inspection:
                 undo.callback(self._connection.close)
                 self.version = schema_version(self._connection, self.path)
             except sqlite3.Error as error:
-                raise StorageError(f"{self.path} cannot be read as a SQLite database: {error}") from error
+                why = _not_opened(self.path, error) or f"it cannot be read as a SQLite database: {error}"
+                raise StorageError(f"{self.path}: {why}") from error
             if self.version == 0:
                 raise StorageError(f"{self.path} is not a database of sessions: it is empty")
             undo.pop_all()
@@ -140,3 +142,25 @@ class Inspection:
             problems.append(f"runs cannot be read: {error}")
             return Entries()
         return Entries(records.runs(runs), records.writers(writers))
+
+
+def _not_opened(path: Path, error: sqlite3.Error) -> str | None:
+    """Return what of the file or its folder keeps SQLite from opening a database, and what to do; None if nothing.
+
+    SQLite reads there only if it is told that the file never changes, but a service elsewhere may write to it.
+    """
+    if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+        return None
+    if not _may(path, os.R_OK):
+        return "it may not be read by this user; run this as the user of the service"
+    folder = path.resolve().parent
+    if not _may(folder, os.W_OK):
+        return (
+            f"the folder {folder} cannot be written to, where SQLite keeps files of its own while it reads; copy the"
+            f" file, and {path.name}-wal if it is there, to another folder, and name that copy"
+        )
+    return None
+
+
+def _may(path: Path, what: int) -> bool:
+    return os.access(path, what, effective_ids=os.access in os.supports_effective_ids)

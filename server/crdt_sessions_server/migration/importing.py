@@ -39,8 +39,8 @@ class Importer:
     merge: bool = False
     trial: bool = False
 
-    async def run(self, source: Source, progress: Progress) -> Report:
-        """Bring all of a source's documents over; return what became of each.
+    async def run(self, source: Source, report: Report, progress: Progress) -> None:
+        """Bring all of a source's documents over; *report* is told what became of each.
 
         What is there already is known by its content, so a run that broke off, or a source in which people went on
         writing, is brought over by running again.
@@ -48,11 +48,10 @@ class Importer:
         Raises:
             StorageError: the source as a whole cannot be read, or the store failed.
         """
-        report, names = Report(self.trial), source.names()
+        names = source.names()
         for done, name in enumerate(names, start=1):
             report.lines.append(await self._bring(source, name))
             progress("documents", done, len(names))
-        return report
 
     async def _bring(self, source: Source, name: str) -> Line:
         updates: list[bytes] = []

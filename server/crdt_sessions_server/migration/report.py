@@ -69,6 +69,11 @@ class Report:
         """Whether everything was taken."""
         return not any(line.outcome in (Outcome.INCOMPLETE, Outcome.FAILED) for line in self.lines)
 
+    @property
+    def took(self) -> bool:
+        """Whether there is a session of any of it now."""
+        return not all(line.outcome in (Outcome.EMPTY, Outcome.FAILED) for line in self.lines)
+
     def tell(self, say: Say) -> None:
         """Say how many became what, and name those that were not taken whole."""
         for line in self.lines:
