@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 
-from crdt_sessions import Agent, AgentRun, connect
+from crdt_sessions import Agent, AgentRun, CrdtSessionsError, connect
 
 PRICE = 120
 
@@ -59,9 +60,12 @@ if __name__ == "__main__":
     parser.add_argument("--name", default="booker")
     parser.add_argument("--once", action="store_true", help="ask, approve, print the answer and end")
     options = parser.parse_args()
-    if options.once:
-        asyncio.run(once(options.url))
-    else:
-        agent = Agent(options.url, name=options.name)
-        agent.on_run(answer)
-        agent.run()
+    try:
+        if options.once:
+            asyncio.run(once(options.url))
+        else:
+            agent = Agent(options.url, name=options.name)
+            agent.on_run(answer)
+            agent.run()
+    except CrdtSessionsError as error:
+        sys.exit(f"approval.py: {error}")

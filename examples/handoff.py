@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 
-from crdt_sessions import Agent, AgentRun, connect
+from crdt_sessions import Agent, AgentRun, CrdtSessionsError, connect
 
 
 async def write(run: AgentRun) -> None:
@@ -46,4 +47,9 @@ if __name__ == "__main__":
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--once", action="store_true", help="ask, print the answer and end")
     options = parser.parse_args()
-    asyncio.run(main(options.url, once=options.once))
+    refused = None
+    try:
+        asyncio.run(main(options.url, once=options.once))
+    except* CrdtSessionsError as errors:  # of each agent that the service refused
+        refused = f"handoff.py: {errors.exceptions[0]}"
+    sys.exit(refused)

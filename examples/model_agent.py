@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 import openai
 
-from crdt_sessions import Agent, AgentRun, bridges
+from crdt_sessions import Agent, AgentRun, CrdtSessionsError, bridges
 
 
 async def model_for(question: str, client: openai.AsyncOpenAI) -> str:
@@ -66,4 +67,7 @@ if __name__ == "__main__":
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--name", default="assistant")
     options = parser.parse_args()
-    make_agent(options.url, name=options.name, token=os.environ.get("CRDT_SESSIONS_TOKEN")).run()
+    try:
+        make_agent(options.url, name=options.name, token=os.environ.get("CRDT_SESSIONS_TOKEN")).run()
+    except CrdtSessionsError as error:
+        sys.exit(f"model_agent.py: {error}")

@@ -14,11 +14,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
 
-from crdt_sessions import Agent, AgentRun, SessionPeer, connect
+from crdt_sessions import Agent, AgentRun, CrdtSessionsError, SessionPeer, connect
 from crdt_sessions.model import MessageHead, SessionView, answer_to
 
 TRANSCRIPT = Path(__file__).parent / "recordings/voice/weekend.json"
@@ -126,4 +127,7 @@ if __name__ == "__main__":
     parser.add_argument("--speed", type=float, default=1.0, help="how much faster than life")
     parser.add_argument("--once", action="store_true", help="accepted for symmetry: it always ends by itself")
     options = parser.parse_args()
-    asyncio.run(once(options.url, options.speed))
+    try:
+        asyncio.run(once(options.url, options.speed))
+    except CrdtSessionsError as error:
+        sys.exit(f"voice_to_text.py: {error}")

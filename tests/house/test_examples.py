@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.processes import PATIENCE, ROOT, Process
+from tests.processes import PATIENCE, ROOT, Process, python
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,13 @@ def test_an_example_does_what_it_says(own_server, example, flags, said):
             process.wait_for(r"Ann \[voice\]: Plan my weekend in Oslo, please\. It may rain on Saturday\.")
     finally:
         process.close()
+
+
+@pytest.mark.parametrize("example", ["approval", "handoff", "model_agent", "terminal_peer", "voice_to_text"])
+def test_an_error_that_is_to_be_expected_is_said_in_a_line(example):
+    done = python(ROOT / "examples" / f"{example}.py", "--url", "ftp://nowhere")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
+    assert done.stderr.startswith(f"{example}.py: 'ftp://nowhere' is not the URL of a service")
 
 
 def test_the_serverless_example_starts_its_own_service():
