@@ -15,13 +15,12 @@ from typing import Any, TypeVar
 
 from pycrdt import Text
 
-from crdt_sessions.errors import CrdtSessionsError, StoreUnavailable, UpdateError
-from crdt_sessions.ids import ClientId, Millis, PeerId, Seq, SessionId
+from crdt_sessions.errors import CrdtSessionsError, StoreUnavailable
+from crdt_sessions.ids import Millis, PeerId, Seq, SessionId
 from crdt_sessions.limits import Limits, RunRules, Timing
-from crdt_sessions.model import ROOT_NAMES, Pairs, SessionDoc, SessionView, extent_of, fold, seed, settled_meta, split
+from crdt_sessions.model import ROOT_NAMES, SessionDoc, SessionView, extent_of, fold, seed, settled_meta
 from crdt_sessions.sync import (
     ALL,
-    TRUSTED,
     Actor,
     Answered,
     Asleep,
@@ -30,27 +29,24 @@ from crdt_sessions.sync import (
     Committed,
     Effect,
     Event,
-    Harmless,
     PeerJoined,
     PeerLeft,
     Persist,
     Ready,
     Records,
-    Refused,
     Replica,
     Rights,
     RunSteward,
     SessionEngine,
     StoreChanged,
     Tick,
-    Tried,
     Try,
     Unreadable,
     UpdateBrought,
-    Verdict,
     Violation,
     received,
 )
+from crdt_sessions.testing.sandbox import SimSandbox
 from crdt_sessions.wire import YWebSocket
 
 Result = TypeVar("Result")
@@ -113,15 +109,11 @@ class SimNetwork:
         """What was told not to be of layout 1."""
         self.unwritten: list[Persist] = []
         """What was handed to the disk and is not committed."""
-        self.trial: tuple[Try, Verdict] | None = None
-        """What is being tried in the sandbox, and what it is going to say."""
-        self.verdicts: dict[bytes, Verdict] = {}
-        """What it says of certain updates, whatever it makes of them."""
-        self.tried: list[bytes] = []
-        """All that was to be tried."""
+        self.sandbox = SimSandbox()
+        """What updates are tried in, and what was."""
         self.answers: dict[CallId, Answered] = {}
         """What became of what was brought by another way than a peer's."""
-        self._sandbox = sandbox
+        self._tries = sandbox
         self._fails = False
         self._disk: SessionDoc | None = None
         self._asleep: Asleep | None = None
@@ -226,11 +218,10 @@ class SimNetwork:
 
     def answer(self) -> bool:
         """Let the sandbox say what became of what it was given; tell whether there was something."""
-        if self.trial is None:
-            return False
-        (trial, verdict), self.trial = self.trial, None
-        self._handle(Tried(trial.trial, verdict))
-        return True
+        tried = self.sandbox.end()
+        if tried is not None:
+            self._handle(tried)
+        return tried is not None
 
     def bring(self, update: bytes, actor: Actor | None = None) -> CallId:
         """Bring an update by another way than a peer's; :attr:`answers` says what became of it."""
@@ -259,7 +250,7 @@ class SimNetwork:
         """Let the session sleep, if it may; tell whether it does. What it needs to be awake for wakes it up."""
         if self._awake is None:
             return True
-        if self.unwritten or self.trial is not None or not self._awake.may_sleep(self.now):
+        if self.unwritten or self.sandbox.trial is not None or not self._awake.may_sleep(self.now):
             return False
         self._asleep = self._awake.sleep()
         self._awake.document.close()
@@ -285,7 +276,7 @@ class SimNetwork:
     def crash(self) -> None:
         """Kill the server: memory and whatever is not committed are gone. It starts again from its rows."""
         self.unwritten = []
-        self.trial, self._fails = None, False
+        self.sandbox.trial, self._fails = None, False
         for name in self.peers:
             self._cut(name)
         if self._awake is not None:
@@ -320,7 +311,7 @@ class SimNetwork:
             self.commit()
             for peer in self.peers.values():
                 self._pump(peer)
-            moved = bool(self.unwritten) or self.trial is not None
+            moved = bool(self.unwritten) or self.sandbox.trial is not None
             for name in self.peers:
                 for up in (True, False):
                     while self.deliver(name, up=up):
@@ -414,13 +405,10 @@ class SimNetwork:
             self.answers[effect.call] = effect
 
     def _try(self, engine: SessionEngine, trial: Try) -> None:
-        self.tried.append(trial.update)
-        if self._sandbox:
-            known = self.verdicts.get(trial.update)
-            self.trial = (trial, known if known is not None else _judge(engine.document, trial))
+        if self._tries:
+            self.sandbox.begin(engine.document, trial)
         else:
-            verdict = self.verdicts.get(trial.update, TRUSTED)
-            self._perform(engine, engine.handle(Tried(trial.trial, verdict), self.now))
+            self._perform(engine, engine.handle(self.sandbox.trusted(trial), self.now))
 
     def _close(self, effect: ClosePeer) -> None:
         for name, peer in self.peers.items():
@@ -440,30 +428,6 @@ class SimNetwork:
     def _pump(self, peer: SimPeer) -> None:
         if peer.connection is not None:
             peer.uplink.extend(peer.replica.take(self.now))
-
-
-def _judge(document: SessionDoc, trial: Try) -> Verdict:
-    """Say what the library makes of an update, as the sandbox does, but for what nobody survives."""
-    mirror = SessionDoc(3)
-    try:
-        mirror.apply(document.encode())
-        if not trial.apply:
-            return Harmless(None, mirror.contains(trial.update), ())
-        known = extent_of(mirror.doc).clocks
-        now, _, later = split(trial.update, known)
-        held = later is None and mirror.contains(now)
-        before, now = ((), now) if held else Pairs(mirror).mended(now)
-        for each in before:
-            mirror.apply(each)
-        known = extent_of(mirror.doc).clocks
-        delta = mirror.apply(now)
-        after = extent_of(mirror.doc).clocks
-        authors = tuple(ClientId(client) for client, clock in after.items() if clock != known.get(client, 0))
-        return Harmless(delta, held, authors, later, tuple(before))
-    except UpdateError as error:
-        return Refused(error)
-    finally:
-        mirror.close()
 
 
 def content(document: SessionDoc) -> dict[str, Any]:

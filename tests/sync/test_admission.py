@@ -295,7 +295,7 @@ def network():
 
 def test_what_the_server_writes_during_a_trial_is_there_afterwards(network):
     network.edit("ann", lambda view: view.set_title("ann's"))
-    while network.trial is None:
+    while network.sandbox.trial is None:
         network.deliver("ann", up=True)
     _, effects = network.engine.edit(lambda view: view.state.__setitem__("made", 1), network.now)
     network._perform(network.engine, effects)
@@ -308,7 +308,7 @@ def test_what_the_server_writes_during_a_trial_is_there_afterwards(network):
 
 def test_a_crash_during_a_trial_loses_nothing(network):
     network.edit("ann", lambda view: view.set_title("ann's"))
-    while network.trial is None:
+    while network.sandbox.trial is None:
         network.deliver("ann", up=True)
     network.crash()
     assert network.engine.view.meta.title is None
@@ -319,10 +319,10 @@ def test_a_crash_during_a_trial_loses_nothing(network):
 
 def test_a_trial_is_not_ended_by_passing_time(network):
     network.edit("ann", lambda view: view.set_title("ann's"))
-    while network.trial is None:
+    while network.sandbox.trial is None:
         network.deliver("ann", up=True)
     network.pass_time(60)
     network.drop("bob")
-    assert network.trial is not None
+    assert network.sandbox.trial is not None
     network.run_until_quiet()
     assert network.engine.view.meta.title == "ann's"

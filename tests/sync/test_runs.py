@@ -487,7 +487,7 @@ def test_a_run_ends_once(held):
 
 def test_nothing_of_a_question_and_its_answer_is_tried_elsewhere_until_the_end(world):
     """What is tried costs milliseconds (docs/design/performance-notes.md)."""
-    tried = world.network.tried
+    tried = world.network.sandbox.tried
     tried.clear()
     world.post()
     world.ask()
