@@ -22,7 +22,7 @@ from quart_schema.validation import (
     QUART_SCHEMA_REQUEST_ATTRIBUTE,
     QUART_SCHEMA_RESPONSE_ATTRIBUTE,
 )
-from werkzeug.routing import IntegerConverter, Rule
+from werkzeug.routing import Rule
 
 from crdt_sessions import errors
 from crdt_sessions_server.auth.permissions import PUBLIC, ROUTES
@@ -243,8 +243,8 @@ def _path(rule: Rule) -> str:
 
 
 def _path_parameters(rule: Rule) -> Iterator[Json]:
-    for name in re.findall(r"<(?:[^:<>]+:)?(\w+)>", rule.rule):
-        number = isinstance(rule._converters.get(name), IntegerConverter)
+    for converter, name in re.findall(r"<(?:([^:<>]+):)?(\w+)>", rule.rule):
+        number = converter.partition("(")[0] == "int"
         yield {
             "name": name,
             "in": "path",
