@@ -1,8 +1,9 @@
 """Subscriptions of a process: they are kept as streams that have a state, and their workers are woken.
 
-What is decided stands in :mod:`crdt_sessions.streams.subscriptions`. Here it is stored, in one transaction each, and
-done: a webhook is posted, or a line appended to the stream that workers read. All of it is found again in the store,
-so whoever goes on after a crash, or another process that shares the store, does what is left.
+What is decided stands in :mod:`crdt_sessions.streams.subscriptions`, how it is stored beside this, in
+``subscription_store``. Here it is done: a webhook is posted, or a line appended to the stream that workers read. All
+of it is found again in the store, so whoever goes on after a crash, or another process that shares the store, does
+what is left.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence, Set
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,24 +25,20 @@ from crdt_sessions.errors import (
 )
 from crdt_sessions.runtime.streams import Streams
 from crdt_sessions.runtime.subscription_news import Key, News
+from crdt_sessions.runtime.subscription_store import PREFIX, TYPE, SubscriptionStore, read_back
 from crdt_sessions.runtime.webhooks import Reply
-from crdt_sessions.storage import Batch, Decide, Stream, StreamChange, StreamFacts, StreamStore
+from crdt_sessions.storage import Batch, Stream, StreamChange, StreamFacts, StreamStore
 from crdt_sessions.streams import subscriptions as rules
 from crdt_sessions.streams.changes import Append
-from crdt_sessions.streams.subscriptions import End, Ends, Subscription, Wanted, Worker
+from crdt_sessions.streams.subscriptions import Ends, Subscription, Wanted, Worker
 
 _log = logging.getLogger("crdt_sessions.subscriptions")
 
 Deliver = Callable[[str, bytes], Awaitable[Reply]]
 """Posts a body to a URL, signed; raises OSError or httpx.HTTPError."""
 
-RESERVED = "__ds"
-"""The first segment of paths that are no streams."""
-_PREFIX = f"{RESERVED}/subscriptions/"
-_TYPE = "application/json"
 _MOST = 1000
 """A tenant has so many subscriptions at the most."""
-_PAGE = 500
 _LOOK_EVERY_S = 5.0
 """Where others write to the store, too, it is looked at so often."""
 _LOOK_ANEW = 12
@@ -80,6 +76,7 @@ class Subscriptions:
         self._shared = shared
         self._rng = rng or random.SystemRandom()
         self._news = News()
+        self._kept = SubscriptionStore(store, clock, self._news)
         self._telling: dict[Key, asyncio.Task[None]] = {}
         streams.on_change = self._news.note
 
@@ -105,9 +102,9 @@ class Subscriptions:
             raise TooMany(what="subscriptions of a tenant", limit=_MOST)
         now = self._clock.now()
         new = Subscription(id, wanted, self._name("s"), url, now)
-        ends = await self._ends(tenant, wanted.streams)
+        ends = await self._kept.ends(tenant, wanted.streams)
         if wanted.pattern is not None:
-            ends |= await self._meant(tenant, new)
+            ends |= await self._kept.meant(tenant, new)
         new = rules.backfilled(rules.followed(new, wanted.streams, ends), ends)
         made: list[tuple[Subscription, bool]] = []
 
@@ -115,18 +112,20 @@ class Subscriptions:
             if facts.stream is None:
                 made.append((new, True))
                 state = rules.spelled_out(new)
-                return StreamChange(Stream(tenant, _PREFIX + id, _TYPE, owner, now, now, state=state))
-            found = _of(facts.stream)
+                return StreamChange(Stream(tenant, PREFIX + id, TYPE, owner, now, now, state=state))
+            found = read_back(facts.stream)
             if found.wanted != wanted:
                 raise SubscriptionExists(subscription=id)
             made.append((found, False))
             return None
 
-        await self._store.alter_stream(tenant, _PREFIX + id, decide, now=now)
+        await self._store.alter_stream(tenant, PREFIX + id, decide, now=now)
         found, is_new = made[-1]
         self._news.remember((tenant, id), found)
         if is_new:  # what was written meanwhile was not seen
-            self._news.note_of((tenant, id), await self._meant(tenant, found) if wanted.pattern is not None else ())
+            self._news.note_of(
+                (tenant, id), await self._kept.meant(tenant, found) if wanted.pattern is not None else ()
+            )
         return found, is_new
 
     async def get(self, tenant: str, id: str) -> Subscription:
@@ -135,11 +134,7 @@ class Subscriptions:
         Raises:
             SubscriptionNotFound: there is none.
         """
-        found = await self._store.stream(tenant, _PREFIX + id, now=self._clock.now())
-        if found is None:
-            self._news.forget((tenant, id))
-            raise SubscriptionNotFound(subscription=id)
-        return _of(found)
+        return await self._kept.get(tenant, id)
 
     async def delete(self, tenant: str, id: str) -> bool:
         """Delete a subscription; return whether there was one. What its workers say from now on is refused."""
@@ -149,7 +144,7 @@ class Subscriptions:
             there.append(facts.stream is not None)
             return StreamChange(None) if there[-1] else None
 
-        await self._store.alter_stream(tenant, _PREFIX + id, decide, now=self._clock.now())
+        await self._store.alter_stream(tenant, PREFIX + id, decide, now=self._clock.now())
         self._news.forget((tenant, id))
         return there[-1]
 
@@ -160,7 +155,7 @@ class Subscriptions:
             SubscriptionNotFound: there is no such subscription.
             BadStreamRequest: they are too many.
         """
-        await self._alter((tenant, id), lambda found, ends: rules.followed(found, paths, ends), paths)
+        await self._kept.alter((tenant, id), lambda found, ends: rules.followed(found, paths, ends), paths)
 
     async def leave(self, tenant: str, id: str, path: str) -> None:
         """Follow a stream no more by its path.
@@ -168,7 +163,7 @@ class Subscriptions:
         Raises:
             SubscriptionNotFound: there is no such subscription.
         """
-        await self._alter((tenant, id), lambda found, ends: rules.left(found, path))
+        await self._kept.alter((tenant, id), lambda found, ends: rules.left(found, path))
 
     async def claim(self, tenant: str, id: str, worker: str) -> tuple[Subscription, list[dict[str, Any]]]:
         """Give a worker its turn; return the subscription, and what it is told of the streams.
@@ -185,7 +180,7 @@ class Subscriptions:
             told[:] = after.told(ends)
             return after
 
-        return await self._alter((tenant, id), change, self._news.at((tenant, id))), told
+        return await self._kept.alter((tenant, id), change, self._news.at((tenant, id))), told
 
     async def ack(
         self,
@@ -218,7 +213,7 @@ class Subscriptions:
             after = rules.acked(found, acks, ends, now, done=done)
             return rules.stepped(after, ends, now, wake) if done else after
 
-        after = await self._alter((tenant, id), change, self._news.at((tenant, id)))
+        after = await self._kept.alter((tenant, id), change, self._news.at((tenant, id)))
         return done and after.wake == wake
 
     async def release(self, tenant: str, id: str, worker: Worker) -> None:
@@ -234,7 +229,7 @@ class Subscriptions:
             rules.check_worker(found, worker)
             return rules.stepped(rules.released(found), ends, self._clock.now(), wake)
 
-        await self._alter((tenant, id), change)
+        await self._kept.alter((tenant, id), change)
 
     # -- what is to be done --------------------------------------------------------------------------------------
 
@@ -261,21 +256,13 @@ class Subscriptions:
 
     async def _look(self, *, anew: bool) -> None:
         """Read all subscriptions of the store; *anew*, or those not known yet, with the streams that they mean."""
-        found = {(stream.tenant, id): _of(stream) async for id, stream in self._stored()}
+        found = {key: each async for key, each in self._kept.all()}
         for key in [key for key in self._news if key not in found]:
             self._news.forget(key)
         for key, subscription in found.items():
             unseen = subscription.wanted.pattern is not None and (anew or key not in self._news)
             self._news.remember(key, subscription)
-            self._news.note_of(key, await self._meant(key[0], subscription) if unseen else ())
-
-    async def _stored(self) -> AsyncIterator[tuple[str, Stream]]:
-        after = 0
-        while page := await self._store.stream_states(after=after, limit=_PAGE):
-            for stream in page:
-                if stream.path.startswith(_PREFIX):
-                    yield stream.path.removeprefix(_PREFIX), stream
-            after = page[-1].id
+            self._news.note_of(key, await self._kept.meant(key[0], subscription) if unseen else ())
 
     async def _step(self) -> None:
         """Do what is due."""
@@ -283,7 +270,7 @@ class Subscriptions:
         for key in self._news.due(now, self._telling):
             seen = dict(self._news.at(key))
             try:
-                found = await self._alter(key, partial(rules.stepped, now=now, wake=self._name("w")), seen)
+                found = await self._kept.alter(key, partial(rules.stepped, now=now, wake=self._name("w")), seen)
             except SubscriptionNotFound:
                 continue
             self._news.looked_at(key, seen)
@@ -315,7 +302,7 @@ class Subscriptions:
                 await self._post(key, wake, subscription.wanted.webhook)
             else:
                 await self._announce(key, subscription)
-                await self._alter(key, lambda found, ends: rules.told_of(found, wake))
+                await self._kept.alter(key, lambda found, ends: rules.told_of(found, wake))
         except SubscriptionNotFound:
             return  # it was deleted meanwhile
         except (OSError, httpx.HTTPError, httpx.InvalidURL, CrdtSessionsError) as error:
@@ -323,7 +310,7 @@ class Subscriptions:
             jitter = self._rng.uniform(0.8, 1.2)
             now = self._clock.now()
             try:
-                await self._alter(key, lambda found, ends: rules.failed(found, wake, now, jitter))
+                await self._kept.alter(key, lambda found, ends: rules.failed(found, wake, now, jitter))
             except CrdtSessionsError as again:
                 _log.error("that cannot be noted: %s", again)  # its turn will be over, and then it is tried again
 
@@ -336,9 +323,9 @@ class Subscriptions:
             "generation": subscription.generation,
             "ts": self._clock.now(),
         }
-        batch = Batch(f"{_PREFIX}{subscription.id}/{subscription.origin}", subscription.generation, 0)
+        batch = Batch(f"{PREFIX}{subscription.id}/{subscription.origin}", subscription.generation, 0)
         stream = subscription.wanted.wake_stream or ""
-        await self._streams.append(key[0], stream, Append(json.dumps(event).encode(), _TYPE, batch=batch))
+        await self._streams.append(key[0], stream, Append(json.dumps(event).encode(), TYPE, batch=batch))
 
     async def _post(self, key: Key, wake: str, url: str) -> None:
         told: list[dict[str, Any]] = []
@@ -350,7 +337,7 @@ class Subscriptions:
             told[:], ours[:] = found.told(ends), [after is not found]
             return after
 
-        found = await self._alter(key, change)
+        found = await self._kept.alter(key, change)
         if not ours[-1]:
             return  # another process tells of it, or it is over
         reply = await self._deliver(url, json.dumps(_body(found, key[0], told)).encode())
@@ -364,50 +351,7 @@ class Subscriptions:
                 after = rules.stepped(rules.finished(after, wake), ends, self._clock.now(), again)
             return after
 
-        await self._alter(key, heard, self._news.at(key))
-
-    # -- the store -----------------------------------------------------------------------------------------------
-
-    async def _alter(
-        self, key: Key, change: Callable[[Subscription, Ends], Subscription], paths: Iterable[str] = ()
-    ) -> Subscription:
-        """Change a subscription; return it once that is durable.
-
-        Args:
-            key: which one.
-            change: is called with it, and with where the streams end that it follows, and those at *paths*.
-            paths: of streams that it may not follow yet.
-
-        Raises:
-            SubscriptionNotFound: there is none.
-        """
-        tenant, id = key
-        extra = set(paths)
-        done: list[Subscription] = []
-        while not done:
-            found = await self.get(tenant, id)
-            ends = await self._ends(tenant, {*found.links, *extra})
-            decide = _deciding(id, found.links.keys(), change, ends, done)
-            await self._store.alter_stream(tenant, _PREFIX + id, decide, now=self._clock.now())
-        self._news.remember(key, done[0])
-        return done[0]
-
-    async def _ends(self, tenant: str, paths: Iterable[str]) -> dict[str, End]:
-        found = await self._store.streams_at(tenant, sorted(paths), now=self._clock.now())
-        return {stream.path: End(stream.id, stream.tail) for stream in found}
-
-    async def _meant(self, tenant: str, subscription: Subscription) -> dict[str, End]:
-        """Return the streams there are that the subscription's pattern means."""
-        found: dict[str, End] = {}
-        after = ""
-        while page := await self._store.streams(tenant, after=after, limit=_PAGE, now=self._clock.now()):
-            found |= {
-                stream.path: End(stream.id, stream.tail)
-                for stream in page
-                if stream.state is None and subscription.wanted.means(stream.path)
-            }
-            after = page[-1].path
-        return found
+        await self._kept.alter(key, heard, self._news.at(key))
 
     def _name(self, kind: str) -> str:
         return f"{kind}_{self._rng.getrandbits(128):032x}"
@@ -426,33 +370,6 @@ class Subscriptions:
         """Wait until something has changed since it was *seen*, or for so long."""
         changed = self._news.changed
         await changed.wait_within(lambda: changed.count != seen, self._clock.sleep(seconds))
-
-
-def _of(stream: Stream) -> Subscription:
-    return rules.read_back(stream.state or "")
-
-
-def _deciding(
-    id: str,
-    known: Set[str],
-    change: Callable[[Subscription, Ends], Subscription],
-    ends: Ends,
-    done: list[Subscription],
-) -> Decide:
-    """Return what changes a subscription, and puts it into *done*; not if it follows others than those *known*."""
-
-    def decide(facts: StreamFacts) -> StreamChange | None:
-        if facts.stream is None:
-            raise SubscriptionNotFound(subscription=id)
-        before = _of(facts.stream)
-        done.clear()
-        if not before.links.keys() <= known:
-            return None
-        after = change(before, ends)
-        done.append(after)
-        return None if after == before else StreamChange(replace(facts.stream, state=rules.spelled_out(after)))
-
-    return decide
 
 
 def worker_token(tenant: str, subscription: Subscription) -> str:

@@ -7,7 +7,7 @@ import re
 from quart import request
 
 from crdt_sessions.errors import AccessDenied, BadStreamRequest
-from crdt_sessions.runtime.subscriptions import RESERVED
+from crdt_sessions.runtime.subscription_store import RESERVED
 from crdt_sessions_server.auth import Principal
 
 NAME = re.compile(r"[^\u0000-\u001F\u007F-\u009F\ud800-\udfff]{1,200}")
