@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from crdt_sessions.client.service import ServiceClient
 from crdt_sessions.errors import NoService, NotFound, RequestRefused, ServiceUnreachable
-from crdt_sessions.model import Message, Run, ToolPart
+from crdt_sessions.model import Message, Run
 
 Json = dict[str, Any]
 
@@ -68,14 +68,6 @@ class Api:
             if each["id"] == id:
                 return Message.model_validate(each)
         raise NotFound(what="message", id=id)
-
-    async def waiting_calls(self, session: str, run: Run) -> list[ToolPart]:
-        """Return the tool calls of a run that wait for people."""
-        wanted = {each.tool_call_id for each in run.pending or ()}
-        if not wanted or run.output is None:
-            return []
-        parts = (await self.message(session, run.output)).parts
-        return [part for part in parts if isinstance(part, ToolPart) and part.tool_call_id in wanted]
 
     async def events(self, session: str, kinds: str | None = None) -> AsyncGenerator[list[Json], None]:
         """Yield what there is, and then what happens; an empty list after a while in which nothing did."""
