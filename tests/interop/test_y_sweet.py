@@ -46,10 +46,9 @@ def test_edits_live_late_and_offline_arrive_and_are_shown_as_saved(clients, js):
     js("insert", peer="a", index=0, text="Grüße 😀")
     clients.draft("b", "Grüße 😀")
     js.until(lambda states: {s["name"] for _, s in states} == {"a", "b"}, command="present", peer="a")
-    js("disconnect", peer="b")
-    js("insert", peer="b", index=0, text="offline ")
-    js("insert", peer="a", index=8, text=" online")
-    assert js("sweetness", peer="b")["unsaved"]
+    assert js("sweetOffline", peer="b", edits=[["b", 0, "offline "], ["a", 8, " online"]]), (
+        "it is not shown as unsaved"
+    )
     js("connect", peer="b")
     for peer in ("a", "b"):
         clients.draft(peer, "offline Grüße 😀 online")

@@ -76,6 +76,12 @@ const commands = {
     const { provider, log } = peers.get(peer)
     return { status: provider.status, unsaved: provider.hasLocalChanges, version: provider.localVersion, acked: provider.ackedVersion, ...log }
   },
+  sweetOffline: ({ peer, edits }) => { // in one turn, since such a client connects again by itself, also when it was disconnected
+    const { provider } = peers.get(peer)
+    provider.disconnect()
+    for (const [writer, index, text] of edits) peers.get(writer).doc.getText('draft').insert(index, text)
+    return provider.hasLocalChanges
+  },
   dropSweet: ({ peer }) => { peers.get(peer).provider.websocket?.terminate() },
   backend: ({ url, method, args }) => new DocumentManager(url)[method](...args.map(each => each?.hex ? Buffer.from(each.hex, 'hex') : each)).then(answer => answer instanceof Uint8Array ? hex(answer) : answer ?? null),
   tokens ({ peer, tokens }) { peers.get(peer).log.tokens = tokens },
