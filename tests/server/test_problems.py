@@ -13,6 +13,7 @@ from crdt_sessions_server.http.problems import OF_ERRORS, TYPES, URN, type_of
 from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
 from tests.processes import PROBLEM
+from tests.profiles import NIGHTLY
 
 JSON = {"Content-Type": "application/json"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -148,7 +149,10 @@ async def told(rule, answer):
 
 @pytest.mark.slow
 async def test_no_route_answers_anything_else_to_nonsense(client):
-    """Every route that is there, with a body that is none, of another kind, or of another form."""
+    """Every route that is there, with a body that is none, of another kind, or of another form.
+
+    Before the nightly profile a route gets each third of the bodies, the next one the ones beside them.
+    """
     asked = 0
     bodies = [
         (b"{", JSON),
@@ -158,11 +162,12 @@ async def test_no_route_answers_anything_else_to_nonsense(client):
         (b"\xff", JSON),
         (b"", {}),
     ]
-    for rule in client.rules:
+    for number, rule in enumerate(client.rules):
+        given = bodies if NIGHTLY else bodies[number % 3 :: 3]
         if rule.endpoint in ("ag-ui.join", "ai-sdk.resume", "tanstack.subscribe", "events.stream_events"):
             continue  # they go on
         for method in rule.methods - {"HEAD", "OPTIONS"}:
-            for data, headers in bodies if method in ("POST", "PUT", "PATCH") else [(None, {})]:
+            for data, headers in given if method in ("POST", "PUT", "PATCH") else [(None, {})]:
                 path = re.sub(r"<int:\w+>", "7", re.sub(r"<(?:\w+:)?name>", "elsewhere", rule.rule))
                 answer = await client(method, re.sub(r"<(?:\w+:)?\w+>", "x", path), data, headers)
                 if answer.status_code < 400:
