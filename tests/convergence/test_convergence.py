@@ -4,7 +4,7 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from crdt_sessions.sync import SessionEngine
+from crdt_sessions.sync import Ready, SessionEngine
 from crdt_sessions.sync.log import Portion
 from crdt_sessions.sync.owed import Owed
 from crdt_sessions.testing import SimNetwork
@@ -44,6 +44,9 @@ def engine_with(owed):
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
             self.owed = owed(self.log, self.roster, self._merger, self.timing)
+
+        def handle(self, event, now):
+            return [*super().handle(event, now), Ready(None)]  # else nobody asks for what is owed too early
 
     return Broken
 
