@@ -7,6 +7,7 @@ from contextlib import closing
 import asyncpg
 import pytest
 
+from crdt_sessions.limits import NO_PAST
 from crdt_sessions.storage import SqliteStore
 from crdt_sessions.storage.postgres import PostgresStore
 from crdt_sessions.storage.postgres.nodes import Lease
@@ -17,22 +18,44 @@ from crdt_sessions.testing.store_contract.changes import all_changes
 from tests.postgres import every_version, shared_server
 
 
-async def test_what_a_process_committed_just_before_it_died_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(changes, "_PAGE", 1)
+async def died(tmp_path):
+    """Write to a database and copy it as a crash leaves it; return its place, and a mark from before the last row."""
     (tmp_path / "left").mkdir()
     async with SqliteStore(tmp_path / "s.db") as store:
         for session in (A, B):
             await store.create(session, b"seed", generation=1, title=None, now=NOW)
+        await store.append(B, rows(2, b"w"), now=NOW)
         _, mark = await all_changes(store, None)
-        await store.append(B, rows(2, b"x"), now=NOW + 5)
-        for file in tmp_path.glob("s.db*"):  # as a crash leaves them
+        await store.append(B, rows(3, b"x"), now=NOW + 5)
+        for file in tmp_path.glob("s.db*"):
             shutil.copy(file, tmp_path / "left" / file.name)
-    async with SqliteStore(tmp_path / "left" / "s.db") as store:
+    return tmp_path / "left" / "s.db", mark
+
+
+@pytest.mark.parametrize("asked", [False, True])
+async def test_what_is_folded_before_its_end_was_told_goes_on(tmp_path, asked):
+    """A process dies within a second of a commit; the next one folds the session before anybody writes."""
+    path, mark = await died(tmp_path)
+    async with SqliteStore(path) as store:
+        assert (await store.load(B)).last_seq == 3
+        await store.replace_with_snapshot(B, rows(3, b"folded")[0], retention=NO_PAST, now=NOW + 6)
+    async with SqliteStore(path) as store:
+        if asked:
+            assert (await all_changes(store, mark))[0] == ["b"]
+            assert (await store.get(B)).updated_at == NOW + 5
+        await store.append(B, rows(4, b"y"), now=NOW + 7)
+        assert (await store.load(B)).last_seq == 4
+
+
+async def test_what_a_process_committed_just_before_it_died_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(changes, "_PAGE", 1)
+    path, mark = await died(tmp_path)
+    async with SqliteStore(path) as store:
         names, mark = await all_changes(store, mark)
         assert names == ["b"]
         assert (await store.get(B)).updated_at == NOW + 5
         assert (await all_changes(store, mark))[0] == []
-        await store.append(B, rows(3, b"y"), now=NOW)
+        await store.append(B, rows(4, b"y"), now=NOW)
 
 
 async def test_sessions_from_before_are_in_the_order_in_which_they_changed(tmp_path):

@@ -15,8 +15,10 @@ from crdt_sessions.storage.stored import SessionRecord
 
 _PAGE = 5000
 _UNTOLD = (
-    "SELECT id, (SELECT max(seq) FROM updates WHERE session = id) AS last, last_seq,"
-    " (SELECT at FROM updates WHERE session = id ORDER BY seq DESC LIMIT 1)"
+    "SELECT id, nullif(max(coalesce((SELECT max(seq) FROM updates WHERE session = id), 0),"
+    " coalesce((SELECT max(seq) FROM snapshots WHERE session = id), 0)), 0) AS last, last_seq,"
+    " coalesce((SELECT at FROM updates WHERE session = id ORDER BY seq DESC LIMIT 1),"
+    " (SELECT at FROM snapshots WHERE session = id ORDER BY seq DESC LIMIT 1))"
     " FROM sessions WHERE id > ? AND deleted_at IS NULL ORDER BY id LIMIT ?"
 )
 _MEMBER = " AND (deleted_at IS NOT NULL OR id IN (SELECT session FROM members WHERE principal = ?))"

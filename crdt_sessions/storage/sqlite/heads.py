@@ -26,9 +26,12 @@ _ADVANCE = (
     " (SELECT key AS place, json_extract(value, '$[0]') AS session, json_extract(value, '$[1]') AS before,"
     " json_extract(value, '$[2]') AS last, json_extract(value, '$[3]') AS at FROM json_each(?)) AS head"
     " WHERE id = head.session AND deleted_at IS NULL AND (head.before IS NULL OR"
-    " head.before = max(last_seq, coalesce((SELECT max(seq) FROM updates WHERE session = id), 0)))"
+    " head.before = max(last_seq, coalesce((SELECT max(seq) FROM updates WHERE session = id), 0),"
+    " coalesce((SELECT max(seq) FROM snapshots WHERE session = id), 0)))"
 )
 """Move the ends of many logs, as far as they are where they should be, or where is null.
+
+A process that died may have told ``sessions`` nothing of its last rows, and the next one has folded them already.
 
 All are put behind the other sessions of their tenants in the order of changes, by the one statement: a trigger would
 be another one for each.
