@@ -268,8 +268,8 @@ async def test_a_node_says_who_is_connected_to_it(nodes, rooms):
     async with httpx.AsyncClient(base_url=nodes.all[0].url, headers=bearer("kim"), trust_env=False) as http:
         assert not await there("kim")
         async with http.stream("GET", f"/v1/sessions/{rooms[0]}/events") as stream:
-            async for _ in stream.aiter_lines():
-                break
+            lines = stream.aiter_lines()  # which is kept: without it the stream would be closed
+            await anext(lines)
             assert await there("kim")
             assert not await there("ann")
     await peers.close()
