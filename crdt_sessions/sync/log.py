@@ -122,10 +122,11 @@ class UpdateLog:
             if cursor >= self.tail or cursor < self.start:
                 return None
             shared = self._after(cursor)
-            if self._shared_bytes > self._max_bytes:  # each reader that lags may stand at a different cursor
+            size = ENTRY_BYTES + _cost(shared[1].frame)
+            if self._shared_bytes + size > self._max_bytes:  # each reader that lags may stand at a different cursor
                 self._share_no_more()
             self._shared[cursor] = shared
-            self._shared_bytes += ENTRY_BYTES + _cost(shared[1].frame)
+            self._shared_bytes += size
         author, portion = shared
         return Portion(portion.cursor, None) if author == reader else portion
 
