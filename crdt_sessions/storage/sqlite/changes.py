@@ -9,14 +9,13 @@ from typing import Any
 from crdt_sessions.ids import Millis, SessionId
 from crdt_sessions.storage.changes import ChangedSession, Changes, SessionChanges, mark_of, numbers_in
 from crdt_sessions.storage.sqlite.database import OfDatabase
-from crdt_sessions.storage.sqlite.heads import advance
+from crdt_sessions.storage.sqlite.heads import WRITTEN, advance
 from crdt_sessions.storage.sqlite.rows import COLUMNS
 from crdt_sessions.storage.stored import SessionRecord
 
 _PAGE = 5000
 _UNTOLD = (
-    "SELECT id, nullif(max(coalesce((SELECT max(seq) FROM updates WHERE session = id), 0),"
-    " coalesce((SELECT max(seq) FROM snapshots WHERE session = id), 0)), 0) AS last, last_seq,"
+    f"SELECT id, {WRITTEN}, last_seq,"
     " coalesce((SELECT at FROM updates WHERE session = id ORDER BY seq DESC LIMIT 1),"
     " (SELECT at FROM snapshots WHERE session = id ORDER BY seq DESC LIMIT 1))"
     " FROM sessions WHERE id > ? AND deleted_at IS NULL ORDER BY id LIMIT ?"
@@ -49,11 +48,7 @@ class SqliteChanges(OfDatabase, SessionChanges):
         after: str | None = ""
         while after is not None:
             page = await self._database.select(_UNTOLD, (after, _PAGE))
-            untold = [
-                (SessionId(id), None, last, Millis(at))
-                for id, last, last_seq, at in page
-                if last is not None and last > last_seq
-            ]
+            untold = [(SessionId(id), None, last, Millis(at)) for id, last, last_seq, at in page if last > last_seq]
             if untold:
                 await self._database.submit(_teller(untold))
             after = page[-1][0] if len(page) == _PAGE else None

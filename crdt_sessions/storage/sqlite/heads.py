@@ -20,18 +20,23 @@ from crdt_sessions.storage.stored import NO_ENTRIES, Entries, Row
 
 ROWS_AT_ONCE = 64
 """How many rows a statement inserts at most; there is one for each number, compiled once."""
+WRITTEN = (
+    "max(coalesce((SELECT max(seq) FROM updates WHERE session = id), 0),"
+    " coalesce((SELECT max(seq) FROM snapshots WHERE session = id), 0))"
+)
+"""SQL for the last row of a session that was stored, whatever ``sessions`` says; 0 if there is none.
+
+A process that died may have told ``sessions`` nothing of its last rows, and the next one has folded them already.
+"""
 _ADVANCE = (
     "UPDATE sessions SET last_seq = head.last, updated_at = head.at, change = 1 + head.place +"
     " (SELECT max(change) FROM sessions AS others WHERE others.tenant = sessions.tenant) FROM"
     " (SELECT key AS place, json_extract(value, '$[0]') AS session, json_extract(value, '$[1]') AS before,"
     " json_extract(value, '$[2]') AS last, json_extract(value, '$[3]') AS at FROM json_each(?)) AS head"
     " WHERE id = head.session AND deleted_at IS NULL AND (head.before IS NULL OR"
-    " head.before = max(last_seq, coalesce((SELECT max(seq) FROM updates WHERE session = id), 0),"
-    " coalesce((SELECT max(seq) FROM snapshots WHERE session = id), 0)))"
+    f" head.before = max(last_seq, {WRITTEN}))"
 )
 """Move the ends of many logs, as far as they are where they should be, or where is null.
-
-A process that died may have told ``sessions`` nothing of its last rows, and the next one has folded them already.
 
 All are put behind the other sessions of their tenants in the order of changes, by the one statement: a trigger would
 be another one for each.
