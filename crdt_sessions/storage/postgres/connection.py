@@ -10,7 +10,6 @@ import asyncpg
 from crdt_sessions.errors import StorageError
 from crdt_sessions.storage.addresses import shown
 from crdt_sessions.storage.postgres.errors import translated
-from crdt_sessions.storage.postgres.schema import quoted
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -79,3 +78,8 @@ async def close(connection: Connection | None) -> None:
 
 
 Values = tuple[Any, ...]
+
+
+def quoted(name: str) -> str:
+    """Return a name as it stands in SQL."""
+    return '"' + name.replace('"', '""') + '"'

@@ -17,9 +17,9 @@ from crdt_sessions.storage.postgres import checks
 from crdt_sessions.storage.postgres.connection import Connection, close
 from crdt_sessions.storage.postgres.errors import translated
 from crdt_sessions.storage.postgres.lane import Append, Lane, Release, nothing
+from crdt_sessions.storage.postgres.migration import migrate
 from crdt_sessions.storage.postgres.nodes import Lease, Nodes
 from crdt_sessions.storage.postgres.readers import Readers
-from crdt_sessions.storage.postgres.schema import migrate
 from crdt_sessions.storage.postgres.servers import Servers
 from crdt_sessions.storage.postgres.statements import fenced
 

@@ -33,8 +33,8 @@ from crdt_sessions.storage.postgres.copying import (
     require_same,
 )
 from crdt_sessions.storage.postgres.errors import translated
+from crdt_sessions.storage.postgres.migration import migrate
 from crdt_sessions.storage.postgres.records import ADDED, USAGE_KEY
-from crdt_sessions.storage.postgres.schema import migrate
 from crdt_sessions.storage.postgres.servers import Servers
 from crdt_sessions.storage.postgres.store import SCHEMA
 from crdt_sessions.storage.sqlite import rows as in_file

@@ -15,7 +15,8 @@ from crdt_sessions.storage.packing import unpack
 from crdt_sessions.storage.postgres import checks, records, rows
 from crdt_sessions.storage.postgres.connection import Connection, close
 from crdt_sessions.storage.postgres.errors import translated
-from crdt_sessions.storage.postgres.schema import OURS, STEPS
+from crdt_sessions.storage.postgres.migration import OURS
+from crdt_sessions.storage.postgres.schema import STEPS
 from crdt_sessions.storage.postgres.servers import Servers
 from crdt_sessions.storage.postgres.store import SCHEMA
 from crdt_sessions.storage.postgres.stream_inspection import inspected_streams
