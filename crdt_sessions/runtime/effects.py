@@ -28,6 +28,7 @@ from crdt_sessions.runtime.connections import Awake, Connections
 from crdt_sessions.runtime.health import StoreHealth
 from crdt_sessions.runtime.journal import Journal, Write
 from crdt_sessions.runtime.notices import Notices
+from crdt_sessions.runtime.quiet import Quiet
 from crdt_sessions.runtime.sandbox import Sandbox
 from crdt_sessions.runtime.shadow import ShadowDocument
 from crdt_sessions.runtime.trials import Trials
@@ -66,8 +67,6 @@ Result = TypeVar("Result")
 _log = logging.getLogger("crdt_sessions.session")
 _call_ids = itertools.count(1)
 _TOKEN_BYTES = 24
-_SOONER = 10
-"""How many times sooner a session sleeps in which nothing was written since it was loaded."""
 _Simple = ClosePeer | Resume | Answered | Describe | Violation | Deed | Unreadable | Reload
 """Effects that lead to no other call of the engine, beside those of each token."""
 
@@ -133,8 +132,7 @@ class EffectLoop:
         self._outage: StorageError | None = None  # as the engine knows it
         self._calls: dict[CallId, asyncio.Future[Answered]] = {}
         self._rests_until = Millis(0)
-        self._began_at = engine.log.head
-        self._quiet = (engine.log.head, clock.now())
+        self._quiet = Quiet(engine.log.head, clock.now())
         self.journal = Journal(
             record.id,
             store,
@@ -289,15 +287,8 @@ class EffectLoop:
             self.journal.flush_soon()
 
     def may_sleep(self, now: Millis, quiet_ms: float) -> bool:
-        """Whether nothing was written for so long, nothing is under way, and nothing will be due as soon.
-
-        Where nothing was written since the session was loaded, a part of that is enough: most clients only look on.
-        """
-        head = self.engine.log.head
-        if self._quiet[0] != head:
-            self._quiet = (head, now)
-        enough_ms = quiet_ms if head != self._began_at else quiet_ms / _SOONER
-        if now - self._quiet[1] < enough_ms or not self._idle():
+        """Whether nothing was written for so long, nothing is under way, and nothing will be due as soon."""
+        if not self._quiet.lasts(self.engine.log.head, now, quiet_ms) or not self._idle():
             return False
         if self.compactor.due_on_unload:
             self.compactor.fold()
