@@ -240,7 +240,7 @@ class Hocuspocus:
         if len(message) > self._max_bytes:
             raise TooLarge(what="a frame", size=len(message), limit=self._max_bytes)
         answers = message.answers if isinstance(message, _Row) else 1
-        size = len(message) - 3
+        size = len(message) - 3  # as in `sole_update`, without a call for each token
         if 0 <= size < ONE_BYTE and message[2] == size and message.startswith(AN_UPDATE) and not self._began_with:
             return [Update(message[3:]), _COUNTED if answers == 1 else _answered(answers)]  # as nearly all are
         reader = Reader(message)
