@@ -64,7 +64,7 @@ class Page:
 
     def see(self, selector):
         """Wait until something is visible."""
-        self.do("waitForSelector", selector)
+        self._browser("see", page=self.id, selector=selector)
 
     def until(self, script):
         """Wait until a JavaScript expression is true."""

@@ -34,6 +34,12 @@ const commands = {
     if (cut) pages.get(page).hangUp?.()
   },
   do: ({ page, method, args }) => pages.get(page).page[method](...args).then(result => ['object', 'function'].includes(typeof result) && !Array.isArray(result) ? null : result),
+  async see ({ page, selector }) {
+    const { page: tab, errors } = pages.get(page)
+    await tab.waitForSelector(selector).catch(async error => {
+      throw new Error(`${error.message}; the page says: ${await tab.evaluate('document.body.innerText')}; its errors: ${errors.join('\n')}`)
+    })
+  },
   async until ({ page, script }) {
     const { page: tab } = pages.get(page)
     for (const end = Date.now() + patience; ; await new Promise(resolve => setTimeout(resolve, 40))) {

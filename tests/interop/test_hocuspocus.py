@@ -1,5 +1,7 @@
 """Unmodified Hocuspocus providers of three generations, on /v1/hocuspocus."""
 
+import socket
+
 import pytest
 
 from crdt_sessions_server.auth import Role
@@ -73,6 +75,17 @@ def test_edits_live_late_and_offline_arrive_and_are_counted(providers, js):
     for peer in ("a", "b", "late"):
         assert min(js("count", peer=peer)["counts"]) == 0, "more was acknowledged than was counted"
     assert js.content("late") == js.content("a") == js.content("b")
+
+
+@VERSIONS
+def test_clients_that_end_while_they_connect_leave_their_process(js, version):
+    """A service that is slow to answer must not cost the clients of all tests that come after this one."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        js("socket", socket="a", url=f"ws://127.0.0.1:{silent.getsockname()[1]}/v1/hocuspocus", version=version)
+        connection, _ = silent.accept()
+        with connection:
+            js("reset")
+            js("reset")
 
 
 @pytest.fixture

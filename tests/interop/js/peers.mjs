@@ -1,5 +1,5 @@
 // Real Yjs clients for the tests. Commands come as JSON lines on stdin, answers go as JSON lines to stdout.
-import WebSocket from 'ws'
+import WebSocket from './websocket.mjs'
 import { createYjsProvider } from '@y-sweet/client'
 import { DocumentManager } from '@y-sweet/sdk'
 import * as Y from 'yjs'

@@ -1,6 +1,6 @@
 // Tabs of one browser for the tests: stock providers that hear each other by BroadcastChannel, on networks of their own.
 // Commands come as JSON lines on stdin, answers go as JSON lines to stdout.
-import WebSocket from 'ws'
+import WebSocket from './websocket.mjs'
 import * as Y from 'yjs'
 import { readVarUint, readVarUint8Array } from 'lib0/decoding'
 import { serve } from './commands.mjs'

@@ -2,7 +2,7 @@
 // then. An author makes an edit only once everything it was based on has arrived over the network.
 import fs from 'node:fs'
 import zlib from 'node:zlib'
-import WebSocket from 'ws'
+import WebSocket from './websocket.mjs'
 import * as Y from 'yjs'
 import { WebsocketProvider } from 'y-websocket'
 

@@ -1,5 +1,5 @@
 // Clients of Yjs 14 for the tests, whose types have no kinds. Commands come as JSON lines on stdin, answers go to stdout.
-import WebSocket from 'ws'
+import WebSocket from './websocket.mjs'
 import * as Y from '@y/y'
 import { WebsocketProvider } from '@y/websocket'
 import { serve } from './commands.mjs'
