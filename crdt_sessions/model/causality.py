@@ -7,7 +7,8 @@ integrated *now*, all of it, and what must wait until *later*, with the clocks i
 
 A client of the same library that inserts at a byte within a character says that the text stands before itself. That
 could never be integrated, and would be lost with everything its client writes from then on; so it stands before
-nothing.
+nothing. What the client inserts behind that text it says to stand behind and before one and the same thing. Each
+replica would put that where its pieces of text happen to end; so it stands before nothing, too.
 Source of the rule: Yjs ``encoding.js`` and ``Item.getMissing``.
 """
 
@@ -18,7 +19,7 @@ from typing import NamedTuple
 
 from crdt_sessions.errors import MalformedUpdate
 from crdt_sessions.ids import ClientId
-from crdt_sessions.wire.update_v1 import Parsed, Ranges, Struct, parse, select, without_ahead
+from crdt_sessions.wire.update_v1 import Parsed, Ranges, Struct, parse, select, without_astray
 
 Clocks = Mapping[int, int]
 """A state vector: by client, the number of its structs that are there."""
@@ -59,8 +60,8 @@ def split(update: bytes, clocks: Clocks) -> Split:
         MalformedUpdate: it cannot be read, names clocks that no client reaches, or waits for itself.
     """
     parsed = parse(update)
-    if any(struct.ahead for listed in parsed.inserted.values() for struct in listed):
-        update = without_ahead(update, parsed)
+    if any(struct.astray for listed in parsed.inserted.values() for struct in listed):
+        update = without_astray(update, parsed)
         parsed = parse(update)
     known = {client: clocks.get(client, 0) for client in parsed.inserted}
     taken = _integrate(parsed.inserted, clocks, known)

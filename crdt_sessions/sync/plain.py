@@ -210,7 +210,7 @@ def _inserted(
 ) -> int:
     """Return the length of the text that the next struct inserts, in UTF-16 units; 0 if it is something else."""
     info, origin, right, _, _ = read_head(reader)
-    if info & ~HAS_RIGHT_ORIGIN != STRING | HAS_ORIGIN:
+    if info & ~HAS_RIGHT_ORIGIN != STRING | HAS_ORIGIN or right == origin:
         return 0
     for after, each in ((1, origin), (0, right)):
         if each is None:

@@ -75,8 +75,9 @@ class Struct(NamedTuple):
     """Between which structs it stands: client, and the clock after the place."""
     text: int
     """Where its text begins in the update, with its length; 0 if it is none."""
-    ahead: bool = False
-    """Whether it stands before something that its own client has not written yet, such as itself."""
+    astray: bool = False
+    """Whether it stands before what it cannot stand before: something that its own client has not written yet, such
+    as itself, or the very thing that it stands behind."""
 
 
 @dataclass(slots=True)
@@ -162,15 +163,15 @@ def covers(clocks: Mapping[int, int], update: bytes) -> bool:
     return bool(ends) and all(end <= clocks.get(client, 0) for client, end in ends.items())
 
 
-def without_ahead(update: bytes, parsed: Parsed) -> bytes:
-    """Return *update* with its structs behind what they stand behind, and before nothing that is not there yet.
+def without_astray(update: bytes, parsed: Parsed) -> bytes:
+    """Return *update* with its structs behind what they stand behind, and before nothing that cannot follow there.
 
     Raises:
         MalformedUpdate: one of them stands behind nothing.
     """
     parts: list[bytes] = []
     at = 0
-    for struct in sorted(each for listed in parsed.inserted.values() for each in listed if each.ahead):
+    for struct in sorted(each for listed in parsed.inserted.values() for each in listed if each.astray):
         reader = Reader(update[struct.start : struct.end])
         head = read_head(reader)
         if head.origin is None:
@@ -305,7 +306,8 @@ def _struct(reader: Reader, client: int, clock: int, size: int) -> Struct:
         skip=False,
         beside=tuple(each for each in (after, head.right) if each is not None),
         text=content if head.kind == STRING else 0,
-        ahead=head.right is not None and head.right[0] == client and head.right[1] >= clock,
+        astray=head.right is not None
+        and (head.right == head.origin or (head.right[0] == client and head.right[1] >= clock)),
     )
 
 

@@ -3,10 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pycrdt import Doc, Text
+from pycrdt import Doc, Text, merge_updates
 
 from crdt_sessions.errors import MalformedUpdate
 from crdt_sessions.model import SessionDoc, encode_verified, fold, split
+from crdt_sessions.sync.plain import plain
 from crdt_sessions.testing import SimNetwork, content
 from crdt_sessions.wire.update_v1 import parse
 
@@ -31,6 +32,37 @@ def test_text_that_stands_before_itself_stands_at_the_end():
     document.apply(now)
     assert str(document.doc.get("draft", type=Text)) == str(text) == "a😀bX"
     encode_verified(document)
+
+
+BETWEEN_ONE_THING = "01010505c40504050403e4b881" + "00"
+BEHIND_IT = "01010505840504" + "03e4b881" + "00"
+"""What it writes next, at the end of that text."""
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_what_stands_behind_and_before_one_thing_stands_behind_it(merged):
+    """The library cuts the text at the one and then at the other: the place depends on where its pieces end."""
+    doc, deltas = Doc(client_id=5), []
+    text = doc.get("draft", type=Text)
+    text += "a😀b"
+    begun = doc.get_update()
+    doc.observe(lambda event: deltas.append(event.update))
+    text.insert(2, "X")
+    text.insert(len(str(text).encode()), "丁")
+    assert deltas[1] == bytes.fromhex(BETWEEN_ONE_THING), "the library has changed: is this still needed?"
+    document = SessionDoc(9)
+    document.apply(begun)
+    first, clocks, _ = split(deltas[0], {5: 4})
+    second, _, _ = split(deltas[1], clocks)
+    assert second.hex() == BEHIND_IT
+    document.apply(merge_updates(first, second) if merged else first)
+    document.apply(second)
+    assert str(document.doc.get("draft", type=Text)) == str(text) == "a😀bX丁"
+
+
+def test_typing_between_one_thing_needs_a_trial():
+    assert plain(bytes.fromhex(BETWEEN_ONE_THING), {5: 5}, lambda *_: True) is None
+    assert plain(bytes.fromhex(BEHIND_IT), {5: 5}, lambda *_: True) == (5, 6)
 
 
 def test_what_stands_behind_itself_is_nothing():
