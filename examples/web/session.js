@@ -10,6 +10,7 @@ const TOO_LONG = 1009 // the web server's own word for a message that it does no
 const TOKEN_EXPIRED = 4501
 const NOT_ALLOWED = 4403
 const AUTH = 2 // the type of the message that something was refused
+const PATIENCE_MS = 10_000
 const refuses = ({ code }) => (code >= 4400 && code < 4500) || [TOO_LONG, TOKEN_EXPIRED].includes(code)
 const server = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/v1/sync`
 
@@ -29,14 +30,14 @@ export class Session {
   refusal = null
   /** What the service said when it last sent one away for a while. */
   trouble = ''
-  /** Whether the service could not be reached at the last attempt. */
+  /** Whether the service could not be reached since it was last there, or has not answered for some seconds. */
   away = false
   /** Whether somebody chose to work without a connection. */
   offline = false
   /** Whether there is something to show: what the service has, or an earlier copy of it. */
   ready = false
 
-  #place; #pointer; #person; #mayCreate; #local = null; #renewing = false
+  #place; #pointer; #person; #mayCreate; #local = null; #renewing = false; #waiting = 0
 
   constructor (name, person, { mayCreate, onChange, onSync, onRenew }) {
     this.name = name
@@ -73,6 +74,7 @@ export class Session {
   /** Go offline, or come back. */
   workOffline (offline) {
     this.offline = offline
+    this.away = false
     if (offline) this.provider.disconnect()
     else this.provider.connect()
     this.onChange()
@@ -80,6 +82,7 @@ export class Session {
 
   /** Try at once what is tried again and again. */
   retry () {
+    this.away = false
     this.provider.disconnect()
     this.provider.connect()
   }
@@ -114,13 +117,16 @@ export class Session {
     this.doc = doc
     this.provider = provider
     const change = () => this.onChange()
-    provider.on('status', change)
+    provider.on('status', ({ status }) => {
+      if (status === 'connecting') this.#expectAnswer(provider)
+      change()
+    })
     provider.on('sync', synced => synced ? this.#synced() : change())
     provider.on('closed', closing => this.#refused(closing))
     // A change was refused, and the connection goes on: this copy holds what nobody else will ever see.
     provider.messageHandlers[AUTH] = (_, decoder) => readAuthMessage(decoder, doc, (_, reason) => this.#refused({ code: NOT_ALLOWED, reason }))
     provider.on('connection-close', event => {
-      this.away = event !== null
+      if (event) this.away = true
       this.trouble = event && !refuses(event) ? event.reason : ''
       change()
     })
@@ -134,7 +140,18 @@ export class Session {
     })
   }
 
+  /** Say so where the connection hangs: a network may swallow everything, and a service may be stuck. */
+  #expectAnswer (provider) {
+    clearTimeout(this.#waiting)
+    this.#waiting = setTimeout(() => {
+      if (provider !== this.provider || provider.synced) return
+      this.away = true
+      this.onChange()
+    }, PATIENCE_MS)
+  }
+
   async #synced () {
+    clearTimeout(this.#waiting)
     this.unsynced = 0
     this.away = false
     this.trouble = ''
@@ -164,6 +181,7 @@ export class Session {
 
   /** There is no way on from here. What was never sent can still be read, if it is not to be sent later. */
   async #end (refusal, lost) {
+    clearTimeout(this.#waiting)
     this.refusal = refusal
     this.onChange()
     if (!lost) return

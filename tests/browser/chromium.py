@@ -41,12 +41,12 @@ class Chromium(NodePeers):
         )  # it has more to say about what never came
         self._numbers = itertools.count(1)
 
-    def page(self, url=None, *, beside=None, cut=False, **context):
-        """Open a tab: in a browser profile of its own, or *beside* another one."""
+    def page(self, url=None, *, beside=None, cut=False, clock=False, **context):
+        """Open a tab: in a browser profile of its own, or *beside* another one. With *clock*, time may be let pass."""
         page = Page(self, f"p{next(self._numbers)}")
-        self("open", page=page.id, context=context, beside=beside and beside.id)
+        self("open", page=page.id, context=context, beside=beside and beside.id, clock=clock)
         if cut:
-            page.cut(cut=True)
+            page.cut(cut=cut)
         if url is not None:
             page.do("goto", url)
         return page
@@ -87,6 +87,9 @@ class Page:
         """Write a message and send it."""
         self.do("fill", "textarea", text)
         self.do("press", "textarea", "Enter")
+
+    def pass_time(self, seconds):
+        self._browser("pass", page=self.id, ms=seconds * 1000)
 
     def press(self, key):
         self._browser("key", page=self.id, key=key)

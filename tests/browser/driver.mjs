@@ -13,22 +13,24 @@ const browser = await launch()
 const pages = new Map()
 
 const commands = {
-  async open ({ page: id, context = {}, beside }) {
+  async open ({ page: id, context = {}, beside, clock }) {
     const room = beside ? pages.get(beside).context : await browser.newContext({ ...DESK, ...context })
     const page = await room.newPage()
     page.setDefaultTimeout(patience)
+    if (clock) await page.clock.install()
     const errors = []
     page.on('pageerror', error => errors.push(String(error)))
     page.on('console', message => { if (message.type() === 'error') errors.push(`${message.text()} ${message.location().url}`) })
     pages.set(id, { page, context: room, errors, cut: false })
-    await page.route('**/v1/**', route => pages.get(id).cut ? route.abort() : route.continue())
+    await page.route('**/v1/**', route => pages.get(id).cut === true ? route.abort() : route.continue())
     await page.routeWebSocket(/\/v1\/sync\//, socket => {
+      if (pages.get(id).cut === 'silent') return // it is open, and nobody says anything
       if (pages.get(id).cut) return socket.close({ code: 1001 })
       const there = socket.connectToServer()
       pages.get(id).hangUp = () => { socket.close({ code: 1001 }); there.close() }
     })
   },
-  /** Whether this page's way to the service is cut. */
+  /** Whether this page's way to the service is cut; 'silent' where it can still be connected to. */
   cut ({ page, cut }) {
     pages.get(page).cut = cut
     if (cut) pages.get(page).hangUp?.()
@@ -48,6 +50,8 @@ const commands = {
       if (Date.now() > end) throw new Error(`never true: ${script}; the page says: ${await tab.evaluate('document.body.innerText')}`)
     }
   },
+  /** Let time go by for a page that began with `clock: true`. */
+  pass: ({ page, ms }) => pages.get(page).page.clock.fastForward(ms),
   key: ({ page, key }) => pages.get(page).page.keyboard.press(key),
   errors: ({ page }) => pages.get(page).errors,
   async close ({ page }) {

@@ -482,6 +482,17 @@ def test_a_service_that_is_away_is_said_at_the_first_load_and_later(browser, roo
     page.close()
 
 
+def test_a_service_that_takes_the_connection_and_never_answers_is_said_to_be_away(browser, room):
+    page = browser.page(room.url(), cut="silent", clock=True)
+    page.see('.state[data-kind="opening"]')
+    page.pass_time(11)
+    page.see('.state[data-kind="away"]')
+    page.cut(cut=False)
+    page.click(".state button")
+    page.see("#status.good")
+    page.close()
+
+
 # -- eyes, hands and taste ---------------------------------------------------------------------------------------------
 
 
