@@ -15,15 +15,19 @@ import sys
 from pathlib import Path
 
 AT_MOST = 5
-"""More than that is no accident."""
+"""Failures in more files than that are no accident. The tests of one file share a service, a browser or a process of
+clients: if that ends, all that come after it fail."""
 
 
 def main(root: Path) -> int:
     """Run the tests again that pytest has on record as failed in the folder *root*; return the exit status."""
     record = root / ".pytest_cache" / "v" / "cache" / "lastfailed"
     failed = sorted(json.loads(record.read_text())) if record.exists() else []
-    if not failed or len(failed) > AT_MOST:
-        print(f"{len(failed)} tests failed: no second try (there is one for 1 to {AT_MOST})")
+    files = {test.partition("::")[0] for test in failed}
+    if not 1 <= len(files) <= AT_MOST:
+        print(
+            f"{len(failed)} tests in {len(files)} files failed: no second try (there is one for 1 to {AT_MOST} files)"
+        )
         return 1
     print(f"{len(failed)} failed beside others. Each is tried once more, alone:", *failed, sep="\n  ", flush=True)
     if subprocess.run([sys.executable, "-m", "pytest", "-n", "0", "--", *failed], cwd=root, check=False).returncode:

@@ -64,7 +64,16 @@ def test_what_fails_again_fails(tmp_path):
     assert (done.returncode, "PASSED ALONE" in done.stdout) == (1, False)
 
 
-@pytest.mark.parametrize("tests", [(ALWAYS.format(count=6),), ("def test_fine(): pass",)])
+BROKEN = "def test_broken():\n    assert False\n"
+
+
+@pytest.mark.slow
+def test_what_ended_with_the_process_that_a_file_shares_is_tried_again(tmp_path):
+    done = tried(tmp_path, ALWAYS.format(count=9))
+    assert (done.returncode, "9 failed beside others" in done.stdout) == (1, True)
+
+
+@pytest.mark.parametrize("tests", [(BROKEN,) * 6, ("def test_fine(): pass",)])
 def test_many_failures_and_none_on_record_have_no_second_try(tmp_path, tests):
     done = tried(tmp_path, *tests)
     assert (done.returncode, "no second try" in done.stdout) == (1, True)
