@@ -14,6 +14,7 @@ import pytest
 from crdt_sessions import connect
 from crdt_sessions.client.artifact_editor import ArtifactEditor
 from tests.browser.chromium import PHONE, needs_chromium
+from tests.interop.node import JS
 from tests.processes import PATIENCE, ROOT, free_port
 
 PAGE = ROOT / "examples/editors"
@@ -35,10 +36,14 @@ SAYS = """(() => {
   for (const caret of box.querySelectorAll('%s, .ql-cursors, .lexical-carets, .cm-gutters, textarea, .margin')) caret.remove()
   return box.textContent.replace(/[\\u2060\\u200b\\ufeff]/g, '').replaceAll('\\u00a0', ' ').includes('%s')
 })()"""
-BY_HOCUSPOCUS = "-by-hocuspocus"
-_IN_CI = ("codemirror", "tiptap" + BY_HOCUSPOCUS)
+BY_HOCUSPOCUS = "-by-hocuspocus-"
+"""What follows is the generation of its provider."""
+_IN_CI = ("codemirror", f"tiptap{BY_HOCUSPOCUS}4")
 """One for code, and one for rich text; one by each protocol."""
-_ALL = (*CARETS, "tiptap" + BY_HOCUSPOCUS, "blocknote" + BY_HOCUSPOCUS)
+_ALL = (
+    *CARETS,
+    *(f"{editor}{BY_HOCUSPOCUS}{version}" for editor in ("tiptap", "blocknote") for version in (2, 3, 4)),
+)
 TRIED = [pytest.param(each, marks=() if each in _IN_CI else pytest.mark.nightly) for each in _ALL]
 WRITABLE = "#editor :is([contenteditable=true], textarea)"
 DRAWN = """(() => {
@@ -56,16 +61,34 @@ BESIDE = """(() => {
 """Whether the button that undoes stands beside the links, with two people and the agent there."""
 
 
+class Pages:
+    """The page, served by a server of its own; built with any generation of Hocuspocus' provider."""
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._server = http.server.ThreadingHTTPServer(
+            ("127.0.0.1", 0), functools.partial(_Quietly, directory=folder)
+        )
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def url(self, hocuspocus=""):
+        """Return where it is: with the provider of that generation, or with the one that the page has by itself."""
+        out = self._folder / f"with{hocuspocus}"
+        if not out.exists():
+            provider = [JS / f"node_modules/hocuspocus-provider-{hocuspocus}"] if hocuspocus else []
+            subprocess.run(["node", PAGE / "build.mjs", out, *provider], check=True, timeout=PATIENCE)
+        return f"http://127.0.0.1:{self._server.server_address[1]}/{out.name}"
+
+    def close(self):
+        self._server.shutdown()
+        self._server.server_close()
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """Return where the page is served, by a server of its own."""
-    out = tmp_path_factory.mktemp("editors")
-    subprocess.run(["node", PAGE / "build.mjs", out], check=True, timeout=PATIENCE)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quietly, directory=out))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    pages = Pages(tmp_path_factory.mktemp("editors"))
+    yield pages
+    pages.close()
 
 
 class _Quietly(http.server.SimpleHTTPRequestHandler):
@@ -111,7 +134,7 @@ class Table:
     """A room with Ann at a desk, Bob with a phone, and an agent that has a run."""
 
     def __init__(self, browser, service, pages, kind):
-        editor, by_hocuspocus, _ = kind.partition(BY_HOCUSPOCUS)
+        editor, _, hocuspocus = kind.partition(BY_HOCUSPOCUS)
         self.room = f"editors-{uuid.uuid4().hex[:8]}"
         self.http = service.http()
         self.http.post("/v1/sessions", json={"id": self.room})
@@ -120,8 +143,8 @@ class Table:
             f"/v1/sessions/{self.room}/runs", json={"messageId": asked["id"], "agent": "robot"}
         ).json()["id"]
         self.robot = Robot(service.url, self.room, run)
-        where = f"{pages}/?service={service.url}&session={self.room}&editor={editor}"
-        where += "&by=hocuspocus" if by_hocuspocus else ""
+        where = f"{pages.url(hocuspocus)}/?service={service.url}&session={self.room}&editor={editor}"
+        where += "&by=hocuspocus" if hocuspocus else ""
         self.ann = browser.page(f"{where}&as=Ann")
         self.ann.see(f"body[data-ready={editor}]")
         self.bob = browser.page(f"{where}&as=Bob", **PHONE)
@@ -148,7 +171,7 @@ def table(browser, service, pages, request):
 
 @pytest.mark.parametrize("table", TRIED, indirect=True)
 def test_two_people_and_an_agent_write_and_what_the_agent_did_is_undone(table, request):
-    editor = request.node.callspec.params["table"].removesuffix(BY_HOCUSPOCUS)
+    editor = request.node.callspec.params["table"].partition(BY_HOCUSPOCUS)[0]
     artifact = {"codemirror": "text", "quill": "text", "monaco": "text"}.get(editor, editor)
     table.ann.do("type", WRITABLE, "We go by car to Oslo.")
     table.both_say("We go by car to Oslo.")
@@ -207,19 +230,19 @@ def test_a_suggestion_is_accepted_here_and_rejected_there_and_one_of_them_counts
 
 def test_the_page_says_what_is_in_its_way(browser, service, pages):
     nobody = f"127.0.0.1:{free_port()}"
-    page = browser.page(f"{pages}/?service={nobody}&editor=tiptap", **PHONE)
+    page = browser.page(f"{pages.url()}/?service={nobody}&editor=tiptap", **PHONE)
     page.says(f"No connection to http://{nobody}.")
     assert (
         page.eval("Math.min(...[...document.querySelectorAll('nav a, button')].map(one => one.offsetHeight))") >= 44
     )
     page.close()
-    page = browser.page(f"{pages}/?service={service.url}/&session=a%3Fb&editor=codemirror", cut=True)
+    page = browser.page(f"{pages.url()}/?service={service.url}/&session=a%3Fb&editor=codemirror", cut=True)
     page.says(f"No connection to {service.url}.")
     page.cut(cut=False)
     page.see("body[data-ready=codemirror]")
     page.until("document.querySelector('#told').textContent === ''")
     page.close()
-    page = browser.page(f"{pages}/?service={service.url}&editor=word")
+    page = browser.page(f"{pages.url()}/?service={service.url}&editor=word")
     page.says('There is no editor "word" here')
     assert page.errors() == []
     page.close()
