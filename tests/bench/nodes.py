@@ -5,8 +5,8 @@
   owner and a router, where all clients come to the one that has nothing.
 * How long the clients of other nodes are without a session after its owner was killed: 20 times.
 * The same where the owner is frozen, which is counted as gone after its lease: 20 times.
-* How long it takes to hand over 300 sessions, whose clients write once a second or only look on, and how long these
-  are away. All of them are in one process, which shares the machine with the nodes.
+* How long it takes to hand over 300 sessions to one node, how long their clients are away, and what each costs there.
+  The clients are those of ``returning``, so that it is not themselves that they wait for.
 
 Two cores cannot show that two nodes carry more than one: so it is processor time that is compared. Bars: one node on
 PostgreSQL 1.3 times SQLite; two nodes, sessions kept together, 1.05 times one; at random 1.6 times.
@@ -23,6 +23,7 @@ import shutil
 import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ from typing import Any
 
 import httpx
 
-from crdt_sessions import SessionPeer, connect
+from crdt_sessions import connect
 from tests.bench.load import load
 from tests.bench.peers import OURS, Peer, Running
 from tests.cluster.nodes import Nodes
@@ -218,47 +219,29 @@ async def takeovers(engine: Engine, folder: Path, times: int, *, freeze: bool = 
     return found
 
 
-async def drained(engine: Engine, folder: Path, sessions: int, *flags: str, writing: bool) -> dict[str, float]:
+def drained(engine: Engine, folder: Path, sessions: int, *flags: str) -> dict[str, float]:
     """Return how long a node takes to hand over sessions that are in use, and how long their clients are away."""
-    with cluster(engine, folder / f"drain-{writing}", 2, *flags) as nodes:
+    with cluster(engine, folder / "drain", 2, *flags) as nodes:
         leaving, staying = nodes.all
-        async with contextlib.AsyncExitStack() as stack:
-            clients: list[SessionPeer] = []
+        with leaving.http() as http:
             for number in range(sessions):
-                room = f"room-{number}"
-                async with httpx.AsyncClient(base_url=leaving.url, trust_env=False) as http:
-                    (await http.post("/v1/sessions", json={"id": room})).raise_for_status()
-                    (await http.get(f"/v1/sessions/{room}/messages")).raise_for_status()
-                clients.append(await stack.enter_async_context(connect(staying.url, room, name="client")))
-            begun = time.perf_counter()
-            stopping = asyncio.create_task(asyncio.to_thread(_ended, leaving))
-
-            async def write(client: SessionPeer) -> None:
-                while not stopping.done():
-                    await client.post("x")
-                    await asyncio.sleep(1)
-
-            at_work = [asyncio.create_task(write(client)) for client in clients if writing]
-            away = await longest_away(clients, stopping)
-            took = await stopping - begun
-            for each in at_work:
-                each.cancel()
-    return {"drain_s": round(took, 2), "away_p50_s": _of(away, 0.5), "away_max_s": round(max(away), 3)}
-
-
-async def longest_away(clients: list[SessionPeer], stopping: asyncio.Task[float]) -> list[float]:
-    """Return for how long each client had no connection, once all have one and the node has ended."""
-    gone: dict[int, float] = {}
-    longest = [0.0] * len(clients)
-    while not stopping.done() or gone:
-        now = time.perf_counter()
-        for number, client in enumerate(clients):
-            if not client.connected:
-                gone.setdefault(number, now)
-            elif number in gone:
-                longest[number] = max(longest[number], now - gone.pop(number))
-        await asyncio.sleep(0.02)
-    return longest
+                http.post("/v1/sessions", json={"id": f"room-{number}"}).raise_for_status()
+                http.get(f"/v1/sessions/room-{number}/messages").raise_for_status()
+        command = [sys.executable, "-m", "tests.bench.returning", str(staying.port), str(sessions)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as clients:
+            assert clients.stdin is not None
+            assert clients.stdout is not None
+            assert clients.stdout.readline() == "there\n"
+            used, begun = cpu_of(staying), time.perf_counter()
+            clients.stdin.write("\n")
+            clients.stdin.flush()
+            took = _ended(leaving) - begun
+            away = json.loads(clients.stdout.readline())
+            used = cpu_of(staying) - used
+            clients.terminate()
+    shares = {"away_p50_s": 0.5, "away_p99_s": 0.99, "away_max_s": 1}
+    spread = {name: _of(away, share) for name, share in shares.items()}
+    return {"drain_s": round(took, 2), **spread, "heir_ms_each": round(used / sessions * 1e3, 2)}
 
 
 def _ended(node: Server) -> float:
@@ -295,17 +278,14 @@ def main() -> None:
             cost = costs(engine, folder, asked.seconds)
             away = asyncio.run(takeovers(engine, folder, asked.kills))
             frozen = asyncio.run(takeovers(engine, folder, asked.kills, freeze=True))
-            drains = {
-                "writing": asyncio.run(drained(engine, folder, asked.sessions, writing=True)),
-                "looking on": asyncio.run(drained(engine, folder, asked.sessions, writing=False)),
-            }
+            drain = drained(engine, folder, asked.sessions)
         finally:
             engine.server.close()
     told = {
         "us_per_token": cost,
         "ratios": ratios(cost),
         "takeover_s": {"killed": spread(away), "frozen": spread(frozen)},
-        "drain": {**drains, "sessions": asked.sessions},
+        "drain": {**drain, "sessions": asked.sessions},
     }
     print(json.dumps(told, indent=2))
 

@@ -235,8 +235,8 @@ MUTANTS = {
     ),
     "read where a log ends before one has it": Mutant(
         "crdt_sessions/storage/postgres/lane.py",
-        "                await self.write(_TAKE, sid, owner)\n",
-        "                await self.write(_TAKE, sid, owner)\n                return self._heads.read(session, Head(sid, seq))\n",
+        "                await self._acquire(free)\n",
+        "                await self._acquire(free)\n                found |= {row['id']: self._heads.read(row['id'], Head(row['sid'], row[4])) for row in free}\n",
         ("tests/storage/test_fence.py::test_what_was_written_between_the_look_and_the_taking_is_seen",),
     ),
     "free a session before its last write": Mutant(

@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 from crdt_sessions.errors import (
+    DamagedLog,
     Fenced,
     ForeignDatabase,
     HeldElsewhere,
@@ -25,6 +26,7 @@ from crdt_sessions.ids import Seq, session_id
 from crdt_sessions.storage import Entries, Row
 from crdt_sessions.storage.addresses import shown
 from crdt_sessions.storage.postgres import PostgresStore, lane, lane_connection, nodes
+from crdt_sessions.storage.postgres import rows as stored_rows
 from crdt_sessions.storage.postgres.nodes import Lease
 from crdt_sessions.testing.store_contract import NOW, A, B, rows, run
 from tests.postgres import PostgresServer, every_version, shared_server
@@ -35,6 +37,8 @@ pytestmark = [pytest.mark.processes, every_version]
 QUIET = Lease(beat_s=3600)
 """Nobody is found out by itself."""
 QUICK = Lease(beat_s=0.05, silent_s=1.0, absent_s=0.3)
+BEATING = Lease(beat_s=0.05)
+"""It is soon known of everybody that they live."""
 _numbers = itertools.count()
 
 
@@ -375,6 +379,58 @@ async def test_many_sessions_are_free_by_one_commit(server, schema, sql):
         await asyncio.gather(*map(old.release, names))
         assert (await sql(commits, me(old)))[0][0] - before == len(old._database._lanes)
         assert [await written(new, name) for name in names] == [[b"seed", b"two"]] * len(names)
+
+
+async def test_many_sessions_that_are_wanted_at_once_are_taken_by_one_commit_and_read_together(
+    server, schema, sql, monkeypatch
+):
+    names = [session_id(f"s{number}") for number in range(50)]
+    async with opened(server, schema, BEATING) as old, opened(server, schema, BEATING) as new:
+        for name in (*names, A):
+            await old.create(name, b"seed", generation=1, title=None, now=NOW)
+        await asyncio.gather(*map(old.release, names))
+        commits = "SELECT sum(commits) FROM lanes WHERE node = $1"
+        before, readings = (await sql(commits, me(new)))[0][0], []
+        read = stored_rows.load_all
+
+        async def load_all(connection, sessions):
+            readings.append(len(sessions))
+            return await read(connection, sessions)
+
+        monkeypatch.setattr(stored_rows, "load_all", load_all)
+        loading = asyncio.gather(*map(new.load, (*names, A, session_id("none"))), return_exceptions=True)
+        *found, held, none = await loading
+        assert [[row.update for row in each.rows] for each in found] == [[b"seed"]] * len(names)
+        assert isinstance(held, HeldElsewhere)
+        assert none is None
+        assert (await sql(commits, me(new)))[0][0] - before == len(new._database._lanes)
+        assert sum(readings) == len(names)
+        assert len(readings) < len(names) / 2
+
+
+async def test_of_sessions_that_are_read_together_a_damaged_one_harms_itself_only(server, schema, sql):
+    names = [session_id(f"s{number}") for number in range(9)]
+    async with opened(server, schema) as store:
+        for name in names:
+            await store.create(name, b"seed", generation=1, title=None, now=NOW)
+        damage = "UPDATE updates SET data = 'lees' FROM sessions WHERE sessions.sid = updates.sid AND id = $1"
+        await sql(damage, names[4])
+        found = await asyncio.gather(*map(store.load, names), return_exceptions=True)
+        assert isinstance(found.pop(4), DamagedLog)
+        assert [[row.update for row in each.rows] for each in found] == [[b"seed"]] * 8
+
+
+async def test_of_two_nodes_that_want_the_same_sessions_in_another_order_one_has_each(server, schema):
+    names = [session_id(f"s{number}") for number in range(40)]
+    async with opened(server, schema, BEATING) as one, opened(server, schema, BEATING) as other:
+        for name in names:
+            await one.create(name, b"seed", generation=1, title=None, now=NOW)
+        for _ in range(5):
+            await asyncio.gather(*(each.release(name) for name in names for each in (one, other)))
+            asked = [each.load(name) for pair in zip(names, reversed(names), strict=True)
+                     for each, name in zip((one, other), pair, strict=True)]  # fmt: skip
+            found = await asyncio.gather(*asked, return_exceptions=True)
+            assert sum(not isinstance(each, HeldElsewhere) for each in found) == len(names), found
 
 
 async def test_who_counts_a_node_as_gone_looks_at_its_sessions_only(server, schema, sql):

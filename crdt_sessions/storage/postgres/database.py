@@ -16,12 +16,14 @@ from crdt_sessions.storage.peers import Peer
 from crdt_sessions.storage.postgres import checks
 from crdt_sessions.storage.postgres.connection import Connection, close
 from crdt_sessions.storage.postgres.errors import translated
-from crdt_sessions.storage.postgres.lane import Append, Lane, Release, nothing
+from crdt_sessions.storage.postgres.lane import Append, Lane, Own, Release, nothing
+from crdt_sessions.storage.postgres.loads import Loads
 from crdt_sessions.storage.postgres.migration import migrate
 from crdt_sessions.storage.postgres.nodes import Lease, Nodes
 from crdt_sessions.storage.postgres.readers import Readers
 from crdt_sessions.storage.postgres.servers import Servers
 from crdt_sessions.storage.postgres.statements import fenced
+from crdt_sessions.storage.stored import StoredSession
 
 Result = TypeVar("Result")
 
@@ -63,6 +65,7 @@ class Database:
         self._quorum = quorum
         self._connect = Servers(url, schema).connect
         self._readers = Readers(lambda: self._connect(_NAME), _READERS)
+        self._loads = Loads(self.view)
         self._count = lanes
         self._lanes: list[Lane] = []
         self.nodes = Nodes(
@@ -134,7 +137,7 @@ class Database:
         until = loop.time() + self.nodes.patience_s
         while True:
             try:
-                return await self.submit(lambda lane: lane.owned(session), session)
+                return int(await self._in(self._lane(session), Own(session)))
             except HeldElsewhere as error:
                 if loop.time() >= until or not self.nodes.silent(error.node):
                     raise
@@ -166,6 +169,10 @@ class Database:
     async def view(self, read: Callable[[Connection], Awaitable[Result]]) -> Result:
         """Read everything as it is at one moment."""
         return await self._readers.view(read)
+
+    async def load(self, session: SessionId) -> StoredSession | None:
+        """Return everything stored of a session; see :meth:`Loads.load`."""
+        return await self._loads.load(session)
 
     def _leave_server(self) -> None:
         """Wait no longer for a server that says nothing: whoever needs one connects anew, to the one that does."""

@@ -152,13 +152,14 @@ class Inspection:
                 snapshots = _whole(id, "snapshots", stored, problems)
                 behind = snapshots[-1][0].seq if snapshots else 0
                 updates = _whole(id, "updates", await self._connection.fetch(_UPDATES, sid, behind), problems)
-                runs = records.run_entries(await self._connection.fetch(records.RUNS, id))
-                writers = records.writer_entries(await self._connection.fetch(records.WRITERS, id))
+                runs = rows.grouped(await self._connection.fetch(records.RUNS, [id]))[id]
+                writers = rows.grouped(await self._connection.fetch(records.WRITERS, [id]))[id]
+        entries = Entries(records.run_entries(runs), records.writer_entries(writers))
         kept = tuple(row for row, _ in (*snapshots[-1:], *updates))
         if not deleted:
             problems += gaps(kept, last_seq)
         versions = tuple((version, row) for row, version in snapshots)
-        return Inspected(rows.record_of(found), deleted, kept, versions, tuple(problems), Entries(runs, writers))
+        return Inspected(rows.record_of(found), deleted, kept, versions, tuple(problems), entries)
 
 
 def _whole(id: SessionId, table: str, stored: Sequence[Any], problems: list[str]) -> list[tuple[Row, Version]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeVar
@@ -42,16 +42,22 @@ _CATCH_UP_S = 1.0
 """How far ``sessions`` may lag behind the rows."""
 
 _LOOK = (
-    "SELECT sid, owner, EXISTS (SELECT FROM nodes WHERE node = owner AND NOT gone),"
+    "SELECT id, sid, owner, EXISTS (SELECT FROM nodes WHERE node = owner AND NOT gone),"
     " greatest((SELECT max(seq) FROM updates WHERE updates.sid = sessions.sid),"
     " (SELECT max(seq) FROM snapshots WHERE snapshots.sid = sessions.sid), 0)"
-    " FROM sessions WHERE id = $1 AND deleted_at IS NULL"
+    " FROM sessions WHERE id = ANY($1::text[]) AND deleted_at IS NULL"
 )
 _TAKE = fenced(
     "taken",
-    taken="UPDATE sessions SET owner = $2 WHERE sid = $4 AND deleted_at IS NULL AND owner IS NOT DISTINCT FROM $5",
+    free="SELECT sessions.sid FROM sessions JOIN unnest($4::bigint[], $5::bigint[]) AS seen (sid, owner)"
+    " ON sessions.sid = seen.sid WHERE deleted_at IS NULL AND sessions.owner IS NOT DISTINCT FROM seen.owner"
+    " ORDER BY sessions.sid FOR NO KEY UPDATE OF sessions",
+    taken="UPDATE sessions SET owner = $2 FROM free WHERE sessions.sid = free.sid",
 )
-"""Only from the owner that was read: whether that one lives is older than a wait for the session's row."""
+"""Only from the owners that were read: whether those live is older than a wait for the sessions' rows.
+
+All nodes lock rows in the same order.
+"""
 _CATCH_UP = fenced(
     heads="UPDATE sessions SET last_seq = head.last, updated_at = head.at"
     " FROM unnest($4::bigint[], $5::bigint[], $6::bigint[]) AS head (sid, last, at)"
@@ -71,6 +77,13 @@ class Append:
 
 
 @dataclass(slots=True)
+class Own:
+    """Has a session belong to this node; the result is its ``sid``. Many are acquired by one statement."""
+
+    session: SessionId
+
+
+@dataclass(slots=True)
 class Release:
     """Has a session be nobody's. Those of many sessions are one statement."""
 
@@ -79,7 +92,7 @@ class Release:
 
 @dataclass(slots=True)
 class _Queued:
-    job: Append | Release | Callable[[Lane], Awaitable[Any]]
+    job: Append | Own | Release | Callable[[Lane], Awaitable[Any]]
     done: asyncio.Future[Any]
 
 
@@ -117,7 +130,7 @@ class Lane:
 
     # -- from outside --------------------------------------------------------------------------------------------
 
-    def submit(self, job: Append | Release | Callable[[Lane], Awaitable[Result]]) -> asyncio.Future[Result]:
+    def submit(self, job: Append | Own | Release | Callable[[Lane], Awaitable[Result]]) -> asyncio.Future[Result]:
         """Have *job* done in its turn; return what ends with its result once that is durable.
 
         A job may be done again from the start, if nothing of what it wrote last is stored.
@@ -199,6 +212,8 @@ class Lane:
                 await self._append(queue)
             elif kind is Release:
                 await self._perform(queue, _releasing(queue))
+            elif kind is Own:
+                await self._own(queue)
             else:
                 for queued in queue:
                     await self._perform([queued], queued.job)
@@ -277,25 +292,84 @@ class Lane:
 
     async def _head(self, session: SessionId) -> Head:
         await self._connection.connected()
-        return self._heads.get(session) or await self._take(session)
+        head = self._heads.get(session) or (await self._take([session]))[session]
+        if isinstance(head, CrdtSessionsError):
+            raise head
+        return head
 
-    async def _take(self, session: SessionId) -> Head:
-        """Acquire a session, then read where its log ends: two statements, so that the second sees all of it."""
+    async def _own(self, queue: Sequence[_Queued]) -> None:
+        """Have sessions belong to this node; one that cannot be had leaves the others alone."""
+        names = [queued.job.session for queued in queue if isinstance(queued.job, Own)]
+
+        async def do() -> dict[SessionId, Head | CrdtSessionsError]:
+            await self._tell()
+            await self._connection.connected()
+            wanted = set(names)
+            known = {session: head for session in wanted if (head := self._heads.get(session)) is not None}
+            return {**known, **await self._take(wanted - known.keys())}
+
+        try:
+            found = await _persisting(do)
+        except CrdtSessionsError as error:
+            found = dict.fromkeys(names, error)
+        for session, queued in zip(names, queue, strict=True):
+            head = found[session]
+            if isinstance(head, CrdtSessionsError):
+                _fail(queued, head)
+            elif not queued.done.done():
+                queued.done.set_result(head.sid)
+
+    async def _take(self, sessions: Collection[SessionId]) -> dict[SessionId, Head | CrdtSessionsError]:
+        """Acquire sessions, then read where their logs end: two statements, so that the second sees all of it.
+
+        Returns where each log ends, or why this node cannot have it.
+        """
+        found: dict[SessionId, Head | CrdtSessionsError] = {}
         for _ in range(_ATTEMPTS):
-            found = await self.fetch(_LOOK, session)
-            if not found:
-                raise SessionNotFound(session=session)
-            sid, owner, lives, seq = found[0]
-            if owner == self.node:
-                return self._heads.read(session, Head(sid, seq))
-            if owner is not None and lives:
-                raise HeldElsewhere(session=session, node=owner)
-            try:
-                await self.write(_TAKE, sid, owner)
-            except Refused as error:
-                if error.why != NOTHING:  # somebody else was faster: look again
-                    raise
-        raise StoreUnavailable(f"the session {session!r} changes hands")
+            left = [session for session in sessions if session not in found]
+            if not left:
+                return found
+            looked = {row["id"]: row for row in await self.fetch(_LOOK, left)}
+            free = []
+            for session in left:
+                try:
+                    head = self._had(session, looked.get(session))
+                except CrdtSessionsError as error:
+                    found[session] = error
+                    continue
+                if head is None:
+                    free.append(looked[session])
+                else:
+                    found[session] = head
+            if free:
+                await self._acquire(free)
+        unsteady = {session: StoreUnavailable(f"the session {session!r} changes hands") for session in sessions}
+        return {**unsteady, **found}
+
+    async def _acquire(self, free: Sequence[asyncpg.Record]) -> None:
+        """Take sessions that belong to nobody who lives, but for those where somebody else is faster."""
+        try:
+            await self.write(_TAKE, [row["sid"] for row in free], [row["owner"] for row in free])
+        except Refused as error:
+            if error.why != NOTHING:
+                raise
+
+    def _had(self, session: SessionId, looked: asyncpg.Record | None) -> Head | None:
+        """Return where the log of a session ends, by what :data:`_LOOK` says of it; None if it is to be acquired.
+
+        Raises:
+            SessionNotFound: there is none.
+            HeldElsewhere: it belongs to another node that lives.
+            Regressed: it has less than was acknowledged.
+        """
+        if looked is None:
+            raise SessionNotFound(session=session)
+        _, sid, owner, lives, seq = looked
+        if owner == self.node:
+            return self._heads.read(session, Head(sid, seq))
+        if owner is not None and lives:
+            raise HeldElsewhere(session=session, node=owner)
+        return None
 
     def _catch_up(self) -> None:
         self._catching_up = None

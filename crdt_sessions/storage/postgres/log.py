@@ -137,7 +137,7 @@ class PostgresSessionLog(OfDatabase, SessionLog):
         except SessionNotFound:
             return None
         await self._database.caught_up(session)
-        return await self._database.view(lambda connection: rows.load(connection, session))
+        return await self._database.load(session)
 
     def append(
         self, session: SessionId, rows: Sequence[Row], *, entries: Entries = NO_ENTRIES, now: Millis

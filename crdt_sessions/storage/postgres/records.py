@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 TABLES = ("runs", "writers", "steps", "deliveries", "members")
 """What belongs to a session and goes with it."""
 RUN_COLUMNS = "id, agent, ready, queued_at, due_at, data, status, answerer"
-RUNS = f"SELECT {RUN_COLUMNS} FROM runs WHERE session = $1 ORDER BY queued_at, id"
-WRITERS = "SELECT client, principal, run, epoch, fenced_at FROM writers WHERE session = $1 ORDER BY client"
+RUNS = f"SELECT session, {RUN_COLUMNS} FROM runs WHERE session = ANY($1::text[]) ORDER BY queued_at, id"
+WRITERS = (
+    "SELECT session, client, principal, run, epoch, fenced_at FROM writers WHERE session = ANY($1::text[])"
+    " ORDER BY client"
+)
 
 AMOUNTS = ", ".join(Amounts._fields)
 ADDED = ", ".join(f"{name} = usage.{name} + excluded.{name}" for name in Amounts._fields)

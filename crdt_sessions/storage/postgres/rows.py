@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from crdt_sessions.errors import SessionNotFound
+from crdt_sessions.errors import DamagedLog, SessionNotFound
 from crdt_sessions.ids import Millis, Seq, SessionId
 from crdt_sessions.storage.integrity import verified
 from crdt_sessions.storage.postgres import records
@@ -16,6 +17,7 @@ from crdt_sessions.storage.stored import History, SessionRecord, StoredSession, 
 COLUMNS = "id, generation, created_at, updated_at, status, title, lineage"
 """Of ``sessions``: what makes a record."""
 RECORD = f"SELECT {COLUMNS}, last_seq, sid FROM sessions WHERE id = $1 AND deleted_at IS NULL"
+_RECORDS = RECORD.replace("= $1", "= ANY($1::text[])")
 VERSIONS = (
     "SELECT seq, at, CASE WHEN size > 0 THEN size ELSE length(data) END, name FROM snapshots WHERE sid = $1"
     " ORDER BY seq"
@@ -27,7 +29,12 @@ _UP_TO = (
     " AND seq > coalesce((SELECT seq FROM newest), 0) ORDER BY seq"
 )
 """The newest snapshot, then the rows after it."""
-_NO_BOUND = 2**62
+_NEWEST = (
+    "SELECT wanted.sid, stored.* FROM unnest($1::bigint[]) AS wanted (sid) CROSS JOIN LATERAL ("
+    + _UP_TO.replace(" AND seq <= $2", "").replace("$1", "wanted.sid")
+    + ") AS stored"
+)
+"""The same for many sessions, up to the end."""
 
 
 def record_of(row: Any) -> SessionRecord:
@@ -57,19 +64,41 @@ async def load(connection: Connection, session: SessionId) -> StoredSession | No
     Raises:
         DamagedLog: a row does not match its checksum, or one is missing.
     """
-    found = await connection.fetchrow(RECORD, session)
-    if found is None:
-        return None
-    *_, last_seq, sid = found
-    stored = await rows_up_to(connection, sid, Seq(_NO_BOUND))
-    runs = await connection.fetch(records.RUNS, session)
-    writers = await connection.fetch(records.WRITERS, session)
-    return StoredSession(
-        record_of(found),
-        verified(session, stored, last_seq),
-        records.run_entries(runs),
-        records.writer_entries(writers),
-    )
+    found = (await load_all(connection, [session])).get(session)
+    if isinstance(found, DamagedLog):
+        raise found
+    return found
+
+
+async def load_all(
+    connection: Connection, sessions: Sequence[SessionId]
+) -> dict[SessionId, StoredSession | DamagedLog]:
+    """Return everything stored of those sessions that there are, or why it is damaged."""
+    found = await connection.fetch(_RECORDS, sessions)
+    stored = grouped(await connection.fetch(_NEWEST, [row["sid"] for row in found]))
+    runs = grouped(await connection.fetch(records.RUNS, sessions))
+    writers = grouped(await connection.fetch(records.WRITERS, sessions))
+    loaded: dict[SessionId, StoredSession | DamagedLog] = {}
+    for row in found:
+        record = record_of(row)
+        try:
+            loaded[record.id] = StoredSession(
+                record,
+                verified(record.id, stored[row["sid"]], row["last_seq"]),
+                records.run_entries(runs[record.id]),
+                records.writer_entries(writers[record.id]),
+            )
+        except DamagedLog as error:
+            loaded[record.id] = error
+    return loaded
+
+
+def grouped(rows: Sequence[Any]) -> defaultdict[Any, list[Any]]:
+    """Return rows by their first column, without it."""
+    found: defaultdict[Any, list[Any]] = defaultdict(list)
+    for key, *rest in rows:
+        found[key].append(rest)
+    return found
 
 
 async def sid_of(connection: Connection, session: SessionId) -> int:

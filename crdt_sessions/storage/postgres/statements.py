@@ -23,7 +23,7 @@ def fenced(needs: str = "", room: str = "", **parts: str) -> str:
     Args:
         needs: the part that must find something. Else the statement is refused, and does nothing.
         room: another one that must, or there is no room for it.
-        parts: statements that change something, by name.
+        parts: statements that change something, or lock what later ones change, by name.
     """
     changes = "".join(f", {name} AS ({_returning(statement)})" for name, statement in parts.items())
     refused = "".join(
@@ -35,7 +35,7 @@ def fenced(needs: str = "", room: str = "", **parts: str) -> str:
 
 
 def _returning(statement: str) -> str:
-    return statement if " RETURNING " in statement else f"{statement} RETURNING 1"
+    return statement if statement.startswith("SELECT ") or " RETURNING " in statement else f"{statement} RETURNING 1"
 
 
 def served_here(owner: str, me: str) -> str:
