@@ -270,7 +270,7 @@ class Timing:
     idle_unload_s: float = _bound(
         60.0,
         "A session that nobody uses, or in which nobody writes any more, stays in memory for so many seconds; one"
-        " whose clients have only looked on, for a tenth of that.",
+        " whose clients have only looked on, for a sixtieth of that, or a tenth if it is large.",
         ge=0,
     )
 

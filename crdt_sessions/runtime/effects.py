@@ -82,6 +82,7 @@ class EffectLoop:
         clock: the only source of time.
         compaction: when rows are folded.
         rows: number of rows that the store holds for the session.
+        size: the bytes in them.
         outbox: takes notices for people who are absent.
         claimants: the workers to whom ready runs are offered.
         allowances: how much its runs may still use.
@@ -104,6 +105,7 @@ class EffectLoop:
         clock: Clock,
         compaction: Compaction,
         rows: int,
+        size: int,
         outbox: Outbox,
         claimants: Claimants,
         allowances: Allowances,
@@ -132,7 +134,7 @@ class EffectLoop:
         self._outage: StorageError | None = None  # as the engine knows it
         self._calls: dict[CallId, asyncio.Future[Answered]] = {}
         self._rests_until = Millis(0)
-        self._quiet = Quiet(engine.log.head, clock.now())
+        self._quiet = Quiet(engine.log.head, clock.now(), size)
         self.journal = Journal(
             record.id,
             store,

@@ -99,6 +99,7 @@ class Starter:
             clock=self.clock,
             compaction=self.compaction,
             rows=len(stored.rows),
+            size=sum(len(row.update) for row in stored.rows),
             outbox=self.outbox,
             claimants=self.claimants,
             allowances=self.allowances,

@@ -21,9 +21,9 @@ from .conftest import ROOM, Peer, peers, until
 QUIET = Timing(idle_unload_s=5)
 
 
-def post(id):
+def post(id, text="hello"):
     head = MessageHead(id=id, role="user", author=Author(id="ann"), created_at=1)
-    return lambda view: view.messages.add(head, [TextPart(type="text", text="hello")])
+    return lambda view: view.messages.add(head, [TextPart(type="text", text=text)])
 
 
 class Counting(MemoryStore):
@@ -82,13 +82,28 @@ async def test_a_session_whose_clients_do_nothing_has_no_document(registry, cloc
 async def test_one_that_is_only_looked_at_sleeps_sooner_than_one_that_was_written_in(registry, clock):
     async with peers(registry, 1) as (one,):
         await clock.advance(1)
-        assert registry.live == [], "a tenth of five seconds"
+        assert registry.live == [], "a sixtieth of five seconds"
         await one.edit(post("m1"))
         await settle(100)
         for _ in range(4):
             assert len(registry.live) == 1
             await clock.advance(1)
         await slept(registry, clock)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("short", 1), ("long" * 20_000, 6)])
+async def test_one_that_is_large_stays_longer_since_it_takes_longer_to_load(store, clock, text, seconds):
+    async with SessionRegistry(store, clock=clock) as registry:
+        async with registry.open(ROOM, create=True) as session:
+            await session.edit(post("m1", text))
+        await clock.advance(120)
+        assert registry.live == []
+        async with peers(registry, 1):
+            for _ in range(seconds - 1):
+                await clock.advance(1)
+                assert len(registry.live) == 1
+            await clock.advance(1)
+            assert (registry.live, len(registry.connected)) == ([], 1)
 
 
 async def test_it_falls_asleep_without_cycles(registry, clock):
