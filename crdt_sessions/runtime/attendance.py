@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from crdt_sessions.clock import Clock
 from crdt_sessions.ids import Millis
@@ -26,18 +24,17 @@ class Attendance:
         self._here: Counter[tuple[str, str]] = Counter()
         self._left: Recent[tuple[str, str], Millis] = Recent(_REMEMBERED)
 
-    @contextmanager
-    def counted(self, tenant: str, principal: str) -> Iterator[None]:
-        """Return a context in which a principal is there by one connection more."""
+    def come(self, tenant: str, principal: str) -> None:
+        """Count a connection more, until it leaves."""
+        self._here[tenant, principal] += 1
+
+    def leave(self, tenant: str, principal: str) -> None:
+        """Count a connection less."""
         who = (tenant, principal)
-        self._here[who] += 1
-        try:
-            yield
-        finally:
-            self._here[who] -= 1
-            if not self._here[who]:
-                del self._here[who]
-            self._left.remember(who, self._clock.now())
+        self._here[who] -= 1
+        if not self._here[who]:
+            del self._here[who]
+        self._left.remember(who, self._clock.now())
 
     def connections(self, tenant: str, principal: str) -> int:
         """Return how many connections a principal has."""

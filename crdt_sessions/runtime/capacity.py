@@ -49,15 +49,24 @@ class Capacity:
 
         Raises as :meth:`check_room`.
         """
+        self.admit(tenant, principal)
+        try:
+            yield
+        finally:
+            self.leave(tenant, principal)
+
+    def admit(self, tenant: str, principal: str) -> None:
+        """Count a connection of a *tenant* and *principal*, until it leaves. Raises as :meth:`check_room`."""
         self.check_room(tenant, principal)
         self.connections += 1
         self.by_tenant[tenant] += 1
-        try:
-            with self._attendance.counted(tenant, principal):
-                yield
-        finally:
-            self.connections -= 1
-            self.by_tenant[tenant] -= 1
+        self._attendance.come(tenant, principal)
+
+    def leave(self, tenant: str, principal: str) -> None:
+        """Count a connection no more that was admitted."""
+        self._attendance.leave(tenant, principal)
+        self.connections -= 1
+        self.by_tenant[tenant] -= 1
 
     def check_room(self, tenant: str, principal: str) -> None:
         """Return if there is room for one more connection, or stream, of a *tenant* and *principal*.

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -48,7 +49,7 @@ from crdt_sessions.runtime.pushes import Pushes
 from crdt_sessions.runtime.quarantine import Quarantine
 from crdt_sessions.runtime.sandbox import Sandbox
 from crdt_sessions.runtime.session import Session
-from crdt_sessions.runtime.slots import Slots
+from crdt_sessions.runtime.slots import Slot, Slots
 from crdt_sessions.runtime.starting import Starter
 from crdt_sessions.runtime.streams import Streams
 from crdt_sessions.runtime.wakeups import Wakeups
@@ -297,7 +298,7 @@ class SessionRegistry:
         """
         slot = await self._slots.enter(session_id, create=create, by=by)
         try:
-            yield await asyncio.shield(slot.loading)
+            yield await slot.loaded()
         finally:
             self._slots.leave(slot)
 
@@ -326,19 +327,23 @@ class SessionRegistry:
             codec: the connection's own, of the dialect that it speaks; y-websocket's if None.
         """
         access = access or Access()
+        tenant, by = tenant_of(session_id), access.principal
         try:
-            with self.capacity.admitted(tenant_of(session_id), access.principal):
-                create, by = access.creates, access.principal
-                async with AsyncExitStack() as stack:
-
-                    def join() -> Awaitable[Session]:
-                        return stack.enter_async_context(
-                            self.join(session_id, create=create, by=by, generation=generation, lineage=lineage)
-                        )
-
-                    session = await self.health.outlast(join)
+            self.capacity.admit(tenant, by)
+            try:
+                slot = await self.health.outlast(
+                    partial(
+                        self._enter, session_id, create=access.creates, by=by, generation=generation, lineage=lineage
+                    )
+                )
+                try:
+                    session = await slot.loaded()
                     self.capacity.check_session(session.peers)
                     return await session.serve(transport_over(channel), access, lease=lease, codec=codec)
+                finally:
+                    self._slots.leave(slot)
+            finally:
+                self.capacity.leave(tenant, by)
         except CrdtSessionsError as error:
             return closing_for(error)
 
@@ -365,17 +370,31 @@ class SessionRegistry:
             WrongLineage, WrongGeneration: the copy is of another session of that name.
             CrdtSessionsError: as :meth:`open` does.
         """
+        slot = await self._enter(session_id, create=create, by=by, generation=generation, lineage=lineage)
+        try:
+            yield await slot.loaded()
+        finally:
+            self._slots.leave(slot)
+
+    async def _enter(
+        self, session_id: SessionId, *, create: bool, by: str, generation: int | None, lineage: str | None
+    ) -> Slot:
+        """Return the slot of a session for a peer, who leaves it. As :meth:`join`; a context takes a kilobyte."""
         create = create and self.auto_create and lineage is None
         try:
-            async with self.open(session_id, create=create, by=by) as session:
-                _check_history(session.record, generation, lineage)
-                yield session
+            slot = await self._slots.enter(session_id, create=create, by=by)
         except SessionDeleted:
             raise
         except SessionNotFound:
             if lineage is None:
                 raise
             raise WrongLineage(session=session_id, theirs=lineage, ours="") from None
+        try:
+            _check_history((await slot.loaded()).record, generation, lineage)
+        except BaseException:
+            self._slots.leave(slot)
+            raise
+        return slot
 
     async def delete(self, session_id: SessionId) -> None:
         """Delete a session for good: close its peers with 4404, drop it from memory and from the store.

@@ -44,12 +44,31 @@ class Slot:
     session_id: SessionId
     creates: bool
     """Whether it is created if it never existed."""
-    loading: asyncio.Task[Session] = field(init=False)
+    loading: asyncio.Task[Session] | None = field(init=False, default=None)
+    """The load that is under way, or has failed. One that succeeded is forgotten: a task takes half a kilobyte."""
     session: Session | None = None
     """The loaded session, once it is."""
     users: int = 0
     idle_since: Millis | None = None
     draining: asyncio.Task[None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether the session is being loaded."""
+        return self.loading is not None and not self.loading.done()
+
+    async def loaded(self) -> Session:
+        """Return the session once it is loaded; raise as its load does."""
+        if self.loading is not None:
+            return await asyncio.shield(self.loading)
+        assert self.session is not None
+        return self.session
+
+    async def settled(self) -> Session | None:
+        """Return the session once it is not being loaded, whatever became of that; None if it never was loaded."""
+        if self.loading is not None:
+            await asyncio.gather(self.loading, return_exceptions=True)
+        return self.session
 
 
 class Slots:
@@ -113,7 +132,7 @@ class Slots:
         slot = self._slots.get(session_id)
         if slot is None or slot.draining is not None or self._stopping or self.leaving:
             return
-        if slot.loading.done() and self.sleeping(session_id) is not None:
+        if not slot.busy and self.sleeping(session_id) is not None:
             slot.loading = asyncio.create_task(self._wake(slot), name=f"wake up {session_id}")
             slot.loading.add_done_callback(_noted)
 
@@ -126,6 +145,7 @@ class Slots:
             raise
         if session is not slot.session:  # that one was abandoned meanwhile
             await session.close()
+        slot.loading = None
         return slot.session
 
     # -- using a session -----------------------------------------------------------------------------------------
@@ -151,7 +171,7 @@ class Slots:
             slot.users += 1
             self.wake(session_id)
             try:
-                session = await asyncio.shield(slot.loading)
+                session = await slot.loaded()
             except SessionNotFound:
                 self.leave(slot)
                 if create and not slot.creates:  # we waited for somebody who would not create it
@@ -166,6 +186,7 @@ class Slots:
 
     async def _fill(self, slot: Slot, *, by: str) -> Session:
         slot.session = await self._load(slot.session_id, create=slot.creates, by=by)
+        slot.loading = None
         return slot.session
 
     def leave(self, slot: Slot) -> None:
@@ -182,7 +203,7 @@ class Slots:
         slot.users -= 1
 
         async def end() -> None:
-            session = await slot.loading
+            session = await slot.loaded()
             session.close_peers(closing)
             try:
                 await session.drain()
@@ -235,7 +256,7 @@ class Slots:
         soon = Millis(self._clock.now() + int(self._idle_ms))
         session = slot.session
         if session.asleep:
-            return slot.loading.done()
+            return not slot.busy
         return not session.due_before(soon) and (
             pressed or not (len(session.engine.waiting) or len(session.engine.guests))
         )
@@ -263,7 +284,7 @@ class Slots:
 
     def _forget_if_unusable(self, slot: Slot) -> None:
         """Make room for a new load if this one failed, or its session did."""
-        if self._slots.get(slot.session_id) is not slot or not slot.loading.done():
+        if self._slots.get(slot.session_id) is not slot or slot.busy:
             return
         session = slot.session
         if session is None:
@@ -298,8 +319,7 @@ class Slots:
             await asyncio.wait(going)
 
     async def _leave_to_others(self, slot: Slot) -> None:
-        await asyncio.gather(slot.loading, return_exceptions=True)
-        if (session := slot.session) is None:
+        if (session := await slot.settled()) is None:
             return
         try:
             await session.stop(ShuttingDown())
@@ -323,8 +343,7 @@ class Slots:
         if slot.draining is not None:
             await asyncio.gather(slot.draining, return_exceptions=True)
             return
-        await asyncio.gather(slot.loading, return_exceptions=True)
-        if (session := slot.session) is None:
+        if (session := await slot.settled()) is None:
             return
         try:
             await session.stop(ShuttingDown())
@@ -339,7 +358,7 @@ class Slots:
         return slot.draining
 
     async def _unload(self, slot: Slot) -> None:
-        session = await slot.loading
+        session = await slot.loaded()
         try:
             await session.drain()
             failpoints.reach("unload")

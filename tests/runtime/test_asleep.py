@@ -253,7 +253,7 @@ async def test_a_connection_to_a_session_that_sleeps_takes_a_few_kilobytes(regis
         await clock.advance(10)
         gc.collect()
         tracemalloc.start()
-        before = tracemalloc.get_traced_memory()[0]
+        before, objects = tracemalloc.get_traced_memory()[0], len(gc.get_objects())
         for number in range(1, count + 1):
             await join(number)
         await clock.advance(2)
@@ -261,8 +261,9 @@ async def test_a_connection_to_a_session_that_sleeps_takes_a_few_kilobytes(regis
         assert registry.live == []
         assert len(registry.connected) == count + 1
         gc.collect()
-        each = (tracemalloc.get_traced_memory()[0] - before) / count
+        each, made = (tracemalloc.get_traced_memory()[0] - before) / count, (len(gc.get_objects()) - objects) / count
         tracemalloc.stop()
-        assert each < 18_000, "of which the store in memory and this test take three"
+        assert each < 13_500, "of which the store in memory and this test take three"
+        assert made <= 68, "objects that the collector knows, the store's and this test's among them"
         for line in lines:
             line.gone.set()

@@ -84,7 +84,7 @@ async def test_when_memory_is_short_idle_sessions_go_first_and_then_no_more_are_
     async with Peer(busy) as ann:
         gauge.memory = 101
         await clock.advance(1)
-        assert [session.id for session in busy.live] == [ROOM], "the idle one is gone, the other one lives"
+        assert [session.id for session in busy.connected] == [ROOM], "the idle one is gone, the other one lives"
         code, reason = await join(busy, session_id("another"))
         assert (code, "memory" in reason) == (1013, True)
         async with Peer(busy):  # what is in memory may be joined

@@ -1,5 +1,6 @@
 """The heap of a process that holds many sessions: what lives long is not looked through again and again."""
 
+import asyncio
 import gc
 import sys
 import weakref
@@ -11,7 +12,10 @@ from crdt_sessions.runtime import Access, Load, SessionRegistry
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.testing import FakeClock, MemoryChannel
 from crdt_sessions_server.cli import main
+from crdt_sessions_server.service import Service
 from crdt_sessions_server.serving.gc_policy import Heap
+from crdt_sessions_server.settings import Settings
+from tests.runtime.test_asleep import Line as MemoryLine
 
 
 class Node:
@@ -129,3 +133,31 @@ async def test_sessions_and_their_connections_end_without_cycles():
         assert [ref() for ref in gone] == [None] * len(gone)
     finally:
         gc.enable()
+
+
+class Request(dict):
+    """A request, of which can be told whether it is still there."""
+
+
+class Line(MemoryLine):
+    """What the listener has answered such a request on."""
+
+    async def close(self, code, reason, hang_up_s):
+        """It is closed already."""
+
+    def abort(self):
+        """It is closed already."""
+
+
+async def test_a_connection_does_not_keep_the_request_that_it_began_with():
+    async with Service(Settings(sandbox=False), store=MemoryStore()) as service:
+        request = Request(path="/v1/sync/s", query_string=b"", headers=[(b"host", b"localhost")], client=("::1", 1))
+        gone, line = weakref.ref(request), Line()
+        service.sync.greet(request, None, line)
+        del request
+        while not hasattr(line, "take"):
+            await asyncio.sleep(0)
+        assert gone() is None
+        assert len(service.registry.connected) == 1
+        line.gone.set()
+        await service.sync.closed()

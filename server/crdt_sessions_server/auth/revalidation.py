@@ -61,17 +61,24 @@ class LiveAccess:
     @contextmanager
     def watching(self, admitted: Admitted) -> Iterator[Access]:
         """Return an access that is looked after for as long as the context lasts."""
-        watched = _Watched(admitted, admitted.principal.access)
-        if admitted.principal.anonymous:
-            yield watched.access
-            return
-        self._watched[watched.access] = watched
-        if admitted.state != self._grants.state:  # something changed since it was admitted
-            self._note(Change(admitted.principal.tenant, admitted.principal.id))
+        access = self.watch(admitted)
         try:
-            yield watched.access
+            yield access
         finally:
-            del self._watched[watched.access]
+            self.watch_no_more(access)
+
+    def watch(self, admitted: Admitted) -> Access:
+        """Return an access that is looked after from now on."""
+        access = admitted.principal.access
+        if not admitted.principal.anonymous:
+            self._watched[access] = _Watched(admitted, access)
+            if admitted.state != self._grants.state:  # something changed since it was admitted
+                self._note(Change(admitted.principal.tenant, admitted.principal.id))
+        return access
+
+    def watch_no_more(self, access: Access) -> None:
+        """Look after an access no more."""
+        self._watched.pop(access, None)
 
     def renew(self, access: Access, admitted: Admitted) -> None:
         """Look after an access by another token of the same principal from now on.

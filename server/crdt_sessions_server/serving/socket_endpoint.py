@@ -81,7 +81,9 @@ class SocketEndpoint(ABC):
 
     async def _serve_line(self, scope: Scope, token: str | None, line: SocketConnection) -> None:
         try:
-            closing = await self.converse(scope, token, line)
+            conversing = self.converse(scope, token, line)
+            del scope  # all that the request said would stay for as long as the connection, and is a kilobyte or more
+            closing = await conversing
             if farewell := self.farewell(closing):
                 line.write(farewell)
             await line.close(closing.code, closing.reason, HANG_UP_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from crdt_sessions.errors import AccessDenied, BadParameter, CrdtSessionsError
 from crdt_sessions.ids import session_id
@@ -59,16 +60,19 @@ class SyncEndpoint(SocketEndpoint):
 
     async def converse(self, scope: Scope, token: str | None, channel: Channel | Transport) -> Closing:
         """See :meth:`SocketEndpoint.converse`."""
+        path = scope["path"]
         try:
             name = self._asked(scope)
             session_id(name)  # else there is nothing to be admitted to
             self._origins.check(scope)
             admitted = await self._admission.admit(scope, token, name, Permission.READ)
             self._admission.count_connect(scope, admitted.principal)
-            return await self._serve(scope, name, admitted, channel)
+            serving = self._serve(scope, name, admitted, channel)
+            del scope  # see SocketEndpoint
+            return await serving
         except CrdtSessionsError as error:
             closing = closing_for(error)
-            _log.info("connection refused: %s", error, extra={"path": scope["path"], "close_code": closing.code})
+            _log.info("connection refused: %s", error, extra={"path": path, "close_code": closing.code})
             return closing
 
     async def _serve(self, scope: Scope, name: str, admitted: Admitted, channel: Channel | Transport) -> Closing:
@@ -76,13 +80,14 @@ class SyncEndpoint(SocketEndpoint):
         elsewhere = self._elsewhere
         if elsewhere is not None:
             with self._registry.capacity.admitted(principal.tenant, principal.id):
-                closing = await self._registry.health.outlast(lambda: elsewhere.serve(session, scope, channel))
+                closing = await self._registry.health.outlast(partial(elsewhere.serve, session, scope, channel))
             if closing is not None:
                 return closing
         if not principal.anonymous:
             self._registry.audit.note("session.join", principal.id, session, role=principal.role)
-        with self._admission.live.watching(admitted) as access:
-            return await self._registry.serve(
+        access = self._admission.live.watch(admitted)
+        try:
+            serving = self._registry.serve(
                 session,
                 channel,
                 access=access,
@@ -91,6 +96,10 @@ class SyncEndpoint(SocketEndpoint):
                 lease=query(scope).get("lease"),
                 codec=self._codec(),
             )
+            del scope  # see SocketEndpoint
+            return await serving
+        finally:
+            self._admission.live.watch_no_more(access)
 
     def _asked(self, scope: Scope) -> str:
         """Return the name of the session."""
