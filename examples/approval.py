@@ -43,8 +43,8 @@ async def answer(run: AgentRun) -> None:
 async def once(url: str) -> None:
     agent = Agent(url, name="booker")
     agent.on_run(answer)
-    working = asyncio.create_task(agent.work())
     async with connect(url, "approval-example", name="Ann", id="ann") as ann:
+        working = asyncio.create_task(agent.work())
         question = await ann.post("Book me a seat", agent="booker")
         run_id = f"run-{question.id}"
         await ann.until(lambda: (run := ann.view.runs.value(run_id)) is not None and run.status == "suspended")

@@ -20,7 +20,7 @@ import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,31 @@ SUGGESTIONS = [
 ]
 
 
-def say(text: str = "") -> None:
-    print(text, flush=True)
+class Terminal:
+    """Prints lines; while another program prints an answer there, they wait."""
+
+    def __init__(self) -> None:
+        self._waiting: list[str] | None = None
+
+    def say(self, text: str = "") -> None:
+        if self._waiting is None:
+            print(text, flush=True)
+        else:
+            self._waiting.append(text)
+
+    @contextlib.contextmanager
+    def left_to_another(self) -> Iterator[None]:
+        self._waiting = []
+        try:
+            yield
+        finally:
+            waiting, self._waiting = self._waiting, None
+            for text in waiting:
+                self.say(text)
+
+
+_terminal = Terminal()
+say = _terminal.say
 
 
 def command_line(*arguments: object) -> str:
@@ -219,17 +242,18 @@ def hints(options: argparse.Namespace, url: str, parts: list[Part], model: str) 
 
 
 async def ask_once(url: str, session: str) -> None:
-    asked = await asyncio.create_subprocess_exec(
-        sys.executable, str(HERE / "terminal_peer.py"), "--url", url, "--session", session,
-        "--post", SUGGESTIONS[0]["text"], "--name", "Demo",
-    )  # fmt: skip
-    try:
-        if await asked.wait() != 0:
-            sys.exit("the question was not answered")
-    finally:
-        if asked.returncode is None:
-            asked.terminate()
-            await asked.wait()
+    with _terminal.left_to_another():
+        asked = await asyncio.create_subprocess_exec(
+            sys.executable, str(HERE / "terminal_peer.py"), "--url", url, "--session", session,
+            "--post", SUGGESTIONS[0]["text"], "--name", "Demo",
+        )  # fmt: skip
+        try:
+            if await asked.wait() != 0:
+                sys.exit("the question was not answered")
+        finally:
+            if asked.returncode is None:
+                asked.terminate()
+                await asked.wait()
 
 
 def surroundings() -> dict[str, str]:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import signal
+import sys
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import openai
 from pycrdt import Assoc, Text
 
-from crdt_sessions import Agent, AgentRun, bridges, connect
+from crdt_sessions import Agent, AgentRun, CrdtSessionsError, bridges, connect
 from crdt_sessions.client import ToolCall
 from crdt_sessions.model import SessionView, ToolPart
 from crdt_sessions.model import text as text_edits
@@ -175,10 +176,10 @@ def caret(view: SessionView, before: str) -> dict[str, Any]:
 
 async def work(agent: Agent, url: str, session: str) -> None:
     """Answer until stopped; be seen in the session while waiting."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError):  # Windows
-            asyncio.get_running_loop().add_signal_handler(number, agent.stop)
     async with connect(url, session, id=f"agent-{agent.name}", name=agent.name, kind="agent"):
+        for number in (signal.SIGINT, signal.SIGTERM):  # from now on there may be runs to finish
+            with suppress(NotImplementedError):  # Windows
+                asyncio.get_running_loop().add_signal_handler(number, agent.stop)
         await agent.work()
 
 
@@ -190,6 +191,11 @@ if __name__ == "__main__":
     parser.add_argument("--pace", type=float, default=0.06, help="seconds between two words in the draft")
     options = parser.parse_args()
     model = openai.AsyncOpenAI(api_key=os.environ.get("OPENAI_API_KEY", "none"), max_retries=5)
-    worker = Agent(options.url, name=options.role)
-    worker.on_run(Answerer(options.role, model, options.pace).answer)
-    asyncio.run(work(worker, options.url, options.session))
+    try:
+        worker = Agent(options.url, name=options.role)
+        worker.on_run(Answerer(options.role, model, options.pace).answer)
+        asyncio.run(work(worker, options.url, options.session))
+    except CrdtSessionsError as error:
+        sys.exit(f"demo_agents.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("demo_agents.py: stopped before the service was there")

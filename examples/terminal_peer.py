@@ -103,8 +103,10 @@ async def main(options: argparse.Namespace) -> None:
         where = "working offline" if not session.connected else f"connected to {options.url}"
         print(f"{where}, session {options.session}, as {session.author.name or session.author.id}", file=sys.stderr)
         screen = Screen()
-        talking = ask(session, options.post, screen) if options.post else post_lines(session)
-        work = (talking, show_messages(session, screen), show_presence(session, screen))
+        if options.post:  # who comes and goes would stand in the middle of the answer
+            work = [ask(session, options.post, screen), show_messages(session, screen)]
+        else:
+            work = [post_lines(session), show_messages(session, screen), show_presence(session, screen)]
         tasks = [asyncio.create_task(each) for each in work]
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:

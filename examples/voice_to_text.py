@@ -88,13 +88,13 @@ async def answer(run: AgentRun) -> None:
 async def once(url: str, speed: float) -> None:
     agent = Agent(url, name="assistant")
     agent.on_run(answer)
-    working = asyncio.create_task(agent.work())
     spoken = json.loads(TRANSCRIPT.read_text("utf-8"))
     session = f"voice-{uuid.uuid4().hex[:8]}"
     async with (
         connect(url, session, name="Ann", id="ann", device="phone") as phone,
         connect(url, session, name="Ann", id="ann", device="laptop") as laptop,
     ):
+        working = asyncio.create_task(agent.work())
         laptop.set_presence("idle", modality="text")
         speaking = asyncio.create_task(speak(phone, spoken, speed=speed))
         heard = ""

@@ -6,6 +6,7 @@ import gc
 import os
 import ssl
 import sys
+import types
 from collections import Counter
 
 import certifi
@@ -45,9 +46,18 @@ settings.load_profile(PROFILE)
 
 @functools.cache
 def _starts_processes(module):
-    """Whether a file of tests imports what starts processes."""
-    imported = vars(module).values()
-    return any(each is command or (isinstance(each, type) and issubclass(each, Process)) for each in imported)
+    """Whether a file of tests imports what starts processes: a kind of them, or a function that names one."""
+    return any(_is_process(each) or _names_process(each) for each in vars(module).values())
+
+
+def _is_process(each):
+    return each is command or (isinstance(each, type) and issubclass(each, Process))
+
+
+def _names_process(each):
+    if not isinstance(each, types.FunctionType) or not each.__module__.startswith("tests."):
+        return False
+    return any(_is_process(each.__globals__.get(name)) for name in each.__code__.co_names)
 
 
 def pytest_itemcollected(item):

@@ -158,9 +158,16 @@ class Agent:
     def run(self) -> None:
         """Work until SIGINT or SIGTERM; then finish the present runs or hand them back, at once on a second signal.
 
-        Raises as :meth:`work`.
+        It is all that a program does. Who wants the exceptions awaits :meth:`work`.
+
+        Raises:
+            SystemExit: what :meth:`work` raises of this package, in a line that Python prints instead of a traceback.
+            ValueError: no answer was registered.
         """
-        asyncio.run(self._run_until_signalled())
+        try:
+            asyncio.run(self._run_until_signalled())
+        except CrdtSessionsError as error:
+            raise SystemExit(f"agent {self.name}: {error}") from error
 
     def stop(self) -> None:
         """Take no more runs, finish the present ones or hand them back, and let :meth:`work` return."""

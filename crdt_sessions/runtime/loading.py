@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from crdt_sessions.clock import Clock
@@ -23,7 +24,8 @@ from crdt_sessions.errors import (
     UpdateError,
 )
 from crdt_sessions.ids import Millis, Seq, SessionId, check_session_id, reference
-from crdt_sessions.model import Later, SessionDoc, seed, split
+from crdt_sessions.limits import Compaction, Retention
+from crdt_sessions.model import Later, SessionDoc, encode_verified, seed, split
 from crdt_sessions.runtime.audit import AuditLog
 from crdt_sessions.runtime.documents import Documents
 from crdt_sessions.runtime.identifiers import Identifiers
@@ -56,6 +58,8 @@ class Loading:
         documents: tries foreign content.
         identifiers: names for what is new.
         audit: is told of those that are created.
+        compaction: when rows are folded.
+        retention: which versions are kept.
         start: makes a session of what was loaded. Raises :class:`EngineFailed` and closes the document if it cannot.
     """
 
@@ -69,6 +73,8 @@ class Loading:
         documents: Documents,
         identifiers: Identifiers,
         audit: AuditLog,
+        compaction: Compaction,
+        retention: Retention,
         start: Start,
     ) -> None:
         self._log = log
@@ -78,6 +84,8 @@ class Loading:
         self._documents = documents
         self._identifiers = identifiers
         self._audit = audit
+        self._compaction = compaction
+        self._retention = retention
         self._start = start
         self._panics: Recent[SessionId, Panics] = Recent(MOST_KNOWN)
         self._aside: Recent[SessionId, Aside] = Recent(MOST_KNOWN)
@@ -251,8 +259,10 @@ class Loading:
         unexplained = attempts = 0
         while True:
             attempts, blamed = attempts + 1, aside.count
+            document, waiting = await self._read(stored)
+            stored = await self._folded(stored, document, waiting)
             try:
-                return self._start(stored, *await self._read(stored), panics, aside)
+                return self._start(stored, document, waiting, panics, aside)
             except EngineFailed as error:
                 about = {"session": session_id, "left_alone": aside.all_left()}
                 _log.error("a defect prevents that it is loaded", exc_info=error, extra=about)
@@ -285,3 +295,27 @@ class Loading:
             document.close()
             raise
         return document, waiting
+
+    async def _folded(self, stored: StoredSession, document: SessionDoc, waiting: Sequence[Later]) -> StoredSession:
+        """Return what is stored, with one row for all if there are more than are to be.
+
+        A service that is killed again and again dies before it has folded what it wrote. With the document at hand
+        this takes next to nothing. Nobody writes before it is done, so rows do not pile up from one life to the next.
+        """
+        whole = not waiting and document.waiting == EMPTY_UPDATE
+        if len(stored.rows) <= self._compaction.max_rows or not whole:
+            return stored
+        about = {"session": stored.record.id, "rows": len(stored.rows)}
+        try:
+            snapshot = Row(stored.last_seq, encode_verified(document))
+            await self._log.replace_with_snapshot(
+                stored.record.id, snapshot, retention=self._retention, now=self._clock.now()
+            )
+        except CrdtSessionsError as error:  # the rows stay as they are, and are folded later
+            _log.error("folding failed: %s", error, extra=about)
+            return stored
+        except BaseException:
+            document.close()
+            raise
+        _log.info("compacted", extra={**about, "snapshot_bytes": len(snapshot.update)})
+        return replace(stored, rows=[snapshot])

@@ -142,14 +142,15 @@ class SessionRegistry:
         self.streams = Streams(store, self.clock, self.limits, shared=store.shared)
         """Durable streams that are no session's."""
         self._quarantine = Quarantine(self.clock)
+        compaction, retention = compaction or Compaction(), retention or Retention()
         starter = Starter(
             store=store,
             clock=self.clock,
             limits=self.limits,
             timing=self._timing,
             rules=self.rules,
-            compaction=compaction or Compaction(),
-            retention=retention or Retention(),
+            compaction=compaction,
+            retention=retention,
             enforce=enforce_authorship,
             capacity=self.capacity,
             documents=self.documents,
@@ -170,6 +171,8 @@ class SessionRegistry:
             documents=self.documents,
             identifiers=identifiers,
             audit=self.audit,
+            compaction=compaction,
+            retention=retention,
             start=starter.start,
         )
         """How sessions come into being."""

@@ -24,6 +24,7 @@ from crdt_sessions.errors import (
     NotAnApprover,
     NotAnswered,
     NotFound,
+    NoToken,
     RequestRefused,
 )
 from crdt_sessions.model import SessionDoc, ToolPart
@@ -858,6 +859,19 @@ async def test_after_the_servers_death_every_run_goes_on_as_it_should(tmp_path):
                 assert message.text == "at last"
     finally:
         server.close()
+
+
+def test_a_program_that_cannot_go_on_ends_with_a_line():
+    def token():
+        raise OSError("the vault is sealed")
+
+    agent = Agent("http://127.0.0.1:1", name="writer", token=token, quiet=True)
+    agent.on_run(lambda run: run.out.write("x"))
+    with pytest.raises(SystemExit) as ended:
+        agent.run()
+    assert str(ended.value).startswith("agent writer: ")
+    assert "the vault is sealed" in str(ended.value)
+    assert isinstance(ended.value.__cause__, NoToken)
 
 
 @pytest.mark.parametrize(("signals", "status_then"), [(1, "completed"), (2, "queued")])

@@ -12,6 +12,8 @@ import crdt_sessions
 from crdt_sessions import errors
 from scripts.python_reference import PAGES, described, members, package
 
+pytestmark = pytest.mark.slow  # the whole package is read for them
+
 
 @functools.cache
 def public(kind):
@@ -32,7 +34,6 @@ def _said(found):
     return "\n".join(each.docstring.value for each in (found, owner) if each is not None and each.docstring)
 
 
-@pytest.mark.slow
 def test_each_public_name_says_what_it_is_for():
     assert [each.path for each in (*functions(), *classes()) if each.docstring is None] == []
     assert [each.path for each in classes() if not list(members(each)) and not each.parameters] == []
@@ -77,8 +78,8 @@ def _raised(function):
 
 def _named(said):
     """Return the errors that a docstring names, and all kinds of them."""
-    known = {**vars(errors), "ValueError": ValueError, "TypeError": TypeError, "IndexError": IndexError}
-    kinds = {name: kind for name, kind in known.items() if isinstance(kind, type) and issubclass(kind, Exception)}
+    known = {**vars(errors), **{kind.__name__: kind for kind in (ValueError, TypeError, IndexError, SystemExit)}}
+    kinds = {name: kind for name, kind in known.items() if isinstance(kind, type) and issubclass(kind, BaseException)}
     named = tuple(kind for name, kind in kinds.items() if re.search(rf"\b{name}\b", said))
     return {name for name, kind in kinds.items() if named and issubclass(kind, named)}
 

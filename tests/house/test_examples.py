@@ -38,9 +38,12 @@ def test_an_example_does_what_it_says(own_server, example, flags, said):
         process.close()
 
 
-@pytest.mark.parametrize("example", ["approval", "handoff", "model_agent", "terminal_peer", "voice_to_text"])
-def test_an_error_that_is_to_be_expected_is_said_in_a_line(example):
-    done = python(ROOT / "examples" / f"{example}.py", "--url", "ftp://nowhere")
+@pytest.mark.parametrize(
+    "words", ["approval", "demo_agents planner", "handoff", "model_agent", "terminal_peer", "voice_to_text"]
+)
+def test_an_error_that_is_to_be_expected_is_said_in_a_line(words):
+    example, *more = words.split()
+    done = python(ROOT / "examples" / f"{example}.py", *more, "--url", "ftp://nowhere")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
     assert done.stderr.startswith(f"{example}.py: 'ftp://nowhere' is not the URL of a service")
 

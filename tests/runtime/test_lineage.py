@@ -38,7 +38,9 @@ async def services(request, clock):
         yield service
 
 
-guarded_or_not = pytest.mark.parametrize("services", ["sandbox", "none"], indirect=True)
+guarded_or_not = pytest.mark.parametrize(
+    "services", [pytest.param("sandbox", marks=pytest.mark.processes), "none"], indirect=True
+)
 
 
 @asynccontextmanager

@@ -155,6 +155,41 @@ async def test_rows_are_folded_while_the_session_lives(store, clock):
             assert len(session.view.messages) == 43
 
 
+async def killed(updates):
+    """Stand for a life that ends before anything is folded."""
+    raise StorageError("killed")
+
+
+async def test_rows_do_not_pile_up_over_lives_that_are_too_short_to_fold(store, clock):
+    found = []
+    for life in range(6):
+        async with SessionRegistry(store, clock=clock, compaction=Compaction(max_rows=20)) as registry:
+            registry.documents.fold = killed
+            async with registry.open(ROOM, create=True) as session:
+                for n in range(15):
+                    await session.edit(post(f"m{life}-{n}", "x"))
+                assert len(session.view.messages) == 15 * (life + 1)
+        found.append(len((await store.load(ROOM)).rows))
+    assert max(found) <= 20 + 15 + 1, found
+
+
+async def test_a_session_with_far_too_many_rows_is_loaded_where_they_cannot_be_folded(store, clock, caplog):
+    never = Compaction(max_rows=10**6, min_rows_on_unload=10**6)
+    async with SessionRegistry(store, clock=clock, compaction=never) as registry:
+        async with registry.open(ROOM, create=True) as session:
+            for n in range(25):
+                await session.edit(post(f"m{n}", "x"))
+
+    async def refuse(*args, **options):
+        raise StorageError("no room")
+
+    store.replace_with_snapshot = refuse
+    async with SessionRegistry(store, clock=clock, compaction=Compaction(max_rows=20)) as registry:
+        async with registry.open(ROOM) as session:
+            assert len(session.view.messages) == 25
+    assert "folding failed: no room" in caplog.text
+
+
 async def test_others_go_on_while_a_session_of_many_rows_is_loaded(store, clock):
     never = Compaction(max_rows=10**6, min_rows_on_unload=10**6)
     async with SessionRegistry(store, clock=clock, compaction=never) as registry:
@@ -213,13 +248,18 @@ async def test_what_waits_in_rows_of_an_earlier_release_survives_compaction_and_
     def draft(session):
         return str(session.engine.document.doc.get("draft", type=Text))
 
-    async with SessionRegistry(store, clock=clock, compaction=Compaction(min_rows_on_unload=1)) as registry:
+    async with SessionRegistry(store, clock=clock) as registry:
         async with registry.open(ROOM, create=True) as session:
             await session.apply(updates[0])
             with pytest.raises(EarlyUpdate):
                 await session.apply(updates[2])
             last = (await store.load(ROOM)).last_seq
     await store.append(ROOM, [Row(Seq(last + 1), updates[2], waits=True)], now=clock.now())
+    assert len((await store.load(ROOM)).rows) > 2
+    async with SessionRegistry(store, clock=clock, compaction=Compaction(max_rows=2)) as registry:
+        async with registry.open(ROOM) as session:
+            assert draft(session) == "a"
+            assert (await store.load(ROOM)).rows[-1].waits
     for _ in range(2):
         async with SessionRegistry(store, clock=clock, compaction=Compaction(min_rows_on_unload=1)) as registry:
             async with registry.open(ROOM) as session:
