@@ -94,7 +94,6 @@ async def once(url: str, speed: float) -> None:
         connect(url, session, name="Ann", id="ann", device="phone") as phone,
         connect(url, session, name="Ann", id="ann", device="laptop") as laptop,
     ):
-        working = asyncio.create_task(agent.work())
         laptop.set_presence("idle", modality="text")
         speaking = asyncio.create_task(speak(phone, spoken, speed=speed))
         heard = ""
@@ -107,6 +106,7 @@ async def once(url: str, speed: float) -> None:
             if now != heard:
                 heard = now
                 print(f"on the laptop: {heard!r}, {', '.join(present)}", flush=True)
+        working = asyncio.create_task(agent.work())
         await laptop.messages.answer_to(answer_to(await speaking))
         await laptop.messages.answer_to(await laptop.post("And on Sunday?", modality="text"))
         booking = await laptop.post("Book a table, please", modality="text")

@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, Phase, settings
 
 from tests.interop.node import NodePeers
-from tests.processes import Process, Server, command
+from tests.processes import Process, Server, command, end_who_is_left
 from tests.profiles import PROFILE, parted, sample
 
 # Images for containers set this; here it would compile the service again for each of hundreds of processes.
@@ -122,6 +122,13 @@ def trust_store():
             lambda *args, **kw: once() if not args and kw == world else make(*args, **kw),
         )
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobody_left():
+    """See to it that no test leaves a process behind, which would slow down all that comes."""
+    yield
+    assert end_who_is_left() == []
 
 
 @pytest.fixture(scope="module")

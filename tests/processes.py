@@ -42,6 +42,10 @@ def attempts() -> Iterator[int]:
         number += 1
 
 
+RUNNING: set[Process] = set()
+"""Those that nobody has waited for yet: at the end of all tests, none may run."""
+
+
 class Process:
     """A child process whose output is collected and can be waited for.
 
@@ -70,6 +74,8 @@ class Process:
                 env=env,
                 start_new_session=group,
             )
+        self.test = os.environ.get("PYTEST_CURRENT_TEST", "")
+        RUNNING.add(self)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -133,6 +139,7 @@ class Process:
             self.child.wait()
             raise
         finally:
+            RUNNING.discard(self)
             self._reader.join(5)
             self.child.stdout.close()
             if self.child.stdin:
@@ -144,6 +151,14 @@ class Process:
             self.kill()
         elif not self.child.stdout.closed:
             self._end()
+
+
+def end_who_is_left():
+    """Kill whom nobody has ended; return what each said first, and which test started it."""
+    left = [process for process in RUNNING if process.child.poll() is None]
+    for process in left:
+        process.kill()
+    return [f"{process.test} {process.lines[:1]}" for process in left]
 
 
 def command(*arguments, **env):

@@ -45,6 +45,13 @@ CREATE TRIGGER watch AFTER INSERT OR UPDATE ON crdt_sessions.runs FOR EACH ROW
 """The database itself notes who wrote what, and when nodes were fenced, in one order."""
 
 
+async def all_of(starting):
+    """Wait for all of them, and then raise if one has failed: a node that is still being started cannot be ended."""
+    for done in await asyncio.gather(*starting, return_exceptions=True):
+        if isinstance(done, BaseException):
+            raise done
+
+
 class World:
     """Nodes, a database and clients.
 
@@ -80,20 +87,25 @@ class World:
         self._port = port
 
     async def __aenter__(self):
-        await self._stack.enter_async_context(self.lines)
-        await self.start(0)
-        await asyncio.gather(*(self.start(at) for at in range(1, self.count)))
-        for statement in _WATCH.split(";\nCREATE"):  # a function's body has semicolons, but none of these
-            words = statement.strip().rstrip(";")
-            await self.sql(words if words.startswith("CREATE") else f"CREATE {words}")
-        await self._stack.enter_async_context(spread(self._port, self.lines.fronts, self.folder))
-        await self._stack.enter_async_context(self.clients)
+        async with self._stack as begun:  # if not everything can be, what was begun is ended
+            begun.callback(self._close_nodes)
+            await begun.enter_async_context(self.lines)
+            await self.start(0)
+            await all_of(self.start(at) for at in range(1, self.count))
+            for statement in _WATCH.split(";\nCREATE"):  # a function's body has semicolons, but none of these
+                words = statement.strip().rstrip(";")
+                await self.sql(words if words.startswith("CREATE") else f"CREATE {words}")
+            await begun.enter_async_context(spread(self._port, self.lines.fronts, self.folder))
+            await begun.enter_async_context(self.clients)
+            self._stack = begun.pop_all()
         return self
 
     async def __aexit__(self, kind, *error):
         if kind is not None:
             self._show_what_was_said()
         await self._stack.aclose()
+
+    def _close_nodes(self):
         for node in self.nodes:
             if node is not None:
                 with suppress(ProcessLookupError):
