@@ -22,6 +22,8 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+from crdt_sessions import CrdtSessionsError
+
 try:
     from examples import demo
 except ImportError:  # run as a script, its folder is where modules are looked for
@@ -231,7 +233,10 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=14.0, help="words a second of the scripted model")
     options = parser.parse_args()
     demo.check_port(options.port, options.session)
-    asyncio.run(demo.until_told(run(options)))
+    try:
+        asyncio.run(demo.until_told(run(options)))
+    except CrdtSessionsError as error:
+        sys.exit(f"cluster_demo.py: {error}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crdt_sessions import connect
+from crdt_sessions import CrdtSessionsError, connect
 
 HERE = Path(__file__).parent
 FIRST_PAUSE_S = 2.0
@@ -154,6 +154,8 @@ def check_port(port: int, session: str) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
+        except OverflowError:
+            sys.exit(f"{port} is no port: take one below 65536, such as make demo PORT=8001")
         except PermissionError:
             sys.exit(f"port {port} needs an administrator; take another one: make demo PORT=8001")
         except OSError:
@@ -336,7 +338,10 @@ def main() -> None:
     parser.add_argument("--once", action="store_true", help="ask one question, print the answer and end")
     options = parser.parse_args()
     check_port(options.port, options.session)
-    asyncio.run(until_told(run(options)))
+    try:
+        asyncio.run(until_told(run(options)))
+    except CrdtSessionsError as error:
+        sys.exit(f"demo.py: {error}")
 
 
 if __name__ == "__main__":

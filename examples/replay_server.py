@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -270,4 +271,7 @@ if __name__ == "__main__":
     parser.add_argument("--rate", type=float, default=60.0, help="events per second; 0 is as fast as possible")
     parser.add_argument("--cut-after", type=int, help="break every stream off after that many events")
     options = parser.parse_args()
-    create_app(options.rate, options.cut_after).run(port=options.port, use_reloader=False)
+    try:
+        create_app(options.rate, options.cut_after).run(port=options.port, use_reloader=False)
+    except OSError as error:
+        sys.exit(f"replay_server.py: cannot listen on port {options.port}: {error.strerror}; take another --port")

@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import re
+import sys
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -217,4 +218,7 @@ if __name__ == "__main__":
     config = Config()
     config.loglevel = "WARNING"
     config.bind = [f"127.0.0.1:{options.port}"]
-    asyncio.run(serve(create_app(options.rate), config))
+    try:
+        asyncio.run(serve(create_app(options.rate), config))
+    except OSError as error:
+        sys.exit(f"scripted_model.py: cannot listen on port {options.port}: {error.strerror}; take another --port")

@@ -123,5 +123,10 @@ if __name__ == "__main__":
     options = parser.parse_args()
     if options.once:
         once()
-    else:
+        sys.exit()
+    if not options.secret:
+        sys.exit("serverless.py: give the --secret of the webhooks file, or set WEBHOOK_SECRET")
+    try:
         listen(options.port, options.secret, options.service).serve_forever()
+    except OSError as error:
+        sys.exit(f"serverless.py: cannot listen on port {options.port}: {error.strerror}; take another --port")

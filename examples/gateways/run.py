@@ -44,18 +44,20 @@ agent.run()
 
 
 @contextmanager
-def process(*command: object, **environment: str) -> Iterator[None]:
+def process(*command: object, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a Python program for as long as the context lasts."""
     child = subprocess.Popen([sys.executable, *map(str, command)], env={**os.environ, **environment})
     try:
-        yield
+        yield child
     finally:
         child.terminate()
         child.wait()
 
 
-def wait_until_ready(url: str) -> None:
+def wait_until_ready(url: str, service: subprocess.Popen[bytes]) -> None:
     for _ in range(400):
+        if service.poll() is not None:
+            break
         try:
             if httpx.get(f"{url}/readyz").status_code == 200:
                 return
@@ -73,7 +75,10 @@ def serve_pages(port: int) -> None:
         )
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=pages)
     handler.log_message = lambda *_: None  # type: ignore[attr-defined]
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        sys.exit(f"the pages cannot be served on port {port}: {error.strerror}; take another --pages-port")
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
@@ -143,14 +148,14 @@ def main() -> None:
     with ExitStack() as stack:
         if not options.once:
             serve_pages(options.pages_port)
-        stack.enter_context(
+        service = stack.enter_context(
             process(
                 "-m", "crdt_sessions_server", "serve", "--port", options.port, "--database", options.database,
                 "--log-level", "warning", "--default-agent", "parrot",
                 CRDT_SESSIONS_ALLOWED_ORIGINS=json.dumps([pages]),
             )
         )  # fmt: skip
-        wait_until_ready(url)
+        wait_until_ready(url, service)
         stack.enter_context(process("-c", AGENT, url, 0 if options.once else options.pause))
         if options.once:
             ask_once(url, options.session)

@@ -261,11 +261,19 @@ def _mcp(parsed: argparse.Namespace) -> int:
 def _conformance(parsed: argparse.Namespace) -> int:
     from crdt_sessions.testing import client_conformance, conformance  # no service needs it
 
-    if parsed.client is not None:
-        checking = client_conformance.check_command(shlex.split(parsed.client))
-    else:
+    if parsed.client is None:
+        if not parsed.url.startswith(("ws://", "wss://")):
+            return _fail(f"{parsed.url!r} is no address for WebSockets, such as ws://127.0.0.1:8000/v1/sync")
         checking = conformance.check_server(parsed.url, parsed.token)
-    return 0 if conformance.tell(asyncio.run(checking), print) else 1
+    else:
+        try:
+            checking = client_conformance.check_command(shlex.split(parsed.client))
+        except ValueError as error:
+            return _fail(f"--client {parsed.client!r} is no command: {error}")
+    try:
+        return 0 if conformance.tell(asyncio.run(checking), print) else 1
+    except OSError as error:
+        return _fail(f"--client {parsed.client!r} cannot be started: {error.strerror}")
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -133,6 +133,8 @@ def test_a_port_that_is_taken_is_said_with_what_to_do(ours, monkeypatch):
     assert ("--database other.db" in said) is ours
     assert (f"open http://127.0.0.1:{port}/?session=demo" in said) is ours
     demo.check_port(free_port(), "demo")
+    with pytest.raises(SystemExit, match="99999 is no port"):
+        demo.check_port(99999, "demo")
 
 
 async def test_a_part_that_dies_again_and_again_comes_back_ever_later(monkeypatch):

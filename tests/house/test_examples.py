@@ -1,5 +1,6 @@
 """Every example runs headless, as its documentation says."""
 
+import socket
 import sys
 
 import pytest
@@ -46,6 +47,27 @@ def test_an_error_that_is_to_be_expected_is_said_in_a_line(words):
     done = python(ROOT / "examples" / f"{example}.py", *more, "--url", "ftp://nowhere")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
     assert done.stderr.startswith(f"{example}.py: 'ftp://nowhere' is not the URL of a service")
+
+
+@pytest.mark.parametrize("words", ["replay_server", "scripted_model", "serverless --secret whsec_x"])
+def test_a_port_that_is_taken_is_said_in_a_line(words):
+    example, *more = words.split()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = python(ROOT / "examples" / f"{example}.py", *more, "--port", taken.getsockname()[1])
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith(f"{example}.py: cannot listen on port {taken.getsockname()[1]}: Address already")
+
+
+def test_an_example_ends_when_its_service_does(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        flags = ("--once", "--port", port, "--database", tmp_path / "s.db")
+        done = python(ROOT / "examples/gateways/run.py", *flags)
+    assert done.returncode == 1
+    assert done.stderr.endswith(
+        f"the service at http://127.0.0.1:{port} does not become ready; its message stands above\n"
+    )
 
 
 def test_the_serverless_example_starts_its_own_service():

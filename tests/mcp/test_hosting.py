@@ -1,6 +1,8 @@
 """The library's server behind our route: it is not there until it is asked for, and leaves nothing behind."""
 
 import asyncio
+import json
+import shlex
 import subprocess
 import sys
 
@@ -32,6 +34,33 @@ ASK = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
 
 def inside(service):
     return httpx.AsyncClient(base_url="http://localhost", transport=Inside(service.app.asgi_app, "127.0.0.1"))
+
+
+INITIALIZE = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+    "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}}  # fmt: skip
+COMMAND = (sys.executable, "-m", "crdt_sessions_server", "mcp", "--url", "http://127.0.0.1:1")
+
+
+def test_a_command_that_nobody_speaks_with_says_so():
+    child = shlex.join(COMMAND) + " <&-"
+    done = subprocess.run(["sh", "-c", child], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "crdt-sessions: an MCP client is to start this, and to speak with it on standard input and output\n"
+    )
+
+
+def test_a_client_that_goes_away_before_its_answer_leaves_no_traceback():
+    child = subprocess.Popen(
+        COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with child:
+        child.stdout.close()
+        child.stdin.write(json.dumps(INITIALIZE) + "\n")
+        child.stdin.flush()
+        assert child.stderr.read() == "crdt-sessions: the MCP client went away before it had its answer\n"
+    assert child.returncode == 2
 
 
 def test_who_does_not_ask_for_it_does_not_import_it():

@@ -12,6 +12,7 @@ import websockets
 
 from crdt_sessions import connect
 from crdt_sessions.wire import SyncStep1, encode
+from crdt_sessions_server.cli import main
 from crdt_sessions_server.settings import Settings
 from tests.processes import PATIENCE, Server, command
 
@@ -155,3 +156,17 @@ def test_the_benchmarks_outside_a_checkout_say_where_they_are(tmp_path):
     )  # fmt: skip
     assert done.returncode == 2
     assert "make bench" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--client", "/nowhere"), "--client '/nowhere' cannot be started: No such file or directory"),
+        (("--client", "a 'b"), "is no command: No closing quotation"),
+        (("--url", "http://127.0.0.1"), "is no address for WebSockets, such as ws://"),
+    ],
+)
+def test_a_conformance_run_that_cannot_begin_says_why(flags, said, capsys):
+    assert main(["conformance", *flags]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line

@@ -33,10 +33,20 @@ def run(parsed: argparse.Namespace) -> int:
     try:
         client = ServiceClient(parsed.url, token_of(parsed.token_file))
     except (BadUrl, ValueError) as error:
-        print(f"crdt-sessions: {error}", file=sys.stderr)  # noqa: T201 - a command's last word
-        return 2
-    asyncio.run(_serve(client))
-    return 0
+        return _fail(str(error))
+    if sys.stdin is None or sys.stdout is None:
+        return _fail("an MCP client is to start this, and to speak with it on standard input and output")
+    status = 0
+    try:
+        asyncio.run(_serve(client))
+    except* BrokenPipeError:
+        status = _fail("the MCP client went away before it had its answer")
+    return status
+
+
+def _fail(message: str) -> int:
+    print(f"crdt-sessions: {message}", file=sys.stderr)  # noqa: T201 - a command's last word
+    return 2
 
 
 def token_of(file: Path | None) -> str | Callable[[], str] | None:
