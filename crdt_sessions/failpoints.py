@@ -17,6 +17,9 @@ Name = Literal[
     "snapshot",  # a snapshot is written, the rows it replaces are still there
     "truncate",  # they are deleted, the transaction is open
     "migration",  # between two statements of a migration
+    "acquired",  # a session belongs to this node, which has read nothing of it
+    "handover",  # it was stored and its peers were sent away, and no other node may have it yet
+    "spliced",  # a client's connection and one to the node of its session have become one
     "unload",  # a session was stored and is about to be freed
     "import",  # a part of a file is copied into another database, the transaction is open
     "shutdown",  # every session was stored, connections are being closed

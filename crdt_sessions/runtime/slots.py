@@ -326,6 +326,7 @@ class Slots:
             await session.drain(fold=False)
         except CrdtSessionsError as error:
             self._note_loss(slot, error)
+        failpoints.reach("handover")
         await self._give_up(slot.session_id)  # before anybody here may load it anew
         await self._drop(slot)
 

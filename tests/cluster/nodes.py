@@ -43,12 +43,12 @@ class Nodes:
         self.secret.write_text("k" * 32)
         self.all = []
 
-    def start(self, *flags, unix=False):
-        """Start another one."""
+    def start(self, *flags, unix=False, dies=None):
+        """Start another one; with *dies*, it does at that failpoint."""
         address = f"unix:{self.folder}/{len(self.all)}.sock" if unix else "127.0.0.1:0"
         node = Server(
             self.database, *FLAGS, "--cluster-listen", address, "--cluster-secret-file", self.secret,
-            *self.flags, *flags,
+            *self.flags, *flags, env={"CRDT_SESSIONS_FAILPOINTS": dies or ""},
         )  # fmt: skip
         self.all.append(node)
         until = time.monotonic() + PATIENCE

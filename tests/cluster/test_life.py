@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from contextlib import AsyncExitStack, suppress
 
 import httpx
 import pytest
@@ -35,9 +36,9 @@ def texts(peer):
     return [message.text for message in peer.messages.all()]
 
 
-async def say(peer, name, begun):
+async def say(peer, name, begun, since=0):
     """Post messages one after the other, so that some are under way whenever a node ends."""
-    for number in range(WORDS):
+    for number in range(since, WORDS):
         await peer.post(f"{name} {number}")
         begun.set()
         await asyncio.sleep(0.02)
@@ -103,6 +104,87 @@ async def test_the_owner_ends_while_clients_of_other_nodes_write(nodes, end):
     assert not [line for line in lines + owner.lines if "Traceback" in line]
 
 
+@pytest.mark.parametrize("room", [1, 2, 3])
+@pytest.mark.sampled(3)
+async def test_a_node_dies_when_it_has_taken_a_session_and_read_nothing_of_it(nodes, room):
+    first, dying, other = nodes.start(), nodes.start(dies=f"acquired:{room}"), nodes.start()
+    rooms = [f"room-{number}" for number in range(1, room + 1)]
+    with first.http() as http:
+        for each in rooms:
+            http.post("/v1/sessions", json={"id": each}).raise_for_status()
+            http.post(f"/v1/sessions/{each}/messages", json={"text": "hello"}).raise_for_status()
+    assert await asyncio.to_thread(first.terminate) == 0
+    assert [nodes.owner(each) for each in rooms] == [None] * room
+    for each in rooms:
+        with suppress(httpx.TransportError):
+            await _ask(dying.url, each)
+    assert await asyncio.to_thread(dying.child.wait, PATIENCE) == -9
+    taken = nodes.owner(rooms[-1])
+    assert taken is not None
+    for each in rooms:
+        async with connect(other.url, each, name="late") as late:
+            await late.post("there")
+            assert texts(late) == ["hello", "there"]
+        assert nodes.owner(each) not in (taken, None)
+    assert any("is not there any more" in line for line in other.lines), "it was waited for"
+
+
+@pytest.mark.parametrize("room", [2, 1, 3])
+@pytest.mark.sampled(3)
+async def test_a_node_dies_in_the_middle_of_handing_over(nodes, room):
+    """The sessions before that one are another node's, and those behind it were never freed."""
+    other, dying = nodes.start(), nodes.start(dies=f"handover:{room}")  # in this order, so that it knows of an heir
+    rooms = [f"room-{number}" for number in range(3)]
+    with dying.http() as http:
+        for each in rooms:
+            http.post("/v1/sessions", json={"id": each}).raise_for_status()
+            http.get(f"/v1/sessions/{each}/messages").raise_for_status()
+    mine = {nodes.owner(each) for each in rooms}
+    assert len(mine) == 1
+    async with AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(connect(other.url, each, name="a")) for each in rooms for _ in "ab"]
+        begun = asyncio.Event()
+        saying = [asyncio.create_task(say(peer, "ab"[at % 2], begun)) for at, peer in enumerate(peers)]
+        await begun.wait()
+        dying.child.terminate()
+        assert await asyncio.to_thread(dying.child.wait, PATIENCE) == -9
+        await asyncio.wait_for(asyncio.gather(*saying), PATIENCE)
+        for at in range(0, len(peers), 2):
+            await all_said(*peers[at : at + 2])
+    assert not {nodes.owner(each) for each in rooms} & {*mine, None}
+
+
+@pytest.mark.parametrize("client", [2, 1, 3])
+@pytest.mark.sampled(3)
+async def test_a_node_dies_when_it_has_passed_a_client_on(nodes, client):
+    """Those whom it served before come back too, to a node in its place; the session stays where it is."""
+    owner, dying = nodes.start(), nodes.start(dies=f"spliced:{client}")
+    async with connect(owner.url, "room", name="a") as a:
+        await a.post("a 0")
+        mine = nodes.owner("room")
+        async with AsyncExitStack() as stack:
+            begun = asyncio.Event()
+            saying = [asyncio.create_task(say(a, "a", begun, since=1))]
+            coming = [asyncio.create_task(stack.enter_async_context(connect(dying.url, "room", name="b")))]
+            if client > 1:
+                saying.append(asyncio.create_task(say(await coming[0], "b", begun)))
+                await begun.wait()
+            coming += [asyncio.create_task(_visit(dying.url)) for _ in range(1, client)]
+            assert await asyncio.to_thread(dying.child.wait, PATIENCE) == -9
+            nodes.start("--port", str(dying.port))
+            b = await asyncio.wait_for(coming[0], PATIENCE)
+            if client == 1:
+                saying.append(asyncio.create_task(say(b, "b", begun)))
+            await asyncio.wait_for(asyncio.gather(*saying, *coming), PATIENCE)
+            await all_said(a, b)
+    assert nodes.owner("room") == mine
+
+
+async def _visit(url):
+    async with connect(url, "room", name="visits") as peer:
+        await peer.synced()
+
+
 async def test_a_rolling_restart_under_a_streamed_answer(nodes):
     """Every node is replaced while an agent writes; each character is there once."""
     told = [f"word-{number} " for number in range(150)]
@@ -150,9 +232,9 @@ async def test_a_zombie_tells_nobody_anything_and_comes_back_as_another_node(nod
         assert texts(peer) == ["old", "new"]
 
 
-async def _ask(url):
+async def _ask(url, room="room"):
     async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False) as http:
-        return await http.get(f"{url}/v1/sessions/room/messages")
+        return await http.get(f"{url}/v1/sessions/{room}/messages")
 
 
 def _says(url, word):

@@ -16,7 +16,9 @@ from crdt_sessions.failpoints import NAMES
 from tests.processes import PATIENCE, all_gone
 
 POINTS = [
-    name for name in NAMES if name in ("before-append", "before-commit", "after-commit", "snapshot", "truncate")
+    name
+    for name in NAMES
+    if name in ("acquired", "before-append", "before-commit", "after-commit", "snapshot", "truncate")
 ]
 BRIEF = (
     "kill", "die_at_a_point", "roll", "nap", "end_connections", "cancel_statements", "kill_postgres",

@@ -343,6 +343,8 @@ class Lane:
                     found[session] = head
             if free:
                 await self._acquire(free)
+                for _ in free:
+                    failpoints.reach("acquired")
         unsteady = {session: StoreUnavailable(f"the session {session!r} changes hands") for session in sessions}
         return {**unsteady, **found}
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from quart import Response
 
+from crdt_sessions import failpoints
 from crdt_sessions.errors import HeldElsewhere, NodeRefused, NodeUnreachable
 from crdt_sessions.ids import SessionId
 from crdt_sessions.runtime import Channel, SessionRegistry, Transport
@@ -199,6 +200,7 @@ class Cluster:
                 async with self.relay(peer, scope) as relay:
                     return await pump(channel, relay)  # type: ignore[arg-type]  # all others are of ASGI
             splice = Splice(channel, await dial(self.peers, peer, self._hop(peer, scope), scope))
+            failpoints.reach("spliced")
             with self.router.tied(peer, splice.break_off), self.traffic.socket("socket"):
                 await splice.ended()
             return NORMAL
