@@ -51,6 +51,12 @@ def measures(workload: str, *, quick: bool) -> Iterator[tuple[str, Callable[[Pee
                 lambda peer, folder, measure=measure: measure(peer, folder, "50x2", seconds=seconds),
                 OF_HOCUSPOCUS,
             )
+        for regime, rate in (("saturated", None), ("paced", 20)):
+            yield (
+                f"W1 20x2 by Hocuspocus' own clients {regime}",
+                lambda peer, folder, rate=rate: fanout.by_stock_clients(peer, folder, seconds=seconds, rate=rate),
+                OF_HOCUSPOCUS,
+            )
     elif workload == "W2":
         content = history(500 if quick else 10_000, 500)
         yield "W2", lambda peer, folder: joining.joins(peer, folder, content), PEERS

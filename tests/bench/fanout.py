@@ -31,3 +31,14 @@ def paced(peer: Peer, folder: Path, shape: str, *, seconds: float) -> dict[str, 
     sessions, viewers = SHAPES[shape]
     with running(peer, folder / "data.db") as server:
         return fan_out(server, sessions=sessions, viewers=viewers, seconds=seconds, rate=100)
+
+
+def by_stock_clients(peer: Peer, folder: Path, *, seconds: float, rate: int | None) -> dict[str, Any]:
+    """Return what tokens of twenty agents cost *peer*, each with two viewers, all of them Hocuspocus' own clients.
+
+    With *rate* each writes so many tokens a second, without as fast as its viewers read. One process of Node plays
+    them all, which has more to do than the servers: see what a server costs, not what it could carry.
+    """
+    pace = {"rate": rate} if rate else {"window": 100}
+    with running(peer, folder / "data.db") as server:
+        return fan_out(server, stock=True, sessions=20, viewers=2, seconds=seconds, **pace)

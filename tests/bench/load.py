@@ -1,4 +1,5 @@
-"""Runs the compiled load generator (``load.c``) against a server, and looks at the server meanwhile."""
+"""Runs a load generator against a server, and looks at the server meanwhile: the compiled one (``load.c``), or Hocuspocus'
+own clients (``js/stock.mjs``)."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.bench.peers import Running, generator
+from tests.bench.peers import HERE, Running, generator
 
 
 class Load:
@@ -38,11 +39,12 @@ class Load:
 
 
 @contextmanager
-def load(server: Running, mode: str, **options: float | str) -> Iterator[Load]:
-    """Start the load generator in *mode*; end it in the end."""
+def load(server: Running, mode: str, *, stock: bool = False, **options: float | str) -> Iterator[Load]:
+    """Start a load generator in *mode*, that of *stock* clients or the compiled one; end it in the end."""
+    program = ["node", HERE / "js/stock.mjs"] if stock else [generator()]
     arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     child = subprocess.Popen(
-        [generator(), mode, "--port", str(server.port), "--prefix", server.peer.prefix, "--dialect", server.peer.dialect, *arguments],
+        [*program, mode, "--port", str(server.port), "--prefix", server.peer.prefix, "--dialect", server.peer.dialect, *arguments],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -52,9 +54,9 @@ def load(server: Running, mode: str, **options: float | str) -> Iterator[Load]:
         child.communicate()
 
 
-def fan_out(server: Running, **options: float | str) -> dict[str, Any]:
+def fan_out(server: Running, *, stock: bool = False, **options: float | str) -> dict[str, Any]:
     """Stream tokens through *server*; return what was delivered, how fast, and what it cost the server."""
-    with load(server, "fan-out", **options) as running:
+    with load(server, "fan-out", stock=stock, **options) as running:
         running.until("begin")
         used = server.cpu()
         running.until("end")

@@ -28,6 +28,7 @@ class Metric:
 
 METRICS = (
     Metric("per_s", "deliveries/s", True, ("W1", "saturated")),
+    Metric("cpu_us_per_delivery", "CPU µs/delivery", False, ("W1", "own clients")),
     Metric("p50_ms", "p50 ms", False, ("W1", "paced")),
     Metric("p99_ms", "p99 ms", False, ("W1", "paced")),
     Metric("p999_ms", "p99.9 ms", False, ("W1", "paced")),
