@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from quart import Quart
-from quart_schema import QuartSchema
 
 from crdt_sessions.clock import Clock, SystemClock
 from crdt_sessions.errors import Fenced, StorageError
@@ -49,7 +48,7 @@ from crdt_sessions_server.http import (
 from crdt_sessions_server.http.hardening import Hardened
 from crdt_sessions_server.http.origins import Cors, Origins
 from crdt_sessions_server.http.request_checks import RequestChecks
-from crdt_sessions_server.http.schemas import strict_json
+from crdt_sessions_server.http.schemas import Api
 from crdt_sessions_server.http.unread_bodies import UnreadBodies
 from crdt_sessions_server.ops.expiry import expire, sweep
 from crdt_sessions_server.ops.postgres import no_driver
@@ -266,19 +265,8 @@ class Service:
         return UnreadBodies(Hardened(Cors(answers, self._origins), tls=tls))
 
     def _quart(self, settings: Settings) -> Quart:
-        app = Quart("crdt_sessions_server", static_folder=None)
+        app = Api("crdt_sessions_server", static_folder=None)
         app.config["MAX_CONTENT_LENGTH"] = settings.limits.max_body_bytes
-        app.config["QUART_SCHEMA_PYDANTIC_DUMP_OPTIONS"] = {"by_alias": True, "exclude_none": True}
-        QuartSchema(
-            app,
-            openapi_path=None,
-            swagger_ui_path=None,
-            redoc_ui_path=None,
-            scalar_ui_path=None,
-            convert_casing=False,
-            conversion_preference="pydantic",
-        )
-        strict_json(app)
         problem_documents.install(app)
         paths.install(app)
         request_forwarding.install(app, self.cluster)

@@ -19,7 +19,7 @@ from tests.processes import ROOT
 HERE = {"Host": "localhost"}
 HOW = (
     "GET /openapi.json is made of the URL map. Give the route's function a docstring (its first line is the summary),"
-    " @tag, and what quart-schema's validate_… decorators or those of crdt_sessions_server/http/describing.py say of"
+    " @tag, and what the decorators of crdt_sessions_server/http/validation.py and describing.py beside it say of"
     " parameters, bodies and answers: @answers(200, {JSON: Model}), @answers(204), @takes, @reads, @refuses. A path"
     " parameter of a new name wants a line in openapi.py. Then run scripts/schemas.py"
 )

@@ -389,7 +389,7 @@ def test_whoever_interrupts_a_command_is_shown_no_traceback(monkeypatch):
 
 _ON_DEMAND = (
     "httpx", "jwt", "cryptography", "mcp", "asyncpg", "prometheus_client", "jsonschema", "markdown_it", "openai", "ag_ui",
-    "structlog", "rich",
+    "structlog", "rich", "quart_schema", "attr",
     "websockets.asyncio", "crdt_sessions.client", "crdt_sessions.bridges", "crdt_sessions.testing",
     "crdt_sessions_server.cluster.cluster", "crdt_sessions_server.migration", "crdt_sessions_server.ops.doctor",
 )  # fmt: skip

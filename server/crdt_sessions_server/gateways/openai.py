@@ -18,7 +18,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from quart import Blueprint, Response, jsonify, request
-from quart_schema import tag, validate_request
 
 from crdt_sessions.errors import BadParameter, NotFound
 from crdt_sessions.ids import Millis, SessionId, name_of, session_id
@@ -34,11 +33,12 @@ from crdt_sessions_server.gateways.inputs import input_of, tool_of
 from crdt_sessions_server.gateways.parameters import model_of, parameters_of
 from crdt_sessions_server.gateways.run_lookup import output_id, writer_of
 from crdt_sessions_server.gateways.who_asks import asked_in_body, check_agent, who_asks
-from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, refuses
+from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, refuses, tag
 from crdt_sessions_server.http.paths import from_header, header_value
 from crdt_sessions_server.http.problems import MEDIA_TYPE, URN
 from crdt_sessions_server.http.schemas import JSON
 from crdt_sessions_server.http.streaming import DONE, compact, data_frames, going_on
+from crdt_sessions_server.http.validation import validate_request
 from crdt_sessions_server.rest.client_calls import DEVICE_HEADER, PAGE
 from crdt_sessions_server.rest.sessions import creates
 

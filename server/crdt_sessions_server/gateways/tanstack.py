@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from quart import Blueprint, Response, jsonify, request
-from quart_schema import tag, validate_request
 
 from crdt_sessions.errors import ShuttingDown
 from crdt_sessions.ids import SessionId
@@ -31,10 +30,11 @@ from crdt_sessions_server.gateways.conversation import RUN_HEADER, Going, Stoppe
 from crdt_sessions_server.gateways.front_end import FrontEnd
 from crdt_sessions_server.gateways.inputs import last_input
 from crdt_sessions_server.gateways.run_lookup import active_run, joined_run
-from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads
+from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, tag
 from crdt_sessions_server.http.paths import header_value
-from crdt_sessions_server.http.schemas import JSON, validate_later
+from crdt_sessions_server.http.schemas import JSON
 from crdt_sessions_server.http.streaming import COMMENT, compact, going_on, with_silence
+from crdt_sessions_server.http.validation import validate_later, validate_request
 from crdt_sessions_server.rest.client_calls import DEVICE_HEADER, PAGE
 from crdt_sessions_server.rest.sessions import creates
 

@@ -14,7 +14,6 @@ from urllib.parse import quote
 
 from pydantic import Field
 from quart import Blueprint, Response, request
-from quart_schema import tag, validate_request, validate_response
 
 from crdt_sessions.errors import AccessDenied, BadSessionId, EarlyUpdate, SessionExists, SessionNotFound, UpdateError
 from crdt_sessions.model.strings import PrincipalId
@@ -31,8 +30,9 @@ from crdt_sessions_server.auth import (
     current_principal,
     mint,
 )
-from crdt_sessions_server.http.describing import BYTES, NOTHING, answers, refuses, takes
+from crdt_sessions_server.http.describing import BYTES, NOTHING, answers, refuses, tag, takes
 from crdt_sessions_server.http.schemas import OCTETS, Answer, Body, check_content_type
+from crdt_sessions_server.http.validation import validate_request, validate_response
 from crdt_sessions_server.rest.sessions import creates
 
 _PREFIX = "/v1/y-sweet"

@@ -1,7 +1,7 @@
-"""What a route's function says of itself for the OpenAPI document, beside what quart-schema's decorators say.
+"""What a route's function says of itself for the OpenAPI document.
 
-``validate_request``, ``validate_querystring`` and ``validate_response`` tell of JSON that has a model. The decorators
-here tell of all else; :mod:`.openapi` reads both. They change nothing of what the function does.
+The decorators of :mod:`.validation` tell of JSON that has a model, and those here of all else; :mod:`.openapi` reads
+it. These change nothing of what the function does.
 """
 
 from __future__ import annotations
@@ -60,6 +60,9 @@ class Described:
     answers: dict[int, AnswerShape] = field(default_factory=dict)
     takes: Mapping[str, Shape] = field(default_factory=dict)
     request: Callable[[], type[BaseModel]] | None = None
+    query: type[BaseModel] | None = None
+    models: dict[int, type[BaseModel]] = field(default_factory=dict)
+    tags: list[str] = field(default_factory=list)
     parameters: list[Parameter] = field(default_factory=list)
     problems: list[type[errors.CrdtSessionsError] | ProblemType] = field(default_factory=list)
 
@@ -70,10 +73,21 @@ def described(function: Callable[..., Any]) -> Described:
     return found if isinstance(found, Described) else Described()
 
 
-def _describing(function: Callable[..., Any]) -> Described:
+def describing(function: Callable[..., Any]) -> Described:
+    """Return what the decorators say of *function*, for a decorator that says more."""
     found = described(function)
     setattr(function, _ATTRIBUTE, found)
     return found
+
+
+def tag(tags: list[str]) -> Callable[[Function], Function]:
+    """Tell under which of the document's headings the route stands."""
+
+    def decorator(function: Function) -> Function:
+        describing(function).tags.extend(tags)
+        return function
+
+    return decorator
 
 
 def answers(
@@ -85,7 +99,7 @@ def answers(
     """Tell of an answer with *status*: its media types and their shapes, nothing for one without a body."""
 
     def decorator(function: Function) -> Function:
-        _describing(function).answers[status] = AnswerShape(content or {}, description, headers or {})
+        describing(function).answers[status] = AnswerShape(content or {}, description, headers or {})
         return function
 
     return decorator
@@ -95,17 +109,7 @@ def takes(content: Mapping[str, Shape]) -> Callable[[Function], Function]:
     """Tell of the media types of the body."""
 
     def decorator(function: Function) -> Function:
-        _describing(function).takes = content
-        return function
-
-    return decorator
-
-
-def takes_model(model: Callable[[], type[BaseModel]]) -> Callable[[Function], Function]:
-    """Tell of a body whose model is imported when somebody asks for it."""
-
-    def decorator(function: Function) -> Function:
-        _describing(function).request = model
+        describing(function).takes = content
         return function
 
     return decorator
@@ -115,7 +119,7 @@ def reads(*parameters: Parameter) -> Callable[[Function], Function]:
     """Tell of headers and query parameters."""
 
     def decorator(function: Function) -> Function:
-        _describing(function).parameters.extend(parameters)
+        describing(function).parameters.extend(parameters)
         return function
 
     return decorator
@@ -125,7 +129,7 @@ def refuses(*problems: type[errors.CrdtSessionsError] | ProblemType) -> Callable
     """Tell of problems that the route's form does not show."""
 
     def decorator(function: Function) -> Function:
-        _describing(function).problems.extend(problems)
+        describing(function).problems.extend(problems)
         return function
 
     return decorator

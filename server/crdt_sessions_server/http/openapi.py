@@ -1,8 +1,8 @@
 """The OpenAPI document: all routes of the running service.
 
-It is made of the URL map, so that no route can be missing; of what quart-schema's decorators and those of
+It is made of the URL map, so that no route can be missing; of what the decorators of :mod:`validation` and
 :mod:`describing` say of its functions; of the table of permissions; and of the table of problems. Why not
-quart-schema's own document: ``docs/decisions/0033-the-openapi-document-is-made-of-the-url-map.md``.
+a library's document: ``docs/decisions/0033-the-openapi-document-is-made-of-the-url-map.md``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,6 @@ from typing import Any, Literal, cast
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from quart import Quart
-from quart_schema.openapi import QUART_SCHEMA_TAG_ATTRIBUTE
-from quart_schema.validation import (
-    QUART_SCHEMA_QUERYSTRING_ATTRIBUTE,
-    QUART_SCHEMA_REQUEST_ATTRIBUTE,
-    QUART_SCHEMA_RESPONSE_ATTRIBUTE,
-)
 from werkzeug.routing import Rule
 
 from crdt_sessions import errors
@@ -181,15 +175,15 @@ _OPENAI_ERROR: Json = {
 
 def _operation(rule: Rule, method: str, function: Callable[..., Any], shapes: _Shapes) -> Json:
     told, (summary, description) = described(function), _said(function)
-    model = _body_model(function, told)
-    query = getattr(function, QUART_SCHEMA_QUERYSTRING_ATTRIBUTE, None)
+    model = told.request() if told.request is not None else None
+    query = told.query
     needs, public = ROUTES.get(rule.endpoint), rule.endpoint in PUBLIC
     if needs is not None:
         description = f"{description}\n\nNeeds the permission `{needs}`.".strip()
     operation: Json = {
         "operationId": _operation_id(rule.endpoint),
         "summary": summary.rstrip("."),
-        "tags": sorted(getattr(function, QUART_SCHEMA_TAG_ATTRIBUTE, None) or {"operations"}),
+        "tags": sorted(told.tags or ["operations"]),
         "security": [] if public else [{"bearer": []}, {"tokenParameter": []}],
     }
     if description:
@@ -208,19 +202,12 @@ def _operation(rule: Rule, method: str, function: Callable[..., Any], shapes: _S
             rule, method, json=model is not None, body="requestBody" in operation, query=query is not None
         )
     operation["responses"] = {
-        **_successes(function, told, shapes),
+        **_successes(told, shapes),
         **_failures(
             rule.endpoint, [kind if isinstance(kind, ProblemType) else problems.type_of(kind) for kind in kinds]
         ),
     }
     return operation
-
-
-def _body_model(function: Callable[..., Any], told: Described) -> type[BaseModel] | None:
-    if told.request is not None:
-        return told.request()
-    model, _ = getattr(function, QUART_SCHEMA_REQUEST_ATTRIBUTE, (None, None))
-    return cast("type[BaseModel] | None", model)
 
 
 def _said(function: Callable[..., Any]) -> tuple[str, str]:
@@ -311,9 +298,9 @@ def _by_form(
     return kinds
 
 
-def _successes(function: Callable[..., Any], told: Described, shapes: _Shapes) -> Json:
+def _successes(told: Described, shapes: _Shapes) -> Json:
     found: Json = {}
-    for status, (model, _) in sorted(getattr(function, QUART_SCHEMA_RESPONSE_ATTRIBUTE, {}).items()):
+    for status, model in sorted(told.models.items()):
         means = (inspect.getdoc(model) or "").partition("\n")[0]
         found[str(status)] = {"description": means, "content": {JSON: {"schema": shapes.of(model, "serialization")}}}
     for status, answer in sorted(told.answers.items()):

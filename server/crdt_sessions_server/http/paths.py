@@ -23,7 +23,7 @@ _VISIBLE = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
 
 
 class Id(BaseConverter):
-    """One segment: ``<name>``. In front of another converter it is ``<string:name>``, or quart-schema misreads it."""
+    """One segment: ``<name>``."""
 
     part_isolating = True
 

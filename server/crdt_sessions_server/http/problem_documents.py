@@ -9,8 +9,6 @@ from typing import Any
 
 from pydantic import ValidationError
 from quart import Quart, Response, has_request_context, request, websocket
-from quart_schema import RequestSchemaValidationError
-from quart_schema.validation import QuerystringValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing.exceptions import WebsocketMismatch
 
@@ -31,6 +29,7 @@ from crdt_sessions_server.http.problems import (
     ProblemType,
     type_of,
 )
+from crdt_sessions_server.http.validation import Misfit
 
 _log = logging.getLogger("crdt_sessions.http")
 
@@ -122,11 +121,9 @@ def install(app: Quart) -> None:
     async def _ours(error: errors.CrdtSessionsError) -> Response:
         return refusal_for(error)
 
-    @app.errorhandler(RequestSchemaValidationError)
-    async def _schema(error: RequestSchemaValidationError) -> Response:
-        if isinstance(error, QuerystringValidationError):
-            return invalid(error.validation_error, request.args.to_dict(), "the query")
-        return invalid(error.validation_error, await request.get_json())
+    @app.errorhandler(Misfit)
+    async def _misfit(error: Misfit) -> Response:
+        return invalid(error.error, error.value, error.whole)
 
     @app.errorhandler(HTTPException)
     async def _http(error: HTTPException) -> Response:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
-from functools import wraps
 from typing import Any, NoReturn
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import to_jsonable_python
 from quart import Quart, Request
-from quart_schema import validate_request
+from quart.json.provider import DefaultJSONProvider
 
 from crdt_sessions.model.checks import parse_json
 from crdt_sessions_server.http.compression import inflated
-from crdt_sessions_server.http.describing import takes_model
 from crdt_sessions_server.http.problem_documents import Refusal
 from crdt_sessions_server.http.problems import MALFORMED_JSON, UNSUPPORTED_MEDIA_TYPE
 
@@ -53,25 +51,6 @@ class StrictRequest(Request):
         raise Refusal(MALFORMED_JSON, f"the body cannot be read as JSON{where}")
 
 
-def validate_later(
-    model: Callable[[], type[BaseModel]],
-) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:
-    """Do what ``validate_request`` does, with a model that is imported when the first request comes.
-
-    Args:
-        model: imports it.
-    """
-
-    def decorator(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        @wraps(takes_model(model)(function))
-        async def wrapper(*args: Any, **given: Any) -> Any:
-            return await validate_request(model())(function)(*args, **given)
-
-        return wrapper
-
-    return decorator
-
-
 def check_content_type(sent: str, *taken: str) -> None:
     """Check the type of a body; one without a type is what it is taken for.
 
@@ -83,10 +62,46 @@ def check_content_type(sent: str, *taken: str) -> None:
         raise Refusal(UNSUPPORTED_MEDIA_TYPE, detail, accepted=list(taken))
 
 
-def strict_json(app: Quart) -> None:
-    """Have *app* take for JSON only what RFC 8259 knows; see :func:`parse_json`."""
-    app.request_class = StrictRequest
-    app.json.loads = parse_json  # type: ignore[method-assign, assignment]
+class StrictJson(DefaultJSONProvider):
+    """JSON as RFC 8259 knows it, see :func:`parse_json`, and with values that only pydantic can spell."""
+
+    @staticmethod
+    def default(value: Any) -> Any:
+        """Return what can be spelled for a *value* that cannot.
+
+        Raises:
+            TypeError: nothing can.
+        """
+        try:
+            return DefaultJSONProvider.default(value)
+        except TypeError:
+            return to_jsonable_python(value)
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        """Return what the text *s* says.
+
+        Raises:
+            ValueError: it is no JSON.
+        """
+        return parse_json(s)
+
+
+class Api(Quart):
+    """An application that reads JSON strictly, and whose routes may return models."""
+
+    request_class = StrictRequest
+    json_provider_class = StrictJson
+
+    async def make_response(self, result: Any) -> Any:
+        """Return the response that a route's *result* stands for: a value, or one with a status and headers."""
+        value, *rest = result if isinstance(result, tuple) else (result,)
+        if isinstance(value, BaseModel | list | dict):
+            value = _ANYTHING.dump_python(value, by_alias=True, exclude_none=True)
+            result = (value, *rest) if rest else value
+        return await super().make_response(result)
+
+
+_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 class Body(BaseModel):

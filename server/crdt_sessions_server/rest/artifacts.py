@@ -8,7 +8,6 @@ from typing import Literal, TypeVar
 
 from pydantic import Field, model_validator
 from quart import Blueprint
-from quart_schema import tag, validate_querystring, validate_request, validate_response
 
 from crdt_sessions.errors import BadValue, NotFound
 from crdt_sessions.model import ArtifactHead, Author, RelativePosition, SessionView
@@ -17,10 +16,11 @@ from crdt_sessions.model.checks import check_json
 from crdt_sessions.model.strings import TITLE_CHARACTERS, WORD_CHARACTERS, ArtifactId
 from crdt_sessions.runtime import Session, SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
-from crdt_sessions_server.http.describing import Parameter, answers, reads, refuses
+from crdt_sessions_server.http.describing import Parameter, answers, reads, refuses, tag
 from crdt_sessions_server.http.preconditions import check_match, is_known, version_of
 from crdt_sessions_server.http.problems import PRECONDITION_FAILED
 from crdt_sessions_server.http.schemas import Answer, Body, Query
+from crdt_sessions_server.http.validation import validate_querystring, validate_request, validate_response
 
 _IF_MATCH = Parameter("If-Match", "412 if the artifact has another version than this.")
 

@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator
 
 from pydantic import Field, JsonValue
 from quart import Blueprint, Response, request
-from quart_schema import tag, validate_querystring
 
 from crdt_sessions.model.checks import MAX_INTEGER
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.storage import AuditEntry
 from crdt_sessions_server.auth import current_principal
-from crdt_sessions_server.http.describing import LINES, answers
+from crdt_sessions_server.http.describing import LINES, answers, tag
 from crdt_sessions_server.http.schemas import JSON, NDJSON, Answer, Query
 from crdt_sessions_server.http.streaming import compact, going_on
+from crdt_sessions_server.http.validation import validate_querystring
 
 _LONGEST_TTL_S = 30 * 24 * 3600.0
 

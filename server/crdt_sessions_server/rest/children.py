@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pydantic import Field, JsonValue
 from quart import Blueprint
-from quart_schema import tag, validate_request, validate_response
 
 from crdt_sessions.errors import LeaseLost
 from crdt_sessions.model import ANY_AGENT, CHILD_LIMITS, Message, Run, RunInput, child_request, output_of
@@ -12,8 +11,9 @@ from crdt_sessions.model.children import ChildKey, Orphans
 from crdt_sessions.model.strings import AgentName, Time
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.auth import asked_session
-from crdt_sessions_server.http.describing import reads, refuses
+from crdt_sessions_server.http.describing import reads, refuses, tag
 from crdt_sessions_server.http.schemas import Body
+from crdt_sessions_server.http.validation import validate_request, validate_response
 from crdt_sessions_server.rest.leases import LEASE_TOKEN, held_run
 from crdt_sessions_server.rest.runs import RunPage
 

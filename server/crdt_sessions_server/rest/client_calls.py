@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import Field, JsonValue
 from quart import Blueprint, request
-from quart_schema import tag, validate_request, validate_response
 
 from crdt_sessions.errors import CallNotGiven, NotFound
 from crdt_sessions.model import CallResult, Offer, OpenCall, Run, SessionView, ToolPart, ToolStream
@@ -15,8 +14,9 @@ from crdt_sessions.model.client_calls import ResultStatusOfCall
 from crdt_sessions.model.strings import ERROR_CHARACTERS, PrincipalId, RunId, checked_id, is_id
 from crdt_sessions.runtime import Session, SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
-from crdt_sessions_server.http.describing import Parameter, answers, reads, refuses
+from crdt_sessions_server.http.describing import Parameter, answers, reads, refuses, tag
 from crdt_sessions_server.http.schemas import Answer, Body
+from crdt_sessions_server.http.validation import validate_request, validate_response
 
 DEVICE_HEADER = "X-Device-Id"
 """Names the page in what it requests, if it says so: after a reload it is given at once what it had before."""

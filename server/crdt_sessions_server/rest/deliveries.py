@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field
 from quart import Blueprint
-from quart_schema import tag, validate_querystring, validate_response
 
 from crdt_sessions.ids import name_of
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.storage import Delivery
 from crdt_sessions_server.auth import current_principal
-from crdt_sessions_server.http.describing import answers
+from crdt_sessions_server.http.describing import answers, tag
 from crdt_sessions_server.http.schemas import Answer, Query
+from crdt_sessions_server.http.validation import validate_querystring, validate_response
 
 
 class DeliveryInfo(Answer):

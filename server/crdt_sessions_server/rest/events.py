@@ -11,16 +11,16 @@ from typing import NamedTuple
 
 from pydantic import Field, JsonValue
 from quart import Blueprint, Response, request
-from quart_schema import tag, validate_querystring
 
 from crdt_sessions.errors import BadParameter, CrdtSessionsError, ShuttingDown
 from crdt_sessions.ids import SessionId
 from crdt_sessions.runtime import EVENT_KINDS, FeedEvent, SessionRegistry, follow, page
 from crdt_sessions_server.auth import asked_session, current_admitted, live_access
-from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads
+from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, tag
 from crdt_sessions_server.http.problem_documents import told
 from crdt_sessions_server.http.schemas import JSON, NDJSON, Answer, Query
 from crdt_sessions_server.http.streaming import COMMENT, compact, going_on, with_silence
+from crdt_sessions_server.http.validation import validate_querystring
 
 _MAX_WAIT_S = 60
 

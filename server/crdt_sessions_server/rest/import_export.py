@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 from quart import Blueprint, Response, request
-from quart_schema import tag, validate_querystring
 
 from crdt_sessions.errors import (
     BadDocument,
@@ -29,8 +28,9 @@ from crdt_sessions.sync import Actor
 from crdt_sessions.wire import EMPTY_UPDATE, SyncStep1, SyncStep2, Update, decode, encode
 from crdt_sessions_server.auth import Permission, Principal, asked_session, current_principal
 from crdt_sessions_server.http.complaints import complaints
-from crdt_sessions_server.http.describing import BYTES, LINES, MARKDOWN, answers, refuses, takes
+from crdt_sessions_server.http.describing import BYTES, LINES, MARKDOWN, answers, refuses, tag, takes
 from crdt_sessions_server.http.schemas import JSON, NDJSON, OCTETS, Query, check_content_type
+from crdt_sessions_server.http.validation import validate_querystring
 from crdt_sessions_server.rest.sessions import SessionInfo, creates, session_info
 
 

@@ -11,7 +11,6 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 from quart import Blueprint, request
-from quart_schema import tag, validate_request, validate_response
 
 from crdt_sessions.errors import LeaseLost, WrongOffset
 from crdt_sessions.model import ApprovalRequest, ClientCall, Message, Run, RunError, RunResult, Spent
@@ -27,8 +26,9 @@ from crdt_sessions.model.strings import (
 from crdt_sessions.model.usage import Count, Currency
 from crdt_sessions.runtime import LeasedRun, SessionRegistry, leased
 from crdt_sessions_server.auth import asked_session
-from crdt_sessions_server.http.describing import Parameter, answers, reads, refuses
+from crdt_sessions_server.http.describing import Parameter, answers, reads, refuses, tag
 from crdt_sessions_server.http.schemas import Answer, Body
+from crdt_sessions_server.http.validation import validate_request, validate_response
 
 Leased = AbstractAsyncContextManager[LeasedRun]
 

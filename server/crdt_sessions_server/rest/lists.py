@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from pydantic import Field, ValidationError
 from quart import Blueprint
-from quart_schema import tag, validate_querystring, validate_response
 
 from crdt_sessions.ids import Millis, SessionId, name_of, session_id
 from crdt_sessions.model import Run
@@ -16,8 +15,10 @@ from crdt_sessions.runtime import SessionRegistry, is_there, known_agents, runs_
 from crdt_sessions.storage import FoundRun
 from crdt_sessions.sync import RunRecord
 from crdt_sessions_server.auth import Principal, current_principal
+from crdt_sessions_server.http.describing import tag
 from crdt_sessions_server.http.paging import MAX_PAGE, cursor_at, place_of, some_of, visible
 from crdt_sessions_server.http.schemas import Answer, Query
+from crdt_sessions_server.http.validation import validate_querystring, validate_response
 
 
 class RunQuery(Query):

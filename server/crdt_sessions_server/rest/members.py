@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from quart import Blueprint
-from quart_schema import tag, validate_request, validate_response
 
 from crdt_sessions.errors import BadValue, SessionNotFound
 from crdt_sessions.ids import SessionId
 from crdt_sessions.model.strings import checked_id
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.auth import Role, asked_session, current_admission, current_principal
-from crdt_sessions_server.http.describing import answers
+from crdt_sessions_server.http.describing import answers, tag
 from crdt_sessions_server.http.schemas import Answer, Body
+from crdt_sessions_server.http.validation import validate_request, validate_response
 
 _LONGEST_TTL_S = 30 * 24 * 3600.0
 

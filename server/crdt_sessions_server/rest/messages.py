@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import Field, JsonValue, model_validator
 from quart import Blueprint
-from quart_schema import tag, validate_querystring, validate_request, validate_response
 
 from crdt_sessions.errors import BadDocument, EmptyMessage
 from crdt_sessions.model import (
@@ -36,9 +35,10 @@ from crdt_sessions.model.strings import (
 from crdt_sessions.model.values import Role
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.auth import Permission, asked_session, current_principal
-from crdt_sessions_server.http.describing import refuses
+from crdt_sessions_server.http.describing import refuses, tag
 from crdt_sessions_server.http.paging import MAX_PAGE
 from crdt_sessions_server.http.schemas import Answer, Body, Query
+from crdt_sessions_server.http.validation import validate_querystring, validate_request, validate_response
 from crdt_sessions_server.rest.sessions import creates
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import Field, JsonValue
 from quart import Blueprint
-from quart_schema import tag, validate_querystring, validate_request, validate_response
 
 from crdt_sessions.errors import AccessDenied, BadValue, TooLarge, TooMany
 from crdt_sessions.ids import Millis
@@ -16,8 +15,9 @@ from crdt_sessions.model.strings import NAME_CHARACTERS, PrincipalId
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.sync import Actor
 from crdt_sessions_server.auth import Principal, asked_session, current_principal
-from crdt_sessions_server.http.describing import answers, refuses
+from crdt_sessions_server.http.describing import answers, refuses, tag
 from crdt_sessions_server.http.schemas import Answer, Body, Query
+from crdt_sessions_server.http.validation import validate_querystring, validate_request, validate_response
 
 LONGEST_S = 300
 

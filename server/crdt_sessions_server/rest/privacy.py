@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import Field
 from quart import Blueprint, Response
-from quart_schema import tag, validate_response
 
 from crdt_sessions.errors import CrdtSessionsError, HeldElsewhere, SessionNotFound
 from crdt_sessions.ids import SessionId, name_of
@@ -16,10 +15,11 @@ from crdt_sessions.model import SessionView
 from crdt_sessions.runtime import Session, SessionRegistry
 from crdt_sessions.storage import SessionRecord
 from crdt_sessions_server.auth import Grants, Permission, Principal, Role, current_principal
-from crdt_sessions_server.http.describing import LINES, answers
+from crdt_sessions_server.http.describing import LINES, answers, tag
 from crdt_sessions_server.http.errands import Errand, Errands, current_errands, in_turn
 from crdt_sessions_server.http.schemas import NDJSON, Answer
 from crdt_sessions_server.http.streaming import compact, going_on
+from crdt_sessions_server.http.validation import validate_response
 
 _TELL, _ERASE = "tell-of-person", "erase-person"
 """What nodes ask each other to do with a session."""

@@ -7,7 +7,6 @@ import uuid
 
 from pydantic import Field, JsonValue
 from quart import Blueprint
-from quart_schema import tag, validate_request, validate_response
 
 from crdt_sessions.errors import (
     AlreadyDecided,
@@ -41,8 +40,9 @@ from crdt_sessions.model.strings import (
 )
 from crdt_sessions.runtime import Assignment, Dispatcher, SessionRegistry
 from crdt_sessions_server.auth import Permission, asked_session, current_admitted, current_principal, live_access
-from crdt_sessions_server.http.describing import answers, refuses
+from crdt_sessions_server.http.describing import answers, refuses, tag
 from crdt_sessions_server.http.schemas import Answer, Body
+from crdt_sessions_server.http.validation import validate_request, validate_response
 from crdt_sessions_server.rest.decisions import write_decisions
 
 _MAX_WAIT_S = 60.0

@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 from pydantic import Field, JsonValue
 from quart import Blueprint
-from quart_schema import tag, validate_querystring, validate_request, validate_response
 
 from crdt_sessions.errors import AccessDenied, BadSessionId, SessionExists
 from crdt_sessions.ids import Millis, SessionId, name_of
@@ -27,9 +26,10 @@ from crdt_sessions.model.values import SessionStatus
 from crdt_sessions.runtime import Session, SessionRegistry, present
 from crdt_sessions.storage import SessionRecord
 from crdt_sessions_server.auth import Permission, Principal, asked_session, current_admission, current_principal
-from crdt_sessions_server.http.describing import answers, refuses
+from crdt_sessions_server.http.describing import answers, refuses, tag
 from crdt_sessions_server.http.paging import MAX_PAGE, cursor_at, place_of, some_of, visible
 from crdt_sessions_server.http.schemas import Answer, Body, Query
+from crdt_sessions_server.http.validation import validate_querystring, validate_request, validate_response
 
 
 class NewSession(Body):

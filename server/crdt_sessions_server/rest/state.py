@@ -8,7 +8,6 @@ from typing import Any
 import jsonpatch
 from pydantic import Field, JsonValue
 from quart import Blueprint, Response, jsonify, request
-from quart_schema import tag
 
 from crdt_sessions.errors import BadValue, TooLarge
 from crdt_sessions.model import SessionView
@@ -16,7 +15,7 @@ from crdt_sessions.model.checks import MAX_DEPTH, check_json, json_size
 from crdt_sessions.model.shared import check_writable, rewrite
 from crdt_sessions.runtime import Session, SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
-from crdt_sessions_server.http.describing import Parameter, answers, reads, refuses, takes
+from crdt_sessions_server.http.describing import Parameter, answers, reads, refuses, tag, takes
 from crdt_sessions_server.http.preconditions import check_match, is_known, version_of
 from crdt_sessions_server.http.problem_documents import Refusal
 from crdt_sessions_server.http.problems import PATCH_FAILED, PRECONDITION_FAILED

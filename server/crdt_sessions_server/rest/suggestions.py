@@ -6,7 +6,6 @@ import uuid
 
 from pydantic import Field
 from quart import Blueprint
-from quart_schema import tag, validate_request, validate_response
 
 from crdt_sessions.errors import NotFound, PieceSettled
 from crdt_sessions.model import Author, SessionView
@@ -16,8 +15,9 @@ from crdt_sessions.model.strings import REASON_CHARACTERS, PrincipalId, RunId, S
 from crdt_sessions.model.suggestions import PieceDecision, Suggestion, SuggestionHead, pieces_of
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
-from crdt_sessions_server.http.describing import refuses
+from crdt_sessions_server.http.describing import refuses, tag
 from crdt_sessions_server.http.schemas import Answer, Body
+from crdt_sessions_server.http.validation import validate_request, validate_response
 
 
 class NewSuggestion(Body):

@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, JsonValue
 from quart import Blueprint, Response, request
-from quart_schema import tag, validate_request
 
 from crdt_sessions.errors import BadParameter, BadSessionId, TooLarge
 from crdt_sessions.ids import name_of, session_id
@@ -25,13 +24,14 @@ from crdt_sessions.storage import Changes
 from crdt_sessions_server.asgi import http_token
 from crdt_sessions_server.auth import Principal, current_admission, current_principal
 from crdt_sessions_server.http.compression import compressed
-from crdt_sessions_server.http.describing import Parameter, answers, reads, refuses, takes
+from crdt_sessions_server.http.describing import Parameter, answers, reads, refuses, tag, takes
 from crdt_sessions_server.http.errands import AT_A_TIME
 from crdt_sessions_server.http.paging import MAX_PAGE, cursor_at, place_of
 from crdt_sessions_server.http.problem_documents import told
 from crdt_sessions_server.http.problems import type_of
 from crdt_sessions_server.http.request_forwarding import current_forwarder
 from crdt_sessions_server.http.schemas import JSON, Answer, Body
+from crdt_sessions_server.http.validation import validate_request
 from crdt_sessions_server.rest.exchange import Copy, Exchange, Outcome
 from crdt_sessions_server.rest.presence import LONGEST_S
 from crdt_sessions_server.rest.sessions import SessionInfo, session_info

@@ -6,7 +6,6 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 from quart import Blueprint
-from quart_schema import tag, validate_querystring, validate_request, validate_response
 
 from crdt_sessions.errors import NotFound
 from crdt_sessions.model.checks import MAX_INTEGER
@@ -14,8 +13,9 @@ from crdt_sessions.model.strings import NAME_CHARACTERS, PrincipalId
 from crdt_sessions.model.values import Kind
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.auth import PERMISSIONS, Role, asked_session, current_admission, current_principal, mint
-from crdt_sessions_server.http.describing import answers, refuses
+from crdt_sessions_server.http.describing import answers, refuses, tag
 from crdt_sessions_server.http.schemas import Answer, Body, Query
+from crdt_sessions_server.http.validation import validate_querystring, validate_request, validate_response
 
 _LONGEST_TTL_S = 30 * 24 * 3600.0
 

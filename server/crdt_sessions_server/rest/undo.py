@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pydantic import Field
 from quart import Blueprint
-from quart_schema import tag, validate_request, validate_response
 
 from crdt_sessions.errors import NotFound
 from crdt_sessions.model import SessionView
 from crdt_sessions.model.strings import ArtifactId
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.auth import asked_session, current_principal
+from crdt_sessions_server.http.describing import tag
 from crdt_sessions_server.http.schemas import Answer, Body
+from crdt_sessions_server.http.validation import validate_request, validate_response
 
 
 class Undoing(Body):

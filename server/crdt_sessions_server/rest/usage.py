@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from pydantic import Field
 from quart import Blueprint
-from quart_schema import tag, validate_querystring, validate_request, validate_response
 
 from crdt_sessions.errors import AccessDenied, LeaseLost
 from crdt_sessions.ids import SessionId
@@ -15,8 +14,9 @@ from crdt_sessions.model import Run
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.storage import Amounts
 from crdt_sessions_server.auth import Permission, asked_session, current_principal
-from crdt_sessions_server.http.describing import reads, refuses
+from crdt_sessions_server.http.describing import reads, refuses, tag
 from crdt_sessions_server.http.schemas import Answer, Query
+from crdt_sessions_server.http.validation import validate_querystring, validate_request, validate_response
 from crdt_sessions_server.rest.leases import LEASE_TOKEN, Spending, held_run
 
 _EPOCH = datetime.date(1970, 1, 1)

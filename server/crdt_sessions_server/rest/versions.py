@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from pydantic import Field
 from quart import Blueprint, Response, json
-from quart_schema import tag, validate_querystring, validate_request, validate_response
 
 from crdt_sessions.errors import AccessDenied, NotFound, RunsActive, SessionExists
 from crdt_sessions.ids import Seq
@@ -16,8 +15,9 @@ from crdt_sessions.model.strings import TITLE_CHARACTERS
 from crdt_sessions.runtime import SessionRegistry, Versions
 from crdt_sessions.storage import Version
 from crdt_sessions_server.auth import asked_session, current_principal
-from crdt_sessions_server.http.describing import BYTES, LINES, MARKDOWN, answers, refuses
+from crdt_sessions_server.http.describing import BYTES, LINES, MARKDOWN, answers, refuses, tag
 from crdt_sessions_server.http.schemas import JSON, OCTETS, Answer, Body, Query
+from crdt_sessions_server.http.validation import validate_querystring, validate_request, validate_response
 from crdt_sessions_server.rest.sessions import SessionInfo, location_of, session_info
 
 PATCH = "application/json-patch+json"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from quart import Blueprint, Response, request
-from quart_schema import tag, validate_request
 
 from crdt_sessions.ids import SessionId
 from crdt_sessions.runtime import SessionRegistry
@@ -19,10 +18,11 @@ from crdt_sessions_server.gateways.conversation import RUN_HEADER, Stopped, Stop
 from crdt_sessions_server.gateways.front_end import FrontEnd
 from crdt_sessions_server.gateways.run_lookup import joined_run
 from crdt_sessions_server.gateways.who_asks import asked_in_body
-from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads
+from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, tag
 from crdt_sessions_server.http.paths import header_value
-from crdt_sessions_server.http.schemas import JSON, validate_later
+from crdt_sessions_server.http.schemas import JSON
 from crdt_sessions_server.http.streaming import data_frames, going_on
+from crdt_sessions_server.http.validation import validate_later, validate_request
 from crdt_sessions_server.rest.client_calls import DEVICE_HEADER, PAGE
 from crdt_sessions_server.rest.sessions import creates
 

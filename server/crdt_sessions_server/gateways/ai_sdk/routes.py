@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import Field, JsonValue
 from quart import Blueprint, Response, request
-from quart_schema import tag, validate_request
 
 from crdt_sessions.errors import NotFound, SessionNotFound
 from crdt_sessions.ids import SessionId
@@ -24,11 +23,12 @@ from crdt_sessions_server.gateways.inputs import last_input
 from crdt_sessions_server.gateways.run_lookup import active_run
 from crdt_sessions_server.gateways.transcript import IncomingMessage
 from crdt_sessions_server.gateways.who_asks import asked_in_body
-from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, refuses
+from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, refuses, tag
 from crdt_sessions_server.http.paths import header_value
 from crdt_sessions_server.http.problems import MEDIA_TYPE
 from crdt_sessions_server.http.schemas import JSON, Answer
 from crdt_sessions_server.http.streaming import DONE, data_frames, going_on
+from crdt_sessions_server.http.validation import validate_request
 from crdt_sessions_server.rest.client_calls import DEVICE_HEADER, PAGE
 
 PATH = "/v1/gateways/ai-sdk/chat"

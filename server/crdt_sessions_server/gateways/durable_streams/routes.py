@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from quart import Blueprint, Response, request
-from quart_schema import tag
 
 from crdt_sessions import errors
 from crdt_sessions.runtime import SessionRegistry, Streams
@@ -22,7 +21,7 @@ from crdt_sessions_server.gateways.durable_streams.headers import (
 )
 from crdt_sessions_server.gateways.durable_streams.paths import VIEWS, entered, here
 from crdt_sessions_server.gateways.durable_streams.reading import QUERY, Found, answered
-from crdt_sessions_server.http.describing import BYTES, NOTHING, SSE, Parameter, answers, reads, refuses, takes
+from crdt_sessions_server.http.describing import BYTES, NOTHING, SSE, Parameter, answers, reads, refuses, tag, takes
 
 _ANY = {"application/octet-stream": BYTES}
 _WHERE = {names.NEXT: "Where the stream ends.", names.CLOSED: "`true` if nothing can follow."}

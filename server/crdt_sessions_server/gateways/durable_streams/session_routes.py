@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from quart import Blueprint, Response, request
-from quart_schema import tag
 
 from crdt_sessions import errors
 from crdt_sessions.runtime import SessionRegistry
@@ -12,7 +11,7 @@ from crdt_sessions_server.auth import asked_session
 from crdt_sessions_server.gateways.durable_streams.headers import as_the_protocol_says
 from crdt_sessions_server.gateways.durable_streams.reading import QUERY, answered_view
 from crdt_sessions_server.gateways.durable_streams.views import Cursors, Events, Text
-from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, refuses
+from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, refuses, tag
 from crdt_sessions_server.http.schemas import JSON
 
 _CURSORS = 256

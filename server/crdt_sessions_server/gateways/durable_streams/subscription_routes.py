@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from quart import Blueprint, Response, request
-from quart_schema import tag, validate_request
 
 from crdt_sessions import errors
 from crdt_sessions.errors import AccessDenied, BadStreamRequest, BadWakeToken
@@ -31,8 +30,9 @@ from crdt_sessions_server.gateways.durable_streams.subscription_models import (
     ToldSubscription,
 )
 from crdt_sessions_server.gateways.durable_streams.webhook_urls import check_webhook
-from crdt_sessions_server.http.describing import answers, refuses
+from crdt_sessions_server.http.describing import answers, refuses, tag
 from crdt_sessions_server.http.schemas import JSON
+from crdt_sessions_server.http.validation import validate_request
 
 _JWKS = "application/jwk-set+json"
 _OF_WORKERS = (errors.SubscriptionNotFound, errors.BadStreamRequest, errors.BadWakeToken, errors.WakeFenced)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from quart import Blueprint, Response, request
-from quart_schema import tag
 
 from crdt_sessions import errors
 from crdt_sessions.errors import BadStreamRequest, StreamNotFound, WireError
@@ -18,7 +17,18 @@ from crdt_sessions_server.gateways.durable_streams.awareness import Awareness, a
 from crdt_sessions_server.gateways.durable_streams.headers import as_the_protocol_says, asked_batch, says_closed
 from crdt_sessions_server.gateways.durable_streams.reading import QUERY, answered_view
 from crdt_sessions_server.gateways.durable_streams.updates import Updates, Vectors
-from crdt_sessions_server.http.describing import BYTES, LINES, NOTHING, SSE, Parameter, answers, reads, refuses, takes
+from crdt_sessions_server.http.describing import (
+    BYTES,
+    LINES,
+    NOTHING,
+    SSE,
+    Parameter,
+    answers,
+    reads,
+    refuses,
+    tag,
+    takes,
+)
 from crdt_sessions_server.rest.sessions import creates, delete_for_good
 
 _SNAPSHOT = "_snapshot"

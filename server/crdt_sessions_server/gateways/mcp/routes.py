@@ -8,7 +8,6 @@ from __future__ import annotations
 from contextlib import aclosing
 
 from quart import Blueprint, Response, current_app, jsonify, request
-from quart_schema import tag
 
 from crdt_sessions.errors import CrdtSessionsError
 from crdt_sessions.runtime import SessionRegistry
@@ -16,7 +15,7 @@ from crdt_sessions_server.asgi import http_token
 from crdt_sessions_server.auth import current_admission, current_admitted
 from crdt_sessions_server.gateways.mcp import sessions
 from crdt_sessions_server.gateways.mcp.host import Begun, Caller, Host
-from crdt_sessions_server.http.describing import LINES, NOTHING, SSE, Function, answers, refuses, takes
+from crdt_sessions_server.http.describing import LINES, NOTHING, SSE, Function, answers, refuses, tag, takes
 from crdt_sessions_server.http.problem_documents import Refusal
 from crdt_sessions_server.http.problems import NO_SUCH_ROUTE, NOT_INSTALLED, UNSUPPORTED_MEDIA_TYPE
 from crdt_sessions_server.http.request_forwarding import answer_at, current_forwarder
