@@ -7,6 +7,7 @@ letter, it does pass on.
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pycrdt import Text
@@ -189,6 +190,7 @@ def test_what_a_connected_tab_shows_and_what_was_acknowledged_is_there_in_the_en
     browser.network.close()
 
 
+@pytest.mark.slow
 def test_the_schedules_are_not_harmless():
     """Of a few, things wait, and some of them are left behind."""
     waited = left = 0

@@ -29,6 +29,7 @@ def tanstack(number):
 
 @pytest.mark.parametrize(("gateway", "each"), [(ai_sdk, 0), (ag_ui, 4), (tanstack, 2)])
 @pytest.mark.sampled(3)
+@pytest.mark.slow
 async def test_a_question_reads_each_earlier_run_no_more_often_than_is_told_of_it(gateway, each, monkeypatch):
     """AG-UI and TanStack tell the whole conversation with each answer; the AI SDK tells nothing of earlier ones."""
     read, reads = Runs.read, []

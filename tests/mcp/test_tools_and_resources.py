@@ -65,6 +65,7 @@ async def test_an_answer_is_waited_for_and_everything_can_be_read(service, versi
         assert page["messages"][0]["id"] == "n"
 
 
+@pytest.mark.slow
 async def test_a_search_goes_on_by_its_cursor_until_everything_was_looked_at():
     async with Service(Settings(default_agent=""), store=MemoryStore()) as service:
         api = Api(ServiceClient("http://localhost", None, transport=Inside(service.app.asgi_app, "127.0.0.1")))

@@ -134,6 +134,7 @@ def test_plain_updates_and_the_old_documents(tmp_path):
     assert doc.get("map", type=Map).to_py() == expected["json"]
 
 
+@pytest.mark.interop
 @needs_node
 def test_documents_of_y_leveldb(tmp_path):
     folder = tmp_path / "level"

@@ -40,6 +40,7 @@ def _usual_collector():
     gc.unfreeze()
 
 
+@pytest.mark.slow
 async def test_surviving_objects_are_not_looked_at_again():
     kept = Node()
     async with Heap():
