@@ -45,7 +45,8 @@ ROOT_NAMES: tuple[str, ...] = tuple(field.name for field in fields(Roots))
 
 def roots(doc: Doc[Any]) -> Roots:
     """Return the root maps of *doc*. Naming a root changes nothing in the document."""
-    return Roots(*(doc.get(name, type=Map) for name in ROOT_NAMES))
+    with doc.transaction():  # one instead of one for each
+        return Roots(*(doc.get(name, type=Map) for name in ROOT_NAMES))
 
 
 def _meta(doc: Doc[Any]) -> Map[Any]:

@@ -150,6 +150,11 @@ class Connections:
         """Have no engine from now on."""
         self._awake, self._asleep, self._rests_until = None, asleep, Millis(0)
 
+    @property
+    def rests_until(self) -> Millis:
+        """Until when :meth:`tick` has nothing to do, unless somebody comes or goes."""
+        return self._rests_until
+
     def rests(self, now: Millis) -> bool:
         """Whether :meth:`tick` has nothing to do at *now*."""
         return now < self._rests_until

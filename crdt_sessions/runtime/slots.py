@@ -25,6 +25,7 @@ from crdt_sessions.wire.closing import Closing
 
 _log = logging.getLogger("crdt_sessions.registry")
 
+_LOOK_AT_ONCE = Millis(0)
 _TOGETHER_S = 0.02
 """Sessions that are to be given away within so long go together, so that a commit frees several of them."""
 
@@ -51,6 +52,8 @@ class Slot:
     users: int = 0
     idle_since: Millis | None = None
     draining: asyncio.Task[None] | None = None
+    rests_until: Millis = _LOOK_AT_ONCE
+    """Until when nothing is due in a session that is asleep, unless somebody comes or goes."""
 
     @property
     def busy(self) -> bool:
@@ -132,6 +135,7 @@ class Slots:
         slot = self._slots.get(session_id)
         if slot is None or slot.draining is not None or self._stopping or self.leaving:
             return
+        slot.rests_until = _LOOK_AT_ONCE
         if not slot.busy and self.sleeping(session_id) is not None:
             slot.loading = asyncio.create_task(self._wake(slot), name=f"wake up {session_id}")
             slot.loading.add_done_callback(_noted)
@@ -192,6 +196,7 @@ class Slots:
     def leave(self, slot: Slot) -> None:
         """Use a session no more."""
         slot.users -= 1
+        slot.rests_until = _LOOK_AT_ONCE
         slot.idle_since = self._clock.now()
         self._forget_if_unusable(slot)
 
@@ -267,12 +272,16 @@ class Slots:
         """Have every session look at the clock; unload those that nobody has used for a while."""
         now = self._clock.now()
         for slot in list(self._slots.values()):
+            if now < slot.rests_until:  # as most do, and there may be thousands
+                continue
             session = slot.session
             if session is None or slot.draining is not None:
                 continue
             if not (slot.users and session.at_rest(now)):
                 self._look_after(slot, session, now)
-            if not session.asleep and slot.users == session.peers > 0:
+            if session.asleep:
+                slot.rests_until = session.connections.rests_until if slot.users else _LOOK_AT_ONCE
+            elif slot.users == session.peers > 0:
                 session.sleep_if_quiet(now, self._idle_ms)
 
     def _look_after(self, slot: Slot, session: Session, now: Millis) -> None:

@@ -63,9 +63,10 @@ class Asleep:
         """Return the earliest time at which a :class:`Tick` has something to do, if nobody leaves."""
         if self.roster.waiting:
             return now
-        due = [self.roster.rests_until(now)]
+        due, quiet = [self.roster.rests_until(now)], int(self._timing.keepalive_s * 1000)
         for peer_id, peer in self.peers.items():
-            due.append(Millis(peer.told + int(self._timing.keepalive_s * 1000)))
+            told = peer.told if now - peer.told < quiet else now  # one that is due is sent in this turn
+            due.append(Millis(told + quiet))
             if self.roster.announces(peer_id):
                 due.append(Millis(peer.heard + int(self._timing.silent_peer_s * 1000)))
         return min(due)

@@ -258,6 +258,6 @@ async def test_what_the_loop_is_asked_to_call_does_not_grow_with_the_sessions_in
                 await asyncio.sleep(0.01)
         finally:
             del loop.call_soon
-    assert len(calls) <= 8, (
-        "one for all flushes, one for all peers; the rest are steps of the writer and of this test"
-    )
+    mine = asyncio.current_task()  # it looks all the more often, the slower the disk is
+    others = [call for call in calls if getattr(call, "__self__", None) is not mine]
+    assert len(others) <= 8, "one for all flushes, one for all peers; the rest are steps of the writer"

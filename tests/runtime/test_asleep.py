@@ -2,8 +2,10 @@
 
 import asyncio
 import gc
+import sys
 import tracemalloc
 import weakref
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -135,6 +137,22 @@ async def test_whoever_opens_it_gets_it_awake_and_it_stays_so(registry, clock, s
         await settle()
         assert "m1" in one.replica.view.messages
         await slept(registry, clock)
+
+
+async def test_a_look_at_sessions_that_sleep_calls_nothing_for_each(registry, clock):
+    async with AsyncExitStack() as stack:
+        for number in range(20):
+            await stack.enter_async_context(Peer(registry, session_id(f"s{number}")))
+        await clock.advance(2)
+        await clock.advance(1)
+        assert (len(registry.connected), registry.live) == (20, [])
+        calls = []
+        sys.setprofile(lambda frame, event, _: calls.append(frame.f_code.co_qualname) if event == "call" else None)
+        try:
+            registry._slots.look_after_all()
+        finally:
+            sys.setprofile(None)
+    assert len(calls) < 5, calls
 
 
 async def test_somebody_new_wakes_it_up(registry, clock):
