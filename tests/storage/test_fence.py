@@ -27,7 +27,9 @@ from crdt_sessions.storage import Entries, Row
 from crdt_sessions.storage.addresses import shown
 from crdt_sessions.storage.postgres import PostgresStore, lane, lane_connection, nodes
 from crdt_sessions.storage.postgres import rows as stored_rows
+from crdt_sessions.storage.postgres.loads import Loads
 from crdt_sessions.storage.postgres.nodes import Lease
+from crdt_sessions.testing import settle
 from crdt_sessions.testing.store_contract import NOW, A, B, rows, run
 from tests.postgres import PostgresServer, every_version, shared_server
 from tests.processes import PATIENCE, attempts, free_port
@@ -418,6 +420,40 @@ async def test_of_sessions_that_are_read_together_a_damaged_one_harms_itself_onl
         found = await asyncio.gather(*map(store.load, names), return_exceptions=True)
         assert isinstance(found.pop(4), DamagedLog)
         assert [[row.update for row in each.rows] for each in found] == [[b"seed"]] * 8
+
+
+async def test_who_comes_when_all_readings_end_is_read_without_anybody_else(server, schema):
+    """Between the end of a task and the loop's taking note of it."""
+    loop, gate, readings = asyncio.get_running_loop(), asyncio.get_running_loop().create_future(), []
+
+    async def view(read):
+        readings.append(read)
+        await gate
+        return {}
+
+    loads = Loads(view)
+    others = []
+    for name in ("one", "other"):
+        others.append(asyncio.create_task(loads.load(session_id(name))))
+        await settle()
+    assert len(readings) == 2
+    late = loads.load(B)
+    gate.set_result(None)
+    loop.call_soon(late.send, None)  # both have just ended
+    await settle()
+    assert len(readings) == 3
+    late.close()
+    assert await asyncio.gather(*others) == [None, None]
+
+
+async def test_a_defect_while_sessions_are_read_leaves_nobody_waiting(server, schema):
+    async def view(read):
+        raise KeyError("a defect")
+
+    loads = Loads(view)
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    with pytest.raises(StorageError, match="not read"):
+        await loads.load(A)
 
 
 async def test_of_two_nodes_that_want_the_same_sessions_in_another_order_one_has_each(server, schema):

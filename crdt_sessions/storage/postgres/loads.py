@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from itertools import islice
 from typing import Protocol, TypeVar
 
-from crdt_sessions.errors import CrdtSessionsError
+from crdt_sessions.errors import CrdtSessionsError, StorageError
 from crdt_sessions.ids import SessionId
 from crdt_sessions.storage.postgres import rows
 from crdt_sessions.storage.postgres.connection import Connection
@@ -38,7 +38,8 @@ class Loads:
     def __init__(self, view: View) -> None:
         self._view = view
         self._waiting: dict[SessionId, asyncio.Future[StoredSession | None]] = {}
-        self._reading: set[asyncio.Task[None]] = set()
+        self._reading = 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def load(self, session: SessionId) -> StoredSession | None:
         """Return everything that is stored of a session by now; None if there is none.
@@ -50,16 +51,20 @@ class Loads:
         loaded = self._waiting.get(session)
         if loaded is None:
             loaded = self._waiting[session] = asyncio.get_running_loop().create_future()
-        if len(self._reading) < _READING:
+        if self._reading < _READING:
+            self._reading += 1
             reading = asyncio.create_task(self._read(), name="postgres loads")
-            self._reading.add(reading)
-            reading.add_done_callback(self._reading.discard)
+            self._tasks.add(reading)
+            reading.add_done_callback(self._tasks.discard)
         return await asyncio.shield(loaded)
 
     async def _read(self) -> None:
-        while self._waiting:
-            taken = {session: self._waiting.pop(session) for session in [*islice(self._waiting, _AT_ONCE)]}
-            await self._read_together(taken)
+        try:
+            while self._waiting:
+                taken = {session: self._waiting.pop(session) for session in [*islice(self._waiting, _AT_ONCE)]}
+                await self._read_together(taken)
+        finally:
+            self._reading -= 1  # at once: who comes before this task counts as done must not rely on it
 
     async def _read_together(self, taken: dict[SessionId, asyncio.Future[StoredSession | None]]) -> None:
         try:
@@ -67,13 +72,16 @@ class Loads:
         except CrdtSessionsError as error:
             for loaded in taken.values():
                 _fail(loaded, error)
-            return
-        for session, loaded in taken.items():
-            stored = found.get(session)
-            if isinstance(stored, CrdtSessionsError):
-                _fail(loaded, stored)
-            elif not loaded.done():
-                loaded.set_result(stored)
+        else:
+            for session, loaded in taken.items():
+                stored = found.get(session)
+                if isinstance(stored, CrdtSessionsError):
+                    _fail(loaded, stored)
+                elif not loaded.done():
+                    loaded.set_result(stored)
+        finally:
+            for loaded in taken.values():  # after a defect, which the task tells
+                _fail(loaded, StorageError("it was not read"))
 
 
 def _fail(loaded: asyncio.Future[StoredSession | None], error: CrdtSessionsError) -> None:
