@@ -51,9 +51,11 @@ class Proxy:
         return self
 
     async def __aexit__(self, *error):
-        self._server.close()
+        for listening in self._server.sockets:  # asyncio forgets whom it has accepted when the server is closed then
+            asyncio.get_running_loop().remove_reader(listening.fileno())
         for _ in range(5):  # turns of the loop: whoever came just now is there by then, to be ended
             await asyncio.sleep(0)
+        self._server.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -101,8 +103,8 @@ class Proxy:
                     pump.cancel()
                 await asyncio.gather(*pumping, return_exceptions=True)
                 far_writer.transport.abort()
-        except OSError:
-            pass  # the far side is away: the near side sees its connection end
+        except (OSError, asyncio.CancelledError):
+            pass  # the far side is away, or the proxy ends: the near side sees its connection end
         finally:
             writer.transport.abort()
             self._tasks.discard(task)
