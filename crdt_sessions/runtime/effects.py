@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar, assert_never
 
 from crdt_sessions.clock import Clock
-from crdt_sessions.errors import CrdtSessionsError, SessionClosed, SessionFailed, StorageError
+from crdt_sessions.errors import CrdtSessionsError, SessionClosed, SessionFailed, ShuttingDown, StorageError
 from crdt_sessions.ids import Millis, reference, tenant_of
 from crdt_sessions.limits import Compaction, Retention
 from crdt_sessions.model import Folded
@@ -346,15 +346,18 @@ class EffectLoop:
             await self._trials.ended()
 
     async def close(self) -> None:
-        """Store what there is, release the document, and let go of all parts. Nothing may use them afterwards.
+        """Store what there is, release the document, and let go of all parts. Whoever uses it afterwards is told.
 
-        The parts and the loop refer to each other. That circle is broken here: the collector is told not to look at
-        what has lived long, so it would never be freed.
+        Nobody would note what is changed from then on, so it must not be taken. The parts and the loop refer to each
+        other. That circle is broken here: the collector is told not to look at what has lived long, so it would never
+        be freed.
         """
         await self.tried()
         await self.journal.close()
         await self.compactor.idle()
         self.connections.release()
+        if self.failed is None:
+            self.failed = ShuttingDown()
         self._let_go()
 
     def _let_go(self) -> None:

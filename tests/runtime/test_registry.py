@@ -510,6 +510,18 @@ async def test_shutdown_stores_acknowledges_and_closes_with_1012(store, clock):
     assert len((await store.load(ROOM)).rows) == 3
 
 
+async def test_who_still_holds_a_session_that_was_stopped_or_deleted_is_told_that_nothing_is_stored(store, clock):
+    for ending in (SessionRegistry.shutdown, lambda registry: registry.delete(ROOM)):
+        async with SessionRegistry(store, clock=clock) as registry, registry.open(ROOM, create=True) as session:
+            await session.edit(post("m1", "stored"))
+            update = session.document.encode()
+            await ending(registry)
+            with pytest.raises(ShuttingDown):
+                await session.edit(post("m2", "never noted, so never to be acknowledged"))
+            with pytest.raises(ShuttingDown):
+                await session.apply(update)
+
+
 async def test_a_peer_that_does_not_read_is_closed_and_the_others_are_served(store, clock):
     timing = Timing(send_timeout_s=0.05)
     async with SessionRegistry(store, clock=clock, timing=timing) as registry:
