@@ -51,8 +51,8 @@ PAGES: dict[str, tuple[str, str, dict[str, list[str]]]] = {
         " What programs use that take part is on [another page](python.md).",
         {
             "Serving": [
-                "runtime.registry.SessionRegistry", "runtime.session.Session", "runtime.access.Access",
-                "runtime.channel.Channel", "runtime.sandbox.Sandbox", "runtime.versions.Versions",
+                "runtime.registry.SessionRegistry", "runtime.session.Session", "runtime.presence.SessionPresence",
+                "runtime.access.Access", "runtime.channel.Channel", "runtime.sandbox.Sandbox", "runtime.versions.Versions",
                 "runtime.webhooks.Webhook", "ids.session_id", "ids.name_of", "wire.closing.Closing",
             ],
             "Stores": [

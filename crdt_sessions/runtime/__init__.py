@@ -9,6 +9,7 @@ from crdt_sessions.runtime.dispatch import Dispatcher
 from crdt_sessions.runtime.feed import EVENT_KINDS, FeedEvent, follow, page, whole
 from crdt_sessions.runtime.leased_run import LeasedRun, leased
 from crdt_sessions.runtime.load import Load
+from crdt_sessions.runtime.presence import SessionPresence
 from crdt_sessions.runtime.projector import (
     MetaChanged,
     Position,
@@ -51,6 +52,7 @@ __all__ = [
     "Sandbox",
     "Session",
     "SessionEvent",
+    "SessionPresence",
     "SessionRegistry",
     "StateChanged",
     "Streams",

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import secrets
 from collections.abc import Callable
 from typing import TypeVar
 
 from crdt_sessions.errors import CrdtSessionsError, EarlyUpdate, LeaseLost, SessionFailed, ShuttingDown
-from crdt_sessions.ids import ClientId, Millis, Seq, SessionId, tenant_of
+from crdt_sessions.ids import Millis, Seq, SessionId, tenant_of
 from crdt_sessions.model import SessionDoc, SessionView
 from crdt_sessions.runtime.access import Access
 from crdt_sessions.runtime.channel import Transport
 from crdt_sessions.runtime.claimants import Assignment, Claimant
 from crdt_sessions.runtime.connections import Connections
 from crdt_sessions.runtime.effects import EffectLoop
+from crdt_sessions.runtime.presence import SessionPresence
 from crdt_sessions.storage import UpdateStore
 from crdt_sessions.sync import Actor, Asker, EngineFailed, PrincipalChanged, RunRecord, RunSteward, SessionEngine
-from crdt_sessions.wire import AwarenessEntry, Closing, Codec, closing_for
+from crdt_sessions.wire import Closing, Codec, closing_for
 
 Result = TypeVar("Result")
 
@@ -103,6 +102,11 @@ class Session:
     def engine(self) -> SessionEngine:
         """The engine, to read all but its document: see :attr:`view` and :attr:`document`."""
         return self._loop.engine
+
+    @property
+    def presence(self) -> SessionPresence:
+        """Who is present without a connection of the service's own."""
+        return SessionPresence(self._loop, self.life)
 
     @property
     def peers(self) -> int:
@@ -224,65 +228,6 @@ class Session:
         """
         self._loop.raise_unless_storing()
         return self._loop.change(lambda: self._loop.assign(run_id, claimant))
-
-    def forget_presence(self, principal: str) -> int:
-        """Remove the presence of a principal until it announces one again; return the number of clients concerned.
-
-        Raises:
-            StorageError: the session failed.
-        """
-        self._loop.raise_if_failed()
-        return self._loop.change(lambda: self.engine.forget_presence(principal, self._loop.clock.now()))
-
-    def announce(self, actor: Actor, name: str, state: str, ttl: Millis) -> ClientId:
-        """Announce the presence of somebody without a connection; return the client that it is shown as.
-
-        Args:
-            actor: who is present.
-            name: tells several presences of one principal apart.
-            state: as JSON.
-            ttl: for how long, if it is not announced again.
-
-        Raises:
-            TooLarge, TooMany: it is not taken.
-            StorageError: the session failed.
-        """
-        self._loop.raise_if_failed()
-        self._loop.wake()
-        now = self._loop.clock.now()
-        client = self._client_of(actor.principal, name)
-        return self._loop.change(lambda: self.engine.announce(actor, name, client, state, Millis(now + ttl), now))
-
-    def relay(self, actor: Actor, entry: AwarenessEntry, ttl: Millis) -> None:
-        """Take what a Yjs client without a connection says of its presence.
-
-        Args:
-            actor: whose client it is.
-            entry: the client, its own clock and its state.
-            ttl: for how long, if nothing more is heard of it.
-
-        Raises:
-            TooLarge, TooMany, AccessDenied: it is not taken.
-            StorageError: the session failed.
-        """
-        self._loop.raise_if_failed()
-        self._loop.wake()
-        now = self._loop.clock.now()
-        self._loop.change(lambda: (None, self.engine.relay(actor, entry, Millis(now + ttl), now)))
-
-    def withdraw(self, principal: str, name: str) -> None:
-        """End a presence of *principal* that was announced by that *name* without a connection, if there is one.
-
-        Raises:
-            StorageError: the session failed.
-        """
-        self._loop.raise_if_failed()
-        self._loop.change(lambda: (None, self.engine.withdraw(principal, name, self._loop.clock.now())))
-
-    def _client_of(self, principal: str, name: str) -> ClientId:
-        """Return a client id that is new in each life: its clock begins at 0, and peers remember the former one's."""
-        spelled = json.dumps([self.life, principal, name])
-        return ClientId(int.from_bytes(hashlib.sha256(spelled.encode()).digest()[:4]) or 1)
 
     def held(self, run_id: str, token: str) -> RunRecord:
         """Return the run if *token* proves its lease. The call counts as a sign of life of the holder.

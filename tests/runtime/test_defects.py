@@ -192,7 +192,7 @@ class Room:
 
     async def forget(self, _):
         async with self.registry.open(ROOM) as session:
-            session.forget_presence("ann")
+            session.presence.forget("ann")
 
     async def read(self, _):
         async with self.registry.open(ROOM) as session:

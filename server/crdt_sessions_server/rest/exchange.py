@@ -97,7 +97,7 @@ class Exchange:
             actor = Actor(principal.access.principal, principal.rights)
             if copy.presence is not None:
                 state = shown(principal, principal.id, copy.presence, self._device)
-                session.announce(actor, self._device, json.dumps(state), self._presence)
+                session.presence.announce(actor, self._device, json.dumps(state), self._presence)
                 outcome.present = present(session)
             if update is not None:
                 await session.apply(update, actor)

@@ -63,7 +63,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         who = principal.speaking_as(data.principal)
         state = shown(principal, who, data.state, data.device)
         async with registry.open(asked_session(name)) as session:
-            client = session.announce(
+            client = session.presence.announce(
                 Actor(who, principal.rights), data.device, json.dumps(state), Millis(int(data.ttl_s * 1000))
             )
         return Announced(client_id=client, state=state)
@@ -76,7 +76,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         """Leave before the time is over."""
         who = current_principal().speaking_as(query_args.principal)
         async with registry.open(asked_session(name)) as session:
-            session.withdraw(who, query_args.device)
+            session.presence.withdraw(who, query_args.device)
         return "", 204
 
     return presence

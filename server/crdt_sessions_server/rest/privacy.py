@@ -145,7 +145,7 @@ def errands(registry: SessionRegistry, grants: Grants) -> dict[str, Errand]:
                 done["steps"] = await _forget_steps(live, principal)
                 if done["receipts"] or done["steps"] or _wrote(live, principal):
                     done["versions"] = await _forget_past(registry, session, live)
-                done["presences"] = live.forget_presence(principal)
+                done["presences"] = live.presence.forget(principal)
         return done
 
     return {_TELL: tell, _ERASE: erase}

@@ -65,7 +65,7 @@ async def announce(registry: SessionRegistry, session: SessionId, actor: Actor, 
     entries = list(_entries(body))
     async with Awareness(registry, session).opened() as live:
         for entry in entries:
-            live.relay(actor, entry, _STAYS_MS)
+            live.presence.relay(actor, entry, _STAYS_MS)
 
 
 def _entries(body: bytes) -> list[AwarenessEntry]:
