@@ -52,8 +52,9 @@ PAGES: dict[str, tuple[str, str, dict[str, list[str]]]] = {
         {
             "Serving": [
                 "runtime.registry.SessionRegistry", "runtime.session.Session", "runtime.presence.SessionPresence",
-                "runtime.access.Access", "runtime.channel.Channel", "runtime.sandbox.Sandbox", "runtime.versions.Versions",
-                "runtime.webhooks.Webhook", "ids.session_id", "ids.name_of", "wire.closing.Closing",
+                "runtime.access.Access", "runtime.channel.Channel", "runtime.sandbox.Sandbox",
+                "runtime.versions.Versions", "runtime.webhooks.Webhook", "ids.session_id", "ids.name_of",
+                "wire.closing.Closing",
             ],
             "Stores": [
                 "storage.base.UpdateStore", "storage.log.SessionLog", "storage.lists.SessionIndex",

@@ -43,7 +43,7 @@ class Held(MemoryStore):
 
 @pytest.fixture
 async def served():
-    async with Service(Settings(sandbox=False), store=Held()) as service:
+    async with Service(Settings(sandbox=False, max_lag_s=3600), store=Held()) as service:
         yield service
 
 
@@ -155,7 +155,10 @@ async def test_a_document_that_was_left_leaves_nothing_behind(served):
 @pytest.mark.slow
 def test_whatever_is_sent_is_taken_refused_or_dropped_and_harms_nobody_else(messages, rng):
     async def run():
-        async with Service(Settings(sandbox=False), store=MemoryStore()) as service, client(service) as witness:
+        async with (
+            Service(Settings(sandbox=False, max_lag_s=3600), store=MemoryStore()) as service,
+            client(service) as witness,
+        ):
             await witness.synced("Grüße")
             async with client(service) as stranger:
                 for message in messages:
