@@ -59,8 +59,6 @@ class Hocuspocus:
                 content = value
             elif kind == DENIED:
                 raise PermissionError(value)
-            elif kind == "close":
-                raise ConnectionError(value)
             elif kind == "status":
                 assert value == 1
                 assert content is not None

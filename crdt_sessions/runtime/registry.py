@@ -334,11 +334,10 @@ class SessionRegistry:
         try:
             self.capacity.admit(tenant, by)
             try:
-                slot = await self.health.outlast(
-                    partial(
-                        self._enter, session_id, create=access.creates, by=by, generation=generation, lineage=lineage
-                    )
+                entering = partial(
+                    self._enter, session_id, create=access.creates, by=by, generation=generation, lineage=lineage
                 )
+                slot = await self.health.outlast(entering)
                 try:
                     session = await slot.loaded()
                     self.capacity.check_session(session.peers)

@@ -301,8 +301,8 @@ MUTANTS = {
     ),
     "send away who comes while the store is away": Mutant(
         "crdt_sessions/runtime/registry.py",
-        "await self.health.outlast(join)",
-        "await join()",
+        "await self.health.outlast(entering)",
+        "await entering()",
         ("tests/runtime/test_load.py::test_who_comes_while_the_store_is_away_waits_and_is_served_as_soon_as_it_is_back",),
     ),
     "find out only those that were seen": Mutant(

@@ -116,8 +116,9 @@ async def test_one_that_comes_too_late_is_not_kept(monkeypatch):
     assert not kept.ended
 
 
-async def test_what_hangs_when_a_server_falls_silent_is_left_and_asked_elsewhere(server, schema, monkeypatch):
-    """A beat finds it out for all."""
+@pytest.mark.parametrize("within", [False, True])
+async def test_what_hangs_when_a_server_falls_silent_is_left_and_asked_elsewhere(server, schema, monkeypatch, within):
+    """A beat finds it out for all, also one that had its first answer already."""
     monkeypatch.setattr(lane_connection, "ANSWER_S", 3600)
     monkeypatch.setattr(readers, "_HUNG_S", 3600)
     async with Proxy(server.port) as line:
@@ -126,7 +127,18 @@ async def test_what_hangs_when_a_server_falls_silent_is_left_and_asked_elsewhere
             await store.create(A, b"seed", generation=1, title=None, now=NOW)
             await store.append(A, rows(2, b"two"), now=NOW)
             assert len((await store.load(A)).rows) == 2
-            line.cut()
+            if within:
+                cut, look = asyncio.Event(), store.nodes.time.look
+
+                async def look_cut_off(connection):
+                    line.cut()
+                    cut.set()
+                    await look(connection)
+
+                monkeypatch.setattr(store.nodes.time, "look", look_cut_off)
+                await cut.wait()
+            else:
+                line.cut()
             reading = asyncio.create_task(store.get(A))
             await asyncio.wait_for(store.append(A, rows(3, b"three"), now=NOW), PATIENCE)
             assert (await asyncio.wait_for(reading, PATIENCE)).id == A

@@ -126,7 +126,7 @@ class Nodes:
         """The other nodes that live, as far as this one has last seen."""
         self._heard_at = 0.0  # when the last beat began that the server took
         self._serves_until = 0.0
-        self._answered = False  # whether the server took the last beat, whatever came of the rest
+        self._answered = False  # whether the server answered at the last beat, whatever came of the rest
         self._suspecting = asyncio.Lock()
         self._freed: set[int] = set()
         """Nodes that were found to have died since the others were looked at."""
@@ -302,13 +302,13 @@ class Nodes:
         with translated():
             await connection.execute(_BEAT, me, *self.figures())
             found = {row["node"]: row for row in await connection.fetch(_LOOK)}
-        self._answered = True
         self._freed.clear()
         if me not in found:
             self.lost(me)
             return
         self._note_heard(begun)
         await self.time.look(connection)
+        self._answered = True  # what follows may wait for others
         now = asyncio.get_running_loop().time()
         before, self._seen = self._seen, {}
         for node, row in found.items():
