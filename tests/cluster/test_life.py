@@ -107,7 +107,7 @@ async def test_the_owner_ends_while_clients_of_other_nodes_write(nodes, end):
 @pytest.mark.parametrize("room", [1, 2, 3])
 @pytest.mark.sampled(3)
 async def test_a_node_dies_when_it_has_taken_a_session_and_read_nothing_of_it(nodes, room):
-    first, dying, other = nodes.start(), nodes.start(dies=f"acquired:{room}"), nodes.start()
+    dying, other, first = nodes.start(dies=f"acquired:{room}"), nodes.start(), nodes.start()  # it knows of heirs
     rooms = [f"room-{number}" for number in range(1, room + 1)]
     with first.http() as http:
         for each in rooms:
