@@ -157,4 +157,6 @@ async def test_what_the_loop_is_asked_to_call_does_not_grow_with_the_sessions_in
                 await asyncio.sleep(0.01)
         finally:
             del loop.call_soon
-    assert len(calls) <= 8, "as by y-websocket's protocol; it was two more for each token"
+    mine = asyncio.current_task()  # it looks all the more often, the slower the disk is
+    others = [call for call in calls if getattr(call, "__self__", None) is not mine]
+    assert len(others) <= 8, "as by y-websocket's protocol; it was two more for each token"
