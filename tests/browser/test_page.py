@@ -34,7 +34,7 @@ def test_two_people_and_an_agent_share_the_page(tmp_path):
             process.close()
     assert seen["errors"] == []
     assert seen["presentForAnn"] == 3
-    assert min(seen["stepsSeen"]) > 10, "the answer came in one piece, not token by token"
+    assert min(seen["stepsSeen"]) > 5, "the answer came in one piece, not token by token"
     assert not seen["bobSawOffline"]
     assert seen["reloadKeeps"]
     assert 0 < seen["stopped"] < seen["wentOn"]
