@@ -83,7 +83,7 @@ async def test_a_page_that_names_other_tools_is_not_given_the_call(service, clie
 async def test_of_two_tabs_one_executes_the_tool(service, clients, room, transport):
     first = opened(clients, service, f"{room}-1", room, transport=transport, auto="tools", tools=TOOLS)
     await clients.ask("ai.send", name=first, text="say 60 20; device place", wait=False)
-    await until(clients, first, lambda s: said(s))
+    await until(clients, first, lambda s: "durable" in said(s))  # not only its own question
     others = []
     for number in range(2, 6):
         known = await history(service.url, room)
