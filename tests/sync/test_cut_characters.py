@@ -17,13 +17,19 @@ BEFORE_NOTHING = "010105048405030158" + "00"
 """What pycrdt 0.14.13 writes for an insertion at byte 2 of ``a😀b``, and how it should read."""
 
 
-def test_text_that_stands_before_itself_stands_at_the_end():
+def cut():
+    """Return a text of the library, what it began with, and the changes since: it was written into a character."""
     doc, deltas = Doc(client_id=5), []
     text = doc.get("draft", type=Text)
     text += "a😀b"
     begun = doc.get_update()
     doc.observe(lambda event: deltas.append(event.update))
     text.insert(2, "X")
+    return text, begun, deltas
+
+
+def test_text_that_stands_before_itself_stands_at_the_end():
+    text, begun, deltas = cut()
     assert deltas == [bytes.fromhex(BEFORE_ITSELF)], "the library has changed: is this still needed?"
     document = SessionDoc(9)
     document.apply(begun)
@@ -42,12 +48,7 @@ BEHIND_IT = "01010505840504" + "03e4b881" + "00"
 @pytest.mark.parametrize("merged", [False, True])
 def test_what_stands_behind_and_before_one_thing_stands_behind_it(merged):
     """The library cuts the text at the one and then at the other: the place depends on where its pieces end."""
-    doc, deltas = Doc(client_id=5), []
-    text = doc.get("draft", type=Text)
-    text += "a😀b"
-    begun = doc.get_update()
-    doc.observe(lambda event: deltas.append(event.update))
-    text.insert(2, "X")
+    text, begun, deltas = cut()
     text.insert(len(str(text).encode()), "丁")
     assert deltas[1] == bytes.fromhex(BETWEEN_ONE_THING), "the library has changed: is this still needed?"
     document = SessionDoc(9)
