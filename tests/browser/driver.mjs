@@ -20,8 +20,7 @@ const commands = {
     if (clock) await page.clock.install()
     const errors = []
     page.on('pageerror', error => errors.push(String(error)))
-    // a client that sends while its connection ends is told so in a line, and sends it again later
-    page.on('console', message => { if (message.type() === 'error' && !/already in CLOSING or CLOSED/.test(message.text())) errors.push(`${message.text()} ${message.location().url}`) })
+    page.on('console', message => { if (message.type() === 'error') errors.push(`${message.text()} ${message.location().url}`) })
     pages.set(id, { page, context: room, errors, cut: false })
     await page.route('**/v1/**', route => pages.get(id).cut === true ? route.abort() : route.continue())
     await page.routeWebSocket(/\/v1\/sync\//, socket => {
