@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel
 from quart import Response, request
@@ -12,7 +12,6 @@ from werkzeug.exceptions import BadRequest
 
 from crdt_sessions_server.http.describing import describing
 
-Model = TypeVar("Model", bound=BaseModel)
 Function = Callable[..., Awaitable[Any]]
 
 
