@@ -12,6 +12,7 @@ from crdt_sessions.sync.attached import Attached
 from crdt_sessions.sync.awareness import Roster
 from crdt_sessions.sync.events import Effect, Ready, Violation
 from crdt_sessions.sync.guests import Guests
+from crdt_sessions.sync.merge import moved
 from crdt_sessions.sync.peers import Peer
 from crdt_sessions.wire import AwarenessEntry, decode_awareness
 
@@ -49,7 +50,7 @@ class Presence:
             if len(entry.state) > self._limits.max_presence_bytes:
                 raise TooLarge(what="a presence", size=len(entry.state), limit=self._limits.max_presence_bytes)
         forged, overheard, version = self._roster.forged, self._roster.overheard, peer.presence_version
-        effects = self._told(lambda: self._roster.hear(peer_id, peer.actor, entries, now, told=version))
+        effects = self._moved(lambda: self._roster.hear(peer_id, peer.actor, entries, now, told=version))
         if self._roster.forged > forged:
             effects.append(Violation(peer.actor.principal, "presence"))
         peer.tabs = peer.tabs or self._roster.overheard > overheard
@@ -61,7 +62,7 @@ class Presence:
 
     def leave(self, peer_id: PeerId, now: Millis, *, abrupt: bool) -> list[Effect]:
         """Note that a connection has ended; *abrupt* if it broke."""
-        return self._told(lambda: self._roster.leave(peer_id, now, abrupt=abrupt))
+        return self._moved(lambda: self._roster.leave(peer_id, now, abrupt=abrupt))
 
     def forget(self, principal: str, now: Millis) -> tuple[int, list[Effect]]:
         """Remove the presence of a principal; return the number of its clients, and the effects."""
@@ -71,7 +72,7 @@ class Presence:
             found.append(self._roster.forget(principal, now))
             self.guests.forget(principal, now)
 
-        effects = self._told(forget)
+        effects = self._moved(forget)
         return found[0], effects
 
     def forget_guests(self, principal: str | None, now: Millis) -> list[Effect]:
@@ -101,7 +102,7 @@ class Presence:
             self.guests.tick(now)
             self._roster.tick(now)
 
-        return self._told(tick)
+        return self._moved(tick)
 
     def due(self, now: Millis) -> Iterator[Millis]:
         """Yield the times at which :meth:`tick` has something to do."""
@@ -109,6 +110,11 @@ class Presence:
         yield self._roster.rests_until(now)
 
     def _told(self, change: Callable[[], None]) -> list[Effect]:
+        return told(self._roster, change)
+
+    @moved
+    def _moved(self, change: Callable[[], None]) -> list[Effect]:
+        """Make a change that nothing refuses any more."""
         return told(self._roster, change)
 
 

@@ -6,7 +6,7 @@ import logging
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crdt_sessions.errors import CrdtSessionsError, LeaseLost, NotFound, SessionClosed, SessionFailed, WireError
@@ -213,6 +213,7 @@ ACTIONS = [name for name in vars(Room) if not name.startswith("_") and name != "
 
 
 @settings(max_examples=settings().max_examples // 2)
+@example(seed=33726, chance=0.01, actions=["join", "join", "join", "leave", "presence"])  # presence is heard
 @given(
     seed=st.integers(0, 2**32),
     chance=st.sampled_from([0.002, 0.01, 0.05, 0.3]),
@@ -270,6 +271,16 @@ async def test_a_defect_is_told_as_a_reference_and_its_text_is_the_operators(reg
         assert failure.value.reference in str(failure.value)
     (record,) = [each for each in caplog.records if getattr(each, "reference", "") == failure.value.reference]
     assert "my database password" in str(record.exc_info[1].__cause__)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+async def test_a_defect_while_presence_is_heard_is_no_refusal(registry, monkeypatch, error):
+    broken_at(monkeypatch, Roster, "hear", lambda *_: True, error)
+    async with Peer(registry) as peer:
+        peer.replica.set_presence({"name": "ann"})
+        await peer.pump()
+        await settle()
+    assert peer.closing.code == 1011
 
 
 @pytest.mark.parametrize(
