@@ -8,7 +8,8 @@ room; :class:`ClientChecks` is for those who start it in another way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -54,6 +55,16 @@ class Room:
     outcome: asyncio.Future[Checked] = field(default_factory=asyncio.Future)
 
 
+@dataclass(frozen=True)
+class Started:
+    """A client that was started for one check."""
+
+    stop: Callable[[], Awaitable[None]]
+    """Ends it."""
+    ended: Callable[[], Awaitable[str]] | None = None
+    """Waits until it has ended by itself, and says how; None if nobody can know."""
+
+
 class ClientChecks:
     """A server with a room for each check. To be used as an asynchronous context manager.
 
@@ -87,13 +98,32 @@ class ClientChecks:
         port: int = next(iter(self._server.sockets)).getsockname()[1]
         return f"ws://{self._host}:{port}"
 
-    async def outcome(self, room: Room) -> Checked:
-        """Return what came of a check, or that the client has not come in time."""
-        try:
-            return await asyncio.wait_for(asyncio.shield(room.outcome), 2 * self._patience_s)
-        except TimeoutError:
-            why = "the client did not come back" if room.visits else "the client did not come"
-            return Checked(room.what, why, room.optional)
+    async def outcome(self, room: Room, ended: Callable[[], Awaitable[str]] | None = None) -> Checked:
+        """Return what came of a check, or that the client has not come in time, or has ended before it came.
+
+        Args:
+            room: the check.
+            ended: waits until the client has ended by itself, and says how.
+        """
+        async with asyncio.TaskGroup() as group:
+            giving_up = group.create_task(self._give_up(room, ended))
+            found = await room.outcome
+            giving_up.cancel()
+        return found
+
+    async def _give_up(self, room: Room, ended: Callable[[], Awaitable[str]] | None) -> None:
+        """Give the check an outcome once it is certain that it will have no other."""
+        how = "did not come"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2 * self._patience_s):
+                if ended is not None:
+                    how = f"{await ended()} before it came"
+                if ended is None or room.visits >= room.visits_needed:
+                    await asyncio.wait([room.outcome])  # it may come, or its connection ends, which is one, too
+        if not room.outcome.done():
+            room.outcome.set_result(
+                Checked(room.what, f"the client {how}" + (" back" if room.visits else ""), room.optional)
+            )
 
     async def _serve(self, socket: ServerConnection) -> None:
         path = socket.request.path if socket.request is not None else ""
@@ -114,27 +144,26 @@ class ClientChecks:
 
 
 async def check_client(
-    start: Callable[[str, str], Awaitable[Callable[[], Awaitable[None]]]], *, patience_s: float = 10.0
-) -> list[Checked]:
-    """Check a client; return what came of each check.
+    start: Callable[[str, str], Awaitable[Started]], *, patience_s: float = 10.0
+) -> AsyncGenerator[Checked, None]:
+    """Check a client; yield what came of each check, when it is known.
 
     Args:
-        start: starts a client, given the address and the room, and returns what ends it.
+        start: starts a client, given the address and the room.
         patience_s: how long an answer may take.
     """
-    found = []
     async with ClientChecks(patience_s=patience_s) as checks:
         for room in checks.rooms:
-            stop = await start(checks.url, room.name)
+            client = await start(checks.url, room.name)
             try:
-                found.append(await checks.outcome(room))
+                found = await checks.outcome(room, client.ended)
             finally:
-                await stop()
-    return found
+                await client.stop()
+            yield found
 
 
-async def check_command(command: Sequence[str], *, patience_s: float = 10.0) -> list[Checked]:
-    """Check a client that is a program; return what came of each check.
+async def check_command(command: Sequence[str], *, patience_s: float = 10.0) -> AsyncGenerator[Checked, None]:
+    """Check a client that is a program; yield what came of each check, when it is known.
 
     Args:
         command: starts it; the address and the room are put behind. It is ended when the check is over.
@@ -144,7 +173,7 @@ async def check_command(command: Sequence[str], *, patience_s: float = 10.0) -> 
         OSError: it cannot be started.
     """
 
-    async def start(url: str, room: str) -> Callable[[], Awaitable[None]]:
+    async def start(url: str, room: str) -> Started:
         process = await asyncio.create_subprocess_exec(*command, url, room)
 
         async def stop() -> None:
@@ -152,9 +181,14 @@ async def check_command(command: Sequence[str], *, patience_s: float = 10.0) -> 
                 process.kill()
             await process.wait()
 
-        return stop
+        async def ended() -> str:
+            return f"ended with code {await process.wait()}"
 
-    return await check_client(start, patience_s=patience_s)
+        return Started(stop, ended)
+
+    async with contextlib.aclosing(check_client(start, patience_s=patience_s)) as checks:
+        async for each in checks:
+            yield each
 
 
 # -- what is checked -------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -101,8 +101,10 @@ def check_document(update: bytes, expected: dict[str, Any]) -> None:
             raise Unmet(f"{what} is {is_there!r} and must be {expected[what]!r}")
 
 
-async def check_server(url: str, token: str | None = None, *, patience_s: float = 10.0) -> list[Checked]:
-    """Check a server; return what came of each check.
+async def check_server(
+    url: str, token: str | None = None, *, patience_s: float = 10.0
+) -> AsyncGenerator[Checked, None]:
+    """Check a server; yield what came of each check, when it is known.
 
     Args:
         url: what clients of y-websocket are given: the document's name is put behind it.
@@ -110,16 +112,12 @@ async def check_server(url: str, token: str | None = None, *, patience_s: float 
         patience_s: how long an answer may take.
     """
     server = _Server(url.rstrip("/"), f"?token={token}" if token else "", patience_s)
-    checks: list[tuple[str, Callable[[], Awaitable[None]]]] = [
-        ("opens with SyncStep1, and answers every SyncStep1", server.opens),
-        ("sends a change to the others, and says who is here", server.relays),
-        ("goes on for the others when one sends what is no message", server.survives),
-    ]
-    checks += [(f"document: {each['name']}", partial(server.keeps, each)) for each in vectors("documents")]
-    return [
-        *[await checked(name, check) for name, check in checks],
-        await checked("acknowledges what was sent before (type 102)", server.acknowledges, optional=True),
-    ]
+    yield await checked("opens with SyncStep1, and answers every SyncStep1", server.opens)
+    yield await checked("sends a change to the others, and says who is here", server.relays)
+    yield await checked("goes on for the others when one sends what is no message", server.survives)
+    for each in vectors("documents"):
+        yield await checked(f"document: {each['name']}", partial(server.keeps, each))
+    yield await checked("acknowledges what was sent before (type 102)", server.acknowledges, optional=True)
 
 
 async def checked(name: str, check: Callable[[], Awaitable[None]], *, optional: bool = False) -> Checked:
@@ -236,9 +234,12 @@ def _fresh() -> str:
     return f"conformance-{secrets.token_hex(6)}"
 
 
-def tell(checks: Sequence[Checked], say: Callable[[str], None]) -> bool:
-    """Say what came of each check; return whether all that is not optional is met."""
-    for each in checks:
-        word = "met" if each.met else "left out" if each.optional else "NOT MET"
-        say(f"{word:8} {each.name}" + (f": {each.why}" if each.why else ""))
-    return all(each.met or each.optional for each in checks)
+async def tell(checks: AsyncGenerator[Checked, None], say: Callable[[str], None]) -> bool:
+    """Say what came of each check, when it is known; return whether all that is not optional is met."""
+    conforms = True
+    async with aclosing(checks):
+        async for each in checks:
+            word = "met" if each.met else "left out" if each.optional else "NOT MET"
+            say(f"{word:8} {each.name}" + (f": {each.why}" if each.why else ""))
+            conforms = conforms and (each.met or each.optional)
+    return conforms

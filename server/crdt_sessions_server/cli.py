@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from crdt_sessions import failpoints
@@ -36,7 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parse(arguments)
     if parsed.command == "serve":
         return _serve(parsed, arguments[1:])
-    return _COMMANDS[parsed.command](parsed)
+    try:
+        status = _COMMANDS[parsed.command](parsed)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads what is said has enough of it, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
 
 
 def _token(parsed: argparse.Namespace) -> int:
@@ -271,7 +278,9 @@ def _conformance(parsed: argparse.Namespace) -> int:
         except ValueError as error:
             return _fail(f"--client {parsed.client!r} is no command: {error}")
     try:
-        return 0 if conformance.tell(asyncio.run(checking), print) else 1
+        return 0 if asyncio.run(conformance.tell(checking, partial(print, flush=True))) else 1
+    except BrokenPipeError:
+        raise
     except OSError as error:
         return _fail(f"--client {parsed.client!r} cannot be started: {error.strerror}")
 

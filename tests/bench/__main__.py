@@ -146,16 +146,35 @@ def machine() -> Record:
     }
 
 
+def _workload(name: str) -> str:
+    if name not in WORKLOADS:
+        raise argparse.ArgumentTypeError(f"there is no workload {name!r}, but {', '.join(WORKLOADS)}")
+    return name
+
+
+def _part_of_a_name(part: str) -> str:
+    names = [peer.name for peer in (*PEERS, RELAY)]
+    if not any(part in name for name in names):
+        raise argparse.ArgumentTypeError(f"no server has {part!r} in its name: {', '.join(names)}")
+    return part
+
+
 def main() -> None:
     """Measure, print, and write the files."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench", description=__doc__.splitlines()[0], allow_abbrev=False
     )
     parser.add_argument(
-        "workloads", nargs="*", metavar="WORKLOAD", help=f"some of {', '.join(WORKLOADS)}; all if none"
+        "workloads",
+        nargs="*",
+        type=_workload,
+        metavar="WORKLOAD",
+        help=f"some of {', '.join(WORKLOADS)}; all if none",
     )
     parser.add_argument("--rounds", type=int, default=3, help="how often each server is measured (default: 3)")
-    parser.add_argument("--only", default="", metavar="NAME", help="only servers with this in their name")
+    parser.add_argument(
+        "--only", default="", type=_part_of_a_name, metavar="NAME", help="only servers with this in their name"
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
     parser.add_argument(
         "--out", type=Path, default=Path("build/bench.json"), metavar="FILE", help="(default: build/bench.json)"

@@ -2,6 +2,9 @@
 
 from xml.etree import ElementTree
 
+import pytest
+
+from tests.bench.__main__ import main
 from tests.bench.peers import OF_HOCUSPOCUS, PEERS
 from tests.bench.picture import draw
 from tests.bench.report import Figures, regimes, table
@@ -52,3 +55,11 @@ def test_the_picture_has_both_beside_each_other():
     assert picture.get("viewBox", "").startswith("0 0 2000 ")
     said = "".join(picture.itertext())
     assert "On disk: crdt-sessions before it is passed on; y-websocket never" in said
+
+
+@pytest.mark.parametrize("arguments", [("nonsense",), ("W1", "--only", "nobody")])
+def test_what_there_is_not_is_refused_before_anything_is_measured(arguments, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["bench", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert arguments[-1] in capsys.readouterr().err

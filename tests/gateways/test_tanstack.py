@@ -146,12 +146,12 @@ async def test_server_and_agent_are_killed_and_the_client_comes_back_by_itself(m
         clients, name, lambda s: s["status"] == "ready" and said(s["messages"])[-1]["text"].count(" ") == 30
     )
     await the_same(mortal, room, state)
-    clients("ts.send", name=name, text="say 150 20")
-    await until(clients, name, lambda s: 5 < said(s["messages"])[-1]["text"].count(" ") < 30)
+    clients("ts.send", name=name, text="say 500 20")  # ten seconds, so that a slow machine sees it under way, too
+    await until(clients, name, lambda s: 5 < said(s["messages"])[-1]["text"].count(" ") < 450)
     mortal.kill()
     mortal.start()
     state = await until(
-        clients, name, lambda s: s["status"] == "ready" and said(s["messages"])[-1]["text"].count(" ") == 150
+        clients, name, lambda s: s["status"] == "ready" and said(s["messages"])[-1]["text"].count(" ") == 500
     )
     await the_same(mortal, room, state)
 

@@ -10,7 +10,7 @@ from pycrdt import Doc, Map, Text
 
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.testing import client_conformance
-from crdt_sessions.testing.client_conformance import check_client
+from crdt_sessions.testing.client_conformance import Started, check_client
 from crdt_sessions.testing.conformance import Unmet, check_document, check_server, tell, vectors
 from crdt_sessions.wire import EMPTY_UPDATE, SyncStep1, SyncStep2, encode
 from crdt_sessions.wire.varint import decode_state_vector
@@ -92,12 +92,17 @@ def test_another_server_is_checked_and_what_it_leaves_out_is_told():
 
         async with WebsocketServer(auto_clean_rooms=False, exception_handler=exception_logger) as rooms:
             async with websockets.serve(lambda socket: rooms.serve(Channel(socket)), "127.0.0.1", port):
-                return await check_server(f"ws://127.0.0.1:{port}", patience_s=3)
+                checks = check_server(f"ws://127.0.0.1:{port}", patience_s=3)
+                await tell(noted(checks), said.append)
 
-    checks = asyncio.run(check())
-    said = []
-    tell(checks, said.append)
-    named = {each.name: each for each in checks}
+    named, said = {}, []
+
+    async def noted(checks):
+        async for each in checks:
+            named[each.name] = each
+            yield each
+
+    asyncio.run(check())
     assert named["document: client ids of 53 bits"].met, said
     assert not named["acknowledges what was sent before (type 102)"].met
     assert any(line.startswith("left out") for line in said)
@@ -107,9 +112,9 @@ def test_another_server_is_checked_and_what_it_leaves_out_is_told():
 async def test_a_stock_client_conforms(js):
     async def start(url, room):
         await js.ask("open", peer=room, url=url, room=room, state={"user": {"name": "js"}})
-        return lambda: js.ask("destroy", peer=room)
+        return Started(stop=lambda: js.ask("destroy", peer=room))
 
-    found = await check_client(start)
+    found = [each async for each in check_client(start)]
     assert [each for each in found if not each.met] == []
     assert len(found) == len(DOCUMENTS) + 5
 
@@ -132,9 +137,9 @@ async def test_a_client_that_understands_nothing_is_told():
             tasks[-1].cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-        return stop
+        return Started(stop)
 
-    found = {each.name: each for each in await check_client(start, patience_s=0.2)}
+    found = {each.name: each async for each in check_client(start, patience_s=0.2)}
     assert found["asks with a SyncStep1 when it has joined"].met
     assert found["goes on after messages that it does not know, and after a denied permission"].met
     assert found["comes back after 1012, and asks again"].why == "the client did not come back"
@@ -146,8 +151,19 @@ async def test_a_client_that_understands_nothing_is_told():
 def test_a_command_that_never_comes_is_told(monkeypatch, capsys):
     check = client_conformance.check_command
     monkeypatch.setattr(client_conformance, "check_command", partial(check, patience_s=0.01))
-    assert cli.main(["conformance", "--client", "true"]) == 1
+    assert cli.main(["conformance", "--client", "sh -c 'sleep 60'"]) == 1
     assert "NOT MET  asks with a SyncStep1 when it has joined: the client did not come" in capsys.readouterr().out
+
+
+async def test_a_command_that_has_ended_is_not_waited_for():
+    checks = client_conformance.check_command(["false"], patience_s=1000)
+    assert {each.why async for each in checks} == {"the client ended with code 1 before it came"}
+
+
+async def test_what_came_of_a_check_is_told_at_once(server):
+    checks = check_server(server.ws)
+    assert (await anext(checks)).met
+    await checks.aclose()
 
 
 def test_the_document_of_sockets_names_what_is_served():

@@ -170,3 +170,14 @@ def test_a_conformance_run_that_cannot_begin_says_why(flags, said, capsys):
     assert main(["conformance", *flags]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_a_command_whose_reader_has_enough_ends_without_a_traceback():
+    with subprocess.Popen(
+        [sys.executable, "-m", "crdt_sessions_server", "conformance", "--client", "false"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as child:  # fmt: skip
+        child.stdout.close()
+        said = child.stderr.read().decode()
+    assert said == ""
+    assert child.returncode == 1
