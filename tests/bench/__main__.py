@@ -45,6 +45,14 @@ def measures(workload: str, *, quick: bool) -> Iterator[tuple[str, Callable[[Pee
                 lambda peer, folder, shape=shape: fanout.paced(peer, folder, shape, seconds=seconds),
                 PEERS,
             )
+        for shape in fanout.SLOW_SHAPES:
+            yield (
+                f"W1 {shape} at {fanout.SLOW} tokens/s paced",
+                lambda peer, folder, shape=shape: fanout.paced(
+                    peer, folder, shape, seconds=seconds, rate=fanout.SLOW
+                ),
+                PEERS,
+            )
         for regime, measure in (("saturated", fanout.saturated), ("paced", fanout.paced)):
             yield (
                 f"W1 50x2 by Hocuspocus' protocol {regime}",

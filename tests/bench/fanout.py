@@ -10,6 +10,9 @@ from tests.bench.peers import Peer, running
 
 SHAPES = {"1x10": (1, 10), "50x2": (50, 2), "1x100": (1, 100), "1x1000": (1, 1000), "500x2": (500, 2)}
 """Sessions, each with one agent, and viewers of each."""
+SLOW_SHAPES = {"20x2": (20, 2), "500x1": (500, 1)}
+"""Those measured at :data:`SLOW` tokens a second of each agent, which is what many models speak."""
+SLOW = 20
 WINDOWS = (2_000, 20_000)
 """Tokens that may be under way in all. Some servers coalesce more, some choke: each is shown at its best."""
 
@@ -26,11 +29,11 @@ def saturated(peer: Peer, folder: Path, shape: str, *, seconds: float) -> dict[s
     return max(results, key=lambda result: float(result["per_s"]))
 
 
-def paced(peer: Peer, folder: Path, shape: str, *, seconds: float) -> dict[str, Any]:
-    """Return what a hundred tokens a second of each agent cost *peer*, and how late they arrive."""
-    sessions, viewers = SHAPES[shape]
+def paced(peer: Peer, folder: Path, shape: str, *, seconds: float, rate: int = 100) -> dict[str, Any]:
+    """Return what *rate* tokens a second of each agent cost *peer*, and how late they arrive."""
+    sessions, viewers = (SHAPES | SLOW_SHAPES)[shape]
     with running(peer, folder / "data.db") as server:
-        return fan_out(server, sessions=sessions, viewers=viewers, seconds=seconds, rate=100)
+        return fan_out(server, sessions=sessions, viewers=viewers, seconds=seconds, rate=rate)
 
 
 def by_stock_clients(peer: Peer, folder: Path, *, seconds: float, rate: int | None) -> dict[str, Any]:
