@@ -27,7 +27,10 @@ const commands = {
       if (pages.get(id).cut === 'silent') return // it is open, and nobody says anything
       if (pages.get(id).cut) return socket.close({ code: 1001 })
       const there = socket.connectToServer()
-      pages.get(id).hangUp = () => { socket.close({ code: 1001 }); there.close() }
+      let cut = false
+      // what a page says before it hears of the cut is lost; sent on, the browser would complain of it on the console
+      socket.onMessage(message => { if (!cut) there.send(message) })
+      pages.get(id).hangUp = () => { cut = true; socket.close({ code: 1001 }); there.close() }
     })
   },
   /** Whether this page's way to the service is cut; 'silent' where it can still be connected to. */
