@@ -19,13 +19,14 @@ const pause = ms => new Promise(resolve => setTimeout(resolve, ms))
 // Follows a stream until it is closed, and goes on with what was handled last whenever something ends it before.
 async function follow (reader) {
   while (!reader.stopped && !reader.closed) {
-    reader.cutter = new AbortController()
+    const cutter = reader.cutter = new AbortController()
     reader.begun++
     try {
       const options = { backoffOptions: { initialDelay: 20, maxDelay: 100, multiplier: 1.3 }, warnOnHttp: false }
-      const answer = await stream({ url: reader.url, headers: reader.headers, offset: reader.offset, live: reader.live, json: !reader.text, signal: reader.cutter.signal, ...options })
+      const answer = await stream({ url: reader.url, headers: reader.headers, offset: reader.offset, live: reader.live, json: !reader.text, signal: cutter.signal, ...options })
       const subscribe = reader.text ? answer.subscribeText : answer.subscribeJson
       subscribe.call(answer, batch => {
+        if (cutter.signal.aborted) return // the client hands over what it was just reading, and it is read again
         if (reader.text) reader.items.push(batch.text)
         else reader.items.push(...batch.items)
         reader.offset = batch.offset
