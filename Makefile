@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 2)')
 PYTEST = $(BIN)/pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: audit demo cluster-demo test tests bench check style types conformance fast setup node-setup page picture schemas lock soak nightly weekly clean
+.PHONY: audit demo cluster-demo test tests bench check style types compiled conformance fast setup node-setup page picture schemas lock soak nightly weekly clean
 
 demo: $(VENV)/.runs                   ## the service, two agents and the page
 	@$(BIN)/python examples/demo.py --port $(PORT)
@@ -44,6 +44,10 @@ style: $(VENV)/.ready
 
 types: $(VENV)/.ready                 # the longest, so one of its own: `make -j` runs them beside each other
 	$(BIN)/mypy
+
+compiled: setup                       ## all tests on the compiled leaf, which is built in the checkout and removed again
+	$(BIN)/python scripts/compile_leaf.py
+	$(PYTEST); status=$$?; $(BIN)/python scripts/compile_leaf.py --remove; exit $$status
 
 conformance: export HYPOTHESIS_PROFILE = nightly
 conformance: setup                    ## the public conformance suites of Durable Streams and MCP, whole

@@ -1,13 +1,18 @@
-"""The build hook that puts the leaf of the library into a wheel as machine code, made by mypyc.
+"""The leaf of the library as machine code, made by mypyc: a hook of the build, which puts it into a wheel.
 
     HATCH_BUILD_HOOK_ENABLE_CUSTOM=true pip wheel --no-deps .
 
 Without the variable it does not run, and neither mypy nor a C compiler is needed. The modules stay in the wheel as
 Python, too; Python prefers the compiled ones (``docs/decisions/0074-a-compiled-leaf.md``).
+
+``python scripts/compile_leaf.py`` compiles it in the checkout, for all tests to run on it (``make compiled``);
+``--remove`` takes it away again.
 """
 
 from __future__ import annotations
 
+import argparse
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,11 +26,13 @@ LEAF = (
     "crdt_sessions/wire/update_v1.py",
     "crdt_sessions/wire/insertions.py",
     "crdt_sessions/wire/codec.py",
+    "crdt_sessions/wire/y_sweet.py",  # a class that is interpreted cannot inherit from one that is compiled
     "crdt_sessions/sync/log.py",
     "crdt_sessions/sync/plain.py",
     "server/crdt_sessions_server/serving/framing.py",
 )
 """What each token passes through, and what knows neither documents nor sockets."""
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class CompiledLeaf(BuildHookInterface[Any]):
@@ -74,3 +81,32 @@ def _compile(root: Path, folder: Path) -> dict[Path, str]:
     build.run()
     library = folder / "lib"
     return {path: str(path.relative_to(library)) for path in library.rglob("*") if path.is_file()}
+
+
+def _in_place(root: Path) -> None:
+    """Compile the leaf of the checkout *root*, and put what came of it beside its sources."""
+    with TemporaryDirectory() as folder:
+        for path, name in _compile(root, Path(folder)).items():
+            top = root / "server" if name.startswith("crdt_sessions_server/") else root
+            shutil.copy(path, top / name)
+
+
+def compiled(root: Path) -> list[Path]:
+    """Return what is compiled in the checkout *root*."""
+    folders = (root, *{(root / module).parent for module in LEAF})
+    return sorted(file for folder in folders for kind in ("*.so", "*.pyd") for file in folder.glob(kind))
+
+
+def main() -> None:
+    """Compile in the checkout, or take away what was compiled."""
+    parser = argparse.ArgumentParser(description="Compile the leaf in this checkout.", allow_abbrev=False)
+    parser.add_argument("--remove", action="store_true", help="take away what was compiled")
+    chosen = parser.parse_args()
+    for file in compiled(ROOT):
+        file.unlink()
+    if not chosen.remove:
+        _in_place(ROOT)
+
+
+if __name__ == "__main__":
+    main()

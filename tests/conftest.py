@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, Phase, settings
 
+from crdt_sessions_server.arguments import leaf
 from tests.interop.node import NodePeers
 from tests.processes import Process, Server, command, end_who_is_left
 from tests.profiles import PROFILE, parted, sample
@@ -42,6 +43,11 @@ settings.register_profile(
     suppress_health_check=_QUIET,
 )
 settings.load_profile(PROFILE)
+
+
+def pytest_report_header():
+    """Say which leaf is tested."""
+    return f"crdt-sessions: {leaf()}"
 
 
 @functools.cache

@@ -71,17 +71,16 @@ class Insertions:
         struct = bytes((self._info,)) + self._client
         for message in islice(messages, at, None):
             size, before = len(message) - _HEADER, len(expected)
-            text = message[_HEADER + before + 1 : -1]
             if not (
-                text
-                and size < ONE_BYTE
+                before + 2 < size < ONE_BYTE
                 and message[2] == size
                 and message.startswith(AN_UPDATE)
                 and message.startswith(expected, _HEADER)
-                and message[_HEADER + before] == len(text)
+                and message[_HEADER + before] == size - before - 2
                 and message[-1] == 0
             ):
                 break
+            text = message[_HEADER + before + 1 : -1]
             try:
                 clock += len(text) if text.isascii() else units(text)
             except UnicodeDecodeError:
@@ -123,10 +122,10 @@ def next_insertion(client: bytes, clock: int, info: int) -> bytes:
 
 def only_text(update: bytes, at: int) -> int:
     """Return the length of the text in *update* from *at* on, if that is short and all that is there; else 0."""
-    text = update[at + 1 : -1]
-    if not text or len(text) >= ONE_BYTE or update[at] != len(text) or update[-1] != 0:
+    size = len(update) - at - 2
+    if not 0 < size < ONE_BYTE or update[at] != size or update[-1] != 0:
         return 0
     try:
-        return units(text)
+        return units(update[at + 1 : -1])
     except UnicodeDecodeError:
         return 0

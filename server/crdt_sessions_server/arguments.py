@@ -81,7 +81,7 @@ def _refuse(parser: argparse.ArgumentParser, command: str, unknown: Sequence[str
     parser.error(f"there is no option {option}{near(option, parser._option_string_actions)}")
 
 
-def _leaf() -> str:
+def leaf() -> str:
     """Return whether the library's leaf is compiled (``docs/decisions/0074-a-compiled-leaf.md``)."""
     return "pure Python" if varint.__file__.endswith(".py") else "compiled leaf"
 
@@ -103,7 +103,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
         description="Durable sessions for humans and AI agents.",
         epilog="Each command tells more with --help.",
     )
-    parser.add_argument("--version", action="version", version=f"{version('crdt-sessions')} ({_leaf()})")
+    parser.add_argument("--version", action="version", version=f"{version('crdt-sessions')} ({leaf()})")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     _serve(commands)
     _token(commands)
