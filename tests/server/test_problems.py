@@ -20,8 +20,14 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 HERE = {"Host": "localhost"}
 
 
-@pytest.fixture
-async def client():
+@pytest.fixture(scope="module")
+def anyio_backend():
+    """One loop for all, and so one service: refusals change nothing in it."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def client(anyio_backend):
     async with Service(Settings(sandbox=False), store=MemoryStore()) as service:
         http = service.app.test_client()
 
