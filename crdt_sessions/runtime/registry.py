@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from types import TracebackType
@@ -405,14 +405,35 @@ class SessionRegistry:
             SessionNotFound: there is none.
             StorageError: it could not be deleted.
         """
+        await self._delete(session_id, lambda slot: False)
+
+    async def expire(self, session_id: SessionId, before: float) -> bool:
+        """Delete a session for good, unless somebody uses it, or has changed it since *before*; tell whether it was.
+
+        Raises:
+            SessionNotFound: there is none.
+            StorageError: it could not be deleted.
+        """
+
+        def spared(slot: Slot) -> bool:  # somebody may have come, and even left, while it was loaded
+            used = slot.users > 1 or slot.idle_since is not None
+            return used or slot.session is None or slot.session.record.updated_at >= before
+
+        return not self.holds(session_id) and await self._delete(session_id, spared)
+
+    async def _delete(self, session_id: SessionId, spared: Callable[[Slot], bool]) -> bool:
         try:
             slot = await self._slots.enter(session_id)
         except (DamagedLog, DamagedDatabase):  # what cannot be read can still be deleted
             await self._delete_stored(session_id)
             self._quarantine.release(session_id)
-            return
+            return True
+        if spared(slot):
+            self._slots.leave(slot)
+            return False
         closing = closing_for(SessionDeleted(session=session_id))
         await self._slots.end(slot, closing, lambda: self._delete_stored(session_id))
+        return True
 
     async def _delete_stored(self, session_id: SessionId) -> None:
         await self.store.delete(session_id, now=self.clock.now())

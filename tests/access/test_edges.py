@@ -16,15 +16,15 @@ import websockets
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from crdt_sessions import connect
-from crdt_sessions.errors import TooMany
+from crdt_sessions.errors import StoreUnavailable, TooMany
 from crdt_sessions.ids import Millis, session_id
 from crdt_sessions.model import seed
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.streams.changes import Creation
-from crdt_sessions.testing import FakeClock
+from crdt_sessions.testing import FakeClock, settle
 from crdt_sessions_server.auth.rate_limits import Buckets, Rate
-from crdt_sessions_server.ops.expiry import expire_once, sweep
+from crdt_sessions_server.ops.expiry import expire, expire_once, sweep
 from crdt_sessions_server.settings import Settings
 from tests.access.conftest import SECRET, bearer, guarded, token
 from tests.processes import PATIENCE, ROOT, Process, Server, command
@@ -271,6 +271,75 @@ async def test_sessions_that_nobody_changes_are_deleted_for_good(tmp_path):
             ("new", "session.expire", "retention"), ("old", "session.expire", "retention"),
         ]  # fmt: skip
         assert await store.last_generation(session_id("old", "acme")) == 1, "it does not come back by being joined"
+
+
+@contextlib.asynccontextmanager
+async def old_sessions(*names):
+    """A registry with sessions that nobody has changed for ten days, and its clock."""
+    clock, store = FakeClock(), MemoryStore()
+    async with SessionRegistry(store, clock=clock) as registry:
+        long_ago = Millis(clock.now() - 10 * 86_400_000)
+        for name in names:
+            begin = seed(name, generation=1, created_at=long_ago, client_id=1)
+            await store.create(session_id(name), begin, generation=1, title=None, now=long_ago)
+        yield registry, clock
+
+
+async def test_what_is_changed_while_old_sessions_are_deleted_stays(monkeypatch):
+    """The list was read before: whoever comes to a session behind the first one is not too late."""
+    async with old_sessions("first", "left", "open") as (registry, _):
+        delete = registry.store.delete
+
+        async def while_the_first_goes(id, *, now):
+            if id == session_id("first"):
+                await _entitled(registry, "left")
+                await visit.enter_async_context(registry.open(session_id("open")))
+            await delete(id, now=now)
+
+        monkeypatch.setattr(registry.store, "delete", while_the_first_goes)
+        async with contextlib.AsyncExitStack() as visit:
+            assert await expire_once(registry, 7) == [session_id("first")]
+
+
+async def test_who_comes_while_an_old_session_is_loaded_to_be_deleted_keeps_it(monkeypatch):
+    async with old_sessions("old") as (registry, _):
+        gate, load = asyncio.Event(), registry.store.load
+
+        async def late(*arguments, **named):
+            await gate.wait()
+            return await load(*arguments, **named)
+
+        monkeypatch.setattr(registry.store, "load", late)
+        expiring = asyncio.create_task(expire_once(registry, 7))
+        await settle()
+        visit = asyncio.create_task(_entitled(registry, "old"))
+        await settle()
+        gate.set()
+        assert await expiring == []
+        await visit
+
+
+async def _entitled(registry, name):
+    async with registry.open(session_id(name)) as session:
+        await session.edit(lambda view: view.set_title("x"))
+
+
+async def test_an_outage_does_not_end_retention(monkeypatch, caplog):
+    async with old_sessions("old") as (registry, clock):
+        sessions = registry.store.sessions
+
+        async def away(**_):
+            raise StoreUnavailable("the disk is full")
+
+        monkeypatch.setattr(registry.store, "sessions", away)
+        expiring = asyncio.create_task(expire(registry, 7))
+        await settle()
+        assert "not deleted until the next look" in caplog.text
+        monkeypatch.setattr(registry.store, "sessions", sessions)
+        await clock.advance(3601)
+        await settle()
+        assert await sessions(after=None, limit=9) == []
+        expiring.cancel()
 
 
 async def test_streams_whose_time_has_come_are_removed_though_nobody_asks_for_them():

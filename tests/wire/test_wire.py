@@ -25,6 +25,7 @@ from crdt_sessions.wire import (
     encode,
     encode_awareness,
 )
+from crdt_sessions.wire.awareness import MAX_DEPTH
 from crdt_sessions.wire.closing import CLOSE_CODES, MAX_REASON_BYTES
 from crdt_sessions.wire.varint import MAX_VARUINT, Reader, buffer, string, varuint
 from tests.processes import ROOT
@@ -149,6 +150,16 @@ def test_what_is_wrong_is_said(data, error):
 def test_states_that_javascript_cannot_parse_are_refused(payload):
     with pytest.raises(BadText):
         decode_awareness(payload)
+
+
+def test_a_state_has_as_many_levels_as_whoever_reads_it_can_follow():
+    """Python's own bound depends on how deep the stack is: what passed here raised where it was read again."""
+    half = MAX_DEPTH // 2
+    nested = [string('{"a":' * half + "[" * most + "]" * most + "}" * half) for most in (half, half + 1)]
+    (entry,) = decode_awareness(b"\x01\x01\x01" + nested[0])
+    assert entry.state.count("[") == half
+    with pytest.raises(BadText, match="deeper than 64 levels"):
+        decode_awareness(b"\x01\x01\x01" + nested[1])
 
 
 def test_a_count_that_cannot_be_true_is_refused_before_anything_is_built():

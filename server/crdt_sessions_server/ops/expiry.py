@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from crdt_sessions.errors import CrdtSessionsError, HeldElsewhere
+from crdt_sessions.errors import CrdtSessionsError, HeldElsewhere, SessionNotFound
 from crdt_sessions.ids import SessionId
 from crdt_sessions.runtime import SessionRegistry
 
@@ -17,21 +17,28 @@ _DAY_MS = 24 * 3600 * 1000
 async def expire(registry: SessionRegistry, days: float | None) -> None:
     """Delete sessions without a change for *days*, now and every hour, until cancelled; nothing if None."""
     while days is not None:
-        await expire_once(registry, days)
+        try:
+            await expire_once(registry, days)
+        except CrdtSessionsError as error:  # the list of sessions cannot be read
+            _log.error("old sessions are not deleted until the next look, in an hour: %s", error)
         await registry.clock.sleep(_EVERY_S)
 
 
 async def expire_once(registry: SessionRegistry, days: float) -> list[SessionId]:
-    """Delete the sessions that nobody has changed for *days*, and nobody is connected to; return which."""
+    """Delete the sessions that nobody has changed for *days*, and nobody uses; return which.
+
+    Raises:
+        StorageError: the list of sessions cannot be read.
+    """
     before = registry.clock.now() - days * _DAY_MS
-    used = {session.id for session in registry.connected}
     gone: list[SessionId] = []
     async for record in registry.records():
-        if record.updated_at >= before or record.id in used:
+        if record.updated_at >= before:
             continue
         try:
-            await registry.delete(record.id)
-        except HeldElsewhere:  # the node that has it knows whether somebody uses it
+            if not await registry.expire(record.id, before):
+                continue
+        except (HeldElsewhere, SessionNotFound):  # the node that has it knows whether somebody uses it
             continue
         except CrdtSessionsError as error:
             _log.error("cannot be deleted: %s", error, extra={"session": record.id})
