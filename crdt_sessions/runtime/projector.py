@@ -22,6 +22,7 @@ from crdt_sessions.model import (
     Meta,
     Run,
 )
+from crdt_sessions.model.spelling import spelled
 from crdt_sessions.runtime.session import Session
 
 Subject = tuple[str, str]
@@ -225,6 +226,6 @@ def _in_order(subjects: list[Subject], places: dict[Subject, _Place]) -> list[Su
 
 
 def present(session: Session) -> list[dict[str, Any]]:
-    """Return the peers that are here: Yjs client id and state of each."""
+    """Return the peers that are here: Yjs client id and state of each, as JSON that every reader can take."""
     states = session.engine.roster.present()
-    return [{"clientId": client, "state": json.loads(text)} for client, text in sorted(states.items())]
+    return [{"clientId": client, "state": spelled(json.loads(text))} for client, text in sorted(states.items())]

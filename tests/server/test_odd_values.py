@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycrdt import Doc
+from websockets.sync.client import connect as connect_socket
 
 from crdt_sessions import connect
+from crdt_sessions.wire import AwarenessEntry, AwarenessFrame, SyncStep1, encode, encode_awareness
 from tests.interop.node import needs_node
 from tests.oddities import changes, strict
-from tests.processes import Server
+from tests.processes import Server, attempts
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,27 @@ def test_whatever_a_client_writes_every_reader_is_answered_with_json_and_all_the
     octets = {"content-type": "application/octet-stream"}
     assert http.post(f"/v1/sessions/{name}/import", content=doc.get_update(), headers=octets).status_code == 200
     read_everything(http, name)
+
+
+def test_a_presence_that_python_cannot_spell_is_spelled_for_everybody_else(service, http):
+    """Half a surrogate pair is what a name becomes that is cut within an emoji."""
+    name = begun(http)
+    state = '{"user": {"name": "Ann \\ud83d"}, "x": 1e999}'
+    with connect_socket(f"{service.ws}/{name}") as socket:
+        socket.send(
+            encode(SyncStep1(b"\0")) + encode(AwarenessFrame(encode_awareness([AwarenessEntry(7, 1, state)])))
+        )
+        for _ in attempts():
+            if present := strict(http.get(f"/v1/sessions/{name}/presence").text)["present"]:
+                break
+        shown = {"user": {"name": "Ann \ufffd"}, "x": {"$number": "Infinity"}}
+        assert present == [{"clientId": 7, "state": shown}]
+        with http.stream("GET", f"/v1/sessions/{name}/events?kinds=presence") as answer:
+            data = next(line for line in answer.iter_lines() if line.startswith("data:"))
+        assert strict(data.removeprefix("data:")) == {"present": present}
+        asks = {"sessions": [{"id": name, "presence": {}}]}
+        (answered,) = http.post("/v1/sync", json=asks).json()["sessions"]
+        assert {"clientId": 7, "state": shown} in answered["present"]
 
 
 @needs_node
