@@ -16,12 +16,12 @@ class LocalCopy:
     """The updates of one session, as this peer knows them. Use it as a context manager.
 
     Args:
-        path: the SQLite file; several sessions may share it, several processes may not.
+        path: the SQLite file. Several sessions may be kept in it, but one peer at a time has it open.
         session: which one.
         clock: the only source of time.
 
     Raises:
-        DatabaseInUse: (on entering) another process has the file.
+        DatabaseInUse: (on entering) another process or peer has the file.
         StorageError: (on entering) it cannot be opened.
     """
 
