@@ -56,8 +56,9 @@ def connect(
         id: who this peer is. Messages are signed with it. If absent, whom the token stands for; made up without one.
         kind: human, agent, service or device.
         device: which device, for people with several.
-        offline: a local SQLite file, open in one peer at a time. With it the peer starts without a connection, keeps what it writes
-            through a crash of its own, and merges when it is back. Without it entering waits for the server.
+        offline: a local SQLite file, which one peer at a time has open. With it the peer starts without a
+            connection, keeps what it writes through a crash of its own, and merges when it is back. Without it
+            entering waits for the server.
         replica: one that knows the session from before, so that only the rest is fetched. It is this peer's from
             here on, and must hold nothing that the service has not acknowledged.
         lease: the token of a claimed run, for the connection of its holder.
