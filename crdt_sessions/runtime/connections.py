@@ -389,8 +389,8 @@ class Connections:
         if by is not None and not self._abandoned and connection.peer in self._open and connection.transport.writable:
             try:
                 frames = by.take(connection.peer, now)
-                if frames:
-                    connection.transport.write(connection.codec.write(frames))
+                if frames and (messages := connection.codec.write(frames)):  # a dialect may have no word for them
+                    connection.transport.write(messages)
             except Exception:  # noqa: BLE001 - a defect; only this peer's state changed, so only this peer is closed
                 _log.exception("a peer cannot be written to", extra=self._about(connection))
                 connection.close(INTERNAL_ERROR)

@@ -1,12 +1,16 @@
 """Unmodified Hocuspocus providers of three generations, on /v1/hocuspocus."""
 
 import socket
+from urllib.parse import quote
 
 import pytest
+from websockets.sync.client import connect
 
+from crdt_sessions.wire import EMPTY_UPDATE, SyncStep1, SyncStep2, Update, encode
 from crdt_sessions_server.auth import Role
 from tests.access.conftest import TOKENS, bearer, guarded, token
 from tests.interop.node import needs_node
+from tests.sync.test_engine import letters
 
 pytestmark = [pytest.mark.interop, needs_node]
 VERSIONS = pytest.mark.parametrize("version", [4, 3, 2])
@@ -75,6 +79,21 @@ def test_edits_live_late_and_offline_arrive_and_are_counted(providers, js):
     for peer in ("a", "b", "late"):
         assert min(js("count", peer=peer)["counts"]) == 0, "more was acknowledged than was counted"
     assert js.content("late") == js.content("a") == js.content("b")
+
+
+@VERSIONS
+def test_who_is_asked_what_another_one_left_open_stays_connected(providers, js, server):
+    providers.attach("a")
+    providers.settled("a")
+    _, rest = letters("ab")
+    heard = js("count", peer="a")["messages"]
+    with connect(f"{server.url.replace('http', 'ws', 1)}/v1/sync/{quote(providers.room)}") as gone:
+        for frame in (SyncStep1(b"\0"), SyncStep2(EMPTY_UPDATE), Update(rest)):
+            gone.send(encode(frame))
+    providers.until("a", lambda count: count["messages"] > heard)
+    js("insert", peer="a", index=0, text="still here")
+    providers.settled("a")
+    assert js("count", peer="a")["closes"] == []
 
 
 @VERSIONS

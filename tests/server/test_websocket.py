@@ -18,11 +18,21 @@ from websockets.protocol import Protocol as Library
 from websockets.protocol import Side, State
 
 from crdt_sessions.errors import TooMany
+from crdt_sessions.ids import session_id
+from crdt_sessions.runtime import Access, SessionRegistry
+from crdt_sessions.storage import MemoryStore
+from crdt_sessions.sync import READ_ONLY
+from crdt_sessions.testing import settle
+from crdt_sessions.wire import EMPTY_UPDATE, Ack, SyncStep1, SyncStep2, Update, decode, encode
+from crdt_sessions.wire.hocuspocus import Hocuspocus
+from crdt_sessions.wire.varint import decode_state_vector, encode_state_vector, string
+from crdt_sessions.wire.y_sweet import YSweet
 from crdt_sessions_server.serving.framing import Deframer, header
 from crdt_sessions_server.serving.listener import Endpoint
 from crdt_sessions_server.serving.web_server import WebServer
 from crdt_sessions_server.serving.websocket import SocketConnection
 from tests.processes import PATIENCE
+from tests.sync.test_engine import letters
 
 MAX = 1_000_000
 
@@ -237,6 +247,81 @@ async def test_a_line_that_was_released_is_in_no_cycle():
         assert gone() is None
     finally:
         gc.enable()
+
+
+class Spoken:
+    """A client on a socket of ours, of whatever dialect, in one session."""
+
+    def __init__(self, registry, codec, *, prefix=b"", access=None):
+        self.transport, self.prefix = Transport(), prefix
+        self.line = SocketConnection(self.transport, MAX)
+        self.protocol = client()
+        self.serving = asyncio.create_task(
+            registry.serve(session_id("room"), self.line, access=access or Access(), codec=codec)
+        )
+
+    async def say(self, *frames):
+        """Say frames, each in a message; return what the service then says."""
+        await settle()
+        for frame in frames:
+            self.protocol.send_binary(encode(frame))
+        self.line.data_received(said(self.protocol))
+        await settle()
+        self.protocol.receive_data(self.transport.sent)
+        self.transport.sent = b""
+        return [bytes(each.data).removeprefix(self.prefix) for each in self.protocol.events_received()]
+
+    async def leave(self):
+        self.line.connection_lost(None)
+        return await self.serving
+
+
+@pytest.fixture
+async def registry():
+    async with SessionRegistry(MemoryStore()) as registry:
+        yield registry
+
+
+STORED = b"\x08\x01"
+
+
+async def test_an_offline_edit_that_the_provider_counts_elsewhere_leaves_its_socket_open(registry):
+    (edit,) = letters("a", client_id=50)
+    writer = Spoken(registry, None)
+    (asked,) = [frame for each in await writer.say(SyncStep1(b"\0")) for frame in decode(each)][:1]
+    peer = Spoken(registry, Hocuspocus(MAX, "room"), prefix=string("room"))
+    await peer.say(SyncStep1(encode_state_vector(decode_state_vector(asked.state_vector) | {50: 1})))
+    assert await peer.say(Update(edit)) == [], "it comes again behind the SyncStep1, and is counted there"
+    async with registry.open(session_id("room")) as session:
+        await session.durable()
+    assert await peer.say() == []
+    assert not peer.serving.done()
+    assert STORED in await peer.say(SyncStep2(edit))
+    await peer.leave()
+    await writer.leave()
+
+
+async def test_a_provider_that_answers_what_it_was_asked_unasked_stays_connected(registry):
+    peer = Spoken(registry, Hocuspocus(MAX, "room"), prefix=string("room"))
+    await peer.say(SyncStep1(b"\0"), SyncStep2(EMPTY_UPDATE))
+    gone = Spoken(registry, None)
+    await gone.say(SyncStep1(b"\0"), SyncStep2(EMPTY_UPDATE), Update(letters("ab")[1]))
+    await gone.leave()
+    assert [type(frame) for each in await peer.say() for frame in decode(each)] == [SyncStep1], "who has the rest?"
+    assert await peer.say(SyncStep2(EMPTY_UPDATE)) == []
+    assert not peer.serving.done()
+    await peer.leave()
+
+
+async def test_a_count_for_which_y_sweet_has_no_answer_leaves_its_socket_open(registry):
+    writer = Spoken(registry, None)
+    await writer.say()
+    peer = Spoken(registry, YSweet(MAX), access=Access(rights=READ_ONLY))
+    await peer.say(SyncStep1(b"\0"), SyncStep2(letters("a")[0]))
+    assert await peer.say(Ack(b"\1")) == []
+    assert not peer.serving.done()
+    await peer.leave()
+    await writer.leave()
 
 
 @contextlib.asynccontextmanager

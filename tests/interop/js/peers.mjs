@@ -41,13 +41,14 @@ const commands = {
   attach ({ peer, socket, name, version = 4, tokens, state, saved, more = {} }) {
     const doc = new Y.Doc()
     if (saved) Y.applyUpdate(doc, Buffer.from(saved, 'hex'))
-    const log = { denied: [], heard: [], counts: [], scopes: [], closes: [], tokensAsked: 0, tokens }
+    const log = { denied: [], heard: [], counts: [], scopes: [], closes: [], messages: 0, tokensAsked: 0, tokens }
     const token = tokens && (() => { log.tokensAsked++; return log.tokens.length > 1 ? log.tokens.shift() : log.tokens[0] })
     const provider = new hocuspocus[version].HocuspocusProvider({
       websocketProvider: sockets.get(socket), name, document: doc, token, ...more,
       onAuthenticationFailed: ({ reason }) => log.denied.push(reason),
       onAuthenticated: () => log.scopes.push(provider.authorizedScope),
       onStateless: ({ payload }) => log.heard.push(payload),
+      onMessage: () => log.messages++,
       onClose: ({ event }) => log.closes.push(event.code)
     })
     provider.on('unsyncedChanges', () => log.counts.push(provider.unsyncedChanges))
