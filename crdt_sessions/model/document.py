@@ -24,7 +24,7 @@ from crdt_sessions.model.known_runs import KnownRuns
 from crdt_sessions.model.library import apply_guarded, guarded, is_panic, merge
 from crdt_sessions.model.touched import Touched, watch
 from crdt_sessions.wire import EMPTY_UPDATE
-from crdt_sessions.wire.update_v1 import may_hold_pairs
+from crdt_sessions.wire.update_v1 import NO_DELETIONS, may_hold_pairs
 from crdt_sessions.wire.varint import decode_state_vector
 
 Result = TypeVar("Result")
@@ -43,6 +43,8 @@ class _Notes:
     deltas: list[bytes] = field(default_factory=list)
     known: bool = False
     """Whether what changes is known without asking the library, which takes longer than the change."""
+    deletes: bool = False
+    """Whether what was known has deleted something."""
 
 
 class SessionDoc:
@@ -70,6 +72,8 @@ class SessionDoc:
         def note_delta(event: TransactionEvent) -> None:
             if not notes.known:
                 notes.deltas.append(event.update)
+            elif event.delete_set != NO_DELETIONS:  # type: ignore[attr-defined]  # pycrdt's stubs do not name it
+                notes.deletes = True
 
         self._noting: list[tuple[Any, Any]] = [(self._doc, self._doc.observe(note_delta))]
         self._watching = watch(self._roots, self._touched, self._known_runs.forget)
@@ -200,17 +204,23 @@ class SessionDoc:
         touched.suggestions.update(roots.suggestions.keys())
         touched.edits.update(roots.edits.keys())
 
-    def append(self, update: bytes) -> None:
+    def append(self, update: bytes) -> bool:
         """Apply an update of which is known that it is new and waits for nothing: it is itself what changes.
+
+        Returns:
+            whether anything is deleted by it, itself included, though it deletes nothing by its shape. That is so
+            where it is the entry of a map, or in something that is deleted.
 
         Raises:
             UpdateError: as :meth:`apply`.
         """
-        doc, self._notes.known = self.doc, True
+        doc, notes = self.doc, self._notes
+        notes.known, notes.deletes = True, False
         try:
             self._integrate(update, begins=len(update) >= _WHOLE and doc.get_state() == _NOTHING)
         finally:
-            self._notes.known = False
+            notes.known = False
+        return notes.deletes
 
     def _retry(self) -> None:
         """Apply again what waits.

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from inspect import Parameter, Signature
 from typing import Any
 
+from pycrdt import TextEvent
+
 from crdt_sessions.model.layout import Roots
 
 
@@ -29,24 +31,34 @@ class Touched:
     edits: set[str] = field(default_factory=set)
     """Ids of steps."""
 
+    more_than_text: bool = False
+    """Whether something deeper in a message changed that is not in a text, such as a field of a part."""
+
     known: bool = False
     """Whether what changes is known anyway. Then it is not noted."""
 
     @property
-    def within_messages(self) -> bool:
-        """Whether only something deep in messages changed."""
-        return not (self.meta or self.runs or self.suggestions or self.edits or any(self.messages.values()))
+    def only_text(self) -> bool:
+        """Whether only texts in messages changed."""
+        elsewhere = self.meta or self.runs or self.suggestions or self.edits
+        return not (elsewhere or self.more_than_text or any(self.messages.values()))
 
     def take(self) -> Touched:
         """Return what was noted, and begin anew."""
         taken = Touched(
-            self.meta.copy(), self.messages.copy(), self.runs.copy(), self.suggestions.copy(), self.edits.copy()
+            self.meta.copy(),
+            self.messages.copy(),
+            self.runs.copy(),
+            self.suggestions.copy(),
+            self.edits.copy(),
+            self.more_than_text,
         )
         self.meta.clear()
         self.messages.clear()
         self.runs.clear()
         self.suggestions.clear()
         self.edits.clear()
+        self.more_than_text = False
         return taken
 
 
@@ -118,6 +130,8 @@ def _note_messages(touched: Touched, event: _Event) -> None:
         keys = touched.messages.setdefault(str(path[0]), set())
         if len(path) == 1:
             keys.update(_keys(event))
+        elif not isinstance(event, TextEvent):
+            touched.more_than_text = True
 
 
 def _note_suggestions(touched: Touched, event: _Event) -> None:

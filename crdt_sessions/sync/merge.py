@@ -320,11 +320,14 @@ class Merger:
             persist = self._persist(update, update, author, records, passed)
             self._changes.note_messages(stream.messages, self._log.head)
             return [persist]
-        self._apply(self.document.append, update)
+        deletes = self._apply(self.document.append, update)
         persist = self._persist(update, update, author, records, passed)
+        if deletes:
+            self._inspector.forget_streams()
         touched = self._noted() if self.document.touched else _NOWHERE
-        if passed.arrays is None and touched.within_messages:  # about text there is nothing to be decided
-            self._inspector.learn(tuple(touched.messages))
+        if passed.arrays is None and touched.only_text:  # about text there is nothing to be decided
+            if stream is not None and not deletes:
+                self._inspector.learn(stream, tuple(touched.messages))
             return [persist]
         return [persist, *self._judge(touched, now, actor)]
 

@@ -5,8 +5,13 @@ The CRDT library can panic, loop for ever or crash the process on a hostile upda
 out of ten updates only insert a few characters after, or before, existing ones. They need no trial: everything in
 them can be checked by reading. The same is true of updates that begin a message; see :mod:`crdt_sessions.sync.fresh`.
 
-Most of them go on where the last one of their client ended. They are in the same text as that one, so it is known
-what they change, and the document need not be asked (docs/decisions/0058-known-to-apply-before-stored.md).
+Their shape does not show what they change. Text that names the entry of a map as its neighbour takes the place of
+that entry: no library writes that, but anybody can. So they are applied, and what has changed is looked at, as with
+any other update.
+
+Most of them go on where the last one of their client ended. Once one of those was seen to be in a text, all that
+follow are, so it is known what they change, and the document need not be asked
+(docs/decisions/0058-known-to-apply-before-stored.md).
 """
 
 from __future__ import annotations
@@ -51,7 +56,7 @@ class Stream:
     """How an update begins that goes on there with text, up to the length of the text."""
     messages: Collection[str] | None = None
     """The messages that change with it and are all that can change: text goes on in the text that it stands after.
-    None if that is not known yet."""
+    None if it is not known yet that it stands in one."""
 
 
 class Passed(NamedTuple):
@@ -140,8 +145,8 @@ class Inspector:
             stream.clock, stream.expected = clock, next_insertion(stream.name, clock, HAS_ORIGIN | STRING)
             self._stream = stream
         else:
-            self._clocks, self._stream = None, _NO_STREAM
-            self._streams.clear()
+            self._clocks = None
+            self.forget_streams()
             if len(update) < _SHORT and self._document.may_hold_pairs:
                 self._remember_places(update)
 
@@ -153,9 +158,17 @@ class Inspector:
         stream = self._streams[client] = Stream(client, varuint(client), 0, b"")
         return stream
 
-    def learn(self, messages: Collection[str]) -> None:
-        """Note what the update that was taken last has changed, which was only text: these messages, or none."""
-        self._stream.messages = messages
+    def learn(self, stream: Stream, messages: Collection[str]) -> None:
+        """Note that an update that went on in *stream* has changed texts in these messages, or in none, and no more.
+
+        It must have deleted nothing. If it were the entry of a map, it would have: what it goes on from.
+        """
+        stream.messages = messages
+
+    def forget_streams(self) -> None:
+        """Note that something was deleted: perhaps what a stream goes on from, or what it is in."""
+        self._stream = _NO_STREAM
+        self._streams.clear()
 
     def _remember(self, arrays: OpenArrays) -> None:
         self._arrays.update(arrays)
@@ -181,7 +194,7 @@ def plain(
             inside a surrogate pair.
 
     A plain update goes on where its client's last change ended, without a gap or an overlap. It names only existing
-    structs as neighbours, deletes nothing, and has no bytes left at its end.
+    structs as neighbours, names nothing to be deleted, and has no bytes left at its end.
     """
     try:
         return _plain(Reader(update), clocks, is_whole)

@@ -102,7 +102,7 @@ class Server:
         assert all(last[("message", message_id)] >= effect.seq for message_id in touched.messages)
         if effect.update in self.deferred:
             assert delta not in (None, EMPTY_UPDATE), "what is deferred is new, and all of it is taken"
-            assert touched.within_messages, "there is nothing to be decided about it"
+            assert touched.only_text, "there is nothing to be decided about it"
             if effect.seq == self.engine.log.head:
                 noted = {subject for subject, seq in last.items() if seq == effect.seq}
                 assert noted == {("message", message_id) for message_id in touched.messages}

@@ -22,7 +22,8 @@ from crdt_sessions.model import (
 )
 from crdt_sessions.sync import Actor, Deed, Replica, Rights, Violation
 from crdt_sessions.testing import SimNetwork
-from crdt_sessions.wire import AwarenessEntry, AwarenessFrame, PermissionDenied, Update, encode_awareness
+from crdt_sessions.wire import AwarenessEntry, AwarenessFrame, PermissionDenied, Update, encode, encode_awareness
+from tests.sync.forged import FORGER, entry, text_beside
 from tests.sync.test_engine import A, B, Bench, letters
 
 from .runs import World
@@ -132,6 +133,32 @@ def test_a_question_cannot_be_turned_to_somebody_else_before_it_is_asked(world):
     )  # fmt: skip
     assert world.part().approval_request.approvers == ["bob"]
     assert violations(world) == {"approvalRequest"}
+
+
+@pytest.mark.parametrize("field", ["approvalRequest", "approval", "bob"])
+def test_text_that_takes_the_place_of_a_field_is_put_back_and_its_author_told(world, field):
+    """It looks like typing: text beside something. But what it stands beside is the entry of a map."""
+    world.suspend(world.claim(), approvers=["ann", "bob"], needs="all")
+    world.decide("bob", True)
+    if field == "approval":
+        world.decide("ann", False)
+    world.settle()
+    before, clock = world.part(), 0
+    beside = entry(world.network.engine.document, field)
+    for text in ("x", "yz", "w"):
+        forgery = text_beside(beside, text, clock=clock)
+        world.network.peers["eve"].uplink.append(encode(Update(forgery)))
+        world.settle()
+        beside, clock = (FORGER, clock + len(text) - 1), clock + len(text)
+        assert world.part() == before
+    assert violations(world) == {"decisions" if field == "bob" else field}
+    assert {principal for principal, _ in world.network.violations} == {"eve"}
+    if field != "approval":
+        world.decide("ann", False)
+        world.settle()
+    assert (world.part().approval.approved, violations(world, "ann")) == (False, set())
+    known = world.network.engine.view.messages.value("r-out")
+    assert all(peer.replica.view.messages.value("r-out") == known for peer in world.network.peers.values())
 
 
 def test_a_second_part_of_the_same_call_in_front_of_it_changes_nothing(world):
