@@ -113,21 +113,24 @@ class MemoryStreams(StreamStore):
 
     def _remove(self, id: int) -> None:
         kept = self._kept[id]
-        if self._has_forks(id):
-            kept.stream = replace(kept.stream, gone=True)
-            return
-        del self._kept[id]
-        source = kept.stream.source
-        if source is not None and self._kept[source].stream.gone:
-            self._remove(source)
+        while not self._has_forks(kept.stream.id):
+            del self._kept[kept.stream.id]
+            if kept.stream.source is None:
+                return
+            kept = self._kept[kept.stream.source]
+            if not kept.stream.gone:
+                return
+        kept.stream = replace(kept.stream, gone=True)
 
     def _has_forks(self, id: int) -> bool:
         return any(each.stream.source == id for each in self._kept.values())
 
     def _all(self, id: int, end: int) -> list[StreamEntry]:
         """Return the first *end* bytes of a stream, its sources' included, as entries."""
-        kept = self._kept[id]
-        before = kept.stream.source
-        inherited = [] if before is None else self._all(before, min(end, kept.stream.forked_at))
-        own = [StreamEntry(start, data[: end - start]) for start, data in kept.entries if start < end]
-        return inherited + own
+        parts: list[list[StreamEntry]] = []
+        at: int | None = id
+        while at is not None:
+            kept = self._kept[at]
+            parts.append([StreamEntry(start, data[: end - start]) for start, data in kept.entries if start < end])
+            at, end = kept.stream.source, min(end, kept.stream.forked_at)
+        return [entry for part in reversed(parts) for entry in part]

@@ -25,7 +25,7 @@ from crdt_sessions.errors import (
 from crdt_sessions.ids import Seq, session_id
 from crdt_sessions.storage import Entries, Row
 from crdt_sessions.storage.addresses import shown
-from crdt_sessions.storage.postgres import PostgresStore, lane, lane_connection, nodes
+from crdt_sessions.storage.postgres import PostgresStore, heads, lane, lane_connection, nodes
 from crdt_sessions.storage.postgres import rows as stored_rows
 from crdt_sessions.storage.postgres.loads import Loads
 from crdt_sessions.storage.postgres.nodes import Lease
@@ -446,14 +446,42 @@ async def test_who_comes_when_all_readings_end_is_read_without_anybody_else(serv
     assert await asyncio.gather(*others) == [None, None]
 
 
-async def test_a_defect_while_sessions_are_read_leaves_nobody_waiting(server, schema):
+async def test_a_defect_while_sessions_are_read_leaves_nobody_waiting(server, schema, caplog):
+    """Nor those who come when as many are read as are at once."""
+
     async def view(read):
         raise KeyError("a defect")
 
     loads = Loads(view)
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    with pytest.raises(StorageError, match="not read"):
-        await loads.load(A)
+    many = [asyncio.create_task(loads.load(session_id(f"s{number}"))) for number in range(40)]
+    await settle()
+    assert {type(each.exception()) for each in many if each.done()} == {StorageError}
+    assert all(each.done() for each in many)
+    assert "a defect" in caplog.text
+
+
+async def test_a_defect_while_sessions_are_taken_fails_the_one_that_has_it(server, schema, monkeypatch):
+    async with opened(server, schema, lanes=1) as store:
+        names = [session_id(f"s{number}") for number in range(4)]
+        for name in names:
+            await store.create(name, b"seed", generation=1, title=None, now=NOW)
+            await store.release(name)
+        read = heads.Heads.read
+
+        def read_most(self, session, head):
+            if session == names[1]:
+                raise KeyError("a defect")
+            return read(self, session, head)
+
+        monkeypatch.setattr(heads.Heads, "read", read_most)
+        loaded = await asyncio.gather(*map(store.load, names), return_exceptions=True)
+        assert isinstance(loaded.pop(1), StorageError)
+        assert [[row.update for row in each.rows] for each in loaded] == [[b"seed"]] * 3
+        told = await asyncio.gather(
+            *(store.append(name, rows(2, b"two"), now=NOW) for name in names), return_exceptions=True
+        )
+        assert isinstance(told.pop(1), StorageError)
+        assert told == [None] * 3
 
 
 async def test_of_two_nodes_that_want_the_same_sessions_in_another_order_one_has_each(server, schema):

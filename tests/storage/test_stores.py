@@ -10,7 +10,7 @@ import pytest
 from crdt_sessions.errors import DamagedLog, NewerSchema, SessionNotFound, StorageError
 from crdt_sessions.ids import Millis, Seq
 from crdt_sessions.limits import NO_PAST, Retention
-from crdt_sessions.storage import AuditEntry, Entries, MemoryStore, Row, SqliteStore
+from crdt_sessions.storage import AuditEntry, Entries, MemoryStore, Row, SessionRecord, SqliteStore
 from crdt_sessions.storage.integrity import checksum
 from crdt_sessions.storage.sqlite import lists
 from crdt_sessions.storage.sqlite.inspection import Inspection
@@ -219,12 +219,36 @@ async def test_a_path_that_cannot_be_opened_says_so(tmp_path):
         await SqliteStore(tmp_path / "missing" / "s.db").__aenter__()
 
 
+async def test_a_defect_in_a_job_fails_that_job_and_the_writer_goes_on(tmp_path, monkeypatch):
+    async with SqliteStore(tmp_path / "s.db") as store:
+
+        def bug(connection):
+            connection.execute("DELETE FROM probe")
+            raise RuntimeError("not SQLite's")
+
+        failed, beside = await asyncio.gather(
+            store._database.submit(bug),
+            store.create(A, b"seed", generation=1, title=None, now=NOW),
+            return_exceptions=True,
+        )
+        assert type(failed) is StorageError
+        assert isinstance(beside, SessionRecord)
+        with monkeypatch.context() as broken:
+            broken.setattr(store._database._checkpoints, "look", None)
+            await store.append(A, rows(2, b"two"), now=NOW)
+            await store.append(A, rows(3, b"three"), now=NOW)
+        await store.check()
+        assert [row.update for row in (await store.load(A)).rows] == [b"seed", b"two", b"three"]
+
+
 async def test_nobody_waits_for_a_writer_that_failed(tmp_path):
+    class Panic(BaseException):
+        """As some libraries raise it."""
 
     async with SqliteStore(tmp_path / "s.db") as store:
 
         def bug(connection):
-            raise RuntimeError("not SQLite's")
+            raise Panic
 
         results = await asyncio.gather(
             store._database.submit(bug),

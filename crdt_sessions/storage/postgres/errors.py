@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from types import TracebackType
 
 import asyncpg
 
 from crdt_sessions.errors import DamagedDatabase, StorageError, StoreUnavailable
-from crdt_sessions.ids import reference
-
-_log = logging.getLogger("crdt_sessions.storage")
+from crdt_sessions.storage.defects import defect
 
 REFUSED = "CS001"
 """What ``refuse`` raises: see ``schema.py``."""
@@ -98,9 +95,7 @@ def _error_for(error: Exception) -> Exception:
             return StorageError(f"PostgreSQL: {POOLED}")
         if state.startswith("42501"):
             return StorageError(f"PostgreSQL: {said}: the role of the service must own its schema")
-    found = reference()  # a defect of ours, or a value that no database takes
-    _log.error("PostgreSQL: %s", said, exc_info=error, extra={"reference": found})
-    return StorageError(f"the store failed; the log says more (reference {found})")
+    return defect(error, f"PostgreSQL: {said}")  # or a value that no database takes
 
 
 def _state(error: asyncpg.PostgresError) -> str:

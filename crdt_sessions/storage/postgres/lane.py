@@ -24,7 +24,8 @@ from crdt_sessions.errors import (
     StorageError,
     StoreUnavailable,
 )
-from crdt_sessions.ids import Millis, SessionId, reference
+from crdt_sessions.ids import Millis, SessionId
+from crdt_sessions.storage.defects import defect
 from crdt_sessions.storage.postgres.connection import Connection
 from crdt_sessions.storage.postgres.errors import Again, Refused
 from crdt_sessions.storage.postgres.heads import Head, Heads
@@ -199,11 +200,10 @@ class Lane:
         """Leave nobody waiting, should the lane ever fail in a way that is not PostgreSQL's."""
         if task.cancelled() or (error := task.exception()) is None:
             return
-        found = reference()
-        _log.error("a lane failed", exc_info=error, extra={"reference": found})
+        failed = defect(error, "a lane failed")
         for queued in [*self._doing, *(self._queue.get_nowait() for _ in range(self._queue.qsize()))]:
             if queued is not None and not queued.done.done():
-                queued.done.set_exception(StorageError(f"the store failed; the log says more (reference {found})"))
+                queued.done.set_exception(failed)
 
     async def _do(self, jobs: Sequence[_Queued]) -> None:
         for kind, run in groupby(jobs, lambda queued: type(queued.job)):
@@ -250,7 +250,7 @@ class Lane:
         try:
             await _persisting(do)
         except CrdtSessionsError as error:
-            if len(queue) > 1 and not isinstance(error, StoreUnavailable | Fenced):
+            if _is_of_one(error, queue):
                 for queued in queue:
                     await self._append([queued])
                 return
@@ -311,6 +311,10 @@ class Lane:
         try:
             found = await _persisting(do)
         except CrdtSessionsError as error:
+            if _is_of_one(error, queue):
+                for queued in queue:
+                    await self._own([queued])
+                return
             found = dict.fromkeys(names, error)
         for session, queued in zip(names, queue, strict=True):
             head = found[session]
@@ -405,6 +409,11 @@ def _releasing(queue: Sequence[Any]) -> Callable[[Lane], Awaitable[None]]:
 
 
 async def _persisting(do: Callable[[], Awaitable[Result]]) -> Result:
+    """Return what *do* does, which is tried again if it may be.
+
+    Raises:
+        CrdtSessionsError: it cannot be done, be it for a defect.
+    """
     last: Again | None = None
     for _ in range(_ATTEMPTS):
         try:
@@ -412,7 +421,16 @@ async def _persisting(do: Callable[[], Awaitable[Result]]) -> Result:
         except Again as error:
             _log.warning("%s; it is tried again", error)
             last = error
+        except CrdtSessionsError:
+            raise
+        except Exception as error:
+            raise defect(error, "a defect in what a lane does") from error
     raise StoreUnavailable(str(last)) from last
+
+
+def _is_of_one(error: CrdtSessionsError, queue: Sequence[_Queued]) -> bool:
+    """Tell whether one of many may have failed them all: each is to be done by itself then."""
+    return len(queue) > 1 and not isinstance(error, StoreUnavailable | Fenced)
 
 
 def _fail(queued: _Queued, error: CrdtSessionsError) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 from crdt_sessions.errors import CrdtSessionsError, StorageError
 from crdt_sessions.ids import SessionId
+from crdt_sessions.storage.defects import contained
 from crdt_sessions.storage.postgres import rows
 from crdt_sessions.storage.postgres.connection import Connection
 from crdt_sessions.storage.stored import StoredSession
@@ -69,9 +70,10 @@ class Loads:
     async def _read_together(self, taken: dict[SessionId, asyncio.Future[StoredSession | None]]) -> None:
         try:
             found = await self._view(lambda connection: rows.load_all(connection, [*taken]))
-        except CrdtSessionsError as error:
+        except Exception as error:  # noqa: BLE001 - a defect, too; whoever waits is told, and the next are read
+            failed = contained(error)
             for loaded in taken.values():
-                _fail(loaded, error)
+                _fail(loaded, failed)
         else:
             for session, loaded in taken.items():
                 stored = found.get(session)
@@ -80,7 +82,7 @@ class Loads:
                 elif not loaded.done():
                     loaded.set_result(stored)
         finally:
-            for loaded in taken.values():  # after a defect, which the task tells
+            for loaded in taken.values():  # where the task is cancelled
                 _fail(loaded, StorageError("it was not read"))
 
 

@@ -250,15 +250,16 @@ async def _put(lane: Lane, change: StreamChange, found: _Stored | None, producer
 
 
 async def _remove(lane: Lane, found: _Stored) -> None:
-    id = found.stream.id
-    forks = await lane.fetch("SELECT FROM streams WHERE source = $1 LIMIT 1", id)
-    with missing(Again("a stream has changed meanwhile")):
-        await lane.write(_KEEP_FOR_FORKS if forks else _REMOVE, id, found.version)
-    if forks or found.stream.source is None:
-        return
-    source = await _by_id(lane, found.stream.source)
-    if source is not None and source.stream.gone:
-        await _remove(lane, source)
+    """Remove a stream, and all that was kept for it only; one that has forks is kept for them."""
+    left: _Stored | None = found
+    while left is not None:
+        id, source = left.stream.id, left.stream.source
+        forks = await lane.fetch("SELECT FROM streams WHERE source = $1 LIMIT 1", id)
+        with missing(Again("a stream has changed meanwhile")):
+            await lane.write(_KEEP_FOR_FORKS if forks else _REMOVE, id, left.version)
+        left = None if forks or source is None else await _by_id(lane, source)
+        if left is not None and not left.stream.gone:
+            return
 
 
 async def _following(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 from pathlib import Path
 from types import TracebackType
 
 from crdt_sessions.errors import DamagedDatabase, StorageError, StoreUnavailable
-from crdt_sessions.ids import reference
+from crdt_sessions.storage.defects import defect
 
-_log = logging.getLogger("crdt_sessions.storage")
 _UNAVAILABLE = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
@@ -52,6 +50,4 @@ def _error_for(error: Exception, path: Path | None = None) -> StorageError:
         return DamagedDatabase(f"{sentence}; look at it with: crdt-sessions doctor {path or 'FILE'}")
     if code in _UNAVAILABLE:
         return StoreUnavailable(sentence)
-    found = reference()  # a defect of ours, whose text has SQL in it; those above are fixed sentences
-    _log.error(sentence, exc_info=error, extra={"reference": found})
-    return StorageError(f"the store failed; the log says more (reference {found})")
+    return defect(error, sentence)  # its text has SQL in it; those above are fixed sentences

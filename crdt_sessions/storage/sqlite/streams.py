@@ -189,14 +189,18 @@ def _sweep(connection: sqlite3.Connection, now: Millis) -> None:
 
 
 def _remove(connection: sqlite3.Connection, id: int) -> None:
-    if connection.execute("SELECT 1 FROM streams WHERE source = ?", (id,)).fetchone() is not None:
-        _put(connection, replace(_by_id(connection, id), gone=True))
-        return
-    source = _by_id(connection, id).source
-    for table, column in (("stream_entries", "stream"), ("stream_producers", "stream"), ("streams", "id")):
-        changed(connection, f"DELETE FROM {table} WHERE {column} = ?", (id,))
-    if source is not None and _by_id(connection, source).gone:
-        _remove(connection, source)
+    """Remove a stream, and all that was kept for it only; one that has forks is kept for them."""
+    stream = _by_id(connection, id)
+    while connection.execute("SELECT 1 FROM streams WHERE source = ?", (stream.id,)).fetchone() is None:
+        for table, column in (("stream_entries", "stream"), ("stream_producers", "stream"), ("streams", "id")):
+            changed(connection, f"DELETE FROM {table} WHERE {column} = ?", (stream.id,))
+        if stream.source is None:
+            return
+        stream = _by_id(connection, stream.source)
+        if not stream.gone:
+            return
+    if not stream.gone:
+        _put(connection, replace(stream, gone=True))
 
 
 def _following(connection: sqlite3.Connection, stream: Stream, after: int) -> Iterator[StreamEntry]:

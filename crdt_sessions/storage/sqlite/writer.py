@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import sqlite3
 from collections.abc import Sequence
 
@@ -16,8 +15,9 @@ import aiosqlite
 
 from crdt_sessions import failpoints
 from crdt_sessions.callbacks import Callback, call_all
-from crdt_sessions.errors import CrdtSessionsError, StorageError, StoreUnavailable
-from crdt_sessions.ids import SessionId, reference
+from crdt_sessions.errors import StorageError, StoreUnavailable
+from crdt_sessions.ids import SessionId
+from crdt_sessions.storage.defects import contained, defect
 from crdt_sessions.storage.outcome import Outcome
 from crdt_sessions.storage.sqlite.checkpoints import Checkpoints
 from crdt_sessions.storage.sqlite.connection import PAGE_BYTES, in_its_thread
@@ -26,8 +26,6 @@ from crdt_sessions.storage.sqlite.heads import Append, Heads, Job, Queued
 from crdt_sessions.storage.sqlite.identity import Identity
 from crdt_sessions.storage.sqlite.rows import append_all, append_rows
 from crdt_sessions.storage.stored import NO_ENTRIES
-
-_log = logging.getLogger("crdt_sessions.storage")
 
 _CATCH_UP_S = 1.0
 """How far ``sessions`` may lag behind the rows."""
@@ -126,9 +124,12 @@ class Writer:
                 for queued in jobs:  # one of them failed; give each its own transaction and its own error
                     await self._commit([queued], begun)
             self._catch_up_soon()
-            if self._checkpoints.look(held_up=self._reading.locked(), written=_log_bytes(jobs)):
-                async with self._reading:  # whoever reads an older state keeps the log from beginning anew
-                    await self._checkpoints.begin_anew()
+            try:
+                if self._checkpoints.look(held_up=self._reading.locked(), written=_log_bytes(jobs)):
+                    async with self._reading:  # whoever reads an older state keeps the log from beginning anew
+                        await self._checkpoints.begin_anew()
+            except Exception as error:  # noqa: BLE001 - what was written is stored, and this is tried again
+                defect(error, "the write-ahead log could not be shortened")
             now = loop.time()
             free_at = now + min(now - begun, _MAX_REST_S)
 
@@ -145,22 +146,24 @@ class Writer:
         """Leave nobody waiting, should the writer ever fail in a way that is not SQLite's."""
         if task.cancelled() or (error := task.exception()) is None:
             return
-        found = reference()
-        _log.error("the writer failed", exc_info=error, extra={"reference": found})
+        failed = defect(error, "the writer failed")
         for queued in (*self._writing, *self._waiting):
-            queued.done.settle(StorageError(f"the store failed; the log says more (reference {found})"))
+            queued.done.settle(failed)
         call_all(self._handing_over)
 
     async def _commit(self, jobs: Sequence[Queued], now: float) -> bool:
-        """Run *jobs* in one transaction; report success to all, or failure if there is only one."""
+        """Run *jobs* in one transaction; report success to all, or failure if there is only one.
+
+        A defect in a job fails that job, as an error of SQLite's does.
+        """
         try:
             if now >= self._look_at:
                 self._look_at_files(now)
             with translated():
                 await in_its_thread(self._connection, lambda connection: _transact(connection, jobs, self._heads))
-        except CrdtSessionsError as error:
+        except Exception as error:  # noqa: BLE001 - a defect, too; whoever waits is told
             if len(jobs) == 1:
-                jobs[0].done.settle(error)
+                jobs[0].done.settle(contained(error))
             return False
         for queued in jobs:
             queued.done.settle()

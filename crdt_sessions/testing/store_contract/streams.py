@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crdt_sessions.errors import StreamNotFound
+from crdt_sessions.errors import StorageError, StreamNotFound
 from crdt_sessions.ids import Millis
-from crdt_sessions.storage import Batch, Producer, Stream, StreamChange, StreamEnd, StreamFacts, UpdateStore
+from crdt_sessions.storage import Batch, Decide, Producer, Stream, StreamChange, StreamEnd, StreamFacts, UpdateStore
 from crdt_sessions.testing.store_contract.suite import NOW, StoreSuite
 
 _MOST = 1 << 20
@@ -103,6 +104,23 @@ class StreamContract(StoreSuite):
                 await store.alter_stream("", "s", refuse, now=NOW)
             assert await _bytes(store, "s") == b"x"
 
+    async def test_a_decision_with_a_defect_fails_alone_and_the_store_goes_on(self, tmp_path: Path) -> None:
+        def fail(facts: StreamFacts) -> StreamChange:
+            raise RecursionError
+
+        async with self.open(tmp_path) as store:
+            await _put(store, _new("s"))
+            failing = store.alter_stream("", "s", fail, now=NOW)
+            told = await asyncio.gather(
+                _append(store, "s", b"1"), failing, _append(store, "s", b"2"), return_exceptions=True
+            )
+            assert [type(told[0]), type(told[2])] == [type(None)] * 2
+            assert isinstance(told[1], StorageError | RecursionError)
+            with pytest.raises((StorageError, RecursionError)):
+                await store.alter_stream("", "s", fail, now=NOW)
+            await _append(store, "s", b"3")
+            assert await _bytes(store, "s") == b"123"
+
     async def test_a_fork_shares_what_its_source_had(self, tmp_path: Path) -> None:
         async with self.open(tmp_path) as store:
             source = await _put(store, _new("source"), b"abc")
@@ -133,6 +151,30 @@ class StreamContract(StoreSuite):
             assert await store.count_streams("") == 0
             await _put(store, _new("source"), b"new")
             assert await _bytes(store, "source") == b"new"
+
+    async def test_a_line_of_forks_longer_than_the_stack_is_read_and_goes_with_its_last(self, tmp_path: Path) -> None:
+        def fork(path: str, gone: bool) -> Decide:
+            def decide(facts: StreamFacts) -> StreamChange:
+                assert facts.source is not None
+                return StreamChange(_new(path, source=facts.source.id, forked_at=1, tail=1, gone=gone))
+
+            return decide
+
+        async with self.open(tmp_path) as store:
+            await _put(store, _new("0", gone=True), b"x")
+            last = sys.getrecursionlimit()
+            together = 1 if store.shared else last  # changes of several streams are in no order where others write
+            for begin in range(1, last + 1, together):
+                numbers = range(begin, begin + together)
+                await asyncio.gather(
+                    *(
+                        store.alter_stream("", f"{n}", fork(f"{n}", n < last), now=NOW, source=f"{n - 1}")
+                        for n in numbers
+                    )
+                )
+            assert await _bytes(store, f"{last}") == b"x"
+            await _remove(store, f"{last}")
+            assert await store.count_streams("") == 0
 
     async def test_streams_are_found_by_their_paths_and_those_that_have_a_state(self, tmp_path: Path) -> None:
         async with self.open(tmp_path) as store:
