@@ -354,10 +354,9 @@ class EffectLoop:
         """
         await self.tried()
         await self.journal.close()
+        self._end(ShuttingDown())  # nobody is told of commits any more
         await self.compactor.idle()
         self.connections.release()
-        if self.failed is None:
-            self.failed = ShuttingDown()
         self._let_go()
 
     def _let_go(self) -> None:
@@ -489,11 +488,16 @@ class EffectLoop:
     def _fail(self, error: CrdtSessionsError, closing: Closing) -> None:
         """Abandon the session: memory may be ahead of the disk, and nothing beyond the disk was acknowledged."""
         if self.failed is None:
+            _log.error("session failed: %s", error, extra={"session": self.record.id})
+            self._end(error)
+            self.journal.stop()
+            self.connections.abandon(closing)
+
+    def _end(self, error: CrdtSessionsError) -> None:
+        """Take nothing more because of *error*, unless it has ended; tell whoever waits."""
+        if self.failed is None:
             self.failed = error
             for answer in self._calls.values():
                 if not answer.done():
                     answer.set_exception(error)
-            _log.error("session failed: %s", error, extra={"session": self.record.id})
-            self.journal.stop()
-            self.connections.abandon(closing)
             self.signal.notify_all()

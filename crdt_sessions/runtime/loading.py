@@ -17,6 +17,8 @@ from crdt_sessions.errors import (
     DamagedDatabase,
     DamagedLog,
     EarlyUpdate,
+    Fenced,
+    HeldElsewhere,
     SessionDeleted,
     SessionExists,
     SessionFailed,
@@ -311,10 +313,10 @@ class Loading:
             await self._log.replace_with_snapshot(
                 stored.record.id, snapshot, retention=self._retention, now=self._clock.now()
             )
-        except CrdtSessionsError as error:  # the rows stay as they are, and are folded later
-            _log.error("folding failed: %s", error, extra=about)
-            return stored
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, CrdtSessionsError) and not isinstance(error, Fenced | HeldElsewhere):
+                _log.error("folding failed: %s", error, extra=about)
+                return stored  # the rows stay as they are, and are folded later
             document.close()
             raise
         _log.info("compacted", extra={**about, "snapshot_bytes": len(snapshot.update)})

@@ -451,9 +451,8 @@ class SessionRegistry:
                 session.forget_waiting(principal)
 
     def abandon(self, error: CrdtSessionsError) -> None:
-        """Drop every session in memory, since its store says by *error* that others may have written to it."""
-        for session in self._slots.connected:
-            session.abandon(error)
+        """Drop every session in memory, or on its way there: its store says by *error* that others may write it."""
+        self._slots.abandon(error)
 
     # -- the end -------------------------------------------------------------------------------------------------
 

@@ -46,19 +46,22 @@ class Slot:
     creates: bool
     """Whether it is created if it never existed."""
     loading: asyncio.Task[Session] | None = field(init=False, default=None)
-    """The load that is under way, or has failed. One that succeeded is forgotten: a task takes half a kilobyte."""
+    """The load that is under way. One that has ended is forgotten: a task takes half a kilobyte, and its error is for
+    those who waited for it."""
     session: Session | None = None
     """The loaded session, once it is."""
     users: int = 0
     idle_since: Millis | None = None
     draining: asyncio.Task[None] | None = None
+    lost: CrdtSessionsError | None = None
+    """Why what was being loaded may be something else by now."""
     rests_until: Millis = _LOOK_AT_ONCE
     """Until when nothing is due in a session that is asleep, unless somebody comes or goes."""
 
     @property
     def busy(self) -> bool:
         """Whether the session is being loaded."""
-        return self.loading is not None and not self.loading.done()
+        return self.loading is not None
 
     async def loaded(self) -> Session:
         """Return the session once it is loaded; raise as its load does."""
@@ -131,11 +134,13 @@ class Slots:
         return session if session is not None and session.asleep and session.failed is None else None
 
     def wake(self, session_id: SessionId) -> None:
-        """Begin to load a session that is asleep, unless somebody did or it ends."""
+        """Begin to load a session that is asleep, unless somebody did or it ends.
+
+        While other processes are being given the sessions, it is this one's until its turn.
+        """
         slot = self._slots.get(session_id)
-        if slot is None or slot.draining is not None or self._stopping or self.leaving:
+        if slot is None or slot.draining is not None or self._stopping:
             return
-        slot.rests_until = _LOOK_AT_ONCE
         if not slot.busy and self.sleeping(session_id) is not None:
             slot.loading = asyncio.create_task(self._wake(slot), name=f"wake up {session_id}")
             slot.loading.add_done_callback(_noted)
@@ -144,13 +149,25 @@ class Slots:
         assert slot.session is not None
         try:
             session = await self._load(slot.session_id, create=False, by=ANONYMOUS)
+            if session is not slot.session:  # that one was abandoned meanwhile
+                session.abandon(slot.session.failed or ShuttingDown())
+                await session.close()
         except CrdtSessionsError as error:
             slot.session.abandon(error)
             raise
-        if session is not slot.session:  # that one was abandoned meanwhile
-            await session.close()
-        slot.loading = None
+        finally:
+            slot.loading = None
+            slot.rests_until = _LOOK_AT_ONCE  # a look meanwhile saw one that is asleep
+            self._forget_if_unusable(slot)
         return slot.session
+
+    def abandon(self, error: CrdtSessionsError) -> None:
+        """Drop every session in memory, or on its way there, because of *error*: others may have written it."""
+        for slot in list(self._slots.values()):
+            if slot.busy:
+                slot.lost = error
+            if slot.session is not None:
+                slot.session.abandon(error)
 
     # -- using a session -----------------------------------------------------------------------------------------
 
@@ -169,6 +186,7 @@ class Slots:
                     continue  # it took a moment, in which somebody else may have begun to load it
                 slot = self._slots[session_id] = Slot(session_id, create)
                 slot.loading = asyncio.create_task(self._fill(slot, by=by))
+                slot.loading.add_done_callback(_noted)
             if slot.draining is not None:
                 await asyncio.wait({slot.draining})
                 continue
@@ -189,8 +207,15 @@ class Slots:
             self.leave(slot)
 
     async def _fill(self, slot: Slot, *, by: str) -> Session:
-        slot.session = await self._load(slot.session_id, create=slot.creates, by=by)
-        slot.loading = None
+        try:
+            slot.session = await self._load(slot.session_id, create=slot.creates, by=by)
+        except BaseException:
+            self._forget(slot)  # at once: the error is for those who wait, of whom there may be none, and nobody else
+            raise
+        finally:
+            slot.loading = None
+        if slot.lost is not None:
+            slot.session.abandon(slot.lost)
         return slot.session
 
     def leave(self, slot: Slot) -> None:
@@ -207,17 +232,13 @@ class Slots:
         """
         slot.users -= 1
 
-        async def end() -> None:
+        async def end(slot: Slot) -> None:
             session = await slot.loaded()
             session.close_peers(closing)
-            try:
-                await session.drain()
-                await finish()
-            finally:
-                await self._drop(slot)
+            await session.drain()
+            await finish()
 
-        slot.draining = asyncio.create_task(end(), name=f"delete {slot.session_id}")
-        await asyncio.shield(slot.draining)
+        await asyncio.shield(self._drop_after(end, slot, "delete"))
 
     # -- making room ---------------------------------------------------------------------------------------------
 
@@ -292,15 +313,13 @@ class Slots:
             self._begin_unload(slot)
 
     def _forget_if_unusable(self, slot: Slot) -> None:
-        """Make room for a new load if this one failed, or its session did."""
-        if self._slots.get(slot.session_id) is not slot or slot.busy:
+        """Make room for a new load if its session failed."""
+        if self._slots.get(slot.session_id) is not slot or slot.busy or slot.draining is not None:
             return
         session = slot.session
-        if session is None:
-            del self._slots[slot.session_id]
-        elif session.failed is not None and slot.draining is None:
+        if session is not None and session.failed is not None:
             self._quarantine.note_end(slot.session_id, session.failed)
-            slot.draining = asyncio.create_task(self._drop(slot))
+            self._drop_after(_nothing, slot, "drop")
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -319,7 +338,8 @@ class Slots:
         begun = self._clock.now()
         for number, slot in enumerate(list(self._slots.values()), 1):
             if slot.draining is None:
-                slot.draining = asyncio.create_task(self._leave_to_others(slot), name=f"hand over {slot.session_id}")
+                self._drop_after(self._leave_to_others, slot, "hand over")
+            assert slot.draining is not None
             going.add(slot.draining)
             ahead_s = number / per_s - (self._clock.now() - begun) / 1000  # a busy loop sleeps for longer than told
             if ahead_s >= _TOGETHER_S:
@@ -337,7 +357,6 @@ class Slots:
             self._note_loss(slot, error)
         failpoints.reach("handover")
         await self._give_up(slot.session_id)  # before anybody here may load it anew
-        await self._drop(slot)
 
     async def _give_up(self, session_id: SessionId) -> None:
         try:
@@ -364,8 +383,7 @@ class Slots:
         await self._drop(slot)
 
     def _begin_unload(self, slot: Slot) -> asyncio.Task[None]:
-        slot.draining = asyncio.create_task(self._unload(slot), name=f"unload {slot.session_id}")
-        return slot.draining
+        return self._drop_after(self._unload, slot, "unload")
 
     async def _unload(self, slot: Slot) -> None:
         session = await slot.loaded()
@@ -376,21 +394,48 @@ class Slots:
             _log.debug("unloaded", extra={"session": slot.session_id})
         except CrdtSessionsError as error:
             self._note_loss(slot, error)
-        finally:
-            await self._drop(slot)
 
     def _note_loss(self, slot: Slot, error: CrdtSessionsError) -> None:
         _log.error("lost what was not acknowledged: %s", error, extra={"session": slot.session_id})
 
+    def _drop_after(self, last: Callable[[Slot], Awaitable[None]], slot: Slot, why: str) -> asyncio.Task[None]:
+        """Drop a session once *last* has ended, in whatever way: else who comes for it would wait for ever."""
+
+        async def drain() -> None:
+            try:
+                await last(slot)
+            finally:
+                await self._drop(slot)
+
+        slot.draining = asyncio.create_task(drain(), name=f"{why} {slot.session_id}")
+        slot.draining.add_done_callback(_logged)
+        return slot.draining
+
     async def _drop(self, slot: Slot) -> None:
-        if (session := slot.session) is not None:
-            await session.close()
+        try:
+            if (session := slot.session) is not None:
+                await session.close()
+        finally:
+            self._forget(slot)
+            self._dropped = True
+
+    def _forget(self, slot: Slot) -> None:
         if self._slots.get(slot.session_id) is slot:
             del self._slots[slot.session_id]
-        self._dropped = True
+
+
+async def _nothing(_: Slot) -> None:
+    """There is nothing left to do for it."""
 
 
 def _noted(task: asyncio.Task[Session]) -> None:
-    """Look at how it ended: nobody may have waited for it, and its connections were told."""
+    """Look at how a load ended: those who waited for it, if any, were told."""
     if not task.cancelled():
         task.exception()
+
+
+def _logged(task: asyncio.Task[None]) -> None:
+    """Say what went wrong when a session was dropped: nobody may wait for that."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        defect = None if isinstance(error, CrdtSessionsError) else error
+        _log.error("%s: %s", task.get_name(), error, exc_info=defect)

@@ -205,6 +205,68 @@ async def test_a_session_that_cannot_be_woken_up_closes_its_connections(registry
         assert again.replica.synced
 
 
+async def test_whoever_comes_after_it_could_not_be_woken_up_has_it_loaded_anew(clock, store):
+    """Everybody has left meanwhile: nobody waits who would have dropped it."""
+    async with SessionRegistry(store, clock=clock, timing=QUIET) as registry:
+        async with peers(registry, 1):
+            await slept(registry, clock)
+            store.fails = True
+            store.gate.clear()
+            opening = asyncio.create_task(registry.open(ROOM).__aenter__())
+            await settle()
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        store.gate.set()
+        await settle()
+        store.fails = False
+        async with registry.open(ROOM) as session:
+            assert len(session.view.messages) == 0
+
+
+async def test_one_that_is_woken_up_while_all_are_looked_after_is_looked_after_next_time(registry, clock, store):
+    async with peers(registry, 1) as (one,):
+        await slept(registry, clock)
+        await clock.advance(1)
+        store.gate.clear()
+        await one.edit(post("m1"))
+        await clock.advance(0.6)
+        store.gate.set()
+        await settle(100)
+        (session,) = registry.live
+        looked = []
+        session.tick = looked.append
+        await clock.advance(0.6)
+        assert looked, "leases and deadlines would wait for the next keepalive"
+
+
+async def test_one_that_sleeps_while_sessions_are_handed_over_is_woken_up_until_its_turn(registry, clock):
+    async with peers(registry, 1) as (one,):
+        await slept(registry, clock)
+        for number in range(30):  # they are before it
+            async with registry.open(session_id(f"s{number}"), create=True):
+                pass
+        slots = registry._slots._slots
+        slots[ROOM] = slots.pop(ROOM)
+        giving = asyncio.create_task(registry.hand_over(10))
+        await clock.advance(0.5)
+        assert registry.leaving
+        async with registry.open(ROOM) as session:
+            assert len(session.view.messages) == 0
+        await clock.advance(1)
+        assert not registry.live or ROOM not in [each.id for each in registry.live], "it sleeps again"
+        await one.edit(post("m1"))
+        await settle(100)
+        assert one.replica.durable == one.replica.version, "it is answered"
+        async with Peer(registry) as two:
+            await settle(100)
+            assert "m1" in two.replica.view.messages
+        for _ in range(8):
+            await clock.advance(0.5)
+        await giving
+        assert not registry.holds(ROOM)
+    assert one.closing.code == 1012
+
+
 async def test_one_that_was_changed_from_outside_has_its_clients_come_back(registry, clock, store):
     async with peers(registry, 1) as (one,):
         await slept(registry, clock)

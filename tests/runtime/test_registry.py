@@ -10,6 +10,8 @@ from pycrdt import Channel, Doc, Map, Provider, Text
 
 from crdt_sessions.errors import (
     EarlyUpdate,
+    Fenced,
+    HeldElsewhere,
     PanickedUpdate,
     SessionDeleted,
     SessionExists,
@@ -17,11 +19,13 @@ from crdt_sessions.errors import (
     SessionNotFound,
     ShuttingDown,
     StorageError,
+    StoreUnavailable,
 )
 from crdt_sessions.ids import Seq, session_id
 from crdt_sessions.limits import Compaction, Limits, Timing
 from crdt_sessions.model import Author, MessageHead, TextPart
 from crdt_sessions.runtime import Access, SessionRegistry
+from crdt_sessions.runtime.session import Session
 from crdt_sessions.storage import NO_ENTRIES, MemoryStore, Row
 from crdt_sessions.sync import READ_ONLY, SessionEngine, Tick
 from crdt_sessions.testing import MemoryChannel, settle
@@ -88,6 +92,128 @@ async def test_a_waiting_creator_is_not_refused_with_a_reader(registry):
             return session.id
 
     assert (await asyncio.gather(read(), write()))[1] == ROOM
+
+
+class Gated(MemoryStore):
+    """A store whose answers to a load, or whose snapshots, may be kept back."""
+
+    def __init__(self):
+        super().__init__()
+        self.answers, self.folds = asyncio.Event(), asyncio.Event()
+        self.answers.set()
+        self.folds.set()
+        self.error = None
+
+    async def load(self, session):
+        stored = await super().load(session)
+        await self.answers.wait()
+        if self.error is not None:
+            raise self.error
+        return stored
+
+    async def replace_with_snapshot(self, session, snapshot, **options):
+        await self.folds.wait()
+        await super().replace_with_snapshot(session, snapshot, **options)
+
+
+async def opened(registry, session=ROOM):
+    async with registry.open(session) as found:
+        return found
+
+
+async def given_up(registry, store):
+    """Have somebody leave while a session is loaded for them, which then ends."""
+    store.answers.clear()
+    opening = asyncio.create_task(opened(registry))
+    await settle()
+    opening.cancel()
+    await asyncio.gather(opening, return_exceptions=True)
+    assert registry.holds(ROOM)
+    store.answers.set()
+    await settle()
+
+
+async def test_a_load_that_failed_after_its_waiter_left_is_forgotten(clock):
+    store = Gated()
+    async with SessionRegistry(store, clock=clock, limits=Limits(max_sessions=1)) as registry:
+        await given_up(registry, store)
+        assert not registry.holds(ROOM), "it counts, and nobody would ever drop it"
+        other = session_id("other")
+        await registry.create(other)
+        assert (await opened(registry, other)).id == other, "there is room"
+
+
+async def test_the_error_of_a_load_is_not_for_whoever_came_after_it(clock):
+    store = Gated()
+    async with SessionRegistry(store, clock=clock) as registry:
+        await given_up(registry, store)
+        await registry.create(ROOM)
+        assert (await opened(registry)).id == ROOM
+
+
+async def test_who_comes_after_an_outage_does_not_hear_of_it(clock):
+    store = Gated()
+    async with SessionRegistry(store, clock=clock) as registry:
+        await registry.create(ROOM)
+        store.error = StoreUnavailable("away")
+        await given_up(registry, store)
+        store.error = None
+        async with Peer(registry) as peer:
+            await settle(50)
+            assert peer.replica.synced
+            assert registry.health.error is None
+
+
+async def test_a_session_whose_end_meets_a_defect_is_dropped_all_the_same(clock, store, monkeypatch, caplog):
+    async def broken(*args, **options):
+        raise RuntimeError("a defect")
+
+    for method in ("drain", "close", "stop"):
+        async with SessionRegistry(store, clock=clock, timing=Timing(idle_unload_s=1)) as registry:
+            async with registry.open(ROOM, create=True):
+                pass
+            with monkeypatch.context() as patch:
+                patch.setattr(Session, method, broken)
+                if method == "stop":
+                    await registry.hand_over(100)
+                else:
+                    await clock.advance(2)
+                    await clock.advance(2)
+            assert not registry.holds(ROOM), method
+            assert "a defect" in caplog.text
+
+
+async def test_a_session_that_is_loaded_while_its_node_is_fenced_is_loaded_anew(clock):
+    store = Gated()
+    async with SessionRegistry(store, clock=clock) as registry:
+        await registry.create(ROOM)
+        store.answers.clear()
+        opening = asyncio.create_task(opened(registry))
+        await settle()
+        registry.abandon(Fenced())
+        await store.append(
+            ROOM, [Row(Seq(2), Doc().get_update())], entries=NO_ENTRIES, now=clock.now()
+        )  # by another node
+        store.answers.set()
+        assert (await opening).engine.log.head == 2, "what was read before is not served"
+
+
+@pytest.mark.parametrize("error", [Fenced(), HeldElsewhere(session=ROOM, node=2)])
+async def test_a_session_whose_fold_says_that_it_is_anothers_is_not_loaded(store, clock, error):
+    async with SessionRegistry(store, clock=clock) as registry:
+        async with registry.open(ROOM, create=True) as session:
+            await session.edit(post("m1", "x"))
+    before = await store.load(ROOM)
+
+    async def refuse(*args, **options):
+        raise error
+
+    store.replace_with_snapshot = refuse
+    async with SessionRegistry(store, clock=clock, compaction=Compaction(max_rows=1)) as registry:
+        with pytest.raises(type(error)):
+            await opened(registry)
+        assert not registry.holds(ROOM)
+    assert await store.load(ROOM) == before
 
 
 async def test_an_idle_session_is_unloaded_folded_and_freed(registry, store, clock):
@@ -420,6 +546,25 @@ async def test_what_is_about_to_be_stored_is_stored_when_close_returns(clock):
         await editing
         await settle()
         assert len((await store.load(ROOM)).rows) == rows, "nothing is written behind the back of whoever is next"
+
+
+async def test_an_edit_while_a_session_is_closed_is_refused_as_soon_as_nobody_would_tell_of_its_commit(clock):
+    store = Gated()
+    async with SessionRegistry(store, clock=clock) as registry, registry.open(ROOM, create=True) as session:
+        store.folds.clear()
+        naming = asyncio.create_task(session.snapshot("v1"))
+        await settle(20)
+        closing = asyncio.create_task(session.close())
+        await settle(20)
+        assert not closing.done(), "it waits for the fold"
+        rows = len((await store.load(ROOM)).rows)
+        for late in (session.edit(post("m1", "x")), session.apply(b"\0\0"), session.durable()):
+            with pytest.raises(ShuttingDown):
+                await asyncio.wait_for(late, 5)
+        assert len((await store.load(ROOM)).rows) == rows
+        store.folds.set()
+        await closing
+        assert await naming == rows
 
 
 async def test_a_store_that_breaks_its_contract_fails_the_session_not_the_process(clock):
