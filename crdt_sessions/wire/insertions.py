@@ -11,7 +11,7 @@ from itertools import islice
 
 from crdt_sessions.errors import WireError
 from crdt_sessions.wire.frames import AN_UPDATE
-from crdt_sessions.wire.update_v1 import HAS_KEY, HAS_ORIGIN, NO_DELETIONS, STRING, Id, read_head, units
+from crdt_sessions.wire.update_v1 import HAS_KEY, HAS_ORIGIN, MAX_CLOCK, NO_DELETIONS, STRING, Id, read_head, units
 from crdt_sessions.wire.varint import ONE_BYTE, Reader, buffer, varuint
 
 _ONE_STRUCT_OF_ONE_CLIENT = b"\x01\x01"
@@ -55,7 +55,7 @@ class Insertions:
             return None
         before = update[: len(update) - reader.remaining]
         text = reader.string().encode()
-        if reader.take(reader.remaining) != NO_DELETIONS or not text:
+        if reader.take(reader.remaining) != NO_DELETIONS or not text or clock + len(text) >= MAX_CLOCK:
             return None
         return cls(update, before, head.info, client, head.right, clock, text)
 
@@ -69,7 +69,8 @@ class Insertions:
         block, between, after = 0, b"", b""  # clocks of one block differ in the first byte of their encoding only
         before_clock = _ONE_STRUCT_OF_ONE_CLIENT + self._client
         struct = bytes((self._info,)) + self._client
-        for message in islice(messages, at, None):
+        room = (MAX_CLOCK - clock) // ONE_BYTE  # of so many messages no clock is too high
+        for message in islice(messages, at, at + room):
             size, before = len(message) - _HEADER, len(expected)
             if not (
                 before + 2 < size < ONE_BYTE

@@ -25,7 +25,7 @@ from crdt_sessions.sync import READ_ONLY
 from crdt_sessions.testing import settle
 from crdt_sessions.wire import EMPTY_UPDATE, Ack, SyncStep1, SyncStep2, Update, decode, encode
 from crdt_sessions.wire.hocuspocus import Hocuspocus
-from crdt_sessions.wire.varint import decode_state_vector, encode_state_vector, string
+from crdt_sessions.wire.varint import MAX_VARUINT, decode_state_vector, encode_state_vector, string, varuint
 from crdt_sessions.wire.y_sweet import YSweet
 from crdt_sessions_server.serving.framing import Deframer, header
 from crdt_sessions_server.serving.listener import Endpoint
@@ -322,6 +322,14 @@ async def test_a_count_for_which_y_sweet_has_no_answer_leaves_its_socket_open(re
     assert not peer.serving.done()
     await peer.leave()
     await writer.leave()
+
+
+async def test_what_is_inserted_at_the_end_of_clocks_is_refused_with_a_code(registry):
+    peer = Spoken(registry, None)
+    await peer.say(SyncStep1(b"\0"), SyncStep2(EMPTY_UPDATE))
+    last = Update(b"\x01\x01\x05" + varuint(MAX_VARUINT) + b"\x04\x01\x01t\x01x\0")
+    await peer.say(last, last)
+    assert (await asyncio.wait_for(peer.serving, PATIENCE)).code == 4400
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,9 @@ from pycrdt import Map, Text
 
 from crdt_sessions.model import SessionDoc, extent_of
 from crdt_sessions.wire import Ack, Update, YWebSocket, decode, encode
-from crdt_sessions.wire.varint import buffer, varuint
+from crdt_sessions.wire.insertions import next_insertion
+from crdt_sessions.wire.update_v1 import HAS_ORIGIN, MAX_CLOCK, STRING
+from crdt_sessions.wire.varint import MAX_VARUINT, buffer, varuint
 from tests.hostile.corpus import mutate
 from tests.sync.test_plain import typed
 
@@ -121,3 +123,26 @@ def test_joined_messages_say_the_same(rng, actions):
     broken = [mutate(rng, message, apart) if rng.random() < 0.2 else message for message in apart]
     for message in joined(broken):
         assert message in broken or len(list(decode(message))) == 1
+
+
+@pytest.mark.parametrize("end", [MAX_CLOCK, 2**32, MAX_VARUINT + 1])
+def test_what_is_inserted_at_the_end_of_clocks_is_left_as_it_is(end):
+    """It is refused, one by one, where it is taken; until there nothing may fail."""
+    for before in range(5):
+        row = [
+            next_insertion(varuint(5), clock, HAS_ORIGIN | STRING) + buffer(b"x") + b"\0"
+            for clock in range(end - before, min(end + 3, MAX_VARUINT + 1))
+        ]
+        for messages in (messages_of(*row), messages_of(*row[:1], *row)):
+            assert joined(messages) == messages
+
+
+@pytest.mark.parametrize("room", [0, 1, 5, 128, 129, 1000])
+def test_no_row_is_joined_beyond_the_end_of_clocks(room):
+    row = [
+        next_insertion(varuint(5), clock, HAS_ORIGIN | STRING) + buffer(b"x") + b"\0"
+        for clock in range(MAX_CLOCK - room, MAX_CLOCK + 5)
+    ]
+    messages = messages_of(*row)
+    kept = [message for message in joined(messages) if message in messages]
+    assert kept[-5:] == messages[-5:], "only these are refused"
