@@ -1,7 +1,9 @@
 """Awareness states: the rule by which each peer accepts them, and which connection may speak for a client.
 
 The rule is that of y-protocols (``awareness.js``): an entry is accepted if its clock is newer than the known one, or
-if a present client is "gone" at the same clock. A client that was never heard of has clock 0.
+if a present client is "gone" at the same clock. A client that was never heard of has clock 0. One rule is added: a
+clock of ``MAX_CLOCK`` or more is never news, since whoever is believed to have the highest clock that can be written
+could say nothing any more.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from crdt_sessions.limits import Limits, Timing
 from crdt_sessions.sync.actor import Actor
 from crdt_sessions.wire import AwarenessEntry, AwarenessFrame, Shared, encode_awareness
 from crdt_sessions.wire.awareness import GONE
+from crdt_sessions.wire.update_v1 import MAX_CLOCK
 
 _MAX_SHARED_BYTES = 1024 * 1024
 """Bytes of frames that readers share. If many are present, each frame may be large, and each reader may lag by
@@ -78,7 +81,7 @@ class AwarenessTable:
         """Tell whether the rule accepts *entry*."""
         known = self._known.get(ClientId(entry.client_id))
         clock = known.entry.clock if known else 0
-        return entry.clock > clock or (
+        return clock < entry.clock < MAX_CLOCK or (
             entry.clock == clock and entry.gone and known is not None and not known.entry.gone
         )
 
@@ -141,7 +144,7 @@ class Roster:
         self._shared: dict[tuple[int, int], Shared] = {}
         self._shared_bytes = 0
         self.ignored = 0
-        """Number of entries that were dropped as echoes, or because the connection may not speak for the client."""
+        """Number of entries dropped as echoes, for their clock, or as the connection may not speak for the client."""
         self.overheard = 0
         """Number of those that were new: the peer hears of others in another way than from us."""
         self.forged = 0
@@ -193,7 +196,7 @@ class Roster:
         principal, bound = actor.principal, actor.rights.bound
         for entry in entries:
             client = ClientId(entry.client_id)
-            may_speak = self._may_speak(peer, principal, client)
+            may_speak = entry.clock < MAX_CLOCK and self._may_speak(peer, principal, client)
             if may_speak and bound and not entry.gone and _user_id(entry.state) not in (None, principal):
                 self.forged += 1
             elif not may_speak or not self._says_something(peer, entry, told):

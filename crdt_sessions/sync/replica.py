@@ -42,6 +42,7 @@ from crdt_sessions.wire import (
     encode_awareness,
 )
 from crdt_sessions.wire.awareness import GONE
+from crdt_sessions.wire.update_v1 import MAX_CLOCK
 from crdt_sessions.wire.varint import Reader, decode_state_vector, varuint
 
 Result = TypeVar("Result")
@@ -329,7 +330,7 @@ class Replica:
         for entry in decode_awareness(payload):
             if entry.client_id != self.client_id:
                 self.awareness.accept(entry, now)
-            elif entry.gone and self._state is not None and entry.clock >= self._clock:
+            elif entry.gone and self._state is not None and self._clock <= entry.clock < MAX_CLOCK:
                 self._clock = entry.clock + 1  # a peer believes that we left
                 self._announce = True
 

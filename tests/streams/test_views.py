@@ -5,6 +5,9 @@ import time
 
 import pytest
 
+from crdt_sessions.wire import AwarenessEntry, encode_awareness
+from crdt_sessions.wire.update_v1 import MAX_CLOCK
+from crdt_sessions.wire.varint import buffer
 from tests.interop.node import NodePeers
 from tests.processes import Server
 from tests.streams.node import JS, needs_node
@@ -257,6 +260,8 @@ def test_what_presence_refuses(http, room):
     http.post("/v1/sessions", json={"id": room})
     assert http.put(awareness).status_code == 200
     assert http.post(awareness, content=b"\x09abc").status_code == 400
+    beyond = encode_awareness([AwarenessEntry(5, MAX_CLOCK, '"x"')])
+    assert http.post(awareness, content=buffer(beyond)).status_code == 400
     assert http.post(awareness, content=b"\x01\x00").status_code == 204
     assert http.delete(awareness).status_code == 405
     assert http.get(awareness.replace("default", "admin")).status_code == 404

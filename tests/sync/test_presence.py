@@ -3,6 +3,7 @@
 import json
 from collections import deque
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from crdt_sessions.sync import (
     PeerJoined,
     PeerLeft,
     Persist,
+    Replica,
     SessionEngine,
     Tick,
     received,
@@ -33,6 +35,8 @@ from crdt_sessions.wire import (
     encode,
     encode_awareness,
 )
+from crdt_sessions.wire.update_v1 import MAX_CLOCK
+from crdt_sessions.wire.varint import MAX_VARUINT
 
 _NOW = Millis(1_700_000_000_000)
 CODEC = YWebSocket(Limits().max_frame_bytes)
@@ -391,6 +395,34 @@ def test_a_connection_that_announced_itself_speaks_for_no_other_client():
     world.settle()
     assert bob.states[100] == '"ann goes on"'
     assert world.engine.roster.ignored
+
+
+@pytest.mark.parametrize("clock", [MAX_CLOCK, MAX_VARUINT])
+def test_clocks_that_no_client_could_raise_are_ignored(clock):
+    world = together('"ann"', '"bob"')
+    ann, bob = world.clients
+    for text in ('"not ann"', "null"):
+        entry = AwarenessEntry(100, clock, text)
+        world.receive(ann.peer, encode(AwarenessFrame(encode_awareness([entry]))))
+        world.settle()
+    assert bob.states[100] == '"ann"'
+    assert world.engine.roster.ignored >= 2
+    ann.show('"ann goes on"')
+    world.settle()
+    assert bob.states[100] == '"ann goes on"'
+
+
+def test_a_replica_that_hears_such_a_clock_goes_on():
+    replica = Replica(77)
+    replica.set_presence({"user": {"name": "ann"}})
+    replica.open(_NOW)
+    for client, text in ((77, "null"), (78, '{"user": {}}')):
+        replica.receive(encode(AwarenessFrame(encode_awareness([AwarenessEntry(client, MAX_VARUINT, text)]))), _NOW)
+    assert not replica.presences()
+    said = [frame for each in replica.take(_NOW) for frame in decode(each)]
+    ((entry,),) = [decode_awareness(frame.payload) for frame in said if isinstance(frame, AwarenessFrame)]
+    assert (entry.client_id, entry.gone) == (77, False)
+    assert entry.clock < 10
 
 
 def test_clients_that_left_are_forgotten_in_the_end():

@@ -11,6 +11,7 @@ from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.streams import NOW
 from crdt_sessions.sync import Actor
 from crdt_sessions.wire import AwarenessEntry, decode_awareness, encode_awareness
+from crdt_sessions.wire.update_v1 import MAX_CLOCK
 from crdt_sessions.wire.varint import Reader, buffer
 from crdt_sessions_server.gateways.durable_streams.reading import Found
 from crdt_sessions_server.gateways.durable_streams.views import BREATH_S, View, position_of, seq_of, spelled_in
@@ -75,6 +76,8 @@ def _entries(body: bytes) -> list[AwarenessEntry]:
             found += decode_awareness(bytes(reader.buffer()))
     except WireError as error:
         raise BadStreamRequest(why=f"the body is not awareness updates with their lengths: {error}") from None
+    if any(entry.clock >= MAX_CLOCK for entry in found):
+        raise BadStreamRequest(why=f"the clock of a presence is below {MAX_CLOCK}")
     return found
 
 
