@@ -27,6 +27,7 @@ from crdt_sessions.storage import Entries, Row
 from crdt_sessions.storage.addresses import shown
 from crdt_sessions.storage.postgres import PostgresStore, heads, lane, lane_connection, nodes
 from crdt_sessions.storage.postgres import rows as stored_rows
+from crdt_sessions.storage.postgres.errors import Again
 from crdt_sessions.storage.postgres.loads import Loads
 from crdt_sessions.storage.postgres.nodes import Lease
 from crdt_sessions.testing import settle
@@ -266,6 +267,41 @@ async def test_statements_that_are_cancelled_are_written_again(server, schema, s
         assert await written(store) == [b"seed", b"two"]
 
 
+async def test_where_a_log_ends_is_told_though_that_statement_is_cancelled(server, schema, sql):
+    async with opened(server, schema) as store:
+        await store.create(A, b"seed", generation=1, title=None, now=NOW)
+        other = await asyncpg.connect(server.url(), server_settings={"search_path": schema})
+        holding = other.transaction()
+        await holding.start()
+        await other.execute("SELECT FROM sessions FOR NO KEY UPDATE")
+        await store.append(A, rows(2, b"two"), now=NOW + 5)
+        asked = asyncio.ensure_future(store.get(A))
+        blocked = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = $1"
+        while not (found := await sql(blocked, f"crdt-sessions/{me(store)}")):
+            await asyncio.sleep(0)
+        await sql("SELECT pg_cancel_backend($1)", found[0][0])
+        await holding.rollback()
+        await other.close()
+        assert (await asked).updated_at == NOW + 5
+        assert [tuple(each) for each in await sql("SELECT last_seq, updated_at FROM sessions")] == [(2, NOW + 5)]
+
+
+async def test_nothing_is_told_of_rows_that_a_server_has_lost(server, schema, sql):
+    async with opened(server, schema, lanes=1) as store:
+        await store.create(A, b"seed", generation=1, title=None, now=NOW)
+        await store.append(A, rows(2, b"two"), now=NOW + 5)
+        await sql("DELETE FROM updates WHERE seq = 2")  # as an asynchronous failover does
+        await sql("UPDATE lanes SET commits = commits - 1 WHERE node = $1", me(store))
+        for pid in await backends(sql, me(store)):
+            await sql("SELECT pg_terminate_backend($1)", pid)
+        (only,) = store._database._lanes
+        while not only._connection._connection.is_closed():
+            await asyncio.sleep(0)
+        await store.check()
+        assert not only.lags()
+        assert [tuple(each) for each in await sql("SELECT last_seq, updated_at FROM sessions")] == [(1, NOW)]
+
+
 WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 
 
@@ -327,6 +363,41 @@ async def test_less_than_was_acknowledged_is_told_once_and_then_gone_on_from(ser
         assert (caught.value.acknowledged, caught.value.found) == (3, 2)
         assert await written(store) == [b"seed", b"two"]
         await store.append(A, rows(3, b"again"), now=NOW)
+
+
+@pytest.mark.parametrize("wanted", ["to be read", "to be written"])
+async def test_less_than_was_acknowledged_is_told_though_the_statement_beside_it_is_tried_again(
+    server, schema, sql, monkeypatch, wanted
+):
+    async with opened(server, schema, lanes=1) as store:
+        for name in (A, B):
+            await store.create(name, b"seed", generation=1, title=None, now=NOW)
+        await store.append(A, rows(2, b"two"), now=NOW)
+        await store.release(B)  # and `sessions` is told of rows
+        await sql("DELETE FROM updates WHERE seq = 2")  # as an asynchronous failover does
+        await sql("UPDATE sessions SET last_seq = 1")
+        for pid in await backends(sql, me(store)):
+            await sql("SELECT pg_terminate_backend($1)", pid)
+        write, given_up = lane_connection.LaneConnection.write, []
+
+        async def give_up_once(self, statement, *values):
+            if (statement is lane._TAKE or "INSERT INTO updates" in statement) and not given_up:
+                given_up.append(statement)
+                raise Again("a deadlock")
+            await write(self, statement, *values)
+
+        monkeypatch.setattr(lane_connection.LaneConnection, "write", give_up_once)
+        if wanted == "to be read":
+            told, beside = await asyncio.gather(store.load(A), store.load(B), return_exceptions=True)
+            assert [row.update for row in beside.rows] == [b"seed"]
+        else:
+            appended = [store.append(A, rows(3, b"three"), now=NOW), store.append(B, rows(2, b"two"), now=NOW)]
+            told, beside = await asyncio.gather(*appended, return_exceptions=True)
+            assert beside is None
+        assert len(given_up) == 1
+        assert isinstance(told, Regressed)
+        assert await written(store) == [b"seed"]
+        await store.append(A, rows(2, b"again"), now=NOW)
 
 
 async def test_a_node_without_connections_is_taken_over(server, schema):

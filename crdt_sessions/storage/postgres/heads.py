@@ -48,17 +48,21 @@ class Heads:
         """Take note of where a log ends, as the database says.
 
         Raises:
-            Regressed: it had more once, and said that it was durable.
+            Regressed: it had more once, and said that it was durable; until that is :meth:`accepted`.
         """
-        acknowledged = self._acknowledged.pop(session, 0)
+        acknowledged = self._acknowledged.get(session, 0)
         if head.seq < acknowledged:
-            error = Regressed(session=session, acknowledged=acknowledged, found=head.seq)
-            _log.error("%s", error, extra={"session": session})
-            raise error
+            raise Regressed(session=session, acknowledged=acknowledged, found=head.seq)
+        self._acknowledged.pop(session, None)
         if len(self._known) > _MOST_KNOWN:
             self._known = {each: known for each, known in self._known.items() if each in self._behind}
         self._known[session] = head
         return head
+
+    def accepted(self, session: SessionId, error: Regressed) -> None:
+        """Take note that somebody is told *error*: what is done next goes on from what there is."""
+        if self._acknowledged.pop(session, None) is not None:
+            _log.error("%s", error, extra={"session": session})
 
     def appended(self, session: SessionId, head: Head, last: int, now: Millis) -> None:
         """Take note that rows up to *last* are durable since *now*, which ``sessions`` does not say yet."""
@@ -67,14 +71,13 @@ class Heads:
         self._acknowledged.pop(session, None)
         self._behind[session] = (head.sid, head.seq, now)
 
-    def take_behind(self) -> dict[SessionId, tuple[int, int, Millis]]:
+    def behind(self) -> dict[SessionId, tuple[int, int, Millis]]:
         """Return what ``sessions`` does not say yet, for the caller to write it."""
-        behind, self._behind = self._behind, {}
-        return behind
+        return dict(self._behind)
 
-    def put_back(self, behind: dict[SessionId, tuple[int, int, Millis]]) -> None:
-        """Keep what could not be written; what has come since is newer."""
-        self._behind = {**behind, **self._behind}
+    def told(self, behind: dict[SessionId, tuple[int, int, Millis]]) -> None:
+        """Take note that ``sessions`` says this; what has come since is newer."""
+        self._behind = {session: head for session, head in self._behind.items() if behind.get(session) != head}
 
     def forget(self, session: SessionId) -> None:
         """Forget where a log ends: the session is gone."""

@@ -20,6 +20,7 @@ from crdt_sessions.errors import (
     CrdtSessionsError,
     Fenced,
     HeldElsewhere,
+    Regressed,
     SessionNotFound,
     StorageError,
     StoreUnavailable,
@@ -162,7 +163,11 @@ class Lane:
             HeldElsewhere: it belongs to another node that lives.
             StorageError: it cannot be taken.
         """
-        return (await self._head(session)).sid
+        try:
+            return (await self._head(session)).sid
+        except Regressed as error:
+            self._heads.accepted(session, error)
+            raise
 
     def fetch(self, statement: str, *values: Any) -> Awaitable[list[asyncpg.Record]]:
         """Return what a statement finds that changes nothing; see :meth:`LaneConnection.fetch`."""
@@ -257,7 +262,7 @@ class Lane:
             refused = {at: refused.get(at, error) for at in range(len(queue))}
         for at, queued in enumerate(queue):
             if at in refused:
-                _fail(queued, refused[at])
+                self._refuse(queued, refused[at])
             elif not queued.done.done():
                 queued.done.set_result(None)
 
@@ -319,9 +324,15 @@ class Lane:
         for session, queued in zip(names, queue, strict=True):
             head = found[session]
             if isinstance(head, CrdtSessionsError):
-                _fail(queued, head)
+                self._refuse(queued, head)
             elif not queued.done.done():
                 queued.done.set_result(head.sid)
+
+    def _refuse(self, queued: _Queued, error: CrdtSessionsError) -> None:
+        """Fail what was to be done with one session."""
+        if isinstance(error, Regressed) and isinstance(queued.job, Append | Own):
+            self._heads.accepted(queued.job.session, error)
+        _fail(queued, error)
 
     async def _take(self, sessions: Collection[SessionId]) -> dict[SessionId, Head | CrdtSessionsError]:
         """Acquire sessions, then read where their logs end: two statements, so that the second sees all of it.
@@ -385,12 +396,10 @@ class Lane:
     async def _tell(self) -> None:
         """Have ``sessions`` say where logs end."""
         if self._heads.lag():
-            told = self._heads.take_behind()
-            try:
-                await self.write(_CATCH_UP, *map(list, zip(*told.values(), strict=True)))
-            except StorageError:
-                self._heads.put_back(told)
-                raise
+            await self._connection.connected()  # to a server that may have lost what there was to tell
+            if behind := self._heads.behind():
+                await self.write(_CATCH_UP, *map(list, zip(*behind.values(), strict=True)))
+                self._heads.told(behind)
 
 
 async def nothing(lane: Lane) -> None:
