@@ -83,9 +83,29 @@ def test_a_ping_is_answered_and_a_text_is_an_empty_message():
     protocol.send_ping(b"are you there")
     protocol.send_text(b"hello")
     assert deframer.take(said(protocol)) == [b""]
-    protocol.receive_data(deframer.answers)
+    protocol.receive_data(deframer.pong())
     (pong,) = protocol.events_received()
     assert (pong.opcode, pong.data) == (Opcode.PONG, b"are you there")
+    assert deframer.pong() == b"", "once"
+
+
+def test_of_many_pings_the_last_one_is_answered():
+    protocol, deframer = client(), Deframer(MAX)
+    for each in (b"a", b"b", b"last"):
+        protocol.send_ping(each)
+    protocol.send_pong(b"unasked")
+    assert deframer.take(said(protocol)) == []
+    assert deframer.pong() == b"\x8a\x04last"
+    assert deframer.others == 4
+
+
+def test_pieces_of_nothing_take_no_memory_and_pieces_are_bounded_together():
+    deframer = Deframer(10)
+    assert deframer.take(b"\x02\x80\0\0\0\0" + 1000 * b"\x00\x80\0\0\0\0") == []
+    assert (deframer.others, deframer._pieces) == (1001, b"")
+    assert deframer.take(b"\x00\x8a\0\0\0\0" + 10 * b"x") == []
+    assert deframer.take(b"\x00\x81\0\0\0\0x") == []
+    assert deframer.closed == 1009
 
 
 def test_where_text_is_spoken_a_binary_message_is_an_empty_one():
@@ -124,6 +144,9 @@ def test_either_side_may_close_first():
         (b"\xc2\x81\0\0\0\0x", 1002),  # a reserved bit: compression that nobody agreed upon
         (b"\x83\x81\0\0\0\0x", 1002),  # an opcode that does not exist
         (b"\x80\x81\0\0\0\0x", 1002),  # goes on with nothing
+        (b"\x02\x81\0\0\0\0x\x82\x81\0\0\0\0x", 1002),  # begins anew in the middle
+        (b"\x09\x81\0\0\0\0x", 1002),  # a ping in pieces
+        (b"\x89\xfe\0\x7e\0\0\0\0" + 126 * b"x", 1002),  # a ping that is too long
         (b"\x82\xff" + struct.pack(">Q", MAX + 1) + b"\0\0\0\0", 1009),
         (b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff", 1009),
     ],
@@ -234,6 +257,40 @@ async def test_nothing_is_written_to_a_socket_that_is_closed():
     line.write([b"d"])
     line.data_received(b"\x89\x80\0\0\0\0")  # a ping
     assert transport.sent == b"\x82\x01a\x82\x02bc"
+
+
+async def test_who_reads_nothing_is_sent_one_pong_when_it_reads_again():
+    transport = Transport()
+    line = SocketConnection(transport, MAX)
+    line.open(lambda: None, lambda messages: messages, 10)
+    line.pause_writing()
+    for each in b"abc":
+        line.data_received(b"\x89\x81\0\0\0\0" + bytes([each]))
+    assert transport.sent == b""
+    line.resume_writing()
+    assert transport.sent == b"\x8a\x01c"
+
+
+@pytest.mark.parametrize("frame", [b"\x89\x80\0\0\0\0", b"\x8a\x80\0\0\0\0", b"\x00\x80\0\0\0\0"])
+async def test_too_many_frames_that_are_no_messages_are_read_more_slowly(frame):
+    transport = Transport()
+    line = SocketConnection(transport, MAX)
+    line.open(lambda: None, lambda messages: messages, 10)
+    line.data_received(b"\x82\x81\0\0\0\0x\x02\x80\0\0\0\0")
+    batches = line.batches()
+    assert await anext(batches) == [b"x"]
+    line.data_received(20_100 * frame)
+    waiting = asyncio.create_task(anext(batches))
+    await asyncio.sleep(0)
+    assert not transport.reading, "though nothing waits to be handled"
+    async with asyncio.timeout(PATIENCE):
+        while not transport.reading:
+            await asyncio.sleep(0.001)
+    line.data_received(20_000 * frame)
+    assert not transport.reading
+    line.connection_lost(None)
+    with pytest.raises(ConnectionError):
+        await waiting
 
 
 async def test_a_line_that_was_released_is_in_no_cycle():

@@ -1,6 +1,6 @@
 """WebSocket frames: a client's, taken apart, and a server's. Source: RFC 6455, section 5.
 
-Whole, unfragmented messages, which is what sync clients send, are taken apart here; all else is left to the
+What clients may send often is taken apart here; how a connection closes, and what RFC 6455 forbids, is left to the
 ``websockets`` library. Sockets and the loop are not known here, so that it may be compiled
 (``docs/decisions/0074-a-compiled-leaf.md``).
 """
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from websockets import utils
-from websockets.frames import Opcode
 from websockets.protocol import Protocol, Side, State
 
 try:
@@ -19,7 +18,9 @@ try:
 except ImportError:
     apply_mask = utils.apply_mask
 
-_TEXT, _BINARY, _MASKED = 0x81, 0x82, 0x80
+_CONTINUED, _TEXT, _BINARY, _PING, _PONG = 0x00, 0x81, 0x82, 0x89, 0x8A
+_LAST, _MASKED = 0x80, 0x80
+"""Bits of the first and the second byte: it is the last frame of its message; its payload is masked."""
 _SHORT = 126
 """Payloads of fewer bytes have their size in one."""
 
@@ -34,16 +35,18 @@ class Deframer:
 
     def __init__(self, max_message_bytes: int, *, text: bool = False) -> None:
         self._max = max_message_bytes
-        self._kind = Opcode.TEXT if text else Opcode.BINARY
         self._first = _TEXT if text else _BINARY
         self._parts: list[bytes] = []
         self._have = 0
         self._need = 2
         self._library: Protocol | None = None
         self._fragmented = False
-        self._pieces: list[bytes] | None = None  # of a message in several frames; None if it is of the other kind
+        self._pieces: bytearray | None = None  # of a message in several frames; None if it is of the other kind
+        self._ping = b""
+        self.others = 0
+        """Number of frames so far that were no whole messages. Whoever bounds their pace may set it back."""
         self.answers = b""
-        """Bytes to be sent: pongs, and the answer to a close."""
+        """Bytes to be sent: what closes the connection."""
         self.closed: int | None = None
         """The code the client closed with; 1005 if it gave none."""
         self.over = False
@@ -79,8 +82,10 @@ class Deframer:
                 break
             if data[at] == self._first and data[at + 1] & _MASKED and not self._fragmented:
                 messages.append(apply_mask(data[at + head : stop], data[at + head - 4 : at + head]))
-            elif not self._leave_to_library(data[at:stop], messages):
-                break
+            else:
+                self.others += 1
+                if not self._take_other(data[at:stop], head, messages):
+                    break
             at = self._take_short(data, messages, stop)
         return messages
 
@@ -103,11 +108,16 @@ class Deframer:
         self._parts = [rest] if rest else []
         self._have, self._need = len(rest), need
 
-    def _too_big(self) -> None:
+    def _too_big(self) -> bool:
+        return self._fail(1009, f"more than {self._max} bytes")
+
+    def _fail(self, code: int, reason: str) -> bool:
+        """Close the connection; no frame may follow."""
         protocol = self._protocol()
-        protocol.fail(1009, f"more than {self._max} bytes")
+        protocol.fail(code, reason)
         self.answers += b"".join(protocol.data_to_send())
-        self.closed = 1009
+        self.closed = code
+        return False
 
     def close(self, code: int, reason: str) -> bytes:
         """Return the bytes that say that the connection ends."""
@@ -122,12 +132,37 @@ class Deframer:
             self._library = Protocol(Side.SERVER, state=State.OPEN, max_size=self._max)
         return self._library
 
-    def _leave_to_library(self, frame: bytes, messages: list[bytes]) -> bool:
-        """Have the library take a frame; return whether others may follow it."""
+    def _take_other(self, frame: bytes, head: int, messages: list[bytes]) -> bool:
+        """Take a frame that is no whole message; return whether others may follow it."""
+        first, kind = frame[0], frame[0] & ~_LAST
+        if frame[1] & _MASKED:
+            if kind == _CONTINUED and self._fragmented:
+                return self._take_piece(frame, head, messages)
+            if kind in (_TEXT & ~_LAST, _BINARY & ~_LAST):
+                if self._fragmented:
+                    return self._fail(1002, "expected a continuation frame")
+                self._pieces = bytearray() if kind == self._first & ~_LAST else None
+                return self._take_piece(frame, head, messages)
+            if first in (_PING, _PONG) and len(frame) - head < _SHORT:
+                self._ping = frame if first == _PING else self._ping
+                return True
+        return self._leave_to_library(frame)
+
+    def _take_piece(self, frame: bytes, head: int, messages: list[bytes]) -> bool:
+        if self._pieces is not None:
+            if len(self._pieces) + len(frame) - head > self._max:
+                return self._too_big()
+            self._pieces += apply_mask(frame[head:], frame[head - 4 : head])
+        self._fragmented = not frame[0] & _LAST
+        if not self._fragmented:
+            messages.append(bytes(self._pieces or b""))
+            self._pieces = None
+        return True
+
+    def _leave_to_library(self, frame: bytes) -> bool:
+        """Have the library take a frame, which closes or is none; return whether others may follow it."""
         protocol = self._protocol()
         protocol.receive_data(frame)
-        for event in protocol.events_received():
-            self._heard(event, messages)
         self.answers += b"".join(protocol.data_to_send())
         if protocol.close_rcvd is not None:
             self.closed, self.over = protocol.close_rcvd.code, True
@@ -135,15 +170,10 @@ class Deframer:
             self.closed = 1002
         return self.closed is None
 
-    def _heard(self, event: Any, messages: list[bytes]) -> None:
-        if event.opcode in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
-            if event.opcode is not Opcode.CONT:
-                self._pieces = [] if event.opcode is self._kind else None
-            if self._pieces is not None:
-                self._pieces.append(bytes(event.data))
-            self._fragmented = not event.fin
-            if event.fin:
-                messages.append(b"".join(self._pieces or ()))
+    def pong(self) -> bytes:
+        """Return the answer to the last ping that has none, if any; those before it need none (section 5.5.3)."""
+        ping, self._ping = self._ping, b""
+        return header(ping[6:], _PONG) + apply_mask(ping[6:], ping[2:6]) if ping else b""
 
 
 def _extent(data: bytes, at: int) -> tuple[int, int]:

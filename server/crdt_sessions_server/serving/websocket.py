@@ -14,7 +14,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from crdt_sessions.errors import TooMany, TooSlow
+from crdt_sessions.ids import Millis
 from crdt_sessions.runtime import Take
+from crdt_sessions.runtime.pace import Pace
 from crdt_sessions_server.asgi import ORDERLY
 from crdt_sessions_server.serving.framing import Deframer, framed, framed_text
 
@@ -22,6 +24,9 @@ _HIGH_WATER = 256 * 1024
 """Bytes that may wait for a peer's socket before nothing more is written."""
 _MESSAGE_BYTES = 50
 """What a message costs beside its bytes."""
+_OTHERS_PER_S, _OTHERS_AT_ONCE = 2_000, 20_000
+"""Frames that are no whole messages (pings, pongs, fragments), which the pace of messages does not see: so many a
+second are read for long, and so many at once."""
 
 
 class SocketConnection(asyncio.Protocol):
@@ -47,6 +52,8 @@ class SocketConnection(asyncio.Protocol):
         self._patience = 0.0
         self._impatient: asyncio.TimerHandle | None = None
         self._refused: TooSlow | TooMany | None = None
+        self._others: Pace | None = None  # most connections never need it
+        self._resting: asyncio.TimerHandle | None = None  # while too many of them came
         self._drained: asyncio.Future[None] | None = None
         self._gone = asyncio.get_running_loop().create_future()
         self.writable = True
@@ -85,8 +92,7 @@ class SocketConnection(asyncio.Protocol):
         while True:
             if self._waiting:
                 yield self._waiting.pop(0)
-                if not self._waiting and not self._transport.is_closing():
-                    self._transport.resume_reading()
+                self._read_on()
             elif self._refused is not None:
                 raise self._refused
             elif self._frames.closed is not None:
@@ -122,6 +128,8 @@ class SocketConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes from the socket."""
         messages: Sequence[bytes] = self._frames.take(data)
+        if self._frames.others:
+            self._heard_others()
         if self._frames.answers and not self._transport.is_closing():
             self._transport.write(self._frames.answers)
             self._frames.answers = b""
@@ -142,6 +150,29 @@ class SocketConnection(asyncio.Protocol):
             if self._frames.over:
                 self._transport.close()  # both have said that it ends
 
+    def _heard_others(self) -> None:
+        """Answer a ping, and read no more for a while if there were too many frames that are no messages."""
+        loop = asyncio.get_running_loop()
+        now, count, self._frames.others = Millis(int(loop.time() * 1000)), self._frames.others, 0
+        self._answer_ping()
+        pace = self._others = self._others or Pace(_OTHERS_PER_S, _OTHERS_AT_ONCE, now)
+        if not (pace.take(now, count) and pace.take(now, 0)) and self._resting is None:
+            self._resting = loop.call_later(pace.wait_s, self._rested)
+            if not self._transport.is_closing():
+                self._transport.pause_reading()
+
+    def _rested(self) -> None:
+        self._resting = None
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if not self._waiting and self._resting is None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _answer_ping(self) -> None:
+        if self.writable and not self._transport.is_closing() and (pong := self._frames.pong()):
+            self._transport.write(pong)
+
     @property
     def _at_rest(self) -> bool:
         """Whether whoever reads the batches waits for more."""
@@ -159,12 +190,15 @@ class SocketConnection(asyncio.Protocol):
         """See :meth:`asyncio.BaseProtocol.resume_writing`."""
         self.writable = True
         self._be_patient()
+        self._answer_ping()
         self._tell(self._drained)
         self._on_writable()
 
     def connection_lost(self, error: Exception | None) -> None:
         """See :meth:`asyncio.BaseProtocol.connection_lost`."""
         self._be_patient()
+        if self._resting is not None:
+            self._resting.cancel()
         if self._frames.closed is None:
             self._frames.closed = 1006
         self._tell(self._gone)
