@@ -49,7 +49,7 @@ def measures(workload: str, *, quick: bool) -> Iterator[tuple[str, Callable[[Pee
             yield (
                 f"W1 {shape} at {fanout.SLOW} tokens/s paced",
                 lambda peer, folder, shape=shape: fanout.paced(
-                    peer, folder, shape, seconds=seconds, rate=fanout.SLOW
+                    peer, folder, shape, seconds=seconds, rate=fanout.SLOW, warmup=fanout.SLOW_WARMUP_S
                 ),
                 PEERS,
             )

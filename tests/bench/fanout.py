@@ -13,6 +13,8 @@ SHAPES = {"1x10": (1, 10), "50x2": (50, 2), "1x100": (1, 100), "1x1000": (1, 100
 SLOW_SHAPES = {"20x2": (20, 2), "500x1": (500, 1)}
 """Those measured at :data:`SLOW` tokens a second of each agent, which is what many models speak."""
 SLOW = 20
+SLOW_WARMUP_S = 6
+"""The first text of each of 500 documents is tried in another process before it is taken: that is over by then."""
 WINDOWS = (2_000, 20_000)
 """Tokens that may be under way in all. Some servers coalesce more, some choke: each is shown at its best."""
 
@@ -29,11 +31,13 @@ def saturated(peer: Peer, folder: Path, shape: str, *, seconds: float) -> dict[s
     return max(results, key=lambda result: float(result["per_s"]))
 
 
-def paced(peer: Peer, folder: Path, shape: str, *, seconds: float, rate: int = 100) -> dict[str, Any]:
-    """Return what *rate* tokens a second of each agent cost *peer*, and how late they arrive."""
+def paced(
+    peer: Peer, folder: Path, shape: str, *, seconds: float, rate: int = 100, warmup: float = 1
+) -> dict[str, Any]:
+    """Return what *rate* tokens a second of each agent cost *peer* after *warmup* seconds, and how late they arrive."""
     sessions, viewers = (SHAPES | SLOW_SHAPES)[shape]
     with running(peer, folder / "data.db") as server:
-        return fan_out(server, sessions=sessions, viewers=viewers, seconds=seconds, rate=rate)
+        return fan_out(server, sessions=sessions, viewers=viewers, seconds=seconds, rate=rate, warmup=warmup)
 
 
 def by_stock_clients(peer: Peer, folder: Path, *, seconds: float, rate: int | None) -> dict[str, Any]:
