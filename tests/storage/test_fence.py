@@ -420,6 +420,21 @@ async def test_a_node_without_connections_is_taken_over(server, schema):
         await old.close()
 
 
+async def test_a_node_beats_on_after_a_defect_in_who_looks_at_the_nodes(server, schema, caplog):
+    looks, thrice = [], asyncio.Event()
+
+    def look(living):
+        looks.append(living)
+        if len(looks) == 3:
+            thrice.set()
+        raise KeyError("a defect")
+
+    async with opened(server, schema, BEATING) as store:
+        store.nodes.on_look = look
+        await asyncio.wait_for(thrice.wait(), PATIENCE)
+    assert "a defect" in caplog.text
+
+
 async def test_a_node_that_slept_knows_before_it_asks_that_it_may_be_gone(server, schema, monkeypatch):
     async with opened(server, schema, lease=Lease(beat_s=3600, silent_s=3600)) as store:
         assert store.nodes.serves

@@ -18,6 +18,7 @@ import asyncpg
 
 from crdt_sessions.clock import steady_ns
 from crdt_sessions.errors import StorageError
+from crdt_sessions.storage.defects import defect
 from crdt_sessions.storage.peers import Peer
 from crdt_sessions.storage.postgres.connection import Connection, application_name, close
 from crdt_sessions.storage.postgres.errors import translated
@@ -257,19 +258,25 @@ class Nodes:
     async def _beat(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(self._lease.silent_s):
-                    await self._look()
-            except (StorageError, TimeoutError) as error:
-                _log.warning("this node cannot say that it lives: %s", error or "no answer")
-                self._seen.clear()  # whatever others have said meanwhile was not heard
-                if self._connection is not None:
-                    self._connection.terminate()
-                    self._connection = None
-                if isinstance(error, TimeoutError) and not self._answered:
-                    self.on_silence()
-                await self._doubt()
+                await self._try_to_look()
+            except Exception as error:  # noqa: BLE001 - a node that beats no more would soon count as gone
+                defect(error, "a defect while nodes were looked at")
             self._changed.set()
             await asyncio.sleep(self._lease.beat_s)
+
+    async def _try_to_look(self) -> None:
+        try:
+            async with asyncio.timeout(self._lease.silent_s):
+                await self._look()
+        except (StorageError, TimeoutError) as error:
+            _log.warning("this node cannot say that it lives: %s", error or "no answer")
+            self._seen.clear()  # whatever others have said meanwhile was not heard
+            if self._connection is not None:
+                self._connection.terminate()
+                self._connection = None
+            if isinstance(error, TimeoutError) and not self._answered:
+                self.on_silence()
+            await self._doubt()
 
     async def _doubt(self) -> None:
         """Find out whether others go on without this node. If the server is away for all, it shows what it has."""
