@@ -58,7 +58,7 @@ soak: $(VENV)/.ready                  ## a steady load for ten minutes; SOAK="--
 
 nightly: export HYPOTHESIS_PROFILE = nightly
 weekly: export HYPOTHESIS_PROFILE = weekly
-nightly weekly: setup                 ## all tests, and more of what CI samples: about an hour on two cores; weekly six (tests/profiles.py)
+nightly weekly: setup                 ## all tests, and more of what CI samples: forty minutes on two cores; weekly six (tests/profiles.py)
 	$(PYTEST) --timeout 7200
 
 setup: $(VENV)/.ready node-setup

@@ -11,11 +11,10 @@ This is the one place that says it (decision 0075).
 What was left to a later profile is counted at the end of each run. A test that is named (``pytest path::test``) is run
 in every profile, with all its cases.
 
-What each takes on two cores, in processor seconds: CI 1,000 (ten minutes with what comes before), nightly 6,000 (about
-an hour; kills 900, properties and machines 750, agents that die 380, recordings 300, mutants 330, the soak 250, faults
-250, the rest what CI would take if it left nothing out), weekly 43,000 (six hours; properties and machines 3,500, kills
-2,700, the great model of the fence 1,800, faults and pages in empty environments 1,500 each, agents 1,000). The longest
-file of the weekly profile is the one with the kills: an hour.
+What each takes on two cores, in processor seconds: CI 1,000 (ten minutes with what comes before), nightly 4,200 (forty
+minutes with nothing beside it; faults and kills a quarter of an hour each), weekly 43,000 (six hours; properties and
+machines 3,500, kills 2,700, the great model of the fence 1,800, faults and pages in empty environments 1,500 each,
+agents 1,000). The longest file of the weekly profile is the one with the kills: an hour.
 """
 
 import os
