@@ -47,7 +47,7 @@ types: $(VENV)/.ready                 # the longest, so one of its own: `make -j
 
 compiled: setup                       ## all tests on the compiled leaf, which is built in the checkout and removed again
 	$(BIN)/python scripts/compile_leaf.py
-	$(PYTEST); status=$$?; $(BIN)/python scripts/compile_leaf.py --remove; exit $$status
+	@trap '$(BIN)/python scripts/compile_leaf.py --remove' EXIT; trap 'exit 130' INT TERM; $(PYTEST)
 
 conformance: export HYPOTHESIS_PROFILE = nightly
 conformance: setup                    ## the public conformance suites of Durable Streams and MCP, whole
