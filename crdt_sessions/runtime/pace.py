@@ -34,6 +34,12 @@ class Pace:
         self._left -= count
         return True
 
+    def charge(self, now: Millis, count: int) -> bool:
+        """Count *count* that have passed already, and tell whether the next one may."""
+        counted = self.take(now)
+        self._left -= count - counted
+        return self._left >= 1
+
     @property
     def wait_s(self) -> float:
         """After how many seconds the next one may pass, as it stood when last asked; a millisecond at least."""

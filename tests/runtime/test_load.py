@@ -309,6 +309,18 @@ def test_no_more_than_the_pace_for_long_and_never_less(per_s, burst, bursts):
     assert sum(pace.take(Millis(rested)) for _ in range(burst)) == burst, "after a rest, all of the burst"
 
 
+def test_what_has_passed_already_is_charged_and_waited_for():
+    pace = Pace(1000, 10, Millis(0))
+    assert pace.charge(Millis(0), 9)
+    assert not pace.charge(Millis(0), 1), "nothing is left"
+    assert not pace.charge(Millis(0), 100), "and yet it has passed"
+    assert pace.wait_s == 0.101
+    assert not pace.charge(Millis(100), 0)
+    assert pace.charge(Millis(101), 0)
+    assert pace.take(Millis(101))
+    assert not pace.take(Millis(101))
+
+
 # -- a store that takes no writes -----------------------------------------------------------------------------------
 
 

@@ -272,21 +272,31 @@ async def test_who_reads_nothing_is_sent_one_pong_when_it_reads_again():
 
 
 @pytest.mark.parametrize("frame", [b"\x89\x80\0\0\0\0", b"\x8a\x80\0\0\0\0", b"\x00\x80\0\0\0\0"])
-async def test_too_many_frames_that_are_no_messages_are_read_more_slowly(frame):
+async def test_too_many_frames_that_are_no_messages_are_read_more_slowly(frame, monkeypatch):
+    loop, now = asyncio.get_running_loop(), [1000.0]
+    monkeypatch.setattr(loop, "time", lambda: now[0])
     transport = Transport()
     line = SocketConnection(transport, MAX)
     line.open(lambda: None, lambda messages: messages, 10)
     line.data_received(b"\x82\x81\0\0\0\0x\x02\x80\0\0\0\0")
     batches = line.batches()
     assert await anext(batches) == [b"x"]
-    line.data_received(20_100 * frame)
     waiting = asyncio.create_task(anext(batches))
     await asyncio.sleep(0)
+    for _ in range(19):
+        line.data_received(1_000 * frame)
+    assert transport.reading
+    line.data_received(2_000 * frame)  # the first one was a fragment, too
     assert not transport.reading, "though nothing waits to be handled"
-    async with asyncio.timeout(PATIENCE):
-        while not transport.reading:
-            await asyncio.sleep(0.001)
-    line.data_received(20_000 * frame)
+    for seconds, reading in ((0.4, False), (0.2, True)):
+        now[0] += seconds
+        await settle()
+        assert transport.reading is reading
+    for _ in range(3):
+        line.data_received(1_000 * frame)
+        assert not transport.reading, "what came all the same is counted"
+    now[0] += 1.4
+    await settle()
     assert not transport.reading
     line.connection_lost(None)
     with pytest.raises(ConnectionError):

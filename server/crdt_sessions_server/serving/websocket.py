@@ -156,13 +156,14 @@ class SocketConnection(asyncio.Protocol):
         now, count, self._frames.others = Millis(int(loop.time() * 1000)), self._frames.others, 0
         self._answer_ping()
         pace = self._others = self._others or Pace(_OTHERS_PER_S, _OTHERS_AT_ONCE, now)
-        if not (pace.take(now, count) and pace.take(now, 0)) and self._resting is None:
+        if not pace.charge(now, count) and self._resting is None:
             self._resting = loop.call_later(pace.wait_s, self._rested)
             if not self._transport.is_closing():
                 self._transport.pause_reading()
 
     def _rested(self) -> None:
         self._resting = None
+        self._heard_others()  # more may have come meanwhile
         self._read_on()
 
     def _read_on(self) -> None:
