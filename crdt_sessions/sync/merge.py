@@ -326,7 +326,7 @@ class Merger:
             self._inspector.forget_streams()
         touched = self._noted() if self.document.touched else _NOWHERE
         if passed.arrays is None and touched.only_text:  # about text there is nothing to be decided
-            if stream is not None and not deletes:
+            if stream is not None:
                 self._inspector.learn(stream, tuple(touched.messages))
             return [persist]
         return [persist, *self._judge(touched, now, actor)]

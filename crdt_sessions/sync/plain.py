@@ -161,7 +161,7 @@ class Inspector:
     def learn(self, stream: Stream, messages: Collection[str]) -> None:
         """Note that an update that went on in *stream* has changed texts in these messages, or in none, and no more.
 
-        It must have deleted nothing. If it were the entry of a map, it would have: what it goes on from.
+        It was no entry of a map: it would have deleted what it goes on from, and the stream would be forgotten.
         """
         stream.messages = messages
 
