@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import os
 import secrets
 import shutil
@@ -37,7 +38,7 @@ Say = Callable[[str], None]
 
 
 class DidNotStart(Exception):
-    """A worker ended before it served; what it printed says why."""
+    """A worker ended before it served; this says how, and what it printed says why."""
 
 
 class Worker:
@@ -56,26 +57,29 @@ class Worker:
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
-        self._leaving = False
 
     async def start(self) -> None:
         """Start a process, and return when it serves.
 
         Raises:
             DidNotStart: it has ended instead.
+            OSError: there can be none now.
         """
         self._ready.clear()
-        self._process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-            process_group=0,  # Ctrl-C is for the one that looks after it
-            preexec_fn=_ends_with(os.getpid()),
-        )  # fmt: skip
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+                process_group=0,  # Ctrl-C is for the one that looks after it
+                preexec_fn=_ends_with(os.getpid()),
+            )  # fmt: skip
+        except RuntimeError as error:  # what Python says where the system has no thread to wait for the process
+            raise BlockingIOError(errno.EAGAIN, str(error)) from error
         self._reading = asyncio.create_task(self._read(self._process))
         ready, ended = (asyncio.create_task(each) for each in (self._ready.wait(), self._process.wait()))
         await asyncio.wait({ready, ended}, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         if not self._ready.is_set():
-            raise DidNotStart
+            raise DidNotStart(_ended(ended.result()))
         ended.cancel()
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
@@ -85,23 +89,23 @@ class Worker:
                 self._ready.set()
 
     async def keep(self) -> None:
-        """Start a process anew whenever one ends, until this worker is stopped."""
+        """Start a process anew whenever one ends, until this is cancelled."""
         pause_s = _FIRST_PAUSE_S
         while True:
             assert self._process is not None
             begun = time.monotonic()
-            status = await self._process.wait()
-            if self._leaving:
-                return
+            why = _ended(await self._process.wait())
             pause_s = _FIRST_PAUSE_S if time.monotonic() - begun > _HEALTHY_S else pause_s
-            while not self._leaving:
-                self._say(f"worker {self.number} {_ended(status)}; it is started anew in {pause_s:g} s")
+            while True:
+                self._say(f"worker {self.number} {why}; it is started anew in {pause_s:g} s")
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                 try:
                     await self.start()
-                except DidNotStart:
-                    status = self._process.returncode or 0
+                except DidNotStart as error:
+                    why = str(error)
+                except OSError as error:
+                    why = f"cannot be started ({error.strerror})"
                 else:
                     self._say(f"worker {self.number} is back, as process {self.pid}")
                     break
@@ -109,12 +113,10 @@ class Worker:
     async def renew(self) -> None:
         """Stop the process, and return when another one serves."""
         await self.stop(None)
-        self._leaving = False
         await self.start()
 
     async def stop(self, patience_s: float | None) -> None:
         """Have the process end in order, or kill it after a while, and return when it has ended."""
-        self._leaving = True
         if self._process is None:
             return
         if self._process.returncode is None:
@@ -194,11 +196,11 @@ class Workers:
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.wait({self._renewing})
-        patience_s = self._settings.shutdown_s + _STOP_S
-        await asyncio.gather(*(each.stop(patience_s) for each in self._workers))
-        for task in self._keeping:
+        for task in self._keeping:  # before the workers, or one that has died would be started anew meanwhile
             task.cancel()
         await asyncio.gather(*self._keeping, return_exceptions=True)
+        patience_s = self._settings.shutdown_s + _STOP_S
+        await asyncio.gather(*(each.stop(patience_s) for each in self._workers))
 
     def _renew(self) -> None:
         if self._renewing is None or self._renewing.done():
@@ -211,8 +213,8 @@ class Workers:
             try:
                 await each.renew()
                 self._say(f"worker {each.number} was renewed, as process {each.pid}")
-            except DidNotStart:
-                self._say(f"worker {each.number} does not start anew; the others are left as they are")
+            except (DidNotStart, OSError) as error:
+                self._say(f"worker {each.number} does not start anew ({error}); the others are left as they are")
                 return
             finally:
                 self._keeping[at] = asyncio.create_task(each.keep())
