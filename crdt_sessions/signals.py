@@ -1,4 +1,4 @@
-"""Waiting for a condition on state that one task changes and many watch."""
+"""Waiting for a condition on state that one task changes and many watch; and what ended the waiting."""
 
 from __future__ import annotations
 
@@ -37,3 +37,9 @@ class Signal:
             for each in (waiting, patient):
                 each.cancel()
             await asyncio.gather(waiting, patient, return_exceptions=True)
+
+
+def is_cancelled() -> bool:
+    """Whether somebody has cancelled the current task. Else a ``CancelledError`` is of something that it awaited."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -36,7 +36,7 @@ async def answer_run(answer: OnRun, run: AgentRun, *, restart: bool = False) -> 
         if watching.done() and watching.exception() is not None:
             out.stop()  # the lease is gone; what is still written would be refused
             watching.result()  # raises it
-        await answering
+        await asyncio.wait({answering})  # unlike to await it, this is cancelled only if this task is
     except asyncio.CancelledError:
         await _cancel(answering)
         out.end("released", "the agent was stopped")  # leaving the connection in good order hands it over
@@ -44,6 +44,10 @@ async def answer_run(answer: OnRun, run: AgentRun, *, restart: bool = False) -> 
     finally:
         await _cancel(answering)
         await _cancel(watching)
+    try:
+        answering.result()
+    except asyncio.CancelledError as error:  # nobody has stopped it: it has awaited something that was cancelled
+        out.end("failed", *failure_by(error, run=run.id))
     await run.session.durable()
 
 
@@ -58,7 +62,7 @@ async def _answered(answer: OnRun, run: AgentRun) -> None:
         out.end("cancelled")
     except asyncio.CancelledError:
         if not out.cancelled:
-            raise  # the agent is stopped, or the lease lost
+            raise  # the agent is stopped, the lease lost, or it is the answer's own
         out.end("cancelled")
     except LeaseLost:
         out.stop()

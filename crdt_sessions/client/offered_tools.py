@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from crdt_sessions.errors import ToolRefused
 from crdt_sessions.ids import reference
 from crdt_sessions.model import CallResult, Offer, OpenCall, Run, SessionView, ToolStream
+from crdt_sessions.signals import is_cancelled
 
 if TYPE_CHECKING:
     from crdt_sessions.client.peer import Peer
@@ -80,7 +81,9 @@ class OfferedTools:
             said.json_value()  # raises what the document cannot hold
         except ToolRefused as error:
             said = said.replace(status="refused", error_text=str(error))
-        except Exception as error:  # noqa: BLE001 - the tool is somebody else's code; its agent hears of it
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the tool is somebody else's code
+            if is_cancelled():
+                raise  # this peer leaves
             found = reference()
             _log.error("a tool failed: %s", error, exc_info=error, extra={"run": run.id, "reference": found})
             text = f"the tool failed; the log of its device says more (reference {found})"

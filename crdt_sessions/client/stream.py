@@ -351,7 +351,7 @@ def failure(code: str, message: str) -> tuple[str, RunError]:
     return "error", RunError(code=join_surrogates(code), message=join_surrogates(message))
 
 
-def failure_by(error: Exception, *, run: str) -> tuple[str, RunError]:
+def failure_by(error: BaseException, *, run: str) -> tuple[str, RunError]:
     """Return the reason and the error of a run whose answer raised *error*, and log the details."""
     if isinstance(error, RunFailed):
         return failure(error.code, str(error))

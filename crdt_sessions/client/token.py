@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import inspect
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 
 from crdt_sessions.errors import NoToken, RequestRefused
+from crdt_sessions.signals import is_cancelled
 
 Token = str | Callable[[], str | Awaitable[str]]
 """A token; or a function that returns one, or a coroutine of one. It is called for every connection and request."""
@@ -28,7 +30,9 @@ async def current_token(token: Token | None) -> str | None:
     try:
         found = token()
         return await found if inspect.isawaitable(found) else found
-    except Exception as error:
+    except (Exception, asyncio.CancelledError) as error:
+        if is_cancelled():
+            raise
         raise NoToken(error=error) from error
 
 

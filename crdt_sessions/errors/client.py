@@ -56,7 +56,7 @@ class NoToken(CrdtSessionsError):
         error: what it raised.
     """
 
-    def __init__(self, *, error: Exception) -> None:
+    def __init__(self, *, error: BaseException) -> None:
         super().__init__(f"the function for tokens failed: {error!r}")
         self.error = error
 

@@ -476,6 +476,24 @@ async def test_the_text_of_an_exception_is_for_the_agents_log_and_people_get_a_r
     assert SECRET in record.getMessage()
 
 
+async def test_an_answer_that_awaits_what_was_cancelled_fails_and_is_not_tried_again(service, room, caplog):
+    tried = []
+
+    async def answer(run):
+        tried.append(run.id)
+        if len(tried) > 2:
+            return  # so that the test ends where it is tried for ever
+        helper = asyncio.ensure_future(asyncio.Event().wait())
+        helper.cancel()
+        await helper
+
+    async with connect(service.url, room) as ann, working(service.url, answer):
+        run, _ = await answered(ann, await ann.post("?", agent="writer"))
+    assert (run.status, len(tried)) == ("failed", 1)
+    reference = re.search(r"reference (\w+)", run.outcome.error.message)[1]
+    assert [each for each in caplog.records if getattr(each, "reference", None) == reference]
+
+
 async def test_a_failure_meant_for_people_is_shown_to_them(service, room):
     async def answer(run):
         raise RunFailed("Out of paper; come back tomorrow.", code="paper")

@@ -96,6 +96,22 @@ async def test_what_a_tool_refuses_or_fails_at_the_agent_is_told(service, room):
         assert (await answered(ann, said)).text == "refused: there is no camera. failed: the tool failed. "
 
 
+async def test_a_tool_that_awaits_what_was_cancelled_has_failed(service, room):
+    async def answer(run):
+        found = await run.call_in_client("disk")
+        await run.out.write(found.code)
+
+    async def disk(_):
+        helper = asyncio.ensure_future(asyncio.Event().wait())
+        helper.cancel()
+        await helper
+
+    name = "guide-cancelled"
+    async with working(service.url, answer, name), connect(service.url, room, id="ann") as ann:
+        ann.offer_tool("disk", disk)
+        assert (await answered(ann, await ann.post("?", agent=name))).text == "failed"
+
+
 async def test_a_deadline_is_told(service, room):
     async def answer(run):
         found = await run.call_in_client("nobody", deadline_s=0.3)
