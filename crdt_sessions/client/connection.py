@@ -50,7 +50,8 @@ class Connection:
         rng: source of jitter.
         lease: token of a run's lease, if this is the connection of its holder.
         heartbeat_s: how often to look whether the replica has something to send.
-        patient: whether to go on trying when something else answers in the service's place, as some networks have it.
+        patient: whether to go on trying when something else answers in the service's place, as some networks have it,
+            or no token can be fetched.
     """
 
     def __init__(
@@ -130,10 +131,10 @@ class Connection:
         made = self._contact.made
         if isinstance(error, ConnectionClosed):  # not without another token, says the protocol
             again = made and error.code == _NOT_AUTHENTICATED and callable(self._token)
-        elif is_final(error):
+        elif is_final(error) or isinstance(error, NoToken):
             again = made or self._patient
         else:
-            again = isinstance(error, ServiceUnreachable) or (made and isinstance(error, NoToken))
+            again = isinstance(error, ServiceUnreachable)
         if not again:
             raise error
         if self._online.is_set():

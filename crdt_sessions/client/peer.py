@@ -23,7 +23,7 @@ from crdt_sessions.client.local import LocalCopy
 from crdt_sessions.client.service import ServiceClient
 from crdt_sessions.client.token import Token, current_token, subject
 from crdt_sessions.clock import Clock
-from crdt_sessions.errors import NoService, RequestRefused, ServiceUnreachable
+from crdt_sessions.errors import NoService, NoToken, RequestRefused, ServiceUnreachable
 from crdt_sessions.ids import ClientId, Millis, Seq, session_id
 from crdt_sessions.limits import Limits
 from crdt_sessions.model import Author, Message, Presence, PresenceUser, Run, SessionView, order
@@ -118,7 +118,7 @@ class Peer:
     async def _introduce(self) -> None:
         """Find out who this peer is, and announce it."""
         if self._token is not None and not self._is_known:
-            who = subject(await current_token(self._token))
+            who = await self._subject(self._token)
             if self._local is None:  # otherwise there may be no connection for a long time
                 with suppress(RequestRefused, NoService, ServiceUnreachable):  # the connection will say so
                     async with ServiceClient(self._contact.url, self._token) as service:
@@ -127,6 +127,15 @@ class Peer:
         user = PresenceUser(id=self.author.id, name=self.author.name)
         self._presence = self._presence.replace(user=user)
         self._replica.set_presence(self._presence.json_value())
+
+    async def _subject(self, token: Token) -> str | None:
+        """Return whom the token says it stands for; None if there is none as long as this peer is offline."""
+        try:
+            return subject(await current_token(token))
+        except NoToken:
+            if self._local is None:
+                raise
+            return None  # the connection will say so, and try again
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

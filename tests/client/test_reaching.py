@@ -11,7 +11,7 @@ import jwt
 import pytest
 
 from crdt_sessions import Agent, Past, connect
-from crdt_sessions.client.token import Bearer
+from crdt_sessions.client.token import Bearer, current_token
 from crdt_sessions.clock import SystemClock
 from crdt_sessions.errors import ConnectionClosed, NoService, NoToken, RequestRefused, ServiceUnreachable
 from tests.agents import working
@@ -229,6 +229,24 @@ async def test_a_function_for_tokens_that_fails_is_raised_at_once(service):
             await door(service.url, token=broken)
 
 
+async def test_a_function_for_tokens_that_awaits_what_was_cancelled_has_failed():
+    async def fetch():
+        helper = asyncio.ensure_future(asyncio.Event().wait())
+        helper.cancel()
+        return await helper
+
+    with pytest.raises(NoToken, match="CancelledError"):
+        await current_token(fetch)
+
+
+async def test_who_is_cancelled_while_it_fetches_a_token_is_cancelled():
+    fetching = asyncio.ensure_future(current_token(asyncio.Event().wait))
+    await asyncio.sleep(0)
+    fetching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await fetching
+
+
 NOBODY = "connection refused; is the service running there, on that port?"
 
 
@@ -344,6 +362,30 @@ async def test_who_works_offline_starts_without_a_service_tells_so_and_merges_wh
             gate.instead = None
             await asyncio.wait_for(peer.durable(), PATIENCE)
         assert len(told()) == 2
+
+
+@pytest.mark.parametrize("options", [{}, {"id": "ann"}])
+async def test_who_works_offline_starts_where_no_token_can_be_fetched_and_merges_when_one_can(
+    service, room, tmp_path, told, options
+):
+    online = False
+
+    async def fetch():
+        if not online:
+            raise OSError("no network")
+        return token()
+
+    clock = Hasty()
+    async with connect(service.url, room, token=fetch, offline=tmp_path / "p.db", clock=clock, **options) as peer:
+        await peer.post("in the train", wait=False)
+        async with asyncio.timeout(PATIENCE):
+            while clock.waited < 3:
+                await peer.until(lambda: True)  # raises why it is over
+                await asyncio.sleep(0.01)
+        assert ["no network" in line and line.endswith("and trying again.") for line in told()] == [True]
+        online = True
+        await asyncio.wait_for(peer.durable(), PATIENCE)
+    assert len(told()) == 2
 
 
 async def test_a_peer_whose_token_has_expired_waits_for_a_fresh_one_and_says_so(service, room, told):
