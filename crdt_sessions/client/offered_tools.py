@@ -81,7 +81,7 @@ class OfferedTools:
             said.json_value()  # raises what the document cannot hold
         except ToolRefused as error:
             said = said.replace(status="refused", error_text=str(error))
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the tool is somebody else's code
+        except (Exception, asyncio.CancelledError) as error:  # the tool is others' code
             if is_cancelled():
                 raise  # this peer leaves
             found = reference()
