@@ -22,6 +22,9 @@ from crdt_sessions.sync import RunRecord, RunSteward, lease_digest
 _MOST_SEEN = 4096
 """Number of agents' names that are remembered."""
 
+LONGEST_LEASE_S = 86_400.0
+"""A longer silence nobody asks for, in seconds; the rules' own bound (``longest_lease_s``) holds as well."""
+
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
@@ -55,12 +58,17 @@ class Claimant:
             agents=[agent for agent in self.agents if agent != ANY_AGENT],
             owner=self.owner,
             digest=lease_digest(token),
-            ttl_ms=None if self.ttl_s is None else int(self.ttl_s * 1000),
+            ttl_ms=None if self.ttl_s is None else _milliseconds(self.ttl_s),
             worker=self.worker,
             asked_at=self.asked_at,
             children=self.children,
             now=now,
         )
+
+
+def _milliseconds(ttl_s: float) -> int:
+    """Return how long a lease is to last; this runs in the engine, where an overflow would end the session."""
+    return int(max(0.0, min(LONGEST_LEASE_S, ttl_s)) * 1000)  # in this order, what is no number is the longest
 
 
 @dataclass(frozen=True, slots=True)

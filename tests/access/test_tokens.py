@@ -175,6 +175,8 @@ async def test_a_token_counts_only_within_its_times(clock):
         ({"tenant": "a/b"}, "tenant"),
         ({"sessions": [7]}, "sessions"),
         ({"exp": "soon"}, "exp|Expiration"),
+        ({"exp": 1e306}, "exp"),
+        ({"iat": -1e306}, "iat"),
         ({"role": None}, "role"),
     ],
 )

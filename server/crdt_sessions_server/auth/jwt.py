@@ -16,7 +16,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -47,12 +47,17 @@ _MAX_KEYS_BYTES = 1024 * 1024
 _log = logging.getLogger("crdt_sessions.access")
 
 
+_FAR_S = 1e15
+_Moment = Annotated[float, Field(ge=-_FAR_S, le=_FAR_S, allow_inf_nan=False)]
+"""Seconds since the Unix epoch, so few that 64 bits hold them as milliseconds."""
+
+
 class _Claims(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     sub: str = Field(min_length=1, max_length=200)
-    exp: float
-    iat: float | None = None
+    exp: _Moment
+    iat: _Moment | None = None
     jti: str | None = Field(None, max_length=200)
     name: str = ""
     kind: Kind = "human"

@@ -39,6 +39,7 @@ from crdt_sessions.model.strings import (
     Time,
 )
 from crdt_sessions.runtime import Assignment, Dispatcher, SessionRegistry
+from crdt_sessions.runtime.claimants import LONGEST_LEASE_S
 from crdt_sessions_server.auth import Permission, asked_session, current_admitted, current_principal, live_access
 from crdt_sessions_server.http.describing import answers, refuses, tag
 from crdt_sessions_server.http.schemas import Answer, Body
@@ -100,7 +101,7 @@ class ClaimRequest(Body):
     agents: list[AgentName] = Field(min_length=1, max_length=100, description="The names one works under.")
     wait_s: float = Field(0, ge=0, le=_MAX_WAIT_S, description="How long to wait for a run.")
     lease_s: float | None = Field(
-        None, gt=0, description="How long one may be silent; the service's setting if absent."
+        None, gt=0, le=LONGEST_LEASE_S, description="How long one may be silent; the service's setting if absent."
     )
     children: bool = Field(
         False, description="Whether one takes child runs, too: `request.task` is what they are to do."
