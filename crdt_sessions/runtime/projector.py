@@ -107,7 +107,8 @@ class Projector:
         """Whether what the reader has is of no use: it is told everything, and is to forget what it has."""
         self._complete = self.position.seq < 0
         self._told: set[str] = set()
-        self._state: dict[str, Any] = {}
+        self._state: dict[str, Any] | None = {} if self._complete else None
+        """As it was told last; None if the reader had a position and may have any."""
 
     async def wait(self) -> None:
         """Return once there may be something to tell.

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from dataclasses import dataclass
 
 from crdt_sessions.clock import Clock
+from crdt_sessions.endings import to_the_end
 from crdt_sessions.errors import BadStreamRequest, ShuttingDown, StorageError, TooMany
 from crdt_sessions.limits import Limits
 from crdt_sessions.runtime.recent import Recent
@@ -42,11 +43,13 @@ class Piece:
         data: a piece of the log.
         start: where it begins.
         stream: as it was then; its tail is not before the end of the piece.
+        held: so many bytes that follow are no whole character yet; they come with the rest of it.
     """
 
     data: bytes
     start: int
     stream: Stream
+    held: int = 0
 
     @property
     def end(self) -> int:
@@ -54,9 +57,14 @@ class Piece:
         return self.start + len(self.data)
 
     @property
+    def seen(self) -> int:
+        """Nothing is to be told before something follows that."""
+        return self.end + self.held
+
+    @property
     def up_to_date(self) -> bool:
-        """Whether it reaches the end of the stream."""
-        return self.end >= self.stream.tail
+        """Whether it has all that can be told of the stream."""
+        return self.seen >= self.stream.tail
 
     @property
     def last(self) -> bool:
@@ -118,13 +126,15 @@ class Streams:
             made.append((stream, change is not None))
             return change
 
-        await self._store.alter_stream(wanted.tenant, wanted.path, decide, now=now, source=wanted.source)
-        stream, new = made[-1]
-        if new:
-            self._counts[wanted.tenant] = self._counts.get(wanted.tenant, 0) + 1
-            self._newest.pop((wanted.tenant, wanted.path), None)
-            self._wake(wanted.tenant, wanted.path)
-        return stream, new
+        async def write() -> None:
+            await self._store.alter_stream(wanted.tenant, wanted.path, decide, now=now, source=wanted.source)
+            if made[-1][1]:
+                self._counts[wanted.tenant] = self._counts.get(wanted.tenant, 0) + 1
+                self._newest.pop((wanted.tenant, wanted.path), None)
+                self._wake(wanted.tenant, wanted.path)
+
+        await to_the_end(write())
+        return made[-1]
 
     async def append(self, tenant: str, path: str, wanted: Append) -> Appended:
         """Append to a stream, or close it; return what became of it once that is durable.
@@ -141,12 +151,16 @@ class Streams:
             return change
 
         producer = None if wanted.batch is None else wanted.batch.producer
-        await self._store.alter_stream(tenant, path, decide, now=now, producer=producer)
-        appended, data = done[-1]
-        if not appended.repeated:
-            self._keep(appended.stream, data)
-            self._wake(tenant, path)
-        return appended
+
+        async def write() -> Appended:
+            await self._store.alter_stream(tenant, path, decide, now=now, producer=producer)
+            appended, data = done[-1]
+            if not appended.repeated:
+                self._keep(appended.stream, data)
+                self._wake(tenant, path)
+            return appended
+
+        return await to_the_end(write())
 
     async def delete(self, tenant: str, path: str) -> None:
         """Delete a stream.
@@ -154,10 +168,15 @@ class Streams:
         Raises:
             StreamNotFound, StreamGone: there is none, or none any more.
         """
-        await self._store.alter_stream(tenant, path, lambda facts: changes.delete(facts, path), now=self._clock.now())
-        self._counts.pop(tenant, None)
-        self._newest.pop((tenant, path), None)
-        self._wake(tenant, path)
+        now = self._clock.now()
+
+        async def write() -> None:
+            await self._store.alter_stream(tenant, path, lambda facts: changes.delete(facts, path), now=now)
+            self._counts.pop(tenant, None)
+            self._newest.pop((tenant, path), None)
+            self._wake(tenant, path)
+
+        await to_the_end(write())
 
     async def sweep(self) -> None:
         """Remove the streams whose time has come; those that nobody asks for would stay for ever."""
@@ -209,6 +228,17 @@ class Streams:
         """
         if position > stream.tail:
             raise BadStreamRequest(why=f"the offset is beyond {spelled(stream.tail)}, where the stream ends")
+        data = await self._following(stream, position)
+        if not media_type(stream.content_type).startswith("text/"):
+            return Piece(data, position, stream)
+        whole = _whole_characters(data)
+        while data and not whole and position + len(data) < stream.tail:  # the rest is in another append
+            data += await self._following(stream, position + len(data))
+            whole = _whole_characters(data)
+        piece = Piece(data, position, stream)
+        return piece if piece.last else Piece(whole, position, stream, held=len(data) - len(whole))
+
+    async def _following(self, stream: Stream, position: int) -> bytes:
         newest = self._newest.get((stream.tenant, stream.path))
         if newest is not None and newest.stream.id == stream.id and newest.entry.start == position:
             entries: Sequence[StreamEntry] = [newest.entry]
@@ -219,10 +249,7 @@ class Streams:
             if is_json(stream.content_type):
                 raise BadStreamRequest(why="the offset lies within what was appended at once")
             data = data[position - entries[0].start :]
-        piece = Piece(data, position, stream)
-        if media_type(stream.content_type).startswith("text/") and not piece.last:
-            piece = Piece(_whole_characters(data), position, stream)
-        return piece
+        return data
 
     async def wait(self, stream: Stream, position: int, seconds: float) -> Stream:
         """Return the stream once something follows *position*, or it is closed, or after *seconds*.

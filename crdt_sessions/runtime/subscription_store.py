@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Set
 from dataclasses import replace
 
 from crdt_sessions.clock import Clock
+from crdt_sessions.endings import to_the_end
 from crdt_sessions.errors import SubscriptionNotFound
 from crdt_sessions.runtime.subscription_news import Key, News
 from crdt_sessions.storage import Decide, Stream, StreamChange, StreamFacts, StreamStore
@@ -60,8 +61,12 @@ class SubscriptionStore:
         Raises:
             SubscriptionNotFound: there is none.
         """
+        return await to_the_end(self._alter(key, change, set(paths)))
+
+    async def _alter(
+        self, key: Key, change: Callable[[Subscription, Ends], Subscription], extra: Set[str]
+    ) -> Subscription:
         tenant, id = key
-        extra = set(paths)
         done: list[Subscription] = []
         while not done:
             found = await self.get(tenant, id)

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from crdt_sessions.clock import Clock
+from crdt_sessions.endings import to_the_end
 from crdt_sessions.errors import (
     CrdtSessionsError,
     SubscriptionExists,
@@ -119,14 +120,17 @@ class Subscriptions:
             made.append((found, False))
             return None
 
-        await self._store.alter_stream(tenant, PREFIX + id, decide, now=now)
-        found, is_new = made[-1]
-        self._news.remember((tenant, id), found)
-        if is_new:  # what was written meanwhile was not seen
-            self._news.note_of(
-                (tenant, id), await self._kept.meant(tenant, found) if wanted.pattern is not None else ()
-            )
-        return found, is_new
+        async def write() -> None:
+            await self._store.alter_stream(tenant, PREFIX + id, decide, now=now)
+            found, is_new = made[-1]
+            self._news.remember((tenant, id), found)
+            if is_new:  # what was written meanwhile was not seen
+                self._news.note_of(
+                    (tenant, id), await self._kept.meant(tenant, found) if wanted.pattern is not None else ()
+                )
+
+        await to_the_end(write())
+        return made[-1]
 
     async def get(self, tenant: str, id: str) -> Subscription:
         """Return a subscription.
@@ -144,8 +148,11 @@ class Subscriptions:
             there.append(facts.stream is not None)
             return StreamChange(None) if there[-1] else None
 
-        await self._store.alter_stream(tenant, PREFIX + id, decide, now=self._clock.now())
-        self._news.forget((tenant, id))
+        async def write() -> None:
+            await self._store.alter_stream(tenant, PREFIX + id, decide, now=self._clock.now())
+            self._news.forget((tenant, id))
+
+        await to_the_end(write())
         return there[-1]
 
     async def follow(self, tenant: str, id: str, paths: Sequence[str]) -> None:

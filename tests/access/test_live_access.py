@@ -5,7 +5,7 @@ import gc
 
 import pytest
 
-from crdt_sessions.errors import NotAuthenticated, TokenExpired
+from crdt_sessions.errors import NotAuthenticated, StorageError, TokenExpired
 from crdt_sessions.ids import Millis, session_id
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.testing import FakeClock, settle
@@ -217,3 +217,62 @@ async def test_an_import_takes_one_place_of_those_that_a_tenant_has():
         for name, status in (("a", 409), ("b", 201), ("c", 429)):
             answer = await client.post(f"/v1/sessions/{name}/import", headers=headers, data=exported)
             assert answer.status_code == status, name
+
+
+async def hung_up(work, begun):
+    """Have *work* begin, and then its caller gone, as a handler is whose client hangs up."""
+    asking = asyncio.create_task(work)
+    await begun.wait()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+
+
+def held(world, name):
+    """Have the store answer a write late; return what says that it is written, and what lets it answer."""
+    real, written, answers = getattr(world.store, name), asyncio.Event(), asyncio.Event()
+
+    async def write(*args):
+        await real(*args)
+        written.set()
+        await answers.wait()
+
+    setattr(world.store, name, write)
+    return written, answers
+
+
+async def test_a_member_is_removed_for_good_though_whoever_removes_it_hangs_up(world):
+    await world.grants.set_member(ROOM, "ann", Role.VIEWER)
+    assert await world.grants.members(ROOM) == {"ann": "viewer"}
+    written, answers = held(world, "set_member")
+    with world.live.watching(await world.admitted()) as access:
+        await hung_up(world.grants.set_member(ROOM, "ann", None), written)
+        answers.set()
+        await settle()
+        assert await world.grants.members(ROOM) == {}
+        await settle()
+        assert access.rights.write
+
+
+async def test_a_token_is_revoked_though_whoever_revokes_it_hangs_up(world):
+    written, answers = held(world, "revoke")
+    with world.live.watching(await world.admitted()) as access:
+        await hung_up(world.grants.revoke("", "principal", "ann"), written)
+        answers.set()
+        await settle()
+        with pytest.raises(NotAuthenticated):
+            await world.grants.authorize("t", "room")
+        assert isinstance(access.ended, NotAuthenticated)
+
+
+async def test_what_fails_when_nobody_waits_for_it_any_more_is_logged(world, caplog):
+    begun = asyncio.Event()
+
+    async def fail(_):
+        begun.set()
+        await settle()
+        raise StorageError("the disk is full")
+
+    world.store.revoke = fail
+    await hung_up(world.grants.revoke("", "principal", "ann"), begun)
+    await settle()
+    assert "the disk is full" in caplog.text

@@ -275,3 +275,13 @@ async def test_a_page_of_a_long_history_has_all_of_it_also_for_those_who_do_not_
         events = await page(session, wait_s=0)
         assert len([event for event in events if event.kind == "message"]) == 100
         assert await page(session, events[-1].cursor, kinds=["message"], wait_s=0) == []
+
+
+async def test_a_reader_who_comes_back_is_told_that_the_state_became_empty(registry):
+    async with registry.open(ROOM, create=True) as session:
+        await session.edit(lambda view: view.state.update({"a": 1}))
+        told = [event for events in [await anext(follow(session))] for event in events]
+        assert told[-1].data == {"a": 1}
+        await session.edit(lambda view: view.state.pop("a"))
+        again = await anext(follow(session, told[-1].cursor))
+        assert [(event.kind, event.data) for event in again if event.kind != "presence"] == [("state", {})]

@@ -9,9 +9,14 @@ from hypothesis import strategies as st
 from crdt_sessions.errors import StreamError
 from crdt_sessions.limits import Limits
 from crdt_sessions.runtime import Streams
+from crdt_sessions.runtime.streams import CHUNK_BYTES
+from crdt_sessions.runtime.subscriptions import Subscriptions
+from crdt_sessions.runtime.webhooks import Reply
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.streams import Append, Creation
+from crdt_sessions.streams.subscriptions import Wanted
 from crdt_sessions.testing import FakeClock, settle
+from tests.processes import PATIENCE
 
 TEXT = "text/plain"
 LARGE = b"x" * 20_000
@@ -109,5 +114,100 @@ def test_a_reader_is_told_what_the_store_says(steps):
                 known = await plain.find("t", "a")
             for place in {0, max(known.tail - 4, 0), max(known.tail - len(LARGE), 0), known.tail}:
                 assert await told(streams, place) == await told(plain, place)
+
+    asyncio.run(play())
+
+
+class LateStore(MemoryStore):
+    """Says late what it has written."""
+
+    def __init__(self):
+        super().__init__()
+        self.written, self.answers = asyncio.Event(), asyncio.Event()
+        self.answers.set()
+
+    async def alter_stream(self, *args, **more):
+        await super().alter_stream(*args, **more)
+        self.written.set()
+        await self.answers.wait()
+
+
+def test_readers_hear_of_what_a_writer_appends_that_hangs_up():
+    async def play():
+        store = LateStore()
+        streams = Streams(store, FakeClock(), Limits())
+        await streams.create(creation())
+        await streams.append("t", "a", Append(b"one", TEXT, False, None, None))
+        reading = asyncio.create_task(follow(streams, 2))
+        await settle()
+        store.written.clear()
+        store.answers.clear()
+        writing = asyncio.create_task(streams.append("t", "a", Append(b"two", TEXT, False, None, None)))
+        await store.written.wait()
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        store.answers.set()
+        assert await asyncio.wait_for(reading, PATIENCE) == [b"one", b"two"]
+
+    asyncio.run(play())
+
+
+def test_half_a_character_is_waited_for():
+    async def play():
+        streams = Streams(MemoryStore(), FakeClock(), Limits())
+        await streams.create(creation())
+        await streams.append("t", "a", Append(b"h\xe2", TEXT, False, None, None))
+        piece = await streams.read(await streams.find("t", "a"), 0)
+        assert (piece.data, piece.end, piece.up_to_date) == (b"h", 1, True)
+        piece = await streams.read(piece.stream, piece.end)
+        assert (piece.data, piece.end, piece.seen, piece.up_to_date) == (b"", 1, 2, True)
+        waiting = asyncio.create_task(streams.wait(piece.stream, piece.seen, 30))
+        await settle()
+        assert not waiting.done()
+        await streams.append("t", "a", Append(b"\x82\xac", TEXT, False, None, None))
+        piece = await streams.read(await waiting, piece.end)
+        assert (piece.data.decode(), piece.end, piece.up_to_date) == ("€", 4, True)
+
+    asyncio.run(play())
+
+
+def test_a_character_whose_other_half_begins_a_large_append_is_read():
+    async def play():
+        streams = Streams(MemoryStore(), FakeClock(), Limits())
+        await streams.create(creation())
+        rest = b"\x82\xac" + b"x" * CHUNK_BYTES
+        for data in (b"\xe2", rest):
+            await streams.append("t", "a", Append(data, TEXT, False, None, None))
+        assert (await streams.read(await streams.find("t", "a"), 0)).data == b"\xe2" + rest
+
+    asyncio.run(play())
+
+
+def test_a_subscription_works_though_whoever_makes_it_hangs_up():
+    async def play():
+        store, posted = LateStore(), asyncio.Event()
+        streams = Streams(store, FakeClock(), Limits())
+
+        async def deliver(url, body):
+            posted.set()
+            return Reply(200, b"")
+
+        subscriptions = Subscriptions(streams, store, FakeClock(), deliver)
+        running = asyncio.create_task(subscriptions.run())
+        await streams.create(creation())
+        await settle()
+        store.written.clear()
+        store.answers.clear()
+        wanted = Wanted("webhook", "a", webhook="https://hooks.example/", lease_ms=5000)
+        making = asyncio.create_task(subscriptions.put("t", "s", wanted, owner="o", url="http://x/s"))
+        await store.written.wait()
+        making.cancel()
+        await asyncio.gather(making, return_exceptions=True)
+        store.answers.set()
+        await settle()
+        await streams.append("t", "a", Append(b"one", TEXT, False, None, None))
+        await asyncio.wait_for(posted.wait(), PATIENCE)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(play())

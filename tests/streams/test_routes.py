@@ -175,6 +175,8 @@ def test_half_a_character_waits_for_its_other_half(http, path):
     http.post(path, headers=TEXT, content="é".encode()[:1])
     first = http.get(path)
     assert first.content == b""
-    assert "Stream-Up-To-Date" not in first.headers
+    assert first.headers["Stream-Up-To-Date"] == "true", "there is no more to be told for now"
+    waiting = http.get(path, params={"offset": first.headers["Stream-Next-Offset"], "live": "long-poll"})
+    assert (waiting.status_code, waiting.headers["Stream-Next-Offset"]) == (204, first.headers["Stream-Next-Offset"])
     http.post(path, headers=TEXT, content="é".encode()[1:])
     assert http.get(path, params={"offset": first.headers["Stream-Next-Offset"]}).text == "é"

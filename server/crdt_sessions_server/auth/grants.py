@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from crdt_sessions.clock import Clock
+from crdt_sessions.endings import to_the_end
 from crdt_sessions.errors import AccessDenied, NotAuthenticated, StorageError, TokenExpired
 from crdt_sessions.ids import SessionId, name_of, session_id, tenant_of
 from crdt_sessions.model.strings import NOT_AN_ID, is_id
@@ -169,8 +170,12 @@ class Grants:
         Raises:
             SessionNotFound: there is no such session.
         """
-        await self._store.set_member(session, principal, role)
-        self._member_changed(session, principal)
+
+        async def change() -> None:
+            await self._store.set_member(session, principal, role)
+            self._member_changed(session, principal)
+
+        await to_the_end(change())
 
     def _member_changed(self, session: SessionId, principal: str) -> None:
         self._version += 1
@@ -205,8 +210,12 @@ class Grants:
     async def revoke(self, tenant: str, kind: Literal["token", "principal"], value: str) -> None:
         """Take a token, or all tokens that a principal has so far, out of use; connections feel it at once."""
         revocation = Revocation(tenant, kind, value, self._clock.now())
-        await self._store.revoke(revocation)
-        self._revocation_made(revocation)
+
+        async def change() -> None:
+            await self._store.revoke(revocation)
+            self._revocation_made(revocation)
+
+        await to_the_end(change())
 
     def _revocation_made(self, each: Revocation) -> None:
         self._version += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quart import Blueprint
 
+from crdt_sessions.endings import to_the_end
 from crdt_sessions.errors import BadValue, SessionNotFound
 from crdt_sessions.ids import SessionId
 from crdt_sessions.model.strings import checked_id
@@ -42,8 +43,13 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         caller, wanted = current_principal(), await existing(name)
         if role is Role.SERVICE:
             raise BadValue(where="role", why="service is a role of a whole tenant, given by tokens")
-        await current_admission().grants.set_member(wanted, checked_id(principal, "principal"), role)
-        await registry.audit.record("member.change", caller.id, wanted, member=principal, role=role)
+        grants, member = current_admission().grants, checked_id(principal, "principal")
+
+        async def change_it() -> None:
+            await grants.set_member(wanted, member, role)
+            await registry.audit.record("member.change", caller.id, wanted, member=member, role=role)
+
+        await to_the_end(change_it())
 
     @members.get("/sessions/<name>/members")
     @tag(["access"])

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from pydantic import Field, JsonValue
 from quart import Blueprint
 
+from crdt_sessions.endings import to_the_end
 from crdt_sessions.errors import AccessDenied, BadSessionId, SessionExists
 from crdt_sessions.ids import Millis, SessionId, name_of
 from crdt_sessions.model import (
@@ -184,8 +185,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         async with registry.open(asked_session(name)) as session:
             await session.edit(lambda view: _change(view, data), administrative=True)
             if data.status is not None:
-                await session.set_status(data.status)
-                await registry.audit.record("session.status", current_principal().id, session.id, status=data.status)
+                await to_the_end(_set_status(registry, session.id, data.status, current_principal().id))
             return session_info(await registry.store.get(session.id) or session.record)
 
     @sessions.delete("/<name>")
@@ -274,9 +274,14 @@ async def delete_for_good(registry: SessionRegistry, wanted: SessionId) -> None:
     Raises:
         SessionNotFound: there is none.
     """
-    await registry.delete(wanted)
-    current_admission().grants.forget(wanted)
-    await registry.audit.record("session.delete", current_principal().id, wanted)
+    grants, caller = current_admission().grants, current_principal()
+
+    async def delete() -> None:
+        await registry.delete(wanted)
+        grants.forget(wanted)
+        await registry.audit.record("session.delete", caller.id, wanted)
+
+    await to_the_end(delete())
 
 
 def creates(registry: SessionRegistry, principal: Principal) -> bool:
@@ -288,6 +293,12 @@ def used(registry: SessionRegistry, name: str) -> AbstractAsyncContextManager[Se
     """Open the session that the current request names; it is made if it is not there, and its principal may."""
     principal = current_principal()
     return registry.open(asked_session(name), create=creates(registry, principal), by=principal.id)
+
+
+async def _set_status(registry: SessionRegistry, wanted: SessionId, status: str, by: str) -> None:
+    async with registry.open(wanted) as session:  # whoever asked may leave before it is done
+        await session.set_status(status)
+        await registry.audit.record("session.status", by, wanted, status=status)
 
 
 def _change(view: SessionView, data: SessionChange) -> None:

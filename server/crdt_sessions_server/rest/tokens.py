@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 from quart import Blueprint
 
+from crdt_sessions.endings import to_the_end
 from crdt_sessions.errors import NotFound
 from crdt_sessions.model.checks import MAX_INTEGER
 from crdt_sessions.model.strings import NAME_CHARACTERS, PrincipalId
@@ -146,13 +147,17 @@ def blueprint(
     async def revoke(data: NewRevocation) -> tuple[str, int]:
         """Take tokens out of use. What they opened is closed within a second."""
         caller, grants = current_principal(), current_admission().grants
-        if data.token_id is not None:
-            await grants.revoke(caller.tenant, "token", data.token_id)
-        elif data.principal is not None:
-            await grants.revoke(caller.tenant, "principal", data.principal)
-        await registry.audit.record(
-            "token.revoke", caller.id, tenant=caller.tenant, token=data.token_id, of=data.principal
-        )
+
+        async def revoke_it() -> None:
+            if data.token_id is not None:
+                await grants.revoke(caller.tenant, "token", data.token_id)
+            elif data.principal is not None:
+                await grants.revoke(caller.tenant, "principal", data.principal)
+            await registry.audit.record(
+                "token.revoke", caller.id, tenant=caller.tenant, token=data.token_id, of=data.principal
+            )
+
+        await to_the_end(revoke_it())
         return "", 204
 
     @tokens.get("/revocations")

@@ -179,16 +179,18 @@ class _Own:
         self._stream = stream
         self.content_type = stream.content_type
         self.name = str(stream.id)
+        self._seen = 0
 
     async def read(self, offset: str) -> Found:
         """Return what follows an offset."""
         await self._streams.used(self._stream)
         piece = await self._streams.read(self._stream, self._stream.tail if offset == NOW else place(offset))
+        self._seen = piece.seen
         return Found(piece.data, spelled(piece.start), spelled(piece.end), piece.up_to_date, piece.last)
 
     async def wait(self, offset: str, seconds: float) -> None:
         """Return once something follows *offset*."""
-        found = await self._streams.wait(self._stream, place(offset), seconds)
+        found = await self._streams.wait(self._stream, max(place(offset), self._seen), seconds)
         if found.id != self._stream.id:
             raise errors.StreamNotFound(path=found.path)  # this is another one, made after that one was deleted
         self._stream = found
