@@ -9,6 +9,7 @@ from crdt_sessions.runtime.dispatch import Dispatcher
 from crdt_sessions.runtime.feed import EVENT_KINDS, FeedEvent, follow, page, whole
 from crdt_sessions.runtime.leased_run import LeasedRun, leased
 from crdt_sessions.runtime.load import Load
+from crdt_sessions.runtime.loops import keep_going
 from crdt_sessions.runtime.presence import SessionPresence
 from crdt_sessions.runtime.projector import (
     MetaChanged,
@@ -28,7 +29,16 @@ from crdt_sessions.runtime.session import Session
 from crdt_sessions.runtime.streams import Streams
 from crdt_sessions.runtime.subscriptions import Subscriptions
 from crdt_sessions.runtime.versions import Versions
-from crdt_sessions.runtime.webhooks import Reply, Webhook, exchange, exchange_outside, is_public, post, post_outside
+from crdt_sessions.runtime.webhooks import (
+    Reply,
+    Webhook,
+    exchange,
+    exchange_outside,
+    has_host,
+    is_public,
+    post,
+    post_outside,
+)
 
 __all__ = [
     "ANONYMOUS",
@@ -66,8 +76,10 @@ __all__ = [
     "exchange",
     "exchange_outside",
     "follow",
+    "has_host",
     "is_public",
     "is_there",
+    "keep_going",
     "known_agents",
     "leased",
     "page",

@@ -121,7 +121,7 @@ class AuditLog:
                 return
             try:
                 await self._store.record(entries)
-            except StorageError:
+            except Exception:  # a defect, too, costs no entry
                 self._waiting = [*entries, *self._waiting]
                 self._bound()
                 raise

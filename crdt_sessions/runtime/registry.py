@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from types import TracebackType
@@ -45,6 +45,7 @@ from crdt_sessions.runtime.identifiers import Identifiers
 from crdt_sessions.runtime.load import Load
 from crdt_sessions.runtime.loading import Loading
 from crdt_sessions.runtime.lookout import Lookout
+from crdt_sessions.runtime.loops import keep_going, outlived
 from crdt_sessions.runtime.pushes import Pushes
 from crdt_sessions.runtime.quarantine import Quarantine
 from crdt_sessions.runtime.sandbox import Sandbox
@@ -190,17 +191,19 @@ class SessionRegistry:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> SessionRegistry:
-        self._tasks = [
-            asyncio.create_task(self._tick(), name="session ticker"),
-            asyncio.create_task(self.health.watch(self._slots.look_after_all), name="store health"),
-            asyncio.create_task(self._outbox_while_there_are_webhooks(), name="outbox"),
-            asyncio.create_task(self.audit.run(), name="audit log"),
-        ]
+        loops: dict[str, Callable[[], Awaitable[None]]] = {
+            "session ticker": self._tick,
+            "store health": partial(self.health.watch, self._slots.look_after_all),
+            "outbox": self._outbox_while_there_are_webhooks,
+            "audit log": self.audit.run,
+        }
         if self.store.shared:
-            self._tasks.append(asyncio.create_task(self.lookout.run(), name="lookout"))
-            self._tasks.append(asyncio.create_task(self.streams.follow(), name="streams of others"))
+            loops |= {"lookout": self.lookout.run, "streams of others": self.streams.follow}
         if self.capacity.load is not None:
-            self._tasks.append(asyncio.create_task(self.capacity.load.run(), name="load meter"))
+            loops["load meter"] = self.capacity.load.run
+        self._tasks = [
+            asyncio.create_task(keep_going(name, run, self.clock), name=name) for name, run in loops.items()
+        ]
         return self
 
     async def __aexit__(
@@ -485,7 +488,8 @@ class SessionRegistry:
 
     async def _tick(self) -> None:
         while True:
-            await self._wakeups.look()
+            with outlived("the look for runs that are due"):  # leases and deadlines in memory do not depend on it
+                await self._wakeups.look()
             await self.clock.sleep(self._timing.tick_s)
             self._slots.look_after_all()  # a call, so that the sleeping loop keeps no session alive in a local
             await self._slots.relieve()

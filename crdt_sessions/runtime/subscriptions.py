@@ -24,10 +24,11 @@ from crdt_sessions.errors import (
     SubscriptionNotFound,
     TooMany,
 )
+from crdt_sessions.runtime.loops import logged
 from crdt_sessions.runtime.streams import Streams
 from crdt_sessions.runtime.subscription_news import Key, News
 from crdt_sessions.runtime.subscription_store import PREFIX, TYPE, SubscriptionStore, read_back
-from crdt_sessions.runtime.webhooks import Reply
+from crdt_sessions.runtime.webhooks import ATTEMPT_S, Reply
 from crdt_sessions.storage import Batch, Stream, StreamChange, StreamFacts, StreamStore
 from crdt_sessions.streams import subscriptions as rules
 from crdt_sessions.streams.changes import Append
@@ -313,13 +314,19 @@ class Subscriptions:
         except SubscriptionNotFound:
             return  # it was deleted meanwhile
         except (OSError, httpx.HTTPError, httpx.InvalidURL, CrdtSessionsError) as error:
-            _log.warning("a worker of the subscription %s cannot be woken: %s", key[1], error)
-            jitter = self._rng.uniform(0.8, 1.2)
-            now = self._clock.now()
-            try:
-                await self._kept.alter(key, lambda found, ends: rules.failed(found, wake, now, jitter))
-            except CrdtSessionsError as again:
-                _log.error("that cannot be noted: %s", again)  # its turn will be over, and then it is tried again
+            _log.warning("a worker of the subscription %s cannot be woken: %s", key[1], error or "no answer in time")
+            await self._note_failure(key, wake)
+        except Exception as error:  # noqa: BLE001 - else it would be tried again at once, and for ever
+            logged(error, f"waking a worker of the subscription {key[1]}")
+            await self._note_failure(key, wake)
+
+    async def _note_failure(self, key: Key, wake: str) -> None:
+        jitter = self._rng.uniform(0.8, 1.2)
+        now = self._clock.now()
+        try:
+            await self._kept.alter(key, lambda found, ends: rules.failed(found, wake, now, jitter))
+        except CrdtSessionsError as error:
+            _log.error("that cannot be noted: %s", error)  # its turn will be over, and then it is tried again
 
     async def _announce(self, key: Key, subscription: Subscription) -> None:
         """Tell those who read the wake stream; what is told twice is appended once."""
@@ -347,7 +354,8 @@ class Subscriptions:
         found = await self._kept.alter(key, change)
         if not ours[-1]:
             return  # another process tells of it, or it is over
-        reply = await self._deliver(url, json.dumps(_body(found, key[0], told)).encode())
+        async with asyncio.timeout(ATTEMPT_S):
+            reply = await self._deliver(url, json.dumps(_body(found, key[0], told)).encode())
         if not 200 <= reply.status < 300:
             raise OSError(f"HTTP {reply.status}")
         again = self._name("w")

@@ -18,17 +18,23 @@ import logging
 import random
 import socket
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import NotFound, StorageError
 from crdt_sessions.ids import Millis, SessionId, name_of, tenant_of
+from crdt_sessions.runtime.loops import logged
 from crdt_sessions.runtime.pushes import PUSH, Pushes, timestamp
 from crdt_sessions.signals import Signal
 from crdt_sessions.storage import Deliveries, Delivery
 from crdt_sessions.sync import Notice, Records, SessionEngine
+
+if TYPE_CHECKING:
+    import httpx
 
 _log = logging.getLogger("crdt_sessions.webhooks")
 
@@ -56,7 +62,8 @@ EVENTS = (
 MAX_ATTEMPTS = 12
 _FIRST_RETRY_S = 5.0
 _LONGEST_RETRY_S = 6 * 3600.0
-_TIMEOUT_S = 15.0
+ATTEMPT_S = 15.0
+"""A receiver must have answered within it, however busily it is at it."""
 _MOST_ANSWERED = 64 * 1024
 _BATCH = 20
 _LEASE_MS = 60_000
@@ -78,7 +85,7 @@ class Webhook:
         content: whether pushes have words of what happened.
 
     Raises:
-        ValueError: the secret is not of that form, or an event is unknown.
+        ValueError: the secret is not of that form, the URL has no host that can be looked up, or an event is unknown.
     """
 
     name: str
@@ -91,6 +98,8 @@ class Webhook:
     def __post_init__(self) -> None:
         if not self.key:
             raise ValueError(f"webhook {self.name!r}: the secret is {_SECRET_PREFIX!r} and 24 to 64 bytes in base64")
+        if not has_host(self.url):
+            raise ValueError(f"webhook {self.name!r}: no host can be looked up that is called as in its URL")
         if unknown := set(self.events) - {*EVENTS, PUSH}:
             known = ", ".join((*EVENTS, PUSH))
             raise ValueError(f"webhook {self.name!r}: there are no events {', '.join(sorted(unknown))}, only {known}")
@@ -228,7 +237,7 @@ class Outbox:
         await self._filled.wait_within(lambda: self._filled.count > count, self._clock.sleep(_LOOK_EVERY_S))
 
     async def _deliver(self, delivery: Delivery) -> None:
-        error = None if await self._pushes.needless(delivery) else await self._attempt(delivery)
+        error = await self._attempt(delivery)
         if error is None:
             await self._store.delivered(delivery.id)
             return
@@ -247,7 +256,11 @@ class Outbox:
         )
 
     async def _attempt(self, delivery: Delivery) -> str | None:
-        """Post once; return why it failed, or None."""
+        """Post once, unless that is needless; return why it failed, or None.
+
+        Raises:
+            StorageError: the store cannot be asked: nothing is known of the receiver.
+        """
         webhook = self._webhooks.get(delivery.endpoint)
         if webhook is None:
             return "there is no webhook of that name any more"
@@ -255,36 +268,35 @@ class Outbox:
 
         body = delivery.body.encode()
         try:
-            status = await self._send(webhook.url, webhook.signed(delivery.id, self._clock.now(), body), body)
+            async with asyncio.timeout(ATTEMPT_S):
+                if await self._pushes.needless(delivery):
+                    return None
+                status = await self._send(webhook.url, webhook.signed(delivery.id, self._clock.now(), body), body)
         except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:
-            return f"{type(error).__name__}: {error}"
+            return f"{type(error).__name__}: {str(error) or 'no answer in time'}"
+        except StorageError:
+            raise
+        except Exception as error:  # noqa: BLE001 - it is this delivery's: those of others go on
+            return logged(error, "an attempt to deliver")
         return None if 200 <= status < 300 else f"HTTP {status}"
 
 
 async def post(url: str, headers: dict[str, str], body: bytes) -> int:
-    """Post over HTTP, to wherever the URL leads; redirects count as failures."""
-    return (await exchange(url, headers, body)).status
+    """Post over HTTP, to wherever the URL leads; redirects count as failures. What is answered is not read."""
+    async with _answered(url, headers, body) as response:
+        return response.status_code
 
 
 async def post_outside(url: str, headers: dict[str, str], body: bytes) -> int:
     """Post as :func:`post`, but never to this machine or a private network; see :func:`exchange_outside`."""
-    return (await exchange_outside(url, headers, body)).status
+    async with _answered_outside(url, headers, body) as response:
+        return response.status_code
 
 
-async def exchange(url: str, headers: dict[str, str], body: bytes, **how: Any) -> Reply:
+async def exchange(url: str, headers: dict[str, str], body: bytes) -> Reply:
     """Post over HTTP as :func:`post` does, and return what was answered."""
-    import httpx
-
-    async with (
-        httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client,
-        client.stream("POST", url, headers=headers, content=body, **how) as response,
-    ):
-        answered = b""
-        async for piece in response.aiter_raw(_MOST_ANSWERED):
-            answered += piece
-            if len(answered) >= _MOST_ANSWERED:
-                break
-    return Reply(response.status_code, answered[:_MOST_ANSWERED])
+    async with _answered(url, headers, body) as response:
+        return await _read(response)
 
 
 async def exchange_outside(url: str, headers: dict[str, str], body: bytes) -> Reply:
@@ -296,26 +308,64 @@ async def exchange_outside(url: str, headers: dict[str, str], body: bytes) -> Re
     Raises:
         OSError: the name cannot be resolved, or stands for an address that is not public.
     """
+    async with _answered_outside(url, headers, body) as response:
+        return await _read(response)
+
+
+async def _read(response: httpx.Response) -> Reply:
+    answered = b""
+    async for piece in response.aiter_raw(_MOST_ANSWERED):
+        answered += piece
+        if len(answered) >= _MOST_ANSWERED:
+            break
+    return Reply(response.status_code, answered[:_MOST_ANSWERED])
+
+
+@asynccontextmanager
+async def _answered(url: str, headers: dict[str, str], body: bytes, **how: Any) -> AsyncIterator[httpx.Response]:
+    import httpx
+
+    async with (
+        httpx.AsyncClient(timeout=ATTEMPT_S, trust_env=False) as client,
+        client.stream("POST", url, headers=headers, content=body, **how) as response,
+    ):
+        yield response
+
+
+@asynccontextmanager
+async def _answered_outside(url: str, headers: dict[str, str], body: bytes) -> AsyncIterator[httpx.Response]:
     import httpx
 
     target = httpx.URL(url)
     port = target.port or (443 if target.scheme == "https" else 80)
-    found = await asyncio.get_running_loop().getaddrinfo(target.host, port, type=socket.SOCK_STREAM)
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(target.host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise OSError(f"{target.host} is no name of a host: {error}") from error
     addresses = [ipaddress.ip_address(str(each[4][0]).split("%")[0]) for each in found]
     if private := [address for address in addresses if not is_public(address)]:
         raise OSError(f"{target.host} stands for {private[0]}, which is not public; see webhooks_to_private")
-    return await exchange(
+    async with _answered(
         str(target.copy_with(host=str(addresses[0]))),
         {**headers, "host": target.netloc.decode("ascii")},
         body,
         extensions={"sni_hostname": target.host},
-    )
+    ) as response:
+        yield response
 
 
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     """Whether an address is one that anybody in the world can reach."""
     inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None) or address
     return bool(inner.is_global) and bool(address.is_global or inner is not address) and not inner.is_multicast
+
+
+def has_host(url: str) -> bool:
+    """Whether a URL names a host that could be looked up: a name with an empty or too long label could not."""
+    try:
+        return bool((urlsplit(url).hostname or "").encode("idna"))
+    except ValueError:
+        return False
 
 
 def _present(data: dict[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -21,6 +22,7 @@ from crdt_sessions.runtime import (
     Subscriptions,
     exchange,
     exchange_outside,
+    keep_going,
     post,
     post_outside,
 )
@@ -188,16 +190,16 @@ class Service:
                 await stack.enter_async_context(self._sandbox)
             await stack.enter_async_context(self.registry)
             await self.admission.grants.start()
-            watching = [
-                self.admission.live.run(),
-                expire(self.registry, self._expire_days),
-                sweep(self.registry),
-                self.subscriptions.run(),
-            ]
+            loops: dict[str, Callable[[], Awaitable[None]]] = {
+                "accesses": self.admission.live.run,
+                "the end of old sessions": partial(expire, self.registry, self._expire_days),
+                "the end of streams": partial(sweep, self.registry),
+                "subscriptions": self.subscriptions.run,
+            }
             if self.registry.store.shared:
-                watching.append(self.admission.grants.follow())
-            for each in watching:
-                task = asyncio.create_task(each)
+                loops["changes of rights by others"] = self.admission.grants.follow
+            for name, run in loops.items():
+                task = asyncio.create_task(keep_going(name, run, self.registry.clock), name=name)
                 stack.push_async_callback(_ended, task)
             stack.push_async_callback(self._mcp.close)
             if self.cluster is not None:

@@ -7,6 +7,7 @@ import pytest
 
 from crdt_sessions.errors import NotAuthenticated, StorageError, TokenExpired
 from crdt_sessions.ids import Millis, session_id
+from crdt_sessions.runtime import keep_going
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.testing import FakeClock, settle
 from crdt_sessions_server.auth import Admitted, Grants, LiveAccess, Principal, Role, StaticTokens
@@ -34,7 +35,7 @@ class World:
 async def world():
     world = World()
     await world.store.create(ROOM, b"", generation=1, title=None, now=world.clock.now())
-    running = asyncio.create_task(world.live.run())
+    running = asyncio.create_task(keep_going("accesses", world.live.run, world.clock))
     yield world
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -149,6 +150,31 @@ async def test_a_token_that_stands_for_somebody_else_now_is_none(world):
             while access.ended is None:
                 await asyncio.sleep(0.05)
         assert "somebody else" in str(access.ended)
+
+
+async def test_a_defect_of_an_authorizer_delays_the_end_of_no_other_access(world):
+    """And whom it concerned is looked at again: a change is not forgotten."""
+    real, broken = world.tokens.authorize, [True]
+
+    async def authorize(token, session):
+        if broken and session == "room":
+            raise UnicodeError("a defect")
+        return await real(token, session)
+
+    first = await world.admitted()
+    other = Admitted("t", None, await world.grants.authorize("t", None), world.grants.state)
+    world.tokens.authorize = authorize
+    with world.live.watching(first) as one, world.live.watching(other) as another:
+        await world.grants.revoke("", "principal", "ann")
+        async with asyncio.timeout(PATIENCE):
+            while another.ended is None:
+                await asyncio.sleep(0)
+        assert one.ended is None
+        broken.clear()
+        await world.clock.advance(1)
+        async with asyncio.timeout(PATIENCE):
+            while one.ended is None:
+                await asyncio.sleep(0.01)
 
 
 async def test_an_authorizer_of_ones_own_is_two_methods():

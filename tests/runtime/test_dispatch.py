@@ -10,7 +10,7 @@ from crdt_sessions.errors import LeaseLost, NotFound, ShuttingDown, StorageError
 from crdt_sessions.ids import session_id
 from crdt_sessions.limits import RunRules, Timing
 from crdt_sessions.model import ApprovalRequest, Decision, RunCancel, RunRequest, RunResult
-from crdt_sessions.runtime import Access, Dispatcher, SessionRegistry, Webhook, leased
+from crdt_sessions.runtime import Access, Dispatcher, SessionRegistry, Webhook, leased, post
 from crdt_sessions.sync import SessionEngine
 from crdt_sessions.testing import settle
 from tests.processes import PATIENCE
@@ -502,6 +502,79 @@ async def test_a_webhook_that_was_stored_is_sent_after_a_restart(store, clock):
     async with SessionRegistry(store, clock=clock, rules=RULES, webhooks=hooks, send=endpoint):
         await clock.advance(10)
         assert [json.loads(body)["type"] for _, body in endpoint.received] == ["run.cancelled"]
+
+
+async def test_a_defect_in_one_delivery_fails_that_one_alone(store, clock, caplog):
+    bad, good = Endpoint(UnicodeError("label empty or too long")), Endpoint()
+    hooks = [Webhook(name, f"http://{name}.example", SECRET, ("run.queued",)) for name in ("bad", "good")]
+
+    async def send(url, headers, body):
+        return await (bad if "bad" in url else good)(url, headers, body)
+
+    async with SessionRegistry(store, clock=clock, rules=RULES, webhooks=hooks, send=send) as registry:
+        await ask(registry)
+        await settle(50)
+        (waiting,) = await registry.outbox.waiting(9)
+        assert (waiting.endpoint, waiting.attempts, len(good.received)) == ("bad", 1, 1)
+        (line,) = [line for line in caplog.records if line.name == "crdt_sessions.defects"]
+        assert line.reference in waiting.error
+        assert "label" not in waiting.error, "the log has it"
+        await ask(registry, "another", session_id("other"))
+        await clock.advance(8)
+    assert (len(bad.received), len(good.received)) == (3, 2)
+    assert await store.deliveries(limit=9) == []
+
+
+async def test_a_receiver_that_never_ends_its_answer_holds_nobody_up_for_long(store, clock, monkeypatch):
+    monkeypatch.setattr("crdt_sessions.runtime.webhooks.ATTEMPT_S", 0.01)
+    hooks = [Webhook(name, f"http://{name}.example", SECRET, ("run.queued",)) for name in ("slow", "good")]
+    good = Endpoint()
+
+    async def send(url, headers, body):
+        if "slow" in url:
+            await asyncio.Event().wait()
+        return await good(url, headers, body)
+
+    async with SessionRegistry(store, clock=clock, rules=RULES, webhooks=hooks, send=send) as registry:
+        await ask(registry)
+        async with asyncio.timeout(PATIENCE):
+            while not ((waiting := await registry.outbox.waiting(9)) and waiting[0].error):
+                await asyncio.sleep(0)
+        assert [(each.endpoint, each.error) for each in waiting] == [("slow", "TimeoutError: no answer in time")]
+        await ask(registry, "another", session_id("other"))
+        async with asyncio.timeout(PATIENCE):
+            while len(good.received) < 2:
+                await asyncio.sleep(0)
+
+
+async def test_what_a_receiver_says_beside_its_status_is_not_waited_for():
+    """Such as a stream of events that never ends."""
+    gone = asyncio.Event()
+
+    async def drip(reader, writer):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n:")
+        await writer.drain()
+        while await reader.read(1000):
+            pass
+        writer.close()
+        gone.set()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    async with server, asyncio.timeout(PATIENCE):
+        port = server.sockets[0].getsockname()[1]
+        assert await post(f"http://127.0.0.1:{port}/", {}, b"{}") == 200
+        await gone.wait()
+
+
+@pytest.mark.parametrize("host", ["", "hooks..example.com", f"{'a' * 64}.example.com", ".example.com", "[::1"])
+def test_a_host_that_nobody_can_look_up_is_refused(host):
+    with pytest.raises(ValueError, match="no host can be looked up"):
+        Webhook("w", f"https://{host}/x", SECRET)
+
+
+@pytest.mark.parametrize("host", ["hook.example.", "bücher.example", "[::1]:80", "127.0.0.1", f"{'a' * 63}.example"])
+def test_a_host_that_can_be_looked_up_will_do(host):
+    assert Webhook("w", f"https://{host}/x", SECRET)
 
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_short", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_%%%"])

@@ -222,6 +222,10 @@ def test_errors_in_a_tokens_file_name_the_entry_and_the_key_and_no_token(said, t
     [
         ([{"name": "a", "url": "x"}], "w.json: entry 1: url must begin with http:// or https://"),
         ([{"name": "a", "url": "http://x", "secrt": "y"}], "entry 1: there is no secrt; did you mean secret?"),
+        (
+            [{"name": "a", "url": "http://x..y", "secret": "whsec_" + "a" * 32}],
+            "w.json: webhook 'a': no host can be looked up that is called as in its URL",
+        ),
         ([{"name": "a", "url": "http://x", "secret": "y"}], "w.json: webhook 'a': the secret is 'whsec_' and"),
         ({}, "w.json must be a list"),
         ("[", "w.json is not JSON"),

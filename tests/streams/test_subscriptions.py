@@ -170,7 +170,10 @@ class Place:
 
     async def deliver(self, url, body):
         self.received.append(json.loads(body))
-        return self.answers.pop(0) if self.answers else Reply(200, b"")
+        answer = self.answers.pop(0) if self.answers else Reply(200, b"")
+        if isinstance(answer, Exception):
+            raise answer
+        return await answer if asyncio.iscoroutine(answer) else answer
 
     async def append(self, path, body=b"1"):
         await self.streams.create(Creation("", path, content_type=JSON))
@@ -236,6 +239,20 @@ async def test_a_webhook_tells_of_what_is_new_and_a_callback_ends_the_turn(folde
         assert await place.subscriptions.delete("", "s")
         with pytest.raises(errors.SubscriptionNotFound):
             await place.subscriptions.ack("", "s", again, [], done=True)
+
+
+async def test_a_defect_and_an_answer_that_never_ends_are_failures_too(folder, monkeypatch):
+    monkeypatch.setattr("crdt_sessions.runtime.subscriptions.ATTEMPT_S", 0.05)
+    async with placed(folder) as place, place.process():
+        place.answers = [UnicodeError("label too long"), asyncio.Event().wait()]
+        await place.subscriptions.put("", "s", HOOK, owner="ann", url="u")
+        await place.append("a/1")
+        for attempt, seconds in ((1, 1.3), (2, 2.5)):
+            while (await place.subscriptions.get("", "s")).attempts != attempt:
+                await asyncio.sleep(0.001)
+            assert len(place.received) == attempt
+            await place.clock.advance(seconds)
+        await place.until(lambda: len(place.received) == 3)
 
 
 async def test_what_a_webhook_answers_counts_and_what_it_refuses_is_sent_again(folder):

@@ -138,8 +138,9 @@ class LiveAccess:
         self._changed.set()
 
     async def _look(self) -> None:
-        changes, self._changes = self._changes, []
         everybody = self._grants.refresh()
+        changes, self._changes = self._changes, []
+        defects: list[Exception] = []
         for change in [Change("")] if everybody else changes:
             self._doubt(None if everybody else change.tenant, change.principal)
         now = self._clock.now()
@@ -149,10 +150,16 @@ class LiveAccess:
             if principal.expires_at is not None and now >= principal.expires_at:
                 watched.access.end(TokenExpired())
             elif everybody or any(change.concerns(principal, session) for change in changes):
-                await self._authorize_anew(watched)
+                try:
+                    await self._authorize_anew(watched)
+                except Exception as error:  # noqa: BLE001 - also an application's authorizer's; others come first
+                    defects.append(error)
+                    self._changes.append(Change(principal.tenant, principal.id))
                 looked += 1
                 if looked % _AT_ONCE == 0:
                     await asyncio.sleep(0)
+        if defects:
+            raise defects[0]  # once for all: the loop is run anew, and looks at those again
 
     async def _authorize_anew(self, watched: _Watched) -> None:
         admitted = watched.admitted

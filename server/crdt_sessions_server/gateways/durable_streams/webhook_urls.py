@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 from crdt_sessions.errors import WebhookRefused
-from crdt_sessions.runtime import is_public
+from crdt_sessions.runtime import has_host, is_public
 
 
 def check_webhook(url: str, *, private: bool) -> None:
@@ -27,6 +27,8 @@ def check_webhook(url: str, *, private: bool) -> None:
     local = target.host == "localhost" or target.host.startswith("127.")
     if not target.host or target.scheme not in ("http", "https"):
         raise WebhookRefused(url=url[:200], why="it should begin with https:// and a host")
+    if not has_host(url):
+        raise WebhookRefused(url=url[:200], why="no host can be looked up that is called so")
     if target.scheme == "http" and not (private and local):
         raise WebhookRefused(url=url[:200], why="it should be https; http is for this machine, where that is allowed")
     if not private and (target.host == "localhost" or not _may_be_public(target.host)):
