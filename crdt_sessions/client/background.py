@@ -171,19 +171,31 @@ class BackgroundSync:
         requests = [copy.request() for copy in copies]
         said = {"sessions": [said for said, _ in requests], "maxBytes": max_bytes, "device": self._device}
         body = json.dumps(said | ({"cursor": self.cursor} if self.cursor is not None else {})).encode()
-        answer = await self._service.request(
+        found = await self._service.ask(
             "POST",
             "/v1/sync",
+            _answer_to(copies),
             content=gzip.compress(body),
             headers={"Content-Type": "application/json", "Content-Encoding": "gzip"},
         )
-        found = answer.json()
         for copy, (_, edits), outcome in zip(copies, requests, found["sessions"], strict=True):
             copy.take(outcome, edits)
         self.cursor = found["cursor"]
         synced.changed += found["changed"]
         again = [copy for copy in copies if copy.left_out is not None and copy.left_out <= max_bytes]
         return found["more"], again
+
+
+def _answer_to(copies: Sequence[LocalCopy]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return what reads the service's answer about *copies*; nothing is taken of one that is not the service's."""
+
+    def read(answer: dict[str, Any]) -> dict[str, Any]:
+        said = {key: answer[key] for key in ("sessions", "cursor", "changed", "more")}
+        if len(said["sessions"]) != len(copies):
+            raise ValueError("it is about other sessions")
+        return said
+
+    return read
 
 
 def _spelled(value: bytes) -> str:

@@ -119,6 +119,8 @@ def _phrase(status: int) -> str:
 def _speaks_no_http(error: BaseException) -> bool:
     if isinstance(error, websockets.InvalidMessage):
         return not isinstance(error.__cause__, EOFError)
+    if isinstance(error, httpx.DecodingError):  # its body is not in the encoding that it names
+        return True
     return isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error)
 
 

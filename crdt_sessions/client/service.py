@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -17,6 +17,8 @@ from crdt_sessions.client.token import Bearer, Token
 from crdt_sessions.errors import LeaseLost, RequestRefused, RunNotClaimable
 from crdt_sessions.ids import lineage_of
 from crdt_sessions.model import Run
+
+Found = TypeVar("Found")
 
 _TIMEOUT_S = 30.0
 
@@ -88,11 +90,7 @@ class ServiceClient:
             RequestRefused: the token is not good.
         """
         answer = await self.request("GET", "/v1/me", also={404})
-        try:
-            me: dict[str, Any] = answer.json()
-            return Me(None if me["anonymous"] else str(me["principal"]), str(me["tenant"]))
-        except (ValueError, KeyError, TypeError):
-            raise of_answer(answer.status_code, answer.headers, answer.content, self._url, everywhere=True) from None
+        return self._read(answer, _me, everywhere=True)
 
     async def claim(self, agents: Sequence[str], *, wait_s: float) -> Assignment | None:
         """Take a run that waits for one of *agents*; None if there was none in time.
@@ -106,7 +104,7 @@ class ServiceClient:
             json={"agents": list(agents), "waitS": wait_s, "worker": self._worker, "children": True},
             timeout=wait_s + _TIMEOUT_S,
         )
-        return _assignment(answer.json()) if answer.status_code == 200 else None
+        return None if answer.status_code == 204 else self._read(answer, _assignment)
 
     async def claim_one(self, session: str, run: str, agent: str) -> Assignment:
         """Take a run that is known by name.
@@ -114,10 +112,8 @@ class ServiceClient:
         Raises:
             RunNotClaimable: it is not queued, not its turn yet, or for another agent.
         """
-        answer = await self.request(
-            "POST", f"{_path(session, run)}/claim", json={"agents": [agent], "children": True}
-        )
-        return _assignment(answer.json())
+        asked = {"agents": [agent], "children": True}
+        return await self.ask("POST", f"{_path(session, run)}/claim", _assignment, json=asked)
 
     async def release(self, assignment: Assignment) -> None:
         """Give a run back that nobody has begun to work on.
@@ -126,7 +122,7 @@ class ServiceClient:
             LeaseLost: the lease has ended.
         """
         path = f"{_path(assignment.session, assignment.run.id)}/result"
-        await self.request("POST", path, headers=_lease(assignment), json={"status": "released"})
+        await self.ask("POST", path, _status, headers=_lease(assignment), json={"status": "released"})
 
     async def undo(self, session: str, run: str, artifact: str | None) -> list[str]:
         """Undo what a run did to artifacts, or to one of them; return the ids of the steps.
@@ -134,8 +130,7 @@ class ServiceClient:
         Raises:
             RequestRefused: nobody may write here.
         """
-        answer = await self.request("POST", f"{_path(session, run)}/undo", json={"artifact": artifact})
-        return [str(step) for step in answer.json()["steps"]]
+        return await self.ask("POST", f"{_path(session, run)}/undo", _steps, json={"artifact": artifact})
 
     async def step(self, assignment: Assignment, key: str) -> tuple[bool, Any]:
         """Return whether something was recorded for the step *key*, and what.
@@ -143,8 +138,12 @@ class ServiceClient:
         Raises:
             LeaseLost: the lease has ended.
         """
-        answer = await self.request("GET", _step(assignment, key), headers=_lease(assignment), also={404})
-        return (False, None) if answer.status_code == 404 else (True, answer.json()["value"])
+        try:
+            return True, await self.ask("GET", _step(assignment, key), _value, headers=_lease(assignment))
+        except RequestRefused as error:
+            if error.status != 404:
+                raise
+            return False, None
 
     async def record_step(self, assignment: Assignment, key: str, value: Any) -> Any:
         """Record what the step *key* returned, unless something was recorded before; return what is recorded.
@@ -152,13 +151,43 @@ class ServiceClient:
         Raises:
             LeaseLost: the lease has ended.
         """
-        answer = await self.request("PUT", _step(assignment, key), headers=_lease(assignment), json={"value": value})
-        return answer.json()["value"]
+        asked = {"value": value}
+        return await self.ask("PUT", _step(assignment, key), _value, headers=_lease(assignment), json=asked)
+
+    async def ask(self, method: str, path: str, read: Callable[[Any], Found], **options: Any) -> Found:
+        """Send a request to the service; return what *read* makes of the JSON that it answers.
+
+        Args:
+            method: of HTTP.
+            path: of the service.
+            read: raises a ValueError, KeyError or TypeError for what the service cannot have said.
+            options: as of :meth:`httpx.AsyncClient.request`.
+
+        Raises:
+            RequestRefused, LeaseLost, RunNotClaimable: the service refused it.
+            ServiceUnreachable, NoService: it was not the service that answered, if anybody did.
+        """
+        return self._read(await self.request(method, path, **options), read)
+
+    def _read(self, answer: httpx.Response, read: Callable[[Any], Found], *, everywhere: bool = False) -> Found:
+        try:
+            return read(answer.json())
+        except (ValueError, KeyError, TypeError):
+            raise of_answer(
+                answer.status_code, answer.headers, answer.content, self._url, everywhere=everywhere
+            ) from None
 
     async def request(
-        self, method: str, path: str, *, also: frozenset[int] | set[int] = frozenset(), **options: Any
+        self, method: str, path: str, *, also: frozenset[int] | set[int] = frozenset(), kind: str = "", **options: Any
     ) -> httpx.Response:
-        """Send a request to the service; a status in *also* is an answer, not an error.
+        """Send a request to the service.
+
+        Args:
+            method: of HTTP.
+            path: of the service.
+            also: statuses that are an answer, not an error.
+            kind: media type of the answer, if only one will do.
+            options: as of :meth:`httpx.AsyncClient.request`.
 
         Raises:
             RequestRefused, LeaseLost, RunNotClaimable: the service refused it.
@@ -166,10 +195,11 @@ class ServiceClient:
         """
         try:
             answer = await self._http.request(method, path, **options)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise of_failure(error, self._url) from error
-        is_page = answer.headers.get("Content-Type", "").startswith("text/html") and answer.content
-        if (answer.is_success and not is_page) or answer.status_code in also:
+        found = answer.headers.get("Content-Type", "")
+        is_page = found.startswith("text/html") and answer.content
+        if (answer.is_success and not is_page and found.startswith(kind)) or answer.status_code in also:
             return answer
         raise _error(answer, self._url)
 
@@ -185,6 +215,22 @@ def _error(answer: httpx.Response, url: str) -> Exception:
     if kind == "run-not-claimable":
         return RunNotClaimable(run=problem["run"], status=problem.get("state", ""))
     return obstacle
+
+
+def _me(answer: dict[str, Any]) -> Me:
+    return Me(None if answer["anonymous"] else str(answer["principal"]), str(answer["tenant"]))
+
+
+def _status(answer: dict[str, Any]) -> Any:
+    return answer["status"]
+
+
+def _steps(answer: dict[str, Any]) -> list[str]:
+    return [str(step) for step in answer["steps"]]
+
+
+def _value(answer: dict[str, Any]) -> Any:
+    return answer["value"]
 
 
 def _assignment(answer: dict[str, Any]) -> Assignment:

@@ -11,9 +11,12 @@ import jwt
 import pytest
 
 from crdt_sessions import Agent, Past, connect
+from crdt_sessions.client.background import BackgroundSync
+from crdt_sessions.client.service import Assignment, ServiceClient
 from crdt_sessions.client.token import Bearer, current_token
 from crdt_sessions.clock import SystemClock
 from crdt_sessions.errors import ConnectionClosed, NoService, NoToken, RequestRefused, ServiceUnreachable
+from crdt_sessions.model import Run
 from tests.agents import working
 from tests.processes import PATIENCE, Server, free_port
 
@@ -132,6 +135,14 @@ A_PAGE = http("200 OK", "text/html; charset=utf-8", PAGE)
 JSON = http("200 OK", "application/json", '{"jsonrpc": "2.0"}')
 MOVED = http("301 Moved Permanently", "text/html", "", "Location: https://elsewhere.example/")
 LOGIN = http("401 Unauthorized", "text/html", PAGE)
+OTHERS = (
+    http("200 OK", "text/plain", "OK"),
+    http("200 OK", "text/plain", ""),
+    http("200 OK", "text/html", ""),
+    JSON,
+    http("200 OK", "application/json", "[]"),
+    http("200 OK", "application/json", "{}", "Content-Encoding: gzip"),
+)
 BAD_GATEWAY = http("502 Bad Gateway", "text/html", PAGE)
 
 
@@ -173,6 +184,47 @@ async def test_another_service_that_speaks_json_is_none_of_ours(door):
     async with Gate(instead=JSON) as gate:
         with pytest.raises(NoService, match=r"HTTP 200 OK \(application/json\)"):
             await door(gate.url)
+
+
+RUN = Run(id="r", epoch=1)
+HELD = Assignment("room", "lineage", RUN, 1, 1000, "token")
+CALLS = (
+    lambda service: service.whoami(),
+    lambda service: service.claim(["writer"], wait_s=0),
+    lambda service: service.claim_one("room", "r", "writer"),
+    lambda service: service.release(HELD),
+    lambda service: service.undo("room", "r", None),
+    lambda service: service.step(HELD, "key"),
+    lambda service: service.record_step(HELD, "key", 1),
+)
+LOOKS = (
+    lambda past: past.versions(),
+    lambda past: past.recent(),
+    lambda past: past.read(1),
+    lambda past: past.keep(),
+    lambda past: past.rename(1, None),
+    lambda past: past.restore(1),
+    lambda past: past.fork("other"),
+    lambda past: past.archive(),
+    lambda past: past.take_over(b"{}"),
+)
+
+
+@pytest.mark.parametrize("instead", [*OTHERS, NOT_FOUND], ids=range(len(OTHERS) + 1))
+async def test_whatever_is_asked_of_something_else_finds_no_service(instead):
+    async with Gate(instead=instead) as gate:
+        async with ServiceClient(gate.url, None) as service:
+            for call in CALLS:
+                with pytest.raises(NoService):
+                    await call(service)
+        async with Past(gate.url, "room") as past:
+            for look in LOOKS:
+                with pytest.raises(NoService):
+                    await look(past)
+        async with BackgroundSync(gate.url) as device:
+            device.hold("room")
+            with pytest.raises(NoService):
+                await device.once()
 
 
 async def test_what_does_not_speak_http_is_no_service():
@@ -452,10 +504,11 @@ async def test_an_agent_that_was_let_in_waits_through_what_comes_later_and_says_
                 while not told():
                     await asyncio.sleep(0.01)
                 assert "connected to" in told()[0]
-                gate.instead = NOT_FOUND
-                gate.cut()
-                while gate.came < 5:
-                    await asyncio.sleep(0.01)
+                for instead in (NOT_FOUND, *OTHERS):
+                    gate.instead, came = instead, gate.came
+                    gate.cut()
+                    while gate.came < came + 3:
+                        await asyncio.sleep(0.01)
                 gate.instead = None
                 while len(told()) < 3:
                     await asyncio.sleep(0.01)
