@@ -11,7 +11,7 @@ from mcp.shared.subscriptions import ResourcesListChanged
 from mcp.types import ResourceListChangedNotification, ResourceUpdatedNotification
 
 from crdt_sessions.client.service import ServiceClient
-from crdt_sessions.errors import BadParameter
+from crdt_sessions.errors import BadParameter, RequestRefused
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions_server.http.inside import Inside
 from crdt_sessions_server.mcp import subscriptions
@@ -229,6 +229,84 @@ async def test_one_client_is_told_of_so_many_resources():
         followed.leave("session://s0")
         await followed.follow("session://more", quiet())
     finally:
+        await followed.close()
+
+
+async def test_many_requests_for_one_resource_at_once_follow_it_once():
+    begun, gate = [], asyncio.Event()
+    ended = asyncio.Event()
+
+    async def slow():
+        begun.append(1)
+        try:
+            await gate.wait()
+            yield None
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    followed = Followed(lambda uri: asyncio.sleep(0))
+    requests = [asyncio.create_task(followed.follow("session://s", slow())) for _ in range(200)]
+    await asyncio.sleep(0)
+    gate.set()
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.gather(*requests)
+        await followed.close()
+    assert begun == [1]
+    assert ended.is_set()
+
+
+async def test_requests_at_once_do_not_get_more_resources_than_one_may_have():
+    gate = asyncio.Event()
+
+    async def slow():
+        await gate.wait()
+        yield None
+        await asyncio.Event().wait()
+
+    followed = Followed(lambda uri: asyncio.sleep(0))
+    requests = [asyncio.create_task(followed.follow(f"session://s{number}", slow())) for number in range(150)]
+    await asyncio.sleep(0)
+    gate.set()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            done = await asyncio.gather(*requests, return_exceptions=True)
+        assert [type(each) for each in done if each is not None] == [MCPError] * 50
+    finally:
+        await followed.close()
+
+
+async def test_all_who_ask_at_once_for_a_resource_that_is_not_there_are_told():
+    async def none():
+        await asyncio.sleep(0)
+        raise BadParameter(name="uri", text="nowhere")
+        yield
+
+    followed = Followed(lambda uri: asyncio.sleep(0))
+    for _ in range(51):  # what failed takes no place
+        done = await asyncio.gather(
+            *(followed.follow(f"session://{number}", none()) for number in (1, 1, 2)), return_exceptions=True
+        )
+        assert [type(each) for each in done] == [BadParameter] * 3
+
+
+async def test_a_resource_that_has_ended_can_be_asked_for_again():
+    async with Service(Settings(default_agent=""), store=MemoryStore()) as service:
+        inside = Inside(service.app.asgi_app, "127.0.0.1")
+        api, told = Api(ServiceClient("http://localhost", None, transport=inside)), asyncio.Queue()
+        followed = Followed(told.put)
+        async with (
+            httpx.AsyncClient(base_url="http://localhost", transport=inside) as http,
+            asyncio.timeout(PATIENCE),
+        ):
+            for _ in range(2):
+                await http.post("/v1/sessions", json={"id": "s"})
+                await followed.follow("s", subscriptions.changes(api, "session://s"))
+                await http.delete("/v1/sessions/s")
+                assert await told.get()
+                await followed.over()
+                with pytest.raises(RequestRefused):
+                    await followed.follow("s", subscriptions.changes(api, "session://s"))
         await followed.close()
 
 

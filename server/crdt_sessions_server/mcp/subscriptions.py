@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from mcp.server import ServerRequestContext
@@ -110,6 +111,14 @@ async def list_changes(api: Api, every_s: float = LOOK_S) -> AsyncIterator[bool]
             await asyncio.sleep(_AGAIN_S)
 
 
+@dataclass(frozen=True, eq=False)
+class _Following:
+    """What follows something, and what is set once it does."""
+
+    task: asyncio.Task[None]
+    begun: asyncio.Event
+
+
 class Followed:
     """What one client is told of.
 
@@ -119,7 +128,7 @@ class Followed:
 
     def __init__(self, tell: Callable[[Any], Awaitable[None]]) -> None:
         self._tell = tell
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._following: dict[str, _Following] = {}
 
     async def follow(self, name: str, changes: AsyncIterator[Any]) -> None:
         """Follow something from now on.
@@ -131,32 +140,53 @@ class Followed:
         Raises:
             BadParameter, RequestRefused: as *changes* does at first.
         """
-        if name in self._tasks:
-            return
-        if len(self._tasks) >= _MOST:
-            raise MCPError(INVALID_PARAMS, f"one client is told of {_MOST} resources at most")
-        await anext(changes)
-        self._tasks[name] = asyncio.create_task(self._follow(name, changes), name=f"follows {name}")
+        following = self._following.get(name)
+        if following is None:
+            if len(self._following) >= _MOST:
+                raise MCPError(INVALID_PARAMS, f"one client is told of {_MOST} resources at most")
+            following = self._begin(name, changes)
+        begun = asyncio.create_task(following.begun.wait())
+        try:
+            await asyncio.wait({begun, following.task}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            begun.cancel()
+        if not following.begun.is_set() and not following.task.cancelled():
+            following.task.result()
+
+    def _begin(self, name: str, changes: AsyncIterator[Any]) -> _Following:
+        """Take a place until the changes end. It is taken before anybody waits, so that it is taken once."""
+        begun = asyncio.Event()
+        task = asyncio.create_task(self._follow(name, changes, begun), name=f"follows {name}")
+        following = self._following[name] = _Following(task, begun)
+
+        def drop(_: asyncio.Task[None]) -> None:
+            if self._following.get(name) is following:
+                del self._following[name]
+
+        task.add_done_callback(drop)
+        return following
 
     def leave(self, uri: str) -> None:
         """Follow a resource no more."""
-        task = self._tasks.pop(uri, None)
-        if task is not None:
-            task.cancel()
+        following = self._following.pop(uri, None)
+        if following is not None:
+            following.task.cancel()
 
     async def over(self) -> None:
         """Return once nothing is followed any more."""
-        if self._tasks:
-            await asyncio.wait(self._tasks.values())
+        if self._following:
+            await asyncio.wait([each.task for each in self._following.values()])
 
     async def close(self) -> None:
         """Follow nothing any more."""
-        for task in self._tasks.values():
+        tasks = [each.task for each in self._following.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        self._tasks.clear()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _follow(self, name: str, changes: AsyncIterator[Any]) -> None:
+    async def _follow(self, name: str, changes: AsyncIterator[Any], begun: asyncio.Event) -> None:
+        await anext(changes)
+        begun.set()
         try:
             async for change in changes:
                 if change:
