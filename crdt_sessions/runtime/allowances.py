@@ -25,6 +25,8 @@ _FRESH_MS = 10_000
 """For how long sums are good: other nodes at the same database do not say what their runs use."""
 _KNOWN = 10_000
 """Principals whose sums are kept in memory."""
+_TRIES = 4
+"""Sums that change whenever they are read are taken after so many times, as those of another node are."""
 
 
 @dataclass(slots=True)
@@ -50,7 +52,8 @@ class Allowances:
         self._limits = limits
         self._clock = clock
         self._known: Recent[tuple[str, str | None], _Sums] = Recent(_KNOWN)
-        self._noted = 0
+        self._noted: Recent[tuple[str, str | None], int] = Recent(_KNOWN)
+        self._notes = 0
 
     @property
     def limited(self) -> bool:
@@ -92,26 +95,29 @@ class Allowances:
         )
 
     async def _sums(self, tenant: str, who: str | None) -> _Sums:
+        key = (tenant, who)
+        tries = 0
         while True:
-            now, noted = self._clock.now(), self._noted
+            tries += 1
+            now, noted = self._clock.now(), self._noted.get(key)
             day = now // DAY_MS
-            known = self._known.get((tenant, who))
+            known = self._known.get(key)
             if known is not None and known.day == day and now - known.read_at < _FRESH_MS:
                 return known
             found = await self._store.usage(tenant, principal=who, since=day, until=day)
-            if noted != self._noted:
+            if tries < _TRIES and noted != self._noted.get(key):
                 continue  # more was used meanwhile, which this may have or not
             sums = _Sums(day, now, 0, 0)
             for (_, currency), amounts in found.items():
                 sums.tokens += amounts.input_tokens + amounts.output_tokens
                 sums.cost += amounts.cost if currency == self._limits.cost_currency else 0
-            return self._known.remember((tenant, who), sums)
+            return self._known.remember(key, sums)
 
     def note(self, tenant: str, spendings: Iterable[Spending]) -> None:
         """Add what runs of a *tenant* have used, once that is stored."""
         for each in spendings if self.limited else ():
-            self._noted += 1
             for who in (each.principal, None):
+                self._note(tenant, who)
                 known = self._known.get((tenant, who))
                 if known is not None and known.day == _day_of(each.at):
                     known.tokens += each.after.tokens - (each.before.tokens if each.before is not None else 0)
@@ -119,8 +125,12 @@ class Allowances:
 
     def forget(self, tenant: str, principal: str) -> None:
         """Have what a *principal* of a *tenant* has used read anew: the store has forgotten whose it was."""
-        self._noted += 1
+        self._note(tenant, principal)
         self._known.pop((tenant, principal), None)
+
+    def _note(self, tenant: str, who: str | None) -> None:
+        self._notes += 1
+        self._noted.remember((tenant, who), self._notes)
 
     def _cost(self, spent: Spent | None) -> int:
         counts = spent is not None and spent.currency == self._limits.cost_currency

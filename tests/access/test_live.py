@@ -136,6 +136,25 @@ async def test_one_who_is_revoked_hears_nothing_more_over_any_protocol(service, 
         assert answer.json()["detail"].startswith("the tokens of this principal were revoked")
 
 
+async def test_one_who_is_revoked_gets_no_answer_that_was_waited_for(service, http, room):
+    headers, path = bearer(f"eve-{room}", "editor") | {"X-Session-Id": room}, "/v1/gateways/openai/chat/completions"
+    async with http:
+        await http.post("/v1/sessions", json={"id": room})
+        claim = asyncio.create_task(http.post("/v1/runs/claim", json={"agents": [f"a-{room}"], "waitS": 30}))
+        while not any(each["name"] == f"a-{room}" for each in (await http.get("/v1/agents")).json()["agents"]):
+            await asyncio.sleep(0.05)
+        body = {"model": f"a-{room}", "messages": [{"role": "user", "content": "?"}]}
+        asked = asyncio.create_task(http.post(path, json=body, headers=headers))
+        run = (await claim).json()["run"]["id"]
+        again = asyncio.create_task(http.get(f"{path}/chatcmpl-{run}", headers=headers))
+        await asyncio.sleep(1.0)  # a token that was made in the same second counts as made before
+        assert not asked.done()
+        since = time.monotonic()
+        assert (await http.post("/v1/revocations", json={"principal": f"eve-{room}"})).status_code == 204
+        for waiting in (asked, again):
+            assert (await ended(waiting, since)).status_code == 401
+
+
 async def connected(service, room, mine, here):
     """Stay in a session as our own client does; return the code it was closed with for good."""
     with pytest.raises(ConnectionClosed) as closed:

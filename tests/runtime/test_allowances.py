@@ -1,5 +1,7 @@
 """What may be used in a day is read now and then, and what is stored in between is added."""
 
+import asyncio
+
 import pytest
 
 from crdt_sessions.errors import AllowanceSpent
@@ -8,6 +10,7 @@ from crdt_sessions.model import Spent
 from crdt_sessions.runtime.allowances import DAY_MS, Allowances
 from crdt_sessions.storage import Amounts
 from crdt_sessions.sync.records import Spending
+from tests.processes import PATIENCE
 
 
 class Store:
@@ -87,6 +90,25 @@ async def test_what_is_stored_while_the_store_is_read_counts_once(made):
     assert store.asked == 2
     allowances.note("", [spending(clock, 60, 99)])
     await allowances.check("", "ann")
+
+
+async def test_what_others_use_meanwhile_holds_nobody_up(made):
+    store, clock, allowances = made
+    store.meanwhile = lambda: allowances.note("other", [spending(clock, 0, 60, "bob")])
+    await allowances.check("", "ann")
+    assert store.asked == 1
+
+
+async def test_who_uses_more_whenever_it_is_read_is_answered_all_the_same(made):
+    store, clock, allowances = made
+
+    def meanwhile():
+        allowances.note("", [spending(clock, 0, 60)])
+        store.meanwhile = meanwhile
+
+    store.meanwhile = meanwhile
+    await asyncio.wait_for(allowances.check("", "ann"), PATIENCE)
+    assert store.asked == 4
 
 
 async def test_nobody_and_what_has_no_limit_are_not_asked_about(made):

@@ -37,7 +37,7 @@ from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers,
 from crdt_sessions_server.http.paths import from_header, header_value
 from crdt_sessions_server.http.problems import MEDIA_TYPE, URN
 from crdt_sessions_server.http.schemas import JSON
-from crdt_sessions_server.http.streaming import DONE, compact, data_frames, going_on
+from crdt_sessions_server.http.streaming import DONE, compact, data_frames, going_on, waited_for
 from crdt_sessions_server.http.validation import validate_request
 from crdt_sessions_server.rest.client_calls import DEVICE_HEADER, PAGE
 from crdt_sessions_server.rest.sessions import creates
@@ -176,7 +176,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
             usage = data.stream_options is not None and data.stream_options.include_usage
             encoder = Encoder(asked.run, data.model, skip=asked.skip, usage=usage, front=front)
             return going_on(data_frames(chunks(registry, name, asked.run, encoder), DONE), headers=headers)
-        answer = await whole(registry, name, asked.run, data.model, skip=asked.skip, front=front)
+        answer = await waited_for(lambda: whole(registry, name, asked.run, data.model, skip=asked.skip, front=front))
         answer.headers.extend(headers)
         return answer
 
@@ -222,7 +222,7 @@ def _reading_route(openai: Blueprint, registry: SessionRegistry) -> None:
                 raise NotFound(what="completion", id=completion)
             taken = until_taken(registry, session, run.id)
             await live_access().allowed(current_admitted(), taken)
-        answer = await whole(registry, name, run, model_of(run), beside=parameters_of(run.input))
+        answer = await waited_for(lambda: whole(registry, name, run, model_of(run), beside=parameters_of(run.input)))
         answer.headers.extend({SESSION_HEADER: header_value(chat), RUN_HEADER: header_value(run.id)})
         return answer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from quart import Response, request
@@ -85,6 +85,22 @@ async def _while_allowed(
         return  # without a last word: a client that comes back is told
     finally:
         await body.aclose()
+
+
+async def waited_for(begin: Callable[[], Awaitable[Item]]) -> Item:
+    """Return what is waited for, as long as the caller has access; it counts as the stream that others have instead.
+
+    Args:
+        begin: begins to wait.
+
+    Raises:
+        NotAuthenticated, AccessDenied: the access has ended.
+        TooMany, Overloaded: there are too many streams.
+    """
+    admission, admitted = current_admission(), current_admitted()
+    admission.count_connect(dict(request.scope), admitted.principal)
+    with admission.streaming(admitted.principal):
+        return await admission.live.allowed(admitted, begin())
 
 
 def going_on(

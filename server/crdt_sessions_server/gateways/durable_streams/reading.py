@@ -15,10 +15,9 @@ from crdt_sessions.clock import Clock
 from crdt_sessions.errors import BadStreamRequest, ShuttingDown, StreamGone, StreamNotFound
 from crdt_sessions.streams import NOW, START, array, is_json, media_type, next_cursor
 from crdt_sessions.streams.cursors import MOST_AHEAD_S
-from crdt_sessions_server.auth import current_admission, current_admitted, live_access
 from crdt_sessions_server.gateways.durable_streams import headers as names
 from crdt_sessions_server.http.describing import Parameter
-from crdt_sessions_server.http.streaming import SILENCE_S, compact, going_on
+from crdt_sessions_server.http.streaming import SILENCE_S, compact, going_on, waited_for
 
 SSE_S = 60.0
 """How long one answer of server-sent events lasts: caches can then serve many readers with one."""
@@ -150,10 +149,8 @@ def _body(stream: Readable, found: Found, told: dict[str, str], status: int = 20
 
 async def _polled(stream: Readable, found: Found, clock: Clock, seconds: float) -> Response:
     if not found.data and not found.last:
-        admission, admitted = current_admission(), current_admitted()
-        admission.count_connect(dict(request.scope), admitted.principal)
-        with admission.streaming(admitted.principal):
-            await live_access().allowed(admitted, stream.wait(found.end, seconds))
+        end = found.end
+        await waited_for(lambda: stream.wait(end, seconds))
         found = await stream.read(found.end)
     told = {**_told(found), "Cache-Control": "no-store"}
     if not found.last:
