@@ -420,6 +420,41 @@ async def test_a_node_without_connections_is_taken_over(server, schema):
         await old.close()
 
 
+async def test_a_node_beats_on_while_it_fences_another_however_long_that_takes(server, schema, sql):
+    async with opened(server, schema, lease=QUICK) as old, opened(server, schema, lease=QUICK) as new:
+        await old.create(A, b"seed", generation=1, title=None, now=NOW)
+        node, lives = me(old), await new._database.nodes.joined()
+        other = await asyncpg.connect(server.url(), server_settings={"search_path": schema})
+        holding = other.transaction()
+        await holding.start()
+        await other.execute("UPDATE lanes SET commits = commits WHERE node = $1", node)  # as a write does
+        old._database.nodes._beating.cancel()
+        relation = f"relation = '{schema}.lanes'::regclass"
+        fencing = (
+            "SELECT a.pid FROM pg_stat_activity a JOIN pg_locks USING (pid)"
+            f" WHERE {relation} AND a.wait_event_type = 'Lock' AND a.application_name = 'crdt-sessions'"
+        )
+
+        async def beats():
+            return (await sql("SELECT n FROM beats WHERE node = $1", lives))[0]["n"]
+
+        async with asyncio.timeout(PATIENCE):
+            while not (waits := await sql(fencing)):
+                await asyncio.sleep(0)
+            seen, since = await beats(), asyncio.get_running_loop().time()
+            while await beats() < seen + 5 or asyncio.get_running_loop().time() < since + 1.5 * QUICK.silent_s:
+                await asyncio.sleep(0)
+        assert await sql(fencing) == waits, "it is the same fence, and waits still"
+        assert [peer.node for peer in new._database.nodes.others] == [node], "which is not gone before"
+        await holding.rollback()
+        await other.close()
+        async with asyncio.timeout(PATIENCE):
+            while new._database.nodes.others:
+                await asyncio.sleep(0)
+        await new.append(A, rows(2, b"two"), now=NOW)
+        assert await written(new) == [b"seed", b"two"]
+
+
 async def test_a_node_beats_on_after_a_defect_in_who_looks_at_the_nodes(server, schema, caplog):
     looks, thrice = [], asyncio.Event()
 

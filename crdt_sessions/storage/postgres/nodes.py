@@ -59,6 +59,8 @@ _TELL = (
 """A node leaves what it committed in its last second to be told of; who asks what changed since must hear of it."""
 
 
+_FENCE_S = 60.0
+"""For how long a fence may wait for what its node had under way; then another look is taken first."""
 _LOOKS_S = (0, 0.01, 0.02, 0.04, 0.08, *[0.1] * 4)
 """After which pauses the server is asked whether the connections of a node have ended that died."""
 
@@ -116,6 +118,7 @@ class Nodes:
         self._changed = asyncio.Event()
         self._seen: dict[int, _Seen] = {}
         self._beating: asyncio.Task[None] | None = None
+        self._fencing: dict[int, asyncio.Task[None]] = {}
         self._connection: Connection | None = None
         self.time = ServerTime()
         """What the database's clock says."""
@@ -208,16 +211,16 @@ class Nodes:
                         _log.warning("node %d is not there any more: it is fenced, and its sessions are free", node)
                         await _fence(connection, node)
                         self._freed.add(node)
-                        self._seen.pop(node, None)
-                        self.others = [peer for peer in self.others if peer.node != node]
-                        self.on_look([*self._seen])
+                        self._forget(node)
                         return
 
     async def leave(self) -> None:
         """Have everything that this node owns be free at once."""
         if self._beating is not None:
-            self._beating.cancel()
-            await asyncio.wait({self._beating})
+            ending = {self._beating, *self._fencing.values()}
+            for task in ending:
+                task.cancel()
+            await asyncio.wait(ending)
         await close(self._connection)
         if self.me:
             try:
@@ -325,11 +328,34 @@ class Nodes:
             self._seen[node] = seen = _Seen(row["n"], since, row["exists"], peer)
             patience_s = self._lease.silent_s if seen.present else self._lease.absent_s
             if node != me and now - seen.since >= patience_s:
-                _log.warning("node %d has not been heard of: it is fenced, and its sessions are free", node)
-                await self._fence(node)
-                self._seen.pop(node, None)
+                self._begin_fencing(node)
         self.others = [seen.peer for node, seen in self._seen.items() if node != me]
         self.on_look([*self._seen])
+
+    def _begin_fencing(self, node: int) -> None:
+        """Fence a silent node beside the beats: it may take longer than this one may be silent itself."""
+        if node not in self._fencing:
+            self._fencing[node] = asyncio.create_task(self._fence_silent(node), name=f"fence {node}")
+
+    async def _fence_silent(self, node: int) -> None:
+        _log.warning("node %d has not been heard of: it is fenced, and its sessions are free then", node)
+        try:
+            async with asyncio.timeout(_FENCE_S):
+                await self._fence(node)
+            self._forget(node)
+        except (StorageError, TimeoutError) as error:
+            _log.warning("node %d is not fenced yet: %s", node, error or "no answer")
+        except Exception as error:  # noqa: BLE001 - it is tried again at the next look
+            defect(error, "a defect while a node was fenced")
+        finally:
+            del self._fencing[node]
+
+    def _forget(self, node: int) -> None:
+        """Take note that a node is fenced."""
+        self._seen.pop(node, None)
+        self.others = [peer for peer in self.others if peer.node != node]
+        self.on_look([*self._seen])
+        self._changed.set()
 
     async def _connected(self, me: int) -> Connection:
         if self._connection is None or self._connection.is_closed():
