@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from typing import Any
 
 from pydantic import ValidationError
@@ -73,8 +74,8 @@ class _Ambiguous(dict[str, Any]):
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
-        keys = [key for key, _ in pairs]
-        self.twice = next(key for key in self if keys.count(key) > 1)
+        times = Counter(key for key, _ in pairs)
+        self.twice = next(key for key in self if times[key] > 1)
 
 
 def _refuse_odd(value: Any, where: str) -> None:

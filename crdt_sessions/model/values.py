@@ -9,7 +9,7 @@ peer's additions survive an older one.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -158,10 +158,10 @@ class SessionExport(Value):
     """A whole session in JSON form."""
 
     meta: Meta
-    messages: list[Message] = Field(default_factory=list)
-    runs: list[Run] = Field(default_factory=list)
+    messages: Annotated[list[Message], Field(fail_fast=True)] = Field(default_factory=list)
+    runs: Annotated[list[Run], Field(fail_fast=True)] = Field(default_factory=list)
     state: dict[str, Any] = Field(default_factory=dict)
-    artifacts: list[Artifact] = Field(default_factory=list)
+    artifacts: Annotated[list[Artifact], Field(fail_fast=True)] = Field(default_factory=list)
     receipts: dict[str, Integer] = Field(default_factory=dict)
-    delegated: list[Message] = Field(default_factory=list)
+    delegated: Annotated[list[Message], Field(fail_fast=True)] = Field(default_factory=list)
     """What child runs have written, oldest first."""

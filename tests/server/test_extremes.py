@@ -1,9 +1,12 @@
 """Requests that ask for more than anything can be, or cost more than they should: refused, and nobody else feels it."""
 
+import gzip
+
 import httpx
 import pytest
 
 from crdt_sessions.errors import NotAuthenticated
+from crdt_sessions.limits import Limits
 from crdt_sessions.runtime.claimants import LONGEST_LEASE_S, Claimant
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions_server.auth import Principal, Role
@@ -18,7 +21,7 @@ class People:
     """Takes ``principal:role`` for a token."""
 
     async def authorize(self, token, session):
-        if not token:
+        if not token or ":" not in token:
             raise NotAuthenticated
         id, role = token.split(":")
         return Principal(id, role=Role(role))
@@ -60,3 +63,58 @@ async def test_a_claimant_with_an_endless_lease_has_the_longest_there_is(service
         claimant = Claimant(("writer",), "bob", wanted, None, None)
         lease = session.assign(f"run-{message['id']}", claimant).run.lease
     assert 0 < lease.ttl <= LONGEST_LEASE_S * 1000
+
+
+def packed(body):
+    return {
+        "content": gzip.compress(body),
+        "headers": {"Content-Encoding": "gzip", "Content-Type": "application/json"},
+    }
+
+
+MANY = b'{"messages": [%b1], "threadId": "room", "id": "room"}' % (b"1," * 50_000)
+ASKING = ("/v1/gateways/openai/chat/completions", "/v1/gateways/ag-ui", "/v1/gateways/ai-sdk/chat")
+
+
+@pytest.mark.parametrize("path", ASKING)
+@pytest.mark.parametrize("token", [None, "nonsense"])
+async def test_the_body_of_a_stranger_is_not_read(http, path, token):
+    del http.headers["Authorization"]
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    assert (await http.post(path, content=b"not JSON", headers=headers)).status_code == 401
+
+
+@pytest.mark.parametrize("path", [*ASKING, f"{ROOM}/messages", "/v1/sync", f"{ROOM}-2/import"])
+async def test_of_many_faults_few_are_told(http, path):
+    body = MANY.replace(b"messages", b"sessions" if path.endswith("sync") else b"messages")
+    answer = await http.post(
+        path, **packed(body.replace(b"messages", b"parts") if path == f"{ROOM}/messages" else body)
+    )
+    assert answer.status_code == 422
+    assert len(answer.content) < 5000
+
+
+async def test_faults_that_are_left_out_are_counted(http):
+    fields = {f"f{number}": 1 for number in range(30)}
+    said = (await http.post("/v1/runs/claim", json={"agents": ["x"], **fields})).json()
+    assert len(said["errors"]) == 21
+    assert said["errors"][-1]["message"] == "does not fit in 10 more places"
+    fields = {f"f{number}" * 1000: 1 for number in range(2000)}
+    answer = await http.post("/v1/runs/claim", json={"agents": ["x"], **fields})
+    assert answer.json()["errors"] == [{"field": "", "message": "does not fit in 2000 places"}]
+
+
+async def test_a_key_that_stands_twice_among_many_is_found_at_once(http):
+    keys = b",".join(b'"k%d":1' % number for number in range(100_000))
+    answer = await http.post("/v1/sessions", **packed(b'{%b,"last":1,"last":2}' % keys))
+    assert answer.status_code == 422
+    assert "last" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("which", ["callback", "ack", "release"])
+@pytest.mark.parametrize("packs", [True, False])
+async def test_a_worker_that_is_not_known_may_send_little(http, which, packs):
+    body = b'{"wake_id": "%b", "generation": 1}' % (b"x" * Limits().max_unauthenticated_bytes)
+    sent = packed(body) if packs else {"content": body, "headers": {"Content-Type": "application/json"}}
+    answer = await http.post(f"/v1/streams/__ds/subscriptions/s/{which}", **sent)
+    assert answer.status_code == 413

@@ -105,8 +105,8 @@ def test_an_errors_facts_are_members_and_its_class_is_not_told():
         ("GET", "/v1/sessions?limit=x", None, {}, "invalid-input 422", "limit should be a valid integer"),
         ("GET", "/v1/sessions?nope=1", None, {}, "invalid-input 422", "nope is no field of this."),
         (
-            "POST", "/v1/sessions/room/messages", '{"parts": [{"type": "text", "text": 3}, {"type": "tool"}]}', JSON,
-            "invalid-input 422", "parts.0.text should be a valid string; parts.1.toolCallId is missing; parts.1.toolName is missing.",
+            "POST", "/v1/sessions/room/messages", '{"parts": [{"type": "tool"}, {"type": "text", "text": 3}]}', JSON,
+            "invalid-input 422", "parts.0.toolCallId is missing; parts.0.toolName is missing.",
         ),
         (
             "POST", "/v1/sessions/room/messages", '{"parts": [{"type": "song"}, 3]}', JSON,

@@ -14,7 +14,7 @@ import json
 import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from quart import Blueprint, Response, jsonify, request
@@ -66,11 +66,13 @@ class Completion(BaseModel):
     model: AgentName = Field(
         ANY_AGENT, description="The agent; * for any. `<agent>/<model>` also hands on a model to the agent."
     )
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: Annotated[list[ChatMessage], Field(fail_fast=True)] = Field(min_length=1)
     stream: bool = False
     stream_options: StreamOptions | None = None
     agent: AgentName | None = Field(None, description="The agent, if the model is meant for it and not its name.")
-    tools: list[dict[str, Any]] | None = Field(None, description="Functions of the client's.")
+    tools: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = Field(
+        None, description="Functions of the client's."
+    )
 
     def asked(self, agents: Collection[str]) -> tuple[str, str | None]:
         """Return the agent that is asked, of those there are, and the model that is handed on to it."""

@@ -7,6 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+_MOST_TOLD = 20
+_MOST_BUILT = 1000
+"""Of more errors none is told: what pydantic builds of each takes a thousand times the bytes that made it."""
+_CHARACTERS = 500
+"""Names of fields and reasons are cut off there: some quote what came in."""
 _SUBJECT = re.compile(r"^(?:Input|String|List|Dictionary|Set|Tuple|Value|Data|URL|Object|JSON input)\b ")
 _TAG = re.compile(
     r"^Input tag (?P<tag>.+) found using (?P<key>'.+?') does not match any of the expected tags: (?P<tags>.+)$"
@@ -22,17 +27,22 @@ _SAID = {
 
 
 def complaints(error: ValidationError, value: Any) -> list[tuple[str, str]]:
-    """Return the field, ``""`` for the whole value, and the reason of each error.
+    """Return the field, ``""`` for the whole value, and the reason of each error; of many errors only the first.
 
     Args:
         error: what pydantic says of *value*.
         value: what was validated. The names that pydantic gives to branches of a union are told from those of
             fields by what stands there.
     """
+    if (count := error.error_count()) > _MOST_BUILT:
+        return [("", f"does not fit in {count} places")]
     found: dict[tuple[str, str], None] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
-        found[_field(item["loc"], value, item["type"]), _message(item["type"], item["msg"])] = None
-    return list(found)
+        field, message = _field(item["loc"], value, item["type"]), _message(item["type"], item["msg"][:_CHARACTERS])
+        found[field[:_CHARACTERS], message] = None
+    told = list(found)
+    left = len(told) - _MOST_TOLD
+    return told if left <= 0 else [*told[:_MOST_TOLD], ("", f"does not fit in {left} more places")]
 
 
 def _field(loc: tuple[int | str, ...], value: Any, kind: str) -> str:

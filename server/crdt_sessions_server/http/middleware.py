@@ -20,6 +20,7 @@ def install(app: Quart, checks: RequestChecks) -> None:
     async def authorize() -> Response | None:
         endpoint, name = request.endpoint, (request.view_args or {}).get("name")
         admitted = await checks.admit(dict(request.scope), endpoint, name)
+        request.max_content_length = checks.longest_body(endpoint)
         if endpoint is None or admitted is None:
             return None
         g.admitted = admitted

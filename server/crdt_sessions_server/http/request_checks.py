@@ -52,8 +52,14 @@ class RequestChecks:
         if endpoint not in ROUTES:
             raise AccessDenied(what="nobody may: the table of permissions does not know this route")
         if endpoint in NAMED_IN_BODY:
-            return None  # the route looks at the body first
+            await self._admission.admit(scope, http_token(scope), None)  # before a stranger's body is read
+            return None  # the route looks at the body, and asks for admission to the session there
         return await self._admission.admit(scope, http_token(scope), session, ROUTES[endpoint])
+
+    def longest_body(self, endpoint: str | None) -> int:
+        """Return how many bytes the body of a request may have: fewer where whoever sends it is not known."""
+        longest = self._registry.limits.max_body_bytes
+        return min(longest, self._registry.limits.max_unauthenticated_bytes) if endpoint in PUBLIC else longest
 
     def count(self, admitted: Admitted, endpoint: str) -> None:
         """Count an admitted request that this node answers, if such requests are limited.

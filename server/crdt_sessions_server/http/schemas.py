@@ -11,6 +11,7 @@ from pydantic_core import to_jsonable_python
 from quart import Quart, Request
 from quart.json.provider import DefaultJSONProvider
 
+from crdt_sessions.errors import TooLarge
 from crdt_sessions.model.checks import parse_json
 from crdt_sessions_server.http.compression import inflated
 from crdt_sessions_server.http.problem_documents import Refusal
@@ -30,7 +31,10 @@ class StrictRequest(Request):
             TooLarge: it is larger than a body may be.
         """
         body = await super().get_data(cache, False, False)
-        whole = inflated(body, self.headers.get("Content-Encoding", ""), self.max_content_length or len(body))
+        limit = self.max_content_length or len(body)
+        if len(body) > limit:
+            raise TooLarge(what="the body", size=len(body), limit=limit)
+        whole = inflated(body, self.headers.get("Content-Encoding", ""), limit)
         return whole.decode() if as_text else whole
 
     async def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:

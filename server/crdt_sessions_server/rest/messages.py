@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, JsonValue, model_validator
 from quart import Blueprint
@@ -47,7 +47,7 @@ class NewMessage(Body):
 
     id: MessageId | None = Field(None, description="An idempotency key: posting an id twice is posting it once.")
     text: str | None = Field(None, examples=["Hello"])
-    parts: list[Part] | None = None
+    parts: Annotated[list[Part], Field(fail_fast=True)] | None = None
     role: Role = "user"
     author: Author | None = Field(None, description="Only where nobody is known, and for backends.")
     parent: MessageId | None = None

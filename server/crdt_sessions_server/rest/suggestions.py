@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Annotated
 
 from pydantic import Field
 from quart import Blueprint
@@ -41,7 +42,9 @@ class DecisionAboutPieces(Body):
     """What somebody decides about pieces of a suggestion."""
 
     accepted: bool
-    pieces: list[int] | None = Field(None, description="Which ones, from 0; all that are open if absent.")
+    pieces: Annotated[list[int], Field(fail_fast=True)] | None = Field(
+        None, description="Which ones, from 0; all that are open if absent."
+    )
     reason: str | None = Field(None, max_length=REASON_CHARACTERS)
     principal: PrincipalId | None = Field(None, description="Only where nobody is known, and for backends.")
 

@@ -88,7 +88,7 @@ class SyncRequest(Body):
     )
     member: bool = Field(False, description="Only of sessions that give the caller a role of their own.")
     limit: int = Field(200, ge=1, le=MAX_PAGE, description="So many changed sessions are told of at the most.")
-    sessions: list[SessionCopy] = Field(default_factory=list)
+    sessions: Annotated[list[SessionCopy], Field(fail_fast=True)] = Field(default_factory=list)
     max_bytes: int = Field(
         1024 * 1024, ge=1024, description="So many bytes of differences are wanted at the most, before base64."
     )

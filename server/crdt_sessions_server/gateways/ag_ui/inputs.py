@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+
+from pydantic import Field, create_model
 
 from crdt_sessions.model import RunInput, ToolSpec
 from crdt_sessions_server.gateways.inputs import extra_of, input_of, tool_of
@@ -14,14 +17,30 @@ _OWN = ("agent", "trigger")
 """Forwarded properties that are meant for the gateway."""
 
 
+@cache
 def agent_request() -> type[RunAgentInput]:
     """Return the model of what AG-UI clients send.
 
     Its library builds all models of the protocol when it is imported, so a service does that with the first request.
+    Of a list that does not fit only the first place is told: all of them may take gigabytes.
     """
     from ag_ui.core import RunAgentInput
 
-    return RunAgentInput
+    lists: dict[str, Any] = {
+        name: (_stopping(field.annotation), field)
+        for name, field in RunAgentInput.model_fields.items()
+        if _stopping(field.annotation) is not field.annotation
+    }
+    return create_model(RunAgentInput.__name__, __base__=RunAgentInput, __doc__=RunAgentInput.__doc__, **lists)
+
+
+def _stopping(annotation: Any) -> Any:
+    """Return the type of a field; if it is a list, perhaps an optional one, that of one read to its first fault."""
+    if get_origin(annotation) is list:
+        return Annotated[annotation, Field(fail_fast=True)]
+    if get_origin(annotation) is Union and any(get_origin(each) is list for each in get_args(annotation)):
+        return Union[tuple(map(_stopping, get_args(annotation)))]  # noqa: UP007
+    return annotation
 
 
 def input_in(data: RunAgentInput) -> RunInput | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -49,7 +49,7 @@ class UiMessage(Incoming):
 
     id: MessageId
     role: Literal["system", "user", "assistant"]
-    parts: list[dict[str, Any]] = Field(default_factory=list)
+    parts: Annotated[list[dict[str, Any]], Field(fail_fast=True)] = Field(default_factory=list)
     metadata: Any = None
 
 
@@ -57,7 +57,7 @@ class ChatRequest(Incoming):
     """The body that ``DefaultChatTransport`` posts."""
 
     id: str = Field(description="The chat, which is the session.")
-    messages: list[UiMessage] = Field(default_factory=list)
+    messages: Annotated[list[UiMessage], Field(fail_fast=True)] = Field(default_factory=list)
     trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
     message_id: MessageId | None = None
     agent: AgentName | None = Field(None, description="The agent that answers; the session's own if absent.")
