@@ -62,6 +62,9 @@ class WarmSessions:
             _log.info("cannot stay: %s", error, extra={"session": session})
             await peer.leave()
             return
+        except BaseException:  # cancelled: nobody else would make it leave
+            await peer.leave()
+            raise
         if stays and session not in self._parked:
             self.forget(session)
             watch = asyncio.create_task(self._watch(session), name=f"parked in {session}")

@@ -89,6 +89,8 @@ class Peer:
         self._closing = False
         self._parked_at: int | None = None
         """The replica's version when it was parked."""
+        self._good_bye: int | None = None
+        """The replica's version when it last said good-bye."""
         self._saved = 0
         self._keeping: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -146,12 +148,17 @@ class Peer:
             await self._close()
 
     async def leave(self) -> None:
-        """Leave in good order. Leaving the context does the same."""
+        """Leave in good order. Leaving the context does the same.
+
+        Changes that the service has not acknowledged in a few seconds, or at all without a connection, are lost if
+        there is no local copy; a warning says how many.
+        """
         try:
             if self.connected and self._failure is None:
                 await self._hand_over()
         finally:
             await self._close()
+            self._tell_lost()
 
     async def park(self) -> bool:
         """Say good-bye but stay connected, unseen, as another Yjs client, until :meth:`resume`; tell whether so.
@@ -378,18 +385,22 @@ class Peer:
         """
         replica, written = self._replica, self._replica.version
         replica.leave()
+        self._good_bye = replica.version
         self._wake()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(_HAND_OVER_S):
                 await self.until(
                     lambda: replica.durable > written or (not self.connected and replica.durable == written)
                 )
-        except TimeoutError:
-            if lost := written - replica.durable:
-                said = "a change" if lost == 1 else f"{lost} changes"
-                _log.warning(
-                    "left with %s that the service has not acknowledged", said, extra={"session": self.session_id}
-                )
+
+    def _tell_lost(self) -> None:
+        """Warn of changes that neither the service nor a local copy has, once this peer is closed."""
+        lost = self.unacknowledged - (self._replica.version == self._good_bye)  # which nobody misses
+        kept = self._keeping is not None and not self._keeping.cancelled() and self._keeping.exception() is None
+        if lost > 0 and not kept:
+            said = "a change" if lost == 1 else f"{lost} changes"
+            about = {"session": self.session_id}
+            _log.warning("left with %s that the service has not acknowledged", said, extra=about)
 
     async def _close(self) -> None:
         self._closing = True

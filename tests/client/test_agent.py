@@ -358,6 +358,20 @@ async def test_who_cannot_stay_leaves_and_the_run_is_not_taken_for_lost():
     assert warm.pick_up("a", (1, 1)) is None
 
 
+async def test_who_is_cancelled_while_it_says_good_bye_to_its_run_leaves():
+    class Slow(Stayer):
+        async def park(self):
+            await asyncio.Event().wait()
+
+    warm, peer = WarmSessions(250, 60, random.Random(1)), Slow()
+    parking = asyncio.ensure_future(warm.park("a", (1, 1), peer))
+    await asyncio.sleep(0)
+    parking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await parking
+    assert peer.left
+
+
 async def test_who_has_lost_its_connection_while_it_waited_is_not_used():
     warm, peer = WarmSessions(250, 60, random.Random(1)), Stayer()
     await warm.park("a", (1, 1), peer)

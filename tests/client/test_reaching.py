@@ -390,6 +390,31 @@ async def test_a_peer_whose_service_goes_as_it_leaves_misses_what_it_wrote_and_n
     assert missed == ["left with 2 changes that the service has not acknowledged"] * (unsent > 0)
 
 
+@pytest.mark.parametrize(("edits", "local"), [(2, False), (2, True), (0, False)])
+async def test_a_peer_that_leaves_while_it_is_away_says_what_is_lost_unless_it_has_a_local_copy(
+    service, room, tmp_path, told, edits, local
+):
+    options = {"offline": tmp_path / "p.db"} if local else {}
+    async with Gate(service.port) as gate:
+        async with connect(gate.url, room, id="ann", token=token(), clock=Hasty(), **options) as peer:
+            await peer.synced()
+            gate.instead = BAD_GATEWAY
+            gate.cut()
+            await peer.until(lambda: not peer.connected)
+            for _ in range(edits):
+                peer.edit(lambda view: view.set_title("A title"))
+    missed = [line for line in told() if line.startswith("left with")]
+    assert missed == ["left with 2 changes that the service has not acknowledged"] * (edits > 0 and not local)
+
+
+async def test_a_peer_that_was_refused_says_on_leaving_what_is_lost(service, room, told):
+    async with connect(service.url, room, token=token(lasts_s=2)) as peer:
+        with pytest.raises(ConnectionClosed):
+            await asyncio.wait_for(peer.until(lambda: False), PATIENCE)
+        peer.edit(lambda view: view.set_title("A title"))
+    assert told()[-1] == "left with a change that the service has not acknowledged"
+
+
 async def test_a_peer_that_goes_offline_by_itself_tells_nothing(service, room, told):
     async with connect(service.url, room, token=token()) as peer:
         peer.go_offline()
