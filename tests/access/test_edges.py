@@ -8,21 +8,25 @@ import shutil
 import ssl
 import sys
 import time
+from fnmatch import fnmatchcase
 
 import httpx
 import jwt
 import pytest
 import websockets
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from crdt_sessions import connect
-from crdt_sessions.errors import StoreUnavailable, TooMany
+from crdt_sessions.errors import AccessDenied, StoreUnavailable, TooMany
 from crdt_sessions.ids import Millis, session_id
 from crdt_sessions.model import seed
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.streams.changes import Creation
 from crdt_sessions.testing import FakeClock, settle
+from crdt_sessions_server.auth import patterns_within
 from crdt_sessions_server.auth.rate_limits import Buckets, Rate
 from crdt_sessions_server.ops.expiry import expire, expire_once, sweep
 from crdt_sessions_server.settings import Settings
@@ -95,6 +99,46 @@ def test_tokens_are_made_over_http_for_ones_own_tenant(service):
         assert http.post("/v1/revocations", json={"tokenId": "x", "principal": "y"}).status_code == 422
         audit = http.get("/v1/audit", params={"action": "token.mint"}).json()["entries"]
         assert audit[-1]["detail"] == {"of": "bob", "role": "viewer"}
+
+
+def test_a_token_for_some_sessions_makes_none_for_others_nor_for_longer(service):
+    own = bearer("backend", "service", sessions=["mine/*", "a?"], agents=["writer"], ttl_s=600)
+    with service.http(headers=own) as http:
+
+        def made(**wanted):
+            return http.post("/v1/tokens", json={"principal": "bob", **wanted})
+
+        def claims(answer):
+            return jwt.decode(answer.json()["token"], options={"verify_signature": False})
+
+        inherited = claims(made())
+        assert (inherited["sessions"], inherited["agents"]) == (["mine/*", "a?"], ["writer"])
+        assert inherited["exp"] <= time.time() + 600
+        assert claims(made(sessions=["mine/x-*", "ab"], agents=["writer"], ttlS=60))["sessions"] == ["mine/x-*", "ab"]
+        for more in ({"sessions": ["*"]}, {"sessions": ["mine/x", "yours"]}, {"agents": ["w*"]}, {"ttlS": 700}):
+            refused = made(**more)
+            assert (refused.status_code, "this token is" in refused.json()["detail"]) == (403, True), more
+        asked = http.post("/v1/y-sweet/doc/mine%2Fx/auth", json={"userId": "ann", "validForSeconds": 700})
+        assert asked.status_code == 403
+
+
+NAMES = st.text(st.sampled_from("ab*?[]!-"), max_size=6)
+
+
+@given(inner=NAMES, outer=NAMES, name=st.text(st.sampled_from("ab*?[]!-"), max_size=6))
+@example(inner="*", outer="[*]", name="a")
+@example(inner="[ab]", outer="*a*", name="b")
+@example(inner="a*", outer="a?", name="abb")
+def test_what_a_pattern_within_another_opens_that_one_opens_too(inner, outer, name):
+    try:
+        patterns_within([outer], [inner], "sessions")
+    except AccessDenied:
+        return
+    assert not fnmatchcase(name, inner) or fnmatchcase(name, outer)
+
+
+def test_a_name_as_glob_escapes_it_is_within_what_it_matches():
+    assert patterns_within(["a*"], ["a[*]b", "a[?]"], "sessions") == ["a[*]b", "a[?]"]
 
 
 def test_without_a_secret_tokens_are_made_elsewhere(tmp_path):

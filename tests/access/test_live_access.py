@@ -5,12 +5,12 @@ import gc
 
 import pytest
 
-from crdt_sessions.errors import NotAuthenticated, StorageError, TokenExpired
+from crdt_sessions.errors import NotAuthenticated, Overloaded, StorageError, TokenExpired
 from crdt_sessions.ids import Millis, session_id
 from crdt_sessions.runtime import keep_going
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.testing import FakeClock, settle
-from crdt_sessions_server.auth import Admitted, Grants, LiveAccess, Principal, Role, StaticTokens
+from crdt_sessions_server.auth import Admitted, Grants, LiveAccess, Principal, Role, StaticTokens, revalidation
 from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
 from tests.processes import PATIENCE
@@ -175,6 +175,31 @@ async def test_a_defect_of_an_authorizer_delays_the_end_of_no_other_access(world
         async with asyncio.timeout(PATIENCE):
             while one.ended is None:
                 await asyncio.sleep(0.01)
+
+
+async def test_an_authorizer_that_does_not_answer_holds_up_no_other_access(world, monkeypatch):
+    """And whom it concerns is let go once that has gone on for long."""
+    monkeypatch.setattr(revalidation, "_PATIENCE_S", 0.05)
+    real = world.tokens.authorize
+
+    async def authorize(token, session):
+        if session == "room":
+            await asyncio.Event().wait()
+        return await real(token, session)
+
+    first = await world.admitted()
+    other = Admitted("t", None, await world.grants.authorize("t", None), world.grants.state)
+    world.tokens.authorize = authorize
+    with world.live.watching(first) as one, world.live.watching(other) as another:
+        await world.grants.revoke("", "principal", "ann")
+        async with asyncio.timeout(PATIENCE):
+            while another.ended is None:
+                await asyncio.sleep(0.01)
+            assert one.ended is None
+            while one.ended is None:
+                await world.clock.advance(5)
+                await asyncio.sleep(0.01)
+        assert isinstance(one.ended, Overloaded)
 
 
 async def test_an_authorizer_of_ones_own_is_two_methods():

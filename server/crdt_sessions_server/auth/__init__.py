@@ -2,6 +2,7 @@
 
 from crdt_sessions_server.auth.admission import Admission
 from crdt_sessions_server.auth.authorizer import Authorizer, Chain, Open
+from crdt_sessions_server.auth.bounds import lifetime_within, patterns_within
 from crdt_sessions_server.auth.grants import Grants
 from crdt_sessions_server.auth.jwt import JwtTokens, KeySource, mint
 from crdt_sessions_server.auth.permissions import PERMISSIONS, Permission
@@ -36,6 +37,8 @@ __all__ = [
     "current_admission",
     "current_admitted",
     "current_principal",
+    "lifetime_within",
     "live_access",
     "mint",
+    "patterns_within",
 ]

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from crdt_sessions.clock import Clock
-from crdt_sessions.errors import AccessDenied, CrdtSessionsError, NotAuthenticated, TokenExpired
+from crdt_sessions.errors import AccessDenied, CrdtSessionsError, NotAuthenticated, Overloaded, TokenExpired
+from crdt_sessions.ids import Millis
 from crdt_sessions.runtime import Access
 from crdt_sessions_server.auth.grants import Change, Grants
 from crdt_sessions_server.auth.principal import Principal
@@ -20,6 +21,10 @@ Result = TypeVar("Result")
 _log = logging.getLogger("crdt_sessions.access")
 _EVERY_S = 0.25
 _AT_ONCE = 200
+_PATIENCE_S = 2.0
+"""For a look at one of them; meanwhile others are not looked at, but for those that are looked at with it."""
+_DOUBT_MS = 30_000
+"""Who cannot be looked at for so long is let go: they may come back, and are looked at then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,8 @@ class Admitted:
 class _Watched:
     admitted: Admitted
     access: Access
+    doubted_since: Millis | None = None
+    """Since when it cannot be looked at."""
 
 
 class LiveAccess:
@@ -140,38 +147,53 @@ class LiveAccess:
     async def _look(self) -> None:
         everybody = self._grants.refresh()
         changes, self._changes = self._changes, []
-        defects: list[Exception] = []
+        concerned: list[_Watched] = []
         for change in [Change("")] if everybody else changes:
             self._doubt(None if everybody else change.tenant, change.principal)
         now = self._clock.now()
-        looked = 0
         for watched in list(self._watched.values()):
             principal, session = watched.admitted.principal, watched.admitted.session
             if principal.expires_at is not None and now >= principal.expires_at:
                 watched.access.end(TokenExpired())
             elif everybody or any(change.concerns(principal, session) for change in changes):
-                try:
-                    await self._authorize_anew(watched)
-                except Exception as error:  # noqa: BLE001 - also an application's authorizer's; others come first
-                    defects.append(error)
-                    self._changes.append(Change(principal.tenant, principal.id))
-                looked += 1
-                if looked % _AT_ONCE == 0:
-                    await asyncio.sleep(0)
+                concerned.append(watched)
+        defects: list[BaseException] = []
+        for at in range(0, len(concerned), _AT_ONCE):
+            defects += await self._look_at(concerned[at : at + _AT_ONCE])
         if defects:
-            raise defects[0]  # once for all: the loop is run anew, and looks at those again
+            raise RuntimeError("what open connections may do could not be looked up") from defects[0]
+
+    async def _look_at(self, some: list[_Watched]) -> list[BaseException]:
+        """Look at *some* at once, so that none waits long for another's authorizer; return the defects of those.
+
+        They are looked at again, and let go when that goes on.
+        """
+        found = await asyncio.gather(*map(self._authorize_anew, some), return_exceptions=True)
+        now = self._clock.now()
+        defects: list[BaseException] = []
+        for watched, defect in zip(some, found, strict=True):
+            if defect is None:
+                watched.doubted_since = None
+                continue
+            defects.append(defect)
+            self._changes.append(Change(watched.admitted.principal.tenant, watched.admitted.principal.id))
+            watched.doubted_since = watched.doubted_since or now
+            if now - watched.doubted_since >= _DOUBT_MS:
+                watched.access.end(Overloaded(what="tokens cannot be looked up"))
+        return defects
 
     async def _authorize_anew(self, watched: _Watched) -> None:
         admitted = watched.admitted
         try:
-            principal = await self._grants.authorize(admitted.token, admitted.session)
+            async with asyncio.timeout(_PATIENCE_S):
+                principal = await self._grants.authorize(admitted.token, admitted.session)
             _check_same(admitted, principal)
         except (NotAuthenticated, AccessDenied) as error:
             if watched.admitted is admitted:  # else it was renewed meanwhile
                 watched.access.end(error)
         except CrdtSessionsError as error:  # the store cannot be asked: it is tried again
             _log.error("rights cannot be looked up: %s", error)
-            self._note(Change(admitted.principal.tenant, admitted.principal.id))
+            self._changes.append(Change(admitted.principal.tenant, admitted.principal.id))
         else:
             if watched.admitted is admitted:
                 watched.admitted = replace(admitted, principal=principal)

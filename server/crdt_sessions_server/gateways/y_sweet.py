@@ -28,7 +28,9 @@ from crdt_sessions_server.auth import (
     current_admission,
     current_admitted,
     current_principal,
+    lifetime_within,
     mint,
+    patterns_within,
 )
 from crdt_sessions_server.http.describing import BYTES, NOTHING, answers, refuses, tag, takes
 from crdt_sessions_server.http.schemas import OCTETS, Answer, Body, check_content_type
@@ -37,6 +39,7 @@ from crdt_sessions_server.rest.sessions import creates
 
 _PREFIX = "/v1/y-sweet"
 _LONGEST_S = 30 * 24 * 3600
+_USUAL_S = 3600.0
 
 
 class NewDocument(Body):
@@ -56,7 +59,7 @@ class Wanted(Body):
 
     authorization: Literal["full", "read-only"] = "full"
     user_id: PrincipalId | None = Field(None, description="Whose it is to be; the caller's if absent.")
-    valid_for_seconds: float = Field(3600, gt=0, le=_LONGEST_S)
+    valid_for_seconds: float | None = Field(None, gt=0, le=_LONGEST_S)
 
 
 class ClientToken(Answer):
@@ -110,16 +113,18 @@ def blueprint(
             token = current_admitted().token
         else:
             writes = data.authorization == "full"
+            now = registry.clock.now()
             token = mint(
                 secret,
-                now=registry.clock.now(),
-                ttl_s=data.valid_for_seconds,
+                now=now,
+                ttl_s=lifetime_within(principal, now, data.valid_for_seconds, _USUAL_S),
                 principal=data.user_id or principal.id,
                 audience=audience,
                 issuer=issuer,
                 role=Role.EDITOR if writes else Role.VIEWER,
                 tenant=principal.tenant or None,
                 sessions=[glob.escape(name)],
+                agents=patterns_within(principal.agents, None, "agents"),
             )
             of, tenant = data.user_id or principal.id, principal.tenant
             await registry.audit.record("token.mint", principal.id, session, tenant=tenant, of=of)

@@ -13,12 +13,22 @@ from crdt_sessions.model.checks import MAX_INTEGER
 from crdt_sessions.model.strings import NAME_CHARACTERS, PrincipalId
 from crdt_sessions.model.values import Kind
 from crdt_sessions.runtime import SessionRegistry
-from crdt_sessions_server.auth import PERMISSIONS, Role, asked_session, current_admission, current_principal, mint
+from crdt_sessions_server.auth import (
+    PERMISSIONS,
+    Role,
+    asked_session,
+    current_admission,
+    current_principal,
+    lifetime_within,
+    mint,
+    patterns_within,
+)
 from crdt_sessions_server.http.describing import answers, refuses, tag
 from crdt_sessions_server.http.schemas import Answer, Body, Query
 from crdt_sessions_server.http.validation import validate_querystring, validate_request, validate_response
 
 _LONGEST_TTL_S = 30 * 24 * 3600.0
+_USUAL_TTL_S = 3600.0
 
 
 class Me(Answer):
@@ -49,9 +59,18 @@ class NewToken(Body):
     name: str | None = Field(None, max_length=NAME_CHARACTERS)
     kind: Kind = "human"
     role: Role = Role.EDITOR
-    sessions: list[str] | None = Field(None, max_length=100, description="Patterns of names; all if absent.")
-    agents: list[str] | None = Field(None, max_length=100, description="Patterns of agents' names; all if absent.")
-    ttl_s: float = Field(3600, gt=0, le=_LONGEST_TTL_S, description="Seconds for which it is good.")
+    sessions: list[str] | None = Field(
+        None, max_length=100, description="Patterns of names; all of the caller's if absent."
+    )
+    agents: list[str] | None = Field(
+        None, max_length=100, description="Patterns of agents' names; all of the caller's if absent."
+    )
+    ttl_s: float | None = Field(
+        None,
+        gt=0,
+        le=_LONGEST_TTL_S,
+        description="Seconds for which it is good; an hour if absent, or as long as the caller's if that is less.",
+    )
 
 
 class Token(Answer):
@@ -119,14 +138,17 @@ def blueprint(
     @validate_response(Token, 201)
     @refuses(NotFound)
     async def mint_token(data: NewToken) -> tuple[Token, int]:
-        """Make a token, for a principal of one's own tenant. It is shown once and kept nowhere."""
+        """Make a token, for a principal of one's own tenant. It is shown once and kept nowhere.
+
+        It opens no more than the caller's own: no other sessions and agents, and for no longer (403).
+        """
         if secret is None:
             raise NotFound(what="secret to sign tokens with; see the setting", id="jwt_secret")
-        caller = current_principal()
+        caller, now = current_principal(), registry.clock.now()
         token = mint(
             secret,
-            now=registry.clock.now(),
-            ttl_s=data.ttl_s,
+            now=now,
+            ttl_s=lifetime_within(caller, now, data.ttl_s, _USUAL_TTL_S),
             principal=data.principal,
             audience=audience,
             issuer=issuer,
@@ -134,8 +156,8 @@ def blueprint(
             kind=data.kind,
             role=data.role,
             tenant=caller.tenant or None,
-            sessions=data.sessions,
-            agents=data.agents,
+            sessions=patterns_within(caller.sessions, data.sessions, "sessions"),
+            agents=patterns_within(caller.agents, data.agents, "agents"),
         )
         await registry.audit.record("token.mint", caller.id, tenant=caller.tenant, of=data.principal, role=data.role)
         return Token(token=token), 201
