@@ -1,5 +1,6 @@
 """Requests that ask for more than anything can be, or cost more than they should: refused, and nobody else feels it."""
 
+import base64
 import gzip
 
 import httpx
@@ -9,8 +10,10 @@ from crdt_sessions.errors import NotAuthenticated
 from crdt_sessions.limits import Limits
 from crdt_sessions.runtime.claimants import LONGEST_LEASE_S, Claimant
 from crdt_sessions.storage import MemoryStore
+from crdt_sessions.wire.varint import buffer, encode_state_vector
 from crdt_sessions_server.auth import Principal, Role
 from crdt_sessions_server.http.inside import Inside
+from crdt_sessions_server.rest.exchange import MAX_CLIENTS, MAX_FRAMES
 from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
 
@@ -118,3 +121,29 @@ async def test_a_worker_that_is_not_known_may_send_little(http, which, packs):
     sent = packed(body) if packs else {"content": body, "headers": {"Content-Type": "application/json"}}
     answer = await http.post(f"/v1/streams/__ds/subscriptions/s/{which}", **sent)
     assert answer.status_code == 413
+
+
+FRAMES = {
+    f"{ROOM}/sync": b"\0\0\1\0",
+    "/v1/streams/yjs/docs/room": b"\x02\0\0",
+    "/v1/streams/yjs/docs/room?awareness=default": b"\x01\0",
+}
+
+
+@pytest.mark.parametrize("path", FRAMES)
+async def test_a_body_of_very_many_frames_is_refused(http, path):
+    headers = {"Content-Type": "application/octet-stream", "Content-Encoding": "gzip"}
+    few, many = (gzip.compress(FRAMES[path] * count) for count in (100, MAX_FRAMES + 1))
+    assert (await http.post(path, content=few, headers=headers)).is_success
+    answer = await http.post(path, content=many, headers=headers)
+    assert answer.status_code == 413
+    assert "10000 frames" in answer.json()["detail"]
+
+
+async def test_a_state_vector_of_very_many_clients_is_refused(http):
+    vector = encode_state_vector(dict.fromkeys(range(MAX_CLIENTS + 1), 1))
+    headers = {"Content-Type": "application/octet-stream"}
+    assert (await http.post(f"{ROOM}/sync", content=b"\0\0" + buffer(vector), headers=headers)).status_code == 413
+    copy = {"id": "room", "stateVector": base64.b64encode(vector).decode()}
+    answer = await http.post("/v1/sync", json={"device": "x", "sessions": [copy]})
+    assert "100000 clients" in answer.json()["sessions"][0]["problem"]["detail"]

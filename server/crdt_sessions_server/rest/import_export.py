@@ -31,6 +31,7 @@ from crdt_sessions_server.http.complaints import complaints
 from crdt_sessions_server.http.describing import BYTES, LINES, MARKDOWN, answers, refuses, tag, takes
 from crdt_sessions_server.http.schemas import JSON, NDJSON, OCTETS, Query, check_content_type
 from crdt_sessions_server.http.validation import validate_querystring
+from crdt_sessions_server.rest.exchange import check_frames, check_vector
 from crdt_sessions_server.rest.sessions import SessionInfo, creates, session_info
 
 
@@ -127,11 +128,18 @@ async def _import_json(registry: SessionRegistry, wanted: SessionId, body: bytes
 
 
 def _parse(body: bytes) -> tuple[bytes | None, list[bytes]]:
-    """Return the state vector and the updates in the body of a sync request."""
+    """Return the state vector and the updates in the body of a sync request.
+
+    Raises:
+        WireError: they cannot be read.
+        TooLarge: there are too many frames, or the state vector has too many entries.
+    """
     asked: bytes | None = None
     brought: list[bytes] = []
-    for frame in decode(body):
+    for count, frame in enumerate(decode(body), 1):
+        check_frames(count)
         if isinstance(frame, SyncStep1):
+            check_vector(frame.state_vector)
             asked = frame.state_vector
         elif isinstance(frame, SyncStep2 | Update):
             brought.append(frame.update)

@@ -15,6 +15,7 @@ from crdt_sessions.wire.update_v1 import MAX_CLOCK
 from crdt_sessions.wire.varint import Reader, buffer
 from crdt_sessions_server.gateways.durable_streams.reading import Found
 from crdt_sessions_server.gateways.durable_streams.views import BREATH_S, View, position_of, seq_of, spelled_in
+from crdt_sessions_server.rest.exchange import check_frames
 
 NAME = "default"
 """The only one of the dialect's awareness streams: a session has one presence."""
@@ -70,10 +71,13 @@ async def announce(registry: SessionRegistry, session: SessionId, actor: Actor, 
 
 
 def _entries(body: bytes) -> list[AwarenessEntry]:
-    reader, found = Reader(body), []
+    reader, found, count = Reader(body), list[AwarenessEntry](), 0
     try:
         while reader.remaining:
-            found += decode_awareness(bytes(reader.buffer()))
+            update = bytes(reader.buffer())
+            count += 1 + Reader(update).varuint()
+            check_frames(count)
+            found += decode_awareness(update)
     except WireError as error:
         raise BadStreamRequest(why=f"the body is not awareness updates with their lengths: {error}") from None
     if any(entry.clock >= MAX_CLOCK for entry in found):

@@ -29,6 +29,7 @@ from crdt_sessions_server.http.describing import (
     tag,
     takes,
 )
+from crdt_sessions_server.rest.exchange import check_frames
 from crdt_sessions_server.rest.sessions import creates, delete_for_good
 
 _SNAPSHOT = "_snapshot"
@@ -153,6 +154,7 @@ def _updates(body: bytes) -> list[bytes]:
     try:
         while reader.remaining:
             found.append(bytes(reader.buffer()))
+            check_frames(len(found))
     except WireError as error:
         raise BadStreamRequest(why=f"the body is not Yjs updates with their lengths: {error}") from None
     return found
