@@ -21,6 +21,7 @@ from crdt_sessions.streams import subscriptions as rules
 from crdt_sessions.streams.patterns import matches
 from crdt_sessions.streams.subscriptions import End, Subscription, Wanted, Worker
 from crdt_sessions.testing import FakeClock
+from crdt_sessions_server.gateways.durable_streams.webhook_urls import check_webhook
 from tests.postgres import every_version, shared_server
 from tests.processes import PATIENCE
 from tests.profiles import sample
@@ -239,6 +240,13 @@ async def test_a_webhook_tells_of_what_is_new_and_a_callback_ends_the_turn(folde
         assert await place.subscriptions.delete("", "s")
         with pytest.raises(errors.SubscriptionNotFound):
             await place.subscriptions.ack("", "s", again, [], done=True)
+
+
+@pytest.mark.parametrize("host", ["hooks..example.com", f"{'a' * 64}.example.com", ""])
+def test_a_webhook_to_a_host_that_nobody_can_look_up_is_refused(host):
+    with pytest.raises(errors.WebhookRefused):
+        check_webhook(f"https://{host}/x", private=True)
+    check_webhook("https://hooks.example.com/x", private=False)
 
 
 async def test_a_defect_and_an_answer_that_never_ends_are_failures_too(folder, monkeypatch):
