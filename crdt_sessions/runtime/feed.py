@@ -229,5 +229,5 @@ def _decoded(text: str | None) -> Position | None:
             for id, ((place, run), parts, told, open, *superseded) in messages.items()
         }
         return Position(str(lineage), int(seq), str(life), cursors)
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return Position()  # of no session

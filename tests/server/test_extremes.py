@@ -13,6 +13,7 @@ from crdt_sessions.storage import MemoryStore
 from crdt_sessions.wire.varint import buffer, encode_state_vector
 from crdt_sessions_server.auth import Principal, Role
 from crdt_sessions_server.http.inside import Inside
+from crdt_sessions_server.http.paging import MAX_PAGE, cursor_at, visible
 from crdt_sessions_server.rest.exchange import MAX_CLIENTS, MAX_FRAMES
 from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
@@ -147,3 +148,32 @@ async def test_a_state_vector_of_very_many_clients_is_refused(http):
     copy = {"id": "room", "stateVector": base64.b64encode(vector).decode()}
     answer = await http.post("/v1/sync", json={"device": "x", "sessions": [copy]})
     assert "100000 clients" in answer.json()["sessions"][0]["problem"]["detail"]
+
+
+async def test_a_cursor_of_a_number_that_is_none_is_refused_or_begins_anew(http):
+    for path, place in (("sessions?order=recent&", (10**30, "a")), ("runs?", (-(10**30), "a", "b"))):
+        assert (await http.get(f"/v1/{path}cursor={cursor_at(*place)}")).status_code == 422
+    cursor = base64.urlsafe_b64encode(b'["x","y",1e999,{}]').decode()
+    answer = await http.get(f"{ROOM}/events", params={"cursor": cursor, "waitS": 0})
+    assert answer.status_code == 200
+
+
+async def test_a_count_of_very_many_digits_is_a_count(http):
+    headers = {"X-Stainless-Retry-Count": "9" * 5000}
+    asked = {"model": "nobody", "messages": [{"role": "user", "content": "?"}]}
+    answer = await http.post("/v1/gateways/openai/chat/completions", json=asked, headers=headers)
+    assert answer.status_code == 404, "there is no such agent"
+
+
+async def test_a_list_of_which_nothing_may_be_seen_is_read_in_few_pages():
+    sizes = []
+
+    async def read(last, count):
+        sizes.append(count)
+        begin = 0 if last is None else last + 1
+        return range(begin, min(begin + count, 5000))
+
+    assert await visible(read, lambda entry: entry in (7, 4000), 1) == ([7], True)
+    assert await visible(read, lambda entry: False, 1) == ([], False)
+    assert len(sizes) < 40
+    assert max(sizes) <= MAX_PAGE + 1

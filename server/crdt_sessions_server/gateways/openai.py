@@ -160,7 +160,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         request gets the answer later.
         """
         count = request.headers.get("X-Stainless-Retry-Count", "0")
-        attempt = Attempt(request.headers.get("Idempotency-Key"), count.isdecimal() and int(count) > 0)
+        attempt = Attempt(request.headers.get("Idempotency-Key"), count.isdecimal() and count.strip("0") != "")
         chat = from_header(request.headers.get(SESSION_HEADER, ""))
         if not chat:
             chat = await _session_for(registry, data, attempt, await who_asks())

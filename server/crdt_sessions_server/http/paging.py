@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, get_args
 
 from crdt_sessions.errors import BadParameter
+from crdt_sessions.model.checks import MAX_INTEGER
 
 Item = TypeVar("Item")
 
@@ -35,9 +36,14 @@ def place_of(cursor: str, *kinds: type) -> tuple[Any, ...]:
         place = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, RecursionError):
         place = None
-    if not isinstance(place, list) or [type(value) for value in place] != list(kinds):
+    if not isinstance(place, list) or [type(value) for value in place] != list(kinds) or not _fits(place):
         raise BadParameter(name="cursor", text=cursor)
     return tuple(place)
+
+
+def _fits(place: list[Any]) -> bool:
+    """Whether a database can look for a place."""
+    return all(abs(value) <= MAX_INTEGER for value in place if isinstance(value, int))
 
 
 async def visible(
@@ -52,10 +58,11 @@ async def visible(
     """
     found: list[Item] = []
     last: Item | None = None
+    size = limit + 1
     while len(found) <= limit:
-        items = await read(last, limit + 1)
+        items = await read(last, size)
         found += filter(wanted, items)
-        if len(items) <= limit:
+        if len(items) < size:
             break
-        last = items[-1]
+        last, size = items[-1], min(2 * size, MAX_PAGE + 1)  # who may see few entries costs few reads
     return found[:limit], len(found) > limit
