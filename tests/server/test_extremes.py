@@ -1,12 +1,14 @@
 """Requests that ask for more than anything can be, or cost more than they should: refused, and nobody else feels it."""
 
+import asyncio
 import base64
 import gzip
 
 import httpx
 import pytest
 
-from crdt_sessions.errors import NotAuthenticated
+from crdt_sessions.errors import AccessDenied, NotAuthenticated
+from crdt_sessions.ids import session_id
 from crdt_sessions.limits import Limits
 from crdt_sessions.runtime.claimants import LONGEST_LEASE_S, Claimant
 from crdt_sessions.storage import MemoryStore
@@ -86,6 +88,32 @@ async def test_the_body_of_a_stranger_is_not_read(http, path, token):
     del http.headers["Authorization"]
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     assert (await http.post(path, content=b"not JSON", headers=headers)).status_code == 401
+
+
+async def test_who_may_use_one_session_only_is_asked_for_its_name_in_the_body():
+    chat = "/v1/gateways/ai-sdk/chat"
+
+    def asked(name):
+        message = {"id": "m", "role": "user", "parts": [{"type": "text", "text": "?"}]}
+        return {"id": name, "messages": [message], "trigger": "submit-message"}
+
+    class OfOneRoom(People):
+        async def authorize(self, token, session):
+            if session != "room":
+                raise AccessDenied(what="only room may be used")
+            return await super().authorize(token, session)
+
+    async with Service(Settings(sandbox=False), store=MemoryStore(), authorizer=OfOneRoom()) as service:
+        await service.registry.create(session_id("room"))
+        headers = {"Authorization": "Bearer ann:editor"}
+        inside = Inside(service.app, "::1")
+        async with httpx.AsyncClient(base_url="http://x", transport=inside, headers=headers) as http:
+            assert (await http.post(chat, json=asked("other"))).status_code == 403
+            asking = asyncio.create_task(http.post(chat, json=asked("room")))  # nobody answers
+            async with service.registry.open(session_id("room")) as session:
+                while session.view.messages.value("m") is None:
+                    await asyncio.sleep(0.01)
+            asking.cancel()
 
 
 @pytest.mark.parametrize("path", [*ASKING, f"{ROOM}/messages", "/v1/sync", f"{ROOM}-2/import"])

