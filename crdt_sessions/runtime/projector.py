@@ -102,12 +102,14 @@ class Projector:
         self._presence: int | None = -1 if presence else None
         known = position is not None and session.remembers(position.lineage, position.life, position.seq)
         self.position = position if position is not None and known else Position(session.record.lineage)
+        here = known and self.position.life == session.life
         self.position.life = session.life
         self.reset = position is not None and not known
         """Whether what the reader has is of no use: it is told everything, and is to forget what it has."""
         self._complete = self.position.seq < 0
         self._told: set[str] = set()
-        self._state: dict[str, Any] | None = {} if self._complete else None
+        has_none = self._complete or (here and not session.told_state)
+        self._state: dict[str, Any] | None = {} if has_none else None
         """As it was told last; None if the reader had a position and may have any."""
 
     async def wait(self) -> None:
@@ -191,6 +193,7 @@ class Projector:
             yield MetaChanged(view.meta)
         elif kind == "state" and (state := view.state_value()) != self._state:
             self._state = state
+            self._session.told_state = True
             yield StateChanged(state)
 
     def _message(self, id: str) -> list[MessageEvent]:

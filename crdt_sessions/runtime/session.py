@@ -42,6 +42,8 @@ class Session:
         """The connections, which stay while it sleeps."""
         self.life = ""
         """An id that is new each time the session is loaded into memory."""
+        self.told_state = False
+        """Whether any reader of events was told of a state in this life, so that one that came back may have it."""
         self._store = store
         self._awake: EffectLoop | None = None
         self._ended: CrdtSessionsError | None = None
