@@ -1,9 +1,7 @@
 """The library's server behind our route: it is not there until it is asked for, and leaves nothing behind."""
 
 import asyncio
-import json
 import shlex
-import signal
 import subprocess
 import sys
 
@@ -39,7 +37,6 @@ def inside(service):
     return httpx.AsyncClient(base_url="http://localhost", transport=Inside(service.app.asgi_app, "127.0.0.1"))
 
 
-PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 COMMAND = (sys.executable, "-m", "crdt_sessions_server", "mcp", "--url", "http://127.0.0.1:1")
 
 
@@ -60,25 +57,6 @@ def test_a_client_that_goes_away_before_its_answer_leaves_no_traceback(monkeypat
     monkeypatch.setattr(mcp_command, "_serve", serve)
     assert mcp_command.run(parse(["mcp"])) == 2
     assert capsys.readouterr().err == "crdt-sessions: the MCP client went away before it had its answer\n"
-
-
-@pytest.mark.parametrize("end", ["its reading end is closed", "it is interrupted"])
-def test_a_command_ends_though_its_standard_input_stays_open(end):
-    child = subprocess.Popen(COMMAND, cwd=ROOT, text=True, bufsize=1, stdin=-1, stdout=-1, stderr=-1)
-    with child:
-        try:
-            print(json.dumps(PING), file=child.stdin)
-            assert json.loads(child.stdout.readline())["id"] == PING["id"]
-            if end == "it is interrupted":
-                child.send_signal(signal.SIGINT)
-                assert child.wait(PATIENCE) == 130
-            else:
-                child.stdout.close()
-                print(json.dumps(PING), file=child.stdin)
-                assert child.wait(PATIENCE) == 2
-                assert "the MCP client went away before it had its answer" in child.stderr.read()
-        finally:
-            child.kill()
 
 
 def test_who_does_not_ask_for_it_does_not_import_it():

@@ -7,13 +7,9 @@ import asyncio
 import logging
 import os
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
 
-import anyio
 from mcp.server.stdio import stdio_server
 
 from crdt_sessions.client.service import ServiceClient
@@ -24,7 +20,6 @@ from crdt_sessions_server.mcp.api import Api
 from crdt_sessions_server.mcp.server import build
 
 _VARIABLE = "CRDT_SESSIONS_TOKEN"
-_PIECE = 65536
 
 
 def main() -> int:
@@ -33,7 +28,7 @@ def main() -> int:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Serve one client until it closes standard input, or does not read any more; return the exit status."""
+    """Serve one client until it closes standard input; return the exit status."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)  # standard output is the protocol's
     try:
         client = ServiceClient(parsed.url, token_of(parsed.token_file))
@@ -73,30 +68,5 @@ def token_of(file: Path | None) -> str | Callable[[], str] | None:
 async def _serve(client: ServiceClient) -> None:
     api = Api(client)
     server = build(lambda _: api)
-    with _standard_input() as (file, end):
-        async with client, stdio_server(stdin=anyio.wrap_file(file)) as (source, sink):
-            try:
-                await server.run(source, sink, server.create_initialization_options())
-            finally:
-                end()
-
-
-@contextmanager
-def _standard_input() -> Iterator[tuple[TextIO, Callable[[], None]]]:
-    """Yield standard input as a file, and what ends that file.
-
-    Nothing ends a thread that reads standard input, and the library waits for its own. So a thread that nobody waits
-    for reads, and hands on what comes through a pipe.
-    """
-    reading, writing = os.pipe()
-    sink = os.fdopen(writing, "wb", buffering=0)  # with a buffer, who closes it would wait for who writes
-
-    def hand_on() -> None:
-        with suppress(BrokenPipeError, ValueError), sink:  # the file has ended
-            while piece := os.read(sys.stdin.fileno(), _PIECE):
-                while piece:
-                    piece = piece[sink.write(piece) :]
-
-    with os.fdopen(reading, encoding="utf-8", errors="replace") as file, sink:
-        threading.Thread(target=hand_on, name="standard input", daemon=True).start()
-        yield file, sink.close
+    async with client, stdio_server() as (source, sink):
+        await server.run(source, sink, server.create_initialization_options())
