@@ -1,6 +1,7 @@
 """What looks after accesses, without sockets: nothing that changes is missed, whenever it changes."""
 
 import asyncio
+import contextlib
 import gc
 
 import pytest
@@ -152,13 +153,14 @@ async def test_a_token_that_stands_for_somebody_else_now_is_none(world):
         assert "somebody else" in str(access.ended)
 
 
-async def test_a_defect_of_an_authorizer_delays_the_end_of_no_other_access(world):
-    """And whom it concerned is looked at again: a change is not forgotten."""
-    real, broken = world.tokens.authorize, [True]
+@contextlib.asynccontextmanager
+async def only_the_other_is_looked_at(world, hindered):
+    """Two accesses are revoked, and *hindered* is awaited before one is looked at: yield it once the other has ended."""
+    real = world.tokens.authorize
 
     async def authorize(token, session):
-        if broken and session == "room":
-            raise UnicodeError("a defect")
+        if session == "room":
+            await hindered()
         return await real(token, session)
 
     first = await world.admitted()
@@ -168,8 +170,20 @@ async def test_a_defect_of_an_authorizer_delays_the_end_of_no_other_access(world
         await world.grants.revoke("", "principal", "ann")
         async with asyncio.timeout(PATIENCE):
             while another.ended is None:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.01)
         assert one.ended is None
+        yield one
+
+
+async def test_a_defect_of_an_authorizer_delays_the_end_of_no_other_access(world):
+    """And whom it concerned is looked at again: a change is not forgotten."""
+    broken = [True]
+
+    async def hindered():
+        if broken:
+            raise UnicodeError("a defect")
+
+    async with only_the_other_is_looked_at(world, hindered) as one:
         broken.clear()
         await world.clock.advance(1)
         async with asyncio.timeout(PATIENCE):
@@ -180,22 +194,8 @@ async def test_a_defect_of_an_authorizer_delays_the_end_of_no_other_access(world
 async def test_an_authorizer_that_does_not_answer_holds_up_no_other_access(world, monkeypatch):
     """And whom it concerns is let go once that has gone on for long."""
     monkeypatch.setattr(revalidation, "_PATIENCE_S", 0.05)
-    real = world.tokens.authorize
-
-    async def authorize(token, session):
-        if session == "room":
-            await asyncio.Event().wait()
-        return await real(token, session)
-
-    first = await world.admitted()
-    other = Admitted("t", None, await world.grants.authorize("t", None), world.grants.state)
-    world.tokens.authorize = authorize
-    with world.live.watching(first) as one, world.live.watching(other) as another:
-        await world.grants.revoke("", "principal", "ann")
+    async with only_the_other_is_looked_at(world, asyncio.Event().wait) as one:
         async with asyncio.timeout(PATIENCE):
-            while another.ended is None:
-                await asyncio.sleep(0.01)
-            assert one.ended is None
             while one.ended is None:
                 await world.clock.advance(5)
                 await asyncio.sleep(0.01)
