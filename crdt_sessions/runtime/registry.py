@@ -1,8 +1,8 @@
 """The registry of live sessions: the front door of the library for those who serve sessions.
 
 What it is made of has modules of its own: which sessions are in memory (``slots``), how they come into being
-(``loading``) and begin to live (``starting``), what there is room for (``capacity``), which ones are left alone
-(``quarantine``), and which ones are loaded because something is due in them (``wakeups``).
+(``loading``), begin to live (``starting``) and end for good (``deletion``), what there is room for (``capacity``),
+which ones are left alone (``quarantine``), and which ones are loaded because something is due in them (``wakeups``).
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from typing import Any
 from crdt_sessions.clock import Clock, SystemClock
 from crdt_sessions.errors import (
     CrdtSessionsError,
-    DamagedDatabase,
-    DamagedLog,
     SessionDeleted,
     SessionNotFound,
     ShuttingDown,
@@ -39,6 +37,7 @@ from crdt_sessions.runtime.audit import AuditLog
 from crdt_sessions.runtime.capacity import Capacity
 from crdt_sessions.runtime.channel import Channel, Transport, transport_over
 from crdt_sessions.runtime.claimants import Claimants
+from crdt_sessions.runtime.deletion import Deletion
 from crdt_sessions.runtime.documents import Documents
 from crdt_sessions.runtime.health import StoreHealth
 from crdt_sessions.runtime.identifiers import Identifiers
@@ -186,6 +185,7 @@ class SessionRegistry:
             idle_unload_s=self._timing.idle_unload_s,
             release=store.release,
         )
+        self._deletion = Deletion(store, self._slots, self._quarantine, self.clock)
         self._wakeups = Wakeups(store, self._slots, self.open, self.clock, self._quarantine)
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -408,7 +408,7 @@ class SessionRegistry:
             SessionNotFound: there is none.
             StorageError: it could not be deleted.
         """
-        await self._delete(session_id, lambda slot: False)
+        await self._deletion.delete(session_id)
 
     async def expire(self, session_id: SessionId, before: float) -> bool:
         """Delete a session for good, unless somebody uses it, or has changed it since *before*; tell whether it was.
@@ -417,30 +417,7 @@ class SessionRegistry:
             SessionNotFound: there is none.
             StorageError: it could not be deleted.
         """
-
-        def spared(slot: Slot) -> bool:  # somebody may have come, and even left, while it was loaded
-            used = slot.users > 1 or slot.idle_since is not None
-            return used or slot.session is None or slot.session.record.updated_at >= before
-
-        return not self.holds(session_id) and await self._delete(session_id, spared)
-
-    async def _delete(self, session_id: SessionId, spared: Callable[[Slot], bool]) -> bool:
-        try:
-            slot = await self._slots.enter(session_id)
-        except (DamagedLog, DamagedDatabase):  # what cannot be read can still be deleted
-            await self._delete_stored(session_id)
-            self._quarantine.release(session_id)
-            return True
-        if spared(slot):
-            self._slots.leave(slot)
-            return False
-        closing = closing_for(SessionDeleted(session=session_id))
-        await self._slots.end(slot, closing, lambda: self._delete_stored(session_id))
-        return True
-
-    async def _delete_stored(self, session_id: SessionId) -> None:
-        await self.store.delete(session_id, now=self.clock.now())
-        _log.info("session ends", extra={"session": session_id, "status": "deleted"})
+        return await self._deletion.expire(session_id, before)
 
     def forget_waiting(self, tenant: str | None, principal: str | None) -> None:
         """Forget what people who are gone have left waiting in sessions, since they may not be allowed to write it.
