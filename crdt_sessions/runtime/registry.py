@@ -1,8 +1,9 @@
 """The registry of live sessions: the front door of the library for those who serve sessions.
 
 What it is made of has modules of its own: which sessions are in memory (``slots``), how they come into being
-(``loading``), begin to live (``starting``) and end for good (``deletion``), what there is room for (``capacity``),
-which ones are left alone (``quarantine``), and which ones are loaded because something is due in them (``wakeups``).
+(``loading``), begin to live (``starting``) and end for good (``deletion``), how peers come in (``joining``), what
+there is room for (``capacity``), which sessions are left alone (``quarantine``), and which are loaded because
+something is due in them (``wakeups``).
 """
 
 from __future__ import annotations
@@ -17,15 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from crdt_sessions.clock import Clock, SystemClock
-from crdt_sessions.errors import (
-    CrdtSessionsError,
-    SessionDeleted,
-    SessionNotFound,
-    ShuttingDown,
-    StorageError,
-    WrongGeneration,
-    WrongLineage,
-)
+from crdt_sessions.errors import CrdtSessionsError, ShuttingDown, StorageError
 from crdt_sessions.ids import SessionId, tenant_of
 from crdt_sessions.limits import Compaction, Limits, Retention, RunRules, Timing, UsageLimits
 from crdt_sessions.model import ANY_AGENT
@@ -41,6 +34,7 @@ from crdt_sessions.runtime.deletion import Deletion
 from crdt_sessions.runtime.documents import Documents
 from crdt_sessions.runtime.health import StoreHealth
 from crdt_sessions.runtime.identifiers import Identifiers
+from crdt_sessions.runtime.joining import enter
 from crdt_sessions.runtime.load import Load
 from crdt_sessions.runtime.loading import Loading
 from crdt_sessions.runtime.lookout import Lookout
@@ -49,7 +43,7 @@ from crdt_sessions.runtime.pushes import Pushes
 from crdt_sessions.runtime.quarantine import Quarantine
 from crdt_sessions.runtime.sandbox import Sandbox
 from crdt_sessions.runtime.session import Session
-from crdt_sessions.runtime.slots import Slot, Slots
+from crdt_sessions.runtime.slots import Slots
 from crdt_sessions.runtime.starting import Starter
 from crdt_sessions.runtime.streams import Streams
 from crdt_sessions.runtime.wakeups import Wakeups
@@ -333,13 +327,13 @@ class SessionRegistry:
             codec: the connection's own, of the dialect that it speaks; y-websocket's if None.
         """
         access = access or Access()
-        tenant, by = tenant_of(session_id), access.principal
+        tenant, by, create = tenant_of(session_id), access.principal, access.creates and self.auto_create
+        entering = partial(
+            enter, self._slots, session_id, create=create, by=by, generation=generation, lineage=lineage
+        )
         try:
             self.capacity.admit(tenant, by)
             try:
-                entering = partial(
-                    self._enter, session_id, create=access.creates, by=by, generation=generation, lineage=lineage
-                )
                 slot = await self.health.outlast(entering)
                 try:
                     session = await slot.loaded()
@@ -375,31 +369,12 @@ class SessionRegistry:
             WrongLineage, WrongGeneration: the copy is of another session of that name.
             CrdtSessionsError: as :meth:`open` does.
         """
-        slot = await self._enter(session_id, create=create, by=by, generation=generation, lineage=lineage)
+        create = create and self.auto_create
+        slot = await enter(self._slots, session_id, create=create, by=by, generation=generation, lineage=lineage)
         try:
             yield await slot.loaded()
         finally:
             self._slots.leave(slot)
-
-    async def _enter(
-        self, session_id: SessionId, *, create: bool, by: str, generation: int | None, lineage: str | None
-    ) -> Slot:
-        """Return the slot of a session for a peer, who leaves it. As :meth:`join`; a context takes a kilobyte."""
-        create = create and self.auto_create and lineage is None
-        try:
-            slot = await self._slots.enter(session_id, create=create, by=by)
-        except SessionDeleted:
-            raise
-        except SessionNotFound:
-            if lineage is None:
-                raise
-            raise WrongLineage(session=session_id, theirs=lineage, ours="") from None
-        try:
-            _check_history((await slot.loaded()).record, generation, lineage)
-        except BaseException:
-            self._slots.leave(slot)
-            raise
-        return slot
 
     async def delete(self, session_id: SessionId) -> None:
         """Delete a session for good: close its peers with 4404, drop it from memory and from the store.
@@ -482,11 +457,3 @@ class SessionRegistry:
     async def _outbox_while_there_are_webhooks(self) -> None:
         if self.outbox:
             await self.outbox.run()
-
-
-def _check_history(record: SessionRecord, generation: int | None, lineage: str | None) -> None:
-    """Return if a peer's history, of which it says that much, belongs to this session."""
-    if lineage is not None and lineage != record.lineage:
-        raise WrongLineage(session=record.id, theirs=lineage, ours=record.lineage)
-    if generation is not None and generation != record.generation:
-        raise WrongGeneration(session=record.id, theirs=generation, ours=record.generation)
