@@ -9,7 +9,8 @@ from crdt_sessions.clock import Clock
 from crdt_sessions.errors import DamagedDatabase, DamagedLog, SessionDeleted
 from crdt_sessions.ids import SessionId
 from crdt_sessions.runtime.quarantine import Quarantine
-from crdt_sessions.runtime.slots import Slot, Slots
+from crdt_sessions.runtime.slot import Slot
+from crdt_sessions.runtime.slots import Slots
 from crdt_sessions.storage import SessionLog
 from crdt_sessions.wire import closing_for
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from crdt_sessions.errors import SessionDeleted, SessionNotFound, WrongGeneration, WrongLineage
 from crdt_sessions.ids import SessionId
-from crdt_sessions.runtime.slots import Slot, Slots
+from crdt_sessions.runtime.slot import Slot
+from crdt_sessions.runtime.slots import Slots
 from crdt_sessions.storage import SessionRecord
 
 

@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Protocol
 
-from crdt_sessions import failpoints
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import CrdtSessionsError, SessionNotFound, ShuttingDown, TooMany
 from crdt_sessions.ids import Millis, SessionId
@@ -21,13 +19,11 @@ from crdt_sessions.runtime.access import ANONYMOUS
 from crdt_sessions.runtime.capacity import Capacity
 from crdt_sessions.runtime.quarantine import Quarantine
 from crdt_sessions.runtime.session import Session
+from crdt_sessions.runtime.slot import LOOK_AT_ONCE, Slot
+from crdt_sessions.runtime.unloading import Unloading
 from crdt_sessions.wire.closing import Closing
 
 _log = logging.getLogger("crdt_sessions.registry")
-
-_LOOK_AT_ONCE = Millis(0)
-_TOGETHER_S = 0.02
-"""Sessions that are to be given away within so long go together, so that a commit frees several of them."""
 
 
 class Load(Protocol):
@@ -36,45 +32,6 @@ class Load(Protocol):
     async def __call__(self, session_id: SessionId, *, create: bool, by: str) -> Session:
         """Return the session, gone on from what is stored of it."""
         ...
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """A place for one session."""
-
-    session_id: SessionId
-    creates: bool
-    """Whether it is created if it never existed."""
-    loading: asyncio.Task[Session] | None = field(init=False, default=None)
-    """The load that is under way. One that has ended is forgotten: a task takes half a kilobyte, and its error is for
-    those who waited for it."""
-    session: Session | None = None
-    """The loaded session, once it is."""
-    users: int = 0
-    idle_since: Millis | None = None
-    draining: asyncio.Task[None] | None = None
-    lost: CrdtSessionsError | None = None
-    """Why what was being loaded may be something else by now."""
-    rests_until: Millis = _LOOK_AT_ONCE
-    """Until when nothing is due in a session that is asleep, unless somebody comes or goes."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether the session is being loaded."""
-        return self.loading is not None
-
-    async def loaded(self) -> Session:
-        """Return the session once it is loaded; raise as its load does."""
-        if self.loading is not None:
-            return await asyncio.shield(self.loading)
-        assert self.session is not None
-        return self.session
-
-    async def settled(self) -> Session | None:
-        """Return the session once it is not being loaded, whatever became of that; None if it never was loaded."""
-        if self.loading is not None:
-            await asyncio.gather(self.loading, return_exceptions=True)
-        return self.session
 
 
 class Slots:
@@ -102,14 +59,13 @@ class Slots:
         release: Callable[[SessionId], Awaitable[None]],
     ) -> None:
         self._load = load
-        self._release = release
         self._clock = clock
         self._capacity = capacity
         self._quarantine = quarantine
         self._most = most
         self._idle_ms = idle_unload_s * 1000
         self._slots: dict[SessionId, Slot] = {}
-        self._dropped = False  # whether there may be garbage worth a full collection
+        self._unloading = Unloading(self._slots, clock, release)
         self._stopping = False
         self.leaving = False
         """Whether other processes are being given the sessions."""
@@ -157,7 +113,7 @@ class Slots:
             raise
         finally:
             slot.loading = None
-            slot.rests_until = _LOOK_AT_ONCE  # a look meanwhile saw one that is asleep
+            slot.rests_until = LOOK_AT_ONCE  # a look meanwhile saw one that is asleep
             self._forget_if_unusable(slot)
         return slot.session
 
@@ -210,7 +166,8 @@ class Slots:
         try:
             slot.session = await self._load(slot.session_id, create=slot.creates, by=by)
         except BaseException:
-            self._forget(slot)  # at once: the error is for those who wait, of whom there may be none, and nobody else
+            # at once: the error is for those who wait, of whom there may be none, and nobody else
+            self._unloading.forget(slot)
             raise
         finally:
             slot.loading = None
@@ -221,7 +178,7 @@ class Slots:
     def leave(self, slot: Slot) -> None:
         """Use a session no more."""
         slot.users -= 1
-        slot.rests_until = _LOOK_AT_ONCE
+        slot.rests_until = LOOK_AT_ONCE
         slot.idle_since = self._clock.now()
         self._forget_if_unusable(slot)
 
@@ -231,14 +188,7 @@ class Slots:
         Raises what *finish* raises, and :class:`StorageError` if what there is could not be stored.
         """
         slot.users -= 1
-
-        async def end(slot: Slot) -> None:
-            session = await slot.loaded()
-            session.close_peers(closing)
-            await session.drain()
-            await finish()
-
-        await asyncio.shield(self._drop_after(end, slot, "delete"))
+        await self._unloading.end(slot, closing, finish)
 
     # -- making room ---------------------------------------------------------------------------------------------
 
@@ -256,7 +206,7 @@ class Slots:
             idle = [slot for slot in self._slots.values() if self._may_go(slot)]
             if not idle:
                 raise TooMany(what="sessions at a time", limit=self._most)
-            await asyncio.wait({self._begin_unload(min(idle, key=lambda slot: slot.idle_since or 0))})
+            await asyncio.wait({self._unloading.unload(min(idle, key=lambda slot: slot.idle_since or 0))})
             return True
         self._capacity.check_memory()
         return False
@@ -265,12 +215,12 @@ class Slots:
         """Drop every session that nobody uses, if memory is short."""
         if not self._capacity.crowded:
             return
-        going = [self._begin_unload(slot) for slot in list(self._slots.values()) if self._may_go(slot)]
+        going = [self._unloading.unload(slot) for slot in list(self._slots.values()) if self._may_go(slot)]
         if going:
             _log.warning("memory is short: %s idle sessions are dropped", len(going))
             await asyncio.wait(going)
-        self._capacity.give_back_memory(garbage=self._dropped)
-        self._dropped = False
+        self._capacity.give_back_memory(garbage=self._unloading.dropped)
+        self._unloading.dropped = False
 
     def _may_go(self, slot: Slot, *, pressed: bool = True) -> bool:
         """Whether nobody uses a session, and nothing is about to happen in it.
@@ -301,7 +251,7 @@ class Slots:
             if not (slot.users and session.at_rest(now)):
                 self._look_after(slot, session, now)
             if session.asleep:
-                slot.rests_until = session.connections.rests_until if slot.users else _LOOK_AT_ONCE
+                slot.rests_until = session.connections.rests_until if slot.users else LOOK_AT_ONCE
             elif slot.users == session.peers > 0:
                 session.sleep_if_quiet(now, self._idle_ms)
 
@@ -310,7 +260,7 @@ class Slots:
         self._forget_if_unusable(slot)
         idle_before = now - self._idle_ms
         if slot.idle_since is not None and slot.idle_since <= idle_before and self._may_go(slot, pressed=False):
-            self._begin_unload(slot)
+            self._unloading.unload(slot)
 
     def _forget_if_unusable(self, slot: Slot) -> None:
         """Make room for a new load if its session failed."""
@@ -319,7 +269,7 @@ class Slots:
         session = slot.session
         if session is not None and session.failed is not None:
             self._quarantine.note_end(slot.session_id, session.failed)
-            self._drop_after(_nothing, slot, "drop")
+            self._unloading.drop(slot)
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -334,108 +284,14 @@ class Slots:
             per_s: so many a second, since all of their clients come back at once.
         """
         self.leaving = True
-        going: set[asyncio.Task[None]] = set()
-        begun = self._clock.now()
-        for number, slot in enumerate(list(self._slots.values()), 1):
-            if slot.draining is None:
-                self._drop_after(self._leave_to_others, slot, "hand over")
-            assert slot.draining is not None
-            going.add(slot.draining)
-            ahead_s = number / per_s - (self._clock.now() - begun) / 1000  # a busy loop sleeps for longer than told
-            if ahead_s >= _TOGETHER_S:
-                await self._clock.sleep(ahead_s)
-        if going:
-            await asyncio.wait(going)
-
-    async def _leave_to_others(self, slot: Slot) -> None:
-        if (session := await slot.settled()) is None:
-            return
-        try:
-            await session.stop(ShuttingDown())
-            await session.drain(fold=False)
-        except CrdtSessionsError as error:
-            self._note_loss(slot, error)
-        failpoints.reach("handover")
-        await self._give_up(slot.session_id)  # before anybody here may load it anew
-
-    async def _give_up(self, session_id: SessionId) -> None:
-        try:
-            await self._release(session_id)
-        except CrdtSessionsError as error:  # another process waits for the end of this one then
-            _log.warning("it is not free yet: %s", error, extra={"session": session_id})
+        await self._unloading.hand_over(per_s)
 
     async def stop(self) -> None:
         """Store everything, close every connection with 1012, drop every session."""
-        await asyncio.gather(*(self._stop(slot) for slot in list(self._slots.values())))
-
-    async def _stop(self, slot: Slot) -> None:
-        if slot.draining is not None:
-            await asyncio.gather(slot.draining, return_exceptions=True)
-            return
-        if (session := await slot.settled()) is None:
-            return
-        try:
-            await session.stop(ShuttingDown())
-            failpoints.reach("shutdown")
-            await session.drain()
-        except CrdtSessionsError as error:
-            self._note_loss(slot, error)
-        await self._drop(slot)
-
-    def _begin_unload(self, slot: Slot) -> asyncio.Task[None]:
-        return self._drop_after(self._unload, slot, "unload")
-
-    async def _unload(self, slot: Slot) -> None:
-        session = await slot.loaded()
-        try:
-            await session.drain()
-            failpoints.reach("unload")
-            await self._give_up(slot.session_id)
-            _log.debug("unloaded", extra={"session": slot.session_id})
-        except CrdtSessionsError as error:
-            self._note_loss(slot, error)
-
-    def _note_loss(self, slot: Slot, error: CrdtSessionsError) -> None:
-        _log.error("lost what was not acknowledged: %s", error, extra={"session": slot.session_id})
-
-    def _drop_after(self, last: Callable[[Slot], Awaitable[None]], slot: Slot, why: str) -> asyncio.Task[None]:
-        """Drop a session once *last* has ended, in whatever way: else who comes for it would wait for ever."""
-
-        async def drain() -> None:
-            try:
-                await last(slot)
-            finally:
-                await self._drop(slot)
-
-        slot.draining = asyncio.create_task(drain(), name=f"{why} {slot.session_id}")
-        slot.draining.add_done_callback(_logged)
-        return slot.draining
-
-    async def _drop(self, slot: Slot) -> None:
-        try:
-            if (session := slot.session) is not None:
-                await session.close()
-        finally:
-            self._forget(slot)
-            self._dropped = True
-
-    def _forget(self, slot: Slot) -> None:
-        if self._slots.get(slot.session_id) is slot:
-            del self._slots[slot.session_id]
-
-
-async def _nothing(_: Slot) -> None:
-    """There is nothing left to do for it."""
+        await self._unloading.stop()
 
 
 def _noted(task: asyncio.Task[Session]) -> None:
     """Look at how a load ended: those who waited for it, if any, were told."""
     if not task.cancelled():
         task.exception()
-
-
-def _logged(task: asyncio.Task[None]) -> None:
-    """Say what went wrong when a session was dropped: nobody may wait for that."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        defect = None if isinstance(error, CrdtSessionsError) else error
-        _log.error("%s: %s", task.get_name(), error, exc_info=defect)
