@@ -22,13 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, assert_never
 
-from crdt_sessions.errors import (
-    CrdtSessionsError,
-    EarlyUpdate,
-    MalformedUpdate,
-    PanickedUpdate,
-    SessionClosed,
-)
+from crdt_sessions.errors import CrdtSessionsError, MalformedUpdate, PanickedUpdate, SessionClosed
 from crdt_sessions.ids import ClientId, Millis, PeerId, Seq
 from crdt_sessions.limits import Limits, RunRules, Timing
 from crdt_sessions.model import Later, SessionDoc, SessionView
@@ -36,12 +30,12 @@ from crdt_sessions.sync.actor import NOBODY_KNOWN, Actor, Asker
 from crdt_sessions.sync.admission import Admission, Due, Message, Request, Work
 from crdt_sessions.sync.aside import Aside
 from crdt_sessions.sync.asleep import Asleep
-from crdt_sessions.sync.attached import Attached, violations
+from crdt_sessions.sync.attached import Attached
 from crdt_sessions.sync.awareness import Roster
+from crdt_sessions.sync.brought import BroughtUpdates
 from crdt_sessions.sync.changes import ChangeIndex
 from crdt_sessions.sync.due import DueUpdates
 from crdt_sessions.sync.events import (
-    Answered,
     Committed,
     Effect,
     Event,
@@ -52,7 +46,6 @@ from crdt_sessions.sync.events import (
     PrincipalChanged,
     Ready,
     Refused,
-    Reload,
     RightsChanged,
     StoreChanged,
     Tick,
@@ -68,7 +61,7 @@ from crdt_sessions.sync.presence import Presence
 from crdt_sessions.sync.records import RunRecord, Writer
 from crdt_sessions.sync.runs import RunSteward
 from crdt_sessions.sync.steward import Steward
-from crdt_sessions.sync.verdicts import Doubt, Judged, Verdicts
+from crdt_sessions.sync.verdicts import Judged, Verdicts
 from crdt_sessions.sync.waiting import WaitingUpdates
 from crdt_sessions.sync.writers import Writers
 from crdt_sessions.wire import AwarenessEntry, Frame, Shared
@@ -203,6 +196,7 @@ class SessionEngine:
             self.runs,
             self.limits,
         )
+        self._brought = BroughtUpdates(self.admission, self._verdicts, self._merger, self._due)
         self.owed = Owed(self.log, self.roster, self._merger, self.timing)
         """What peers are sent."""
 
@@ -237,8 +231,7 @@ class SessionEngine:
             case Tried():
                 return self._go_on(event, now)
             case UpdateBrought():
-                request = Request(event.call, event.update, event.actor, event.foreign, event.compare)
-                self.admission.ask(request)
+                self._brought.receive(event)
                 return []
             case StoreChanged(outage):
                 self.admission.store_takes(outage)
@@ -433,7 +426,7 @@ class SessionEngine:
                 peer = self._peers.get(work.peer)
                 return self._inbound.take_message(work, peer, now, judged) if peer is not None else []
             case Request():
-                return self._take_request(work, now, judged)
+                return self._brought.take(work, now, judged)
             case Due():
                 return self._due.take(work, now, judged)
             case _:
@@ -449,30 +442,3 @@ class SessionEngine:
             self._panics.add(trial.update)
             verdict = Refused(MalformedUpdate(size=len(trial.update)))  # nothing was applied here
         return self._take_work(trial.work, now, Judged(verdict, trial.apply))
-
-    def _take_request(self, request: Request, now: Millis, judged: Judged | None) -> list[Effect]:
-        """Take an update that came by another way than a peer's message, and answer the caller."""
-        update = request.update
-        writes = request.actor is None or request.actor.rights.write
-        try:
-            verdict = self._verdicts.vouch(update, judged)
-            if verdict is None:
-                takes = not request.compare and writes and self.writable and self.admission.outage is None
-                return self._verdicts.wait(request, Doubt(update, apply=takes), now)
-            if request.compare:
-                return [Answered(request.call, held=self._merger.holds(update, verdict))]
-            merges = self._verdicts.may_merge(update, verdict, judged, writes=writes)
-            if isinstance(merges, Doubt):
-                if merges.unstorable and self.admission.outage is not None:
-                    raise self.admission.outage
-                return self._verdicts.wait(request, merges, now)
-            if not merges:
-                return [Answered(request.call, held=True)]
-            effects, later = self._merger.merge(update, verdict, None, request.actor, now, foreign=request.foreign)
-        except CrdtSessionsError as error:
-            answer: list[Effect] = [Answered(request.call, error)]
-            if request.actor is not None:
-                answer += violations(request.actor, error)
-            return [*answer, Reload(error)] if isinstance(error, PanickedUpdate) else answer
-        early = EarlyUpdate(size=len(later.update)) if later is not None else None
-        return [*effects, *self._due.look(now), Answered(request.call, early)]
