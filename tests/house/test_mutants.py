@@ -258,7 +258,7 @@ MUTANTS = {
         ("tests/storage/test_fence.py::test_less_than_was_acknowledged_is_told_once_and_then_gone_on_from",),
     ),
     "fence a node and leave its connections": Mutant(
-        "crdt_sessions/storage/postgres/nodes.py",
+        "crdt_sessions/storage/postgres/fencing.py",
         "            await connection.execute(_END, node)  #",
         "            pass  #",
         ("tests/storage/test_fence.py::test_a_transaction_that_was_left_open_holds_up_no_fence",),

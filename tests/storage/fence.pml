@@ -1,6 +1,6 @@
 /* Nodes that take, write and free sessions over connections that break, and fence each other at any moment.
  *
- * A model of crdt_sessions/storage/postgres: lane.py (Node), statements.py (Serve), nodes.py (Lookout). A statement
+ * A model of crdt_sessions/storage/postgres: lane.py (Node), statements.py (Serve), nodes.py and fencing.py (Lookout). A statement
  * commits sooner or later, or never, whether or not somebody still listens: that is where mistakes are made.
  * Rows of a log are numbers; who wrote which is in `written`. No clock is in it: anybody may be fenced at any time.
  *

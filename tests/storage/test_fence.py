@@ -25,7 +25,7 @@ from crdt_sessions.errors import (
 from crdt_sessions.ids import Seq, session_id
 from crdt_sessions.storage import Entries, Row
 from crdt_sessions.storage.addresses import shown
-from crdt_sessions.storage.postgres import PostgresStore, heads, lane, lane_connection, nodes
+from crdt_sessions.storage.postgres import PostgresStore, fencing, heads, lane, lane_connection, nodes
 from crdt_sessions.storage.postgres import rows as stored_rows
 from crdt_sessions.storage.postgres.errors import Again
 from crdt_sessions.storage.postgres.loads import Loads
@@ -625,7 +625,7 @@ async def test_who_counts_a_node_as_gone_looks_at_its_sessions_only(server, sche
             " SELECT 's' || n, 1, 0, 0, 'active', 's', '', 0, n % 500 FROM generate_series(1, 10000) AS n"
         )
         await sql("ANALYZE sessions")
-        plan = "\n".join(line for (line,) in await sql("EXPLAIN " + nodes._TELL.replace("$1", "7")))
+        plan = "\n".join(line for (line,) in await sql("EXPLAIN " + fencing._TELL.replace("$1", "7")))
         assert "sessions_of_node" in plan, plan
         assert "Seq Scan on sessions" not in plan, plan
 

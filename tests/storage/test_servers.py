@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from crdt_sessions.errors import HeldElsewhere, StorageError, StoreUnavailable
-from crdt_sessions.storage.postgres import PostgresStore, lane_connection, nodes, readers, servers
+from crdt_sessions.storage.postgres import PostgresStore, fencing, lane_connection, readers, servers
 from crdt_sessions.storage.postgres.connection import close
 from crdt_sessions.storage.postgres.nodes import Lease
 from crdt_sessions.storage.postgres.servers import Servers, each_alone
@@ -165,7 +165,7 @@ async def test_a_node_that_died_is_found_out_without_a_beat_a_lease_or_a_second_
 
         connect = new.nodes._connect
 
-        def looks(planned=nodes._LOOKS_S):
+        def looks(planned=fencing._LOOKS_S):
             for pause in planned:
                 pauses.append(pause)
                 yield pause
@@ -175,12 +175,12 @@ async def test_a_node_that_died_is_found_out_without_a_beat_a_lease_or_a_second_
             return connect(name)
 
         with monkeypatch.context() as patched:
-            patched.setattr(nodes, "_LOOKS_S", looks())
+            patched.setattr(fencing, "_LOOKS_S", looks())
             patched.setattr(new.nodes, "_connect", counted)
             await new.nodes.suspect(node)
             await new.nodes.suspect(node)
         assert pauses[0] == 0
-        assert sum(nodes._LOOKS_S) < 1
+        assert sum(fencing._LOOKS_S) < 1
         assert len(connects) == 1
         await new.append(A, rows(2, b"two"), now=NOW)
         with contextlib.suppress(StorageError):

@@ -14,14 +14,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import asyncpg
-
 from crdt_sessions.clock import steady_ns
 from crdt_sessions.errors import StorageError
 from crdt_sessions.storage.defects import defect
 from crdt_sessions.storage.peers import Peer
 from crdt_sessions.storage.postgres.connection import Connection, application_name, close
 from crdt_sessions.storage.postgres.errors import translated
+from crdt_sessions.storage.postgres.fencing import fence, is_disconnected
 from crdt_sessions.storage.postgres.server_time import ServerTime
 
 _log = logging.getLogger("crdt_sessions.storage")
@@ -39,30 +38,15 @@ _JOIN = (
     " INSERT INTO lanes (node, lane) SELECT $1, generate_series(0, $4::int - 1)"
 )
 _DRAIN = "UPDATE nodes SET draining = true WHERE node = $1"
-_PRESENT = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'crdt-sessions/' || $1::bigint)"
-_END = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-    " WHERE application_name = 'crdt-sessions/' || $1::bigint AND pid <> pg_backend_pid()"
-)
 _FORGET = (
     "WITH gone AS (DELETE FROM nodes WHERE gone AND started < now() - interval '7 days' RETURNING node),"
     " beat AS (DELETE FROM beats USING gone WHERE beats.node = gone.node)"
     " DELETE FROM lanes USING gone WHERE lanes.node = gone.node"
 )
 """A lane that is not there is as good as one that is fenced."""
-_TELL = (
-    "UPDATE sessions SET last_seq = head.seq, updated_at = head.at FROM (SELECT untold.sid, newest.seq, newest.at"
-    " FROM sessions AS untold CROSS JOIN LATERAL (SELECT seq, at FROM updates WHERE updates.sid = untold.sid"
-    " ORDER BY seq DESC LIMIT 1) AS newest WHERE untold.owner = $1 AND untold.deleted_at IS NULL"
-    " AND newest.seq > untold.last_seq) AS head WHERE sessions.sid = head.sid"
-)
-"""A node leaves what it committed in its last second to be told of; who asks what changed since must hear of it."""
-
 
 _FENCE_S = 60.0
 """For how long a fence may wait for what its node had under way; then another look is taken first."""
-_LOOKS_S = (0, 0.01, 0.02, 0.04, 0.08, *[0.1] * 4)
-"""After which pauses the server is asked whether the connections of a node have ended that died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,16 +187,11 @@ class Nodes:
             if node in self._freed or node == self.me:
                 return
             async with self._separately() as connection:
-                for pause_s in _LOOKS_S:
-                    await asyncio.sleep(pause_s)
-                    with translated():
-                        is_present = await connection.fetchval(_PRESENT, node)
-                    if not is_present:
-                        _log.warning("node %d is not there any more: it is fenced, and its sessions are free", node)
-                        await _fence(connection, node)
-                        self._freed.add(node)
-                        self._forget(node)
-                        return
+                if await is_disconnected(connection, node):
+                    _log.warning("node %d is not there any more: it is fenced, and its sessions are free", node)
+                    await fence(connection, node)
+                    self._freed.add(node)
+                    self._forget(node)
 
     async def leave(self) -> None:
         """Have everything that this node owns be free at once."""
@@ -367,7 +346,7 @@ class Nodes:
 
     async def _fence(self, node: int) -> None:
         async with self._separately() as connection:
-            await _fence(connection, node)
+            await fence(connection, node)
 
     @asynccontextmanager
     async def _separately(self) -> AsyncIterator[Connection]:
@@ -377,20 +356,6 @@ class Nodes:
             yield connection
         finally:
             await close(connection)
-
-
-async def _fence(connection: Connection, node: int) -> None:
-    """Return once a node commits nothing any more: what it had under way is stored by then, or never."""
-    with translated():
-        try:
-            await connection.execute(_END, node)  # a transaction left open would hold a lane
-        except asyncpg.InsufficientPrivilegeError as error:
-            _log.warning("connections of node %d cannot be ended: %s", node, error)
-        async with connection.transaction():
-            await connection.execute("SELECT FROM lanes WHERE node = $1 ORDER BY lane FOR NO KEY UPDATE", node)
-            await connection.execute("UPDATE lanes SET fenced = true WHERE node = $1", node)
-            await connection.execute(_TELL, node)
-            await connection.execute("UPDATE nodes SET gone = true WHERE node = $1", node)
 
 
 def _nothing_seen(living: Collection[int]) -> None:
