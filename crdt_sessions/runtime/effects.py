@@ -10,19 +10,19 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar, assert_never
 
 from crdt_sessions.clock import Clock
-from crdt_sessions.errors import CrdtSessionsError, SessionClosed, SessionFailed, ShuttingDown, StorageError
+from crdt_sessions.errors import CrdtSessionsError, SessionFailed, ShuttingDown, StorageError
 from crdt_sessions.ids import Millis, reference, tenant_of
 from crdt_sessions.limits import Compaction, Retention
 from crdt_sessions.model import Folded
 from crdt_sessions.runtime.allowances import Allowances
+from crdt_sessions.runtime.assigning import Assigning
 from crdt_sessions.runtime.audit import AuditLog
 from crdt_sessions.runtime.backlog import Backlog
-from crdt_sessions.runtime.claimants import Assignment, Claimant, Claimants
+from crdt_sessions.runtime.claimants import Claimants
 from crdt_sessions.runtime.compactor import Compactor
 from crdt_sessions.runtime.connections import Awake, Connections
 from crdt_sessions.runtime.health import StoreHealth
@@ -66,7 +66,6 @@ Result = TypeVar("Result")
 
 _log = logging.getLogger("crdt_sessions.session")
 _call_ids = itertools.count(1)
-_TOKEN_BYTES = 24
 _Simple = ClosePeer | Resume | Answered | Describe | Violation | Deed | Unreadable | Reload
 """Effects that lead to no other call of the engine, beside those of each token."""
 
@@ -126,9 +125,10 @@ class EffectLoop:
         self.failed: CrdtSessionsError | None = None
         """Why the session cannot be used any more, if so."""
         self._health = health
-        self._claimants = claimants
         self.allowances = allowances
         """How much its runs may still use."""
+        self.assigning = Assigning(record, engine, clock, claimants, allowances, health)
+        """How its runs get to workers."""
         self._notices = Notices(record.id, engine, outbox, claimants)
         self._audit = audit
         self._outage: StorageError | None = None  # as the engine knows it
@@ -256,17 +256,6 @@ class EffectLoop:
             return await answer
         finally:
             del self._calls[call]
-
-    def assign(self, run_id: str, claimant: Claimant) -> tuple[Assignment, list[Effect]]:
-        """Give a run to a claimant; return it with its lease, and the effects.
-
-        Raises:
-            RunNotClaimable: it is not queued, not its turn yet, or not for this claimant.
-            SessionClosed: the session takes no decisions.
-        """
-        token, now = secrets.token_urlsafe(_TOKEN_BYTES), self.clock.now()
-        record, effects = self.engine.decide(lambda runs: claimant.claim(runs, run_id, token, now))
-        return Assignment(self.record, record, token), effects
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -425,7 +414,7 @@ class EffectLoop:
         if self.failed is not None:
             return []
         if isinstance(effect, RunReady):
-            return self._offer(effect.run)
+            return self.assigning.offer(effect.run)
         if self._trials is not None:
             self._trials.begin(effect)
             return []
@@ -436,23 +425,6 @@ class EffectLoop:
         self.journal.append(effect)
         if effect.records:
             self.wake()  # there may be a new lease, or a question with a deadline
-
-    def _offer(self, run_id: str) -> list[Effect]:
-        """Offer a ready run to those who wait, so that the run and its lease are stored together."""
-        if self._health.error is not None or self.allowances.limited:
-            return []  # workers find it in the store: later, or once it is known whether it may begin
-        followed: list[Effect] = []
-
-        def assign(claimant: Claimant) -> Assignment:
-            assignment, effects = self.assign(run_id, claimant)
-            followed.extend(effects)
-            return assignment
-
-        try:
-            self._claimants.offer(self.record.id, assign)
-        except SessionClosed as error:  # workers will find it in the store, if the session is opened again
-            _log.info("the run cannot be assigned yet: %s", error, extra={"session": self.record.id, "run": run_id})
-        return followed
 
     def _committed(self, write: Write) -> None:
         self.compactor.stored(len(write.rows))

@@ -229,7 +229,7 @@ class Session:
             SessionClosed, StorageError: the session takes no decisions.
         """
         self._loop.raise_unless_storing()
-        return self._loop.change(lambda: self._loop.assign(run_id, claimant))
+        return self._loop.change(lambda: self._loop.assigning.assign(run_id, claimant))
 
     def held(self, run_id: str, token: str) -> RunRecord:
         """Return the run if *token* proves its lease. The call counts as a sign of life of the holder.
