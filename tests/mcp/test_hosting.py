@@ -1,7 +1,9 @@
 """The library's server behind our route: it is not there until it is asked for, and leaves nothing behind."""
 
 import asyncio
+import json
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -37,6 +39,7 @@ def inside(service):
     return httpx.AsyncClient(base_url="http://localhost", transport=Inside(service.app.asgi_app, "127.0.0.1"))
 
 
+PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 COMMAND = (sys.executable, "-m", "crdt_sessions_server", "mcp", "--url", "http://127.0.0.1:1")
 
 
@@ -57,6 +60,31 @@ def test_a_client_that_goes_away_before_its_answer_leaves_no_traceback(monkeypat
     monkeypatch.setattr(mcp_command, "_serve", serve)
     assert mcp_command.run(parse(["mcp"])) == 2
     assert capsys.readouterr().err == "crdt-sessions: the MCP client went away before it had its answer\n"
+
+
+@pytest.mark.parametrize("end", ["it is interrupted", "its answers are not read"])
+@pytest.mark.parametrize("came", ["", "{"], ids=["lines", "half a line"])
+def test_a_command_ends_though_its_standard_input_stays_open(end, came):
+    """It would stay until its client closed that, at Ctrl-C too, if it waited for the thread that reads."""
+    with subprocess.Popen(
+        COMMAND, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # who runs in the background ignores it
+    ) as child:  # fmt: skip
+        try:
+            print(json.dumps(PING), file=child.stdin, flush=True)
+            assert json.loads(child.stdout.readline())["id"] == PING["id"]
+            if end == "it is interrupted":
+                print(came, end="", file=child.stdin, flush=True)
+                child.send_signal(signal.SIGINT)
+                assert child.wait(PATIENCE) == 130
+            else:
+                child.stdout.close()
+                print(json.dumps(PING), file=child.stdin)
+                print(came, end="", file=child.stdin, flush=True)
+                assert child.wait(PATIENCE) == 2
+                assert child.stderr.read() == "crdt-sessions: the MCP client went away before it had its answer\n"
+        finally:
+            child.kill()
 
 
 def test_who_does_not_ask_for_it_does_not_import_it():

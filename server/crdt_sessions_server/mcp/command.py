@@ -6,10 +6,15 @@ import argparse
 import asyncio
 import logging
 import os
+import socket
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
+import anyio
 from mcp.server.stdio import stdio_server
 
 from crdt_sessions.client.service import ServiceClient
@@ -20,6 +25,7 @@ from crdt_sessions_server.mcp.api import Api
 from crdt_sessions_server.mcp.server import build
 
 _VARIABLE = "CRDT_SESSIONS_TOKEN"
+_PIECE = 65536
 
 
 def main() -> int:
@@ -28,7 +34,7 @@ def main() -> int:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Serve one client until it closes standard input; return the exit status."""
+    """Serve one client until it closes standard input, or reads no more; return the exit status."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)  # standard output is the protocol's
     try:
         client = ServiceClient(parsed.url, token_of(parsed.token_file))
@@ -68,5 +74,34 @@ def token_of(file: Path | None) -> str | Callable[[], str] | None:
 async def _serve(client: ServiceClient) -> None:
     api = Api(client)
     server = build(lambda _: api)
-    async with client, stdio_server() as (source, sink):
-        await server.run(source, sink, server.create_initialization_options())
+    with _standard_input() as (file, end):
+        async with client, stdio_server(stdin=anyio.wrap_file(file)) as (source, sink):
+            try:
+                await server.run(source, sink, server.create_initialization_options())
+            finally:
+                end()
+
+
+@contextmanager
+def _standard_input() -> Iterator[tuple[TextIO, Callable[[], None]]]:
+    """Yield standard input as a file, and what ends that file.
+
+    Nothing ends a thread that reads standard input, and the library waits for its own. So a thread that nobody waits
+    for reads, and hands on what comes through a pair of sockets: to shut it down wakes both who reads and who writes.
+    """
+    descriptor = sys.stdin.fileno()
+    reading, writing = socket.socketpair()
+
+    def end() -> None:
+        with suppress(OSError):  # it has ended already
+            writing.shutdown(socket.SHUT_WR)
+
+    def hand_on() -> None:
+        with suppress(OSError):  # nobody writes any more, or reads
+            while piece := os.read(descriptor, _PIECE):
+                writing.sendall(piece)
+        end()
+
+    with reading, writing, reading.makefile("r", encoding="utf-8", errors="replace") as file:
+        threading.Thread(target=hand_on, name="standard input", daemon=True).start()
+        yield file, end
