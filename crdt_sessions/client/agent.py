@@ -182,7 +182,7 @@ class Agent:
         Raises:
             RequestRefused: the service does not know the token, or gives its principal no runs.
             NoService: from the beginning what answers is not the service, or cannot be talked to.
-            NoToken: from the beginning the function *token* failed.
+            NoToken: from the beginning the function *token* failed, or has not returned in time.
             ValueError: no answer was registered.
         """
         if self._answer is None:

@@ -35,6 +35,8 @@ Result = TypeVar("Result")
 
 _log = logging.getLogger("crdt_sessions.client")
 _HAND_OVER_S = 5.0
+_WHO_S = 5.0
+"""How long a peer that works offline waits for a token, to know who it is, before it begins without one."""
 
 
 class Peer:
@@ -133,7 +135,7 @@ class Peer:
     async def _subject(self, token: Token) -> str | None:
         """Return whom the token says it stands for; None if there is none as long as this peer is offline."""
         try:
-            return subject(await current_token(token))
+            return subject(await current_token(token, patience_s=None if self._local is None else _WHO_S))
         except NoToken:
             if self._local is None:
                 raise

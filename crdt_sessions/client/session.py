@@ -81,7 +81,7 @@ def connect(
         BadId: *id* cannot be a principal.
         ConnectionClosed: (on entering, and from any waiting call) the server refused this peer for good.
         NoService: (on entering, without *offline*) what answers there is not the service, or cannot be talked to.
-        NoToken: (on entering, without *offline*) the function *token* failed.
+        NoToken: (on entering, without *offline*) the function *token* failed, or has not returned in time.
         StorageError: (on entering) the local file cannot be used.
     """
     clock = clock or SystemClock()

@@ -54,11 +54,15 @@ class NoToken(CrdtSessionsError):
 
     Args:
         error: what it raised.
+        waited_s: how long it was waited for, if it has not returned.
     """
 
-    def __init__(self, *, error: BaseException) -> None:
-        super().__init__(f"the function for tokens failed: {error!r}")
+    def __init__(self, *, error: BaseException, waited_s: float | None = None) -> None:
+        failed = f"the function for tokens failed: {error!r}"
+        late = f"waited for a token: the function for tokens has not returned in {waited_s or 0:g} s"
+        super().__init__(failed if waited_s is None else late)
         self.error = error
+        self.waited_s = waited_s
 
 
 class ConnectionClosed(CrdtSessionsError):

@@ -299,6 +299,79 @@ async def test_who_is_cancelled_while_it_fetches_a_token_is_cancelled():
         await fetching
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    """Functions for tokens have a moment, and so has what they do once they were cancelled."""
+    monkeypatch.setattr("crdt_sessions.client.token._PATIENCE_S", 0.1)
+    monkeypatch.setattr("crdt_sessions.client.peer._WHO_S", 0.1)
+    monkeypatch.setattr("crdt_sessions.client.foreign._GRACE_S", 0.1)
+
+
+async def test_a_function_for_tokens_that_never_returns_is_raised(service, impatient):
+    for door in (enter, work):
+        with pytest.raises(NoToken, match=r"waited for a token: .* has not returned in 0\.1 s") as late:
+            await asyncio.wait_for(door(service.url, token=asyncio.Event().wait), PATIENCE)
+        assert (late.value.waited_s, type(late.value.error)) == (0.1, TimeoutError)
+
+
+@pytest.mark.parametrize("options", [{}, {"id": "ann"}])
+async def test_who_works_offline_is_not_held_up_by_a_function_for_tokens_that_never_returns(
+    service, room, tmp_path, told, impatient, options
+):
+    """It would not come in, or say nothing for ever, and never merge."""
+    online = False
+
+    async def fetch():
+        if not online:
+            await asyncio.Event().wait()
+        return token()
+
+    async with asyncio.timeout(PATIENCE):
+        async with connect(
+            service.url, f"{room}-{len(options)}", token=fetch, offline=tmp_path / "p.db", clock=Hasty(), **options
+        ) as peer:
+            await peer.post("in the train", wait=False)
+            await peer.saved()
+            while not told():
+                await asyncio.sleep(0.01)
+            assert "waited for a token" in told()[0]
+            assert told()[0].endswith(" Working offline meanwhile, and trying again.")
+            assert (peer.connected, peer.unacknowledged > 0) == (False, True)
+            online = True
+            await peer.durable()
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+async def test_a_peer_leaves_while_its_function_for_tokens_does_not_return(
+    service, room, tmp_path, told, monkeypatch, heeds
+):
+    """It would stay for as long as the function does, which may not heed that it is cancelled."""
+    monkeypatch.setattr("crdt_sessions.client.foreign._GRACE_S", 0.1)
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def fetch():
+        begun.set()
+        while not over.is_set():
+            try:
+                await over.wait()
+            except asyncio.CancelledError:
+                if heeds:
+                    raise
+        return token()
+
+    room = f"{room}-{heeds}"
+    file = tmp_path / "p.db"
+    async with asyncio.timeout(PATIENCE):
+        async with connect(service.url, room, id="ann", token=fetch, offline=file) as peer:
+            await peer.post("in the train", wait=False)
+            await begun.wait()
+        assert [line.startswith("the function for tokens goes on though") for line in told()] == [True] * (not heeds)
+        over.set()
+        async with connect(service.url, room, id="ann", token=token(), offline=file) as peer:
+            await peer.durable()
+            assert [message.text for message in peer.messages.all()] == ["in the train"], "it was kept"
+
+
 NOBODY = "connection refused; is the service running there, on that port?"
 
 
