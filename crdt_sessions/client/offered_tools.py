@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from crdt_sessions.client.foreign import end_all
 from crdt_sessions.errors import ToolRefused
 from crdt_sessions.ids import reference
 from crdt_sessions.model import CallResult, Offer, OpenCall, Run, SessionView, ToolStream
@@ -45,9 +46,7 @@ class OfferedTools:
             async for runs in self._peer.changed_runs():
                 self._look(runs)
         finally:
-            for task in self._working.values():
-                task.cancel()
-            await asyncio.gather(*self._working.values(), return_exceptions=True)
+            await end_all(self._working.values(), "an offered tool")
 
     def _look(self, runs: list[Run]) -> None:
         for run in runs:

@@ -1,6 +1,7 @@
 """Tools that peers offer, against the real service: an agent calls one, one of the peers does it, the answer goes on."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -78,6 +79,34 @@ async def test_a_peer_that_goes_away_in_the_middle_is_followed_by_another_one(se
             await asyncio.wait_for(begun.wait(), PATIENCE)
             ann.offer_tool("place", lambda _: "Bergen")
         assert (await answered(ann, said)).text == "Bergen"
+
+
+async def test_a_peer_leaves_though_its_tool_does_not_heed_that_it_is_cancelled(service, room, monkeypatch, caplog):
+    """It would stay for as long as the tool does, and nobody else would get the call."""
+    monkeypatch.setattr("crdt_sessions.client.foreign._GRACE_S", 0.1)
+
+    async def answer(run):
+        found = await run.call_in_client("place")
+        await run.out.write(str(found.output))
+
+    async def stubborn(_):
+        begun.set()
+        while not over.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await over.wait()
+
+    begun, over = asyncio.Event(), asyncio.Event()
+    name = "guide-stubborn"
+    async with working(service.url, answer, name), connect(service.url, room, id="ann") as ann:
+        async with asyncio.timeout(PATIENCE):
+            async with connect(service.url, room, id="bob") as bob:
+                bob.offer_tool("place", stubborn)
+                said = await ann.post("where?", agent=name)
+                await begun.wait()
+                ann.offer_tool("place", lambda _: "Bergen")
+        assert "an offered tool goes on though it was cancelled" in caplog.text
+        assert (await answered(ann, said)).text == "Bergen"
+    over.set()
 
 
 async def test_what_a_tool_refuses_or_fails_at_the_agent_is_told(service, room):
