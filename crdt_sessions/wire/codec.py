@@ -16,13 +16,14 @@ from crdt_sessions.wire.frames import (
     AwarenessFrame,
     Frame,
     PermissionDenied,
+    SyncStep1,
     Update,
     decode_whole,
     encode,
     sole_update,
 )
 from crdt_sessions.wire.insertions import Insertions
-from crdt_sessions.wire.varint import ONE_BYTE
+from crdt_sessions.wire.varint import MAX_CLIENTS, ONE_BYTE, check_clients
 
 
 @dataclass(slots=True, eq=False)
@@ -44,7 +45,7 @@ class Codec(Protocol):
 
         Raises:
             WireError: it is not a sequence of whole frames.
-            TooLarge: it exceeds the limit.
+            TooLarge: it exceeds the limit, or its state vectors that of their entries.
         """
         ...
 
@@ -94,7 +95,10 @@ class YWebSocket:
         size = len(message) - 3
         if 0 <= size < ONE_BYTE and message[2] == size and message.startswith(AN_UPDATE):  # as nearly all are
             return [Update(message[3:])]
-        return decode_whole(message)
+        frames = decode_whole(message)
+        if len(message) > MAX_CLIENTS:  # each takes two bytes
+            check_clients(*[frame.state_vector for frame in frames if isinstance(frame, SyncStep1)])
+        return frames
 
     def joined(self, messages: Sequence[bytes]) -> Sequence[bytes]:
         """See :meth:`Codec.joined`."""

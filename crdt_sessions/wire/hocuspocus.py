@@ -47,7 +47,15 @@ from crdt_sessions.wire.frames import (
 )
 from crdt_sessions.wire.insertions import Insertions
 from crdt_sessions.wire.update_v1 import covers
-from crdt_sessions.wire.varint import ONE_BYTE, Reader, decode_state_vector, string, varuint
+from crdt_sessions.wire.varint import (
+    MAX_CLIENTS,
+    ONE_BYTE,
+    Reader,
+    check_clients,
+    decode_state_vector,
+    string,
+    varuint,
+)
 
 _SYNC, _AWARENESS, _AUTH, _QUERY_AWARENESS, _SYNC_REPLY, _STATELESS, _ = range(7)
 _CLOSE, _SYNC_STATUS, _PING, _PONG = range(7, 11)
@@ -289,6 +297,8 @@ class Hocuspocus:
     def _synced(self, frame: SyncStep1 | SyncStep2 | Update, answers: int, *, mutual: bool) -> list[Frame]:
         match frame:
             case SyncStep1(state_vector):
+                if len(state_vector) > MAX_CLIENTS:  # each takes two bytes
+                    check_clients(state_vector)
                 self._began_with = decode_state_vector(state_vector)
                 again, self._first = mutual and not self._first, False
                 self._asks += again

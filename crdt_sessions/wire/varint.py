@@ -7,12 +7,14 @@ or written.
 
 from __future__ import annotations
 
-from crdt_sessions.errors import BadText, TruncatedFrame, VarintTooLong
+from crdt_sessions.errors import BadText, TooLarge, TruncatedFrame, VarintTooLong
 
 MAX_VARUINT = 2**53 - 1
 _MAX_VARUINT_BYTES = 8
 ONE_BYTE = 0x80
 """Numbers below it are encoded in one byte."""
+MAX_CLIENTS = 100_000
+"""Entries that the state vectors which somebody sends at once may have: each is read in the event loop."""
 
 
 class Reader:
@@ -96,6 +98,20 @@ def decode_state_vector(data: bytes) -> dict[int, int]:
     if reader.remaining:
         raise BadText(what=f"{reader.remaining} bytes after a state vector")
     return clocks
+
+
+def check_clients(*state_vectors: bytes) -> None:
+    """Return if state vectors that somebody sent at once have no more entries than :data:`MAX_CLIENTS` in all.
+
+    Only how many they say they have is read.
+
+    Raises:
+        WireError: one of them says nothing.
+        TooLarge: they have more.
+    """
+    count = sum([Reader(each).varuint() for each in state_vectors])
+    if count > MAX_CLIENTS:
+        raise TooLarge(what="the state vector", size=count, limit=MAX_CLIENTS, unit="clients")
 
 
 def encode_state_vector(clocks: dict[int, int]) -> bytes:

@@ -12,11 +12,11 @@ from crdt_sessions.ids import session_id
 from crdt_sessions.limits import Limits
 from crdt_sessions.runtime.claimants import LONGEST_LEASE_S, Claimant
 from crdt_sessions.storage import MemoryStore
-from crdt_sessions.wire.varint import buffer, encode_state_vector
+from crdt_sessions.wire.varint import MAX_CLIENTS, buffer, encode_state_vector
 from crdt_sessions_server.auth import Principal, Role
 from crdt_sessions_server.http.inside import Inside
 from crdt_sessions_server.http.paging import MAX_PAGE, cursor_at, visible
-from crdt_sessions_server.rest.exchange import MAX_CLIENTS, MAX_FRAMES
+from crdt_sessions_server.rest.exchange import MAX_FRAMES
 from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
 

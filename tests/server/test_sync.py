@@ -8,7 +8,7 @@ import websockets
 
 from crdt_sessions import connect
 from crdt_sessions.wire import AwarenessFrame, PermissionDenied, SyncStep1, Update, decode, encode
-from crdt_sessions.wire.varint import string
+from crdt_sessions.wire.varint import encode_state_vector, string
 from tests.processes import PATIENCE, PROBLEM, UPGRADE, Server
 
 
@@ -50,6 +50,14 @@ async def test_bad_frames_close_their_peer_only(small, message, code, reason):
         closed = await _closed_with(f"{small.ws}/room", message)
         assert closed[0] == code
         assert reason in closed[1]
+        await witness.post("still here")
+
+
+async def test_a_state_vector_of_very_many_clients_closes_its_peer_only(server, room):
+    many = encode(SyncStep1(encode_state_vector(dict.fromkeys(range(100_001), 1))))
+    async with connect(server.url, room) as witness:
+        code, reason = await _closed_with(f"{server.ws}/{room}", many)
+        assert (code, "limit of 100000 clients" in reason) == (4413, True)
         await witness.post("still here")
 
 

@@ -5,11 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycrdt import Map, Text
 
+from crdt_sessions.errors import TooLarge
 from crdt_sessions.model import SessionDoc, extent_of
-from crdt_sessions.wire import Ack, Update, YWebSocket, decode, encode
+from crdt_sessions.wire import Ack, SyncStep1, Update, YWebSocket, decode, encode
+from crdt_sessions.wire.hocuspocus import Hocuspocus
 from crdt_sessions.wire.insertions import next_insertion
 from crdt_sessions.wire.update_v1 import HAS_ORIGIN, MAX_CLOCK, STRING
-from crdt_sessions.wire.varint import MAX_VARUINT, buffer, varuint
+from crdt_sessions.wire.varint import MAX_CLIENTS, MAX_VARUINT, buffer, encode_state_vector, varuint
 from tests.hostile.corpus import mutate
 from tests.sync.test_plain import typed
 
@@ -146,3 +148,23 @@ def test_no_row_is_joined_beyond_the_end_of_clocks(room):
     messages = messages_of(*row)
     kept = [message for message in joined(messages) if message in messages]
     assert kept[-5:] == messages[-5:], "only these are refused"
+
+
+@pytest.mark.parametrize("read", [YWebSocket(2**24).read, Hocuspocus(2**24, "d").read])
+def test_a_state_vector_of_very_many_clients_is_refused_before_it_is_read(read):
+    """Else one frame of megabytes, each two bytes an entry, would have the loop for seconds."""
+    most = SyncStep1(encode_state_vector(dict.fromkeys(range(MAX_CLIENTS), 1)))
+    assert read(encode(most)) == [most]
+    with pytest.raises(TooLarge, match="of 100001 exceeds the limit of 100000 clients"):
+        read(encode(SyncStep1(encode_state_vector(dict.fromkeys(range(MAX_CLIENTS + 1), 1)))))
+    with pytest.raises(TooLarge):
+        read(encode(SyncStep1(varuint(2**40) + b"\x01" * 2**20)))
+
+
+def test_state_vectors_of_one_message_are_counted_together():
+    """Each by itself may have as many as there may be; a thousand of them in one message may not."""
+    half = encode(SyncStep1(encode_state_vector(dict.fromkeys(range(MAX_CLIENTS // 2), 1))))
+    read = YWebSocket(2**24).read
+    assert len(read(half * 2)) == 2
+    with pytest.raises(TooLarge, match="clients"):
+        read(half * 2 + encode(SyncStep1(b"\x01\x01\x01")))

@@ -11,15 +11,13 @@ from crdt_sessions.ids import Millis, SessionId, session_id
 from crdt_sessions.runtime import Session, SessionRegistry, present
 from crdt_sessions.sync import Actor
 from crdt_sessions.wire import EMPTY_UPDATE
-from crdt_sessions.wire.varint import Reader, decode_state_vector
+from crdt_sessions.wire.varint import check_clients, decode_state_vector
 from crdt_sessions_server.asgi import Scope
 from crdt_sessions_server.auth import Admission, Permission, Principal
 from crdt_sessions_server.rest.presence import shown
 
 MAX_FRAMES = 10_000
 """Frames, updates or presences that one body may hold: each is read, and taken, in the event loop."""
-MAX_CLIENTS = 100_000
-"""Entries that a state vector may have which comes over HTTP."""
 
 
 def check_frames(count: int) -> None:
@@ -30,17 +28,6 @@ def check_frames(count: int) -> None:
     """
     if count > MAX_FRAMES:
         raise TooLarge(what="the body", size=count, limit=MAX_FRAMES, unit="frames")
-
-
-def check_vector(state_vector: bytes) -> None:
-    """Return if a state vector has no more entries than one over HTTP may have.
-
-    Raises:
-        WireError: it is none.
-        TooLarge: it has more.
-    """
-    if (count := Reader(state_vector).varuint()) > MAX_CLIENTS:
-        raise TooLarge(what="the state vector", size=count, limit=MAX_CLIENTS, unit="clients")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +126,7 @@ class Exchange:
             async with self._registry.join(outcome.session, create=False, by="", lineage=copy.lineage) as session:
                 await session.readable()
                 if copy.state_vector is not None:
-                    check_vector(copy.state_vector)
+                    check_clients(copy.state_vector)
                 _check_shares(session, copy)
                 outcome.lineage = session.record.lineage
                 outcome.state_vector = session.document.state_vector()

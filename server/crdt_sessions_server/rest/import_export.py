@@ -26,12 +26,13 @@ from crdt_sessions.runtime import SessionRegistry, archive, take_over
 from crdt_sessions.storage import SessionRecord
 from crdt_sessions.sync import Actor
 from crdt_sessions.wire import EMPTY_UPDATE, SyncStep1, SyncStep2, Update, decode, encode
+from crdt_sessions.wire.varint import check_clients
 from crdt_sessions_server.auth import Permission, Principal, asked_session, current_principal
 from crdt_sessions_server.http.complaints import complaints
 from crdt_sessions_server.http.describing import BYTES, LINES, MARKDOWN, answers, refuses, tag, takes
 from crdt_sessions_server.http.schemas import JSON, NDJSON, OCTETS, Query, check_content_type
 from crdt_sessions_server.http.validation import validate_querystring
-from crdt_sessions_server.rest.exchange import check_frames, check_vector
+from crdt_sessions_server.rest.exchange import check_frames
 from crdt_sessions_server.rest.sessions import SessionInfo, creates, session_info
 
 
@@ -139,7 +140,7 @@ def _parse(body: bytes) -> tuple[bytes | None, list[bytes]]:
     for count, frame in enumerate(decode(body), 1):
         check_frames(count)
         if isinstance(frame, SyncStep1):
-            check_vector(frame.state_vector)
+            check_clients(frame.state_vector)
             asked = frame.state_vector
         elif isinstance(frame, SyncStep2 | Update):
             brought.append(frame.update)
