@@ -66,6 +66,7 @@ ATTEMPT_S = 15.0
 """A receiver must have answered within it, however busily it is at it."""
 _MOST_ANSWERED = 64 * 1024
 _BATCH = 20
+"""So many attempts are under way to one receiver at a time."""
 _LEASE_MS = 60_000
 """After how long another process tries what one has taken and said nothing more of."""
 _LOOK_EVERY_S = 1.0
@@ -157,6 +158,8 @@ class Outbox:
         self._rng = rng
         self._send = send or post
         self._filled = Signal()
+        self._busy: dict[str, asyncio.Task[None]] = {}
+        """The receivers to which something is under way."""
         if self._webhooks:  # now, since it takes a moment; a service without webhooks needs none of it
             importlib.import_module("httpx")
 
@@ -219,17 +222,51 @@ class Outbox:
         self.look()
 
     async def run(self) -> None:
-        """Deliver until cancelled."""
-        while True:
-            seen = self._filled.count
-            try:
-                due = await self._store.take_deliveries(self._clock.now(), limit=_BATCH, lease_ms=_LEASE_MS)
-                await asyncio.gather(*(self._deliver(delivery) for delivery in due))
-            except StorageError as error:
-                due = ()
-                _log.error("the outbox cannot be read: %s", error)
-            if not due and self._filled.count == seen:
-                await self._wait()
+        """Deliver until cancelled: to each receiver some at a time, oldest first, and to none after another one."""
+        try:
+            while True:
+                seen = self._filled.count
+                due = await self._take()
+                for receiver in {each.endpoint: None for each in due}:
+                    self._begin(receiver, [each for each in due if each.endpoint == receiver])
+                if not due and self._filled.count == seen:
+                    await self._wait()
+        finally:
+            under_way = list(self._busy.values())
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _take(self) -> Sequence[Delivery]:
+        """Return some that are due, to receivers to which nothing is under way."""
+        try:
+            return await self._store.take_deliveries(
+                self._clock.now(), limit=_BATCH, lease_ms=_LEASE_MS, without=list(self._busy)
+            )
+        except StorageError as error:
+            _log.error("the outbox cannot be read: %s", error)
+            return ()
+
+    def _begin(self, receiver: str, due: Sequence[Delivery]) -> None:
+        task = self._busy[receiver] = asyncio.create_task(self._deliver_all(due), name=f"webhook {receiver}")
+
+        def ended(task: asyncio.Task[None]) -> None:
+            del self._busy[receiver]
+            self.look()
+
+        task.add_done_callback(ended)
+
+    async def _deliver_all(self, due: Sequence[Delivery]) -> None:
+        """Deliver what one receiver is to be told."""
+        ended = await asyncio.gather(*map(self._deliver, due), return_exceptions=True)
+        failed = [error for error in ended if isinstance(error, Exception)]
+        for error in failed:
+            if isinstance(error, StorageError):
+                _log.error("what became of a delivery cannot be stored: %s", error)
+            else:
+                logged(error, "the outbox")
+        if failed:
+            await self._clock.sleep(_LOOK_EVERY_S)  # they may be due still
 
     async def _wait(self) -> None:
         """Wait until something is stored, or for a moment, since postponed deliveries may be due."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,8 +39,12 @@ class Deliveries(Protocol):
         """
         ...
 
-    async def take_deliveries(self, now: Millis, *, limit: int, lease_ms: int) -> Sequence[Delivery]:
+    async def take_deliveries(
+        self, now: Millis, *, limit: int, lease_ms: int, without: Collection[str] = ()
+    ) -> Sequence[Delivery]:
         """Return up to *limit* deliveries that are due by *now*, oldest first, for the caller to try.
+
+        Those to the endpoints *without* which it is to be done are left where they are.
 
         Where several processes share a store, nobody else is given them for *lease_ms* milliseconds. Then they are
         due again, unless it was said what became of them: whoever took them may be gone.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -332,8 +332,11 @@ class MemoryStore(MemoryStreams, MemoryChanges, UpdateStore):
         found = (each for each in self._letters(dead) if tenant in (None, tenant_of(each.session)))
         return list(islice(found, limit))
 
-    async def take_deliveries(self, now: Millis, *, limit: int, lease_ms: int) -> Sequence[Delivery]:
-        return list(islice((each for each in self._letters(dead=False) if each.next_at <= now), limit))
+    async def take_deliveries(
+        self, now: Millis, *, limit: int, lease_ms: int, without: Collection[str] = ()
+    ) -> Sequence[Delivery]:
+        due = (each for each in self._letters(dead=False) if each.next_at <= now and each.endpoint not in without)
+        return list(islice(due, limit))
 
     def _letters(self, dead: bool) -> list[Delivery]:
         found = [each for each in self._deliveries.values() if each.dead == dead]

@@ -547,6 +547,56 @@ async def test_a_receiver_that_never_ends_its_answer_holds_nobody_up_for_long(st
                 await asyncio.sleep(0)
 
 
+async def test_receivers_that_do_not_answer_hold_up_no_other_one(store, clock):
+    """Taken together, their deliveries would fill each batch, and all others wait for their time to be over."""
+    hooks = [Webhook(name, f"http://{name}.example", SECRET, ("run.queued",)) for name in ("dead", "mute", "good")]
+    good, under_way = Endpoint(), {"dead": [], "mute": []}
+
+    async def send(url, headers, body):
+        if (receiver := url.removeprefix("http://").removesuffix(".example")) == "good":
+            return await good(url, headers, body)
+        under_way[receiver].append(json.loads(body)["data"]["session"])
+        await asyncio.Event().wait()
+
+    async with SessionRegistry(store, clock=clock, rules=RULES, webhooks=hooks, send=send) as registry:
+        for number in range(30):
+            await ask(registry, session=session_id(f"room{number:02}"))
+            await clock.advance(0.001)
+        async with asyncio.timeout(PATIENCE):
+            while len(good.received) < 30:
+                await asyncio.sleep(0)
+        told = [json.loads(body)["data"]["session"] for _, body in good.received]
+        assert told == sorted(told), "the oldest first"
+        for sessions in under_way.values():
+            assert len(sessions) <= 20, "nobody is told of everything at once"
+            assert sessions == sorted(set(sessions)), "and of nothing twice"
+
+
+async def test_what_cannot_be_noted_of_one_receiver_holds_up_no_other_one(store, clock, monkeypatch, caplog):
+    hooks = [Webhook(name, f"http://{name}.example", SECRET, ("run.queued",)) for name in ("one", "other")]
+    delivered, fails, told = store.delivered, [StorageError("disk full"), TypeError("a defect")], []
+
+    async def note(id):
+        if fails and (id, "http://one.example") in told:
+            raise fails.pop()
+        await delivered(id)
+
+    async def send(url, headers, body):
+        told.append((headers["webhook-id"], url))
+        return 200
+
+    monkeypatch.setattr(store, "delivered", note)
+    async with SessionRegistry(store, clock=clock, rules=RULES, webhooks=hooks, send=send) as registry:
+        await ask(registry)
+        await settle(50)
+        assert [each.endpoint for each in await store.deliveries(limit=9)] == ["one"]
+        await pass_time(clock, 5)
+        assert await store.deliveries(limit=9) == []
+    urls = [url for _, url in told]
+    assert (urls.count("http://one.example"), urls.count("http://other.example")) == (3, 1), "at least once"
+    assert "disk full" in caplog.text
+
+
 async def test_what_a_receiver_says_beside_its_status_is_not_waited_for():
     """Such as a stream of events that never ends."""
     gone = asyncio.Event()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from crdt_sessions.ids import Millis
@@ -20,10 +20,11 @@ _READ = (
     " AND ($2::text IS NULL OR session IN (SELECT id FROM sessions WHERE tenant = $2))"
     " ORDER BY created_at, id LIMIT $3"
 )
-_ARE_DUE = "SELECT EXISTS (SELECT FROM deliveries WHERE NOT dead AND next_at <= $1)"
+_ARE_DUE = "SELECT EXISTS (SELECT FROM deliveries WHERE NOT dead AND next_at <= $1 AND endpoint <> ALL($2::text[]))"
 _TAKE = fenced(
     taken="UPDATE deliveries SET taken = $4, next_at = $5 WHERE id = ANY(ARRAY("
-    "SELECT id FROM deliveries WHERE NOT dead AND next_at <= $6 ORDER BY created_at, id LIMIT $7"
+    "SELECT id FROM deliveries WHERE NOT dead AND next_at <= $6 AND endpoint <> ALL($8::text[])"
+    " ORDER BY created_at, id LIMIT $7"
     " FOR UPDATE SKIP LOCKED))"
 )
 """What another node takes just now is skipped; what it took since this began is looked at again, and is not due."""
@@ -43,15 +44,17 @@ class PostgresDeliveries(OfDatabase, Deliveries):
     async def deliveries(self, *, dead: bool = False, limit: int, tenant: str | None = None) -> Sequence[Delivery]:
         return _deliveries(await self._database.select(_READ, dead, tenant, limit))
 
-    async def take_deliveries(self, now: Millis, *, limit: int, lease_ms: int) -> Sequence[Delivery]:
-        ((are_due,),) = await self._database.select(_ARE_DUE, now)
+    async def take_deliveries(
+        self, now: Millis, *, limit: int, lease_ms: int, without: Collection[str] = ()
+    ) -> Sequence[Delivery]:
+        ((are_due,),) = await self._database.select(_ARE_DUE, now, list(without))
         if not are_due:
             return []
-        until = now + lease_ms
+        until, others = now + lease_ms, list(without)
 
         async def job(lane: Lane) -> Sequence[Delivery]:
             taking = secrets.randbits(_TAKING_BITS)
-            await lane.write(_TAKE, taking, until, now, limit)
+            await lane.write(_TAKE, taking, until, now, limit, others)
             return _deliveries(await lane.fetch(_TAKEN, until, taking))
 
         return await self._database.submit(job)

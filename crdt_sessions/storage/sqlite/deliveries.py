@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from crdt_sessions.ids import Millis
@@ -21,8 +21,12 @@ class SqliteDeliveries(OfDatabase, Deliveries):
             of_one = f" AND session IN (SELECT id FROM sessions WHERE true{of_one})"
         return await self._read(f"dead = ?{of_one}", int(dead), *which, limit)
 
-    async def take_deliveries(self, now: Millis, *, limit: int, lease_ms: int) -> Sequence[Delivery]:
-        return await self._read("NOT dead AND next_at <= ?", now, limit)  # nobody else has this store
+    async def take_deliveries(
+        self, now: Millis, *, limit: int, lease_ms: int, without: Collection[str] = ()
+    ) -> Sequence[Delivery]:
+        marks = ", ".join("?" * len(without))
+        where = f"NOT dead AND next_at <= ? AND endpoint NOT IN ({marks})"
+        return await self._read(where, now, *without, limit)  # nobody else has this store
 
     async def _read(self, where: str, *values: Any) -> list[Delivery]:
         found = await self._database.select(

@@ -32,3 +32,14 @@ class DeliveryContract(StoreSuite):
             assert not await store.postpone("gone", attempts=0, next_at=NOW, error=None, dead=False)
             await store.delete(A, now=NOW)
             assert list(await store.deliveries(limit=9)) == []
+
+    async def test_what_is_for_an_endpoint_that_is_busy_is_left_where_it_is(self, tmp_path: Path) -> None:
+        async with self.open(tmp_path) as store:
+            await self.create(store)
+            letters = [delivery(f"{endpoint}{n}", endpoint, at=n) for n in range(3) for endpoint in ("dead", "good")]
+            await store.append(A, rows(2, b"x"), entries=Entries(deliveries=letters), now=NOW)
+            taken = await store.take_deliveries(Millis(9), limit=2, lease_ms=60_000, without=["dead", "unknown"])
+            assert [each.id for each in taken] == ["good0", "good1"]
+            assert not await store.take_deliveries(Millis(9), limit=9, lease_ms=0, without=["good", "dead"])
+            taken = await store.take_deliveries(Millis(9), limit=9, lease_ms=60_000, without=["good"])
+            assert [each.id for each in taken] == ["dead0", "dead1", "dead2"]

@@ -40,9 +40,9 @@ def delivery_of(session: SessionId) -> Delivery:
     return Delivery(f"msg-{session}", "hook", session, "run.queued", "{}", NOW)
 
 
-def delivery(id: str, *, at: int) -> Delivery:
+def delivery(id: str, endpoint: str = "endpoint", *, at: int) -> Delivery:
     """Return a message to an endpoint, due at *at*."""
-    return Delivery(id, "endpoint", A, "run.completed", "{}", Millis(at), next_at=Millis(at))
+    return Delivery(id, endpoint, A, "run.completed", "{}", Millis(at), next_at=Millis(at))
 
 
 class StoreSuite:
