@@ -9,10 +9,11 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from crdt_sessions.clock import Clock
+from crdt_sessions.endings import to_the_end
 from crdt_sessions.errors import StorageError
 from crdt_sessions.ids import Millis, SessionId, name_of, tenant_of
 from crdt_sessions.signals import Signal
@@ -117,14 +118,16 @@ class AuditLog:
         """
         async with self._storing:
             entries, self._waiting = self._waiting, []
-            if not entries:
-                return
-            try:
-                await self._store.record(entries)
-            except Exception:  # a defect, too, costs no entry
-                self._waiting = [*entries, *self._waiting]
-                self._bound()
-                raise
+            if entries:
+                await to_the_end(self._put(entries))  # they are those of others, too
+
+    async def _put(self, entries: Sequence[AuditEntry]) -> None:
+        try:
+            await self._store.record(entries)
+        except Exception:  # a defect, too, costs no entry
+            self._waiting = [*entries, *self._waiting]
+            self._bound()
+            raise
 
     def _bound(self) -> None:
         """Drop the oldest entries if there are too many, because the disk is down or too slow."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from crdt_sessions.clock import Clock
+from crdt_sessions.endings import to_the_end
 from crdt_sessions.errors import (
     CrdtSessionsError,
     DamagedDatabase,
@@ -188,18 +189,22 @@ class Loading:
             begin, waiting = await self._documents.vouch([begin, content])
             if waiting != EMPTY_UPDATE:
                 raise EarlyUpdate(size=len(waiting))
-        record = await self._log.create(
-            session_id,
-            begin,
-            generation=generation,
-            title=title,
-            now=now,
-            lineage=lineage,
-            most=self._most_sessions,
-        )
-        self._audit.note("session.create", by, session_id)
-        _log.info("session begins", extra={"session": session_id, "principal": by})
-        return StoredSession(record, [Row(Seq(1), begin)])
+
+        async def store() -> SessionRecord:
+            record = await self._log.create(
+                session_id,
+                begin,
+                generation=generation,
+                title=title,
+                now=now,
+                lineage=lineage,
+                most=self._most_sessions,
+            )
+            self._audit.note("session.create", by, session_id)
+            _log.info("session begins", extra={"session": session_id, "principal": by})
+            return record
+
+        return StoredSession(await to_the_end(store()), [Row(Seq(1), begin)])
 
     # -- loading -------------------------------------------------------------------------------------------------
 

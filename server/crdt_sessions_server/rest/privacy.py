@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field
 from quart import Blueprint, Response
 
+from crdt_sessions.endings import to_the_end
 from crdt_sessions.errors import CrdtSessionsError, HeldElsewhere, SessionNotFound
 from crdt_sessions.ids import SessionId, name_of
 from crdt_sessions.model import SessionView
@@ -73,25 +74,28 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         What they wrote stays, as part of the sessions and streams; delete those to delete it. Their tokens stay good:
         revoke them first.
         """
-        caller, errands = current_principal(), current_errands()
-        done = Erased(sessions=0, receipts=0, steps=0, versions=0, presences=0, memberships=0, streams=0, usage=False)
-        told = in_turn(registry.records(caller.tenant), lambda record: errands.run(_ERASE, record.id, principal))
-        async with aclosing(told):
-            async for found in told:
-                done.receipts += found["receipts"]
-                done.steps += found["steps"]
-                done.versions += found["versions"]
-                done.presences += found["presences"]
-                done.memberships += found["memberships"]
-                done.sessions += any(found.values())
-        done.streams = await registry.streams.disown(caller.tenant, principal)
-        done.usage = bool(await registry.store.usage(caller.tenant, principal=principal))
-        await registry.store.disown_usage(caller.tenant, principal)
-        registry.allowances.forget(caller.tenant, principal)
-        await registry.audit.record("principal.erase", caller.id, tenant=caller.tenant, of=principal)
-        return done
+        return await to_the_end(_erase(registry, current_errands(), current_principal(), principal))
 
     return privacy
+
+
+async def _erase(registry: SessionRegistry, errands: Errands, caller: Principal, principal: str) -> Erased:
+    done = Erased(sessions=0, receipts=0, steps=0, versions=0, presences=0, memberships=0, streams=0, usage=False)
+    told = in_turn(registry.records(caller.tenant), lambda record: errands.run(_ERASE, record.id, principal))
+    async with aclosing(told):
+        async for found in told:
+            done.receipts += found["receipts"]
+            done.steps += found["steps"]
+            done.versions += found["versions"]
+            done.presences += found["presences"]
+            done.memberships += found["memberships"]
+            done.sessions += any(found.values())
+    done.streams = await registry.streams.disown(caller.tenant, principal)
+    done.usage = bool(await registry.store.usage(caller.tenant, principal=principal))
+    await registry.store.disown_usage(caller.tenant, principal)
+    registry.allowances.forget(caller.tenant, principal)
+    await registry.audit.record("principal.erase", caller.id, tenant=caller.tenant, of=principal)
+    return done
 
 
 async def _forget_steps(session: Session, principal: str) -> int:

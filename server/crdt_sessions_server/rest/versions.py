@@ -7,13 +7,14 @@ from typing import Any, Literal
 from pydantic import Field
 from quart import Blueprint, Response, json
 
+from crdt_sessions.endings import to_the_end
 from crdt_sessions.errors import AccessDenied, NotFound, RunsActive, SessionExists
 from crdt_sessions.ids import Seq
 from crdt_sessions.model import SessionExport, export_of, markdown
 from crdt_sessions.model.checks import MAX_INTEGER
 from crdt_sessions.model.strings import TITLE_CHARACTERS
 from crdt_sessions.runtime import SessionRegistry, Versions
-from crdt_sessions.storage import Version
+from crdt_sessions.storage import SessionRecord, Version
 from crdt_sessions_server.auth import asked_session, current_principal
 from crdt_sessions_server.http.describing import BYTES, LINES, MARKDOWN, answers, refuses, tag
 from crdt_sessions_server.http.schemas import JSON, OCTETS, Answer, Body, Query
@@ -156,10 +157,14 @@ def _writing(versions: Blueprint, registry: SessionRegistry) -> None:
 
         It is one more change, which is merged with what others write. Runs and receipts stay as they are.
         """
-        wanted = asked_session(name)
-        kept = await Versions(registry, wanted).restore(_asked(seq))
-        await registry.audit.record("session.restore", current_principal().id, wanted, version=seq)
-        return _info(kept)
+        wanted, version, caller = asked_session(name), _asked(seq), current_principal()
+
+        async def restore() -> Version:
+            kept = await Versions(registry, wanted).restore(version)
+            await registry.audit.record("session.restore", caller.id, wanted, version=seq)
+            return kept
+
+        return _info(await to_the_end(restore()))
 
     @versions.post("/<name>/fork")
     @tag(["versions"])
@@ -168,15 +173,18 @@ def _writing(versions: Blueprint, registry: SessionRegistry) -> None:
     @refuses(SessionExists)
     async def fork_session(name: str, data: NewFork) -> tuple[SessionInfo, int, dict[str, str]]:
         """Make a new session that begins as this one was. Its runs that had not ended are interrupted there."""
-        if not current_principal().may_enter(data.id):
+        caller = current_principal()
+        if not caller.may_enter(data.id):
             raise AccessDenied(what="this token is not for that session")
-        target = asked_session(data.id)
+        versions, target = Versions(registry, asked_session(name)), asked_session(data.id)
         seq = Seq(data.version) if data.version is not None else None
-        record = await Versions(registry, asked_session(name)).fork(
-            target, seq=seq, title=data.title, by=current_principal().id
-        )
-        await registry.audit.record("session.fork", current_principal().id, target, of=name)
-        return session_info(record), 201, {"Location": location_of(data.id)}
+
+        async def fork() -> SessionRecord:
+            record = await versions.fork(target, seq=seq, title=data.title, by=caller.id)
+            await registry.audit.record("session.fork", caller.id, target, of=name)
+            return record
+
+        return session_info(await to_the_end(fork())), 201, {"Location": location_of(data.id)}
 
 
 def _asked(seq: int) -> Seq:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from crdt_sessions.endings import to_the_end
 from crdt_sessions.errors import CrdtSessionsError
 from crdt_sessions.runtime import SessionRegistry
-from crdt_sessions.streams import Append
+from crdt_sessions.streams import Append, Appended
 from crdt_sessions_server.asgi import App, Receive, Scope, Send
 from crdt_sessions_server.auth import Principal
 from crdt_sessions_server.gateways.durable_streams.headers import (
@@ -55,9 +56,14 @@ async def append(registry: SessionRegistry, principal: Principal, path: str, hea
     """
     tenant = entered(path, principal)
     wanted = Append(body, header("Content-Type"), says_closed(header), asked_seq(header), asked_batch(header))
-    done = await registry.streams.append(tenant, path, wanted)
-    if done.stream.closed and not done.repeated:
-        registry.audit.note("stream.close", principal.id, tenant=tenant, path=path)
+
+    async def close() -> Appended:
+        closed = await registry.streams.append(tenant, path, wanted)
+        if not closed.repeated:
+            registry.audit.note("stream.close", principal.id, tenant=tenant, path=path)
+        return closed
+
+    done = await (to_the_end(close()) if wanted.close else registry.streams.append(tenant, path, wanted))
     new_batch = wanted.batch is not None and body and not done.repeated
     return Answer(200 if new_batch else 204, {**of_stream(done.stream), **of_producer(done.producer)})
 

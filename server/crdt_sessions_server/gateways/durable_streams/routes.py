@@ -5,6 +5,7 @@ from __future__ import annotations
 from quart import Blueprint, Response, request
 
 from crdt_sessions import errors
+from crdt_sessions.endings import to_the_end
 from crdt_sessions.runtime import SessionRegistry, Streams
 from crdt_sessions.storage import Stream
 from crdt_sessions.streams import NOW, Creation, place, spelled
@@ -51,10 +52,17 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     async def put_stream(path: str) -> Response:
         """Make a stream, with a first content if there is a body."""
         tenant, principal = _entered(path), current_principal()
-        stream, new = await registry.streams.create(await _creation(registry.streams, tenant, path, principal.id))
+        wanted = await _creation(registry.streams, tenant, path, principal.id)
+
+        async def make() -> tuple[Stream, bool]:
+            stream, new = await registry.streams.create(wanted)
+            if new:
+                registry.audit.note("stream.create", principal.id, tenant=tenant, path=path)
+            return stream, new
+
+        stream, new = await to_the_end(make())
         told = {"Content-Type": stream.content_type, **of_stream(stream)}
         if new:
-            registry.audit.note("stream.create", principal.id, tenant=tenant, path=path)
             told["Location"] = here()
         return Response(b"", 201 if new else 200, headers=told)
 
@@ -122,9 +130,13 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @refuses(errors.BadStreamRequest, errors.StreamReadOnly, errors.StreamNotFound, errors.StreamGone)
     async def delete_stream(path: str) -> Response:
         """Delete a stream."""
-        tenant = _entered(path)
-        await registry.streams.delete(tenant, path)
-        registry.audit.note("stream.delete", current_principal().id, tenant=tenant, path=path)
+        tenant, principal = _entered(path), current_principal()
+
+        async def delete() -> None:
+            await registry.streams.delete(tenant, path)
+            registry.audit.note("stream.delete", principal.id, tenant=tenant, path=path)
+
+        await to_the_end(delete())
         return Response(b"", 204)
 
     return streams

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from quart import Blueprint, Response, request
 
 from crdt_sessions import errors
+from crdt_sessions.endings import to_the_end
 from crdt_sessions.errors import AccessDenied, BadStreamRequest, BadWakeToken
 from crdt_sessions.ids import Millis
 from crdt_sessions.runtime import SessionRegistry, Subscriptions
@@ -52,6 +53,7 @@ def blueprint(
     routes = Blueprint("subscriptions", __name__, url_prefix="/v1/streams/__ds")
     as_the_protocol_says(routes)
     _making(routes, registry, subscriptions, key, private=private)
+    _deleting(routes, registry, subscriptions)
     _following(routes, subscriptions)
     _of_workers(routes, registry, subscriptions)
 
@@ -86,11 +88,15 @@ def _making(
         for path in paths:
             check_own(path)
         _require(principal, wanted.pattern, paths)
-        found, new = await subscriptions.put(principal.tenant, subscription, wanted, owner=principal.id, url=here())
-        if new:
-            registry.audit.note(
-                "subscription.create", principal.id, tenant=principal.tenant, subscription=subscription
-            )
+        tenant, url = principal.tenant, here()
+
+        async def make() -> tuple[Subscription, bool]:
+            found, new = await subscriptions.put(tenant, subscription, wanted, owner=principal.id, url=url)
+            if new:
+                registry.audit.note("subscription.create", principal.id, tenant=tenant, subscription=subscription)
+            return found, new
+
+        found, new = await to_the_end(make())
         return _answer(await _told(subscriptions, principal.tenant, found, key), 201 if new else 200)
 
     @routes.get("/subscriptions/<subscription>")
@@ -102,6 +108,8 @@ def _making(
         found = await _entered(subscriptions, subscription)
         return _answer(await _told(subscriptions, current_principal().tenant, found, key))
 
+
+def _deleting(routes: Blueprint, registry: SessionRegistry, subscriptions: Subscriptions) -> None:
     @routes.delete("/subscriptions/<subscription>")
     @tag(["streams"])
     @answers(204, {}, "It is gone; what its workers say from now on is refused.")
@@ -112,10 +120,14 @@ def _making(
             await _entered(subscriptions, subscription)
         except errors.SubscriptionNotFound:
             return Response(b"", 204)
-        if await subscriptions.delete(principal.tenant, subscription):
-            registry.audit.note(
-                "subscription.delete", principal.id, tenant=principal.tenant, subscription=subscription
-            )
+
+        async def delete() -> None:
+            if await subscriptions.delete(principal.tenant, subscription):
+                registry.audit.note(
+                    "subscription.delete", principal.id, tenant=principal.tenant, subscription=subscription
+                )
+
+        await to_the_end(delete())
         return Response(b"", 204)
 
 
