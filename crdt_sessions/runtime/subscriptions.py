@@ -224,6 +224,15 @@ class Subscriptions:
         after = await self._kept.alter((tenant, id), change, self._news.at((tenant, id)))
         return done and after.wake == wake
 
+    async def check_token(self, tenant: str, id: str, token: str) -> None:
+        """Return if a worker of a subscription was given that token, whether or not it is its turn still.
+
+        Raises:
+            SubscriptionNotFound: there is no such subscription.
+            BadWakeToken: none was.
+        """
+        rules.generation_of(await self._kept.get(tenant, id), token)
+
     async def release(self, tenant: str, id: str, worker: Worker) -> None:
         """End a worker's turn, whatever it has done; if something is new still, another one is woken.
 

@@ -174,13 +174,23 @@ def check_worker(subscription: Subscription, worker: Worker) -> None:
     """
     if worker.type != subscription.wanted.type:
         raise BadStreamRequest(why=f"workers of this subscription are woken by {subscription.wanted.type}")
-    number, _, signed = worker.token.partition(".")
+    generation = generation_of(subscription, worker.token)
+    now = (subscription.generation, subscription.generation, subscription.wake)
+    if (generation, worker.generation, worker.wake) != now:
+        raise WakeFenced(subscription=subscription.id, generation=subscription.generation)
+
+
+def generation_of(subscription: Subscription, token: str) -> int:
+    """Return the wake, by its number, whose worker was given a token. It may be over.
+
+    Raises:
+        BadWakeToken: the token is none of this subscription's.
+    """
+    number, _, signed = token.partition(".")
     good = number.isascii() and number.isdigit() and len(number) < len(str(2**53))
     if not good or not hmac.compare_digest(signed.encode(), subscription.signed(int(number)).encode()):
         raise BadWakeToken(subscription=subscription.id)
-    now = (subscription.generation, subscription.generation, subscription.wake)
-    if (int(number), worker.generation, worker.wake) != now:
-        raise WakeFenced(subscription=subscription.id, generation=subscription.generation)
+    return int(number)
 
 
 def spelled_out(subscription: Subscription) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import re
 
@@ -248,6 +249,42 @@ async def test_nobody_does_anything_without_a_token_or_with_a_bad_one(service, e
     async with httpx.AsyncClient(base_url=service.url, timeout=PATIENCE) as http:
         for headers in ({}, {"Authorization": "Bearer nonsense"}, {"Authorization": "Basic YTpi"}):
             assert await asked(http, endpoint, room, headers) == (401, "not-authenticated")
+
+
+WORKERS = "/v1/streams/__ds/subscriptions/of-{room}"
+OF_WORKERS = {
+    "subscriptions.call_back": ("POST", f"{WORKERS}/callback", None),
+    "subscriptions.ack_wake": ("POST", f"{WORKERS}/ack", None),
+    "subscriptions.release_claim": ("POST", f"{WORKERS}/release", None),
+}
+"""Public routes that take a token of their own."""
+
+
+def test_no_other_public_route_takes_a_body():
+    found = routes()
+    assert {each for each in PUBLIC if found[each].methods & {"POST", "PUT", "PATCH", "DELETE"}} == set(OF_WORKERS)
+
+
+@pytest.mark.parametrize(
+    "endpoint", [each for each, asks in (REQUESTS | OF_WORKERS).items() if asks[0] in ("POST", "PUT", "PATCH")]
+)
+async def test_the_body_of_a_stranger_is_not_read(service, endpoint, room):
+    """Whether it can be parsed, fits its model, or is too large is found out for somebody who is known."""
+    subscription = {"type": "pull-wake", "streams": [f"of-{room}"], "wake_stream": f"wake-{room}"}
+    method, path, _ = (REQUESTS | OF_WORKERS)[endpoint]
+    async with httpx.AsyncClient(base_url=service.url, timeout=PATIENCE) as http:
+        if endpoint in OF_WORKERS:
+            maker, where = bearer("maker", "service"), WORKERS.format(room=room)
+            await http.put(f"/v1/streams/wake-{room}", headers=maker | {"Content-Type": "application/json"})
+            assert (await http.put(where, json=subscription, headers=maker)).status_code == 201
+        bad = ({}, {"Authorization": "Bearer nonsense"}, {"Authorization": f"Bearer .1.{'0' * 64}"})
+        for body, token in [
+            *itertools.product((b'{"not JSON', b"[1, 2, 3]", b"{}"), bad),
+            (b"x" * 2_000_000, bad[1]),
+        ]:
+            headers = {"Content-Type": "application/json", "X-Session-Id": room, **token}
+            answer = await http.request(method, path.format(room=room), content=body, headers=headers)
+            assert answer.status_code == 401, (token, body[:10], answer.text)
 
 
 @pytest.mark.parametrize("endpoint", ABOUT_A_SESSION)

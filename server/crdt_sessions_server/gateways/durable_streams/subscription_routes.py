@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import wraps
 from typing import Any, Literal
 
 from quart import Blueprint, Response, request
@@ -180,14 +182,26 @@ def _following(routes: Blueprint, subscriptions: Subscriptions) -> None:
 def _of_workers(routes: Blueprint, registry: SessionRegistry, subscriptions: Subscriptions) -> None:
     """Add the routes whose token is the one that a worker was given with its turn."""
 
+    def known(function: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
+        """Look at the token first: the bodies of strangers are not read."""
+
+        @wraps(function)
+        async def wrapper(subscription: str) -> Response:
+            registry.capacity.check_lag()
+            await subscriptions.check_token(*_shown(subscription))
+            return await function(subscription)
+
+        return wrapper
+
     async def ack(subscription: str, data: AskedAck, by: Literal["webhook", "pull-wake"]) -> Response:
-        tenant, worker = _worker(registry, subscription, data, by)
+        tenant, worker = _worker(subscription, data, by)
         acks = [(each.stream, each.offset) for each in data.acks]
         woken = await subscriptions.ack(tenant, subscription, worker, acks, done=data.done)
         return _answer({"ok": True, "next_wake": woken})
 
     @routes.post("/subscriptions/<subscription>/callback")
     @tag(["streams"])
+    @known
     @validate_request(AskedAck)
     @answers(200, {JSON: ToldAck}, "It is noted.")
     @refuses(*_OF_WORKERS, errors.BadAck)
@@ -197,6 +211,7 @@ def _of_workers(routes: Blueprint, registry: SessionRegistry, subscriptions: Sub
 
     @routes.post("/subscriptions/<subscription>/ack")
     @tag(["streams"])
+    @known
     @validate_request(AskedAck)
     @answers(200, {JSON: ToldAck}, "It is noted.")
     @refuses(*_OF_WORKERS, errors.BadAck)
@@ -206,12 +221,13 @@ def _of_workers(routes: Blueprint, registry: SessionRegistry, subscriptions: Sub
 
     @routes.post("/subscriptions/<subscription>/release")
     @tag(["streams"])
+    @known
     @validate_request(AskedRelease)
     @answers(204, {}, "The turn is over.")
     @refuses(*_OF_WORKERS)
     async def release_claim(subscription: str, data: AskedRelease) -> Response:
         """Give the turn back, with the token of the claim; what is new still wakes another worker."""
-        tenant, worker = _worker(registry, subscription, data, "pull-wake")
+        tenant, worker = _worker(subscription, data, "pull-wake")
         await subscriptions.release(tenant, subscription, worker)
         return Response(b"", 204)
 
@@ -261,21 +277,26 @@ async def _entered(subscriptions: Subscriptions, id: str) -> Subscription:
     return found
 
 
-def _worker(
-    registry: SessionRegistry, id: str, data: AskedRelease, by: Literal["webhook", "pull-wake"]
-) -> tuple[str, Worker]:
-    """Return the tenant of a worker, as its token says, and what it shows.
+def _shown(id: str) -> tuple[str, str, str]:
+    """Return the tenant of a worker as its token says, the subscription *id*, and the token that it was given for it.
 
     Raises:
         BadWakeToken: it shows none.
-        Overloaded: there is too much to do.
     """
-    registry.capacity.check_lag()
     whose, _, token = (http_token(dict(request.scope)) or "").partition(".")
     try:
-        tenant = bytes.fromhex(whose).decode()
+        return bytes.fromhex(whose).decode(), id, token
     except ValueError:
         raise BadWakeToken(subscription=id) from None
+
+
+def _worker(id: str, data: AskedRelease, by: Literal["webhook", "pull-wake"]) -> tuple[str, Worker]:
+    """Return the tenant of a worker, and what it shows.
+
+    Raises:
+        BadWakeToken: it shows no token.
+    """
+    tenant, _, token = _shown(id)
     return tenant, Worker(by, token, data.wake_id, data.generation)
 
 
