@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from crdt_sessions.clock import Clock
 from crdt_sessions.ids import Seq, SessionId
 from crdt_sessions.limits import NO_PAST, Compaction
 from crdt_sessions.model import fold
+from crdt_sessions.signals import Signal
 from crdt_sessions.storage import Row, SqliteStore
+from crdt_sessions.sync import Replica
 from crdt_sessions.wire import EMPTY_UPDATE
 
 
-class LocalCopy:
+class LocalFile:
     """The updates of one session, as this peer knows them. Use it as a context manager.
 
     Args:
@@ -31,20 +34,48 @@ class LocalCopy:
         self._clock = clock
         self._seq = 0
         self._rows = 0
+        self.saved = 0
+        """The version of the replica up to which its changes are on disk."""
 
-    async def __aenter__(self) -> LocalCopy:
+    async def __aenter__(self) -> LocalFile:
         await self._store.__aenter__()
         return self
 
     async def __aexit__(self, *error: object) -> None:
         await self._store.close()
 
-    async def load(self) -> list[bytes]:
-        """Return the updates kept so far.
+    async def restore(self, replica: Replica) -> None:
+        """Bring a replica what is kept so far; the server may lack it.
 
         Raises:
             DamagedLog: the file is damaged; remove it to begin anew from the server.
         """
+        updates = await self._load()
+        for update in updates:
+            replica.restore(update)
+        if updates:
+            replica.restored_unacknowledged()
+
+    async def follow(self, replica: Replica, changed: Signal, closing: Callable[[], bool]) -> None:
+        """Keep each change of a replica, in order, and the last ones on closing.
+
+        Args:
+            replica: whose changes.
+            changed: notified when there may be some; notifies of those that are on disk.
+            closing: whether there will be no more.
+
+        Raises:
+            StorageError: they cannot be kept.
+        """
+        while not (closing() and not replica.has_incoming):
+            await changed.wait_for(lambda: replica.has_incoming or closing())
+            version, updates = replica.version, replica.take_incoming()
+            if updates:
+                await self._keep(updates)
+            self.saved = version
+            changed.notify_all()
+
+    async def _load(self) -> list[bytes]:
         stored = await self._store.load(self._session)
         if stored is None:
             await self._store.create(self._session, EMPTY_UPDATE, generation=1, title=None, now=self._clock.now())
@@ -53,12 +84,8 @@ class LocalCopy:
         self._seq, self._rows = stored.last_seq, len(stored.rows)
         return [row.update for row in stored.rows]
 
-    async def keep(self, updates: list[bytes]) -> None:
-        """Append updates; return once they are on disk.
-
-        Raises:
-            StorageError: they are not.
-        """
+    async def _keep(self, updates: list[bytes]) -> None:
+        """Append updates; return once they are on disk."""
         rows = [Row(Seq(self._seq + 1 + index), update) for index, update in enumerate(updates)]
         await self._store.append(self._session, rows, now=self._clock.now())
         self._seq += len(rows)

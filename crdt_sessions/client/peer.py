@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 from crdt_sessions.client.connection import Connection
 from crdt_sessions.client.console import tell_on_stderr
 from crdt_sessions.client.contact import Contact
-from crdt_sessions.client.local import LocalCopy
+from crdt_sessions.client.local import LocalFile
 from crdt_sessions.client.service import ServiceClient
 from crdt_sessions.client.token import Token, current_token, subject
 from crdt_sessions.clock import Clock
@@ -72,7 +72,7 @@ class Peer:
         self._rng = rng
         replica.limits = limits
         replica.heartbeat_ms = _heartbeat(renew_s)
-        self._local = LocalCopy(offline, self.session_id, clock) if offline is not None else None
+        self._local = LocalFile(offline, self.session_id, clock) if offline is not None else None
         self._stack = AsyncExitStack()
         self._changed = Signal()
         self._connection = Connection(
@@ -93,7 +93,6 @@ class Peer:
         """The replica's version when it was parked."""
         self._good_bye: int | None = None
         """The replica's version when it last said good-bye."""
-        self._saved = 0
         self._keeping: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._presence = Presence(user=PresenceUser(), kind=author.kind, device=device)
@@ -104,11 +103,12 @@ class Peer:
         try:
             if self._local is not None:
                 await self._stack.enter_async_context(self._local)
-                await self._restore(self._local)
+                await self._local.restore(self._replica)
             await self._introduce()
             self._tasks = [asyncio.create_task(self._connection.keep_up(), name=f"connection to {self.session_id}")]
             if self._local is not None:
-                self._keeping = asyncio.create_task(self._keep_local(self._local), name="local copy")
+                keeping = self._local.follow(self._replica, self._changed, lambda: self._closing)
+                self._keeping = asyncio.create_task(keeping, name="local copy")
                 self._tasks.append(self._keeping)
             for task in self._tasks:
                 task.add_done_callback(self._task_ended)
@@ -261,10 +261,11 @@ class Peer:
             ValueError: there is no local file (``offline``).
             StorageError: it failed.
         """
-        if self._local is None:
+        local = self._local
+        if local is None:
             raise ValueError("this peer has no local file; give connect() offline=...")
         version = self._replica.version
-        await self.until(lambda: self._saved >= version)
+        await self.until(lambda: local.saved >= version)
 
     async def changes(self) -> AsyncIterator[None]:
         """Yield now, and then after every change of document, presence or connection. Raises as :meth:`until`."""
@@ -349,23 +350,6 @@ class Peer:
     def _wake(self) -> None:
         self._connection.wake()
         self._changed.notify_all()
-
-    async def _restore(self, local: LocalCopy) -> None:
-        updates = await local.load()
-        for update in updates:
-            self._replica.restore(update)
-        if updates:
-            self._replica.restored_unacknowledged()
-
-    async def _keep_local(self, local: LocalCopy) -> None:
-        """Write each change of the replica to the local file, in order, and the last ones on closing."""
-        while not (self._closing and not self._replica.has_incoming):
-            await self._changed.wait_for(lambda: self._replica.has_incoming or self._closing)
-            version, updates = self._replica.version, self._replica.take_incoming()
-            if updates:
-                await local.keep(updates)
-            self._saved = version
-            self._changed.notify_all()
 
     def _go_along(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Do *work* until this peer leaves; if it fails, so does the peer."""
