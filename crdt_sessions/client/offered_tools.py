@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from crdt_sessions.client.foreign import end_all
+from crdt_sessions.defects import log_defect
 from crdt_sessions.errors import ToolRefused
-from crdt_sessions.ids import reference
 from crdt_sessions.model import CallResult, Offer, OpenCall, Run, SessionView, ToolStream
 from crdt_sessions.signals import is_cancelled
 
@@ -83,8 +83,7 @@ class OfferedTools:
         except (Exception, asyncio.CancelledError) as error:  # the tool is others' code
             if is_cancelled():
                 raise  # this peer leaves
-            found = reference()
-            _log.error("a tool failed: %s", error, exc_info=error, extra={"run": run.id, "reference": found})
+            found = log_defect(_log, f"a tool failed: {error}", error, run=run.id)
             text = f"the tool failed; the log of its device says more (reference {found})"
             said = said.replace(status="failed", output=None, error_text=text)
         return said.replace(at=self._peer.now())

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 from crdt_sessions.client.peer import Peer
+from crdt_sessions.defects import log_defect
 from crdt_sessions.errors import NotAnswered, RunCancelled, RunFailed
-from crdt_sessions.ids import reference
 from crdt_sessions.model import (
     ClientCall,
     Message,
@@ -357,8 +357,7 @@ def failure_by(error: BaseException, *, run: str) -> tuple[str, RunError]:
         return failure(error.code, str(error))
     if isinstance(error, NotAnswered):  # a child run: everybody can read already how that ended
         return failure(error.code or "child-not-completed", str(error))
-    found = reference()
-    _log.error("run failed: %s", error, exc_info=error, extra={"run": run, "reference": found})
+    found = log_defect(_log, f"run failed: {error}", error, run=run)
     return failure("agent-failed", f"the agent failed; its log says more (reference {found})")
 
 

@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar, assert_never
 
 from crdt_sessions.clock import Clock
+from crdt_sessions.defects import log_defect
 from crdt_sessions.errors import CrdtSessionsError, SessionFailed, ShuttingDown, StorageError
-from crdt_sessions.ids import Millis, reference, tenant_of
+from crdt_sessions.ids import Millis, tenant_of
 from crdt_sessions.limits import Compaction, Retention
 from crdt_sessions.model import Folded
 from crdt_sessions.runtime.allowances import Allowances
@@ -213,12 +214,8 @@ class EffectLoop:
         return self.engine
 
     def _broke(self, error: BaseException) -> SessionFailed:
-        failed = SessionFailed(reference=reference())
-        _log.error(
-            "a defect ended the session",
-            exc_info=error,
-            extra={"session": self.record.id, "reference": failed.reference},
-        )
+        found = log_defect(_log, "a defect ended the session", error, session=self.record.id)
+        failed = SessionFailed(reference=found)
         self._fail(failed, closing_for(failed))
         return failed
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from crdt_sessions.clock import Clock
+from crdt_sessions.defects import log_defect
 from crdt_sessions.endings import to_the_end
 from crdt_sessions.errors import (
     CrdtSessionsError,
@@ -26,7 +27,7 @@ from crdt_sessions.errors import (
     SessionNotFound,
     UpdateError,
 )
-from crdt_sessions.ids import Millis, Seq, SessionId, check_session_id, reference
+from crdt_sessions.ids import Millis, Seq, SessionId, check_session_id
 from crdt_sessions.limits import Compaction, Retention
 from crdt_sessions.model import Later, SessionDoc, encode_verified, seed, split
 from crdt_sessions.runtime.audit import AuditLog
@@ -229,9 +230,8 @@ class Loading:
         except CrdtSessionsError:
             raise
         except Exception as error:
-            failed = SessionFailed(reference=reference())
-            about = {"session": session_id, "reference": failed.reference}
-            _log.error("a defect prevents that it is loaded", exc_info=error, extra=about)
+            found = log_defect(_log, "a defect prevents that it is loaded", error, session=session_id)
+            failed = SessionFailed(reference=found)
             self._quarantine.hold(session_id, failed)
             raise failed from error
         self._quarantine.release(session_id)

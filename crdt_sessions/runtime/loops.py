@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from crdt_sessions.clock import Clock
-from crdt_sessions.ids import reference
+from crdt_sessions.defects import log_defect
 
 _log = logging.getLogger("crdt_sessions.defects")
 _PAUSE_S = 1.0
@@ -20,9 +20,8 @@ def logged(error: Exception, where: str) -> str:
         error: the defect.
         where: in what it was met.
     """
-    found = reference()
-    _log.error("a defect in %s", where, exc_info=error, extra={"reference": found})
-    return f"a defect in {where}; the log says more (reference {found})"
+    said = f"a defect in {where}"
+    return f"{said}; the log says more (reference {log_defect(_log, said, error)})"
 
 
 @contextmanager

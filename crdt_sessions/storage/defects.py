@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from crdt_sessions.defects import log_defect
 from crdt_sessions.errors import CrdtSessionsError, StorageError
-from crdt_sessions.ids import reference
 
 _log = logging.getLogger("crdt_sessions.storage")
 
@@ -17,8 +17,7 @@ def defect(error: BaseException, said: str) -> StorageError:
         error: the defect.
         said: what the log says of it.
     """
-    found = reference()
-    _log.error("%s", said, exc_info=error, extra={"reference": found})
+    found = log_defect(_log, said, error)
     return StorageError(f"the store failed; the log says more (reference {found})")
 
 

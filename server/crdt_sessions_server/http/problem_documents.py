@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing.exceptions import WebsocketMismatch
 
 from crdt_sessions import errors
-from crdt_sessions.ids import reference
+from crdt_sessions.defects import log_defect
 from crdt_sessions_server.asgi import SYNC_PREFIX
 from crdt_sessions_server.http.complaints import complaints
 from crdt_sessions_server.http.problems import (
@@ -151,8 +151,7 @@ def _install_unexpected(app: Quart) -> None:
 
     @app.errorhandler(Exception)
     async def _unexpected(error: Exception) -> Response:
-        found = reference()
-        _log.error("unexpected error", exc_info=error, extra={"reference": found})
+        found = log_defect(_log, "unexpected error", error)
         return problem(INTERNAL_ERROR, f"the request failed (reference {found})", reference=found)
 
 
