@@ -145,11 +145,25 @@ async def test_a_key_that_stands_twice_among_many_is_found_at_once(http):
 
 @pytest.mark.parametrize("which", ["callback", "ack", "release"])
 @pytest.mark.parametrize("packs", [True, False])
-async def test_a_worker_that_is_not_known_may_send_little(http, which, packs):
+async def test_a_worker_may_send_little(http, which, packs):
+    """It has no other token than the one of its turn, and a body is read before it is known whether that is over."""
+    subscription = "/v1/streams/__ds/subscriptions/s"
+    for path in ("a", "wake"):
+        made = await http.put(f"/v1/streams/{path}", headers={"Content-Type": "application/json"})
+        assert made.status_code == 201
+    wanted = {"type": "pull-wake", "streams": ["a"], "wake_stream": "wake"}
+    assert (await http.put(subscription, json=wanted)).status_code == 201
+    assert (await http.post("/v1/streams/a", json=[1])).is_success
+    http.headers["Authorization"] = f"Bearer {await _turn(http, subscription)}"
     body = b'{"wake_id": "%b", "generation": 1}' % (b"x" * Limits().max_unauthenticated_bytes)
     sent = packed(body) if packs else {"content": body, "headers": {"Content-Type": "application/json"}}
-    answer = await http.post(f"/v1/streams/__ds/subscriptions/s/{which}", **sent)
-    assert answer.status_code == 413
+    assert (await http.post(f"{subscription}/{which}", **sent)).status_code == 413
+    http.headers["Authorization"] = "Bearer nonsense"
+    assert (await http.post(f"{subscription}/{which}", **sent)).status_code == 401
+
+
+async def _turn(http, subscription):
+    return (await http.post(f"{subscription}/claim", json={"worker": "w"})).json()["token"]
 
 
 FRAMES = {
