@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import gzip
+from dataclasses import replace
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -15,7 +17,7 @@ from crdt_sessions.storage import MemoryStore
 from crdt_sessions.wire.varint import MAX_CLIENTS, buffer, encode_state_vector
 from crdt_sessions_server.auth import Principal, Role
 from crdt_sessions_server.http.inside import Inside
-from crdt_sessions_server.http.paging import MAX_PAGE, cursor_at, visible
+from crdt_sessions_server.http.paging import MAX_PAGE, MOST_LOOKED_AT, cursor_at, visible
 from crdt_sessions_server.rest.exchange import MAX_FRAMES
 from crdt_sessions_server.service import Service
 from crdt_sessions_server.settings import Settings
@@ -215,7 +217,54 @@ async def test_a_list_of_which_nothing_may_be_seen_is_read_in_few_pages():
         begin = 0 if last is None else last + 1
         return range(begin, min(begin + count, 5000))
 
-    assert await visible(read, lambda entry: entry in (7, 4000), 1) == ([7], True)
-    assert await visible(read, lambda entry: False, 1) == ([], False)
+    assert await visible(read, lambda entry: entry in (7, 4000), 1) == ([7], 7)
+    assert await visible(read, lambda entry: False, 1) == ([], None)
     assert len(sizes) < 40
     assert max(sizes) <= MAX_PAGE + 1
+
+
+async def test_one_request_reads_so_many_entries_of_a_list_whatever_a_token_may_see():
+    """A token for few sessions of a tenant with a million would have all of them read for each page."""
+    looked_at = 0
+
+    async def read(last, count):
+        nonlocal looked_at
+        looked_at += count
+        begin = 0 if last is None else last + 1
+        return range(begin, begin + count)
+
+    found, last = await visible(read, lambda entry: False, 1)
+    assert (found, last + 1) == ([], looked_at)
+    assert looked_at <= MOST_LOOKED_AT + MAX_PAGE + 1
+
+
+@pytest.mark.parametrize("path", ["sessions?order=id&", "sessions?order=recent&", "runs?"])
+async def test_whoever_may_see_little_of_a_long_list_gets_to_its_end_and_learns_no_name(path, monkeypatch):
+    monkeypatch.setattr("crdt_sessions_server.http.paging.MOST_LOOKED_AT", 8)
+
+    class OfMine(People):
+        async def authorize(self, token, session):
+            principal = await super().authorize(token, session)
+            return replace(principal, sessions=("mine-*",)) if principal.id == "bob" else principal
+
+    async with Service(Settings(sandbox=False), store=MemoryStore(), authorizer=OfMine()) as service:
+        async with httpx.AsyncClient(base_url="http://x/v1/", transport=Inside(service.app, "::1")) as http:
+            ann, bob = ({"Authorization": f"Bearer {who}:service"} for who in ("ann", "bob"))
+            for name in (*(f"hidden-{n:02}" for n in range(30)), "mine-1", *(f"veiled-{n:02}" for n in range(30))):
+                assert (await http.post("sessions", json={"id": name}, headers=ann)).status_code == 201
+                said = {"text": "?", "agent": "nobody"}
+                assert (await http.post(f"sessions/{name}/messages", json=said, headers=ann)).is_success
+            found, cursors, page = [], [], {}
+            while not cursors or page.get("nextCursor") is not None:
+                asked = f"{path}limit=2" + (f"&cursor={quote(cursors[-1])}" if cursors else "")
+                page = (await http.get(asked, headers=bob)).json()
+                found += [each.get("id") or each["session"] for each in page.get("sessions", page.get("runs"))]
+                cursors.append(page.get("nextCursor") or "")
+            assert found == ["mine-1"]
+            assert len(cursors) >= 5
+            spelled = [base64.urlsafe_b64decode(each + "=" * (-len(each) % 4)) for each in cursors]
+            assert not any(name in each for each in spelled for name in (b"hidden", b"veiled"))
+            forged = cursors[0][:-9] + "AAAAAAA=="
+            assert (await http.get(f"{path}cursor={quote(forged)}", headers=bob)).status_code == 422
+            other = await http.get(f"{path}limit=2&cursor={quote(cursors[0])}", headers=bob)
+            assert other.is_success, "as by another node"

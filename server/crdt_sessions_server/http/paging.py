@@ -13,6 +13,8 @@ from crdt_sessions.model.checks import MAX_INTEGER
 Item = TypeVar("Item")
 
 MAX_PAGE = 1000
+MOST_LOOKED_AT = 10_000
+"""Entries that are read for one page, whether or not somebody may see them."""
 
 
 def some_of(choices: Any) -> str:
@@ -48,8 +50,10 @@ def _fits(place: list[Any]) -> bool:
 
 async def visible(
     read: Callable[[Item | None, int], Awaitable[Sequence[Item]]], wanted: Callable[[Item], bool], limit: int
-) -> tuple[list[Item], bool]:
-    """Return up to *limit* things that are *wanted*, and whether there are more.
+) -> tuple[list[Item], Item | None]:
+    """Return up to *limit* things that are *wanted*, and the entry after which there may be more; None at the end.
+
+    That entry is not one of those that are wanted where :data:`MOST_LOOKED_AT` of them had to be read.
 
     Args:
         read: returns up to so many entries after a place.
@@ -58,11 +62,14 @@ async def visible(
     """
     found: list[Item] = []
     last: Item | None = None
-    size = limit + 1
-    while len(found) <= limit:
+    size, looked_at = limit + 1, 0
+    while looked_at < MOST_LOOKED_AT:
         items = await read(last, size)
         found += filter(wanted, items)
+        if len(found) > limit:
+            return found[:limit], found[limit - 1]
         if len(items) < size:
-            break
+            return found, None
+        looked_at += size
         last, size = items[-1], min(2 * size, MAX_PAGE + 1)  # who may see few entries costs few reads
-    return found[:limit], len(found) > limit
+    return found, last

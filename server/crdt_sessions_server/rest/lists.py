@@ -18,6 +18,7 @@ from crdt_sessions_server.auth import Principal, current_principal
 from crdt_sessions_server.http.describing import tag
 from crdt_sessions_server.http.paging import MAX_PAGE, cursor_at, place_of, some_of, visible
 from crdt_sessions_server.http.schemas import Answer, Query
+from crdt_sessions_server.http.sealing import Seal
 from crdt_sessions_server.http.validation import validate_querystring, validate_response
 
 
@@ -79,15 +80,24 @@ class AgentPage(Answer):
 def blueprint(registry: SessionRegistry) -> Blueprint:
     """Return the routes."""
     lists = Blueprint("lists", __name__, url_prefix="/v1")
+    seal = Seal(registry.store, registry.clock)
 
     @lists.get("/runs")
     @tag(["runs"])
     @validate_querystring(RunQuery)
     @validate_response(ListedRuns)
     async def list_all_runs(query_args: RunQuery) -> ListedRuns:
-        """List the runs of all sessions that one may see, page by page; those that were asked for last come first."""
-        found, more = await _runs(registry, query_args, current_principal())
-        cursor = cursor_at(found[-1].asked_at, name_of(found[-1].session), found[-1].run.id) if more else None
+        """List the runs of all sessions that one may see, page by page; those that were asked for last come first.
+
+        Of very many that one may not see, a page may have few, or none, and a cursor all the same.
+        """
+        principal = current_principal()
+        if query_args.cursor is not None:
+            query_args.cursor = await seal.opened(query_args.cursor)
+        found, last = await _runs(registry, query_args, principal)
+        cursor = None if last is None else cursor_at(last.asked_at, name_of(last.session), last.run.id)
+        if last is not None and cursor is not None and not principal.may_see(last.session):
+            cursor = await seal.sealed(cursor)
         listed = (
             ListedRun(session=name_of(each.session), asked_at=each.asked_at, run=run)
             for each in found
@@ -124,7 +134,9 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     return lists
 
 
-async def _runs(registry: SessionRegistry, query: RunQuery, principal: Principal) -> tuple[list[FoundRun], bool]:
+async def _runs(
+    registry: SessionRegistry, query: RunQuery, principal: Principal
+) -> tuple[list[FoundRun], FoundRun | None]:
     statuses = query.status.split(",") if query.status is not None else None
     first: tuple[Millis, SessionId, str] | None = None
     if query.cursor is not None:

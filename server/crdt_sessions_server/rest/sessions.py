@@ -30,6 +30,7 @@ from crdt_sessions_server.auth import Permission, Principal, asked_session, curr
 from crdt_sessions_server.http.describing import answers, refuses, tag
 from crdt_sessions_server.http.paging import MAX_PAGE, cursor_at, place_of, some_of, visible
 from crdt_sessions_server.http.schemas import Answer, Body, Query
+from crdt_sessions_server.http.sealing import Seal
 from crdt_sessions_server.http.validation import validate_querystring, validate_request, validate_response
 
 
@@ -131,6 +132,7 @@ class PageQuery(Query):
 def blueprint(registry: SessionRegistry) -> Blueprint:
     """Return the routes for sessions as a whole."""
     sessions = Blueprint("sessions", __name__, url_prefix="/v1/sessions")
+    seal = Seal(registry.store, registry.clock)
 
     @sessions.post("")
     @tag(["sessions"])
@@ -155,11 +157,10 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     async def list_sessions(query_args: PageQuery) -> SessionPage:
         """List sessions page by page: in order of id, or those that changed last first.
 
-        What changes while one reads page after page of the latter moves to the front, and is not told twice.
+        What changes while one reads page after page of the latter moves to the front, and is not told twice. Of very
+        many sessions that a token is not for, a page may have few, or none, and a cursor all the same.
         """
-        records, more = await _listed(registry, query_args, current_principal())
-        page = [session_info(record) for record in records]
-        return SessionPage(sessions=page, next_cursor=_cursor(query_args.order, page[-1]) if more else None)
+        return await _page(registry, query_args, seal)
 
     @sessions.get("/<name>")
     @tag(["sessions"])
@@ -244,10 +245,21 @@ def _cursor(order: str, last: SessionInfo) -> str:
     return cursor_at(last.updated_at, last.id) if order == "recent" else last.id
 
 
+async def _page(registry: SessionRegistry, query: PageQuery, seal: Seal) -> SessionPage:
+    principal = current_principal()
+    if query.cursor is not None:
+        query.cursor = await seal.opened(query.cursor)
+    records, last = await _listed(registry, query, principal)
+    cursor = None if last is None else _cursor(query.order, session_info(last))
+    if last is not None and cursor is not None and not principal.may_see(last.id):
+        cursor = await seal.sealed(cursor)
+    return SessionPage(sessions=[session_info(record) for record in records], next_cursor=cursor)
+
+
 async def _listed(
     registry: SessionRegistry, query: PageQuery, principal: Principal
-) -> tuple[list[SessionRecord], bool]:
-    """Return a page of the sessions that a principal may use, and whether there are more."""
+) -> tuple[list[SessionRecord], SessionRecord | None]:
+    """Return a page of the sessions that a principal may use, and after which one to go on; see :func:`visible`."""
     statuses = query.status.split(",") if query.status is not None else None
     store, tenant, first, after = registry.store, principal.tenant, None, None
     if query.cursor is not None and query.order == "recent":
