@@ -35,6 +35,7 @@ from crdt_sessions.model.library import merge
 from crdt_sessions.model.lineage import lineage_in
 from crdt_sessions.model.message_view import MessageView
 from crdt_sessions.model.messages import Messages, order
+from crdt_sessions.model.neighbours import check_entries, check_neighbours, may_be_beside_text
 from crdt_sessions.model.pairs import Mended, Pairs, places_in
 from crdt_sessions.model.parts import TextPart, ToolPart, ValuePart, say_nothing
 from crdt_sessions.model.positions import RelativePosition
@@ -168,7 +169,9 @@ __all__ = [
     "authors",
     "by_id",
     "check_decision",
+    "check_entries",
     "check_form",
+    "check_neighbours",
     "checked_task",
     "child_of",
     "child_order",
@@ -185,6 +188,7 @@ __all__ = [
     "json_text",
     "lineage_in",
     "markdown",
+    "may_be_beside_text",
     "may_be_child",
     "may_decide",
     "merge",

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from crdt_sessions.model.document import SessionDoc
+from crdt_sessions.model.neighbours import piece_at
 from crdt_sessions.wire.update_v1 import (
     HAS_KEY,
     HAS_ORIGIN,
@@ -25,10 +26,8 @@ from crdt_sessions.wire.update_v1 import (
     Parsed,
     may_hold_pairs,
     parse,
-    read_head,
-    sole_block,
 )
-from crdt_sessions.wire.varint import MAX_VARUINT, Reader, buffer, decode_state_vector, encode_state_vector, varuint
+from crdt_sessions.wire.varint import MAX_VARUINT, Reader, buffer, decode_state_vector, varuint
 
 _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 _REPLACEMENT = "\ufffd"
@@ -118,11 +117,11 @@ class Pairs:
 
     def _text_from(self, client: int, at: int, clocks: dict[int, int]) -> str:
         """Return the text that a client inserted, from a clock on to the end of that piece; empty if it is none."""
-        reader = Reader(self._document.encode(encode_state_vector(clocks | {client: at})))
-        if sole_block(reader) is None:
+        piece = piece_at(self._document, clocks, client, at)
+        if piece is None:
             return ""
-        head = read_head(reader)
-        return reader.string() if head.kind == STRING and not head.info & HAS_KEY else ""
+        head, content = piece
+        return content.string() if head.kind == STRING and not head.info & HAS_KEY else ""
 
 
 def places_in(update: bytes) -> Iterable[_Place]:

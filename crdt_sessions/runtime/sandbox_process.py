@@ -36,6 +36,8 @@ from crdt_sessions.model import (
     Pairs,
     SessionDoc,
     SessionView,
+    check_entries,
+    check_neighbours,
     encode_verified,
     fold,
     lineage_in,
@@ -243,6 +245,7 @@ def _taste(mirror: _Mirror, lineage: bytes, *updates: bytes) -> bytes:
     if clean.waiting != EMPTY_UPDATE:
         raise UpdateError(size=len(update))  # the library wrote an update that lacks something
     if delta is not None:
+        check_neighbours(delta, rough, after)
         merge((delta, EMPTY_UPDATE, delta))
         _read_what_changed(clean)
         mirror.size += len(delta)
@@ -324,7 +327,9 @@ def _load(updates: Sequence[bytes]) -> bytes:
             before, whole = pairs.mended(update)
             for each in (*before, whole):
                 document.apply(each)
-        return buffer(document.encode()) + buffer(document.waiting)
+        whole = document.encode()
+        check_entries(whole)
+        return buffer(whole) + buffer(document.waiting)
     finally:
         document.close()
 

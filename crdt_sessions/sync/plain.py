@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from crdt_sessions.errors import UpdateError, WireError
-from crdt_sessions.model import SessionDoc, places_in
+from crdt_sessions.model import SessionDoc, may_be_beside_text, places_in
 from crdt_sessions.sync.fresh import OpenArrays, fresh
 from crdt_sessions.wire import EMPTY_UPDATE
 from crdt_sessions.wire.insertions import next_insertion, only_text
@@ -57,6 +57,8 @@ class Stream:
     messages: Collection[str] | None = None
     """The messages that change with it and are all that can change: text goes on in the text that it stands after.
     None if it is not known yet that it stands in one."""
+    text: bool = False
+    """Whether what stands there is known to be in a sequence, so that text may follow."""
 
 
 class Passed(NamedTuple):
@@ -74,7 +76,7 @@ class Passed(NamedTuple):
 
 
 _NO_STREAM = Stream(0, b"", 0, b"\xff")
-"""No update goes on there: none begins like that."""
+"""No update goes on there: only malformed ones begin like that."""
 
 
 class Inspector:
@@ -91,6 +93,7 @@ class Inspector:
         self._places: dict[tuple[int, int], None] = {}  # inside texts, where tried updates inserted lately
         self._streams: dict[int, Stream] = {}  # begun since the last update that is neither plain nor fresh
         self._stream = _NO_STREAM  # the one that went on last
+        self._takes: dict[tuple[int, int], None] = {}  # what text may be put beside, asked since then
 
     def passes(self, update: bytes) -> Passed | None:
         """Return *update* as passed if it is plain or fresh; None if it needs a trial.
@@ -101,11 +104,11 @@ class Inspector:
             return None  # the update may complete others that the document keeps pending
         clocks = self._clocks if self._clocks is not None else self.clocks()
         stream = self._goes_on(update)
-        if stream is not None:
+        if stream is not None and (stream.text or self._takes_text(stream.client, stream.clock - 1)):
             added = only_text(update, len(stream.expected))
             if added and stream.clock + added < MAX_CLOCK:
                 return Passed(update, stream.client, stream.clock + added, None, stream)
-        text = plain(update, clocks, self._is_whole)
+        text = plain(update, clocks, self._is_whole, self._takes_text)
         if text is not None:
             return Passed(update, *text, None)
         begun = fresh(update, clocks, self._has, self._arrays)
@@ -121,12 +124,24 @@ class Inspector:
         """Tell whether it is known that text inserted at this clock of a client tears no surrogate pair."""
         return (client, at) in self._places or not self._document.may_hold_pairs
 
+    def _takes_text(self, client: int, at: int) -> bool:
+        """Tell whether text may be put beside what a client wrote at a clock, which the document has."""
+        stream = self._streams.get(client)
+        if (stream is not None and stream.text and at == stream.clock - 1) or (client, at) in self._takes:
+            return True
+        if not may_be_beside_text(self._document, self.clocks(), client, at):
+            return False
+        while len(self._takes) >= _MAX_PLACES:
+            del self._takes[next(iter(self._takes))]
+        self._takes[client, at] = None
+        return True
+
     def _has(self, root: str, key: str) -> bool:
         return key in getattr(self._document.roots, root)
 
     def _goes_on(self, update: bytes) -> Stream | None:
         """Return the place where an update goes on: the quick way for streams."""
-        if update.startswith(self._stream.expected):
+        if update.startswith(self._stream.expected) and self._stream is not _NO_STREAM:
             return self._stream
         for stream in self._streams.values():
             if update.startswith(stream.expected):
@@ -143,6 +158,7 @@ class Inspector:
             if stream is None:
                 stream = self._begin(client)
             stream.clock, stream.expected = clock, next_insertion(stream.name, clock, HAS_ORIGIN | STRING)
+            stream.text = arrays is None
             self._stream = stream
         else:
             self._clocks = None
@@ -169,6 +185,7 @@ class Inspector:
         """Note that something was deleted: perhaps what a stream goes on from, or what it is in."""
         self._stream = _NO_STREAM
         self._streams.clear()
+        self._takes.clear()
 
     def _remember(self, arrays: OpenArrays) -> None:
         self._arrays.update(arrays)
@@ -183,7 +200,10 @@ class Inspector:
 
 
 def plain(
-    update: bytes, clocks: Mapping[int, int], is_whole: Callable[[int, int], bool] = lambda _client, _at: True
+    update: bytes,
+    clocks: Mapping[int, int],
+    is_whole: Callable[[int, int], bool] = lambda _client, _at: True,
+    takes_text: Callable[[int, int], bool] = lambda _client, _at: True,
 ) -> tuple[int, int] | None:
     """Return the client that wrote a plain update and its clock after it; None if the update is not plain.
 
@@ -192,17 +212,23 @@ def plain(
         clocks: the state vector of a document in which nothing is pending.
         is_whole: tells whether a place inside a text, named by client and the clock after it, is known not to be
             inside a surrogate pair.
+        takes_text: tells whether what a client wrote at a clock, which the document has, is in a sequence.
 
     A plain update goes on where its client's last change ended, without a gap or an overlap. It names only existing
     structs as neighbours, names nothing to be deleted, and has no bytes left at its end.
     """
     try:
-        return _plain(Reader(update), clocks, is_whole)
+        return _plain(Reader(update), clocks, is_whole, takes_text)
     except WireError:
         return None
 
 
-def _plain(reader: Reader, clocks: Mapping[int, int], is_whole: Callable[[int, int], bool]) -> tuple[int, int] | None:
+def _plain(
+    reader: Reader,
+    clocks: Mapping[int, int],
+    is_whole: Callable[[int, int], bool],
+    takes_text: Callable[[int, int], bool],
+) -> tuple[int, int] | None:
     block = sole_block(reader)
     if block is None:
         return None
@@ -210,7 +236,7 @@ def _plain(reader: Reader, clocks: Mapping[int, int], is_whole: Callable[[int, i
     if not 1 <= structs <= _MAX_STRUCTS or clock != clocks.get(client, 0):
         return None
     for _ in range(structs):
-        length = _inserted(reader, client, clock, clocks, is_whole)
+        length = _inserted(reader, client, clock, clocks, is_whole, takes_text)
         clock += length
         if not length or clock >= MAX_CLOCK:
             return None
@@ -219,7 +245,12 @@ def _plain(reader: Reader, clocks: Mapping[int, int], is_whole: Callable[[int, i
 
 
 def _inserted(
-    reader: Reader, client: int, clock: int, clocks: Mapping[int, int], is_whole: Callable[[int, int], bool]
+    reader: Reader,
+    client: int,
+    clock: int,
+    clocks: Mapping[int, int],
+    is_whole: Callable[[int, int], bool],
+    takes_text: Callable[[int, int], bool],
 ) -> int:
     """Return the length of the text that the next struct inserts, in UTF-16 units; 0 if it is something else."""
     info, origin, right, _, _ = read_head(reader)
@@ -232,5 +263,7 @@ def _inserted(
         there = clocks.get(neighbour, 0)
         end, place = clock if neighbour == client else there, at + after
         if at >= end or (0 < place < end and (place > there or not is_whole(neighbour, place))):
+            return 0
+        if at < there and not takes_text(neighbour, at):
             return 0
     return units(reader.string().encode())

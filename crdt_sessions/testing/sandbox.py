@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crdt_sessions.errors import UpdateError
 from crdt_sessions.ids import ClientId
-from crdt_sessions.model import Pairs, SessionDoc, extent_of, split
+from crdt_sessions.model import Pairs, SessionDoc, check_neighbours, extent_of, split
 from crdt_sessions.sync import TRUSTED, Harmless, Refused, Tried, Try, Verdict
 
 
@@ -54,6 +54,8 @@ def _judge(document: SessionDoc, trial: Try) -> Verdict:
         known = extent_of(mirror.doc).clocks
         delta = mirror.apply(now)
         after = extent_of(mirror.doc).clocks
+        if delta is not None:
+            check_neighbours(delta, mirror, after)
         authors = tuple(ClientId(client) for client, clock in after.items() if clock != known.get(client, 0))
         return Harmless(delta, held, authors, later, tuple(before))
     except UpdateError as error:

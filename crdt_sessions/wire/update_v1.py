@@ -78,6 +78,13 @@ class Struct(NamedTuple):
     astray: bool = False
     """Whether it stands before what it cannot stand before: something that its own client has not written yet, such
     as itself, or the very thing that it stands behind."""
+    info: int = 0
+    """Its first byte."""
+
+    @property
+    def kind(self) -> int:
+        """The kind of its content."""
+        return self.info & ~(HAS_ORIGIN | HAS_RIGHT_ORIGIN | HAS_KEY)
 
 
 @dataclass(slots=True)
@@ -286,7 +293,7 @@ def _struct(reader: Reader, client: int, clock: int, size: int) -> Struct:
     head = read_head(reader)
     if head.info in (GC, SKIP):
         length = _bounded(reader.varuint())
-        return Struct(start, size - reader.remaining, clock, length, (), head.info == SKIP, (), 0)
+        return Struct(start, size - reader.remaining, clock, length, (), head.info == SKIP, (), 0, info=head.info)
     read = _CONTENTS.get(head.kind)
     if read is None:
         raise _Unreadable
@@ -308,6 +315,7 @@ def _struct(reader: Reader, client: int, clock: int, size: int) -> Struct:
         text=content if head.kind == STRING else 0,
         astray=head.right is not None
         and (head.right == head.origin or (head.right[0] == client and head.right[1] >= clock)),
+        info=head.info,
     )
 
 

@@ -12,6 +12,7 @@ from crdt_sessions.sync.plain import Inspector, plain
 from crdt_sessions.wire import EMPTY_UPDATE
 from crdt_sessions.wire.varint import decode_state_vector
 from tests.hostile.corpus import mutate
+from tests.sync.forged import FORGER, entry, text_beside
 
 
 def typed(*texts, right=False):
@@ -152,6 +153,106 @@ def test_an_update_that_inserts_an_emoji_and_tears_it_is_not_plain():
     both = b"\x01\x02" + first[2:-1] + second[4:]
     assert Inspector(document).passes(first)
     assert not Inspector(document).passes(both)
+
+
+# -- beside what -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written():
+    """A document with a text of one client, an entry of a map by another, and what was collected."""
+    document = SessionDoc(9)
+    document.apply(typed_at("abcd"))
+    author = SessionDoc(50)
+    for change in (
+        lambda doc: doc.roots.state.__setitem__("k", 1.0),
+        lambda doc: doc.roots.state.__setitem__("l", 1.0),
+        lambda doc: doc.roots.state.pop("l"),
+        lambda doc: doc.roots.state.__setitem__("gone", Text("wxyz")),
+        lambda doc: doc.roots.state.pop("gone"),
+    ):
+        document.apply(author.edit(change)[1])
+    yield document
+    document.close()
+    author.close()
+
+
+ENTRY, POPPED, COLLECTED, LETTER = (50, 0), (50, 1), (50, 4), (1, 1)
+
+
+@pytest.mark.parametrize("beside", [ENTRY, POPPED, COLLECTED])
+def test_text_beside_what_is_in_no_sequence_is_not_plain(written, beside):
+    """Behind an entry it would be one, of several characters, which no library writes and none can split; before one,
+    and beside what was collected, Yjs makes something else of it than we do."""
+    inspector = Inspector(written)
+    assert not inspector.passes(text_beside(beside, "X"))
+    assert not inspector.passes(text_beside(LETTER, "X", right=beside))
+    assert not inspector.passes(text_beside(beside, "X", right=LETTER))
+    assert inspector.passes(text_beside(LETTER, "X", right=(1, 2)))
+
+
+def test_text_behind_a_fresh_message_is_looked_at_once_and_not_plain_behind_its_last_field():
+    """A message may end with a field: behind that, text would be a field."""
+    document, author = SessionDoc(9), SessionDoc(FORGER)
+    inspector = Inspector(document)
+
+    def begin(key, value):
+        update = author.edit(lambda doc: doc.roots.messages.__setitem__(key, Map(value)))[1]
+        passed = inspector.passes(update)
+        assert passed, "it is fresh"
+        document.apply(update)
+        inspector.took(update, passed)
+        return clocks(document)[FORGER]
+
+    end = begin("m1", {"x": Text("abc")})
+    assert inspector.passes(text_beside((FORGER, end - 1), "def", clock=end))
+    end = begin("m2", {"y": 1.0})
+    assert not inspector.passes(text_beside((FORGER, end - 1), "def", clock=end))
+    assert entry(document, "y") == (FORGER, end - 1)
+    for each in (document, author):
+        each.close()
+
+
+def test_what_was_collected_meanwhile_is_not_taken_for_text():
+    document, author = SessionDoc(9), SessionDoc(50)
+    inspector = Inspector(document)
+
+    def take(update):
+        passed = inspector.passes(update)
+        document.apply(update)
+        inspector.took(update, passed)
+        return passed
+
+    for change in (lambda doc: doc.roots.state.__setitem__("t", Text("ab")), lambda doc: doc.roots.state.pop("t")):
+        take(author.edit(change)[1])
+        passed = take(text_beside((50, 1), "X", clock=clocks(document).get(FORGER, 0), right=(50, 2)))
+    assert not passed
+    for each in (document, author):
+        each.close()
+
+
+def test_typing_asks_the_document_where_it_begins_and_then_no_more(written, monkeypatch):
+    """Looking at neighbours costs more the more their client has written since."""
+    asked, encode = [], SessionDoc.encode
+    monkeypatch.setattr(SessionDoc, "encode", lambda *arguments: asked.append(1) or encode(*arguments))
+    inspector = Inspector(written)
+
+    def take(update):
+        passed = inspector.passes(update)
+        assert passed
+        written.apply(update)
+        inspector.took(update, passed)
+
+    take(text_beside((1, 1), "X", right=(1, 2)))
+    assert len(asked) == 2
+    for clock in range(1, 30):
+        take(text_beside((FORGER, clock - 1), "X", clock=clock, right=(1, 2)))
+    assert len(asked) == 2
+    take(text_beside((1, 3), "Y", client=60))
+    assert len(asked) == 3
+    for clock in range(1, 30):
+        take(text_beside((60, clock - 1), "Y", client=60, clock=clock))
+    assert len(asked) == 3
 
 
 def typed_at(text, *, client=1, clock=0, behind=None, between=None):
