@@ -222,7 +222,9 @@ class Sandbox:
             verdict, answer = await process.ask(requests)
         except ChildDied:
             return DIED, b"", anew
-        process.mirrors[session.key] = process.mirrors.pop(session.key, 0) + len(update)
+        except asyncio.CancelledError:
+            session.spoil()  # the mirror may take an update that the document does not
+            raise
         return verdict, answer, anew
 
     def _told(self, verdict: int, answer: bytes, session: ShadowDocument, kind: int, update: bytes) -> Harmless:
@@ -251,6 +253,7 @@ class Sandbox:
             requests += self._make_room(process, session.key, len(document))
             requests.append(request(OPEN, session.key, [document]))
             session.stale = False
+        process.mirrors[session.key] = process.mirrors.pop(session.key) + len(update)
         requests.append(request(kind, session.key, [lineage.encode(), *missed, update]))
         return requests
 

@@ -8,14 +8,16 @@ updates that were tried, and each author is judged for their own update.
 
 The service survives whatever kills this process. It is two processes: a worker, and the parent that forked it. The
 parent waits for the worker's death, reports it, and forks the next one, which takes milliseconds. Requests and
-answers are frames on standard input and output: a length of four bytes, then lib0 values. There is one request at a
-time. :mod:`crdt_sessions.runtime.sandbox` starts the process.
+answers are frames on standard input and output: a length of four bytes, then lib0 values. Requests are answered one
+by one, in order; more may wait in the pipe, where the next worker finds them.
+:mod:`crdt_sessions.runtime.sandbox` starts the process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import os
 import signal
 import sys
@@ -57,12 +59,11 @@ FINE, MALFORMED, HARMFUL, DIED, FOREIGN = range(5)
 """The answers. DIED comes from the parent; FOREIGN carries the lineage of the update."""
 WAKE = bytes(4)
 """A frame that asks for nothing. Its coming has a process load what it needs."""
-GIVE_UP = signal.SIGUSR1
-"""Sent to the parent: it must kill the worker."""
+LENGTH_BYTES = 4
+"""Size of the length before each frame."""
 
 _IN, _OUT = 0, 1
 
-_LENGTH_BYTES = 4
 _ORPHAN_S = 600
 _S_PER_BYTE = 5 / 1_000_000
 """Additional time for large updates: a megabyte of edits takes the library a second."""
@@ -100,7 +101,7 @@ def request(kind: int, key: str, updates: list[bytes]) -> bytes:
 
 def framed(body: bytes) -> bytes:
     """Return *body* with its length before it."""
-    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+    return len(body).to_bytes(LENGTH_BYTES, "big") + body
 
 
 def patience_for(patience_s: float, size: int) -> float:
@@ -113,25 +114,27 @@ def main() -> None:
     os.nice(int(sys.argv[3]))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the library prints its panics
     _write(varuint(FINE))  # ready: no request is charged with the time it took to start
-    worker = 0
-    signal.signal(GIVE_UP, lambda *_: os.kill(worker, signal.SIGKILL) if worker else None)
+    reading = mmap.mmap(-1, 1)  # shared with each worker: whether it has read a part of a request
     while True:
         worker = os.fork()
         if worker == 0:
             _limit_memory(int(sys.argv[1]))
-            _work(float(sys.argv[2]))
+            _work(float(sys.argv[2]), reading)
             os._exit(0)
         _, status = os.waitpid(worker, 0)
-        worker = 0
         if status == 0:
             return
         _write(varuint(DIED))
+        if reading[0]:
+            return  # nobody could tell where the next request begins
 
 
-def _work(patience_s: float) -> None:
+def _work(patience_s: float, reading: mmap.mmap) -> None:
     mirrors: dict[str, _Mirror] = {}
-    while head := os.read(_IN, _LENGTH_BYTES):
-        body = _read(int.from_bytes(head + _read(_LENGTH_BYTES - len(head)), "big"))
+    while head := os.read(_IN, LENGTH_BYTES):
+        reading[0] = 1
+        body = _read(int.from_bytes(head + _read(LENGTH_BYTES - len(head)), "big"))
+        reading[0] = 0
         if not body:
             continue  # WAKE
         signal.setitimer(signal.ITIMER_PROF, patience_for(patience_s, len(body)))  # when it expires, the worker dies

@@ -1,9 +1,12 @@
 """The sandbox: real processes that are killed, hang and run out of memory, and a service that goes on."""
 
 import asyncio
+import os
 import random
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from pycrdt import Doc, Map, Text, merge_updates
@@ -14,7 +17,7 @@ from crdt_sessions.limits import Limits, Timing
 from crdt_sessions.model import SessionDoc, extent_of, seed
 from crdt_sessions.model.parts import TextPart
 from crdt_sessions.model.values import Author, MessageHead
-from crdt_sessions.runtime import Sandbox, SessionRegistry
+from crdt_sessions.runtime import Sandbox, SessionRegistry, child_pipe
 from crdt_sessions.runtime.child_process import ChildProcess
 from crdt_sessions.runtime.sandbox import PROGRAM, _program
 from crdt_sessions.runtime.sandbox_process import FINE, LOAD, request
@@ -207,6 +210,91 @@ async def test_a_hundred_at_once_wait_for_one_another(sandbox):
     sessions = [Session(str(number)) for number in range(100)]
     await asyncio.gather(*(session.take(sandbox, writing(f"v{n}")) for n, session in enumerate(sessions)))
     assert [session.document.roots.state["k"] for session in sessions] == [f"v{n}" for n in range(100)]
+
+
+async def test_a_process_need_not_wait_for_a_turn_of_a_busy_loop_between_two_requests(sandbox):
+    """Of 500 sessions that began at once, on a loop whose turns took 50 ms, some waited nine seconds for their turn."""
+    await Session("first").take(sandbox, writing("v"))
+    worker = worker_of(sandbox._quick)
+    os.kill(worker, signal.SIGSTOP)
+    sessions = [Session(str(number)) for number in range(100)]
+    taking = [asyncio.create_task(session.take(sandbox, writing(f"v{n}"))) for n, session in enumerate(sessions)]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(sandbox._quick._pipe._unanswered) == 100, "all are in the pipe, though nothing was answered"
+    os.kill(worker, signal.SIGCONT)
+    await asyncio.gather(*taking)
+    assert [session.document.roots.state["k"] for session in sessions] == [f"v{n}" for n in range(100)]
+
+
+async def test_what_waits_for_a_process_is_bounded(sandbox, monkeypatch):
+    monkeypatch.setattr(child_pipe, "_MOST_UNANSWERED", 2000)
+    await Session("first").take(sandbox, writing("v"))
+    worker = worker_of(sandbox._quick)
+    os.kill(worker, signal.SIGSTOP)
+    sessions = [Session(str(number)) for number in range(20)]
+    taking = [asyncio.create_task(session.take(sandbox, writing("v" * 500))) for session in sessions]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(sandbox._quick._pipe._unanswered) == 3
+    os.kill(worker, signal.SIGCONT)
+    await asyncio.gather(*taking)
+    assert {session.document.roots.state["k"] for session in sessions} == {"v" * 500}
+
+
+async def test_of_many_at_once_only_those_are_refused_that_kill(sandbox):
+    """Those behind one that kills are lost with their mirrors, and are asked again."""
+    sessions = [Session(str(number)) for number in range(30)]
+    for session in sessions[::2]:
+        await session.take(sandbox, writing("before", client=4))
+    texts = ["KILL" if number in (3, 4, 20) else f"v{number}" for number in range(30)]
+    ends = await asyncio.gather(
+        *(session.take(sandbox, writing(text)) for session, text in zip(sessions, texts, strict=True)),
+        return_exceptions=True,
+    )
+    assert [number for number, end in enumerate(ends) if isinstance(end, PanickedUpdate)] == [3, 4, 20]
+    assert [end for end in ends if isinstance(end, Exception)] == [ends[3], ends[4], ends[20]]
+    for number, session in enumerate(sessions):
+        assert await session.take(sandbox, writing("after", client=6))
+        assert session.shadow.suspect is (number in (3, 4, 20)), "nobody else is blamed"
+
+
+async def test_who_leaves_in_the_middle_of_a_trial_takes_nobody_along(sandbox):
+    leaver, others = Session("leaver"), [Session(str(number)) for number in range(5)]
+    leaving = asyncio.create_task(leaver.take(sandbox, writing("LOOP")))
+    taking = [asyncio.create_task(other.take(sandbox, writing("fine"))) for other in others]
+    await until(lambda: sandbox._quick._pipe is not None and len(sandbox._quick._pipe._unanswered) == 6)
+    leaving.cancel()
+    await asyncio.gather(*taking)
+    assert {other.document.roots.state["k"] for other in others} == {"fine"}
+    verdict = await leaver.take(sandbox, writing("two"))
+    assert not verdict.held, "the mirror may have taken what the document did not"
+    assert sandbox.deaths == 0, "it was ended, and nobody's update killed it"
+
+
+async def test_a_worker_that_dies_in_the_middle_of_a_request_leaves_no_rest_of_it(sandbox):
+    """Else the next worker would take the rest of it for the beginning of another one."""
+    session = Session()
+    await session.take(sandbox, writing("one"))
+    worker, pipe = worker_of(sandbox._quick), sandbox._quick._pipe
+    before = bytes_read(worker)
+    pipe._stdin().write(request(LOAD, "", [b"x" * 1000])[:500])
+    await until(lambda: bytes_read(worker) == before + 500)
+    os.kill(worker, signal.SIGKILL)
+    await pipe.until_exited()
+    await session.take(sandbox, writing("two", client=6))
+    assert sandbox._quick._pipe is not pipe
+
+
+def worker_of(process):
+    """The process that works: the only child of the one that was started."""
+    pid = process._pipe._transport.get_pid()
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
+
+
+def bytes_read(worker):
+    counts = dict(line.split(": ") for line in Path(f"/proc/{worker}/io").read_text().splitlines())
+    return int(counts["rchar"])
 
 
 async def test_rows_that_cannot_be_folded_stay(sandbox):
@@ -687,8 +775,7 @@ async def test_a_process_that_is_asked_loads_what_it_needs():
 async def test_a_process_that_is_not_asked_loads_at_leisure():
     process = ChildProcess("at leisure", 2 * 1024**3, 5.0, _program(leisure_s=0))
     await process.start()
-    frame = await asyncio.wait_for(process._child.stdout.readexactly(4), PATIENCE)
-    assert int.from_bytes(frame, "big") == 1, "it says that it is ready"
+    assert await process._pipe.until_loaded(PATIENCE), "it says that it is ready"
     await process.stop()
 
 
