@@ -14,6 +14,7 @@ from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
 from crdt_sessions.model.checks import MAX_DEPTH, MAX_INTEGER
 from crdt_sessions.model.text import join_surrogates
+from crdt_sessions.wire import nesting
 
 
 def spelled(value: Any, depth: int = MAX_DEPTH) -> Any:
@@ -69,12 +70,8 @@ def json_object(value: Any) -> dict[str, Any] | None:
 
 
 def nests_deeper(value: Any, depth: int) -> bool:
-    """Tell whether *value* has more than *depth* levels."""
-    if isinstance(value, _OBJECTS):
-        return depth == 0 or any(nests_deeper(item, depth - 1) for _, item in value.items())
-    if isinstance(value, _LISTS):
-        return depth == 0 or any(nests_deeper(item, depth - 1) for item in value)
-    return False
+    """Tell whether *value*, which may be or hold shared types, has more than *depth* levels."""
+    return nesting.nests_deeper(value, depth, _OBJECTS, _LISTS)
 
 
 _AS_IT_IS = (type(None), bool)

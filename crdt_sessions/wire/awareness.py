@@ -13,9 +13,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from crdt_sessions.errors import BadText, TruncatedFrame
+from crdt_sessions.wire.nesting import nests_deeper
 from crdt_sessions.wire.varint import Reader, string, varuint
 
 GONE = "null"
@@ -70,17 +70,9 @@ def _json_text(text: str) -> str:
         value = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise BadText(what="an awareness state is not JSON") from error
-    if not _is_flat(value, MAX_DEPTH):
+    if nests_deeper(value, MAX_DEPTH):
         raise BadText(what=f"an awareness state is nested deeper than {MAX_DEPTH} levels")
     return GONE if value is None else text
-
-
-def _is_flat(value: Any, levels: int) -> bool:
-    """Tell whether JSON has at most so many levels."""
-    if not isinstance(value, dict | list):
-        return True
-    below = value.values() if isinstance(value, dict) else value
-    return levels > 0 and all(_is_flat(each, levels - 1) for each in below)
 
 
 def _refuse_constant(name: str) -> None:
