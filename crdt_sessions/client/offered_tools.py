@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from crdt_sessions.client.foreign import end_all
 from crdt_sessions.defects import log_defect
 from crdt_sessions.errors import ToolRefused
-from crdt_sessions.model import CallResult, Offer, OpenCall, Run, SessionView, ToolStream
+from crdt_sessions.model import CallResult, Offer, OpenCall, Run, SessionView
 from crdt_sessions.signals import is_cancelled
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class OfferedTools:
                     self._consider(run, call)
 
     def _consider(self, run: Run, call: OpenCall) -> None:
-        tool = self._find(self._peer.view, run, call)
+        tool = self._peer.view.messages.find_tool(run.output, call.tool_call_id)
         if call.taken is not None and call.taken.device == self._device:
             self._working[run.id, call.tool_call_id] = asyncio.create_task(self._do(run, call))
         elif call.may_take(self._peer.author.id) and tool is not None and self._device not in tool.offers():
@@ -89,16 +89,12 @@ class OfferedTools:
         return said.replace(at=self._peer.now())
 
     def _arguments(self, run: Run, call: OpenCall) -> Any:
-        tool = self._find(self._peer.view, run, call)
+        tool = self._peer.view.messages.find_tool(run.output, call.tool_call_id)
         return tool.input if tool is not None else None
-
-    def _find(self, view: SessionView, run: Run, call: OpenCall) -> ToolStream | None:
-        message = view.messages.find(run.output or "")
-        return message.tool(call.tool_call_id) if message is not None else None
 
     def _propose(self, run: Run, call: OpenCall, proposal: Offer | CallResult) -> None:
         def write(view: SessionView) -> None:
-            if (tool := self._find(view, run, call)) is not None:
+            if (tool := view.messages.find_tool(run.output, call.tool_call_id)) is not None:
                 tool.propose(self._device, proposal)
 
         self._peer.edit(write)

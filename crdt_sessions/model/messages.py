@@ -16,6 +16,7 @@ from crdt_sessions.errors import NotFound
 from crdt_sessions.model.base import Value
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.message_view import MessageView, part_map, place_in_order
+from crdt_sessions.model.tool_stream import ToolStream
 from crdt_sessions.model.values import Message, MessageHead
 
 
@@ -86,6 +87,11 @@ class Messages:
         if entry is None:
             entry = self._beside.get(message_id)
         return MessageView(message_id, entry) if isinstance(entry, Map) else None
+
+    def find_tool(self, message_id: str | None, tool_call_id: str) -> ToolStream | None:
+        """Return the part of a tool call; None if its message has none, or if there is no such message."""
+        message = self.find(message_id) if message_id is not None else None
+        return message.tool(tool_call_id) if message is not None else None
 
     def is_beside(self, message_id: str) -> bool:
         """Whether a message stands beside the conversation."""

@@ -274,8 +274,7 @@ def _asked_by(run_id: str, principal: str) -> Write:
 
 def _put_back(message_id: str, call_id: str, question: Question) -> Write:
     def write(view: SessionView) -> None:
-        message = view.messages.find(message_id)
-        tool = message.tool(call_id) if message is not None else None
+        tool = view.messages.find_tool(message_id, call_id)
         if tool is not None:
             tool.put_back(question)
 

@@ -56,8 +56,7 @@ def settle_tool(run: RunRecord, call_id: str, record: ApprovalRecord) -> Write:
     """Show what became of a question to people, where it was asked."""
 
     def write(view: SessionView) -> None:
-        message = view.messages.find(run.output)
-        tool = message.tool(call_id) if message is not None else None
+        tool = view.messages.find_tool(run.output, call_id)
         if tool is not None:
             tool.settle(record.approval, record.late, record.refused)
             if run.over:
@@ -87,8 +86,7 @@ def settle_client_call(
     """
 
     def write(view: SessionView) -> None:
-        message = view.messages.find(message_id)
-        tool = message.tool(call_id) if message is not None else None
+        tool = view.messages.find_tool(message_id, call_id)
         if tool is not None:
             for device in gone:
                 tool.withdraw(device)

@@ -77,7 +77,7 @@ class FrontEnd:
 
         def change(view: SessionView) -> None:
             for call in wanted:
-                tool = _find(view, run, call.tool_call_id)
+                tool = view.messages.find_tool(run.output, call.tool_call_id)
                 if tool is None or self.device in (offers := tool.offers()):
                     continue
                 for device in filter(self._is_former, offers):
@@ -85,7 +85,8 @@ class FrontEnd:
                 tool.propose(self.device, offer)
 
         fresh = any(
-            (tool := _find(session.view, run, call.tool_call_id)) is not None and self.device not in tool.offers()
+            (tool := session.view.messages.find_tool(run.output, call.tool_call_id)) is not None
+            and self.device not in tool.offers()
             for call in wanted
         )
         if fresh:
@@ -109,7 +110,7 @@ class FrontEnd:
 
         def change(view: SessionView) -> None:
             for call in left:
-                if (tool := _find(view, run, call.tool_call_id)) is not None:
+                if (tool := view.messages.find_tool(run.output, call.tool_call_id)) is not None:
                     tool.withdraw(self.device)
 
         if left:
@@ -168,8 +169,7 @@ def waits_for_device(run: Run) -> bool:
 
 def called_in_client(session: Session, message_id: str, call_id: str) -> ToolStream | None:
     """Return a tool call if devices of clients are asked to do it; None if not."""
-    message = session.view.messages.find(message_id)
-    tool = message.tool(call_id) if message is not None else None
+    tool = session.view.messages.find_tool(message_id, call_id)
     return tool if tool is not None and tool.client_call is not None else None
 
 
@@ -206,8 +206,3 @@ def _repeats(tool: ToolStream, said: CallResult, by: str) -> bool:
     if tool.outcome is None:
         return False
     return tool.error_text == said.error_text if said.status != "done" else tool.output_value == said.output
-
-
-def _find(view: SessionView, run: Run, call_id: str) -> ToolStream | None:
-    message = view.messages.find(run.output or "")
-    return message.tool(call_id) if message is not None else None

@@ -195,8 +195,7 @@ def _call(view: SessionView, run: Run, call: OpenCall) -> Call:
 
 
 def _tool(view: SessionView, run: Run, call_id: str) -> ToolStream:
-    message = view.messages.find(run.output or "")
-    tool = message.tool(call_id) if message is not None else None
+    tool = view.messages.find_tool(run.output, call_id)
     if tool is None or tool.client_call is None:
         raise NotFound(what="tool call for a client", id=call_id)
     return tool
