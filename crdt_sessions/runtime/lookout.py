@@ -16,7 +16,9 @@ from typing import Protocol
 
 from crdt_sessions.errors import NodeRefused, NodeUnreachable, StorageError
 from crdt_sessions.ids import SessionId, tenant_of
+from crdt_sessions.model import ANY_AGENT
 from crdt_sessions.runtime.claimants import Assignment, Claimant, Claimants
+from crdt_sessions.runtime.session import Session
 from crdt_sessions.storage.attendance import Agent, AttendanceRecords
 
 _log = logging.getLogger("crdt_sessions.dispatch")
@@ -54,7 +56,7 @@ class Lookout:
     Args:
         store: says where who waits.
         claimants: who waits here.
-        working: returns which agents work on runs here.
+        live: returns the sessions in memory here.
         rng: source of jitter.
     """
 
@@ -62,12 +64,12 @@ class Lookout:
         self,
         store: AttendanceRecords,
         claimants: Claimants,
-        working: Callable[[], Iterable[Agent]],
+        live: Callable[[], Iterable[Session]],
         rng: random.Random,
     ) -> None:
         self._store = store
         self._claimants = claimants
-        self._working = working
+        self._live = live
         self._rng = rng
         self._stays: dict[Agent, float] = {}
         self._told: tuple[set[Agent], set[Agent]] | None = None
@@ -108,6 +110,14 @@ class Lookout:
         if self._stays:
             for tenant, agent in await self._store.wanted():
                 self._claimants.wake(tenant, agent)
+
+    def _working(self) -> Iterable[Agent]:
+        """Return the agents that have leases of runs here, by tenant; each is some agent, too."""
+        for session in self._live():
+            if session.failed is None:
+                for record in session.engine.runs.table.at_work():
+                    if record.lease is not None:
+                        yield from ((tenant_of(session.id), name) for name in (record.lease.agent, ANY_AGENT))
 
     def _unclaimed(self, session: SessionId, agent: str) -> None:
         """Have one other process hear of a run for which nobody waits here."""

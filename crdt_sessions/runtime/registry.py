@@ -21,7 +21,6 @@ from crdt_sessions.clock import Clock, SystemClock
 from crdt_sessions.errors import CrdtSessionsError, ShuttingDown, StorageError
 from crdt_sessions.ids import SessionId, tenant_of
 from crdt_sessions.limits import Compaction, Limits, Retention, RunRules, Timing, UsageLimits
-from crdt_sessions.model import ANY_AGENT
 from crdt_sessions.model.layout import checked_agent
 from crdt_sessions.runtime.access import ANONYMOUS, Access
 from crdt_sessions.runtime.allowances import Allowances
@@ -49,7 +48,6 @@ from crdt_sessions.runtime.streams import Streams
 from crdt_sessions.runtime.wakeups import Wakeups
 from crdt_sessions.runtime.webhooks import Outbox, Send, Webhook
 from crdt_sessions.storage import SessionRecord, UpdateStore
-from crdt_sessions.storage.attendance import Agent
 from crdt_sessions.wire import Closing, Codec, closing_for
 
 _log = logging.getLogger("crdt_sessions.registry")
@@ -127,7 +125,7 @@ class SessionRegistry:
         """How much runs may still use."""
         self.claimants = Claimants()
         """Those who wait for runs."""
-        self.lookout = Lookout(store, self.claimants, self._working, rng)
+        self.lookout = Lookout(store, self.claimants, lambda: self.live, rng)
         """What there is for those who wait here in other processes that share the store."""
         self.capacity = Capacity(self.limits, load, attendance)
         """What there is room for."""
@@ -445,14 +443,6 @@ class SessionRegistry:
             await self.clock.sleep(self._timing.tick_s)
             self._slots.look_after_all()  # a call, so that the sleeping loop keeps no session alive in a local
             await self._slots.relieve()
-
-    def _working(self) -> Iterable[Agent]:
-        """Return the agents that have leases of runs here, by tenant; each is some agent, too."""
-        for session in self.live:
-            if session.failed is None:
-                for record in session.engine.runs.table.at_work():
-                    if record.lease is not None:
-                        yield from ((tenant_of(session.id), name) for name in (record.lease.agent, ANY_AGENT))
 
     async def _outbox_while_there_are_webhooks(self) -> None:
         if self.outbox:
