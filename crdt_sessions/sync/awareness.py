@@ -23,6 +23,21 @@ _MAX_SHARED_BYTES = 1024 * 1024
 """Bytes of frames that readers share. If many are present, each frame may be large, and each reader may lag by
 another amount."""
 
+_BEGINS_BELOW = 2**30
+"""A client of which nothing is known has a lower clock: half of what there is, so that there is room above it."""
+_AHEAD = 2**16
+"""How far a client's clock may be ahead of one in each millisecond: a device that was away tells of hours at once."""
+
+
+@dataclass(slots=True)
+class _Course:
+    """How a client's clock has gone."""
+
+    begin: int
+    since: Millis
+    said_by: PeerId
+    """Which connection has said the newest."""
+
 
 @dataclass(slots=True)
 class _Known:
@@ -127,6 +142,9 @@ class Roster:
       that speaks for nobody yet. It is a device that is back before its old socket is known to be dead. It is the
       *heir*, and goes on when the other connection ends.
     * As long as a client is remembered, only the principal that first announced it may speak for it.
+    * A clock goes no faster than any client's could, whoever says it: another device of the same principal may speak
+      for a client, and must not leave it without clocks to say anything with
+      (``docs/decisions/0082-a-presences-clock-goes-no-faster-than-time.md``).
     """
 
     def __init__(self, limits: Limits, timing: Timing) -> None:
@@ -139,6 +157,7 @@ class Roster:
         self._speakers: dict[ClientId, PeerId] = {}
         self._heirs: dict[ClientId, PeerId] = {}
         self._principals: dict[ClientId, str] = {}
+        self._courses: dict[ClientId, _Course] = {}
         self._here: dict[PeerId, str] = {}
         self._leaving: dict[ClientId, Millis] = {}
         self._shared: dict[tuple[int, int], Shared] = {}
@@ -196,7 +215,7 @@ class Roster:
         principal, bound = actor.principal, actor.rights.bound
         for entry in entries:
             client = ClientId(entry.client_id)
-            may_speak = entry.clock < MAX_CLOCK and self._may_speak(peer, principal, client)
+            may_speak = self._can_have_come(entry, now) and self._may_speak(peer, principal, client)
             if may_speak and bound and not entry.gone and _user_id(entry.state) not in (None, principal):
                 self.forged += 1
             elif not may_speak or not self._says_something(peer, entry, told):
@@ -204,6 +223,7 @@ class Roster:
                 self.overheard += self._table.news(entry)
             elif self._table.accept(entry, now):
                 self._speak(peer, principal, client)
+                self._courses.setdefault(client, _Course(entry.clock, now, peer)).said_by = peer
             elif not entry.gone:
                 self._speak(peer, principal, client)
                 self._table.touch(client, now)
@@ -232,7 +252,7 @@ class Roster:
             else:
                 del self._speakers[client]
                 if self._table.version_of(client) == 0:
-                    del self._principals[client]  # it announced itself, and nobody was told
+                    self._forget(client)  # it announced itself, and nobody was told
                 elif abrupt:
                     self._leaving[client] = Millis(now + self._grace)
                 else:
@@ -257,7 +277,11 @@ class Roster:
             self._table.remove(client, now)
         for client in self._table.forget(Millis(now - 10 * self._expiry)):
             if client not in self._speakers:
-                del self._principals[client]
+                self._forget(client)
+
+    def _forget(self, client: ClientId) -> None:
+        del self._principals[client]
+        self._courses.pop(client, None)
 
     @property
     def waiting(self) -> bool:
@@ -277,7 +301,7 @@ class Roster:
         """Return the changes after *version* as one frame, or None if *reader* knows them all."""
         entries = self._table.changed_since(version)
         own = self._clients.get(reader, ())
-        if all(entry.client_id in own and not entry.gone for entry in entries):
+        if all(entry.client_id in own and self._was_said_by(reader, entry) for entry in entries):
             return None
         key = (version, self.version)
         if key not in self._shared:
@@ -289,6 +313,18 @@ class Roster:
             self._shared[key] = Shared(AwarenessFrame(payload))
             self._shared_bytes += 2 * len(payload)  # the payload, and the encoded frame
         return self._shared[key]
+
+    def _was_said_by(self, reader: PeerId, entry: AwarenessEntry) -> bool:
+        """Tell whether a connection knows of an entry since it said so. It goes on from what others said of it."""
+        return not entry.gone and self._courses[ClientId(entry.client_id)].said_by == reader
+
+    def _can_have_come(self, entry: AwarenessEntry, now: Millis) -> bool:
+        """Tell whether a client's clock can have come to where an entry says that it is."""
+        client = ClientId(entry.client_id)
+        course = self._courses.get(client)
+        if course is None:
+            return entry.clock < _BEGINS_BELOW
+        return entry.clock <= min(course.begin + _AHEAD + max(0, now - course.since), MAX_CLOCK - 1)
 
     def _may_speak(self, peer: PeerId, principal: str, client: ClientId) -> bool:
         if self._principals.get(client, principal) != principal:

@@ -333,6 +333,8 @@ class Replica:
             elif entry.gone and self._state is not None and self._clock <= entry.clock < MAX_CLOCK:
                 self._clock = entry.clock + 1  # a peer believes that we left
                 self._announce = True
+            elif not entry.gone and self._clock < entry.clock < MAX_CLOCK:
+                self._clock = entry.clock + 1  # somebody spoke for us: what we say next is news again
 
     def _announcement(self, now: Millis) -> Frame:
         self._announced, self._announce = now, False

@@ -412,6 +412,105 @@ def test_clocks_that_no_client_could_raise_are_ignored(clock):
     assert bob.states[100] == '"ann goes on"'
 
 
+def said_of(client, clock, text='"not ann"'):
+    return encode(AwarenessFrame(encode_awareness([AwarenessEntry(client, clock, text)])))
+
+
+def beside():
+    """Return a world of Ann, Bob, and a device of hers that is connected and announces nobody."""
+    world = World([('"ann"', None), ('"bob"', None), (None, None)])
+    for client in world.clients:
+        client.connect()
+    world.settle()
+    return world, *world.clients
+
+
+def test_no_device_of_the_same_person_takes_all_clocks_from_another():
+    """It may speak for the other one, since it may be the same device that is back; not for good."""
+    world, ann, bob, other = beside()
+    world.receive(other.peer, said_of(100, MAX_CLOCK - 1))
+    world.settle()
+    assert bob.states[100] == '"ann"'
+    ann.show('"ann goes on"')
+    world.settle()
+    assert bob.states[100] == '"ann goes on"'
+
+
+def test_no_device_takes_them_little_by_little():
+    world, ann, bob, other = beside()
+    roster, clock = world.engine.roster, 1
+    while clock < MAX_CLOCK:
+        world.receive(other.peer, said_of(100, clock))
+        clock += 2**16
+    assert roster.clock(100) <= 1 + 2**16
+    world.settle()
+    assert bob.states[100] == '"not ann"'
+    world.pass_time(1)
+    ann.show('"ann goes on"')
+    world.settle()
+    assert bob.states[100] == '"ann goes on"', "she was told, and went on from there"
+
+
+def test_no_device_takes_them_while_the_other_one_is_away():
+    world, ann, bob, other = beside()
+    ann.drop()
+    world.rest(10)
+    assert 100 not in bob.states
+    for clock in (MAX_CLOCK - 1, 2**30, 2**20):
+        world.receive(other.peer, said_of(100, clock))
+    world.settle()
+    assert 100 not in bob.states
+    ann.connect()
+    world.settle()
+    ann.show('"ann again"')
+    world.settle()
+    assert bob.states[100] == '"ann again"'
+
+
+@pytest.mark.parametrize("clock", [MAX_CLOCK - 1, 2**30 - 1])
+def test_no_device_takes_them_where_nobody_was_heard_of_yet(clock):
+    world = World([('"ann"', None), ('"bob"', None), (None, None)])
+    ann, bob, other = world.clients
+    bob.connect()
+    other.connect()
+    world.receive(other.peer, said_of(100, clock))
+    world.settle()
+    ann.connect()
+    world.settle()
+    ann.show('"ann"')
+    world.settle()
+    assert bob.states[100] == '"ann"'
+
+
+def test_a_device_that_was_away_for_hours_is_seen_with_all_that_it_said_meanwhile():
+    world, ann, bob, _ = beside()
+    ann.drop()
+    for number in range(20_000):
+        ann.show(f'"{number}"')
+    ann.connect()
+    world.settle()
+    assert bob.states[100] == '"19999"'
+    ann.drop()
+    world.rest(200)
+    assert 100 not in bob.states
+    ann.clocks[100] += 200 * 60  # a cursor that follows the mouse
+    ann.connect()
+    world.settle()
+    assert bob.states[100] == '"19999"'
+
+
+def test_a_replica_for_which_somebody_spoke_goes_on_from_there():
+    replica = Replica(77)
+    replica.set_presence({"user": {"name": "ann"}})
+    replica.open(_NOW)
+    replica.receive(said_of(77, 500), _NOW)
+    replica.set_presence({"user": {"name": "ann"}, "activity": "typing"})
+    said = [frame for each in replica.take(_NOW) for frame in decode(each)]
+    ((entry,),) = [decode_awareness(frame.payload) for frame in said if isinstance(frame, AwarenessFrame)]
+    assert 500 < entry.clock < 510
+    assert json.loads(entry.state)["activity"] == "typing"
+
+
 def test_a_replica_that_hears_such_a_clock_goes_on():
     replica = Replica(77)
     replica.set_presence({"user": {"name": "ann"}})
@@ -432,6 +531,7 @@ def test_clients_that_left_are_forgotten_in_the_end():
     world.pass_time(400_000)
     roster = world.engine.roster
     assert not any((roster._principals, roster._speakers, roster._clients, roster._heirs, len(roster._table)))
+    assert not roster._courses
 
 
 def test_frames_that_readers_share_are_bounded_by_their_size():
