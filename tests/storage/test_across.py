@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from crdt_sessions.errors import SessionExists, TooMany
+from crdt_sessions.errors import SessionExists, StreamNotFound, TooMany
 from crdt_sessions.ids import Millis, SessionId
-from crdt_sessions.storage import AuditEntry, Entries
-from crdt_sessions.storage.postgres import PostgresStore
+from crdt_sessions.storage import AuditEntry, Entries, Stream, StreamChange
+from crdt_sessions.storage.postgres import PostgresStore, lane_connection
+from crdt_sessions.storage.postgres.errors import Again
 from crdt_sessions.storage.postgres.nodes import Lease
 from crdt_sessions.testing.store_contract import NOW, A, delivery, rows, run
 from tests.postgres import every_version, shared_server
@@ -169,3 +170,70 @@ async def test_what_was_taken_since_it_was_read_is_not_taken_again(opened, monke
         assert await one.take_due(Millis(5), limit=9) == []
         assert taken == [A]
         await other.append(A, rows(3, b"y"), now=NOW)
+
+
+async def forked(store, path, source=None, **facts):
+    """Make a stream, or a fork of another one."""
+
+    def decide(found):
+        id = found.source and found.source.id
+        return StreamChange(Stream("", path, "text/plain", "ann", NOW, NOW, source=id, **facts))
+
+    await store.alter_stream("", path, decide, now=NOW, source=source)
+
+
+async def removed(store, path):
+    """Remove a stream, as who asks for it does."""
+
+    def decide(facts):
+        if facts.stream is None:
+            raise StreamNotFound(path=path)
+        return StreamChange(None)
+
+    await store.alter_stream("", path, decide, now=NOW)
+
+
+async def test_a_fork_is_removed_with_what_was_kept_for_it_or_not_at_all(opened, monkeypatch):
+    """Whoever removed it would be told that it is not there, and what was kept for it would stay for ever."""
+    async with opened() as store:
+        for n in range(5):
+            await forked(store, f"{n}", f"{n - 1}" if n else None)
+        for n in range(4):
+            await removed(store, f"{n}")
+        assert await store.count_streams("") == 5
+        write, written = lane_connection.LaneConnection.write, []
+
+        async def give_up_after_the_first(self, statement, *values):
+            written.append(statement)
+            if len(written) == 2:
+                raise Again("a deadlock")
+            await write(self, statement, *values)
+
+        monkeypatch.setattr(lane_connection.LaneConnection, "write", give_up_after_the_first)
+        await removed(store, "4")
+        assert await store.count_streams("") == 0
+        with pytest.raises(StreamNotFound):
+            await removed(store, "4")
+
+
+async def test_what_is_kept_for_forks_goes_whoever_removes_them_at_once(opened):
+    async with opened() as one, opened() as other:
+        for _ in range(20):
+            await forked(one, "source")
+            for path in ("a", "b", "c"):
+                await forked(one, path, "source")
+            await asyncio.gather(removed(one, "a"), removed(other, "source"), removed(other, "b"), removed(one, "c"))
+            assert await one.count_streams("") == 0
+
+
+async def test_streams_whose_time_has_come_go_together(opened):
+    async with opened() as one, opened() as other:
+        await forked(one, "kept")
+        for source in range(12):
+            await forked(one, f"{source}", ttl_s=5)
+            await forked(one, f"fork of {source}", f"{source}", ttl_s=5)
+            await forked(one, f"fork of what is kept {source}", "kept", ttl_s=5)
+        later = Millis(NOW + 5000)
+        await asyncio.gather(one.sweep_streams(later), other.sweep_streams(later))
+        assert [each.path for each in await one.streams("", limit=99, now=NOW)] == ["kept"]
+        assert await one.count_streams("") == 1

@@ -15,9 +15,9 @@ from crdt_sessions.errors import StoreUnavailable
 from crdt_sessions.ids import Millis
 from crdt_sessions.storage.postgres.connection import Connection
 from crdt_sessions.storage.postgres.database import OfDatabase
-from crdt_sessions.storage.postgres.errors import Again
+from crdt_sessions.storage.postgres.errors import Again, Refused
 from crdt_sessions.storage.postgres.lane import Lane
-from crdt_sessions.storage.postgres.statements import fenced, missing
+from crdt_sessions.storage.postgres.statements import NOTHING, fenced, missing
 from crdt_sessions.storage.postgres.text import kept, read
 from crdt_sessions.storage.streams import (
     Batch,
@@ -82,11 +82,20 @@ _DISOWN = fenced(
     put="UPDATE streams SET owner = '', version = version + 1 WHERE tenant = $4 AND owner = $5 AND owner <> ''"
 )
 _REMOVE = fenced(
-    "put",
-    put="DELETE FROM streams WHERE id = $4 AND version = $5",
-    entries="DELETE FROM stream_entries WHERE stream = $4",
-    come="DELETE FROM stream_producers WHERE stream = $4",
+    "whole",
+    put="DELETE FROM streams USING unnest($4::bigint[], $5::bigint[]) AS line (stream, seen)"
+    " WHERE streams.id = line.stream AND streams.version = line.seen RETURNING 1",
+    held="UPDATE streams SET version = version + 1 WHERE id = $6::bigint AND (NOT gone OR version = $7::bigint)",
+    whole="SELECT 1 WHERE (SELECT count(*) FROM put) = cardinality($4::bigint[])"
+    " AND (SELECT count(*) FROM held) = ($6::bigint IS NOT NULL)::int",
+    entries="DELETE FROM stream_entries WHERE stream = ANY($4::bigint[])",
+    come="DELETE FROM stream_producers WHERE stream = ANY($4::bigint[])",
 )
+"""Streams that were kept for each other only go in one commit: nobody would ask for a second one.
+
+Who is left behind them has another version then: whoever removes that one, or another fork of it, decides anew.
+"""
+_CHANGED = "a stream has changed meanwhile"
 
 
 class _Stored(NamedTuple):
@@ -175,8 +184,10 @@ class PostgresStreams(OfDatabase, StreamStore):
 
     async def sweep_streams(self, now: Millis) -> None:
         async def job(lane: Lane) -> None:
-            for row in await lane.fetch(f"{SELECT_STREAMS} WHERE due_at <= $1", now):
-                await _remove(lane, _stored(row))
+            for (id,) in await lane.fetch("SELECT id FROM streams WHERE due_at <= $1", now):
+                found = await _by_id(lane, id)  # those before it may have changed it
+                while found is not None and found.stream.has_ended(now) and not await _removed(lane, found):
+                    found = await _by_id(lane, id)
 
         await self._database.submit(job)
 
@@ -245,21 +256,53 @@ async def _put(lane: Lane, change: StreamChange, found: _Stored | None, producer
     if producer is not None and change.producer is not None:
         come = (kept(producer), *change.producer)
     data = (change.data, stream_checksum(stream.id, stream.tail, change.data)) if change.data else (None, None)
-    with missing(Again("a stream has changed meanwhile")):
+    with missing(Again(_CHANGED)):
         await lane.write(statement, *_values(stream), *data, *come, version)
 
 
 async def _remove(lane: Lane, found: _Stored) -> None:
-    """Remove a stream, and all that was kept for it only; one that has forks is kept for them."""
-    left: _Stored | None = found
-    while left is not None:
-        id, source = left.stream.id, left.stream.source
-        forks = await lane.fetch("SELECT FROM streams WHERE source = $1 LIMIT 1", id)
-        with missing(Again("a stream has changed meanwhile")):
-            await lane.write(_KEEP_FOR_FORKS if forks else _REMOVE, id, left.version)
-        left = None if forks or source is None else await _by_id(lane, source)
-        if left is not None and not left.stream.gone:
-            return
+    """Do what :func:`_removed` does, if the stream is still as it was found.
+
+    Raises:
+        Again: it is not.
+    """
+    if not await _removed(lane, found):
+        raise Again(_CHANGED)
+
+
+async def _removed(lane: Lane, found: _Stored) -> bool:
+    """Remove a stream, and all that was kept for it only; one that has forks is kept for them.
+
+    Tell whether that was done: nothing is, if one of them is not as it was found any more.
+    """
+    try:
+        if await _forks(lane, found):
+            await lane.write(_KEEP_FOR_FORKS, found.stream.id, found.version)
+        else:
+            await _remove_line(lane, found)
+    except Refused as refused:
+        if refused.why != NOTHING:
+            raise
+        return False
+    return True
+
+
+async def _remove_line(lane: Lane, found: _Stored) -> None:
+    line, left = [found], await _source(lane, found)
+    while left is not None and left.stream.gone and await _forks(lane, left) == 1:
+        line.append(left)
+        left = await _source(lane, left)
+    of_left = (None, None) if left is None else (left.stream.id, left.version)
+    await lane.write(_REMOVE, [each.stream.id for each in line], [each.version for each in line], *of_left)
+
+
+async def _source(lane: Lane, fork: _Stored) -> _Stored | None:
+    return None if fork.stream.source is None else await _by_id(lane, fork.stream.source)
+
+
+async def _forks(lane: Lane, found: _Stored) -> int:
+    """Return how many forks a stream has; of several, two are counted."""
+    return len(await lane.fetch("SELECT FROM streams WHERE source = $1 LIMIT 2", found.stream.id))
 
 
 async def _following(
