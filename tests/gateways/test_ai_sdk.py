@@ -12,8 +12,9 @@ import pytest
 import websockets
 
 from crdt_sessions import connect
+from tests.agents import working
 from tests.gateways.conftest import agent
-from tests.processes import PATIENCE, PROBLEM, Server
+from tests.processes import PATIENCE, PROBLEM, Server, attempts
 
 pytestmark = pytest.mark.interop
 
@@ -25,8 +26,14 @@ def user(id, text):
 
 
 async def history(url, room):
+    return (await loaded(url, room))["messages"]
+
+
+async def loaded(url, room):
+    """What a page begins with: the conversation, and the run that is going on, which may have ended when it joins."""
     async with httpx.AsyncClient(base_url=url) as http:
-        return (await http.get(f"{API}/{room}/messages")).json()["messages"]
+        found = (await http.get(f"{API}/{room}/messages")).json()
+    return {key: found[key] for key in ("messages", "activeRun")}
 
 
 def bare(messages):
@@ -53,6 +60,18 @@ async def the_same(service, room, *states):
     for state in states:
         assert bare(state["messages"]) == expected
     return expected
+
+
+def text_of(messages):
+    """The text of the answer that is written, as far as it is there."""
+    return "".join(part.get("text", "") for part in messages[1]["parts"]) if len(messages) == 2 else ""
+
+
+async def written(clients, chat, more_than=0):
+    """Return once a client shows a part of its answer."""
+    await asyncio.to_thread(
+        clients.until, lambda s: len(text_of(s["messages"])) > more_than, command="ai.state", name=chat
+    )
 
 
 def opened(clients, service, name, room, **options):
@@ -85,8 +104,7 @@ async def test_reloading_in_the_middle_ten_times_and_a_second_device_show_the_sa
     for number in range(1, 11):
         await asyncio.sleep(rng.uniform(0.02, 0.12))
         name = opened(
-            clients, service, f"{room}-{number}", room, transport=transport,
-            messages=await history(service.url, room),
+            clients, service, f"{room}-{number}", room, transport=transport, **await loaded(service.url, room),
         )  # fmt: skip
         resumed.append(name)
         await clients.ask("ai.resume", name=name, wait=False)
@@ -117,17 +135,16 @@ async def test_resuming_without_a_run_gets_no_stream(service, clients, room):
 @pytest.mark.parametrize("transport", ["http", "ws"])
 async def test_a_closed_connection_stops_nothing_and_stop_works_from_elsewhere(service, clients, room, transport):
     chat = opened(clients, service, room, room, transport=transport)
-    await clients.ask("ai.send", name=chat, text="say 400 10", wait=False)
-    await asyncio.to_thread(
-        clients.until, lambda s: len(s["messages"]) == 2 and s["messages"][1]["parts"], command="ai.state", name=chat
-    )
-    await clients.ask("ai.leave", name=chat)  # what a page does that is closed, and a stop button as well
-    await asyncio.sleep(0.2)
-    other = opened(
-        clients, service, f"{room}-2", room, transport=transport, messages=await history(service.url, room)
-    )
+    await clients.ask("ai.send", name=chat, text="say 9000 10", wait=False)
+    await written(clients, chat)
+    left = await clients.ask("ai.leave", name=chat)  # what a page does that is closed, and a stop button as well
+    for _ in attempts():
+        if len(text_of(await history(service.url, room))) > len(text_of(left["messages"])) + 50:
+            break
+        await asyncio.sleep(0.05)
+    other = opened(clients, service, f"{room}-2", room, transport=transport, **await loaded(service.url, room))
     await clients.ask("ai.resume", name=other, wait=False)
-    await asyncio.sleep(0.2)
+    await written(clients, other, more_than=len(text_of(left["messages"])) + 50)
     async with httpx.AsyncClient(base_url=service.url) as http:
         stopped = (await http.post(f"{API}/{room}/stop")).json()["stopped"]
         assert len(stopped) == 1
@@ -283,9 +300,24 @@ async def test_a_message_from_a_yjs_peer_is_in_the_history_and_its_answer_can_be
     async with connect(service.url, room, name="Ann") as ann:
         await ann.post("say 80 10")
         await ann.until(lambda: any(run.status == "running" for run in ann.view.runs.all()))
-        chat = opened(clients, service, room, room, messages=await history(service.url, room))
+        chat = opened(clients, service, room, room, **await loaded(service.url, room))
         state = await clients.ask("ai.resume", name=chat)
         await the_same(service, room, state)
+
+
+@pytest.mark.parametrize("transport", ["http", "ws"])
+async def test_a_page_that_was_loaded_before_its_answer_began_gets_it_though_it_has_ended(
+    service, clients, room, transport
+):
+    """What it shows names no run, and none is active any more: it would go on showing the question alone."""
+    async with connect(service.url, room, name="Ann") as ann:
+        question = await ann.post("well?", agent=f"late-{transport}")
+        page = await loaded(service.url, room)
+        assert [message["role"] for message in page["messages"]] == ["user"]
+        chat = opened(clients, service, room, room, transport=transport, **page)
+        async with working(service.url, lambda run: run.out.write("well"), name=f"late-{transport}"):
+            await asyncio.wait_for(ann.messages.answer_to(question), PATIENCE)
+        await the_same(service, room, await clients.ask("ai.resume", name=chat))
 
 
 @pytest.mark.crash
@@ -305,8 +337,7 @@ async def test_agent_and_server_are_killed_in_the_middle_and_the_answer_is_whole
     mortal.kill()
     await asyncio.to_thread(clients.until, lambda s: s["status"] == "error", command="ai.state", name=chat)
     mortal.start()
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
+    for _ in attempts():
         state = await clients.ask("ai.resume", name=chat)
         if state["status"] == "ready" and not (await active(mortal.url, room)):
             break

@@ -67,13 +67,14 @@ const going = (name, entry, run, wait) => {
 }
 
 const commands = {
-  'ai.open' ({ name, id, url, transport = 'http', messages, auto, headers, body, tools = {} }) {
+  'ai.open' ({ name, id, url, transport = 'http', messages, activeRun, auto, headers, body, tools = {} }) {
     const finished = []
     const entry = { finished, sent: 0, data: [], called: [] }
     const counting = (...args) => { if (args[1]?.method === 'POST') entry.sent++; return fetch(...args) }
     const options = { headers, body }
-    const shown = () => { // the run whose beginning is shown: its ending is wanted also if it has ended
-      const { status, runId } = entry.chat.messages.at(-1)?.metadata ?? {}
+    const shown = () => { // the run whose beginning is shown, or its question: its ending is wanted also if it has ended
+      const { role, metadata: { status, runId } = {} } = entry.chat.messages.at(-1) ?? {}
+      if (role === 'user' && activeRun && entry.chat.messages.length === messages.length) return { runId: activeRun }
       return ['queued', 'running'].includes(status) ? { runId } : {}
     }
     entry.chat = new Chat({
