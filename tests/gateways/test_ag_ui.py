@@ -9,7 +9,7 @@ import pytest
 from ag_ui.core import RunFinishedEvent
 
 from crdt_sessions import connect
-from tests.processes import PATIENCE
+from tests.processes import PATIENCE, attempts
 
 pytestmark = pytest.mark.interop
 
@@ -206,12 +206,17 @@ async def test_agent_and_server_are_killed_in_the_middle(mortal, clients, room):
     assert (mortal.agent_died, state["events"][-1]) == (True, "RUN_FINISHED success"), "on the same stream"
     assert bare(state) == await as_joined(clients, mortal, room)
     await clients.ask("ag.run", name=name, message=user("v", "say 150 20"), runId=f"b-{room}", wait=False)
-    await asyncio.sleep(0.6)
+    await asyncio.to_thread(
+        clients.until,
+        lambda s: bare(s)[-1]["role"] == "assistant" and bare(s)[-1]["content"],
+        command="ag.state",
+        name=name,
+    )
     mortal.kill()
     state = await asyncio.to_thread(clients.until, lambda s: not s["busy"], command="ag.state", name=name)
     assert state["error"], "a stream that broke is not taken for one that ended"
     mortal.start()
-    for _ in range(60):
+    for _ in attempts():
         state = await clients.ask("ag.join", name=name)
         if state["error"] is None and state["events"][-1] == "RUN_FINISHED success":
             break

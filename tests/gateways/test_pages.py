@@ -25,7 +25,7 @@ def test_four_front_ends_show_one_conversation(tmp_path):
         sys.executable, PAGES / "run.py", "--port", port, "--pages-port", pages, "--database", tmp_path / "s.db",
     )  # fmt: skip
     try:
-        url = example.wait_for(r"open (http\S+)", 30)[1]
+        url = example.wait_for(r"open (http\S+)")[1]
         done = subprocess.run(
             ["node", ROOT / "tests/gateways/pages.mjs", url],
             capture_output=True, text=True, timeout=200, check=False,
@@ -45,8 +45,8 @@ def test_asking_once_through_each_gateway(tmp_path):
     )
     try:
         for name in ("AI SDK", "AG-UI", "TanStack AI", "OpenAI"):
-            example.wait_for(f"^{name}: You said: hello through {name} $", 40)
+            example.wait_for(f"^{name}: You said: hello through {name} $")
         example.wait_for("the session holds 8 messages")
-        assert example.child.wait(20) == 0
+        assert example.child.wait(PATIENCE) == 0
     finally:
         example.terminate()
