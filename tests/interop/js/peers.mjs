@@ -90,6 +90,14 @@ const commands = {
   call: ({ peer, method, args = [] }) => { peers.get(peer).provider[method](...args) },
   socketCall: ({ socket, method }) => { sockets.get(socket)[method]() },
   dropSocket: ({ socket }) => { sockets.get(socket).webSocket?.terminate() },
+  applied: ({ updates, roots }) => { // what they read as, one by one, and to who loads all of them
+    const doc = new Y.Doc()
+    for (const update of updates) Y.applyUpdate(doc, Buffer.from(update, 'hex'))
+    const again = new Y.Doc()
+    Y.applyUpdate(again, Y.encodeStateAsUpdate(doc))
+    const read = doc => roots.map(root => doc.getText(root).toString())
+    return { texts: read(doc), again: read(again), pending: doc.store.pendingStructs !== null }
+  },
   disconnect: ({ peer }) => peers.get(peer).provider.disconnect(),
   connect: ({ peer }) => peers.get(peer).provider.connect(),
   drop: ({ peer }) => peers.get(peer).provider.ws?.terminate(),
