@@ -23,6 +23,7 @@ from crdt_sessions.wire.update_v1 import (
     HAS_KEY,
     HAS_RIGHT_ORIGIN,
     SKIP,
+    STRING,
     Head,
     Id,
     Parsed,
@@ -31,11 +32,14 @@ from crdt_sessions.wire.update_v1 import (
     parse,
     read_head,
     sole_block,
+    units,
 )
 from crdt_sessions.wire.varint import Reader, encode_state_vector
 
 _FEW = 8
 """Neighbours that are looked at one by one; of more, only those that were deleted, or the whole document is read."""
+_ROW = 8
+"""Pieces of one client's text that are looked at."""
 
 
 def piece_at(document: SessionDoc, clocks: Mapping[int, int], client: int, clock: int) -> tuple[Head, Reader] | None:
@@ -58,6 +62,30 @@ def may_be_beside_text(document: SessionDoc, clocks: Mapping[int, int], client: 
     """
     piece = piece_at(document, clocks, client, clock)
     return piece is not None and piece[0].info not in (GC, SKIP) and not piece[0].info & HAS_KEY
+
+
+def may_be_neighbours(document: SessionDoc, clocks: Mapping[int, int], left: Id, right: Id) -> bool:
+    """Tell whether somebody may have seen *right* next to *left*, as far as what one client wrote in a row tells.
+
+    What a client wrote behind its own last character each time stands in the order of its clocks, and who has seen
+    the last of it has seen all of it. Not more than a few pieces of it are looked at.
+    """
+    (client, low), (other, high) = left, right
+    if client != other or high == low + 1:
+        return True
+    low, high = min(low, high), max(low, high)
+    reader = Reader(document.encode(encode_state_vector({**clocks, client: low})))
+    structs, _, clock = sole_block(reader) or (0, client, low)
+    for number in range(min(structs, _ROW)):
+        head = read_head(reader)
+        if number and head.origin != (client, clock - 1):
+            return True
+        if head.kind not in (STRING, DELETED):
+            return True
+        clock += units(reader.buffer()) if head.kind == STRING else reader.varuint()
+        if clock > high:
+            return False
+    return True
 
 
 def check_entries(update: bytes) -> Parsed:
@@ -93,13 +121,17 @@ def check_neighbours(update: bytes, document: SessionDoc, clocks: Mapping[int, i
     if any(each.info == GC for listed in parsed.inserted.values() for each in listed):
         new = {}  # what is new may be collected, too
     known: set[Id] = set()
+    pairs: set[tuple[Id, Id]] = set()
     for client, listed in parsed.inserted.items():
         gone = sorted(parsed.deleted.get(client, ()))
         for struct in listed:
             if len(struct.beside) == 2 and not _is_gone(struct, gone):
-                (left, after), right = struct.beside
-                known.update(each for each in ((left, after - 1), right) if not _covers(new, each))
-    if known and _one_is_collected(document, clocks, known):
+                (who, after), right = struct.beside
+                pairs.add(((who, after - 1), right))
+                known.update(each for each in ((who, after - 1), right) if not _covers(new, each))
+    if (known and _one_is_collected(document, clocks, known)) or not all(
+        may_be_neighbours(document, clocks, *pair) for pair in pairs
+    ):
         raise UpdateError(size=len(update))
 
 

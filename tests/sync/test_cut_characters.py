@@ -63,7 +63,7 @@ def test_what_stands_behind_and_before_one_thing_stands_behind_it(merged):
 
 def test_typing_between_one_thing_needs_a_trial():
     assert plain(bytes.fromhex(BETWEEN_ONE_THING), {5: 5}, lambda *_: True) is None
-    assert plain(bytes.fromhex(BEHIND_IT), {5: 5}, lambda *_: True) == (5, 6)
+    assert plain(bytes.fromhex(BEHIND_IT), {5: 5}, lambda *_: True)[:2] == (5, 6)
 
 
 def test_what_stands_behind_itself_is_nothing():
