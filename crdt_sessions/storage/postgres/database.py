@@ -16,11 +16,12 @@ from crdt_sessions.storage.peers import Peer
 from crdt_sessions.storage.postgres import checks
 from crdt_sessions.storage.postgres.connection import Connection, close
 from crdt_sessions.storage.postgres.errors import translated
-from crdt_sessions.storage.postgres.lane import Append, Lane, Own, Release, nothing
+from crdt_sessions.storage.postgres.lane import Lane, Own, Release, nothing
 from crdt_sessions.storage.postgres.loads import Loads
 from crdt_sessions.storage.postgres.migration import migrate
 from crdt_sessions.storage.postgres.nodes import Lease, Nodes
 from crdt_sessions.storage.postgres.readers import Readers
+from crdt_sessions.storage.postgres.records import Append
 from crdt_sessions.storage.postgres.servers import Servers
 from crdt_sessions.storage.postgres.statements import fenced
 from crdt_sessions.storage.stored import StoredSession

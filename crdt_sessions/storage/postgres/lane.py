@@ -25,15 +25,14 @@ from crdt_sessions.errors import (
     StorageError,
     StoreUnavailable,
 )
-from crdt_sessions.ids import Millis, SessionId
+from crdt_sessions.ids import SessionId
 from crdt_sessions.storage.defects import defect
 from crdt_sessions.storage.postgres.connection import Connection
 from crdt_sessions.storage.postgres.errors import Again, Refused
 from crdt_sessions.storage.postgres.heads import Head, Heads
 from crdt_sessions.storage.postgres.lane_connection import LaneConnection, Membership
-from crdt_sessions.storage.postgres.records import statement_for
+from crdt_sessions.storage.postgres.records import Append, statement_for
 from crdt_sessions.storage.postgres.statements import NOTHING, fenced
-from crdt_sessions.storage.stored import Entries, Row
 
 _log = logging.getLogger("crdt_sessions.storage")
 Result = TypeVar("Result")
@@ -66,16 +65,6 @@ _CATCH_UP = fenced(
     " WHERE sessions.sid = head.sid AND owner = $2 AND deleted_at IS NULL"
 )
 _RELEASE = fenced(released="UPDATE sessions SET owner = NULL WHERE id = ANY($4::text[]) AND owner = $2")
-
-
-@dataclass(slots=True)
-class Append:
-    """Rows for one session. Those of many sessions are one statement."""
-
-    session: SessionId
-    rows: Sequence[Row]
-    entries: Entries
-    now: Millis
 
 
 @dataclass(slots=True)

@@ -16,7 +16,8 @@ from crdt_sessions.storage.packing import pack
 from crdt_sessions.storage.postgres import records, rows
 from crdt_sessions.storage.postgres.connection import Connection
 from crdt_sessions.storage.postgres.database import OfDatabase
-from crdt_sessions.storage.postgres.lane import Append, Lane
+from crdt_sessions.storage.postgres.lane import Lane
+from crdt_sessions.storage.postgres.records import Append
 from crdt_sessions.storage.postgres.statements import FULL, fenced, missing
 from crdt_sessions.storage.postgres.text import kept
 from crdt_sessions.storage.retention import kept as retained

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from crdt_sessions.ids import Millis, SessionId, tenant_of
 from crdt_sessions.storage.integrity import checksum
 from crdt_sessions.storage.postgres.statements import fenced
 from crdt_sessions.storage.postgres.text import kept, read
 from crdt_sessions.storage.runs import RunEntry
-from crdt_sessions.storage.stored import NO_ENTRIES, Entries, WriterEntry
+from crdt_sessions.storage.stored import NO_ENTRIES, Entries, Row, WriterEntry
 from crdt_sessions.storage.usage import Amounts, UsageKey
-
-if TYPE_CHECKING:
-    from crdt_sessions.storage.postgres.lane import Append
 
 TABLES = ("runs", "writers", "steps", "deliveries", "members")
 """What belongs to a session and goes with it."""
@@ -30,6 +28,16 @@ AMOUNTS = ", ".join(Amounts._fields)
 ADDED = ", ".join(f"{name} = usage.{name} + excluded.{name}" for name in Amounts._fields)
 USAGE_COLUMNS = f"tenant, principal, day, session, model, currency, {AMOUNTS}"
 USAGE_KEY = "tenant, principal, day, session, model, currency"
+
+
+@dataclass(slots=True)
+class Append:
+    """Rows for one session. Those of many sessions are one statement."""
+
+    session: SessionId
+    rows: Sequence[Row]
+    entries: Entries
+    now: Millis
 
 
 class _Table(NamedTuple):
