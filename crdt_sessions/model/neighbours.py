@@ -12,7 +12,7 @@ what was collected nothing is left but the extent.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 
 from crdt_sessions.errors import UpdateError
 from crdt_sessions.model.document import SessionDoc
@@ -21,6 +21,7 @@ from crdt_sessions.wire.update_v1 import (
     DELETED,
     GC,
     HAS_KEY,
+    HAS_ORIGIN,
     HAS_RIGHT_ORIGIN,
     SKIP,
     STRING,
@@ -37,7 +38,10 @@ from crdt_sessions.wire.update_v1 import (
 from crdt_sessions.wire.varint import Reader, encode_state_vector
 
 _FEW = 8
-"""Neighbours that are looked at one by one; of more, only those that were deleted, or the whole document is read."""
+"""Neighbours that are looked at one by one; for more, the whole document is read."""
+_MOST_READ = 1024 * 1024
+"""Bytes of a document that may be read, which takes half a second at most. Of a larger one few neighbours are looked
+at: what an honest client wrote without a connection must not be refused because it was much."""
 _ROW = 8
 """Pieces of one client's text that are looked at."""
 
@@ -117,6 +121,25 @@ def check_neighbours(update: bytes, document: SessionDoc, clocks: Mapping[int, i
         UpdateError: it does not.
     """
     parsed = check_entries(update)
+    known, pairs = _named(parsed)
+    if len(known) > _FEW:
+        deleted = extent_of(document.doc).deleted
+        known = {each for each in known if _covers(deleted, each)}
+    inserted = _read(document) if max(len(known), len(pairs)) > _FEW else None
+    if inserted is not None:
+        collected = {client: _collected(listed) for client, listed in inserted.items()}
+        rows = {client: _rows(client, listed) for client, listed in inserted.items()}
+        forged = any(_covers(collected, each) for each in known) or any(_in_one_row(rows, *pair) for pair in pairs)
+    else:
+        forged = any(_is_collected(document, clocks, *each) for each in sorted(known)[:_FEW]) or not all(
+            may_be_neighbours(document, clocks, *pair) for pair in sorted(pairs)[:_FEW]
+        )
+    if forged:
+        raise UpdateError(size=len(update))
+
+
+def _named(parsed: Parsed) -> tuple[set[Id], set[tuple[Id, Id]]]:
+    """Return the neighbours that an update names and does not bring, and the pairs of them that are in question."""
     new = {client: [(each.clock, each.size) for each in listed] for client, listed in parsed.inserted.items()}
     if any(each.info == GC for listed in parsed.inserted.values() for each in listed):
         new = {}  # what is new may be collected, too
@@ -127,12 +150,41 @@ def check_neighbours(update: bytes, document: SessionDoc, clocks: Mapping[int, i
         for struct in listed:
             if len(struct.beside) == 2 and not _is_gone(struct, gone):
                 (who, after), right = struct.beside
-                pairs.add(((who, after - 1), right))
-                known.update(each for each in ((who, after - 1), right) if not _covers(new, each))
-    if (known and _one_is_collected(document, clocks, known)) or not all(
-        may_be_neighbours(document, clocks, *pair) for pair in pairs
-    ):
-        raise UpdateError(size=len(update))
+                left = (who, after - 1)
+                known.update(each for each in (left, right) if not _covers(new, each))
+                if who == right[0] and right[1] != after:
+                    pairs.add((left, right))
+    return known, pairs
+
+
+def _read(document: SessionDoc) -> Mapping[int, Sequence[Struct]] | None:
+    """Return what a document holds, in order; None if that is too much to be read."""
+    whole = document.encode()
+    return parse(whole).inserted if len(whole) <= _MOST_READ else None
+
+
+def _collected(listed: Sequence[Struct]) -> Ranges:
+    return [(each.clock, each.size) for each in listed if each.info == GC]
+
+
+def _rows(client: int, listed: Sequence[Struct]) -> Ranges:
+    """Return what a client wrote in a row: each text behind the last character of the one before."""
+    rows: Ranges = []
+    for each in listed:
+        if each.kind not in (STRING, DELETED):
+            continue
+        behind = each.beside[0] if each.info & HAS_ORIGIN else None
+        if rows and sum(rows[-1]) == each.clock and behind == (client, each.clock):
+            begin, size = rows[-1]
+            rows[-1] = (begin, size + each.size)
+        else:
+            rows.append((each.clock, each.size))
+    return rows
+
+
+def _in_one_row(rows: Mapping[int, Ranges], left: Id, right: Id) -> bool:
+    low, high = min(left, right), max(left, right)
+    return _reach(rows.get(low[0], []), low[1]) > high[1]
 
 
 def _is_gone(struct: Struct, deleted: Ranges) -> bool:
@@ -154,16 +206,6 @@ def _start(each: tuple[int, int]) -> int:
     return each[0]
 
 
-def _one_is_collected(document: SessionDoc, clocks: Mapping[int, int], ids: Collection[Id]) -> bool:
-    if len(ids) > _FEW:
-        deleted = extent_of(document.doc).deleted
-        ids = [each for each in ids if _covers(deleted, each)]
-    if len(ids) > _FEW:
-        inserted = parse(document.encode()).inserted
-        collected = {
-            client: [(each.clock, each.size) for each in listed if each.info == GC]
-            for client, listed in inserted.items()
-        }
-        return any(_covers(collected, each) for each in ids)
-    pieces = (piece_at(document, clocks, *each) for each in ids)
-    return any(piece is None or piece[0].info in (GC, SKIP) for piece in pieces)
+def _is_collected(document: SessionDoc, clocks: Mapping[int, int], client: int, clock: int) -> bool:
+    piece = piece_at(document, clocks, client, clock)
+    return piece is None or piece[0].info in (GC, SKIP)
