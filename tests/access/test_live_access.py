@@ -116,6 +116,66 @@ async def test_a_waiting_stream_is_cancelled_when_the_access_ends(world):
     assert cancelled == [True]
 
 
+def the_access(world):
+    (access,) = world.live._watched
+    return access
+
+
+async def test_who_is_cancelled_stays_cancelled_though_the_access_ends_in_that_moment(world):
+    admitted = await world.admitted()
+    waiting = asyncio.create_task(world.live.allowed(admitted, asyncio.Event().wait()))
+    await settle()
+    waiting.cancel()
+    the_access(world).end(TokenExpired())
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_the_end_of_an_access_ends_only_what_waits_on_it(world):
+    """The task goes on; it is not cancelled later by what ended before."""
+    admitted = await world.admitted()
+
+    async def follow():
+        try:
+            await world.live.allowed(admitted, asyncio.Event().wait())
+        except TokenExpired:
+            await settle()
+            return asyncio.current_task().cancelling()
+
+    following = asyncio.create_task(follow())
+    await settle()
+    the_access(world).end(TokenExpired())
+    assert await asyncio.wait_for(following, PATIENCE) == 0
+
+
+async def test_nothing_more_of_a_stream_is_asked_for_after_the_end_of_its_access(world):
+    asked = []
+
+    async def events():
+        for each in range(3):
+            asked.append(each)
+            yield each
+
+    with pytest.raises(TokenExpired):
+        async for _ in world.live.following(await world.admitted(), events()):
+            the_access(world).end(TokenExpired())
+    assert asked == [0]
+
+
+async def test_a_stream_is_read_in_the_task_of_its_reader(world):
+    """A task of its own for each event has it wait for more turns of the loop, and cannot hold a timeout."""
+    tasks = []
+
+    async def events():
+        async with asyncio.timeout(PATIENCE):
+            for each in range(3):
+                tasks.append(asyncio.current_task())
+                yield each
+
+    assert [each async for each in world.live.following(await world.admitted(), events())] == [0, 1, 2]
+    assert set(tasks) == {asyncio.current_task()}
+
+
 async def test_a_role_that_changes_changes_the_access_and_only_there(world):
     with world.live.watching(await world.admitted()) as access:
         heard = []

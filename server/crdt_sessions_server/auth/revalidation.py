@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import AccessDenied, CrdtSessionsError, NotAuthenticated, Overloaded, TokenExpired
@@ -207,16 +207,40 @@ def _check_same(admitted: Admitted, principal: Principal) -> None:
 
 async def _unless_ended(access: Access, awaitable: Awaitable[Result]) -> Result:
     """Return what *awaitable* returns; it is cancelled if the access ends meanwhile, whose error is raised."""
-    task, ended = asyncio.ensure_future(awaitable), asyncio.Event()
-    access.watch(lambda _: None, lambda _: ended.set())
-    waiting = asyncio.create_task(ended.wait())
-    try:
-        either: set[asyncio.Future[Any]] = {task, waiting}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        waiting.cancel()
-        task.cancel()  # has no effect on one that is done
-        await asyncio.gather(task, return_exceptions=True)
     if access.ended is not None:
         raise access.ended
-    return task.result()
+    with _Lasting(access):
+        return await awaitable
+
+
+class _Lasting:
+    """Cancels what its task does when an access ends, as :func:`asyncio.timeout` does after a time.
+
+    A task of its own would have each event of each stream wait for two more turns of the loop.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._cancelled = False
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task, self._cancelling = task, task.cancelling()
+        self._access.watch(_ignored, self._cancel)
+
+    def _cancel(self, _: CrdtSessionsError) -> None:
+        self._cancelled = True
+        self._task.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._access.watch(_ignored, _ignored)
+        others = self._cancelled and self._task.uncancel() > self._cancelling
+        if self._access.ended is None or others:
+            return
+        if kind is None or issubclass(kind, Exception | asyncio.CancelledError):
+            raise self._access.ended from error
+
+
+def _ignored(_: object) -> None:
+    """Nobody is told any more."""
