@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Sequence
 
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import SessionClosed
 from crdt_sessions.runtime.allowances import Allowances
-from crdt_sessions.runtime.claimants import Assignment, Claimant, Claimants
+from crdt_sessions.runtime.claimants import Assignment, Claimant, Claimants, Offered
 from crdt_sessions.runtime.health import StoreHealth
 from crdt_sessions.storage import SessionRecord
-from crdt_sessions.sync import Effect, SessionEngine
+from crdt_sessions.sync import Effect, Records, SessionEngine
 
 _log = logging.getLogger("crdt_sessions.session")
 _TOKEN_BYTES = 24
@@ -44,6 +45,7 @@ class Assigning:
         self._claimants = claimants
         self._allowances = allowances
         self._health = health
+        self._offered: list[Offered] = []  # what is not stored yet
 
     def assign(self, run_id: str, claimant: Claimant) -> tuple[Assignment, list[Effect]]:
         """Give a run to a claimant; return it with its lease, and the effects.
@@ -68,8 +70,25 @@ class Assigning:
             return assignment
 
         try:
-            self._claimants.offer(self._record.id, assign)
+            offered = self._claimants.offer(self._record.id, assign)
+            if offered is not None:
+                self._offered.append(offered)
         except SessionClosed as error:  # workers will find it in the store, if the session is opened again
             about = {"session": self._record.id, "run": run_id}
             _log.info("the run cannot be assigned yet: %s", error, extra=about)
         return followed
+
+    def stored(self, records: Sequence[Records]) -> None:
+        """Tell the workers whose runs are on disk with these records."""
+        epochs = {run.id: run.epoch for each in records for run in each.runs.values()} if self._offered else {}
+        for offered in list(self._offered):
+            run = offered.assignment.run
+            if epochs.get(run.id, -1) >= run.epoch:
+                self._offered.remove(offered)
+                offered.hand_over(stored=True)
+
+    def end(self) -> None:
+        """Have the workers look again whose runs will not be stored."""
+        offered, self._offered = self._offered, []
+        for each in offered:
+            each.hand_over(stored=False)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from crdt_sessions.errors import RunNotClaimable
 from crdt_sessions.ids import Millis, SessionId, tenant_of
@@ -81,19 +80,48 @@ class Assignment:
     """Proves the lease: on the WebSocket and in every request about the run."""
 
 
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    claimant: Claimant
+    given: asyncio.Future[Assignment | None]
+    assigned: bool = False
+    """Whether a run was assigned, of which it hears once that is stored."""
+
+    @property
+    def free(self) -> bool:
+        return not (self.assigned or self.given.done())
+
+    def look_again(self) -> None:
+        if self.free:
+            self.given.set_result(None)
+
+
+class Offered:
+    """A run that was assigned to one who waits."""
+
+    def __init__(self, assignment: Assignment, waiting: _Waiting) -> None:
+        self.assignment = assignment
+        self._waiting = waiting
+
+    def hand_over(self, *, stored: bool) -> None:
+        """Give it to whoever waits, unless they are gone; if it will not be *stored*, have them look again."""
+        if not self._waiting.given.done():
+            self._waiting.given.set_result(self.assignment if stored else None)
+
+
 class Claimants:
     """The workers that wait, in the order in which they came."""
 
     def __init__(self) -> None:
-        self.ready = Signal()
-        """Notified when a run is ready and was not assigned to anybody."""
+        self.readied = 0
+        """How often those who wait were told to look into the store."""
         self.waiting = Signal()
         """Notified when somebody begins to wait."""
         self.elsewhere: Mapping[Agent, bool] = {}
         """Agents in other processes, and whether they wait there; as was heard last."""
         self.on_unclaimed: Callable[[SessionId, str], None] = lambda session, agent: None
         """Told of a run that is ready, of its session and agent, if nobody here waits for it."""
-        self._waiting: dict[asyncio.Future[Assignment | None], Claimant] = {}
+        self._waiting: dict[_Waiting, None] = {}
         self._seen: dict[tuple[str | None, str], None] = {}
 
     def note(self, claimant: Claimant) -> list[str]:
@@ -114,7 +142,7 @@ class Claimants:
 
     def waits(self, tenant: str, agent: str) -> bool:
         """Whether a worker of *agent* waits here for a tenant's runs now; ``*`` asks for workers of any agent."""
-        return any(claimant.asks_for(tenant, agent) for claimant in self._waiting.values())
+        return any(each.claimant.asks_for(tenant, agent) for each in self._waiting if not each.assigned)
 
     def is_elsewhere(self, tenant: str, agent: str) -> bool:
         """Whether a worker of *agent* waits for a tenant's runs, or works on one, in another process."""
@@ -123,9 +151,10 @@ class Claimants:
     def agents_waiting(self) -> set[Agent]:
         """Return the agents that wait here now, by tenant."""
         return {
-            (ALL_TENANTS if claimant.tenant is None else claimant.tenant, agent)
-            for claimant in self._waiting.values()
-            for agent in claimant.agents
+            (ALL_TENANTS if each.claimant.tenant is None else each.claimant.tenant, agent)
+            for each in self._waiting
+            if not each.assigned
+            for agent in each.claimant.agents
         }
 
     async def somebody_came(self, seen: int) -> None:
@@ -134,56 +163,67 @@ class Claimants:
 
     def announce(self, session: SessionId, agents: Iterable[str]) -> None:
         """Tell of runs of a session that are ready, for *agents*, and were not assigned to anybody."""
-        self.ready.notify_all()
+        self.look_again()
         for agent in agents:
             if not self.waits(tenant_of(session), agent):
                 self.on_unclaimed(session, agent)
 
+    def look_again(self) -> None:
+        """Have all who wait look into the store."""
+        self.readied += 1
+        for each in self._waiting:
+            each.look_again()
+
     def wake(self, tenant: str, agent: str) -> None:
-        """Have one who waits look in the store: there is a run for *agent*. It stands behind the others then.
+        """Have one who waits look into the store: there is a run for *agent*. It stands behind the others then.
 
         Args:
             tenant: whose run it is; :data:`ALL_TENANTS` for whosesoever.
             agent: whom it is for.
         """
-        for given, claimant in self._waiting.items():
-            if not given.done() and claimant.asks_for(tenant, agent):
-                given.set_result(None)
+        for each in self._waiting:
+            if each.free and each.claimant.asks_for(tenant, agent):
+                each.look_again()
                 return
 
     async def wait(self, claimant: Claimant, *, seen: int, until: float) -> Assignment | None:
-        """Wait for a run; return None if the time is over, or if the caller must ask the store again.
+        """Return a run once it is stored that it is the claimant's; None if the time is over, or to look again.
+
+        It may take longer than *until* if a run was assigned and is not stored yet.
 
         Args:
             claimant: who waits.
-            seen: the count of :attr:`ready` when the store was last asked.
+            seen: the count :attr:`readied` when the store was last asked.
             until: when to give up, in the event loop's time.
         """
-        given: asyncio.Future[Assignment | None] = asyncio.get_running_loop().create_future()
-        self._waiting[given] = claimant
+        if self.readied != seen:
+            return None
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(claimant, loop.create_future())
+        self._waiting[waiting] = None
         self.waiting.notify_all()
-        watch: asyncio.Future[Any] = asyncio.ensure_future(self.ready.wait_for(lambda: self.ready.count > seen))
+        patience = loop.call_at(until, waiting.look_again)
         try:
-            async with asyncio.timeout_at(until):
-                await asyncio.wait([given, watch], return_when=asyncio.FIRST_COMPLETED)
-        except TimeoutError:
-            pass
+            return await waiting.given
         finally:
-            del self._waiting[given]
-            watch.cancel()
-        return given.result() if given.done() else None
+            patience.cancel()
+            del self._waiting[waiting]
 
-    def offer(self, session: SessionId, assign: Callable[[Claimant], Assignment]) -> None:
-        """Assign a run to the longest-waiting claimant that may take it, if there is one.
+    def offer(self, session: SessionId, assign: Callable[[Claimant], Assignment]) -> Offered | None:
+        """Assign a run to the longest-waiting claimant that may take it; None if there is none.
+
+        The caller must hand it over once it is known whether it is stored.
 
         Args:
             session: the run's session.
             assign: assigns the run to a claimant, or raises :class:`RunNotClaimable`.
         """
-        for given, claimant in self._waiting.items():
-            if not given.done() and claimant.may_take(session):
+        for each in self._waiting:
+            if each.free and each.claimant.may_take(session):
                 try:
-                    given.set_result(assign(claimant))
+                    assignment = assign(each.claimant)
                 except RunNotClaimable:
                     continue
-                return
+                each.assigned = True
+                return Offered(assignment, each)
+        return None

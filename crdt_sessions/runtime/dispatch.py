@@ -91,23 +91,15 @@ class Dispatcher:
         while True:
             if self._registry.stopping:
                 raise ShuttingDown
-            seen = claimants.ready.count
+            seen = claimants.readied
             claim = await self._registry.health.outlast(take, until - loop.time())
             if claim is not None or loop.time() >= until:
                 return claim
             given = await claimants.wait(claimant, seen=seen, until=until)
             if given is not None:
-                try:
-                    return await self._stored(given)
-                except ShuttingDown:
-                    raise
-                except CrdtSessionsError as error:  # its session failed; others go on
-                    _log.error(
-                        "an assigned run could not be stored: %s",
-                        error,
-                        extra={"session": given.session.id, "run": given.run.id},
-                    )
-            elif loop.time() >= until:
+                _begins(given)
+                return given
+            if loop.time() >= until:
                 return None
 
     async def _remember(self, agents: Sequence[str], claimant: Claimant) -> None:
@@ -174,12 +166,9 @@ class Dispatcher:
 
     async def _stored(self, assignment: Assignment) -> Assignment:
         """Return the assignment once it is durable."""
-        session_id, run = assignment.session.id, assignment.run
-        async with self._registry.open(session_id) as session:
+        async with self._registry.open(assignment.session.id) as session:
             await session.durable()
-            facts = {"session": session_id, "run": run.id, "agent": run.agent, "attempt": run.attempt}
-            facts["principal"] = run.lease.owner if run.lease is not None else ""
-            _log.info("run begins" if run.epoch == 1 else "run goes on", extra=facts)
+            _begins(assignment)
             return assignment
 
     async def _candidates(self, claimant: Claimant) -> list[tuple[SessionId, str]]:
@@ -205,3 +194,10 @@ class Dispatcher:
                     self._unusable.remember((session_id, run_id), None)
                     _log.error("the run cannot be claimed: %s", error, extra={"session": session_id, "run": run_id})
         return None
+
+
+def _begins(assignment: Assignment) -> None:
+    run = assignment.run
+    facts = {"session": assignment.session.id, "run": run.id, "agent": run.agent, "attempt": run.attempt}
+    facts["principal"] = run.lease.owner if run.lease is not None else ""
+    _log.info("run begins" if run.epoch == 1 else "run goes on", extra=facts)

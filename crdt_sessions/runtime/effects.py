@@ -425,6 +425,8 @@ class EffectLoop:
 
     def _committed(self, write: Write) -> None:
         self.compactor.stored(len(write.rows))
+        if write.records:
+            self.assigning.stored(write.records)  # before others hear: a worker has more to do than they
         if write.rows:
             self.handle(Committed(write.rows[-1].seq))
         if write.titled:
@@ -469,4 +471,5 @@ class EffectLoop:
             for answer in self._calls.values():
                 if not answer.done():
                     answer.set_exception(error)
+            self.assigning.end()
             self.signal.notify_all()

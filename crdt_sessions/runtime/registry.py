@@ -422,7 +422,7 @@ class SessionRegistry:
         self._stopping = True
         self._slots.stop_entering()
         self.health.stop()
-        self.claimants.ready.notify_all()
+        self.claimants.look_again()
         self.streams.stop()
         tasks, self._tasks = self._tasks, []
         for task in tasks:

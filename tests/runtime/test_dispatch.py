@@ -11,11 +11,12 @@ from crdt_sessions.ids import session_id
 from crdt_sessions.limits import RunRules, Timing
 from crdt_sessions.model import ApprovalRequest, Decision, RunCancel, RunRequest, RunResult
 from crdt_sessions.runtime import Access, Dispatcher, SessionRegistry, Webhook, leased, post
+from crdt_sessions.runtime.assigning import Assigning
 from crdt_sessions.sync import SessionEngine
 from crdt_sessions.testing import settle
 from tests.processes import PATIENCE
 
-from .conftest import ROOM, Peer
+from .conftest import ROOM, Peer, until
 
 RULES = RunRules(lease_s=10, gone_grace_s=3, cancel_grace_s=5, max_attempts=2)
 
@@ -74,6 +75,78 @@ async def test_a_new_run_is_given_to_one_waiting_claimant(registry, dispatcher):
     for task in rest:
         task.cancel()
     await asyncio.gather(*rest, return_exceptions=True)
+
+
+@pytest.fixture
+def held(store, monkeypatch):
+    """Holds what is to be stored until it is set, and then fails if it has an error."""
+    append, held = store.append, asyncio.Event()
+    held.error = None
+
+    async def appended(*args, **more):
+        await held.wait()
+        if held.error is not None:
+            raise held.error
+        await append(*args, **more)
+
+    monkeypatch.setattr(store, "append", appended)
+    return held
+
+
+async def test_a_worker_hears_of_its_run_once_it_is_stored_and_before_whoever_asked(registry, dispatcher, held):
+    """It has more to do than they, and a first token waits for it."""
+    told = []
+    waiting = asyncio.create_task(dispatcher.claim(["writer"], owner="w", wait_s=60))
+    await settle()
+    asking = asyncio.create_task(ask(registry))
+    for task, who in ((waiting, "worker"), (asking, "asker")):
+        task.add_done_callback(lambda _, who=who: told.append(who))
+    await until(lambda: not registry.claimants.waits("", "writer"))
+    await settle()
+    assert told == [], "nobody hears of what is not stored"
+    held.set()
+    await asyncio.wait_for(asyncio.gather(waiting, asking), PATIENCE)
+    assert told == ["worker", "asker"]
+
+
+async def test_a_worker_whose_run_is_being_stored_is_not_sent_away_though_its_time_is_over(
+    registry, dispatcher, held
+):
+    over, loop = [], asyncio.get_running_loop()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop, "call_at", lambda at, call, *args: over.append(call) or _Timer())
+        waiting = asyncio.create_task(dispatcher.claim(["writer"], owner="w", wait_s=60))
+        await settle()
+    (expire,) = over
+    asking = asyncio.create_task(ask(registry))
+    await until(lambda: not registry.claimants.waits("", "writer"))
+    expire()
+    await settle()
+    assert not waiting.done()
+    held.set()
+    assert (await asyncio.wait_for(waiting, PATIENCE)).run.id == "r"
+    await asking
+
+
+class _Timer:
+    def cancel(self):
+        pass
+
+
+async def test_a_worker_whose_run_cannot_be_stored_waits_on(registry, dispatcher, held):
+    waiting = asyncio.create_task(dispatcher.claim(["writer"], owner="w", wait_s=60))
+    await settle()
+    asking = asyncio.create_task(ask(registry))
+    await until(lambda: not registry.claimants.waits("", "writer"))
+    held.error = StorageError("the disk is full")
+    held.set()
+    with pytest.raises(StorageError):
+        await asking
+    held.error = None
+    await until(lambda: registry.claimants.waits("", "writer"))
+    assert not waiting.done()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def test_what_is_asked_and_who_answers_it_are_one_commit_and_the_others_are_not_woken(
@@ -691,7 +764,9 @@ async def test_who_is_about_to_be_given_work_when_all_stops_is_told_so_and_nothi
     await ask(registry, "later", agent="critic", policy="parallel")
     waiting = asyncio.create_task(dispatcher.claim(["painter"], owner="p", wait_s=60))
     await settle()
+    monkeypatch.setattr(Assigning, "stored", lambda self, records: None)  # the end comes first
     await ask(registry, "now", agent="painter", policy="parallel")
+    await registry.shutdown()
     with pytest.raises(ShuttingDown):
         await asyncio.wait_for(waiting, PATIENCE)
     assert [line for line in caplog.records if line.levelno >= logging.ERROR] == []
