@@ -35,7 +35,7 @@ from crdt_sessions.model.library import merge
 from crdt_sessions.model.lineage import lineage_in
 from crdt_sessions.model.message_view import MessageView
 from crdt_sessions.model.messages import Messages, order
-from crdt_sessions.model.neighbours import check_entries, check_neighbours, may_be_beside_text, may_be_neighbours
+from crdt_sessions.model.neighbours import check_entries, check_neighbours, may_be_beside_text
 from crdt_sessions.model.pairs import Mended, Pairs, places_in
 from crdt_sessions.model.parts import TextPart, ToolPart, ValuePart, say_nothing
 from crdt_sessions.model.positions import RelativePosition
@@ -190,7 +190,6 @@ __all__ = [
     "markdown",
     "may_be_beside_text",
     "may_be_child",
-    "may_be_neighbours",
     "may_decide",
     "merge",
     "order",

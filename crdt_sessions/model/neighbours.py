@@ -12,7 +12,7 @@ what was collected nothing is left but the extent.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 from crdt_sessions.errors import UpdateError
 from crdt_sessions.model.document import SessionDoc
@@ -21,10 +21,8 @@ from crdt_sessions.wire.update_v1 import (
     DELETED,
     GC,
     HAS_KEY,
-    HAS_ORIGIN,
     HAS_RIGHT_ORIGIN,
     SKIP,
-    STRING,
     Head,
     Id,
     Parsed,
@@ -33,17 +31,14 @@ from crdt_sessions.wire.update_v1 import (
     parse,
     read_head,
     sole_block,
-    units,
 )
 from crdt_sessions.wire.varint import Reader, encode_state_vector
 
 _FEW = 8
-"""Neighbours that are looked at one by one; for more, the whole document is read."""
+"""Neighbours that are looked at one by one; of more, only those that were deleted, or the whole document is read."""
 _MOST_READ = 1024 * 1024
 """Bytes of a document that may be read, which takes half a second at most. Of a larger one few neighbours are looked
 at: what an honest client wrote without a connection must not be refused because it was much."""
-_ROW = 8
-"""Pieces of one client's text that are looked at."""
 
 
 def piece_at(document: SessionDoc, clocks: Mapping[int, int], client: int, clock: int) -> tuple[Head, Reader] | None:
@@ -66,30 +61,6 @@ def may_be_beside_text(document: SessionDoc, clocks: Mapping[int, int], client: 
     """
     piece = piece_at(document, clocks, client, clock)
     return piece is not None and piece[0].info not in (GC, SKIP) and not piece[0].info & HAS_KEY
-
-
-def may_be_neighbours(document: SessionDoc, clocks: Mapping[int, int], left: Id, right: Id) -> bool:
-    """Tell whether somebody may have seen *right* next to *left*, as far as what one client wrote in a row tells.
-
-    What a client wrote behind its own last character each time stands in the order of its clocks, and who has seen
-    the last of it has seen all of it. Not more than a few pieces of it are looked at.
-    """
-    (client, low), (other, high) = left, right
-    if client != other or high == low + 1:
-        return True
-    low, high = min(low, high), max(low, high)
-    reader = Reader(document.encode(encode_state_vector({**clocks, client: low})))
-    structs, _, clock = sole_block(reader) or (0, client, low)
-    for number in range(min(structs, _ROW)):
-        head = read_head(reader)
-        if number and head.origin != (client, clock - 1):
-            return True
-        if head.kind not in (STRING, DELETED):
-            return True
-        clock += units(reader.buffer()) if head.kind == STRING else reader.varuint()
-        if clock > high:
-            return False
-    return True
 
 
 def check_entries(update: bytes) -> Parsed:
@@ -121,70 +92,18 @@ def check_neighbours(update: bytes, document: SessionDoc, clocks: Mapping[int, i
         UpdateError: it does not.
     """
     parsed = check_entries(update)
-    known, pairs = _named(parsed)
-    if len(known) > _FEW:
-        deleted = extent_of(document.doc).deleted
-        known = {each for each in known if _covers(deleted, each)}
-    inserted = _read(document) if max(len(known), len(pairs)) > _FEW else None
-    if inserted is not None:
-        collected = {client: _collected(listed) for client, listed in inserted.items()}
-        rows = {client: _rows(client, listed) for client, listed in inserted.items()}
-        forged = any(_covers(collected, each) for each in known) or any(_in_one_row(rows, *pair) for pair in pairs)
-    else:
-        forged = any(_is_collected(document, clocks, *each) for each in sorted(known)[:_FEW]) or not all(
-            may_be_neighbours(document, clocks, *pair) for pair in sorted(pairs)[:_FEW]
-        )
-    if forged:
-        raise UpdateError(size=len(update))
-
-
-def _named(parsed: Parsed) -> tuple[set[Id], set[tuple[Id, Id]]]:
-    """Return the neighbours that an update names and does not bring, and the pairs of them that are in question."""
     new = {client: [(each.clock, each.size) for each in listed] for client, listed in parsed.inserted.items()}
     if any(each.info == GC for listed in parsed.inserted.values() for each in listed):
         new = {}  # what is new may be collected, too
     known: set[Id] = set()
-    pairs: set[tuple[Id, Id]] = set()
     for client, listed in parsed.inserted.items():
         gone = sorted(parsed.deleted.get(client, ()))
         for struct in listed:
             if len(struct.beside) == 2 and not _is_gone(struct, gone):
-                (who, after), right = struct.beside
-                left = (who, after - 1)
-                known.update(each for each in (left, right) if not _covers(new, each))
-                if who == right[0] and right[1] != after:
-                    pairs.add((left, right))
-    return known, pairs
-
-
-def _read(document: SessionDoc) -> Mapping[int, Sequence[Struct]] | None:
-    """Return what a document holds, in order; None if that is too much to be read."""
-    whole = document.encode()
-    return parse(whole).inserted if len(whole) <= _MOST_READ else None
-
-
-def _collected(listed: Sequence[Struct]) -> Ranges:
-    return [(each.clock, each.size) for each in listed if each.info == GC]
-
-
-def _rows(client: int, listed: Sequence[Struct]) -> Ranges:
-    """Return what a client wrote in a row: each text behind the last character of the one before."""
-    rows: Ranges = []
-    for each in listed:
-        if each.kind not in (STRING, DELETED):
-            continue
-        behind = each.beside[0] if each.info & HAS_ORIGIN else None
-        if rows and sum(rows[-1]) == each.clock and behind == (client, each.clock):
-            begin, size = rows[-1]
-            rows[-1] = (begin, size + each.size)
-        else:
-            rows.append((each.clock, each.size))
-    return rows
-
-
-def _in_one_row(rows: Mapping[int, Ranges], left: Id, right: Id) -> bool:
-    low, high = min(left, right), max(left, right)
-    return _reach(rows.get(low[0], []), low[1]) > high[1]
+                (left, after), right = struct.beside
+                known.update(each for each in ((left, after - 1), right) if not _covers(new, each))
+    if known and _one_is_collected(document, clocks, known):
+        raise UpdateError(size=len(update))
 
 
 def _is_gone(struct: Struct, deleted: Ranges) -> bool:
@@ -206,6 +125,15 @@ def _start(each: tuple[int, int]) -> int:
     return each[0]
 
 
-def _is_collected(document: SessionDoc, clocks: Mapping[int, int], client: int, clock: int) -> bool:
-    piece = piece_at(document, clocks, client, clock)
-    return piece is None or piece[0].info in (GC, SKIP)
+def _one_is_collected(document: SessionDoc, clocks: Mapping[int, int], ids: Collection[Id]) -> bool:
+    if len(ids) > _FEW:
+        deleted = extent_of(document.doc).deleted
+        ids = sorted(each for each in ids if _covers(deleted, each))
+    if len(ids) > _FEW and len(whole := document.encode()) <= _MOST_READ:
+        collected = {
+            client: [(each.clock, each.size) for each in listed if each.info == GC]
+            for client, listed in parse(whole).inserted.items()
+        }
+        return any(_covers(collected, each) for each in ids)
+    pieces = (piece_at(document, clocks, *each) for each in list(ids)[:_FEW])
+    return any(piece is None or piece[0].info in (GC, SKIP) for piece in pieces)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from crdt_sessions.errors import UpdateError, WireError
-from crdt_sessions.model import SessionDoc, may_be_beside_text, may_be_neighbours, places_in
+from crdt_sessions.model import SessionDoc, may_be_beside_text, places_in
 from crdt_sessions.sync.fresh import OpenArrays, fresh
 from crdt_sessions.wire import EMPTY_UPDATE
 from crdt_sessions.wire.insertions import next_insertion, only_text
@@ -31,8 +31,6 @@ from crdt_sessions.wire.update_v1 import (
     HAS_RIGHT_ORIGIN,
     MAX_CLOCK,
     STRING,
-    Head,
-    Id,
     read_head,
     sole_block,
     units,
@@ -61,8 +59,6 @@ class Stream:
     None if it is not known yet that it stands in one."""
     text: bool = False
     """Whether what stands there is known to be in a sequence, so that text may follow."""
-    right: Id | None = None
-    """What it was put before."""
 
 
 class Passed(NamedTuple):
@@ -77,8 +73,6 @@ class Passed(NamedTuple):
     """The arrays to which the client may append later, if the update begins something; None if it is only text."""
     stream: Stream | None = None
     """The place where it goes on, if it does: the update is what is expected there, and a text."""
-    right: Id | None = None
-    """What the last of its text is put before."""
 
 
 _NO_STREAM = Stream(0, b"", 0, b"\xff")
@@ -114,9 +108,9 @@ class Inspector:
             added = only_text(update, len(stream.expected))
             if added and stream.clock + added < MAX_CLOCK:
                 return Passed(update, stream.client, stream.clock + added, None, stream)
-        text = plain(update, clocks, self._is_whole, self._takes_text, self._may_be_between)
+        text = plain(update, clocks, self._is_whole, self._takes_text)
         if text is not None:
-            return Passed(update, text.client, text.clock, None, None, text.right)
+            return Passed(update, *text, None)
         begun = fresh(update, clocks, self._has, self._arrays)
         return Passed(update, begun.client, begun.clock, begun.arrays) if begun is not None else None
 
@@ -142,13 +136,6 @@ class Inspector:
         self._takes[client, at] = None
         return True
 
-    def _may_be_between(self, client: int, left: Id, right: Id) -> bool:
-        """Tell whether a client may have seen *left* and *right* side by side; what it has just put there, it has."""
-        stream = self._streams.get(client)
-        if stream is not None and stream.text and stream.right == right and left == (client, stream.clock - 1):
-            return True
-        return may_be_neighbours(self._document, self.clocks(), left, right)
-
     def _has(self, root: str, key: str) -> bool:
         return key in getattr(self._document.roots, root)
 
@@ -164,14 +151,14 @@ class Inspector:
     def took(self, update: bytes, passed: Passed | None = None) -> None:
         """Note that the document has taken *update*, or will; *passed* says that it had no trial."""
         if self._clocks is not None and passed is not None:
-            _, client, clock, arrays, stream, right = passed
+            _, client, clock, arrays, stream = passed
             self._clocks[client] = clock
             if arrays is not None:
                 self._remember(arrays)
             if stream is None:
                 stream = self._begin(client)
             stream.clock, stream.expected = clock, next_insertion(stream.name, clock, HAS_ORIGIN | STRING)
-            stream.text, stream.right = arrays is None, right
+            stream.text = arrays is None
             self._stream = stream
         else:
             self._clocks = None
@@ -212,33 +199,13 @@ class Inspector:
             del self._places[next(iter(self._places))]
 
 
-class Plain(NamedTuple):
-    """A plain update."""
-
-    client: int
-    """The Yjs client that wrote it."""
-    clock: int
-    """The client's clock after it."""
-    right: Id | None
-    """What the last of its text is put before."""
-
-
-class Asked(NamedTuple):
-    """What of a document must be known of the places at which text is inserted."""
-
-    is_whole: Callable[[int, int], bool]
-    takes_text: Callable[[int, int], bool]
-    may_be_between: Callable[[int, Id, Id], bool]
-
-
 def plain(
     update: bytes,
     clocks: Mapping[int, int],
     is_whole: Callable[[int, int], bool] = lambda _client, _at: True,
     takes_text: Callable[[int, int], bool] = lambda _client, _at: True,
-    may_be_between: Callable[[int, Id, Id], bool] = lambda _client, _left, _right: True,
-) -> Plain | None:
-    """Return who wrote a plain update and the clock after it; None if the update is not plain.
+) -> tuple[int, int] | None:
+    """Return the client that wrote a plain update and its clock after it; None if the update is not plain.
 
     Args:
         update: foreign bytes.
@@ -246,55 +213,57 @@ def plain(
         is_whole: tells whether a place inside a text, named by client and the clock after it, is known not to be
             inside a surrogate pair.
         takes_text: tells whether what a client wrote at a clock, which the document has, is in a sequence.
-        may_be_between: tells whether a client may have seen two things that the document has side by side.
 
     A plain update goes on where its client's last change ended, without a gap or an overlap. It names only existing
     structs as neighbours, names nothing to be deleted, and has no bytes left at its end.
     """
     try:
-        return _plain(Reader(update), clocks, Asked(is_whole, takes_text, may_be_between))
+        return _plain(Reader(update), clocks, is_whole, takes_text)
     except WireError:
         return None
 
 
-def _plain(reader: Reader, clocks: Mapping[int, int], asked: Asked) -> Plain | None:
+def _plain(
+    reader: Reader,
+    clocks: Mapping[int, int],
+    is_whole: Callable[[int, int], bool],
+    takes_text: Callable[[int, int], bool],
+) -> tuple[int, int] | None:
     block = sole_block(reader)
     if block is None:
         return None
     structs, client, clock = block
     if not 1 <= structs <= _MAX_STRUCTS or clock != clocks.get(client, 0):
         return None
-    right = None
     for _ in range(structs):
-        head = read_head(reader)
-        if head.info & ~HAS_RIGHT_ORIGIN != STRING | HAS_ORIGIN or head.right == head.origin:
-            return None
-        if not _stands(head, client, clock, clocks, asked):
-            return None
-        length, right = units(reader.string().encode()), head.right
+        length = _inserted(reader, client, clock, clocks, is_whole, takes_text)
         clock += length
         if not length or clock >= MAX_CLOCK:
             return None
     done = reader.varuint() == 0 and not reader.remaining  # no deletions, and nothing after them
-    return Plain(client, clock, right) if done else None
+    return (client, clock) if done else None
 
 
-def _stands(head: Head, client: int, clock: int, clocks: Mapping[int, int], asked: Asked) -> bool:
-    """Tell whether what *client* inserts at a clock may stand where it says."""
-    origin, right = head.origin, head.right
-    known = True
+def _inserted(
+    reader: Reader,
+    client: int,
+    clock: int,
+    clocks: Mapping[int, int],
+    is_whole: Callable[[int, int], bool],
+    takes_text: Callable[[int, int], bool],
+) -> int:
+    """Return the length of the text that the next struct inserts, in UTF-16 units; 0 if it is something else."""
+    info, origin, right, _, _ = read_head(reader)
+    if info & ~HAS_RIGHT_ORIGIN != STRING | HAS_ORIGIN or right == origin:
+        return 0
     for after, each in ((1, origin), (0, right)):
         if each is None:
             continue
         neighbour, at = each
         there = clocks.get(neighbour, 0)
         end, place = clock if neighbour == client else there, at + after
-        if at >= end or (0 < place < end and (place > there or not asked.is_whole(neighbour, place))):
-            return False
-        if at >= there:
-            known = False
-        elif not asked.takes_text(neighbour, at):
-            return False
-    if origin is None or right is None:
-        return True
-    return asked.may_be_between(client, origin, right) if known else right[0] != client
+        if at >= end or (0 < place < end and (place > there or not is_whole(neighbour, place))):
+            return 0
+        if at < there and not takes_text(neighbour, at):
+            return 0
+    return units(reader.string().encode())

@@ -86,8 +86,6 @@ FORGED = {
     "text between an entry and text": lambda entry: text_beside(entry, "X", right=TEXT),
     "text between text and what was collected": lambda entry: text_beside(TEXT, "X", right=COLLECTED),
     "text between what was collected and text": lambda entry: text_beside(COLLECTED, "X", right=TEXT),
-    "text between a letter and the one before": lambda entry: text_beside((AUTHOR, 2), "X", right=TEXT),
-    "text between a letter and the next but one": lambda entry: text_beside(TEXT, "X", right=(AUTHOR, 3)),
 }
 
 
