@@ -68,6 +68,7 @@ from crdt_sessions.model.schemas import SCHEMAS
 from crdt_sessions.model.session import SessionView
 from crdt_sessions.model.shapes import Shape, alone, json_text, shaped, system_text, ui_part, ui_tool_input
 from crdt_sessions.model.streams import SEGMENT_BYTES, PartStream
+from crdt_sessions.model.text_places import check_texts
 from crdt_sessions.model.thread import Threads, arranged, conversation
 from crdt_sessions.model.tool_stream import Question, ToolStream
 from crdt_sessions.model.touched import Touched
@@ -172,6 +173,7 @@ __all__ = [
     "check_entries",
     "check_form",
     "check_neighbours",
+    "check_texts",
     "checked_task",
     "child_of",
     "child_order",

@@ -19,10 +19,13 @@ from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.extent import extent_of
 from crdt_sessions.wire.update_v1 import (
     DELETED,
+    EMBED,
+    FORMAT,
     GC,
     HAS_KEY,
     HAS_RIGHT_ORIGIN,
     SKIP,
+    STRING,
     Head,
     Id,
     Parsed,
@@ -34,6 +37,8 @@ from crdt_sessions.wire.update_v1 import (
 )
 from crdt_sessions.wire.varint import Reader, encode_state_vector
 
+IN_TEXTS = (STRING, FORMAT, EMBED)
+"""The kinds of content that stand in texts only."""
 _FEW = 8
 """Neighbours that are looked at one by one; of more, only those that were deleted, or the whole document is read."""
 _MOST_READ = 1024 * 1024
@@ -54,13 +59,18 @@ def piece_at(document: SessionDoc, clocks: Mapping[int, int], client: int, clock
     return (read_head(reader), reader) if sole_block(reader) is not None else None
 
 
-def may_be_beside_text(document: SessionDoc, clocks: Mapping[int, int], client: int, clock: int) -> bool:
+def may_be_beside_text(
+    document: SessionDoc, clocks: Mapping[int, int], client: int, clock: int, *, behind: bool
+) -> bool:
     """Tell whether text may be put beside what a client wrote at a clock: it is in a sequence, and not collected.
 
-    Arguments are those of :func:`piece_at`.
+    Text is in whatever it stands *behind*, so that must be known to be in a text
+    (:mod:`crdt_sessions.model.text_places`). Other arguments are those of :func:`piece_at`.
     """
     piece = piece_at(document, clocks, client, clock)
-    return piece is not None and piece[0].info not in (GC, SKIP) and not piece[0].info & HAS_KEY
+    if piece is None or piece[0].info in (GC, SKIP) or piece[0].info & HAS_KEY:
+        return False
+    return not behind or piece[0].kind in IN_TEXTS
 
 
 def check_entries(update: bytes) -> Parsed:

@@ -40,6 +40,7 @@ from crdt_sessions.model import (
     SessionView,
     check_entries,
     check_neighbours,
+    check_texts,
     encode_verified,
     fold,
     lineage_in,
@@ -249,6 +250,7 @@ def _taste(mirror: _Mirror, lineage: bytes, *updates: bytes) -> bytes:
         raise UpdateError(size=len(update))  # the library wrote an update that lacks something
     if delta is not None:
         check_neighbours(delta, rough, after)
+        check_texts(delta, rough, after)
         merge((delta, EMPTY_UPDATE, delta))
         _read_what_changed(clean)
         mirror.size += len(delta)
@@ -332,6 +334,7 @@ def _load(updates: Sequence[bytes]) -> bytes:
                 document.apply(each)
         whole = document.encode()
         check_entries(whole)
+        check_texts(whole, document, decode_state_vector(document.state_vector()))
         return buffer(whole) + buffer(document.waiting)
     finally:
         document.close()

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from crdt_sessions.errors import UpdateError, WireError
 from crdt_sessions.model import SessionDoc, may_be_beside_text, places_in
@@ -93,7 +93,7 @@ class Inspector:
         self._places: dict[tuple[int, int], None] = {}  # inside texts, where tried updates inserted lately
         self._streams: dict[int, Stream] = {}  # begun since the last update that is neither plain nor fresh
         self._stream = _NO_STREAM  # the one that went on last
-        self._takes: dict[tuple[int, int], None] = {}  # what text may be put beside, asked since then
+        self._takes: dict[tuple[int, int, bool], None] = {}  # what text may be put beside, asked since then
 
     def passes(self, update: bytes) -> Passed | None:
         """Return *update* as passed if it is plain or fresh; None if it needs a trial.
@@ -104,7 +104,7 @@ class Inspector:
             return None  # the update may complete others that the document keeps pending
         clocks = self._clocks if self._clocks is not None else self.clocks()
         stream = self._goes_on(update)
-        if stream is not None and (stream.text or self._takes_text(stream.client, stream.clock - 1)):
+        if stream is not None and (stream.text or self._takes_text(stream.client, stream.clock - 1, behind=True)):
             added = only_text(update, len(stream.expected))
             if added and stream.clock + added < MAX_CLOCK:
                 return Passed(update, stream.client, stream.clock + added, None, stream)
@@ -124,16 +124,16 @@ class Inspector:
         """Tell whether it is known that text inserted at this clock of a client tears no surrogate pair."""
         return (client, at) in self._places or not self._document.may_hold_pairs
 
-    def _takes_text(self, client: int, at: int) -> bool:
+    def _takes_text(self, client: int, at: int, *, behind: bool) -> bool:
         """Tell whether text may be put beside what a client wrote at a clock, which the document has."""
         stream = self._streams.get(client)
-        if (stream is not None and stream.text and at == stream.clock - 1) or (client, at) in self._takes:
+        if (stream is not None and stream.text and at == stream.clock - 1) or (client, at, behind) in self._takes:
             return True
-        if not may_be_beside_text(self._document, self.clocks(), client, at):
+        if not may_be_beside_text(self._document, self.clocks(), client, at, behind=behind):
             return False
         while len(self._takes) >= _MAX_PLACES:
             del self._takes[next(iter(self._takes))]
-        self._takes[client, at] = None
+        self._takes[client, at, behind] = None
         return True
 
     def _has(self, root: str, key: str) -> bool:
@@ -199,11 +199,19 @@ class Inspector:
             del self._places[next(iter(self._places))]
 
 
+class TakesText(Protocol):
+    """Tells whether text may be put beside what a client wrote at a clock."""
+
+    def __call__(self, client: int, at: int, /, *, behind: bool) -> bool:
+        """Tell it: *behind* that, or before."""
+        ...
+
+
 def plain(
     update: bytes,
     clocks: Mapping[int, int],
     is_whole: Callable[[int, int], bool] = lambda _client, _at: True,
-    takes_text: Callable[[int, int], bool] = lambda _client, _at: True,
+    takes_text: TakesText = lambda _client, _at, *, behind: True,
 ) -> tuple[int, int] | None:
     """Return the client that wrote a plain update and its clock after it; None if the update is not plain.
 
@@ -212,7 +220,8 @@ def plain(
         clocks: the state vector of a document in which nothing is pending.
         is_whole: tells whether a place inside a text, named by client and the clock after it, is known not to be
             inside a surrogate pair.
-        takes_text: tells whether what a client wrote at a clock, which the document has, is in a sequence.
+        takes_text: tells whether what a client wrote at a clock, which the document has, is in a sequence; in a text
+            if text is to stand behind it.
 
     A plain update goes on where its client's last change ended, without a gap or an overlap. It names only existing
     structs as neighbours, names nothing to be deleted, and has no bytes left at its end.
@@ -227,7 +236,7 @@ def _plain(
     reader: Reader,
     clocks: Mapping[int, int],
     is_whole: Callable[[int, int], bool],
-    takes_text: Callable[[int, int], bool],
+    takes_text: TakesText,
 ) -> tuple[int, int] | None:
     block = sole_block(reader)
     if block is None:
@@ -250,7 +259,7 @@ def _inserted(
     clock: int,
     clocks: Mapping[int, int],
     is_whole: Callable[[int, int], bool],
-    takes_text: Callable[[int, int], bool],
+    takes_text: TakesText,
 ) -> int:
     """Return the length of the text that the next struct inserts, in UTF-16 units; 0 if it is something else."""
     info, origin, right, _, _ = read_head(reader)
@@ -264,6 +273,6 @@ def _inserted(
         end, place = clock if neighbour == client else there, at + after
         if at >= end or (0 < place < end and (place > there or not is_whole(neighbour, place))):
             return 0
-        if at < there and not takes_text(neighbour, at):
+        if at < there and not takes_text(neighbour, at, behind=bool(after)):
             return 0
     return units(reader.string().encode())

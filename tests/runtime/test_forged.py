@@ -3,14 +3,19 @@
 Decision 0077. What passes without a trial is looked at in tests/sync/test_plain.py.
 """
 
+import asyncio
 import contextlib
+import sys
 
 import pytest
-from pycrdt import Doc, Map, Text, UndoManager, XmlElement, XmlFragment, XmlText, merge_updates
+from pycrdt import Array, Doc, Map, Text, UndoManager, XmlElement, XmlFragment, XmlText, merge_updates
 
 from crdt_sessions.errors import PanickedUpdate, UpdateError
 from crdt_sessions.model import SessionDoc, encode_verified, extent_of
 from crdt_sessions.runtime import Sandbox, SessionRegistry
+from crdt_sessions.sync.plain import Inspector
+from crdt_sessions.wire.update_v1 import NO_DELETIONS, STRING
+from crdt_sessions.wire.varint import buffer, varuint
 from tests.sync.forged import FORGER, entry, text_as_entry, text_beside
 
 from .conftest import ROOM, Peer, until
@@ -185,6 +190,88 @@ async def test_what_clients_put_side_by_side_is_taken(sandbox, skip_gc):
     await two.write(*[lambda doc: page(doc).children.insert(0, XmlElement("p", {"q": "r"}, [XmlText("xt")]))] * 2)
     await two.write(lambda doc: page(doc).children.insert(1, XmlText("between")), _nothing)
     assert all(extent_of(two.session.document.doc) == extent_of(document) for document in two.documents)
+
+
+class Arrays:
+    """A document with arrays, and texts in which something else stands."""
+
+    def __init__(self):
+        self.author, self.session = Doc(client_id=AUTHOR), Session()
+        self.state = self.author.get("state", type=Map)
+        self.state["list"] = Array([1.0, 2.0])  # clocks 0, and 1 and 2
+        self.state["types"] = Array([Map({"k": 1.0})])  # 3, 4 and 5
+        self.state["empty"] = Array()  # 6
+        self.state["gone"] = Array([1.0, 2.0, 3.0])  # 7, and 8 to 10
+        self.author.get("page", type=XmlFragment).children.append(XmlElement("p"))  # 11
+        self.state["gone"].clear()
+        self.session.document.apply(self.author.get_update())
+
+    async def take(self, sandbox, update):
+        await self.session.take(sandbox, update)
+        return self.state.to_py()
+
+
+def first_child(parent, text):
+    """Return the update that makes *text* the first child of a type."""
+    head = map(varuint, (1, 1, FORGER, 0))
+    where = map(varuint, (0, *parent))
+    return b"".join((*head, bytes((STRING,)), *where, buffer(text.encode()), NO_DELETIONS))
+
+
+_IN_NO_TEXT = {
+    "behind a value": lambda text: text_beside((AUTHOR, 1), text, right=(AUTHOR, 2)),
+    "at the end": lambda text: text_beside((AUTHOR, 2), text),
+    "behind a type": lambda text: text_beside((AUTHOR, 4), text),
+    "behind what was deleted": lambda text: text_beside((AUTHOR, 9), text),
+    "as the first": lambda text: first_child((AUTHOR, 6), text),
+    "in an element": lambda text: first_child((AUTHOR, 11), text),
+    "one behind the other": lambda text: merge_updates(
+        text_beside((AUTHOR, 1), "a"), text_beside((FORGER, 0), text, client=FORGER + 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("text", ["a", "é"])
+@pytest.mark.parametrize("where", _IN_NO_TEXT)
+async def test_text_that_is_in_no_text_is_refused(sandbox, where, text):
+    """The library reads an array for ever in which something stands behind a letter that is not ASCII: one frame
+    stopped the service for good."""
+    arrays, update = Arrays(), _IN_NO_TEXT[where](text)
+    assert Inspector(arrays.session.document).passes(update) is None, "it needs a trial"
+    with pytest.raises(PanickedUpdate):
+        await arrays.take(sandbox, update)
+    assert sandbox.deaths == 0
+
+
+async def test_what_reads_for_ever_still_does_in_the_library():
+    """If this fails, the library has changed: look whether text in arrays is still to be refused."""
+    code = (
+        "from pycrdt import Array, Doc; from tests.sync.forged import text_beside; d = Doc(client_id=50); "
+        "a = d.get('a', type=Array); a.extend([1.0, 2.0]); d.apply_update(text_beside((50, 0), 'é', client=20)); print(a[1], flush=True); a[2]"
+    )
+    reading = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert await reading.stdout.readline() == "é\n".encode()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reading.wait(), 1)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            reading.kill()
+        await reading.wait()
+
+
+async def test_text_beside_what_is_embedded_in_a_text_is_taken(sandbox):
+    """Also behind what somebody else has deleted meanwhile."""
+    two = Two(sandbox)
+    draft = [document.get("draft", type=Text) for document in two.documents]
+    await two.write(lambda _: draft[0].insert(0, "hello"), _nothing)
+    await two.write(lambda _: draft[0].insert_embed(2, Map({"k": 1.0})), _nothing)
+    await two.write(lambda _: draft[0].insert(3, "x"), lambda _: draft[1].insert(2, "y"))
+    await two.write(lambda _: draft[0].format(1, 3, {"bold": True}), lambda _: draft[1].insert(1, "X"))
+    await two.write(lambda _: draft[0].clear(), lambda _: draft[1].insert(4, "Y"))
+    await two.write(lambda _: draft[0].insert(0, "Z"), lambda _: draft[1].insert(0, "W"))
+    shown = [str(document.get("draft", type=Text)) for document in (two.session.document.doc, *two.documents)]
+    assert shown == [shown[0]] * 3, (extent_of(two.session.document.doc), *map(extent_of, two.documents))
 
 
 async def test_an_entry_that_is_brought_back_is_taken(sandbox):

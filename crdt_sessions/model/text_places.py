@@ -1,0 +1,131 @@
+"""Whether what an update writes into texts is in texts.
+
+Text is in what it stands behind, or before, whatever that is in. Clients put it into texts only. Bytes can say
+anything, and the library reads an array for ever in which something stands behind a letter that is not ASCII
+(``docs/decisions/0077-what-no-client-puts-side-by-side.md``).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
+
+from crdt_sessions.errors import UpdateError
+from crdt_sessions.model.document import SessionDoc
+from crdt_sessions.model.neighbours import IN_TEXTS, piece_at
+from crdt_sessions.wire.update_v1 import (
+    DELETED,
+    GC,
+    HAS_KEY,
+    SKIP,
+    TYPE,
+    Head,
+    Id,
+    parse,
+    read_head,
+)
+from crdt_sessions.wire.varint import Reader
+
+_TEXTS = (2, 6)
+"""What says that a type is a text. Source: Yjs, ``YTextRefID`` and ``YXmlTextRefID`` of ContentType."""
+_STEPS = 16
+"""From how many things to the next one it is looked what they are in."""
+_FEW = 16
+"""Places that are looked at one by one; for more, the whole document is read."""
+_MOST_READ = 256 * 1024
+"""Bytes of a document that may be read, which takes a tenth of a second. In a larger one few places are looked at:
+what an honest client wrote without a connection must not be refused because it was much."""
+
+_Found = tuple[Head, Reader]
+
+
+def check_texts(update: bytes, document: SessionDoc, clocks: Mapping[int, int]) -> None:
+    """Return if what *update*, which the library wrote, writes into texts is in texts, as far as that can be seen.
+
+    Args:
+        update: the change.
+        document: has taken it.
+        clocks: its state vector.
+
+    Raises:
+        UpdateError: some of it is in an array, or among the children of an element.
+    """
+    places = _Places(update, document, clocks)
+    if not all(_may_be_text(head, places.find) for head in places.texts()):
+        raise UpdateError(size=len(update))
+
+
+class _Written:
+    """An update, and what stands where in it."""
+
+    def __init__(self, update: bytes) -> None:
+        self._update = update
+        self.inserted = parse(update).inserted
+
+    def find(self, client: int, clock: int) -> _Found | None:
+        """Return the head and the content of what a client wrote at a clock, from its beginning on."""
+        listed = self.inserted.get(client, [])
+        at = bisect_right(listed, clock, key=lambda struct: struct.clock) - 1
+        if at < 0 or clock >= listed[at].clock + listed[at].size:
+            return None
+        reader = Reader(self._update[listed[at].start : listed[at].end])
+        return read_head(reader), reader
+
+
+class _Places:
+    """What stands where: in an update, and in the document that has taken it."""
+
+    def __init__(self, update: bytes, document: SessionDoc, clocks: Mapping[int, int]) -> None:
+        self._own = _Written(update)
+        self._document = document
+        self._clocks = clocks
+        self._looked = 0
+        self._whole: _Written | None = None
+        self._too_large = False
+
+    def texts(self) -> Iterator[Head]:
+        """Yield the heads of what the update writes into texts."""
+        for client, listed in self._own.inserted.items():
+            for struct in listed:
+                if struct.kind in IN_TEXTS and not struct.info & HAS_KEY:
+                    found = self._own.find(client, struct.clock)
+                    if found is not None:
+                        yield found[0]
+
+    def find(self, client: int, clock: int) -> _Found | None:
+        """Return what stands there; None if it cannot be told."""
+        found = self._own.find(client, clock)
+        if found is not None or self._looked >= _FEW:
+            return found or self._read_at(client, clock)
+        self._looked += 1
+        found = piece_at(self._document, self._clocks, client, clock)
+        if found is not None and found[0].kind == DELETED:  # it may be a part: what it stands behind is then itself
+            return self._read_at(client, clock)
+        return found
+
+    def _read_at(self, client: int, clock: int) -> _Found | None:
+        if self._whole is None and not self._too_large:
+            whole = self._document.encode()
+            self._too_large = len(whole) > _MOST_READ
+            self._whole = None if self._too_large else _Written(whole)
+        return self._whole.find(client, clock) if self._whole is not None else None
+
+
+def _may_be_text(head: Head, find: Callable[[int, int], _Found | None]) -> bool:
+    """Tell whether what stands beside these neighbours, or in this parent, may be in a text."""
+    for _ in range(_STEPS):
+        beside: Id | None = head.origin or head.right
+        if beside is None:
+            break
+        found = find(*beside)
+        if found is None or found[0].info in (GC, SKIP) or found[0].kind in IN_TEXTS:
+            return True
+        head = found[0]
+        if head.kind not in (TYPE, DELETED):
+            return False
+    else:
+        return True
+    if not isinstance(head.parent, tuple):
+        return True  # a root says what it is to nobody
+    found = find(*head.parent)
+    return found is None or found[0].kind != TYPE or found[1].take(1)[0] in _TEXTS
