@@ -1,6 +1,6 @@
-"""Whether what an update writes into texts is in texts.
+"""Whether text that an update writes is in an array.
 
-Text is in what it stands behind, or before, whatever that is in. Clients put it into texts only. Bytes can say
+Text is in what it stands behind, or before, whatever that is in. Clients put none into arrays. Bytes can say
 anything, and the library reads an array for ever in which something stands behind a letter that is not ASCII
 (``docs/decisions/0077-what-no-client-puts-side-by-side.md``).
 """
@@ -26,8 +26,8 @@ from crdt_sessions.wire.update_v1 import (
 )
 from crdt_sessions.wire.varint import Reader
 
-_TEXTS = (2, 6)
-"""What says that a type is a text. Source: Yjs, ``YTextRefID`` and ``YXmlTextRefID`` of ContentType."""
+_ARRAY = 0
+"""What says that a type is an array. Source: Yjs, ``YArrayRefID`` of ContentType."""
 _STEPS = 16
 """From how many things to the next one it is looked what they are in."""
 _FEW = 16
@@ -40,7 +40,7 @@ _Found = tuple[Head, Reader]
 
 
 def check_texts(update: bytes, document: SessionDoc, clocks: Mapping[int, int]) -> None:
-    """Return if what *update*, which the library wrote, writes into texts is in texts, as far as that can be seen.
+    """Return if no text in *update*, which the library wrote, is in an array, as far as that can be seen.
 
     Args:
         update: the change.
@@ -48,7 +48,7 @@ def check_texts(update: bytes, document: SessionDoc, clocks: Mapping[int, int]) 
         clocks: its state vector.
 
     Raises:
-        UpdateError: some of it is in an array, or among the children of an element.
+        UpdateError: some of it is.
     """
     places = _Places(update, document, clocks)
     if not all(_may_be_text(head, places.find) for head in places.texts()):
@@ -112,20 +112,24 @@ class _Places:
 
 
 def _may_be_text(head: Head, find: Callable[[int, int], _Found | None]) -> bool:
-    """Tell whether what stands beside these neighbours, or in this parent, may be in a text."""
+    """Tell whether what stands beside these neighbours, or in this parent, may be in something else than an array.
+
+    Yjs 14 has text among the children of elements, and values beside text. What stands beside values, and of which it
+    cannot be seen what it is in, is taken for an array.
+    """
+    values = False
     for _ in range(_STEPS):
         beside: Id | None = head.origin or head.right
         if beside is None:
             break
         found = find(*beside)
-        if found is None or found[0].info in (GC, SKIP) or found[0].kind in IN_TEXTS:
-            return True
+        if found is None or found[0].info in (GC, SKIP):
+            return not values
         head = found[0]
-        if head.kind not in (TYPE, DELETED):
-            return False
-    else:
-        return True
-    if not isinstance(head.parent, tuple):
-        return True  # a root says what it is to nobody
+        if head.kind in IN_TEXTS:
+            return True
+        values = values or head.kind not in (TYPE, DELETED)
+    if head.origin is not None or head.right is not None or not isinstance(head.parent, tuple):
+        return not values
     found = find(*head.parent)
-    return found is None or found[0].kind != TYPE or found[1].take(1)[0] in _TEXTS
+    return found is None or found[0].kind != TYPE or found[1].take(1)[0] != _ARRAY
