@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from crdt_sessions.clock import Clock
 from crdt_sessions.errors import BadParameter
-from crdt_sessions.storage import Stream, StreamChange, StreamFacts, StreamStore
+from crdt_sessions.storage import StreamStore
+from crdt_sessions_server.http.stored_secret import stored_secret
 
 if TYPE_CHECKING:
     from cryptography.fernet import Fernet
@@ -56,15 +56,6 @@ class Seal:
         if self._key is None:
             from cryptography.fernet import Fernet  # not before: few tokens are for some sessions only
 
-            now, found = self._clock.now(), [Fernet.generate_key().decode()]
-
-            def decide(facts: StreamFacts) -> StreamChange | None:
-                if facts.stream is not None:
-                    found.append(json.loads(facts.stream.state or "{}")["fernet"])
-                    return None
-                state = json.dumps({"fernet": found[0]})
-                return StreamChange(Stream("", _PATH, "application/json", "", now, now, state=state))
-
-            await self._store.alter_stream("", _PATH, decide, now=now)
-            self._key = Fernet(found[-1])
+            fresh = Fernet.generate_key().decode()
+            self._key = Fernet(await stored_secret(self._store, self._clock, _PATH, "fernet", fresh))
         return self._key

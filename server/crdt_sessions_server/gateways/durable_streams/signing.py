@@ -8,7 +8,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from crdt_sessions.clock import Clock
-from crdt_sessions.storage import Stream, StreamChange, StreamFacts, StreamStore
+from crdt_sessions.storage import StreamStore
+from crdt_sessions_server.http.stored_secret import stored_secret
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -48,18 +49,8 @@ class SigningKey:
             from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # when it is needed
 
             fresh = Ed25519PrivateKey.generate().private_bytes_raw().hex()
-            found = [fresh]
-
-            def decide(facts: StreamFacts) -> StreamChange | None:
-                if facts.stream is not None:
-                    found[0] = json.loads(facts.stream.state or "{}")["ed25519"]
-                    return None
-                found[0], state = fresh, json.dumps({"ed25519": fresh})
-                return StreamChange(Stream("", _PATH, "application/json", "", now, now, state=state))
-
-            now = self._clock.now()
-            await self._store.alter_stream("", _PATH, decide, now=now)
-            self._key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(found[0]))
+            found = await stored_secret(self._store, self._clock, _PATH, "ed25519", fresh)
+            self._key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(found))
         return self._key
 
 
