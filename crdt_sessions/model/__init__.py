@@ -35,7 +35,7 @@ from crdt_sessions.model.library import merge
 from crdt_sessions.model.lineage import lineage_in
 from crdt_sessions.model.message_view import MessageView
 from crdt_sessions.model.messages import Messages, order
-from crdt_sessions.model.neighbours import check_entries, check_neighbours, may_be_beside_text
+from crdt_sessions.model.neighbours import may_be_beside_text
 from crdt_sessions.model.pairs import Mended, Pairs, places_in
 from crdt_sessions.model.parts import TextPart, ToolPart, ValuePart, say_nothing
 from crdt_sessions.model.positions import RelativePosition
@@ -68,7 +68,7 @@ from crdt_sessions.model.schemas import SCHEMAS
 from crdt_sessions.model.session import SessionView
 from crdt_sessions.model.shapes import Shape, alone, json_text, shaped, system_text, ui_part, ui_tool_input
 from crdt_sessions.model.streams import SEGMENT_BYTES, PartStream
-from crdt_sessions.model.text_places import check_texts
+from crdt_sessions.model.text_places import check_change, check_whole
 from crdt_sessions.model.thread import Threads, arranged, conversation
 from crdt_sessions.model.tool_stream import Question, ToolStream
 from crdt_sessions.model.touched import Touched
@@ -169,11 +169,10 @@ __all__ = [
     "arranged",
     "authors",
     "by_id",
+    "check_change",
     "check_decision",
-    "check_entries",
     "check_form",
-    "check_neighbours",
-    "check_texts",
+    "check_whole",
     "checked_task",
     "child_of",
     "child_order",

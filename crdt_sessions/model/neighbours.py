@@ -38,7 +38,7 @@ from crdt_sessions.wire.update_v1 import (
 from crdt_sessions.wire.varint import Reader, encode_state_vector
 
 IN_TEXTS = (STRING, FORMAT, EMBED)
-"""The kinds of content that stand in texts only."""
+"""The kinds of content of which texts are made."""
 _FEW = 8
 """Neighbours that are looked at one by one; of more, only those that were deleted, or the whole document is read."""
 _MOST_READ = 1024 * 1024
@@ -90,18 +90,18 @@ def check_entries(update: bytes) -> Parsed:
     return parsed
 
 
-def check_neighbours(update: bytes, document: SessionDoc, clocks: Mapping[int, int]) -> None:
+def check_neighbours(update: bytes, parsed: Parsed, document: SessionDoc, clocks: Mapping[int, int]) -> None:
     """Return if *update*, which the library wrote of a change to *document*, names such neighbours as clients do.
 
     Args:
         update: the change.
+        parsed: the same, read.
         document: has taken it.
         clocks: its state vector.
 
     Raises:
         UpdateError: it does not.
     """
-    parsed = check_entries(update)
     new = {client: [(each.clock, each.size) for each in listed] for client, listed in parsed.inserted.items()}
     if any(each.info == GC for listed in parsed.inserted.values() for each in listed):
         new = {}  # what is new may be collected, too

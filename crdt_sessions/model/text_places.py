@@ -1,4 +1,4 @@
-"""Whether text that an update writes is in an array.
+"""Whether what an update writes is where clients put it: beside what they do, and no text in arrays.
 
 Text is in what it stands behind, or before, whatever that is in. Clients put none into arrays. Bytes can say
 anything, and the library reads an array for ever in which something stands behind a letter that is not ASCII
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from crdt_sessions.errors import UpdateError
 from crdt_sessions.model.document import SessionDoc
-from crdt_sessions.model.neighbours import IN_TEXTS, piece_at
+from crdt_sessions.model.neighbours import IN_TEXTS, check_entries, check_neighbours, piece_at
 from crdt_sessions.wire.update_v1 import (
     DELETED,
     GC,
@@ -21,6 +21,7 @@ from crdt_sessions.wire.update_v1 import (
     TYPE,
     Head,
     Id,
+    Parsed,
     parse,
     read_head,
 )
@@ -39,8 +40,8 @@ what an honest client wrote without a connection must not be refused because it 
 _Found = tuple[Head, Reader]
 
 
-def check_texts(update: bytes, document: SessionDoc, clocks: Mapping[int, int]) -> None:
-    """Return if no text in *update*, which the library wrote, is in an array, as far as that can be seen.
+def check_change(update: bytes, document: SessionDoc, clocks: Mapping[int, int]) -> None:
+    """Return if *update*, which the library wrote of a change to *document*, puts things where clients do.
 
     Args:
         update: the change.
@@ -48,9 +49,24 @@ def check_texts(update: bytes, document: SessionDoc, clocks: Mapping[int, int]) 
         clocks: its state vector.
 
     Raises:
-        UpdateError: some of it is.
+        UpdateError: it does not, as far as that can be seen.
     """
-    places = _Places(update, document, clocks)
+    parsed = check_entries(update)
+    check_neighbours(update, parsed, document, clocks)
+    _check_texts(update, parsed, document, clocks)
+
+
+def check_whole(update: bytes, document: SessionDoc, clocks: Mapping[int, int]) -> None:
+    """Return if *update*, all of a document, has entries of maps as clients write them, and no text in arrays.
+
+    Arguments and errors as of :func:`check_change`.
+    """
+    _check_texts(update, check_entries(update), document, clocks)
+
+
+def _check_texts(update: bytes, parsed: Parsed, document: SessionDoc, clocks: Mapping[int, int]) -> None:
+    """Return if no text in *update* is in an array, as far as that can be seen."""
+    places = _Places(_Written(update, parsed), document, clocks)
     if not all(_may_be_text(head, places.find) for head in places.texts()):
         raise UpdateError(size=len(update))
 
@@ -58,9 +74,9 @@ def check_texts(update: bytes, document: SessionDoc, clocks: Mapping[int, int]) 
 class _Written:
     """An update, and what stands where in it."""
 
-    def __init__(self, update: bytes) -> None:
+    def __init__(self, update: bytes, parsed: Parsed) -> None:
         self._update = update
-        self.inserted = parse(update).inserted
+        self.inserted = parsed.inserted
 
     def find(self, client: int, clock: int) -> _Found | None:
         """Return the head and the content of what a client wrote at a clock, from its beginning on."""
@@ -75,8 +91,8 @@ class _Written:
 class _Places:
     """What stands where: in an update, and in the document that has taken it."""
 
-    def __init__(self, update: bytes, document: SessionDoc, clocks: Mapping[int, int]) -> None:
-        self._own = _Written(update)
+    def __init__(self, own: _Written, document: SessionDoc, clocks: Mapping[int, int]) -> None:
+        self._own = own
         self._document = document
         self._clocks = clocks
         self._looked = 0
@@ -107,7 +123,7 @@ class _Places:
         if self._whole is None and not self._too_large:
             whole = self._document.encode()
             self._too_large = len(whole) > _MOST_READ
-            self._whole = None if self._too_large else _Written(whole)
+            self._whole = None if self._too_large else _Written(whole, parse(whole))
         return self._whole.find(client, clock) if self._whole is not None else None
 
 

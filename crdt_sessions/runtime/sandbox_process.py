@@ -38,9 +38,8 @@ from crdt_sessions.model import (
     Pairs,
     SessionDoc,
     SessionView,
-    check_entries,
-    check_neighbours,
-    check_texts,
+    check_change,
+    check_whole,
     encode_verified,
     fold,
     lineage_in,
@@ -249,8 +248,7 @@ def _taste(mirror: _Mirror, lineage: bytes, *updates: bytes) -> bytes:
     if clean.waiting != EMPTY_UPDATE:
         raise UpdateError(size=len(update))  # the library wrote an update that lacks something
     if delta is not None:
-        check_neighbours(delta, rough, after)
-        check_texts(delta, rough, after)
+        check_change(delta, rough, after)
         merge((delta, EMPTY_UPDATE, delta))
         _read_what_changed(clean)
         mirror.size += len(delta)
@@ -333,8 +331,7 @@ def _load(updates: Sequence[bytes]) -> bytes:
             for each in (*before, whole):
                 document.apply(each)
         whole = document.encode()
-        check_entries(whole)
-        check_texts(whole, document, decode_state_vector(document.state_vector()))
+        check_whole(whole, document, decode_state_vector(document.state_vector()))
         return buffer(whole) + buffer(document.waiting)
     finally:
         document.close()

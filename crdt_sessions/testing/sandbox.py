@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crdt_sessions.errors import UpdateError
 from crdt_sessions.ids import ClientId
-from crdt_sessions.model import Pairs, SessionDoc, check_neighbours, extent_of, split
+from crdt_sessions.model import Pairs, SessionDoc, check_change, extent_of, split
 from crdt_sessions.sync import TRUSTED, Harmless, Refused, Tried, Try, Verdict
 
 
@@ -55,7 +55,7 @@ def _judge(document: SessionDoc, trial: Try) -> Verdict:
         delta = mirror.apply(now)
         after = extent_of(mirror.doc).clocks
         if delta is not None:
-            check_neighbours(delta, mirror, after)
+            check_change(delta, mirror, after)
         authors = tuple(ClientId(client) for client, clock in after.items() if clock != known.get(client, 0))
         return Harmless(delta, held, authors, later, tuple(before))
     except UpdateError as error:

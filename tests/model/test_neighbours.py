@@ -5,7 +5,7 @@ import random
 import pytest
 from pycrdt import Doc, Text
 
-from crdt_sessions.model import SessionDoc, check_neighbours, neighbours
+from crdt_sessions.model import SessionDoc, neighbours
 from crdt_sessions.wire.varint import decode_state_vector
 
 AUTHOR, OFFLINE = 50, 60
@@ -42,5 +42,7 @@ def test_a_document_is_not_encoded_for_each_of_many_neighbours(monkeypatch, most
     for each in (author.get_update(), update):
         document.apply(each)
     monkeypatch.setattr(SessionDoc, "encode", lambda *args: encoded.append(1) or encode(*args))
-    check_neighbours(update, document, decode_state_vector(document.state_vector()))
+    neighbours.check_neighbours(
+        update, neighbours.check_entries(update), document, decode_state_vector(document.state_vector())
+    )
     assert len(encoded) <= 1 + neighbours._FEW
