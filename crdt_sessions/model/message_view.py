@@ -235,18 +235,18 @@ class MessageView:
         for tool in self.tools():
             tool.end(status)
 
+    def part_values(self) -> Iterator[Part]:
+        """Yield the parts that count, in JSON form; those that layout 1 cannot describe are left out."""
+        for _, part in self._shown():
+            if (value := part_value(part)) is not None:
+                yield value
+
     def to_value(self) -> Message | None:
         """Return the message in JSON form, or None if its head is missing or not valid."""
         head = self.head
         if head is None:
             return None
-        found = (part_value(part) for _, part in self._shown())
-        beside = {
-            "seq": self.seq,
-            "by": self.by,
-            "runId": self.run_id,
-            "parts": [part for part in found if part is not None],
-        }
+        beside = {"seq": self.seq, "by": self.by, "runId": self.run_id, "parts": list(self.part_values())}
         return Message.model_validate({**head.model_dump(by_alias=True), **beside})  # a head may have any further key
 
 

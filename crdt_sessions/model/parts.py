@@ -76,6 +76,11 @@ class ValuePart(Value):
 Part = Annotated[TextPart | ToolPart | ValuePart, Field(discriminator="type")]
 
 
+def being_written(part: Part) -> bool:
+    """Whether somebody writes this part right now."""
+    return part.state in ("streaming", "input-streaming")
+
+
 def say_nothing(parts: Iterable[Value]) -> bool:
     """Whether nobody could answer what these parts say: there are none, or nothing is in them but white space."""
     return all(map(_says_nothing, parts))

@@ -151,9 +151,11 @@ class Runs:
 
     def settle(self, settled: Run) -> None:
         """Write what the server decided, where the document says something else. For the steward only."""
+        asked = settled.request
+        asks_else = asked is not None and not same_request(self.value(settled.id), asked)  # before it is forgotten
         entry = self._ensure(settled.id)
-        if settled.request is not None and not same_request(self.value(settled.id), settled.request):
-            entry["request"] = settled.request.json_value()
+        if asked is not None and asks_else:
+            entry["request"] = asked.json_value()
         if settled.cancel is not None and "cancel" not in entry:
             entry["cancel"] = settled.cancel.json_value()
         for key, value in settled.settled.items():

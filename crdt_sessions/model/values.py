@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from crdt_sessions.model.base import Integer, Value
-from crdt_sessions.model.parts import Part, TextPart, say_nothing
+from crdt_sessions.model.parts import Part, TextPart, being_written, say_nothing
 from crdt_sessions.model.run_values import Run, RunPolicy
 from crdt_sessions.model.strings import (
     AgentName,
@@ -114,7 +114,7 @@ class Message(MessageHead):
     @property
     def done(self) -> bool:
         """Whether no part is being written right now. A run may still add parts; see :attr:`Run.over`."""
-        return not any(part.state in ("streaming", "input-streaming") for part in self.parts)
+        return not any(map(being_written, self.parts))
 
 
 class ArtifactHead(Value):

@@ -35,6 +35,8 @@ from crdt_sessions.sync.runs import RunSteward
 from crdt_sessions.sync.steps import StepRules
 
 Write = Callable[[SessionView], None]
+_BEGIN_ANEW = {"*", "superseded"}
+"""Keys of a message with which ``superseded`` may have changed."""
 
 
 class FieldRules:
@@ -86,7 +88,7 @@ class FieldRules:
                     self._check_run(run_id, judged, writes, violated)
         for message_id, keys in touched.messages.items():
             writer = self._runs.table.writer_of(message_id)
-            if keys:
+            if keys & _BEGIN_ANEW:
                 self._check_superseded(message_id, writer, judged, writes, violated)
             if writer is not None and not self._aside.left("message", message_id):
                 with self._aside.about("message", message_id):

@@ -112,13 +112,15 @@ class Beginnings:
 
     def _supersede(self, record: RunRecord, request: RunRequest, now: Millis, by: Asker) -> None:
         """End the runs that wait for the decision of somebody who says something else instead."""
-        asker = self._requests.talks_on(request, by)
+        others = self._table.contenders(but=record.id) if by.decides else []
+        undecided = [other for other in others if other.status == "suspended" and other.undecided]
+        asker = self._requests.talks_on(request, by) if undecided else None
         if asker is None:
             return
-        for other in self._table.contenders(but=record.id):
-            waits = other.undecided if other.status == "suspended" and by.decides else []
+        for other in undecided:
+            waits = other.undecided
             asked_before = all(each.request.requested_at <= request.created_at for each in waits)
-            if waits and asked_before and all(may_decide(each.request, asker) for each in waits):
+            if asked_before and all(may_decide(each.request, asker) for each in waits):
                 self._endings.end(other, "cancelled", f"superseded by {record.id}", now, superseded_by=record.id)
 
     def _adopt(self, run: Run, now: Millis) -> RunRecord:

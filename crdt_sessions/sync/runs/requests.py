@@ -6,7 +6,8 @@ from typing import get_args
 
 from crdt_sessions.ids import Millis
 from crdt_sessions.limits import RunRules
-from crdt_sessions.model import RunError, RunRequest, SessionView, output_of
+from crdt_sessions.model import RunError, RunRequest, SessionView, output_of, say_nothing
+from crdt_sessions.model.parts import being_written
 from crdt_sessions.model.run_values import RunPolicy
 from crdt_sessions.model.strings import is_agent
 from crdt_sessions.sync.actor import Asker
@@ -53,8 +54,11 @@ class Requests:
 
     def asks_nothing(self, request: RunRequest) -> bool:
         """Whether a run would be spent on a message of somebody that says nothing."""
-        message = self._view.messages.value(request.message_id) if request.trigger != "continue" else None
-        return message is not None and message.role == "user" and message.done and message.empty
+        message = self._view.messages.find(request.message_id) if request.trigger != "continue" else None
+        if message is None or any(being_written(part) or not say_nothing([part]) for part in message.part_values()):
+            return False  # mostly the first part says something, and nobody needs to read on
+        head = message.head
+        return head is not None and head.role == "user"
 
     def talks_on(self, request: RunRequest, by: Asker) -> str | None:
         """Return who says something more with a request; None if it is no message of a person."""

@@ -17,7 +17,9 @@ from crdt_sessions.model import (
     RunRequest,
     RunResult,
     SessionView,
+    say_nothing,
 )
+from crdt_sessions.model.parts import being_written
 from crdt_sessions.sync.actor import NOBODY_KNOWN, Asker
 from crdt_sessions.sync.aside import Aside
 from crdt_sessions.sync.records import RunRecord
@@ -152,8 +154,9 @@ class RunSteward:
         agent = steered.agent if steered is not None else self._requests.answerer()
         if not agent:
             return
-        message = self._view.messages.value(head.id)
-        if message is not None and (not message.done or message.empty):
+        message = self._view.messages.find(head.id)
+        parts = list(message.part_values()) if message is not None else []
+        if message is not None and (say_nothing(parts) or any(map(being_written, parts))):
             self._unfinished.add(head.id)  # it is answered once it says something
             return
         known_as = by.principal or (message.by if message is not None else None)
