@@ -27,6 +27,10 @@ HOUR_MS = 3_600_000
 POLICIES = st.sampled_from([None, "queue", "interrupt", "reject", "parallel"])
 
 
+FORGED = "mine"
+"""What the outcome says that peers write."""
+
+
 class RunMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self):
@@ -95,7 +99,7 @@ class RunMachine(RuleBasedStateMachine):
     def tamper(self, who, run, key):
         def change(view):
             if run in view.runs:
-                values = {"status": "completed", "epoch": 7, "outcome": {"reason": "mine", "endedAt": 1}}
+                values = {"status": "completed", "epoch": 7, "outcome": {"reason": FORGED, "endedAt": 1}}
                 view.document.roots.runs[run][key] = values.get(key, "mine")
 
         self.network.edit(who, change)
@@ -370,7 +374,12 @@ class RunMachine(RuleBasedStateMachine):
         over = {run_id for run_id, record in self.network.records.runs.items() if record.over}
         assert set(told) <= over
         assert all(count == 1 for count in told.values()), told
-        assert {run_id for run_id in over if self.network.records.runs[run_id].request is not None} <= set(told)
+        began = {run_id for run_id in over if not self._adopted(self.network.records.runs[run_id])}
+        assert began <= set(told)
+
+    def _adopted(self, record):
+        """Whether a run came with a status, which somebody forged before the service had heard of it: no news."""
+        return record.request is None or record.outcome.reason in ("imported", FORGED)
 
     @invariant()
     def the_fenced_do_not_write(self):
@@ -430,3 +439,18 @@ class RunMachine(RuleBasedStateMachine):
 
 class TestRuns(RunMachine.TestCase):
     settings = settings()
+
+
+def test_a_run_that_comes_with_a_forged_status_ends_and_is_no_news():
+    """The request was lost with the service, and comes again with what its author wrote over it: found by a night."""
+    machine = RunMachine()
+    machine.begin()
+    machine.ask(who="ann", run="r2", policy=None, agent="*", after=None, within=None, now=False)
+    machine.network.crash()
+    machine.come_back("ann")
+    machine.tamper("ann", "r2", "status")
+    machine.exchange("ann")
+    machine.network.commit()
+    assert machine.network.records.runs["r2"].over
+    machine.who_is_absent_is_told_once()
+    machine.teardown()
