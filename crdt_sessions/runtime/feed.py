@@ -157,10 +157,12 @@ class _Telling:
                 told = [spelled for event in whole(self._session, events) for spelled in _spelled(event)]
                 batch += [FeedEvent(kind, data, self._place) for kind, data in told]
                 if len(batch) > _BATCH:
+                    await self._session.readable()
                     yield batch[:-1]
                     del batch[:-1]
         self._place = _encoded(self._projector.position)
         if batch:
+            await self._session.readable()  # by now more stands in the document than what was committed
             yield [*batch[:-1], replace(batch[-1], cursor=self._place)]
 
 

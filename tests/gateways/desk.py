@@ -101,10 +101,10 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(name="room", **rules):
+async def desk(name="room", *, store=None, **rules):
     """Open a desk, whose session asks an agent about what nobody in particular is asked."""
     async with SessionRegistry(
-        MemoryStore(), clock=FakeClock(), rules=RunRules(**{"default_agent": "writer"} | rules)
+        store or MemoryStore(), clock=FakeClock(), rules=RunRules(**{"default_agent": "writer"} | rules)
     ) as registry:
         found = Desk(registry, name)
         async with registry.open(found.name, create=True) as found.session:

@@ -1,6 +1,7 @@
 """A reader with a cursor that is cut off anywhere ends up with what the session holds."""
 
 import asyncio
+from contextlib import aclosing
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from crdt_sessions.model import Author, MessageBegan, MessageHead, TextPart
 from crdt_sessions.runtime import Projector, SessionRegistry, follow, page
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.testing import FakeClock, settle
+from tests.held_store import Held, stored_text
 
 from .conftest import ROOM, until
 
@@ -38,14 +40,14 @@ class Reader:
                 if left == 0:
                     break
                 left -= 1
-                self._take(event)
+                self.take(event)
             if left == 0:
                 break
         coming.cancel()
         await asyncio.gather(coming, return_exceptions=True)
         await feed.aclose()
 
-    def _take(self, event):
+    def take(self, event):
         self.cursor = event.cursor
         if event.kind == "message":
             self.messages[event.data["id"]] = event.data
@@ -128,7 +130,7 @@ def test_what_changes_while_a_reader_is_told_is_told_in_the_end(actions, pauses)
                 async def read():
                     async for batch in follow(session):
                         for event in batch:
-                            reader._take(event)
+                            reader.take(event)
 
                 reading = asyncio.create_task(read())
                 for (action, n), pause in zip(actions, pauses, strict=False):
@@ -285,3 +287,28 @@ async def test_a_reader_who_comes_back_is_told_that_the_state_became_empty(regis
         await session.edit(lambda view: view.state.pop("a"))
         again = await anext(follow(session, told[-1].cursor))
         assert [(event.kind, event.data) for event in again if event.kind != "presence"] == [("state", {})]
+
+
+@pytest.mark.parametrize("pages", [False, True])
+async def test_nobody_is_told_what_a_crash_may_take_back(clock, pages):
+    """Readers wake at a commit, and by then more stands in the document than was committed."""
+    store, reader = Held(), Reader()
+    head = MessageHead(id="m", role="assistant", author=Author(id="a"), created_at=1)
+    async with SessionRegistry(store, clock=clock) as registry, registry.open(ROOM, create=True) as session:
+        stream = await session.edit(lambda view: view.messages.add(head).open_text())
+        await session.edit(lambda view: stream.append("a"))
+        await reader.read(session, -1)
+        wanted = {"cursor": reader.cursor, "kinds": ["message", "text", "part"]}
+        async with aclosing(follow(session, **wanted)) as feed, store.held():
+            reading = asyncio.create_task(page(session, wait_s=60, **wanted) if pages else anext(feed))
+            for more in "bc":
+                asyncio.create_task(session.edit(lambda view, more=more: stream.append(more)))  # noqa: RUF006
+                await settle()
+            store.may.release()
+            await settle()
+            assert (await stored_text(store, ROOM), session.view.messages.value("m").text) == ("ab", "abc")
+            assert not reading.done(), "it was told of what is not stored"
+            store.may.release()
+            for event in await reading:
+                reader.take(event)
+    assert reader.messages["m"]["parts"][0]["text"] == "abc"

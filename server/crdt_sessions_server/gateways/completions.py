@@ -143,7 +143,9 @@ async def chunks(
         async with registry.open(name) as session:
             try:
                 async for events in follow_run(session, run.id, paused=_pauses(encoder.front)):
-                    yield list(encoder.encode(session.view, events))
+                    told = list(encoder.encode(session.view, events))
+                    await session.readable()
+                    yield told
                     if encoder.ended:
                         return
                     await _offer(session, run.id, encoder.front)
@@ -186,6 +188,7 @@ async def whole(
             await _leave(session, run.id, front, to_work=given)
         run = session.view.runs.find(run.id)
         message = session.view.messages.value(output_id(run))
+        await session.readable()
     if run.status in ("failed", "interrupted"):
         # A repeated request would get the same answer: the agent failed, not the service.
         failed = Response(compact({"error": error_of(run)}), 502, content_type="application/json")

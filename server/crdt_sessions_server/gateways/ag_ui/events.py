@@ -49,6 +49,7 @@ async def events(
                         value = absence(encoder.run, away=watch.away)
                         batch.append({"type": "CUSTOM", "name": "agent-away", "value": value})
                     if batch:
+                        await session.readable()
                         yield batch
                     if encoder.ended:
                         _note(client, session, encoder, whole=True)

@@ -361,6 +361,7 @@ async def follow(
                         away = watch.away
                         data = absence(session.view.runs.find(run_id), away=away)
                         chunks.append({"type": "data-agent-away", "data": data, "transient": True})
+                    await session.readable()
                     yield chunks
                     if encoder.ended:
                         return

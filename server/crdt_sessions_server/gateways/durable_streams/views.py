@@ -150,6 +150,7 @@ class Events(View):
             if self._cursors is not None and (told_of := projector.position.messages):
                 tail += f"~{_digest(told_of)}"  # two readers may have come there with more and with less of a text
                 self._cursors.remember(tail, copy.deepcopy(told_of))
+            await session.readable()
             return Found(data, offset, tail, up_to_date=True, last=False)
 
 
@@ -224,6 +225,7 @@ class Text(View):
             tail = spelled(len(text), found.superseded)
             start = tail if offset == NOW else spelled(0, found.superseded) if offset == START else offset
             at = self._bytes(start, found.superseded, len(text))
+            await session.readable()
             return Found(text[at:], start, tail, up_to_date=True, last=over)
 
     def _bytes(self, offset: str, beginning: int, length: int) -> int:

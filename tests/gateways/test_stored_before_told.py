@@ -1,0 +1,87 @@
+"""Whoever follows an answer through a gateway is told nothing that a crash may take back.
+
+Readers wake at a commit, and by then more stands in the document than was committed.
+"""
+
+import asyncio
+
+import pytest
+
+from crdt_sessions.model import Author, RunResult
+from crdt_sessions.streams import START
+from crdt_sessions.sync import lease_digest
+from crdt_sessions.testing import settle
+from crdt_sessions_server.gateways import completions
+from crdt_sessions_server.gateways.ag_ui.events import events
+from crdt_sessions_server.gateways.ag_ui.session import SessionEncoder
+from crdt_sessions_server.gateways.ai_sdk.chunks import follow
+from crdt_sessions_server.gateways.durable_streams.views import Events, Text
+from tests.gateways.desk import desk
+from tests.held_store import Held, stored_text
+
+QUESTION = [{"id": "q", "role": "user", "parts": [{"type": "text", "text": "?"}]}]
+
+
+async def ai_sdk(room, run, told):
+    async for batch in follow(room.registry, room.name, run.id):
+        told += batch
+
+
+async def openai(room, run, told):
+    async for batch in completions.chunks(room.registry, room.name, run, completions.Encoder(run, "writer")):
+        told += batch
+
+
+async def openai_whole(room, run, told):
+    response = await completions.whole(room.registry, room.name, run, "writer")
+    told.append(await response.get_data(as_text=True))
+
+
+async def ag_ui(room, run, told):
+    async for batch in events(room.registry, room.name, SessionEncoder("thread", run), follow=False):
+        told += batch
+
+
+async def stream_of_events(room, run, told):
+    view = Events(room.registry, room.name)
+    told.append((await view.read(START)).data)
+
+
+async def stream_of_text(room, run, told):
+    view = Text(room.registry, room.name, f"{run.id}-out")
+    told.append((await view.read(START)).data)
+
+
+@pytest.mark.parametrize("gateway", [ai_sdk, openai, openai_whole, ag_ui, stream_of_events, stream_of_text])
+async def test_a_reader_is_told_what_is_stored_and_no_more(gateway):
+    store, told = Held(), []
+    async with desk(store=store) as room:
+        run = await room.ai_sdk(QUESTION)
+        claimed = room.session.decide(
+            lambda runs, now: runs.claim(
+                run.id, agents=["writer"], owner="writer", digest=lease_digest("token"), now=now
+            )
+        )
+        message = await room.session.edit(lambda view: view.begin_output(run, Author(id="writer", kind="agent"), 1))
+        stream = await room.session.edit(lambda view: message.open_text())
+        await room.session.edit(lambda view: stream.append("first"))
+
+        def end(view):
+            stream.append(" third")
+            view.runs.report(run.id, RunResult(status="completed", epoch=claimed.epoch, at=1))
+
+        async with store.held():
+            second = asyncio.create_task(room.session.edit(lambda view: stream.append(" second")))
+            await settle()
+            reading = asyncio.create_task(gateway(room, run, told))
+            await settle()
+            third = asyncio.create_task(room.session.edit(end))
+            await settle()
+            store.may.release()
+            await settle()
+            assert (second.done(), third.done()) == (True, False)
+            assert await stored_text(store, room.name, message.id) == "first second"
+            assert "third" not in str(told)
+        await reading
+        await third
+        assert "third" in str(told)
