@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from crdt_sessions.errors import CrdtSessionsError, EarlyUpdate, LeaseLost, SessionFailed, ShuttingDown
@@ -282,6 +283,16 @@ class Session:
             StorageError: the session failed and is loaded anew.
         """
         await self._loop.readable()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[None]:
+        """Read the document in a block: when that ends, :meth:`readable` holds for what was read.
+
+        Raises:
+            StorageError: the session failed and is loaded anew.
+        """
+        yield
+        await self.readable()
 
     async def changed(self, seq: Seq, presence: int) -> None:
         """Return once an entry after *seq* is committed, or the roster has a version after *presence*.

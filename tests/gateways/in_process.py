@@ -46,6 +46,7 @@ class Client:
 
 
 @asynccontextmanager
-async def served(**settings):
-    async with Service(Settings(**{"agent_wait_s": 0.05, "default_agent": ""} | settings), store=MemoryStore()) as it:
+async def served(store=None, **settings):
+    settings = Settings(**{"agent_wait_s": 0.05, "default_agent": ""} | settings)
+    async with Service(settings, store=store or MemoryStore()) as it:
         yield Client(it)

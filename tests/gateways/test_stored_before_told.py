@@ -1,4 +1,4 @@
-"""Whoever follows an answer through a gateway is told nothing that a crash may take back.
+"""Whoever reads without Yjs is told nothing that a crash may take back.
 
 Readers wake at a commit, and by then more stands in the document than was committed.
 """
@@ -7,7 +7,8 @@ import asyncio
 
 import pytest
 
-from crdt_sessions.model import Author, RunResult
+from crdt_sessions.ids import session_id
+from crdt_sessions.model import ArtifactHead, Author, MessageHead, RunResult, TextPart
 from crdt_sessions.streams import START
 from crdt_sessions.sync import lease_digest
 from crdt_sessions.testing import settle
@@ -17,6 +18,7 @@ from crdt_sessions_server.gateways.ag_ui.session import SessionEncoder
 from crdt_sessions_server.gateways.ai_sdk.chunks import follow
 from crdt_sessions_server.gateways.durable_streams.views import Events, Text
 from tests.gateways.desk import desk
+from tests.gateways.in_process import served
 from tests.held_store import Held, stored_text
 
 QUESTION = [{"id": "q", "role": "user", "parts": [{"type": "text", "text": "?"}]}]
@@ -85,3 +87,37 @@ async def test_a_reader_is_told_what_is_stored_and_no_more(gateway):
         await reading
         await third
         assert "third" in str(told)
+
+
+@pytest.mark.parametrize("path", ["messages", "export", "artifacts/plan", "state"])
+async def test_a_read_of_the_interface_answers_what_is_stored_and_no_more(path):
+    store = Held()
+    async with (
+        served(store, sandbox=False) as client,
+        client.registry.open(session_id("room"), create=True) as session,
+    ):
+
+        def say(number):
+            def change(view):
+                head = MessageHead(id=f"m{number}", role="user", author=Author(id="ann"), created_at=number)
+                view.messages.add(head, [TextPart(type="text", text=number * "one ")])
+                view.document.roots.state["said"] = number * "one "
+                view.artifacts.replace("plan", number * "one ")
+
+            return session.edit(change)
+
+        await session.edit(lambda view: view.artifacts.add(ArtifactHead(id="plan", created_at=1), ""))
+        await say(1)
+        async with store.held():
+            second = asyncio.create_task(say(2))
+            await settle()
+            reading = asyncio.create_task(client.get(f"/v1/sessions/room/{path}"))
+            await settle(100)
+            third = asyncio.create_task(say(3))
+            await settle()
+            store.may.release()
+            await settle(100)
+            assert (second.done(), third.done()) == (True, False)
+            assert not reading.done() or "one one one" not in str(reading.result())
+        assert "one one" in str(await reading)
+        await third

@@ -95,10 +95,9 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     async def read(name: str) -> Response:
         """Join a run (``?offset=-1&runId=…``), or get the conversation to begin with (``?threadId=…``)."""
         run_id, thread = request.args.get("runId"), request.args.get("threadId", name)
-        async with registry.open(
-            asked_session(name), create=creates(registry, current_principal()), by=current_principal().id
-        ) as session:
-            await session.readable()
+        principal = current_principal()
+        opened = registry.open(asked_session(name), create=creates(registry, principal), by=principal.id)
+        async with opened as session, session.reading():
             if run_id is None:
                 told = _told(Projector(session, presence=False), session.view)
                 return jsonify(_hydrated(session.view, told, thread))

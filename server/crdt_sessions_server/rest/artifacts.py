@@ -117,8 +117,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @validate_response(ArtifactList)
     async def list_artifacts(name: str) -> ArtifactList:
         """List the artifacts of a session, oldest first, without their content."""
-        async with registry.open(asked_session(name)) as session:
-            await session.readable()
+        async with registry.open(asked_session(name)) as session, session.reading():
             view = session.view
             whole = [_content(view, each.id) for each in view.artifacts.all()]
         return ArtifactList(artifacts=[ArtifactInfo.model_validate(each.model_dump()) for each in whole])
@@ -157,8 +156,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @answers(304, description="The artifact has the version that was named.")
     async def read_artifact(name: str, artifact: str) -> Tagged[ArtifactContent | str]:
         """Read an artifact, with its version."""
-        async with registry.open(asked_session(name)) as session:
-            await session.readable()
+        async with registry.open(asked_session(name)) as session, session.reading():
             whole = _content(session.view, artifact)
         return _tagged("", whole.version, 304) if is_known(whole.version) else _tagged(whole, whole.version)
 
@@ -238,8 +236,7 @@ def _add_edits(artifacts: Blueprint, registry: SessionRegistry) -> None:
     @validate_response(Place)
     async def get_position(name: str, artifact: str, query_args: PlaceQuery) -> Place:
         """Give a place that moves with the text around it: what `Y.createRelativePositionFromJSON` takes."""
-        async with registry.open(asked_session(name)) as session:
-            await session.readable()
+        async with registry.open(asked_session(name)) as session, session.reading():
             _check_text(session.view, artifact)
             assoc: Literal[-1, 0] = -1 if query_args.assoc == "-1" else 0
             position = session.view.artifacts.position_at(artifact, query_args.index, assoc)

@@ -69,8 +69,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @validate_response(RunPage)
     async def list_children(name: str, run: str) -> RunPage:
         """List the children of a run, those asked for first first."""
-        async with registry.open(asked_session(name)) as session:
-            await session.readable()
+        async with registry.open(asked_session(name)) as session, session.reading():
             return RunPage(runs=session.view.runs.children(session.view.runs.find(run).id))
 
     @children.get("/output")
@@ -78,8 +77,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @validate_response(Message)
     async def get_output(name: str, run: str) -> Message:
         """Return the message that a run writes, as far as it is; that of a child is in no list of messages."""
-        async with registry.open(asked_session(name)) as session:
-            await session.readable()
+        async with registry.open(asked_session(name)) as session, session.reading():
             found = session.view.runs.find(run)
             return session.view.messages.find_value(found.output or output_of(found.id))
 

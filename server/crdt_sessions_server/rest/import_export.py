@@ -59,8 +59,8 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         async with registry.open(wanted) as session:
             if query_args.format == "yjs":
                 return Response(await session.export(), content_type=OCTETS)
-            await session.readable()
             export = session.view.export()
+            await session.readable()
         if query_args.format == "markdown":
             return Response(markdown(export), content_type="text/markdown; charset=utf-8")
         return Response(json.dumps(export.to_json(), ensure_ascii=False), content_type=JSON)

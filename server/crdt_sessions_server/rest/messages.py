@@ -128,8 +128,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @validate_response(MessagePage)
     async def list_messages(name: str, query_args: MessageQuery) -> MessagePage:
         """List messages in the session's order, page by page."""
-        async with registry.open(asked_session(name)) as session:
-            await session.readable()
+        async with registry.open(asked_session(name)) as session, session.reading():
             found = session.view.messages.page(query_args.after, query_args.limit + 1)
         page = found[: query_args.limit]
         return MessagePage(messages=page, next_cursor=page[-1].seq if len(found) > len(page) else None)

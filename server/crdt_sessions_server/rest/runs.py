@@ -179,8 +179,7 @@ def _request_routes(runs: Blueprint, registry: SessionRegistry) -> None:
     @validate_response(RunPage)
     async def list_runs(name: str) -> RunPage:
         """List the session's runs, oldest first."""
-        async with registry.open(asked_session(name)) as session:
-            await session.readable()
+        async with registry.open(asked_session(name)) as session, session.reading():
             return RunPage(runs=session.view.runs.all())
 
     @runs.get("/sessions/<name>/runs/<run>")
@@ -188,8 +187,7 @@ def _request_routes(runs: Blueprint, registry: SessionRegistry) -> None:
     @validate_response(Run)
     async def get_run(name: str, run: str) -> Run:
         """Look at a run."""
-        async with registry.open(asked_session(name)) as session:
-            await session.readable()
+        async with registry.open(asked_session(name)) as session, session.reading():
             return session.view.runs.find(run)
 
 

@@ -213,8 +213,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
 
         Without tokens no author is known. Deletions are not listed.
         """
-        async with registry.open(asked_session(name)) as session:
-            await session.readable()
+        async with registry.open(asked_session(name)) as session, session.reading():
             return _authors(session)
 
     return sessions

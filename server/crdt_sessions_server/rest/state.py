@@ -59,8 +59,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @answers(304, description="The state has the version that was named.")
     async def read_state(name: str) -> Response:
         """Read the application's shared state (`state`), with its version."""
-        async with registry.open(asked_session(name)) as session:
-            await session.readable()
+        async with registry.open(asked_session(name)) as session, session.reading():
             return _answer(session.view.state_value())
 
     @state.patch("/<name>/state")

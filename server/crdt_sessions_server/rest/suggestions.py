@@ -58,8 +58,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     @validate_response(SuggestionList)
     async def list_suggestions(name: str, artifact: str) -> SuggestionList:
         """List what was suggested about an artifact, oldest first, with what was decided."""
-        async with registry.open(asked_session(name)) as session:
-            await session.readable()
+        async with registry.open(asked_session(name)) as session, session.reading():
             return SuggestionList(suggestions=session.view.suggestions.all(artifact))
 
     @suggestions.post("/<name>/artifacts/<artifact>/suggestions")
