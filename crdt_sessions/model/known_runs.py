@@ -6,8 +6,8 @@ times, while it changes six times. In a long session the runs that are over woul
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from crdt_sessions.model.run_values import Run
@@ -18,18 +18,8 @@ _MOST = 16
 ReadRun = tuple["Run | None", tuple[str, ...]]
 """A run as layout 1 sees it, and what was left out of it."""
 
-
-ODD = object()
-"""Stands for a value that is no JSON: what it says takes a closer look."""
-
-
-class Mark(NamedTuple):
-    """What runs are looked for by, as it stands in the document, unchecked."""
-
-    status: Any
-    asked: Any
-    """The message that the request names."""
-    superseded_by: Any
+Key = tuple[str, str]
+"""What runs are found by: an aspect, and the id that it names."""
 
 
 class KnownRuns:
@@ -39,11 +29,13 @@ class KnownRuns:
     the transaction tells of it.
     """
 
-    __slots__ = ("_marks", "_runs", "changing")
+    __slots__ = ("_found", "_keys", "_runs", "_unread", "changing")
 
     def __init__(self) -> None:
         self._runs: dict[str, ReadRun] = {}
-        self._marks: dict[str, Mark] = {}
+        self._keys: dict[str, tuple[Key, ...]] = {}
+        self._found: dict[Key, dict[str, None]] = {}
+        self._unread: dict[str, None] | None = None  # runs whose keys are not known; None if none are
         self.changing = False
 
     def run(self, run_id: str) -> ReadRun | None:
@@ -57,22 +49,38 @@ class KnownRuns:
                 del self._runs[next(iter(self._runs))]
             self._runs[run_id] = read
 
-    def mark(self, run_id: str) -> Mark | None:
-        """Return the mark of a run, if it is known and stands."""
-        return self._marks.get(run_id)
+    def found_by(self, key: Key) -> list[str]:
+        """Return the runs that are known to be found by *key*; those of :meth:`unread` may be, too."""
+        return list(self._found.get(key, ()))
 
-    def keep_mark(self, run_id: str, mark: Mark) -> None:
-        """Note the mark of a run."""
-        if not self.changing:
-            self._marks[run_id] = mark
+    def unread(self, all_ids: Callable[[], Iterable[str]]) -> list[str]:
+        """Return the runs of which is not known what they are found by; *all_ids* returns those of the document."""
+        if self._unread is None:
+            self._unread = dict.fromkeys(all_ids())
+        return list(self._unread)
+
+    def keep_keys(self, run_id: str, keys: tuple[Key, ...]) -> None:
+        """Note what a run is found by."""
+        if not self.changing and self._unread is not None and run_id in self._unread:
+            del self._unread[run_id]
+            self._keys[run_id] = keys
+            for key in keys:
+                self._found.setdefault(key, {})[run_id] = None
 
     def forget(self, run_ids: Iterable[str]) -> None:
         """Forget these runs: they have changed, or are about to."""
         for run_id in run_ids:
             self._runs.pop(run_id, None)
-            self._marks.pop(run_id, None)
+            for key in self._keys.pop(run_id, ()):
+                del self._found[key][run_id]
+                if not self._found[key]:
+                    del self._found[key]
+            if self._unread is not None:
+                self._unread[run_id] = None
 
     def forget_all(self) -> None:
         """Forget all runs."""
         self._runs.clear()
-        self._marks.clear()
+        self._keys.clear()
+        self._found.clear()
+        self._unread = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pycrdt import Map
@@ -13,7 +13,7 @@ from crdt_sessions.model.checks import NO_MAP, why_not
 from crdt_sessions.model.children import CHILD_LIMITS, Orphans, checked_task, child_of, may_be_child
 from crdt_sessions.model.document import SessionDoc
 from crdt_sessions.model.inputs import RunInput
-from crdt_sessions.model.known_runs import ODD, Mark, ReadRun
+from crdt_sessions.model.known_runs import Key, ReadRun
 from crdt_sessions.model.run_values import TERMINAL_STATUSES, Run, RunCancel, RunRequest, RunResult
 from crdt_sessions.model.spelling import spelled
 from crdt_sessions.model.strings import AGENT_CHARACTERS, checked_id, derived
@@ -201,18 +201,29 @@ class Runs:
                     left_out += [f"request.{key}: {why}" for key, why in run.request.flaws.items()]
                 return run, tuple(left_out)
 
-    def _mark(self, run_id: str) -> Mark:
-        """Return what a run is looked for by: it costs a small part of :meth:`value`, and nothing the next time."""
+    def entries(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield what stands under the id of each run, unchecked: shared types among it, nothing if it is no map.
+
+        What the runs are found by is known afterwards.
+        """
         known = self._document.known_runs
-        mark = known.mark(run_id)
-        if mark is None:
-            mark = Mark(
-                self._raw(run_id, "status"),
-                _named(self._raw(run_id, "request"), "messageId"),
-                _named(self._raw(run_id, "outcome"), "supersededBy"),
-            )
-            known.keep_mark(run_id, mark)
-        return mark
+        known.unread(self.ids)
+        for run_id, entry in self._root.items():
+            found = dict(entry.items()) if isinstance(entry, Map) else None
+            known.keep_keys(run_id, _keys(run_id, found) if found is not None else ())
+            yield run_id, found or {}
+
+    def _found_by(self, *keys: Key) -> list[str]:
+        """Return the runs that are found by one of these keys. It costs what changed since somebody last asked."""
+        known = self._document.known_runs
+        found = [run_id for key in keys for run_id in known.found_by(key)]
+        for run_id in known.unread(self.ids):
+            entry = self._root.get(run_id)
+            own = _keys(run_id, {key: entry.get(key) for key in _FOUND_BY}) if isinstance(entry, Map) else ()
+            known.keep_keys(run_id, own)
+            if any(key in own for key in keys):
+                found.append(run_id)
+        return found
 
     def _raw(self, run_id: str, key: str) -> Any:
         """Return what stands under a key of a run, unchecked; None if nothing."""
@@ -225,8 +236,7 @@ class Runs:
 
     def unfinished(self) -> list[Run]:
         """Return the runs without a terminal status, but for those that wait for their time to come."""
-        going = (run_id for run_id in self.ids() if not self._is_over(run_id))
-        return [run for run in self._values(going) if run.due is None]
+        return [run for run in self._values(self._found_by(_GOING)) if run.due is None]
 
     def answering(self) -> list[Run]:
         """Return the runs of :meth:`unfinished` that write answers of the conversation: all but child runs."""
@@ -252,21 +262,21 @@ class Runs:
 
     def children(self, run_id: str) -> list[Run]:
         """Return the children of a run, those asked for first first."""
-        return sorted((run for run in self.delegated() if run.parent == run_id), key=child_order)
+        found = self._values(self._found_by(("parent", run_id), _ODD))
+        return sorted((run for run in found if run.parent == run_id and may_be_child(run.id)), key=child_order)
 
     def delegated(self) -> list[Run]:
         """Return all runs that are children of others, oldest request first."""
-        found = self._values(run_id for run_id in self.ids() if may_be_child(run_id))
-        return [run for run in found if run.parent is not None]
+        return [run for run in self._values(self._found_by(_CHILD)) if run.parent is not None]
 
     def asked_of(self, message_id: str) -> list[Run]:
         """Return the runs that were asked for a message, oldest request first."""
-        found = self._values(run_id for run_id in self.ids() if self._mark(run_id).asked in (message_id, ODD))
+        found = self._values(self._found_by(("asked", message_id), _ODD))
         return [run for run in found if run.request is not None and run.request.message_id == message_id]
 
     def superseded_by(self, run_id: str) -> list[Run]:
         """Return the runs whose questions somebody let be when they asked for a run, oldest request first."""
-        return self._values(each for each in self.ids() if self._mark(each).superseded_by == run_id)
+        return self._values(self._found_by(("superseded by", run_id)))
 
     def find(self, run_id: str) -> Run:
         """Return a run in JSON form.
@@ -278,10 +288,6 @@ class Runs:
         if run is None:
             raise NotFound(what="run", id=run_id)
         return run
-
-    def _is_over(self, run_id: str) -> bool:
-        status = self._mark(run_id).status
-        return isinstance(status, str) and status in TERMINAL_STATUSES
 
     def _values(self, run_ids: Iterable[str]) -> list[Run]:
         runs = [run for run in map(self.value, run_ids) if run is not None]
@@ -296,6 +302,26 @@ class Runs:
         return entry
 
 
-def _named(value: Any, key: str) -> Any:
-    """Return what a JSON object that should stand in a document has under a key."""
-    return value.get(key) if isinstance(value, dict) else ODD if value is not None else None
+def _keys(run_id: str, entry: Mapping[str, Any]) -> tuple[Key, ...]:
+    """Return what a run is found by, of what stands in its entry, unchecked."""
+    status, request, outcome = (entry.get(key) for key in _FOUND_BY)
+    keys: list[Key] = []
+    if not (isinstance(status, str) and status in TERMINAL_STATUSES):
+        keys.append(_GOING)
+    if may_be_child(run_id):
+        keys.append(_CHILD)
+    if isinstance(request, dict):
+        named = (("asked", request.get("messageId")), ("parent", request.get("parent")))
+        keys += [(aspect, name) for aspect, name in named if isinstance(name, str)]
+    elif request is not None:
+        keys.append(_ODD)
+    if isinstance(outcome, dict) and isinstance(by := outcome.get("supersededBy"), str):
+        keys.append(("superseded by", by))
+    return tuple(keys)
+
+
+_FOUND_BY = ("status", "request", "outcome")
+_GOING: Key = ("going", "")
+_CHILD: Key = ("child", "")
+_ODD: Key = ("odd", "")
+"""Its request is no JSON: what that says takes a closer look."""

@@ -119,7 +119,7 @@ async def until_taken(registry: SessionRegistry, session: Session, run_id: str, 
     """
     tenant, wait_s = tenant_of(session.id), registry.rules.agent_wait_s
     projector, loop = (
-        Projector(session, wants={("run", run_id)}.__contains__, presence=False),
+        Projector(session, wants={("run", run_id)}.__contains__, first=[("run", run_id)], presence=False),
         asyncio.get_running_loop(),
     )
     away_since = loop.time()

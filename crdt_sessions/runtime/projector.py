@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,6 +86,8 @@ class Projector:
             this one was before it went back to a backup: :attr:`reset` says so.
         wants: whether the reader wants to hear of a subject (``message``, ``run``, ``meta`` or ``state``, and the
             id); of everything if None.
+        first: the subjects that a reader who has nothing is told of, if those are known: a long session is not looked
+            through for them then.
         presence: whether it wants the peers that are here.
     """
 
@@ -95,10 +97,12 @@ class Projector:
         position: Position | None = None,
         *,
         wants: Callable[[Subject], bool] | None = None,
+        first: Iterable[Subject] | None = None,
         presence: bool = True,
     ) -> None:
         self._session = session
         self._wants = wants
+        self._first = first
         self._presence: int | None = -1 if presence else None
         known = position is not None and session.remembers(position.lineage, position.life, position.seq)
         self.position = position if position is not None and known else Position(session.record.lineage)
@@ -165,7 +169,10 @@ class Projector:
         return [PresenceChanged(present(self._session))]
 
     def _subjects(self) -> list[Subject]:
-        subjects = self._session.engine.changes.since(Seq(self.position.seq))
+        changes = self._session.engine.changes
+        if self._first is not None and self.position.seq < 0:
+            return changes.among(self._first)
+        subjects = changes.since(Seq(self.position.seq))
         return subjects if self._wants is None else [subject for subject in subjects if self._wants(subject)]
 
     def _unordered(self, subjects: list[Subject]) -> list[Subject]:

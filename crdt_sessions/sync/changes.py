@@ -43,6 +43,10 @@ class ChangeIndex:
         """Return the subjects that changed after *seq*, oldest change first."""
         return list(self._newest_first(seq))[::-1]
 
+    def among(self, subjects: Iterable[Subject]) -> list[Subject]:
+        """Return those of *subjects* that there are, oldest change first; it costs what they are."""
+        return sorted((subject for subject in subjects if subject in self._last), key=self._last.__getitem__)
+
     def _newest_first(self, seq: Seq) -> Iterator[Subject]:
         for subject in reversed(self._last):
             if self._last[subject] <= seq:

@@ -135,8 +135,8 @@ class Merger:
         messages: dict[str, set[str]] = {message_id: set() for message_id in (*found.ids(), *found.ids_beside())}
         everything = Touched({"title"}, messages, set(self._view.runs.ids()))
         self._changes.note(everything, self._log.head)
+        self._steward.start(now)  # the document does not change by that
         self._rules.start()
-        self._steward.start(now)
 
     # -- reading -------------------------------------------------------------------------------------------------
 

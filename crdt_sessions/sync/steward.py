@@ -84,10 +84,12 @@ class Steward:
                 self._last_seq = max(self._last_seq, seq)
         self._runs.start(now)
         self._suggestions.start()
-        runs = self._view.runs.all()
-        outputs: dict[str, set[str]] = {run.output: set() for run in runs if run.output is not None and not run.over}
+        found = self._view.runs
+        open_runs = {run_id for run_id, entry in found.entries() if not self._runs.is_settled(run_id, entry)}
+        runs = (run for run_id in open_runs if (run := found.value(run_id)) is not None and not run.over)
+        outputs: dict[str, set[str]] = {run.output: set() for run in runs if run.output is not None}
         proposed = set(self._view.suggestions.ids())
-        touched = Touched(set(self._meta), outputs | open_messages, {run.id for run in runs}, proposed)
+        touched = Touched(set(self._meta), outputs | open_messages, open_runs, proposed)
         self.decide(touched, now, Asker(decides=False))
         self._restored.clear()
 

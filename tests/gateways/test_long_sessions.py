@@ -1,10 +1,15 @@
 """A question costs about the same in a session that has seen hundreds: nothing reads all runs to answer one."""
 
 import asyncio
+import sys
 
 import pytest
 
-from crdt_sessions.model import Runs
+from crdt_sessions.ids import Millis, Seq
+from crdt_sessions.model import SETTLED_KEYS, Runs, SessionDoc
+from crdt_sessions.storage import MemoryStore, Row
+from crdt_sessions_server.gateways.ai_sdk.chunks import follow
+from tests.gateways.desk import desk
 from tests.gateways.in_process import served
 from tests.processes import PATIENCE
 
@@ -46,3 +51,71 @@ async def test_a_question_reads_each_earlier_run_no_more_often_than_is_told_of_i
 
         costs = [await asked(number) for number in range(31)]
     assert costs[-1] - costs[2] <= each * 28, costs
+
+
+def calls(work):
+    """Return how many functions of Python *work* calls."""
+    count = 0
+
+    def counted(frame, event, argument):
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(counted)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def question(number):
+    return [{"id": f"q{number}", "role": "user", "parts": [{"type": "text", "text": "?"}]}]
+
+
+async def test_what_follows_a_run_does_not_look_through_the_session_for_it():
+    async with desk() as room:
+
+        async def asked(number):
+            run = await room.ai_sdk(question(number))
+            chunks = follow(room.registry, room.name, run.id)
+            first = anext(chunks)
+            cost = calls(lambda: next(first.__await__(), None))
+            await room.answer("Yes.")
+            async for _ in chunks:
+                pass
+            return cost
+
+        costs = [await asked(number) for number in range(120)]
+    assert costs[-1] <= 1.1 * costs[10], costs
+
+
+async def test_a_session_is_loaded_without_reading_the_runs_that_are_over(monkeypatch):
+    read, reads, store = Runs._read, [], MemoryStore()
+    async with desk(store=store) as room:
+        for number in range(20):
+            await room.ai_sdk(question(number))
+            await room.answer("Yes.")
+        await room.ai_sdk(question(20))
+    monkeypatch.setattr(Runs, "_read", lambda self, run_id: (reads.append(run_id), read(self, run_id))[1])
+    async with desk(store=store) as room:
+        assert set(reads) == {"run-q20"}
+        assert len(room.view.runs.unfinished()) == 1
+
+
+@pytest.mark.parametrize("key", ["request", *SETTLED_KEYS])
+async def test_what_was_written_over_a_run_that_is_over_is_put_back_when_it_is_loaded(key):
+    """Somebody's update is stored a moment before what puts it back: a crash may come in between."""
+    store = MemoryStore()
+    async with desk(store=store) as room:
+        run = await room.ai_sdk(question(0))
+        await room.answer("Yes.")
+        before, rows = room.view.runs.find(run.id).to_json(), room.session.document.encode()
+        head = room.session.engine.log.head
+    document = SessionDoc(7)
+    document.apply(rows)
+    written = {"request": {"messageId": "q0", "agent": "another", "createdAt": 1}, "status": "running", "epoch": 7}
+    _, update = document.edit(lambda doc: doc.roots.runs[run.id].update({key: written.get(key, "mine")}))
+    await store.append(room.name, [Row(Seq(head + 1), update)], now=Millis(1))
+    async with desk(store=store) as room:
+        assert room.view.runs.find(run.id).to_json() == before

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from crdt_sessions.model import CallResult, Run, SessionView, same_request
 from crdt_sessions.model.parts import StreamState
@@ -21,6 +22,14 @@ def mirrored(record: RunRecord, run: Run) -> bool:
     """Whether the document agrees with the record."""
     request = record.request
     return record.run.settled == run.settled and (request is None or same_request(run, request))
+
+
+def stands(record: RunRecord, entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of the document, unchecked, is what the record says. Where it tells "no", look closer."""
+    asked = record.request
+    if asked is not None and entry.get("request") != asked.json_value():
+        return False
+    return all(entry.get(key) == value for key, value in record.run.settled.items())
 
 
 def overwritten(record: RunRecord, run: Run) -> bool:

@@ -5,7 +5,8 @@ How runs come on record has a module of its own (``beginnings``), and so has how
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from crdt_sessions.ids import Millis
 from crdt_sessions.limits import RunRules
@@ -27,7 +28,7 @@ from crdt_sessions.sync.runs.beginnings import Beginnings
 from crdt_sessions.sync.runs.client_calls import ClientCalls
 from crdt_sessions.sync.runs.endings import Endings
 from crdt_sessions.sync.runs.leases import Claim, Leases, left
-from crdt_sessions.sync.runs.mirror import end_calls, mirrored, overwritten
+from crdt_sessions.sync.runs.mirror import end_calls, mirrored, overwritten, stands
 from crdt_sessions.sync.runs.questions import Questions
 from crdt_sessions.sync.runs.requests import Requests, begins_anew, with_input_of
 from crdt_sessions.sync.runs.steering import Steering
@@ -81,6 +82,14 @@ class RunSteward:
             for head in self._view.messages.heads():
                 self._steering.note(head)
             self._turns.promote(now)  # in older databases runs wait for a suspended one
+
+    def is_settled(self, run_id: str, entry: Mapping[str, Any]) -> bool:
+        """Whether a run is over and its entry in the document, unchecked, says so: nothing is to be decided about it.
+
+        A wrong "no" is possible.
+        """
+        record = self.table.record(run_id)
+        return record is not None and record.over and stands(record, entry)
 
     def look_at_run(self, run: Run, now: Millis, by: Asker = NOBODY_KNOWN) -> None:
         """Consider the proposals for a run, and restore what is settled.

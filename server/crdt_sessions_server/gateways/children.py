@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from crdt_sessions.model import Run, SessionView, child_order, may_be_child, output_of
-from crdt_sessions.runtime import RunChanged, SessionEvent
+from crdt_sessions.runtime import RunChanged, Session, SessionEvent
 
 _GROWTH = 1.25
 """A text that goes on is told anew once it is so much longer: it costs what it is long, not the square of that."""
@@ -19,6 +19,13 @@ def is_about_child(view: SessionView, subject: tuple[str, str]) -> bool:
         return view.messages.is_beside(id)
     run = view.runs.value(id) if kind == "run" and may_be_child(id) else None
     return run is not None and run.parent is not None
+
+
+def subjects_below(session: Session, run_id: str) -> Iterator[tuple[str, str]]:
+    """Yield the child runs below a run as subjects of the session, and their messages."""
+    for child in session.engine.runs.table.children_of(run_id):
+        yield from (("run", child.id), ("message", child.output))
+        yield from subjects_below(session, child.id)
 
 
 def sifted(

@@ -36,7 +36,7 @@ from crdt_sessions.runtime import (
     SessionEvent,
 )
 from crdt_sessions_server.auth import Permission, Principal
-from crdt_sessions_server.gateways.children import is_about_child
+from crdt_sessions_server.gateways.children import is_about_child, subjects_below
 from crdt_sessions_server.gateways.run_lookup import active_run, has_paused, output_id, writer_of
 from crdt_sessions_server.gateways.transcript import IncomingMessage, lacking, question_of
 from crdt_sessions_server.http.schemas import Answer
@@ -211,11 +211,12 @@ async def follow_run(
     """
     run = session.view.runs.find(run_id)
     subjects = {("run", run_id), ("message", output_id(run))}
+    below = subjects_below(session, run_id) if children else ()
 
     def wants(subject: tuple[str, str]) -> bool:
         return subject in subjects or (children and is_about_child(session.view, subject))
 
-    projector = Projector(session, wants=wants, presence=False)
+    projector = Projector(session, wants=wants, first=subjects.union(below), presence=False)
     while True:
         came_or_went = False
         if watch is not None:
