@@ -30,6 +30,14 @@ def output_of(run_id: str) -> str:
     return derived("", run_id, "-out")
 
 
+def output_id(run: Run) -> str:
+    """Return the id of the message that a run writes, or will write."""
+    if run.output is not None:
+        return run.output
+    continues = run.request is not None and run.request.trigger == "continue"
+    return run.request.message_id if run.request is not None and continues else output_of(run.id)
+
+
 def child_request(
     parent: Run,
     key: str,
@@ -216,14 +224,14 @@ class Runs:
     def _found_by(self, *keys: Key) -> list[str]:
         """Return the runs that are found by one of these keys. It costs what changed since somebody last asked."""
         known = self._document.known_runs
-        found = [run_id for key in keys for run_id in known.found_by(key)]
+        found = dict.fromkeys(run_id for key in keys for run_id in known.found_by(key))
         for run_id in known.unread(self.ids):
             entry = self._root.get(run_id)
             own = _keys(run_id, {key: entry.get(key) for key in _FOUND_BY}) if isinstance(entry, Map) else ()
             known.keep_keys(run_id, own)
             if any(key in own for key in keys):
-                found.append(run_id)
-        return found
+                found[run_id] = None
+        return list(found)
 
     def _raw(self, run_id: str, key: str) -> Any:
         """Return what stands under a key of a run, unchecked; None if nothing."""
@@ -232,11 +240,11 @@ class Runs:
 
     def all(self) -> list[Run]:
         """Return all runs, oldest request first."""
-        return self._values(self.ids())
+        return self.values(self.ids())
 
     def unfinished(self) -> list[Run]:
         """Return the runs without a terminal status, but for those that wait for their time to come."""
-        return [run for run in self._values(self._found_by(_GOING)) if run.due is None]
+        return [run for run in self.values(self._found_by(_GOING)) if run.due is None]
 
     def answering(self) -> list[Run]:
         """Return the runs of :meth:`unfinished` that write answers of the conversation: all but child runs."""
@@ -262,21 +270,26 @@ class Runs:
 
     def children(self, run_id: str) -> list[Run]:
         """Return the children of a run, those asked for first first."""
-        found = self._values(self._found_by(("parent", run_id), _ODD))
+        found = self.values(self._found_by(("parent", run_id), _ODD))
         return sorted((run for run in found if run.parent == run_id and may_be_child(run.id)), key=child_order)
 
     def delegated(self) -> list[Run]:
         """Return all runs that are children of others, oldest request first."""
-        return [run for run in self._values(self._found_by(_CHILD)) if run.parent is not None]
+        return [run for run in self.values(self._found_by(_CHILD)) if run.parent is not None]
 
     def asked_of(self, message_id: str) -> list[Run]:
         """Return the runs that were asked for a message, oldest request first."""
-        found = self._values(self._found_by(("asked", message_id), _ODD))
+        found = self.values(self._found_by(("asked", message_id), _ODD))
         return [run for run in found if run.request is not None and run.request.message_id == message_id]
+
+    def writers_of(self, message_id: str) -> list[Run]:
+        """Return the runs that write a message, or wrote it, or will; oldest request first."""
+        found = self.values(self._found_by(("writes", message_id), _ODD))
+        return [run for run in found if output_id(run) == message_id]
 
     def superseded_by(self, run_id: str) -> list[Run]:
         """Return the runs whose questions somebody let be when they asked for a run, oldest request first."""
-        return self._values(self._found_by(("superseded by", run_id)))
+        return self.values(self._found_by(("superseded by", run_id)))
 
     def find(self, run_id: str) -> Run:
         """Return a run in JSON form.
@@ -289,7 +302,8 @@ class Runs:
             raise NotFound(what="run", id=run_id)
         return run
 
-    def _values(self, run_ids: Iterable[str]) -> list[Run]:
+    def values(self, run_ids: Iterable[str]) -> list[Run]:
+        """Return these runs, oldest request first; those that there are not are left out."""
         runs = [run for run in map(self.value, run_ids) if run is not None]
         return sorted(runs, key=lambda run: (run.request.created_at if run.request else 0, run.id))
 
@@ -303,24 +317,27 @@ class Runs:
 
 
 def _keys(run_id: str, entry: Mapping[str, Any]) -> tuple[Key, ...]:
-    """Return what a run is found by, of what stands in its entry, unchecked."""
-    status, request, outcome = (entry.get(key) for key in _FOUND_BY)
-    keys: list[Key] = []
+    """Return what a run may be found by, of what stands in its entry, unchecked."""
+    status, request, outcome, output = (entry.get(key) for key in _FOUND_BY)
+    named: list[tuple[str, Any]] = [("writes", output), ("writes", output_of(run_id))]
+    if isinstance(request, dict):
+        asked = request.get("messageId")
+        named += [("asked", asked), ("parent", request.get("parent"))]
+        if request.get("trigger") == "continue":
+            named.append(("writes", asked))
+    if isinstance(outcome, dict):
+        named.append(("superseded by", outcome.get("supersededBy")))
+    keys = [(aspect, name) for aspect, name in dict.fromkeys(each for each in named if isinstance(each[1], str))]
     if not (isinstance(status, str) and status in TERMINAL_STATUSES):
         keys.append(_GOING)
     if may_be_child(run_id):
         keys.append(_CHILD)
-    if isinstance(request, dict):
-        named = (("asked", request.get("messageId")), ("parent", request.get("parent")))
-        keys += [(aspect, name) for aspect, name in named if isinstance(name, str)]
-    elif request is not None:
+    if request is not None and not isinstance(request, dict):
         keys.append(_ODD)
-    if isinstance(outcome, dict) and isinstance(by := outcome.get("supersededBy"), str):
-        keys.append(("superseded by", by))
     return tuple(keys)
 
 
-_FOUND_BY = ("status", "request", "outcome")
+_FOUND_BY = ("status", "request", "outcome", "output")
 _GOING: Key = ("going", "")
 _CHILD: Key = ("child", "")
 _ODD: Key = ("odd", "")

@@ -119,3 +119,14 @@ async def test_what_was_written_over_a_run_that_is_over_is_put_back_when_it_is_l
     await store.append(room.name, [Row(Seq(head + 1), update)], now=Millis(1))
     async with desk(store=store) as room:
         assert room.view.runs.find(run.id).to_json() == before
+
+
+async def test_a_completion_reads_none_of_the_runs_that_are_over(monkeypatch):
+    read, reads = Runs.read, []
+    async with desk() as room:
+        for number in range(20):
+            await room.openai([{"role": "user", "content": f"{number}?"}])
+            await room.answer("Yes.")
+        monkeypatch.setattr(Runs, "read", lambda self, run_id: (reads.append(run_id), read(self, run_id))[1])
+        run = await room.openai([{"role": "user", "content": "And now?"}])
+    assert set(reads) == {run.id}

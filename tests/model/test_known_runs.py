@@ -11,7 +11,7 @@ from pycrdt import Map, Text
 
 from crdt_sessions.model import Run, RunCancel, RunRequest, SessionDoc, SessionView
 from crdt_sessions.model.run_values import RunOutcome
-from crdt_sessions.model.runs import Runs
+from crdt_sessions.model.runs import Runs, output_id, output_of
 from crdt_sessions.wire.varint import decode_state_vector
 
 IDS = ["a", "b", "a:child"]
@@ -33,6 +33,11 @@ CHANGES = [
     lambda doc, run_id: SessionView(doc).runs.consume(run_id, "m"),
     lambda doc, run_id: SessionView(doc).runs.ask_as(run_id, "somebody"),
     lambda doc, run_id: SessionView(doc).runs.put_back(run_id, "request", {"messageId": "n", "createdAt": 3}),
+    lambda doc, run_id: SessionView(doc).runs.put_back(run_id, "output", "n"),
+    lambda doc, run_id: SessionView(doc).runs.put_back(run_id, "output", 7),
+    lambda doc, run_id: SessionView(doc).runs.put_back(
+        run_id, "request", {"messageId": "m", "createdAt": 4, "trigger": "continue", "parent": "a", "key": "child"}
+    ),
     _settle("running"),
     _settle("completed"),
     _settle("cancelled", "b"),
@@ -53,6 +58,20 @@ def looked_at(runs: Runs) -> Any:
         [runs.asked_of(message) for message in ("m", "n")],
         [runs.superseded_by(run_id) for run_id in IDS],
         runs.delegated(),
+        [runs.children(run_id) for run_id in IDS],
+        [runs.writers_of(message) for message in ("m", "n", *map(output_of, IDS))],
+    )
+
+
+def found_by_looking_through_all(runs: Runs) -> Any:
+    """Return what finds runs, of the values of all of them."""
+    every = runs.all()
+    asked = [run for run in every if run.request is not None]
+    return (
+        [run for run in every if not run.over and run.due is None],
+        [[run for run in asked if run.request.message_id == message] for message in ("m", "n")],
+        [[run for run in every if output_id(run) == message] for message in ("m", "n", *map(output_of, IDS))],
+        [[run for run in every if ":" in run.id and run.parent == parent] for parent in IDS],
     )
 
 
@@ -97,6 +116,8 @@ def test_what_is_read_is_what_stands(steps):
 
                 doc.edit(change)
             assert looked_at(runs) == looked_at_anew(here)
+            found = looked_at(runs)
+            assert (found[2], found[3], found[7], found[6]) == found_by_looking_through_all(runs)
     finally:
         here.close()
         there.close()

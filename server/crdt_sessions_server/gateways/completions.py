@@ -27,10 +27,11 @@ from crdt_sessions.model import (
     Usage,
     json_text,
 )
+from crdt_sessions.model.runs import output_id
 from crdt_sessions.runtime import RunChanged, Session, SessionEvent, SessionRegistry
 from crdt_sessions_server.gateways.conversation import follow_run
 from crdt_sessions_server.gateways.front_end import FrontEnd, waits_for_device
-from crdt_sessions_server.gateways.run_lookup import failure_of, has_paused, output_id
+from crdt_sessions_server.gateways.run_lookup import failure_of, has_paused
 from crdt_sessions_server.http.problems import type_of
 from crdt_sessions_server.http.streaming import compact
 

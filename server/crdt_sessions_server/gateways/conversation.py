@@ -27,6 +27,7 @@ from crdt_sessions.model import (
 )
 from crdt_sessions.model.checks import json_size
 from crdt_sessions.model.run_values import Trigger
+from crdt_sessions.model.runs import output_id
 from crdt_sessions.model.strings import checked_id, derived
 from crdt_sessions.runtime import (
     AgentWatch,
@@ -37,7 +38,7 @@ from crdt_sessions.runtime import (
 )
 from crdt_sessions_server.auth import Permission, Principal
 from crdt_sessions_server.gateways.children import is_about_child, subjects_below
-from crdt_sessions_server.gateways.run_lookup import active_run, has_paused, output_id, writer_of
+from crdt_sessions_server.gateways.run_lookup import active_run, has_paused, writer_of
 from crdt_sessions_server.gateways.transcript import IncomingMessage, lacking, question_of
 from crdt_sessions_server.http.schemas import Answer
 from crdt_sessions_server.http.streaming import compact

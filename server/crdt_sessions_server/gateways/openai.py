@@ -22,6 +22,7 @@ from quart import Blueprint, Response, jsonify, request
 from crdt_sessions.errors import BadParameter, NotFound
 from crdt_sessions.ids import Millis, SessionId, name_of, session_id
 from crdt_sessions.model import ANY_AGENT, CallResult, Run, RunInput, SessionView, ToolPart, answer_to
+from crdt_sessions.model.runs import output_id
 from crdt_sessions.model.strings import AgentName, derived
 from crdt_sessions.runtime import Session, SessionRegistry, known_agents, until_taken
 from crdt_sessions_server.auth import Permission, Principal, current_admitted, current_principal, live_access
@@ -31,7 +32,7 @@ from crdt_sessions_server.gateways.conversation import RUN_HEADER, SESSION_HEADE
 from crdt_sessions_server.gateways.front_end import FrontEnd, bring, called_in_client
 from crdt_sessions_server.gateways.inputs import input_of, tool_of
 from crdt_sessions_server.gateways.parameters import model_of, parameters_of
-from crdt_sessions_server.gateways.run_lookup import output_id, writer_of
+from crdt_sessions_server.gateways.run_lookup import writer_of
 from crdt_sessions_server.gateways.who_asks import asked_in_body, check_agent, who_asks
 from crdt_sessions_server.http.describing import LINES, SSE, Parameter, answers, reads, refuses, tag
 from crdt_sessions_server.http.paths import from_header, header_value
@@ -322,7 +323,7 @@ async def receive(
         else:
             question, skip = _asking(beside, placed, agent), 0
         question = replace(question, input=given)
-        runs = [run for run in view.runs.all() if _answers(run, question)]
+        runs = _requested(view, question)
         if key is not None:
             question = replace(question, run=answer_to(key))
         elif runs and (attempt.again or not runs[-1].over or runs[-1].status == "completed"):
@@ -352,11 +353,12 @@ async def _brought(session: Session, beside: Beside, chat: Chat, principal: Prin
     return Asked(run, places[-1] + 1)
 
 
-def _answers(run: Run, question: Question) -> bool:
-    """Whether a run was requested for *question*."""
-    if question.run is not None:
-        return run.id.startswith(question.run)
-    return run.request is not None and run.request.message_id == question.asked and run.request.trigger != "continue"
+def _requested(view: SessionView, question: Question) -> list[Run]:
+    """Return the runs that were requested for *question*, oldest first."""
+    if (begins := question.run) is not None:
+        return view.runs.values(run_id for run_id in view.runs.ids() if run_id.startswith(begins))
+    asked = view.runs.asked_of(question.asked) if question.asked is not None else []
+    return [run for run in asked if run.request is not None and run.request.trigger != "continue"]
 
 
 def _asking(beside: Beside, placed: Placed, agent: str) -> Question:

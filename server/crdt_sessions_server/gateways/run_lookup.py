@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from crdt_sessions.model import ANY_AGENT, Run, SessionView, output_of
+from crdt_sessions.model import ANY_AGENT, Run, SessionView
 from crdt_sessions_server.gateways.front_end import waits_for_device
 
 
@@ -30,14 +30,6 @@ def absence(run: Run, *, away: bool) -> dict[str, Any]:
     return {"runId": run.id, "agent": run.agent or ANY_AGENT, "away": away}
 
 
-def output_id(run: Run) -> str:
-    """Return the id of the message that a run writes, or will write."""
-    if run.output is not None:
-        return run.output
-    continues = run.request is not None and run.request.trigger == "continue"
-    return run.request.message_id if run.request is not None and continues else output_of(run.id)
-
-
 def active_run(view: SessionView) -> Run | None:
     """Return the running run, or the first that is queued or waits for a device; None if there is none."""
     going = [run for run in view.runs.answering() if not rests(run)]
@@ -52,7 +44,7 @@ def joined_run(view: SessionView) -> Run | None:
 
 def writer_of(view: SessionView, message_id: str) -> Run | None:
     """Return the run that writes a message, or wrote it last; None if there is none."""
-    return _latest(run for run in view.runs.all() if output_id(run) == message_id)
+    return _latest(view.runs.writers_of(message_id))
 
 
 def takes_outputs(writer: Run | None) -> bool:

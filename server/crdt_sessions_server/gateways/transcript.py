@@ -16,7 +16,7 @@ from typing import Any
 
 from crdt_sessions.errors import TooLarge
 from crdt_sessions.ids import Millis
-from crdt_sessions.model import MessageHead, Run, SessionView, output_of
+from crdt_sessions.model import MessageHead, SessionView
 from crdt_sessions.model.strings import checked_id, derived
 from crdt_sessions.model.values import Role
 from crdt_sessions_server.auth import Principal
@@ -146,11 +146,7 @@ def _expected(view: SessionView, transcript: Sequence[IncomingMessage]) -> set[s
     unknown = {
         incoming.id for incoming in transcript if incoming.role == "assistant" and incoming.id not in view.messages
     }
-    return unknown & {_output(run) for run in view.runs.all()} if unknown else unknown
-
-
-def _output(run: Run) -> str:
-    return run.output if run.output is not None else output_of(run.id)
+    return {message_id for message_id in unknown if view.runs.writers_of(message_id)}
 
 
 def _followed_by_known(view: SessionView, transcript: Sequence[IncomingMessage]) -> dict[str, str]:

@@ -20,6 +20,7 @@ from crdt_sessions.model import (
 )
 from crdt_sessions.model.parts import Part
 from crdt_sessions.model.run_values import Trigger
+from crdt_sessions.model.runs import output_id
 from crdt_sessions.model.strings import checked_id, is_call
 from crdt_sessions.model.values import Role
 from crdt_sessions.runtime import Session, SessionRegistry
@@ -28,7 +29,7 @@ from crdt_sessions_server.gateways.ag_ui.inputs import input_in
 from crdt_sessions_server.gateways.ag_ui.state import ClientState, ToldStates
 from crdt_sessions_server.gateways.conversation import Question, Verdict, ask, decide
 from crdt_sessions_server.gateways.front_end import bring
-from crdt_sessions_server.gateways.run_lookup import answering, output_id, takes_outputs, wants_another, writer_of
+from crdt_sessions_server.gateways.run_lookup import answering, takes_outputs, wants_another, writer_of
 from crdt_sessions_server.gateways.transcript import NOT_ANSWERED, IncomingMessage
 from crdt_sessions_server.gateways.who_asks import check_agent
 from crdt_sessions_server.rest.sessions import creates

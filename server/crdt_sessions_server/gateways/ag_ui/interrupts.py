@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from crdt_sessions.model import ApprovalRequest, Run, SessionView, ToolPart, ui_tool_input, wants_value
+from crdt_sessions.model.runs import output_id
 from crdt_sessions_server.gateways.ag_ui.messages import Event
 from crdt_sessions_server.gateways.children import waiting_below
-from crdt_sessions_server.gateways.run_lookup import output_id
 
 _APPROVAL_SCHEMA: dict[str, Any] = {
     "type": "object",

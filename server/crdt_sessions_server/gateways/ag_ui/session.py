@@ -19,6 +19,7 @@ from crdt_sessions.model import (
     RunInput,
     SessionView,
 )
+from crdt_sessions.model.runs import output_id
 from crdt_sessions.runtime import PresenceChanged, RunChanged, Session, SessionEvent, StateChanged
 from crdt_sessions_server.gateways.ag_ui.inputs import agent_input
 from crdt_sessions_server.gateways.ag_ui.interrupts import interrupts_below, interrupts_of, tools_of
@@ -27,7 +28,7 @@ from crdt_sessions_server.gateways.ag_ui.subagents import Subagents
 from crdt_sessions_server.gateways.children import waiting_below
 from crdt_sessions_server.gateways.front_end import FrontEnd
 from crdt_sessions_server.gateways.inputs import last_input
-from crdt_sessions_server.gateways.run_lookup import failure_of, output_id, rests
+from crdt_sessions_server.gateways.run_lookup import failure_of, rests
 
 PRESENCE = "presence"
 _LATER = (PresenceChanged, StateChanged, RunChanged, MessagePlaced, PartChanged)

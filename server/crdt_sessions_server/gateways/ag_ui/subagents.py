@@ -7,10 +7,11 @@ from typing import Any
 
 from crdt_sessions.model import MessageBegan, MessageCursor, Run, SessionView
 from crdt_sessions.model.children import task_text
+from crdt_sessions.model.runs import output_id
 from crdt_sessions.runtime import RunChanged, SessionEvent
 from crdt_sessions_server.gateways.ag_ui.messages import Event, MessageEncoder, folded
 from crdt_sessions_server.gateways.children import below, by_parent, sifted
-from crdt_sessions_server.gateways.run_lookup import failure_of, output_id
+from crdt_sessions_server.gateways.run_lookup import failure_of
 
 _DESCRIPTION = 500
 

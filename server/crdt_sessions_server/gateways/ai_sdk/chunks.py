@@ -31,6 +31,7 @@ from crdt_sessions.model import (
     wants_value,
 )
 from crdt_sessions.model.parts import Part
+from crdt_sessions.model.runs import output_id
 from crdt_sessions.model.values import Message
 from crdt_sessions.runtime import AgentWatch, RunChanged, SessionEvent, SessionRegistry
 from crdt_sessions_server.gateways.children import ChildRuns, below, by_parent, child_value
@@ -38,7 +39,7 @@ from crdt_sessions_server.gateways.conversation import follow_run
 from crdt_sessions_server.gateways.front_end import FrontEnd
 from crdt_sessions_server.gateways.inputs import extra_of
 from crdt_sessions_server.gateways.parts import JoinedParts
-from crdt_sessions_server.gateways.run_lookup import absence, output_id, rests
+from crdt_sessions_server.gateways.run_lookup import absence, rests
 
 Chunk = dict[str, Any]
 
