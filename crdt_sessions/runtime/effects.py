@@ -321,8 +321,10 @@ class EffectLoop:
         head = self.engine.log.head
 
         def reached() -> bool:
+            if self._stored(head):
+                return True  # whatever has become of the session since
             self.raise_if_failed()
-            return self._stored(head) or (self._health.error is not None and not self.journal.flushing)
+            return self._health.error is not None and not self.journal.flushing
 
         await self.signal.wait_for(reached)
 

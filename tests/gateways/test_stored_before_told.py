@@ -4,11 +4,14 @@ Readers wake at a commit, and by then more stands in the document than was commi
 """
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 
 from crdt_sessions.ids import session_id
 from crdt_sessions.model import ArtifactHead, Author, MessageHead, RunResult, TextPart
+from crdt_sessions.runtime import SessionRegistry
+from crdt_sessions.storage import MemoryStore
 from crdt_sessions.streams import START
 from crdt_sessions.sync import lease_digest
 from crdt_sessions.testing import settle
@@ -121,3 +124,13 @@ async def test_a_read_of_the_interface_answers_what_is_stored_and_no_more(path):
             assert not reading.done() or "one one one" not in str(reading.result())
         assert "one one" in str(await reading)
         await third
+
+
+async def test_what_was_stored_last_is_told_though_the_session_has_ended():
+    """A service that stops stores what there is; whoever has read it until then is told."""
+    async with SessionRegistry(MemoryStore()) as registry, AsyncExitStack() as until_told:
+        async with registry.open(session_id("room"), create=True) as session:
+            await session.edit(lambda view: view.document.roots.state.update({"n": 1}))
+            await until_told.enter_async_context(session.reading())
+        await registry.shutdown()
+        assert session.failed is not None

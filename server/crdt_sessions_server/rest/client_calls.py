@@ -86,8 +86,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         To ask with the ``X-Device-Id`` of a page that has one of them is a sign of life of that page.
         """
         page = devices_of_page(request.headers.get(DEVICE_HEADER))
-        async with registry.open(asked_session(name)) as session:
-            await session.readable()
+        async with registry.open(asked_session(name)) as session, session.reading():
             if page is not None:
                 session.decide(lambda runs, now: runs.calls.hear(_working(runs.calls.devices(), page), now))
             return CallPage(calls=[_call(session.view, run, each) for run, each in _open_calls(session.view)])
@@ -177,7 +176,7 @@ def _working(devices: Collection[str], page: str) -> set[str]:
 
 
 def _open_calls(view: SessionView) -> list[tuple[Run, OpenCall]]:
-    return [(run, call) for run in view.runs.all() if not run.over for call in run.calls or ()]
+    return [(run, call) for run in view.runs.unfinished() for call in run.calls or ()]
 
 
 def _open_call(view: SessionView, run_id: str, call_id: str) -> Call:

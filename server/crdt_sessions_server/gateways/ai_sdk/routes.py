@@ -122,8 +122,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
     async def history(name: str) -> tuple[dict[str, Any], int]:
         """Return the conversation as ``UIMessage``s, for ``messages`` of ``useChat``."""
         try:
-            async with registry.open(asked_session(name)) as session:
-                await session.readable()
+            async with registry.open(asked_session(name)) as session, session.reading():
                 active = active_run(session.view)
                 told = {"messages": ui_messages(session.view), "activeRun": active.id if active else None}
                 last = last_input(session.view)
