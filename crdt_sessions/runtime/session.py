@@ -286,7 +286,7 @@ class Session:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
-        """Read the document in a block: when that ends, :meth:`readable` holds for what was read.
+        """Return a context in which the document is read: it ends once :meth:`readable` holds for what was read.
 
         Raises:
             StorageError: the session failed and is loaded anew.
