@@ -18,8 +18,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from crdt_sessions.ids import Millis, SessionId, name_of, tenant_of
 from crdt_sessions.limits import Timing
-from crdt_sessions.model import SessionView
 from crdt_sessions.runtime.attendance import Attendance
+from crdt_sessions.runtime.people import People
 from crdt_sessions.storage import Delivery
 from crdt_sessions.sync import Records, RunRecord, SessionEngine
 
@@ -63,9 +63,11 @@ class Pushes:
         self.elsewhere: ThereElsewhere | None = None
         """Other processes, where somebody may be; None if there are none."""
 
-    def happenings(self, session: SessionId, engine: SessionEngine, records: Sequence[Records]) -> list[Happening]:
+    def happenings(
+        self, session: SessionId, engine: SessionEngine, people: People, records: Sequence[Records]
+    ) -> list[Happening]:
         """Return what in *records* concerns principals who are not there."""
-        found = [each for record in records for each in _concerning(engine, record)]
+        found = [each for record in records for each in _concerning(engine, people, record)]
         here = engine.roster.principals() if found else set()
         tenant = tenant_of(session)
         return [
@@ -108,23 +110,14 @@ class Pushes:
         return self._attendance.there_since(tenant, principal, since)
 
 
-def people_of(view: SessionView) -> set[str]:
-    """Return the people who take part in a session: who have said something, or read."""
-    return {head.author.id for head in view.messages.heads() if head.author.kind == "human"} | set(
-        view.receipts.keys()
-    )
-
-
 def timestamp(at: Millis) -> str:
     """Return a time as webhooks spell it."""
     return datetime.fromtimestamp(at / 1000, UTC).isoformat().replace("+00:00", "Z")
 
 
-def _concerning(engine: SessionEngine, records: Records) -> Iterator[Happening]:
-    people: set[str] | None = None
+def _concerning(engine: SessionEngine, people: People, records: Records) -> Iterator[Happening]:
     for posted in records.posted:
-        people = people or people_of(engine.view)
-        for person in sorted(people - {posted.author}):
+        for person in sorted(people.all() - {posted.author}):
             yield Happening(person, "message", posted.at, message=posted.message)
     for notice in records.notices:
         run = engine.runs.table.record(notice.data["run"])
@@ -132,8 +125,8 @@ def _concerning(engine: SessionEngine, records: Records) -> Iterator[Happening]:
             continue
         if (reason := _ASKING.get(notice.kind)) is not None:
             whom = _asked(run) if reason == "ask" else _called(run)
-            named = {person for people in whom if people is not None for person in people}
-            for person in sorted(named | (people_of(engine.view) if None in whom else set())):
+            named = {person for some in whom if some is not None for person in some}
+            for person in sorted(named | (people.all() if None in whom else set())):
                 yield Happening(person, reason, notice.at, run=run.id, message=run.output)
         elif notice.kind in _DONE and run.request is not None and run.request.by is not None:
             yield Happening(run.request.by, "answer", notice.at, run=run.id, message=run.output)
