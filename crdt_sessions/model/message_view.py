@@ -45,6 +45,12 @@ class MessageView:
             return None
         return head if head.id == self.id else None
 
+    @property
+    def steers(self) -> Any:
+        """The run that it is meant to steer, as its head says, unchecked: most messages steer none."""
+        value = self._entry.get("head")
+        return value.get("steers") if isinstance(value, dict) else None
+
     def flaws(self) -> list[str]:
         """Return what of the message layout 1 cannot describe, and why; nothing while its head has not come."""
         value = self._entry.get("head")

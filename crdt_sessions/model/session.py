@@ -147,9 +147,8 @@ class SessionView:
         """Return the messages that are meant to steer a run and were not taken up yet, in order."""
         run = self.runs.value(run_id)
         taken = run.steers if run is not None else {}
-        wanted = [
-            head.id for head in self.messages.heads() if head.steers == run_id and taken.get(head.id) is not True
-        ]
+        steering = (view.head for view in self.messages.views() if view.steers == run_id)
+        wanted = [head.id for head in steering if head is not None and taken.get(head.id) is not True]
         messages = [message for message_id in wanted if (message := self.messages.value(message_id)) is not None]
         return sorted(messages, key=order)
 

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from crdt_sessions.ids import Millis, Seq
-from crdt_sessions.model import SETTLED_KEYS, Runs, SessionDoc
+from crdt_sessions.model import SETTLED_KEYS, Author, MessageHead, Runs, SessionDoc, TextPart
+from crdt_sessions.model.message_view import MessageView
 from crdt_sessions.storage import MemoryStore, Row
 from crdt_sessions_server.gateways.ai_sdk.chunks import follow
 from tests.gateways.desk import desk
@@ -130,3 +131,17 @@ async def test_a_completion_reads_none_of_the_runs_that_are_over(monkeypatch):
         monkeypatch.setattr(Runs, "read", lambda self, run_id: (reads.append(run_id), read(self, run_id))[1])
         run = await room.openai([{"role": "user", "content": "And now?"}])
     assert set(reads) == {run.id}
+
+
+async def test_what_steers_a_run_is_found_without_reading_the_heads_of_all_messages(monkeypatch):
+    read, reads = MessageView.head, []
+    async with desk() as room:
+        for number in range(20):
+            await room.ai_sdk(question(number))
+            await room.answer("Yes.")
+        run = await room.ai_sdk(question(20))
+        head = MessageHead(id="s", role="user", author=Author(id="ann"), created_at=1, steers=run.id)
+        await room.session.edit(lambda view: view.messages.add(head, [TextPart(type="text", text="shorter")]))
+        monkeypatch.setattr(MessageView, "head", property(lambda self: (reads.append(self.id), read.fget(self))[1]))
+        assert [message.text for message in room.view.steering(run.id)] == ["shorter"]
+    assert set(reads) == {"s"}

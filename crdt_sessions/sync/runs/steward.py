@@ -79,8 +79,9 @@ class RunSteward:
         self.leases.start(now)
         self.calls.start(now)
         if self.table.active():
-            for head in self._view.messages.heads():
-                self._steering.note(head)
+            for message in self._view.messages.views():
+                if message.steers is not None and (head := message.head) is not None:
+                    self._steering.note(head)
             self._turns.promote(now)  # in older databases runs wait for a suspended one
 
     def is_settled(self, run_id: str, entry: Mapping[str, Any]) -> bool:
