@@ -30,6 +30,7 @@ from crdt_sessions.runtime.health import StoreHealth
 from crdt_sessions.runtime.journal import Journal, Write
 from crdt_sessions.runtime.notices import Notices
 from crdt_sessions.runtime.quiet import Quiet
+from crdt_sessions.runtime.said import Said
 from crdt_sessions.runtime.sandbox import Sandbox
 from crdt_sessions.runtime.shadow import ShadowDocument
 from crdt_sessions.runtime.trials import Trials
@@ -130,7 +131,9 @@ class EffectLoop:
         """How much its runs may still use."""
         self.assigning = Assigning(record, engine, clock, claimants, allowances, health)
         """How its runs get to workers."""
-        self._notices = Notices(record.id, engine, outbox, claimants)
+        self.said = Said(engine)
+        """Who has said what in it."""
+        self._notices = Notices(record.id, engine, self.said, outbox, claimants)
         self._audit = audit
         self._outage: StorageError | None = None  # as the engine knows it
         self._calls: dict[CallId, asyncio.Future[Answered]] = {}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from crdt_sessions.ids import SessionId
 from crdt_sessions.model import TERMINAL_STATUSES
 from crdt_sessions.runtime.claimants import Claimants
-from crdt_sessions.runtime.people import People
+from crdt_sessions.runtime.said import Said
 from crdt_sessions.runtime.webhooks import Outbox
 from crdt_sessions.storage import Delivery
 from crdt_sessions.sync import Records, SessionEngine
@@ -21,15 +21,18 @@ class Notices:
 
     Args:
         session: its id.
-        engine: knows who takes part, and who is here.
+        engine: knows who is here.
+        said: knows who takes part.
         outbox: takes notices for people who are absent.
         claimants: the workers to whom ready runs are offered.
     """
 
-    def __init__(self, session: SessionId, engine: SessionEngine, outbox: Outbox, claimants: Claimants) -> None:
+    def __init__(
+        self, session: SessionId, engine: SessionEngine, said: Said, outbox: Outbox, claimants: Claimants
+    ) -> None:
         self._session = session
         self._engine = engine
-        self._people = People(engine)
+        self._said = said
         self._outbox = outbox
         self._claimants = claimants
 
@@ -40,7 +43,7 @@ class Notices:
         notices = [notice for each in records for notice in each.notices]
         absent = self._absent() if notices else []
         told = [delivery for notice in notices for delivery in self._outbox.deliveries(self._session, notice, absent)]
-        return told + self._outbox.pushes_of(self._session, self._engine, self._people, records)
+        return told + self._outbox.pushes_of(self._session, self._engine, self._said, records)
 
     def announce(self, records: Sequence[Records]) -> None:
         """Tell workers and webhooks of what is durable now."""
@@ -58,4 +61,4 @@ class Notices:
 
     def _absent(self) -> list[str]:
         """Return the people who take part in the session and are not connected."""
-        return sorted(self._people.all() - self._engine.roster.principals())
+        return sorted(self._said.people() - self._engine.roster.principals())

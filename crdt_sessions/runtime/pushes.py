@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from crdt_sessions.ids import Millis, SessionId, name_of, tenant_of
 from crdt_sessions.limits import Timing
 from crdt_sessions.runtime.attendance import Attendance
-from crdt_sessions.runtime.people import People
+from crdt_sessions.runtime.said import Said
 from crdt_sessions.storage import Delivery
 from crdt_sessions.sync import Records, RunRecord, SessionEngine
 
@@ -64,10 +64,10 @@ class Pushes:
         """Other processes, where somebody may be; None if there are none."""
 
     def happenings(
-        self, session: SessionId, engine: SessionEngine, people: People, records: Sequence[Records]
+        self, session: SessionId, engine: SessionEngine, said: Said, records: Sequence[Records]
     ) -> list[Happening]:
         """Return what in *records* concerns principals who are not there."""
-        found = [each for record in records for each in _concerning(engine, people, record)]
+        found = [each for record in records for each in _concerning(engine, said, record)]
         here = engine.roster.principals() if found else set()
         tenant = tenant_of(session)
         return [
@@ -115,9 +115,9 @@ def timestamp(at: Millis) -> str:
     return datetime.fromtimestamp(at / 1000, UTC).isoformat().replace("+00:00", "Z")
 
 
-def _concerning(engine: SessionEngine, people: People, records: Records) -> Iterator[Happening]:
+def _concerning(engine: SessionEngine, said: Said, records: Records) -> Iterator[Happening]:
     for posted in records.posted:
-        for person in sorted(people.all() - {posted.author}):
+        for person in sorted(said.people() - {posted.author}):
             yield Happening(person, "message", posted.at, message=posted.message)
     for notice in records.notices:
         run = engine.runs.table.record(notice.data["run"])
@@ -126,7 +126,7 @@ def _concerning(engine: SessionEngine, people: People, records: Records) -> Iter
         if (reason := _ASKING.get(notice.kind)) is not None:
             whom = _asked(run) if reason == "ask" else _called(run)
             named = {person for some in whom if some is not None for person in some}
-            for person in sorted(named | (people.all() if None in whom else set())):
+            for person in sorted(named | (said.people() if None in whom else set())):
                 yield Happening(person, reason, notice.at, run=run.id, message=run.output)
         elif notice.kind in _DONE and run.request is not None and run.request.by is not None:
             yield Happening(run.request.by, "answer", notice.at, run=run.id, message=run.output)

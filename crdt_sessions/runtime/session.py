@@ -18,6 +18,7 @@ from crdt_sessions.runtime.claimants import Assignment, Claimant
 from crdt_sessions.runtime.connections import Connections
 from crdt_sessions.runtime.effects import EffectLoop
 from crdt_sessions.runtime.presence import SessionPresence
+from crdt_sessions.runtime.said import Said
 from crdt_sessions.storage import UpdateStore
 from crdt_sessions.sync import Actor, Asker, EngineFailed, PrincipalChanged, RunRecord, RunSteward, SessionEngine
 from crdt_sessions.wire import Closing, Codec, closing_for
@@ -105,6 +106,12 @@ class Session:
     def engine(self) -> SessionEngine:
         """The engine, to read all but its document: see :attr:`view` and :attr:`document`."""
         return self._loop.engine
+
+    @property
+    def said(self) -> Said:
+        """Who has said what. Raises as :attr:`view`."""
+        self._loop.settled()
+        return self._loop.said
 
     @property
     def presence(self) -> SessionPresence:

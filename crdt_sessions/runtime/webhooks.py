@@ -28,8 +28,8 @@ from crdt_sessions.clock import Clock
 from crdt_sessions.errors import NotFound, StorageError
 from crdt_sessions.ids import Millis, SessionId, name_of, tenant_of
 from crdt_sessions.runtime.loops import logged
-from crdt_sessions.runtime.people import People
 from crdt_sessions.runtime.pushes import PUSH, Pushes, timestamp
+from crdt_sessions.runtime.said import Said
 from crdt_sessions.signals import Signal
 from crdt_sessions.storage import Deliveries, Delivery
 from crdt_sessions.sync import Notice, Records, SessionEngine
@@ -186,7 +186,7 @@ class Outbox:
         ]
 
     def pushes_of(
-        self, session: SessionId, engine: SessionEngine, people: People, records: Sequence[Records]
+        self, session: SessionId, engine: SessionEngine, said: Said, records: Sequence[Records]
     ) -> list[Delivery]:
         """Return the deliveries for whom *records* concern and who is not there, to store together with these."""
         receivers = [
@@ -194,7 +194,7 @@ class Outbox:
             for webhook in self._webhooks.values()
             if PUSH in webhook.events and webhook.tenant == tenant_of(session)
         ]
-        found = self._pushes.happenings(session, engine, people, records) if receivers else []
+        found = self._pushes.happenings(session, engine, said, records) if receivers else []
         return [
             self._pushes.delivery(session, engine, each, webhook.name, content=webhook.content)
             for each in found

@@ -185,9 +185,9 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         principal = current_principal()
         who = principal.speaking_as(data.principal)
         async with registry.open(asked_session(name)) as session:
-            seq = data.seq if data.seq is not None else session.view.messages.last_seq()
+            seq = data.seq if data.seq is not None else session.said.last_seq()
             await session.edit(lambda view: view.mark_read(who, seq))
-            return Unread(principal=who, seq=session.view.read_up_to(who), unread=session.view.unread(who))
+            return Unread(principal=who, seq=session.view.read_up_to(who), unread=session.said.unread(who))
 
     @messages.get("/<name>/receipt")
     @tag(["messages"])
@@ -197,7 +197,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
         """Tell how far a principal has read, and how many messages of others come after that."""
         who = query_args.principal or current_principal().id
         async with registry.open(asked_session(name)) as session:
-            return Unread(principal=who, seq=session.view.read_up_to(who), unread=session.view.unread(who))
+            return Unread(principal=who, seq=session.view.read_up_to(who), unread=session.said.unread(who))
 
     return messages
 

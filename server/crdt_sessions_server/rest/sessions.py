@@ -174,7 +174,7 @@ def blueprint(registry: SessionRegistry) -> Blueprint:
                 peers=session.peers,
                 metadata=session.view.meta.metadata,
                 messages=len(session.view.messages),
-                unread=session.view.unread(current_principal().id),
+                unread=session.said.unread(current_principal().id),
             )
 
     @sessions.patch("/<name>")

@@ -1,4 +1,4 @@
-"""Who takes part is known without looking through a long session each time somebody absent is to hear of something."""
+"""Who takes part, and what is unread, is known without looking through a long session each time somebody asks."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from crdt_sessions.model import Author, MessageHead
 from crdt_sessions.model.message_view import MessageView
 from crdt_sessions.runtime import SessionRegistry
-from crdt_sessions.runtime.people import People
+from crdt_sessions.runtime.said import Said
 from crdt_sessions.storage import MemoryStore
 from crdt_sessions.testing import FakeClock
 
@@ -43,40 +43,43 @@ def change(view, step, author, number):
 
 
 @given(STEPS)
-def test_who_takes_part_is_who_has_said_something_that_stands_or_read(steps):
+def test_what_is_told_is_what_stands(steps):
     async def scenario():
         async with SessionRegistry(MemoryStore(), clock=FakeClock()) as registry:
             async with registry.open(ROOM, create=True) as session:
-                people = People(session.engine)
+                asked = Said(session.engine)
                 for step, author, number in steps:
                     if step == "ask":
-                        people.all()
+                        asked.people()
                     else:
                         await session.edit(
                             lambda view, step=step, author=author, number=number: change(view, step, author, number)
                         )
                 heads = session.view.messages.heads()
                 said = {head.author.id for head in heads if head.author.kind == "human"}
-                assert people.all() == said | set(session.view.receipts.keys())
+                assert asked.people() == said | set(session.view.receipts.keys())
+                assert asked.last_seq() == session.view.messages.last_seq()
+                for author in AUTHORS:
+                    assert asked.unread(author.id) == session.view.unread(author.id)
 
     asyncio.run(scenario())
 
 
 async def test_only_what_has_changed_is_looked_at(monkeypatch, registry):
     async with registry.open(ROOM, create=True) as session:
-        people = People(session.engine)
+        asked = Said(session.engine)
 
         def say(view, first, last):
             for number in range(first, last):
                 view.messages.add(MessageHead(id=f"m{number}", role="user", author=AUTHORS[0], created_at=1))
 
         await session.edit(lambda view: say(view, 0, 50))
-        assert people.all() == {"ann"}
+        assert asked.people() == {"ann"}
         read, reads = MessageView.head, []
         monkeypatch.setattr(MessageView, "head", property(lambda self: (reads.append(self.id), read.fget(self))[1]))
-        assert people.all() == {"ann"}
+        assert asked.people() == {"ann"}
         assert reads == []
         await session.edit(lambda view: say(view, 50, 51))
         reads.clear()
-        assert people.all() == {"ann"}
+        assert asked.people() == {"ann"}
         assert reads == ["m50"]
