@@ -141,7 +141,7 @@ async def test_one_who_is_revoked_gets_no_answer_that_was_waited_for(service, ht
     async with http:
         await http.post("/v1/sessions", json={"id": room})
         claim = asyncio.create_task(http.post("/v1/runs/claim", json={"agents": [f"a-{room}"], "waitS": 30}))
-        while not any(each["name"] == f"a-{room}" for each in (await http.get("/v1/agents")).json()["agents"]):
+        while not await present(http, f"a-{room}"):  # its name is known before it waits
             await asyncio.sleep(0.05)
         body = {"model": f"a-{room}", "messages": [{"role": "user", "content": "?"}]}
         asked = asyncio.create_task(http.post(path, json=body, headers=headers))
@@ -153,6 +153,11 @@ async def test_one_who_is_revoked_gets_no_answer_that_was_waited_for(service, ht
         assert (await http.post("/v1/revocations", json={"principal": f"eve-{room}"})).status_code == 204
         for waiting in (asked, again):
             assert (await ended(waiting, since)).status_code == 401
+
+
+async def present(http, agent):
+    agents = (await http.get("/v1/agents")).json()["agents"]
+    return any(each["name"] == agent and each["present"] for each in agents)
 
 
 async def connected(service, room, mine, here):
