@@ -1,7 +1,6 @@
 """What makes the service fast, as counts that do not depend on the machine: statements, commits, frames, bytes, calls."""
 
 import asyncio
-import sys
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -15,6 +14,7 @@ from crdt_sessions.runtime import SessionRegistry
 from crdt_sessions.storage import SqliteStore
 from crdt_sessions.storage.sqlite.checkpoints import WriteAheadLog
 from crdt_sessions.wire import EMPTY_UPDATE, SyncStep1, SyncStep2, Update, decode, encode
+from tests.counting import calls
 
 TOKEN = "token"
 
@@ -191,8 +191,8 @@ async def test_a_token_costs_a_bounded_number_of_calls(service):
     registry, _ = service
     async with streaming(registry) as (agent, session):
         alone, piled = agent.tokens(200), agent.tokens(1000)
-        one_by_one = _calls(lambda: [agent.feed(token) for token in alone])
-        at_once = _calls(lambda: agent.feed(*piled))
+        one_by_one = calls(lambda: [agent.feed(token) for token in alone])
+        at_once = calls(lambda: agent.feed(*piled))
         await session.durable()
     assert one_by_one / 200 < 52
     assert at_once / 1000 < 0.5
@@ -203,7 +203,7 @@ async def test_who_joins_with_nothing_new_costs_a_bounded_number_of_calls(servic
     async with streaming(registry) as (agent, _session), AsyncExitStack() as stack:
         line = await joined(stack, registry, "room", Line())
         theirs, nothing = encode(SyncStep1(agent.document.state_vector())), encode(SyncStep2(EMPTY_UPDATE))
-        asking, answering = _calls(lambda: line.feed(theirs)), _calls(lambda: line.feed(nothing))
+        asking, answering = calls(lambda: line.feed(theirs)), calls(lambda: line.feed(nothing))
     assert asking < 48
     assert answering < 37
 
@@ -221,26 +221,11 @@ async def test_a_token_does_not_look_at_the_write_ahead_log(service, monkeypatch
     assert len(looks) <= 5
 
 
-def _calls(work):
-    calls = 0
-
-    def count(frame, event, argument):
-        nonlocal calls
-        calls += event == "call"
-
-    sys.setprofile(count)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return calls
-
-
 async def test_what_the_loop_is_asked_to_call_does_not_grow_with_the_sessions_in_a_commit(service):
     """Futures and timers included. It was 3.5 for each token: a flush, a future of the store, a write to peers."""
     registry, _ = service
     loop = asyncio.get_running_loop()
-    calls = []
+    asked = []
     async with AsyncExitStack() as stack:
         agents = [await joined(stack, registry, f"room-{n}", Agent(100 + n)) for n in range(8)]
         sessions = [await stack.enter_async_context(registry.open(SessionId(f"room-{n}"))) for n in range(8)]
@@ -250,7 +235,7 @@ async def test_what_the_loop_is_asked_to_call_does_not_grow_with_the_sessions_in
         await registry.audit.flush()
         tokens = [agent.tokens(1) for agent in agents]
         call_soon = loop.call_soon
-        loop.call_soon = lambda call, *arguments, **how: calls.append(call) or call_soon(call, *arguments, **how)
+        loop.call_soon = lambda call, *arguments, **how: asked.append(call) or call_soon(call, *arguments, **how)
         try:
             for agent, some in zip(agents, tokens, strict=True):
                 agent.feed(*some)
@@ -259,5 +244,5 @@ async def test_what_the_loop_is_asked_to_call_does_not_grow_with_the_sessions_in
         finally:
             del loop.call_soon
     mine = asyncio.current_task()  # it looks all the more often, the slower the disk is
-    others = [call for call in calls if getattr(call, "__self__", None) is not mine]
+    others = [call for call in asked if getattr(call, "__self__", None) is not mine]
     assert len(others) <= 8, "one for all flushes, one for all peers; the rest are steps of the writer"

@@ -1,7 +1,6 @@
 """A question costs about the same in a session that has seen hundreds: nothing reads all runs to answer one."""
 
 import asyncio
-import sys
 
 import pytest
 
@@ -10,6 +9,7 @@ from crdt_sessions.model import SETTLED_KEYS, Author, MessageHead, Runs, Session
 from crdt_sessions.model.message_view import MessageView
 from crdt_sessions.storage import MemoryStore, Row
 from crdt_sessions_server.gateways.ai_sdk.chunks import follow
+from tests.counting import calls
 from tests.gateways.desk import desk
 from tests.gateways.in_process import served
 from tests.processes import PATIENCE
@@ -52,22 +52,6 @@ async def test_a_question_reads_each_earlier_run_no_more_often_than_is_told_of_i
 
         costs = [await asked(number) for number in range(31)]
     assert costs[-1] - costs[2] <= each * 28, costs
-
-
-def calls(work):
-    """Return how many functions of Python *work* calls."""
-    count = 0
-
-    def counted(frame, event, argument):
-        nonlocal count
-        count += event == "call"
-
-    sys.setprofile(counted)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 def question(number):
