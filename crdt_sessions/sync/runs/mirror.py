@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from crdt_sessions.model import SETTLED_KEYS, CallResult, Run, SessionView, same_request
+from crdt_sessions.model import CallResult, Run, SessionView, same_request
 from crdt_sessions.model.parts import StreamState
 from crdt_sessions.model.run_values import RunStatus
 from crdt_sessions.sync.records import ApprovalRecord, CallRecord, RunRecord
@@ -25,23 +25,11 @@ def mirrored(record: RunRecord, run: Run) -> bool:
 
 
 def stands(record: RunRecord, entry: Mapping[str, Any]) -> bool:
-    """Whether an entry of the document, unchecked, says what the record does of a run that is over.
-
-    Where it tells "no", look closer: so it does of one that goes on, too.
-    """
-    outcome, usage = record.outcome, record.usage
-    says: dict[str, Any] = {
-        "status": record.status,
-        "agent": record.agent,
-        "epoch": record.epoch,
-        "output": record.output,
-        "outcome": outcome.to_json() if outcome is not None else None,
-        "usage": usage.to_json() if usage is not None else None,
-    }
+    """Whether an entry of the document, unchecked, is what the record says. Where it tells "no", look closer."""
     asked = record.request
     if asked is not None and entry.get("request") != asked.to_json():
         return False
-    return record.over and all(entry.get(key) == says.get(key) for key in SETTLED_KEYS)
+    return all(entry.get(key) == value for key, value in record.run.settled.items())
 
 
 def overwritten(record: RunRecord, run: Run) -> bool:

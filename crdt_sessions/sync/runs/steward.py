@@ -90,7 +90,7 @@ class RunSteward:
         A wrong "no" is possible.
         """
         record = self.table.record(run_id)
-        return record is not None and stands(record, entry)
+        return record is not None and record.over and stands(record, entry)
 
     def look_at_run(self, run: Run, now: Millis, by: Asker = NOBODY_KNOWN) -> None:
         """Consider the proposals for a run, and restore what is settled.
