@@ -12,7 +12,8 @@ from crdt_sessions.wire import EMPTY_UPDATE, SyncStep1, SyncStep2, Update, encod
 from crdt_sessions.wire.hocuspocus import Hocuspocus, Token, pack
 from crdt_sessions.wire.varint import string
 from crdt_sessions_server.serving.hocuspocus.multiplexer import Multiplexer
-from tests.bench.test_counts import TOKEN, Agent, _calls, service
+from tests.bench.test_counts import TOKEN, Agent, service
+from tests.counting import calls
 
 __all__ = ["service"]  # the fixture of the other counts
 
@@ -103,8 +104,8 @@ async def test_a_token_costs_a_bounded_number_of_calls(service):
         agent, session = await streaming(stack, registry)
         alone, piled = agent.tokens(200), agent.tokens(1000)
         left = []
-        one_by_one = _calls(lambda: left.extend(agent.say(token)[:1] for token in alone))
-        at_once = _calls(lambda: left.append(agent.say(*piled)))
+        one_by_one = calls(lambda: left.extend(agent.say(token)[:1] for token in alone))
+        at_once = calls(lambda: left.append(agent.say(*piled)))
         assert not any(left)
         await told(agent, session)
     assert one_by_one / 200 < 71
